@@ -36,6 +36,14 @@ def closest(name: str, known: Iterable[str]) -> str:
     return f' (known: {", ".join(known)})' if known else ''
 
 
+def text_of(row: Mapping[str, Any], column: str) -> str:
+    """A field that must be a string (JSON files may hold anything). Raises RowError."""
+    value = row[column]
+    if not isinstance(value, str):
+        raise RowError(column, f'a string is expected, not {value!r}')
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class PairExample:
     """One text or a pair of texts with a class (`label` indexes `Task.labels`; None where the file has none)."""
@@ -94,20 +102,27 @@ class Table:
     path: relative to the data root; `{language}` is replaced by the task's own code of the language.
     format: 'tsv' (no quoting, as xTune advises; protocol.md section 8), 'csv' (RFC 4180 quoting), 'jsonl', 'lines'.
     columns: the columns that must be there. With `header=False` they name the fields by position.
+    optional: columns that may be missing from a whole file (the label of a public test file); without a header they
+      follow `columns`. Rows of one file all have the same fields.
     """
 
     path: str
     format: str
     columns: tuple[str, ...]
     header: bool = True
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Rows of the embedded world (data/world): `task` is one of its tasks, `rows` how many are made a language."""
+    """Rows of the embedded world (data/world): `task` is one of its tasks, `rows` how many are made a language.
+
+    language: the one language that is always read ('' = the language asked for).
+    """
 
     task: str
     rows: int
+    language: str = ''
 
 
 @dataclass(frozen=True)
@@ -119,12 +134,16 @@ class Task:
     metrics: names in result rows, the first is the major one (selection, tables).
     languages: codes as the benchmark writes them in prediction file names ('de', 'zh').
     splits: split name -> the sources that are read one after the other. A split of English only tasks needs no
-      `{language}`.
+      `{language}`. Retrieval: exactly two sources, the English side and then the foreign one.
     parse: (row, task, language) -> Example; raises RowError. None drops the row (SNLI's '-').
-      row maps column names to str (tsv, csv, lines) or to JSON values (jsonl, embedded); '#' is the row number from 0.
+      row maps column names to str (tsv, csv, lines) or to JSON values (jsonl, embedded); '#' is the row number from 0,
+      counted over all sources of the split. An example without an id of its own gets '' and the reader names it.
     train_task: the task whose English train split fine-tunes this target (XNLI: 'mnli'); None = evaluation only.
     folder: its folder in XTREME's prediction layout ('' = the name).
+    scorer: the official scorer where the kind alone does not fix it: 'f1' adds the positive class's F1 to accuracy
+      (QQP); spans are scored as 'squad' unless this says 'mlqa' or 'squad_v2'.
     local_codes: benchmark code -> code in file names, where they differ (Tatoeba: 'de' -> 'deu').
+    open_languages: further languages may be asked for by the code in the file names (Tatoeba: 'yid').
     """
 
     name: str
@@ -140,6 +159,8 @@ class Task:
     source: str = ''
     local_codes: Mapping[str, str] = field(default_factory=dict)
     note: str = ''
+    scorer: str = ''
+    open_languages: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -161,3 +182,9 @@ class Task:
         if split not in self.splits:
             raise TaskError(f'task {self.name!r} has no split {split!r}{closest(split, self.splits)}')
         return self.splits[split]
+
+    def local_code(self, language: str) -> str:
+        """The code of a language in file names. Raises TaskError with the closest language the task has."""
+        if language not in self.languages and not self.open_languages:
+            raise TaskError(f'task {self.name!r} has no language {language!r}{closest(language, self.languages)}')
+        return self.local_codes.get(language, language)

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# From a bare checkout to a report, on a laptop: makes .venv, installs the package, runs configs/quickstart.py.
+#   bash launch/quickstart.sh                              report in runs/quickstart
+#   WORKDIR=/tmp/first bash launch/quickstart.sh           somewhere else
+#   bash launch/quickstart.sh --config.seed=1              further arguments go to `xlmr-flax run`
+# PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/venv.sh
+source launch/venv.sh
+
+venv=${VENV:-.venv}
+workdir=${WORKDIR:-runs/quickstart}
+# A --workdir among the arguments overrides WORKDIR, as the last one given does for the command itself.
+previous=
+for argument in "$@"; do
+  case $argument in
+    --workdir=*) workdir=${argument#*=} ;;
+  esac
+  if [[ $previous == --workdir ]]; then workdir=$argument; fi
+  previous=$argument
+done
+
+make_venv "$venv" || exit 1
+if ! installed "$venv" base && ! installed "$venv" dev; then
+  echo "installing xlmr-flax into $venv (minutes, the first time)"
+  if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e .; then
+    echo 'error: the installation failed; what pip said is above' >&2
+    exit 1
+  fi
+  mark_installed "$venv" base
+fi
+
+status=0
+"$venv/bin/xlmr-flax" run --config=configs/quickstart.py --workdir="$workdir" "$@" || status=$?
+if ((status)); then
+  echo "error: the run ended with exit code $status; the same command again goes on where it stopped" >&2
+  exit "$status"
+fi
+report=$(find "$workdir" -maxdepth 2 -name 'report.html' -print -quit)
+if [[ -n $report ]]; then
+  echo "report: $(cd "$(dirname "$report")" && pwd)/$(basename "$report")"
+else
+  echo "no report.html under $workdir" >&2
+fi

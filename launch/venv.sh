@@ -1,0 +1,53 @@
+# shellcheck shell=bash
+# Functions shared by launch/quickstart.sh and tests/run.sh: find a Python, make .venv, install once. To be sourced.
+
+# A Python this package runs on: $PYTHON if set, else the first of python3.13..3.11, python3 that works here.
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3 python; do
+    # A name on PATH may be a version manager's shim without that version behind it: run it to know.
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
+      echo "$candidate"
+      return 0
+    fi
+    if [[ -n ${PYTHON:-} ]]; then
+      echo "error: PYTHON=$PYTHON does not run, or is not Python 3.11, 3.12 or 3.13" >&2
+      return 1
+    fi
+  done
+  echo 'error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: PYTHON=/path/to/python3.12' >&2
+  return 1
+}
+
+# make_venv DIR: a virtual environment there, unless a working one is there already.
+make_venv() {
+  local python
+  if "$1/bin/python" -c 'import pip' 2>/dev/null; then
+    return 0
+  fi
+  python=$(find_python) || return 1
+  if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+    echo "error: $python has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2
+    return 1
+  fi
+  echo "making $1 with $("$python" --version)"
+  "$python" -m venv --clear "$1"
+}
+
+# installed DIR WHAT: true when WHAT ('base' or 'dev') was installed there from the present setup.py and pyproject.toml.
+installed() {
+  [[ -f "$1/.installed-$2" && $(cat "$1/.installed-$2") == "$(fingerprint "$1")" ]]
+}
+
+# mark_installed DIR WHAT
+mark_installed() {
+  fingerprint "$1" > "$1/.installed-$2"
+}
+
+fingerprint() {
+  "$1/bin/python" - <<'PY'
+import hashlib, os, pathlib
+text = b''.join(pathlib.Path(name).read_bytes() for name in ('setup.py', 'pyproject.toml'))
+print(os.getcwd(), hashlib.sha256(text).hexdigest())
+PY
+}

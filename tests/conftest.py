@@ -1,0 +1,42 @@
+"""What every test shares: JAX on the CPU with a compilation cache, and the folder of real data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+
+def _cpu_fingerprint() -> str:
+    """Names this CPU's instruction set: programs compiled for another one may not run here."""
+    try:
+        info = Path('/proc/cpuinfo').read_text(encoding='utf-8')
+    except OSError:
+        info = ''
+    flags = next((line for line in info.splitlines() if line.startswith(('flags', 'Features'))), platform.processor())
+    return hashlib.sha256(f'{platform.machine()} {flags}'.encode()).hexdigest()[:12]
+
+
+# Before anything imports jax; child processes of the tests inherit it. What a user has set stands.
+_CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'xlmr_flax' / f'jax-{_cpu_fingerprint()}'
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_CACHE))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+os.environ.setdefault('MPLBACKEND', 'Agg')
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+
+
+@pytest.fixture(scope='session')
+def data_root() -> Path:
+    """The folder of real data, from XLMR_DATA_ROOT. Skips only where that is unset; a wrong one is an error."""
+    value = os.environ.get('XLMR_DATA_ROOT')
+    if not value:
+        pytest.skip('XLMR_DATA_ROOT is not set: no folder of real data to test on')
+    root = Path(value)
+    if not root.is_dir():
+        pytest.fail(f'XLMR_DATA_ROOT={value}: no such folder')
+    return root

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Lint, types and tests, in a virtual environment of the checkout. Arguments go to pytest:
+#   bash tests/run.sh                  everything
+#   bash tests/run.sh -m 'not slow'    the quick tests
+# PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+# shellcheck source=launch/venv.sh
+source launch/venv.sh
+
+venv=${VENV:-.venv}
+make_venv "$venv" || exit 1
+bin=$(cd "$venv/bin" && pwd)
+if ! installed "$venv" dev; then
+  echo "installing xlmr-flax with the dev extra into $venv (minutes, the first time)"
+  # torch first and pinned, so that the tests' reference implementation is the same everywhere; where a wheel for the
+  # CPU is on offer for that version, pip takes it and leaves the CUDA libraries out.
+  "$bin/python" -m pip install --quiet --disable-pip-version-check 'torch==2.13.0' \
+    && "$bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]' \
+    && mark_installed "$venv" dev || exit 1
+fi
+
+failed=()
+step() {
+  local name=$1
+  shift
+  echo "== $name"
+  "$@" || failed+=("$name (exit code $?)")
+}
+step 'ruff check' "$bin/ruff" check .
+step 'pyright' "$bin/pyright" --pythonpath "$bin/python"
+step 'pytest' "$bin/python" -m pytest -q "$@"
+
+if ((${#failed[@]})); then
+  printf 'FAILED: %s\n' "${failed[@]}" >&2
+  exit 1
+fi

@@ -1,0 +1,81 @@
+"""Which rows at which step, and rows -> padded arrays. The stream is a pure function of (seed, step).
+
+Shapes are few: every batch is padded to one of a recipe's row lengths, so that each compiles once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.tokenize import Ragged
+
+Batch = dict[str, np.ndarray]
+_LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512)
+
+
+def row_lengths(max_length: int, lengths: Sequence[int] = ()) -> tuple[int, ...]:
+    """The padded lengths in use, ascending; the last is max_length."""
+    return tuple(sorted({n for n in (lengths or _LENGTHS) if n < max_length} | {max_length}))
+
+
+def padded_length(longest: int, lengths: Sequence[int]) -> int:
+    """The shortest of `lengths` that holds `longest` tokens."""
+    return next(n for n in lengths if n >= longest)
+
+
+@lru_cache(maxsize=8)
+def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
+
+
+def rows_at(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
+    """Row numbers int64 [batch_size] of a step: passes over all n rows, each in an order of its own, end to end."""
+    position = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = position // n
+    return np.concatenate([_permutation(seed, int(e), n)[position[epochs == e] % n] for e in np.unique(epochs)])
+
+
+def pad_rows(tokens: Ragged, rows: Sequence[int] | np.ndarray, length: int, pad: int) -> Batch:
+    """{'ids', 'segments'} int32 [len(rows), length]; segment 1 = text, 0 = padding."""
+    ids = np.full((len(rows), length), pad, np.int32)
+    segments = np.zeros((len(rows), length), np.int32)
+    for i, row in enumerate(rows):
+        tokens_i = tokens[int(row)]
+        ids[i, : len(tokens_i)] = tokens_i
+        segments[i, : len(tokens_i)] = 1
+    return {'ids': ids, 'segments': segments}
+
+
+def train_batch(data: Encoded, step: int, batch_size: int, seed: int, lengths: Sequence[int], pad: int) -> Batch:
+    """The batch of a step: ids, segments [B, T], label [B], valid float32 [B]."""
+    rows = rows_at(step, len(data), batch_size, seed)
+    longest = int(data.tokens.lengths[rows].max())
+    batch = pad_rows(data.tokens, rows, padded_length(longest, lengths), pad)
+    return batch | {'label': data.label[rows], 'valid': np.ones(batch_size, np.float32)}
+
+
+def eval_batches(
+    tokens: Ragged, lengths: Sequence[int], batch_tokens: int, pad: int, multiple: int = 1
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Every row once: (row numbers, {'ids', 'segments'}); batches are of one shape per length.
+
+    A batch has batch_tokens // length rows rounded up to `multiple` (the devices along the batch axes); missing rows
+    are padding, and the row numbers say how many are real. Rows of like length go together.
+    """
+    order = np.argsort(tokens.lengths, kind='stable')
+    of_row = np.searchsorted(np.asarray(lengths), tokens.lengths[order])
+    for which, length in enumerate(lengths):
+        group = order[of_row == which]
+        size = max(1, -(-(batch_tokens // length) // multiple)) * multiple
+        for start in range(0, len(group), size):
+            rows = group[start : start + size]
+            batch = pad_rows(tokens, rows, length, pad)
+            missing = size - len(rows)
+            if missing:
+                batch = {k: np.pad(v, ((0, missing), (0, 0)), constant_values=pad if k == 'ids' else 0)
+                         for k, v in batch.items()}
+            yield rows, batch

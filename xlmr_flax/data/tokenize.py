@@ -1,0 +1,116 @@
+"""Text -> ragged int32 tokens, and the XLM-R input templates (protocol.md section 1.2).
+
+The tokenizer is the `tokenizers` library on a tokenizer.json: the same ids as transformers' fast tokenizer, without
+importing transformers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer as RawTokenizer
+
+_CHUNK = 8192
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that cannot serve an encoder; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths: row i is flat[offsets[i]:offsets[i+1]]. flat int32, offsets int64 [n + 1]."""
+
+    flat: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.flat[self.offsets[i] : self.offsets[i + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [n]."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[int] | np.ndarray]) -> Ragged:
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        flat = np.concatenate([np.asarray(row, np.int32) for row in rows]) if rows else np.zeros(0, np.int32)
+        return cls(flat.astype(np.int32, copy=False), offsets)
+
+
+class Tokenizer:
+    """XLM-R's tokenizer. `bos`, `eos`, `pad` are its special ids (0, 2, 1 in XLM-R's vocabulary)."""
+
+    def __init__(self, path: Path, rows: int):
+        """rows: of the encoder's word table. Raises TokenizerError if an id lies beyond them or a special is missing."""
+        try:
+            self._raw = RawTokenizer.from_file(str(path))
+        except Exception as e:  # the library raises bare Exception
+            raise TokenizerError(f'{path}: not a readable tokenizer.json ({e})') from None
+        size = max(self._raw.get_vocab(with_added_tokens=True).values()) + 1
+        if size > rows:
+            raise TokenizerError(
+                f'{path}: ids up to {size - 1}, but the word table has {rows} rows: this tokenizer is not this encoder\'s'
+            )
+        self._raw.no_padding()
+        self._raw.no_truncation()
+        self.path, self.size = path, size
+        self.bos, self.eos, self.pad = (self._special(t, path) for t in ('<s>', '</s>', '<pad>'))
+
+    def _special(self, token: str, path: Path) -> int:
+        found = self._raw.token_to_id(token)
+        if found is None:
+            raise TokenizerError(f'{path}: no token {token!r}; XLM-R-type tokenizers are read')
+        return found
+
+    def check_length(self, max_length: int, limit: int) -> None:
+        """Raises TokenizerError when rows of max_length tokens have more positions than the encoder."""
+        if max_length > limit:
+            raise TokenizerError(f'max_length {max_length}: the encoder has positions for {limit} tokens')
+
+    def encode(self, texts: Sequence[str]) -> Ragged:
+        """Tokens without special tokens, in order, on all cores."""
+        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
+        rows: list[list[int]] = []
+        for start in range(0, len(texts), _CHUNK):
+            chunk = list(texts[start : start + _CHUNK])
+            rows.extend(e.ids for e in self._raw.encode_batch_fast(chunk, add_special_tokens=False))
+        return Ragged.from_rows(rows)
+
+
+def truncate_pair(a: int, b: int, budget: int) -> tuple[int, int]:
+    """Lengths after taking one token at a time from the end of the longer side (of the second when equal), as the
+    'longest_first' of transformers and the authors' code, until both fit `budget`."""
+    while a + b > budget:
+        if a > b:
+            a -= 1
+        else:
+            b -= 1
+    return a, b
+
+
+def single_rows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Ragged:
+    """`<s> A </s>`, the end cut to `max_length`."""
+    tokens = tokenizer.encode(texts)
+    bos, eos = [tokenizer.bos], [tokenizer.eos]
+    return Ragged.from_rows([np.concatenate([bos, tokens[i][: max_length - 2], eos]) for i in range(len(tokens))])
+
+
+def pair_rows(tokenizer: Tokenizer, first: Sequence[str], second: Sequence[str], max_length: int) -> Ragged:
+    """`<s> A </s></s> B </s>`, cut to `max_length` as `truncate_pair`."""
+    a, b = tokenizer.encode(first), tokenizer.encode(second)
+    bos, eos, middle = [tokenizer.bos], [tokenizer.eos], [tokenizer.eos, tokenizer.eos]
+    rows = []
+    for i in range(len(a)):
+        n, m = truncate_pair(len(a[i]), len(b[i]), max_length - 4)
+        rows.append(np.concatenate([bos, a[i][:n], middle, b[i][:m], eos]))
+    return Ragged.from_rows(rows)

@@ -1,0 +1,91 @@
+"""The embedded world: a small parallel world in many languages, to try every kind of task without a download.
+
+Fourteen persons do (or do not do) seventeen things in thirteen places at seven times. A row is first an abstract
+fact and then put into words by a language's table of whole phrases and sentence patterns (lexicon/CODE.tsv): row i of a
+task and split says the same in every language, and labels, answers and tags follow from the fact.
+
+The text was written for this project and is released under its licence (Apache-2.0). Native speakers have not checked
+the translations. The sentences are simple and the vocabulary is tiny: scores on them compare nothing but this code with
+itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xlmr_flax.data.world.facts import PERSONS, PLACES, SPLITS, TIMES, VERBS, Question, Statement
+from xlmr_flax.data.world.inference import LABELS, Inference
+from xlmr_flax.data.world.items import LIMITS, TASKS, Choice, Item, Pair, Story, facts
+from xlmr_flax.data.world.lexicon import Lexicon, Sentence, lexicon
+
+__all__ = ['LABELS', 'LANGUAGES', 'LIMITS', 'SPLITS', 'TASKS', 'describe', 'rows']
+
+LANGUAGES = ('ar', 'bg', 'de', 'el', 'en', 'es', 'fr', 'hi', 'ht', 'id', 'ru', 'sw', 'th', 'tr', 'vi', 'zh')
+
+
+def rows(task: str, language: str, split: str, n: int) -> list[dict[str, Any]]:
+    """The first n rows of a task's split in a language; row i is the same fact in every language, whatever n is.
+
+    nli: id, premise, hypothesis, label ('entailment', 'neutral', 'contradiction'; in equal numbers).
+    pairs: id, sentence1, sentence2, label ('1' = they say the same; half the rows). Both have the same words.
+    spans: id, question, context (4 to 6 sentences), answers [{text, answer_start in characters}], exactly one.
+    choices: id, prompt, choices (4), label (0 to 3): the one that follows from the prompt.
+    pos, ner: id, words, tags (UPOS; B-PER, I-PER, B-LOC, I-LOC, O), one tag a word.
+    retrieval: id, sentence; no sentence stands twice.
+    Facts belong to one split: no clause of a premise, context, prompt or sentence is in two splits of any task.
+    Hypotheses and wrong choices may be stated elsewhere, so that they are drawn alike for every label.
+    Raises ValueError for an unknown name, or an n beyond LIMITS[task][split], with what there is.
+    """
+    for what, name, known in (('task', task, TASKS), ('language', language, LANGUAGES), ('split', split, SPLITS)):
+        if name not in known:
+            raise ValueError(f'the embedded world has no {what} {name!r} (known: {", ".join(known)})')
+    limit = LIMITS[task][split]
+    if not 0 <= n <= limit:
+        raise ValueError(f'the embedded world makes 0 to {limit} rows of {task} {split}, not {n}')
+    words = lexicon(language)
+    return [{'id': f'{task}-{split}-{i}', **_row(task, words, item)} for i, item in enumerate(facts(task, split, n))]
+
+
+def describe() -> dict[str, dict[str, int]]:
+    """Language -> {'phrases': phrases and patterns in its table, 'sentences': sentences of one clause it can say}."""
+    actions = len(PERSONS) * len(VERBS) * (len(PLACES) + 1) * (len(TIMES) + 1)
+    states = len(PERSONS) * len(PLACES) * (len(TIMES) + 1)
+    # Affirmed and negated, and each that has a time also with the time in front.
+    said = 2 * (actions + states) * (2 * len(TIMES) + 1) // (len(TIMES) + 1)
+    return {code: {'phrases': sum(map(len, lexicon(code).forms.values())), 'sentences': said} for code in LANGUAGES}
+
+
+def _row(task: str, words: Lexicon, item: Item) -> dict[str, Any]:
+    if isinstance(item, Inference):
+        premise, hypothesis = words.statement(item.premise).text, words.statement(item.hypothesis).text
+        return {'premise': premise, 'hypothesis': hypothesis, 'label': item.label}
+    if isinstance(item, Pair):
+        first, second = words.statement(item.first).text, words.statement(item.second).text
+        return {'sentence1': first, 'sentence2': second, 'label': str(item.label)}
+    if isinstance(item, Story):
+        return _span_row(words, item)
+    if isinstance(item, Choice):
+        prompt = words.sep.join(words.statement(part).text for part in item.prompt)
+        return {'prompt': prompt, 'choices': [words.statement(c).text for c in item.choices], 'label': item.label}
+    said = _said(words, item)
+    if task == 'retrieval':
+        return {'sentence': said.text}
+    tags = [word.upos for word in said.words] if task == 'pos' else said.entities()
+    return {'words': [word.text for word in said.words], 'tags': tags}
+
+
+def _said(words: Lexicon, item: Statement | Question) -> Sentence:
+    return words.question(item) if isinstance(item, Question) else words.statement(item)
+
+
+def _span_row(words: Lexicon, item: Story) -> dict[str, Any]:
+    slot = {'where': '0L', 'who': '0P', 'when': '0T', 'what': '0O'}[item.question.kind]
+    context, start, end = '', 0, 0
+    for statement in item.sentences:
+        sentence = words.statement(statement)
+        context += words.sep if context else ''
+        if statement.clauses == (item.question.clause,):
+            start, end = (len(context) + offset for offset in sentence.span(slot))
+        context += sentence.text
+    answers = [{'text': context[start:end], 'answer_start': start}]
+    return {'question': words.question(item.question).text, 'context': context, 'answers': answers}

@@ -1,0 +1,221 @@
+"""Prediction files in XTREME's submission layout: ROOT/TASK/test-LANG.tsv or .json (XTREME: README, evaluate.py).
+
+Classification: one label a line. Multiple choice: one index from 0 a line. Tagging: one tag a line, a blank line
+between sentences. Tatoeba: for each English line the index from 0 of the nearest foreign line. BUCC: source id TAB
+target id. QA: a JSON object id -> text. Mewsli-X: a JSON object id -> ranked items.
+
+Writers replace a file as a whole or leave it as it was. Readers raise DataError with file and line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.data.tables import DataError, read_lines, read_text
+from xlmr_flax.tasks.base import Task
+
+SUFFIXES = {'pair': 'tsv', 'choice': 'tsv', 'tag': 'tsv', 'retrieval': 'tsv', 'span': 'json'}
+
+
+def prediction_path(root: Path | str, task: Task, language: str, split: str = 'test') -> Path:
+    """ROOT/TASK/SPLIT-LANG.tsv or .json."""
+    return Path(root) / task.prediction_folder / f'{split}-{language}.{SUFFIXES[task.kind]}'
+
+
+def no_answer_path(path: Path) -> Path:
+    """Where a SQuAD v2 prediction file's no-answer scores stand (JSON: id -> number)."""
+    return path.with_name(f'{path.stem}.no_answer.json')
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write text in UTF-8 so that a reader sees the old file or the new one, never a part. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
+    try:
+        with os.fdopen(handle, 'w', encoding='utf-8', newline='\n') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; a prediction file is as readable as any other.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def write_labels(path: Path, labels: Iterable[str | int]) -> None:
+    """One label (or index) a line."""
+    write_atomic(path, ''.join(f'{_clean(path, str(label))}\n' for label in labels))
+
+
+def write_tags(path: Path, sentences: Iterable[Sequence[str]]) -> None:
+    """One tag a line and a blank line behind each sentence but the last. DataError for a sentence without words."""
+    blocks = []
+    for number, tags in enumerate(sentences, 1):
+        if not tags:
+            raise DataError(f'{path}: sentence {number} has no tags; the format cannot hold it')
+        blocks.append(''.join(f'{_clean(path, tag)}\n' for tag in tags))
+    write_atomic(path, '\n'.join(blocks))
+
+
+def write_pairs(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
+    """BUCC: source id TAB target id."""
+    write_atomic(path, ''.join(f'{_clean(path, source)}\t{_clean(path, target)}\n' for source, target in pairs))
+
+
+def write_answers(path: Path, answers: Mapping[str, Any]) -> None:
+    """QA and rankings: a JSON object by id."""
+    write_atomic(path, json.dumps(dict(answers), ensure_ascii=False, indent=1) + '\n')
+
+
+def write_predictions(path: Path, task: Task, predictions: Any) -> None:
+    """By the task's kind: labels (pair), indices (choice, retrieval), tags by sentence (tag), id -> text (span)."""
+    if task.kind == 'tag':
+        write_tags(path, predictions)
+    elif task.kind == 'span':
+        write_answers(path, predictions)
+    else:
+        write_labels(path, predictions)
+
+
+def _clean(path: Path, value: str) -> str:
+    if not value or value != value.strip() or any(c in value for c in '\n\r\t'):
+        raise DataError(f'{path}: {value!r} cannot stand in this format: empty, or white space around or in it')
+    return value
+
+
+def read_labels(path: Path) -> list[str]:
+    """One label a line, white space around it removed. DataError for a blank line or an empty file."""
+    labels = [line.strip() for line in _lines(path)]
+    for number, label in enumerate(labels, 1):
+        if not label:
+            raise DataError(f'{path}, line {number}: a blank line where a label is expected')
+    return labels
+
+
+def read_indices(path: Path) -> list[int]:
+    """One index from 0 a line."""
+    indices = []
+    for number, label in enumerate(read_labels(path), 1):
+        if not (label.isascii() and label.isdigit()):
+            raise DataError(f'{path}, line {number}: {label!r} is not an index (0, 1, ...)')
+        indices.append(int(label))
+    return indices
+
+
+def read_tags(path: Path) -> list[list[str]]:
+    """Tags by sentence. A blank line ends a sentence, an empty one too, as XTREME's read_tag."""
+    sentences: list[list[str]] = []
+    current: list[str] = []
+    for line in _lines(path):
+        if tag := line.strip():
+            current.append(tag)
+        else:
+            sentences.append(current)
+            current = []
+    return [*sentences, current] if current else sentences
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """(source id, target id) a line. An empty file is no pairs: a threshold may have let none through."""
+    pairs = []
+    for number, line in enumerate(_lines(path, empty=True), 1):
+        fields = line.strip().split('\t')
+        if len(fields) != 2 or not all(fields):
+            raise DataError(f'{path}, line {number}: two ids with a tab between them are expected, not {line!r}')
+        pairs.append((fields[0], fields[1]))
+    return pairs
+
+
+def read_answers(path: Path) -> dict[str, str]:
+    """Question id -> answer text."""
+    answers = read_json(path)
+    for id_, text in _object(path, answers).items():
+        if not isinstance(text, str):
+            raise DataError(f'{path}: the answer to {id_!r} is {type(text).__name__}, not a string')
+    return answers
+
+
+def read_no_answer_scores(path: Path) -> dict[str, float]:
+    """Question id -> no-answer score."""
+    scores = read_json(path)
+    for id_, score in _object(path, scores).items():
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            raise DataError(f'{path}: the no-answer score of {id_!r} is {type(score).__name__}, not a number')
+    return scores
+
+
+def read_rankings(path: Path) -> dict[str, list[str]]:
+    """Query id -> items, the best first."""
+    rankings = read_json(path)
+    for id_, items in _object(path, rankings).items():
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise DataError(f'{path}: the ranking of {id_!r} is not a list of strings')
+    return rankings
+
+
+def read_gold_answers(path: Path) -> dict[str, list[str]]:
+    """Question id -> answer texts of a file in SQuAD's JSON form (with or without the outer 'data')."""
+    content = read_json(path)
+    articles = content.get('data') if isinstance(content, dict) else content
+    gold: dict[str, list[str]] = {}
+    try:
+        for article in articles or ():
+            for paragraph in article['paragraphs']:
+                for question in paragraph['qas']:
+                    if question['id'] in gold:
+                        raise DataError(f'{path}: question id {question["id"]!r} is there twice')
+                    gold[question['id']] = [answer['text'] for answer in question['answers']]
+    except (KeyError, TypeError) as error:
+        raise DataError(f'{path}: not in the SQuAD form (data, paragraphs, qas, id, answers): {error!r}') from None
+    if not gold:
+        raise DataError(f'{path}: no questions in this file')
+    return gold
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; DataError with the line of what is broken, or with an id that is there twice."""
+
+    def pairs_to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f'{path}: {twice!r} is there twice')
+        return result
+
+    try:
+        return json.loads(_text(path), object_pairs_hook=pairs_to_dict)
+    except json.JSONDecodeError as error:
+        raise DataError(f'{path}, line {error.lineno}: broken JSON: {error.msg} at column {error.colno}') from None
+
+
+def _object(path: Path, content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise DataError(f'{path}: a JSON object by id is expected, not {type(content).__name__}')
+    return content
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(f'{path}: no such file')
+    return read_text(path)
+
+
+def _lines(path: Path, empty: bool = False) -> list[str]:
+    if not path.is_file():
+        raise DataError(f'{path}: no such file')
+    lines = read_lines(path)
+    if not lines and not empty:
+        raise DataError(f'{path}: an empty file')
+    return lines

@@ -1,0 +1,30 @@
+"""Accuracy, and the positive class's F1 of QQP. Percentages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+    """{'accuracy'}, as XTREME's evaluate.py. Raises ValueError when the lengths differ or there is nothing to score."""
+    if len(gold) != len(predicted):
+        raise ValueError(f'{len(predicted)} predictions for {len(gold)} gold labels')
+    if not gold:
+        raise ValueError('nothing to score: no gold labels')
+    correct = sum(p == g for p, g in zip(predicted, gold, strict=True))
+    return {'accuracy': correct / len(gold) * 100}
+
+
+def binary_f1(gold: Sequence[str], predicted: Sequence[str], positive: str = '1') -> dict[str, float]:
+    """{'accuracy', 'f1', 'precision', 'recall'} of the class `positive`, as GLUE scores QQP; 0 where undefined."""
+    scores = accuracy(gold, predicted)
+    hits = sum(p == g == positive for p, g in zip(predicted, gold, strict=True))
+    return scores | precision_recall_f1(hits, list(predicted).count(positive), list(gold).count(positive))
+
+
+def precision_recall_f1(correct: int, predicted: int, gold: int) -> dict[str, float]:
+    """{'f1', 'precision', 'recall'} from counts, each 0 where its denominator is."""
+    precision = correct / predicted if predicted else 0.0
+    recall = correct / gold if gold else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if correct else 0.0
+    return {'f1': f1 * 100, 'precision': precision * 100, 'recall': recall * 100}

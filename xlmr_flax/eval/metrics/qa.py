@@ -1,0 +1,168 @@
+"""Extractive question answering: exact match and token F1 under three official scorers.
+
+- squad_v1: SQuAD v1.1's rules, in English for every language (XQuAD, TyDiQA-GoldP; XTREME: evaluate_squad.py).
+- mlqa: articles and tokens by language (XTREME: evaluate_mlqa.py).
+- squad_v2: with unanswerable questions and the best threshold (SQuAD's evaluate-v2.0.py).
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+Normaliser = Callable[[str], str]
+
+_ENGLISH_ARTICLES = re.compile(r'\b(a|an|the)\b')
+_MLQA_ARTICLES = {
+    'en': _ENGLISH_ARTICLES,
+    'es': re.compile(r'\b(un|una|unos|unas|el|la|los|las)\b'),
+    'de': re.compile(r'\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b'),
+    'vi': re.compile(r'\b(của|là|cái|chiếc|những)\b'),
+    # The reference's pattern is written for a prefix but matches these two letters anywhere, inside words too.
+    'ar': re.compile('ال'),
+    'hi': None,
+    'zh': None,
+}
+_HAN = re.compile('([\u4e00-\u9fa5])')
+
+
+def normalise_squad(text: str) -> str:
+    """Lower case, no ASCII punctuation, no English articles, single spaces (evaluate_squad.py)."""
+    text = ''.join(c for c in text.lower() if c not in string.punctuation)
+    return ' '.join(_ENGLISH_ARTICLES.sub(' ', text).split())
+
+
+@cache
+def _punctuation() -> frozenset[str]:
+    unicode = (chr(i) for i in range(sys.maxunicode))
+    return frozenset(string.punctuation) | {c for c in unicode if unicodedata.category(c).startswith('P')}
+
+
+def normalise_mlqa(text: str, language: str) -> str:
+    """Lower case, no Unicode P* nor ASCII punctuation, no articles of the language, single spaces; in Chinese every
+    Han character is a token of its own (evaluate_mlqa.py). Raises ValueError for a language MLQA does not have."""
+    if language not in _MLQA_ARTICLES:
+        raise ValueError(f'MLQA has no language {language!r} (known: {", ".join(sorted(_MLQA_ARTICLES))})')
+    marks = _punctuation()
+    text = ''.join(c for c in text.lower() if c not in marks)
+    articles = _MLQA_ARTICLES[language]
+    if articles:
+        text = articles.sub(' ', text)
+    if language == 'zh':
+        text = _HAN.sub(r' \1 ', text)
+    return ' '.join(text.split())
+
+
+def token_f1(gold: str, predicted: str, normalise: Normaliser) -> float:
+    """F1 (0 to 1) of the bags of normalised tokens; 0 where they share none."""
+    gold_tokens, said_tokens = normalise(gold).split(), normalise(predicted).split()
+    same = sum((Counter(gold_tokens) & Counter(said_tokens)).values())
+    if not same:
+        return 0.0
+    precision, recall = same / len(said_tokens), same / len(gold_tokens)
+    return 2 * precision * recall / (precision + recall)
+
+
+def exact(gold: str, predicted: str, normalise: Normaliser) -> float:
+    """1 if the normalised texts are equal, else 0."""
+    return float(normalise(gold) == normalise(predicted))
+
+
+def squad_v1(
+    gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str], normalise: Normaliser = normalise_squad
+) -> dict[str, float]:
+    """{'f1', 'exact_match'} over all questions, the best over each question's answers; one without prediction counts 0.
+
+    gold: question id -> answer texts. Raises ValueError for a question without an answer, or none at all.
+    """
+    if not gold:
+        raise ValueError('nothing to score: no questions')
+    total_exact = total_f1 = 0.0
+    for id_, answers in gold.items():
+        if not answers:
+            raise ValueError(f'question {id_!r} has no gold answer')
+        if id_ in predicted:
+            said = predicted[id_]
+            total_exact += max(exact(answer, said, normalise) for answer in answers)
+            total_f1 += max(token_f1(answer, said, normalise) for answer in answers)
+    return {'f1': 100 * total_f1 / len(gold), 'exact_match': 100 * total_exact / len(gold)}
+
+
+def mlqa(gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str], language: str) -> dict[str, float]:
+    """As `squad_v1` with MLQA's normalisation; language: of the context, where the answers are."""
+    return squad_v1(gold, predicted, lambda text: normalise_mlqa(text, language))
+
+
+def squad_v2(
+    gold: Mapping[str, Sequence[str]],
+    predicted: Mapping[str, str],
+    no_answer_scores: Mapping[str, float] | None = None,
+    threshold: float = 1.0,
+) -> dict[str, float]:
+    """SQuAD v2 scores, percentages except the thresholds, as evaluate-v2.0.py.
+
+    gold: question id -> answer texts, none for an unanswerable question. predicted: '' says unanswerable.
+    no_answer_scores: id -> how surely unanswerable, a probability or a score difference (0 if not given); a question
+      above `threshold` counts as called unanswerable for 'f1' and 'exact_match'.
+    best_*: at the threshold that is best on these very questions.
+    Raises ValueError for a missing prediction: the official script would leave the question out of the mean.
+    """
+    if not gold:
+        raise ValueError('nothing to score: no questions')
+    missing = [id_ for id_ in gold if id_ not in predicted]
+    if missing:
+        raise ValueError(f'{len(missing)} of {len(gold)} questions have no prediction, the first is {missing[0]!r}')
+    scores = no_answer_scores if no_answer_scores is not None else dict.fromkeys(gold, 0.0)
+    missing = [id_ for id_ in gold if id_ not in scores]
+    if missing:
+        raise ValueError(f'{len(missing)} of {len(gold)} questions have no no-answer score, as {missing[0]!r}')
+    result: dict[str, float] = {}
+    for name, metric in (('f1', _token_f1_v2), ('exact_match', exact)):
+        raw = {id_: _best_over_answers(answers, predicted[id_], metric) for id_, answers in gold.items()}
+        at = {id_: raw[id_] if scores[id_] <= threshold else float(not gold[id_]) for id_ in gold}
+        result[name] = 100 * sum(at.values()) / len(gold)
+        for part, ids in (
+            ('has_answer', [id_ for id_ in gold if gold[id_]]),
+            ('no_answer', [id_ for id_ in gold if not gold[id_]]),
+        ):
+            if ids:
+                result[f'{part}_{name}'] = 100 * sum(at[id_] for id_ in ids) / len(ids)
+        result[f'best_{name}'], result[f'best_{name}_threshold'] = _best_threshold(gold, predicted, raw, scores)
+    return result
+
+
+def _best_over_answers(answers: Sequence[str], said: str, metric: Callable[[str, str, Normaliser], float]) -> float:
+    # An answer that normalises to nothing ('the') cannot be given.
+    usable = [answer for answer in answers if normalise_squad(answer)] or ['']
+    return max(metric(answer, said, normalise_squad) for answer in usable)
+
+
+def _token_f1_v2(gold: str, predicted: str, normalise: Normaliser) -> float:
+    """As token_f1, but two empty texts agree."""
+    if not normalise(gold) or not normalise(predicted):
+        return exact(gold, predicted, normalise)
+    return token_f1(gold, predicted, normalise)
+
+
+def _best_threshold(
+    gold: Mapping[str, Sequence[str]],
+    predicted: Mapping[str, str],
+    raw: Mapping[str, float],
+    no_answer_scores: Mapping[str, float],
+) -> tuple[float, float]:
+    """(best percentage, its threshold): from 'all unanswerable', let one question after the other be answered."""
+    current = float(sum(not answers for answers in gold.values()))
+    best, best_threshold = current, 0.0
+    for id_ in sorted((id_ for id_ in no_answer_scores if id_ in gold), key=lambda id_: no_answer_scores[id_]):
+        if gold[id_]:
+            current += raw[id_]
+        elif predicted[id_]:
+            current -= 1
+        if current > best:
+            best, best_threshold = current, no_answer_scores[id_]
+    return 100 * best / len(gold), best_threshold

@@ -1,0 +1,52 @@
+"""Retrieval: nearest-neighbour accuracy (Tatoeba), F1 over mined pairs (BUCC), mAP@20 (Mewsli-X, LAReQA)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from xlmr_flax.eval.metrics.classification import precision_recall_f1
+
+
+def nearest_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
+    """{'accuracy'}: how often the right row of the pool was nearest (XTREME: evaluate.py, Tatoeba)."""
+    if len(gold) != len(predicted):
+        raise ValueError(f'{len(predicted)} indices for {len(gold)} queries')
+    if not gold:
+        raise ValueError('nothing to score: no queries')
+    return {'accuracy': sum(p == g for p, g in zip(predicted, gold, strict=True)) / len(gold) * 100}
+
+
+def pair_f1(gold: Iterable[tuple[str, str]], predicted: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """{'f1', 'precision', 'recall'} over the sets of (source id, target id) (XTREME: evaluate.py, BUCC)."""
+    gold_set, said_set = set(gold), set(predicted)
+    if not gold_set:
+        raise ValueError('nothing to score: no gold pairs')
+    return precision_recall_f1(len(gold_set & said_set), len(said_set), len(gold_set))
+
+
+def average_precision(gold: Collection[str], ranking: Sequence[str], k: int = 20) -> float:
+    """Mean of the precisions at the ranks (to k) of the gold items, over min(number of gold items, k); 0 to 1.
+
+    An item that is ranked twice counts once, where it first stands.
+    """
+    wanted = set(gold)
+    hits, total = 0, 0.0
+    for rank, item in enumerate(ranking[:k], 1):
+        if item in wanted:
+            wanted.discard(item)
+            hits += 1
+            total += hits / rank
+    return total / min(len(set(gold)), k)
+
+
+def map_at_k(
+    gold: Mapping[str, Collection[str]], predicted: Mapping[str, Sequence[str]], k: int = 20
+) -> dict[str, float]:
+    """{'map@K'} over all queries; a query without a ranking counts 0. With one gold item each it equals MRR@K."""
+    if not gold:
+        raise ValueError('nothing to score: no queries')
+    for id_, items in gold.items():
+        if not items:
+            raise ValueError(f'query {id_!r} has no gold item')
+    total = sum(average_precision(items, predicted.get(id_, ()), k) for id_, items in gold.items())
+    return {f'map@{k}': total / len(gold) * 100}

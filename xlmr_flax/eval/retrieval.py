@@ -1,0 +1,39 @@
+"""Nearest neighbours between two sets of sentence vectors, as Tatoeba is decided (protocol.md section 4.4)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xlmr_flax.models.config import EncoderConfig
+
+_BLOCK = 2048
+
+
+def retrieval_layer(config: EncoderConfig, layer: int) -> int:
+    """The hidden_states index for a configured layer. -1: 14 of a 24-layer encoder (jiant and XTREME), else the last."""
+    if layer >= 0:
+        if layer > config.num_layers:
+            raise ValueError(f'evaluation.retrieval_layer {layer}: the encoder has {config.num_layers} layers')
+        return layer
+    return 14 if config.num_layers == 24 else config.num_layers
+
+
+@partial(jax.jit, static_argnums=())
+def _nearest(queries: jax.Array, pool: jax.Array) -> jax.Array:
+    return jnp.argmax(queries @ pool.T, axis=1)
+
+
+def normalise(vectors: np.ndarray) -> np.ndarray:
+    """Rows of unit length (a zero row stays zero)."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def nearest(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    """int64 [n]: for every query [n, D] the index of its nearest row of pool [m, D] by cosine; of equals the first."""
+    queries, target = normalise(queries), jnp.asarray(normalise(pool))
+    found = [np.asarray(_nearest(queries[i : i + _BLOCK], target)) for i in range(0, len(queries), _BLOCK)]
+    return np.concatenate(found).astype(np.int64)

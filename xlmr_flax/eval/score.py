@@ -1,0 +1,236 @@
+"""From prediction files to the benchmark's tables, as XTREME's evaluate.py (protocol section 4.3).
+
+A task's score is the mean over its languages (QA: of the means of EM and F1); the overall score is the unweighted mean
+over all tasks of the benchmark, and there is one only if all are there with all their languages; what is missing is
+named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.data.tables import DataError
+from xlmr_flax.eval import files
+from xlmr_flax.eval.benchmarks import BENCHMARKS, QA, Benchmark, Part
+from xlmr_flax.eval.metrics import classification, qa, retrieval, tagging
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task, closest
+
+Scores = dict[str, float]
+
+
+def score_folder(
+    predictions: Path | str,
+    labels: Path | str,
+    benchmark: str = 'xtreme',
+    tasks: Iterable[str] | None = None,
+    allow_missing: bool = False,
+) -> dict[str, Any]:
+    """Score ROOT/TASK/test-LANG files against a folder of gold files of the same layout.
+
+    tasks: only these (default: every task of the benchmark that has a folder of predictions).
+    Returns {'benchmark', 'tasks': {task: {'languages': {language: {metric: value}}, 'mean': {metric: value}, 'score',
+    'missing_languages'}}, 'groups': {group: value or None}, 'overall': value or None, 'missing_tasks',
+    'unknown_folders'}; all values are percentages. A group or the overall score is None unless all its tasks are whole.
+    Raises DataError for a file that is missing (unless allow_missing), unreadable or of another length than the gold.
+    """
+    predictions, labels = Path(predictions), Path(labels)
+    bench = _benchmark(benchmark)
+    for root, what in ((predictions, 'predictions'), (labels, 'labels')):
+        if not root.is_dir():
+            raise DataError(f'{root}: no such folder of {what}')
+    present = sorted(path.name for path in predictions.iterdir() if path.is_dir())
+    wanted = _wanted(bench, tasks, present)
+    scored = {task: _score_task(task, bench.parts[task], predictions, labels, allow_missing) for task in wanted}
+    scored = {task: result for task, result in scored.items() if result['languages']}
+    whole = {task: result['score'] for task, result in scored.items() if not result['missing_languages']}
+    return {
+        'benchmark': bench.name,
+        'tasks': scored,
+        'groups': {group: _mean_of(whole, members) for group, members in bench.groups.items()},
+        'overall': _mean_of(whole, bench.parts),
+        'missing_tasks': [task for task in bench.parts if task not in scored],
+        'unknown_folders': [name for name in present if name not in bench.parts],
+    }
+
+
+def _benchmark(name: str) -> Benchmark:
+    if name not in BENCHMARKS:
+        raise DataError(f'unknown benchmark {name!r}{closest(name, BENCHMARKS)}')
+    return BENCHMARKS[name]
+
+
+def _wanted(bench: Benchmark, tasks: Iterable[str] | None, present: Sequence[str]) -> list[str]:
+    if tasks is None:
+        return [task for task in bench.parts if task in present]
+    asked = list(dict.fromkeys(tasks))
+    for task in asked:
+        if task not in bench.parts:
+            raise DataError(f'benchmark {bench.name!r} has no task {task!r}{closest(task, bench.parts)}')
+    return asked
+
+
+def _mean_of(scores: Mapping[str, float], tasks: Iterable[str]) -> float | None:
+    tasks = list(tasks)
+    if any(task not in scores for task in tasks):
+        return None
+    return sum(scores[task] for task in tasks) / len(tasks)
+
+
+def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_missing: bool) -> dict[str, Any]:
+    by_language: dict[str, Scores] = {}
+    missing = []
+    for language in part.languages:
+        paths = [root / task / f'test-{language}.{part.suffix}' for root in (predictions, labels)]
+        absent = [path for path in paths if not path.is_file()]
+        if not absent:
+            by_language[language] = _score_file(part.form, language, paths[0], paths[1])
+        elif allow_missing:
+            missing.append(language)
+        else:
+            raise DataError(f'{absent[0]}: no such file, needed for {task!r} in {language!r} (or allow missing files)')
+    metrics = next(iter(by_language.values()), {})
+    mean = {name: sum(scores[name] for scores in by_language.values()) / len(by_language) for name in metrics}
+    score = None
+    if mean:
+        score = (mean['exact_match'] + mean['f1']) / 2 if part.group == QA else mean[_major(mean)]
+    return {'languages': by_language, 'mean': mean, 'score': score, 'missing_languages': missing}
+
+
+def _major(metrics: Mapping[str, float]) -> str:
+    return next(name for name in ('f1', 'accuracy', 'map@20') if name in metrics)
+
+
+def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores:
+    """The metrics of one prediction file against one gold file of the same form."""
+    try:
+        if form == 'labels':
+            return classification.accuracy(files.read_labels(gold), files.read_labels(predicted))
+        if form == 'tags':
+            return tagging.entity_scores(files.read_tags(gold), files.read_tags(predicted))
+        if form == 'indices':
+            return retrieval.nearest_accuracy(files.read_indices(gold), files.read_indices(predicted))
+        if form == 'pairs':
+            return retrieval.pair_f1(files.read_pairs(gold), files.read_pairs(predicted))
+        if form == 'ranking':
+            return retrieval.map_at_k(files.read_rankings(gold), files.read_rankings(predicted))
+        if form == 'mlqa':
+            return qa.mlqa(files.read_gold_answers(gold), files.read_answers(predicted), language)
+        return qa.squad_v1(files.read_gold_answers(gold), files.read_answers(predicted))
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f'{predicted}: {error} (gold: {gold})') from None
+
+
+def score_files(task: Task, language: str, prediction_path: Path | str, gold_examples: Sequence[Example]) -> Scores:
+    """metric -> value of one prediction file, read back from disk, against examples in the order they were predicted.
+
+    The metrics are at least `task.metrics`, in percent. Retrieval: row i of the pool is right for query i; spans: by
+    id.
+    Raises DataError for a file that does not fit the examples, and for examples without gold labels.
+    """
+    path = Path(prediction_path)
+    try:
+        if task.kind == 'span':
+            return _score_spans(task, language, path, gold_examples)
+        if task.kind == 'tag':
+            return _score_tags(task, path, gold_examples)
+        if task.kind == 'retrieval':
+            return retrieval.nearest_accuracy(range(len(gold_examples)), files.read_indices(path))
+        return _score_classes(task, path, gold_examples)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f'{path}: {error}') from None
+
+
+def _score_classes(task: Task, path: Path, examples: Sequence[Example]) -> Scores:
+    gold = []
+    for example in examples:
+        assert isinstance(example, PairExample | ChoiceExample)
+        if example.label is None:
+            raise DataError(f'{task.name}: example {example.id!r} has no gold label')
+        gold.append(str(example.label) if task.kind == 'choice' else task.labels[example.label])
+    if task.kind == 'choice':
+        said = [str(index) for index in files.read_indices(path)]
+    else:
+        said = files.read_labels(path)
+        _known(task, path, enumerate(said, 1))
+    return classification.binary_f1(gold, said) if task.scorer == 'f1' else classification.accuracy(gold, said)
+
+
+def _score_tags(task: Task, path: Path, examples: Sequence[Example]) -> Scores:
+    gold = []
+    for example in examples:
+        assert isinstance(example, TagExample)
+        if example.tags is None:
+            raise DataError(f'{task.name}: example {example.id!r} has no gold tags')
+        gold.append([task.labels[tag] for tag in example.tags])
+    said = files.read_tags(path)
+    line = 1
+    for tags in said:
+        _known(task, path, enumerate(tags, line))
+        line += len(tags) + 1
+    return tagging.entity_scores(gold, said)
+
+
+def _known(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) -> None:
+    for line, label in numbered:
+        if label not in task.labels:
+            raise DataError(f'{path}, line {line}: {label!r} is no label of {task.name!r}{closest(label, task.labels)}')
+
+
+def _score_spans(task: Task, language: str, path: Path, examples: Sequence[Example]) -> Scores:
+    gold: dict[str, list[str]] = {}
+    for example in examples:
+        assert isinstance(example, SpanExample)
+        gold[example.id] = [text for text, _ in example.answers]
+    said = files.read_answers(path)
+    if task.scorer == 'squad_v2':
+        scores = files.no_answer_path(path)
+        return qa.squad_v2(gold, said, files.read_no_answer_scores(scores) if scores.is_file() else None)
+    if task.scorer == 'mlqa':
+        return qa.mlqa(gold, said, language)
+    return qa.squad_v1(gold, said)
+
+
+def to_json(scores: Mapping[str, Any]) -> str:
+    """The result of score_folder as JSON text, nothing rounded."""
+    return json.dumps(scores, indent=1, ensure_ascii=False) + '\n'
+
+
+def to_markdown(scores: Mapping[str, Any]) -> str:
+    """The result of score_folder as tables: the benchmark's summary, then each task by language; two decimals."""
+    lines = [f'# {scores["benchmark"]}', '']
+    rows = [['overall', _number(scores['overall']), '']]
+    rows += [[f'group: {group}', _number(value), ''] for group, value in scores['groups'].items()]
+    for task, result in scores['tasks'].items():
+        means = ', '.join(f'{name} {_number(value)}' for name, value in result['mean'].items())
+        rows.append([task, _number(result['score']), means])
+    lines += _table(['', 'score', 'mean over languages'], rows)
+    for task, result in scores['tasks'].items():
+        names = list(result['mean'])
+        lines += ['', f'## {task}', '']
+        rows = [
+            [language, *(_number(values[name]) for name in names)] for language, values in result['languages'].items()
+        ]
+        lines += _table(['language', *names], rows)
+        if result['missing_languages']:
+            lines += ['', f'Missing languages: {", ".join(result["missing_languages"])}.']
+    if scores['missing_tasks']:
+        lines += ['', f'Missing tasks: {", ".join(scores["missing_tasks"])}.']
+    if scores['unknown_folders']:
+        lines += ['', f'Folders that belong to no task: {", ".join(scores["unknown_folders"])}.']
+    return '\n'.join(lines) + '\n'
+
+
+def _number(value: float | None) -> str:
+    return '–' if value is None else f'{value:.2f}'
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    dashes = ['---', *('---:' for _ in header[1:])]
+    return [f'| {" | ".join(row)} |' for row in (header, dashes, *rows)]

@@ -1,0 +1,152 @@
+"""One training run of a plan: data, starting weights, training, the saved model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from xlmr_flax.config import Config, Recipe
+from xlmr_flax.data.batches import row_lengths
+from xlmr_flax.data.encode import Encoded, encode
+from xlmr_flax.data.sources import read_split
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.eval.predict import predict_logits
+from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.models.model import HeadSpec, Model, Params, head_key
+from xlmr_flax.models.source import EncoderSource, open_source, save_checkpoint
+from xlmr_flax.report.progress import Line
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import Task
+from xlmr_flax.train.loop import Phase, Trained, total_steps, train
+from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a plan share."""
+
+    config: Config
+    source: EncoderSource
+    model: Model
+    tokenizer: Tokenizer
+    mesh: Mesh
+    workdir: Workdir
+    log: Callable[[dict[str, Any]], None]
+
+
+def make_model(config: Config, source: EncoderSource) -> Model:
+    """The model of a plan: the source's shape with the config's dropout and dtype."""
+    spec, shape = config.encoder, source.config
+    rates = {'dropout': spec.dropout, 'attention_dropout': spec.attention_dropout}
+    shape = dataclasses.replace(shape, **{k: v for k, v in rates.items() if v >= 0})
+    return Model(shape, spec.head, spec.dtype, spec.remat, spec.unroll)
+
+
+def start_params(setting: Setting, run: Run) -> Params:
+    """Encoder and pooler to start a run from: the parent's, else the source's; a pooler the source lacks is fresh."""
+    if run.parent:
+        params = open_source(f'ckpt:{parent_dir(setting, run)}').load()
+    else:
+        params = setting.source.load()
+    key = jax.random.key(run.seed)
+    pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(key))
+    return {'encoder': params['encoder'], 'pooler': pooler, 'heads': {}}
+
+
+def parent_dir(setting: Setting, run: Run) -> str:
+    """The run directory of a run's parent, found by its id."""
+    matches = sorted((setting.workdir.path / 'runs').glob(f'*-{run.parent[:8]}'))
+    return str(matches[0]) if matches else f'{setting.workdir.path}/runs/(of {run.parent})'
+
+
+def head_of(run: Run, task: Task) -> tuple[str, HeadSpec]:
+    """(name, spec) of the head that a run trains."""
+    return run.target or run.task, HeadSpec(task.kind, len(task.labels))
+
+
+def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
+    """{'run', 'step', 'metric'} of a run that has finished training, else None."""
+    path = setting.workdir.run_dir(run) / 'model' / 'model.json'
+    return json.loads(path.read_text(encoding='utf-8'))['trained'] if path.is_file() else None
+
+
+def _encoded(setting: Setting, run: Run, task: Task, split: str, limit: int) -> Encoded:
+    assert run.recipe is not None
+    examples = read_split(task, 'en', split, setting.config.data_root, limit or None)
+    return encode(task, examples, setting.tokenizer, run.recipe.max_length)
+
+
+def _dev_metric(setting: Setting, run: Run, dev: Encoded) -> Callable[[Params], float]:
+    recipe = run.recipe
+    assert recipe is not None
+    name, head = head_of(run, get_task(run.task))
+
+    def evaluate(params: Params) -> float:
+        logits = predict_logits(
+            setting.model, params, name, head, dev.tokens, lengths=row_lengths(recipe.max_length, recipe.lengths),
+            batch_tokens=setting.config.evaluation.batch_tokens, pad=setting.tokenizer.pad, mesh=setting.mesh,
+        )
+        return float((logits.argmax(-1) == dev.label).mean() * 100)
+
+    return evaluate
+
+
+def train_run(setting: Setting, run: Run) -> None:
+    """Trains a run from its parent's or the source's weights and saves its model directory."""
+    recipe, task = run.recipe, get_task(run.task)
+    assert recipe is not None
+    setting.tokenizer.check_length(recipe.max_length, setting.model.config.max_length)
+    data = _encoded(setting, run, task, 'train', recipe.max_train)
+    dev = _encoded(setting, run, task, 'dev', recipe.eval_examples) if 'dev' in task.splits else None
+    params = start_params(setting, run)
+    name, head = head_of(run, task)
+    params['heads'] = {name: jax.device_get(setting.model.init_head(head_key(jax.random.key(run.seed), name), head))}
+    full_word = np.asarray(params['encoder']['embeddings']['word'])
+    active = ActiveRows.of([data.tokens] + ([dev.tokens] if dev else []), len(full_word))
+    data = dataclasses.replace(data, tokens=active.remap(data.tokens))
+    dev = dataclasses.replace(dev, tokens=active.remap(dev.tokens)) if dev else None
+    line = Line(f'train {run.name}')
+
+    def log(record: dict[str, Any]) -> None:
+        setting.log({'run': run.name, 'intermediate': run.intermediate, 'target': run.target, 'task': run.task,
+                     'seed': run.seed, **record})
+
+    directory = setting.workdir.run_dir(run)
+    phase = Phase(
+        task=run.task, model=_cut_model(setting.model, len(active.rows)), head_name=name, head=head, recipe=recipe,
+        data=data, seed=run.seed, pad=setting.tokenizer.pad, mesh=setting.mesh, directory=directory / 'checkpoints',
+        run_hash=run.id, evaluate=_dev_metric(setting, run, dev) if dev else None, log=log, progress=line,
+        restarted=lambda step: setting.workdir.forget_metrics(run.name, step),
+    )
+    trained = train(phase, active.cut(params))
+    _save(setting, run, trained, active, full_word, recipe, len(data), task)
+    phase.forget_checkpoints()
+    line.close(f'{trained.step} steps, dev {trained.metric:.2f}')
+
+
+def _cut_model(model: Model, rows: int) -> Model:
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, vocab_size=rows))
+
+
+def _save(
+    setting: Setting, run: Run, trained: Trained, active: ActiveRows, full_word: np.ndarray, recipe: Recipe, n: int, task: Task
+) -> None:
+    factor = decay_factor(recipe.optimizer, total_steps(recipe, n), trained.step)
+    params = active.restore(jax.device_get(trained.params), full_word, factor)
+    name, head = head_of(run, task)
+    save_checkpoint(
+        setting.workdir.run_dir(run) / 'model', setting.model.config, params, setting.tokenizer.path,
+        style=setting.model.style, heads={name: head}, labels={name: task.labels}, note=setting.source.note,
+        extra={
+            'trained': {'run': run.id, 'step': trained.step, 'metric': None if np.isnan(trained.metric) else trained.metric},
+            'max_length': recipe.max_length,
+        },
+    )

@@ -1,0 +1,100 @@
+"""A plan: which runs a config asks for, in which order, each named by the hash of what decides it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xlmr_flax.config import Config, ConfigError, Recipe, digest, to_dict
+from xlmr_flax.data.sources import content_digest
+from xlmr_flax.models.source import EncoderSource
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import Task, closest
+
+NONE = 'none'
+# Raised when the code changes what a run computes, so that an old workdir is not taken for a new result.
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a training (intermediate or target) or, for retrieval, an evaluation only.
+
+    id: hash of what decides the weights. intermediate: the arm. target: '' for the intermediate phase itself. task: what is
+    trained on ('' = nothing). parent: id of the run whose encoder this one starts from, '' = the pretrained one.
+    """
+
+    id: str
+    intermediate: str
+    target: str
+    task: str
+    seed: int
+    parent: str
+    recipe: Recipe | None
+
+    @property
+    def name(self) -> str:
+        """A folder name that a person can read; unique within a plan, and by the hash between plans."""
+        phase = self.target or 'intermediate'
+        return f'{self.intermediate}--{phase}--seed{self.seed}-{self.id[:8]}'
+
+
+def training_task(target: Task) -> Task:
+    """The task whose English train split fine-tunes a target. Raises ConfigError for evaluation-only tasks."""
+    if target.train_task is None:
+        if 'train' not in target.splits:
+            raise ConfigError(f'targets: {target.name!r} has no training data and is no retrieval task')
+        return target
+    return get_task(target.train_task)
+
+
+def make_plan(config: Config, source: EncoderSource) -> list[Run]:
+    """The runs in an order that respects their parents. Raises ConfigError and TaskError for names that do not exist,
+    DataError for training files that are missing."""
+    known = set(config.intermediate) | set(config.targets)
+    for name in config.recipes:
+        if name not in known:
+            raise ConfigError(f'recipes.{name}: no such intermediate or target task in this plan{closest(name, known)}')
+    for field, names in (('languages', config.evaluation.languages), ('split', config.evaluation.split)):
+        for name in names:
+            if name not in config.targets:
+                raise ConfigError(f'evaluation.{field}.{name}: no such target{closest(name, config.targets)}')
+    runs = []
+    for seed in config.seeds:
+        for arm in config.intermediate:
+            parent = ''
+            if arm != NONE:
+                task = _trainable(arm)
+                run = _train_run(config, source, arm, '', task, seed, '', config.recipe_for(arm))
+                runs.append(run)
+                parent = run.id
+            runs.extend(_target_run(config, source, arm, get_task(name), seed, parent) for name in config.targets)
+    return runs
+
+
+def _trainable(arm: str) -> Task:
+    task = get_task(arm)
+    if 'train' not in task.splits:
+        raise ConfigError(f'intermediate: task {arm!r} has no train split')
+    return task
+
+
+def _target_run(config: Config, source: EncoderSource, arm: str, target: Task, seed: int, parent: str) -> Run:
+    if target.kind == 'retrieval':
+        return Run(_hash(config, source, parent, seed=seed), arm, target.name, '', seed, parent, None)
+    task, recipe = training_task(target), config.recipe_for(target.name)
+    return _train_run(config, source, arm, target.name, task, seed, parent, recipe)
+
+
+def _train_run(
+    config: Config, source: EncoderSource, arm: str, target: str, task: Task, seed: int, parent: str, recipe: Recipe
+) -> Run:
+    data = {split: content_digest(task, 'en', split, config.data_root) for split in ('train', 'dev') if split in task.splits}
+    decides = {'task': task.name, 'head': target or task.name, 'recipe': to_dict(recipe), 'data': data}
+    return Run(_hash(config, source, parent, seed=seed, **decides), arm, target, task.name, seed, parent, recipe)
+
+
+def _hash(config: Config, source: EncoderSource, parent: str, **decides: object) -> str:
+    # The mesh and the unrolling change where numbers are computed, not what is asked for.
+    encoder = {k: v for k, v in to_dict(config.encoder).items() if k not in ('source', 'unroll', 'remat')}
+    base = {'format': _FORMAT, 'encoder': encoder, 'weights': source.digest, 'parent': parent}
+    return digest(base | decides)

@@ -1,0 +1,44 @@
+"""Result rows: one per run, task, language and metric, each carrying what a reader must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xlmr_flax.config import Config
+from xlmr_flax.experiment.plan import Run
+from xlmr_flax.models.source import EncoderSource
+from xlmr_flax.tasks.base import Task
+from xlmr_flax.tasks.languages import get_language
+
+
+def result_rows(
+    config: Config, source: EncoderSource, run: Run, task: Task, language: str, split: str,
+    metrics: Mapping[str, float], n: int, step: int, command: str,
+) -> list[dict[str, Any]]:
+    """The rows of one evaluation, the task's major metric first. Values are percentages."""
+    return [
+        {
+            'encoder': source.name, 'intermediate': run.intermediate, 'target': run.target, 'language': language,
+            'split': split, 'metric': metric, 'value': metrics[metric], 'n': n, 'seed': run.seed, 'step': step,
+            'run': run.id, 'preset': config.preset, 'command': command, **language_facts(language), **chance(task, n, metric),
+        }
+        for metric in sorted(metrics, key=lambda m: (m not in task.metrics, m))
+    ]
+
+
+def language_facts(code: str) -> dict[str, Any]:
+    """The language's columns of a result row."""
+    language = get_language(code)
+    return {
+        'language_name': language.name, 'script': language.script, 'family': language.family,
+        'resource_level': language.resource_level, 'cc100_gib': language.cc100_gib, 'english': language.code == 'en',
+    }
+
+
+def chance(task: Task, n: int, metric: str) -> dict[str, float]:
+    """{'chance': percent} where guessing has a known rate: accuracy over classes or over a retrieval pool."""
+    if not metric.startswith('accuracy'):
+        return {}
+    options = n if task.kind == 'retrieval' else len(task.labels)
+    return {'chance': 100.0 / options} if options else {}

@@ -1,0 +1,165 @@
+"""Runs a plan: what is missing is trained and evaluated, what is there is used; then tables and report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.config import Config, digest, to_dict
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.experiment.phase import Setting, head_of, make_model, start_params, train_run, trained_facts
+from xlmr_flax.experiment.plan import Run, make_plan, training_task
+from xlmr_flax.experiment.rows import result_rows
+from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluation
+from xlmr_flax.models.model import Params
+from xlmr_flax.models.source import open_source
+from xlmr_flax.parallel.mesh import make_mesh, put_tree
+from xlmr_flax.report.progress import Line
+from xlmr_flax.tasks import get_task
+
+
+class Runner:
+    """Carries out one plan in one workdir."""
+
+    def __init__(self, config: Config, workdir: Path, command: str):
+        self.config, self.command = config, command
+        self.workdir = Workdir(workdir)
+        source = open_source(config.encoder.source, seed=config.seeds[0])
+        tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
+        self._board = _Board(workdir / 'tensorboard') if config.tensorboard else None
+        self.setting = Setting(
+            config, source, make_model(config, source), tokenizer, mesh, self.workdir, self._log
+        )
+        self.plan = make_plan(config, source)
+
+    def _log(self, record: dict[str, Any]) -> None:
+        self.workdir.log(record)
+        if self._board:
+            self._board.add(record)
+
+    def run(self) -> list[dict[str, Any]]:
+        """Trains and evaluates what is missing, writes results.jsonl; returns its rows."""
+        self.workdir.save_config(self.config, self.command)
+        started = time.monotonic()
+        try:
+            for number, run in enumerate(self.plan, 1):
+                print(f'[{number}/{len(self.plan)}] {run.name}', flush=True)
+                self._one(run)
+        finally:
+            if self._board:
+                self._board.close()
+        self._add_time(time.monotonic() - started)
+        return self.results()
+
+    def _one(self, run: Run) -> None:
+        if run.task and trained_facts(self.setting, run) is None:
+            train_run(self.setting, run)
+        if run.target:
+            self._evaluate(run)
+
+    def languages(self, target: str) -> tuple[str, ...]:
+        """The languages that a target is evaluated in, English first where it is one of them."""
+        names = self.config.evaluation.languages.get(target) or get_task(target).languages
+        return tuple(sorted(names, key=lambda code: code != 'en'))
+
+    def split(self, target: str) -> str:
+        """The split that a target is evaluated on."""
+        task = get_task(target)
+        default = 'test' if 'test' in task.splits else 'dev'
+        return self.config.evaluation.split.get(target, default)
+
+    def _evaluation_key(self, run: Run) -> str:
+        settings = to_dict(self.config.evaluation)
+        return digest({'run': run.id, **{k: v for k, v in settings.items() if k not in ('languages', 'split', 'batch_tokens')}})
+
+    def _evaluate(self, run: Run) -> None:
+        split, key = self.split(run.target), self._evaluation_key(run)
+        missing = [
+            language for language in self.languages(run.target)
+            if read_evaluation(self.workdir.evaluation_path(run, language, split), key) is None
+        ]
+        if not missing:
+            return
+        task, evaluator = get_task(run.target), self._evaluator(run)
+        facts = trained_facts(self.setting, run) or {'step': 0}
+        with _progress(f'evaluate {run.name}', len(missing)) as line:
+            for number, language in enumerate(missing):
+                metrics, n = evaluator.run(task, language, split, self.workdir.predictions(run))
+                rows = result_rows(
+                    self.config, self.setting.source, run, task, language, split, metrics, n, facts['step'], self.command
+                )
+                write_evaluation(self.workdir.evaluation_path(run, language, split), key, rows)
+                self.workdir.write_results(self.results())
+                line(number + 1, len(missing), number + 1)
+
+    def _evaluator(self, run: Run) -> Evaluator:
+        setting, config = self.setting, self.config
+        params = self._final_params(run)
+        head = head_of(run, training_task(get_task(run.target))) if run.recipe else None
+        return Evaluator(
+            setting.model, put_tree(params, setting.mesh), setting.tokenizer, setting.mesh, config.evaluation,
+            config.data_root, run.recipe.max_length if run.recipe else config.evaluation.max_length, head,
+        )
+
+    def _final_params(self, run: Run) -> Params:
+        if run.recipe is None:  # retrieval: the encoder as the arm left it
+            params = start_params(self.setting, run)
+            return {k: params[k] for k in ('encoder', 'pooler')}
+        return open_source(f'ckpt:{self.workdir.run_dir(run)}').load()
+
+    def results(self) -> list[dict[str, Any]]:
+        """The rows of every finished evaluation of this plan, in plan order."""
+        rows = []
+        for run in self.plan:
+            if run.target:
+                split, key = self.split(run.target), self._evaluation_key(run)
+                for language in self.languages(run.target):
+                    rows += read_evaluation(self.workdir.evaluation_path(run, language, split), key) or []
+        return rows
+
+    def _add_time(self, seconds: float) -> None:
+        path = self.workdir.path / 'time.json'
+        before = json.loads(path.read_text())['seconds'] if path.is_file() else 0.0
+        path.write_text(json.dumps({'seconds': before + seconds}) + '\n')
+
+    def seconds(self) -> float:
+        """Time spent on this workdir over all starts."""
+        path = self.workdir.path / 'time.json'
+        return json.loads(path.read_text())['seconds'] if path.is_file() else 0.0
+
+
+@contextlib.contextmanager
+def _progress(label: str, total: int) -> Iterator[Line]:
+    line = Line(label, 'languages')
+    yield line
+    line.close(f'{total} languages')
+
+
+class _Board:
+    """TensorBoard scalars, one folder a run."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.writers: dict[str, Any] = {}
+
+    def add(self, record: dict[str, Any]) -> None:
+        from tensorboardX import SummaryWriter
+
+        run = record['run']
+        if run not in self.writers:
+            self.writers[run] = SummaryWriter(str(self.directory / run), purge_step=record['step'])
+        for name, value in record.items():
+            if name not in ('step', 'seed') and isinstance(value, (int, float)) and not isinstance(value, bool):
+                self.writers[run].add_scalar(name, value, record['step'])
+
+    def close(self) -> None:
+        for writer in self.writers.values():
+            writer.close()
+
+

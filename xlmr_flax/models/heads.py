@@ -1,0 +1,83 @@
+"""Pooler and heads, as the authors have them (protocol.md section 1.2) and as transformers' classes have them.
+
+style 'jiant': pair and choice heads read the pooler's output (two tanh layers in a row, both fresh; the pooler belongs to
+the encoder and is handed on between phases). style 'hf': the pair head reads the first token and the choice head is one
+linear layer on the pooler, as XLMRobertaForSequenceClassification and ForMultipleChoice; these can be exported.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from xlmr_flax.models.config import EncoderConfig
+from xlmr_flax.models.dropout import dropout
+from xlmr_flax.models.encoder import Dense, LayerNorm, gelu
+
+STYLES = ('jiant', 'hf')
+HEAD_KINDS = ('pair', 'choice', 'span', 'tag', 'mlm')
+
+
+class Pooler(nnx.Module):
+    """tanh(dense(first token)), as transformers' pooler: [B, D] -> [B, D]."""
+
+    def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
+        self.dense = Dense(cfg.hidden_size, cfg.hidden_size, cfg.initializer_range, rngs=rngs)
+
+    def __call__(self, first: jax.Array) -> jax.Array:
+        return jnp.tanh(self.dense(first))
+
+
+class ClassificationHead(nnx.Module):
+    """dropout, dense, tanh, dropout, linear: [B, D] -> [B, C] float32."""
+
+    def __init__(self, cfg: EncoderConfig, outputs: int, *, rngs: nnx.Rngs):
+        self.dense = Dense(cfg.hidden_size, cfg.hidden_size, cfg.initializer_range, rngs=rngs)
+        self.out = Dense(cfg.hidden_size, outputs, cfg.initializer_range, rngs=rngs)
+        self.rate = cfg.dropout
+
+    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        x = jnp.tanh(self.dense(dropout(x, key, 10, self.rate)))
+        return self.out(dropout(x, key, 11, self.rate)).astype(jnp.float32)
+
+
+class LinearHead(nnx.Module):
+    """dropout (where the reference has it) and one linear layer: [..., D] -> [..., C] float32."""
+
+    def __init__(self, cfg: EncoderConfig, outputs: int, *, use_dropout: bool, rngs: nnx.Rngs):
+        self.out = Dense(cfg.hidden_size, outputs, cfg.initializer_range, rngs=rngs)
+        self.rate = cfg.dropout if use_dropout else 0.0
+
+    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        return self.out(dropout(x, key, 10, self.rate)).astype(jnp.float32)
+
+
+class MlmHead(nnx.Module):
+    """dense, gelu, layer norm, then the word table as decoder plus a bias: [..., D] -> [..., V] float32."""
+
+    def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
+        self.dense = Dense(cfg.hidden_size, cfg.hidden_size, cfg.initializer_range, rngs=rngs)
+        self.norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
+        self.bias = nnx.Param(jnp.zeros(cfg.vocab_size))
+
+    def __call__(self, x: jax.Array, word: jax.Array) -> jax.Array:
+        x = self.norm(gelu(self.dense(x)))
+        return (x @ word.astype(x.dtype).T).astype(jnp.float32) + self.bias[...]
+
+
+def make_head(kind: str, outputs: int, style: str, cfg: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Module:
+    """A fresh head. outputs: classes ('pair') or tags ('tag'); the other kinds have a fixed number."""
+    if kind == 'pair':
+        return ClassificationHead(cfg, outputs, rngs=rngs)
+    if kind == 'choice':
+        if style == 'jiant':
+            return ClassificationHead(cfg, 1, rngs=rngs)
+        return LinearHead(cfg, 1, use_dropout=True, rngs=rngs)
+    if kind == 'span':
+        return LinearHead(cfg, 2, use_dropout=False, rngs=rngs)
+    if kind == 'tag':
+        return LinearHead(cfg, outputs, use_dropout=True, rngs=rngs)
+    if kind == 'mlm':
+        return MlmHead(cfg, rngs=rngs)
+    raise ValueError(f'head kind {kind!r} is not one of {", ".join(HEAD_KINDS)}')

@@ -1,0 +1,256 @@
+"""transformers' model directories, both ways: config.json, safetensors (also sharded), tokenizer files.
+
+Only safetensors are read: nothing is unpickled. What is written opens with AutoModel or the head's own class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from xlmr_flax.models.config import EncoderConfig, ModelError
+from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.models.weights import (
+    ARCHITECTURES,
+    export_encoder,
+    export_head,
+    export_pooler,
+    head_names,
+    import_encoder,
+    import_head,
+    import_pooler,
+)
+
+_PREFIXES = ('', 'roberta.', 'xlm_roberta.', 'bert.')
+
+
+class TensorFiles:
+    """The tensors of a directory's safetensors files by name, read one at a time."""
+
+    def __init__(self, directory: Path):
+        self.files = _weight_files(directory)
+        self.where: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for path in self.files:
+            with _open(path) as f:
+                for name in f.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    self.where[name] = path
+                    self.shapes[name] = tuple(f.get_slice(name).get_shape())
+
+    def get(self, name: str) -> np.ndarray:
+        """One tensor as float32. Raises ModelError naming file and tensor."""
+        if name not in self.where:
+            raise ModelError(f'{self.files[0]}: tensor {name!r} is missing')
+        with _open(self.where[name]) as f:
+            return np.asarray(f.get_tensor(name), np.float32)
+
+    def digest(self) -> str:
+        """sha256 over names and contents of the files."""
+        total = hashlib.sha256()
+        for path in self.files:
+            with path.open('rb') as f:
+                total.update(hashlib.file_digest(f, 'sha256').digest())
+        return total.hexdigest()
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework='numpy') as f:
+            yield f
+    except SafetensorError as e:
+        raise ModelError(f'{path}: not a whole safetensors file ({e}); copy it again') from None
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index, single = directory / 'model.safetensors.index.json', directory / 'model.safetensors'
+    if index.is_file():
+        files = sorted(set(read_json(index).get('weight_map', {}).values()))
+        missing = [name for name in files if not (directory / name).is_file()]
+        if missing or not files:
+            raise ModelError(f'{index}: names {", ".join(missing) or "no file"}, not in {directory}')
+        return [directory / name for name in files]
+    if single.is_file():
+        return [single]
+    pickles = sorted(directory.glob('*.bin'))
+    if pickles:
+        raise ModelError(
+            f'{pickles[0]} is a pickle, and nothing is unpickled here; convert it once with: '
+            f'python -m xlmr_flax.baselines.convert_bin {directory}   (needs the torch extra)'
+        )
+    raise ModelError(f'{directory}: no model.safetensors or model.safetensors.index.json')
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError naming file and line."""
+    try:
+        data = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise ModelError(f'{path} is missing') from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise ModelError(f'{path}: not JSON ({e})') from None
+    if not isinstance(data, dict):
+        raise ModelError(f'{path}: not a JSON object')
+    return data
+
+
+def resolve(name: str) -> Path:
+    """A local directory, or a hub name's snapshot (only json, safetensors and tokenizer files are fetched)."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith('.') or name.count('/') > 1:
+        raise ModelError(f'hf:{name}: there is no such directory')
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', '*.model']))
+    except Exception as e:
+        raise ModelError(
+            f'hf:{name}: no such directory, and the hub did not give it ({type(e).__name__}: {str(e).splitlines()[0]}). '
+            f'Without a network, copy the model directory here and name its path'
+        ) from None
+
+
+class HfModel:
+    """A model directory: `config`, `head` (kind, outputs and labels of a fine-tuned head, or None) and `load()`."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.raw = read_json(directory / 'config.json')
+        self.config = EncoderConfig.from_hf(self.raw, str(directory / 'config.json'))
+        self.tensors = TensorFiles(directory)
+        self.bert = self.raw.get('model_type') == 'bert'
+        self.prefix = self._find_prefix()
+        self.head = self._find_head()
+        # A fine-tuned checkpoint's classes in its own order; transformers' placeholders LABEL_0... name nothing.
+        names = self.raw.get('id2label') or {}
+        self.labels = tuple(str(names[k]) for k in sorted(names, key=int)) if self.head else ()
+        if any(label.startswith('LABEL_') for label in self.labels):
+            self.labels = ()
+
+    def _find_prefix(self) -> str:
+        for prefix in _PREFIXES:
+            if prefix + 'embeddings.word_embeddings.weight' in self.tensors.where:
+                return prefix
+        raise ModelError(f'{self.tensors.files[0]}: no tensor embeddings.word_embeddings.weight under any known prefix')
+
+    def _find_head(self) -> HeadSpec | None:
+        architecture = (self.raw.get('architectures') or [''])[0]
+        kinds = {name.replace('XLMRoberta', ''): kind for kind, name in ARCHITECTURES.items()}
+        kind = next((k for suffix, k in kinds.items() if architecture.endswith(suffix)), None)
+        if kind is None or (kind == 'mlm' and 'lm_head.dense.weight' not in self.tensors.where):
+            return None
+        bias = next(name for path, name in head_names(kind, 'hf').items() if path == ('out', 'bias') or kind == 'mlm')
+        if bias not in self.tensors.where:
+            return None
+        return HeadSpec(kind, self.tensors.shapes[bias][0] if kind in ('pair', 'tag') else 1)
+
+    def _get(self, name: str) -> np.ndarray:
+        value = self.tensors.get(self.prefix + name)
+        if self.bert and name == 'embeddings.position_embeddings.weight':
+            return np.concatenate([np.zeros((2, value.shape[1]), np.float32), value])
+        if name == 'embeddings.token_type_embeddings.weight':
+            return value[:1]
+        return value
+
+    def check(self) -> None:
+        """Every tensor's shape against the config. Raises one ModelError with all differences."""
+        blank = _blank(self.config)
+        problems = []
+        for name, like in export_encoder(blank['encoder'], self.config):
+            shape, found = like.shape, self.tensors.shapes.get(self.prefix + name)
+            if found is None:
+                problems.append(f'{name} is missing')
+                continue
+            if 'position_embeddings' in name and self.bert:
+                shape = (shape[0] - 2, shape[1])
+            if 'token_type' in name and found[1:] == shape[1:]:
+                continue
+            if found != shape:
+                problems.append(f'{name} is {list(found)}, config.json says {list(shape)}')
+        if problems:
+            more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
+            raise ModelError(f'{self.directory}: weights do not fit config.json: {"; ".join(problems[:5])}{more}')
+
+    def load(self) -> Params:
+        """{'encoder', maybe 'pooler', maybe 'heads': {'imported': ...}}, float32."""
+        self.check()
+        params: Params = {'encoder': import_encoder(self._get, self.config)}
+        if self.prefix + 'pooler.dense.weight' in self.tensors.where:
+            params['pooler'] = import_pooler(self._get)
+        if self.head is not None:
+            params['heads'] = {'imported': import_head(self.tensors.get, self.head, 'hf')}
+        return params
+
+
+def _blank(config: EncoderConfig) -> Params:
+    """A parameter tree of the config's shapes that takes no memory."""
+    import jax
+
+    return jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), Model(config).shapes({}))
+
+
+def save(
+    out: Path, config: EncoderConfig, params: Params, tokenizer: Path, *,
+    head: tuple[str, HeadSpec] | None = None, style: str = 'hf', labels: Sequence[str] = (),
+) -> None:
+    """Writes a directory that `transformers` opens; atomic (built beside `out`, then renamed).
+
+    head: (name in params['heads'], spec) for the head's class; None = the bare encoder with its pooler (AutoModel).
+    Raises ModelError if `out` is there and not empty, or for a head that transformers has no class for.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f'{out} exists and is not an empty directory; choose another --out')
+    tensors: dict[str, np.ndarray] = {}
+    prefix = '' if head is None else 'roberta.'
+    for name, value in export_encoder(params['encoder'], config):
+        tensors[prefix + name] = value
+    kind = head[1].kind if head else None
+    if 'pooler' in params and kind in (None, 'choice'):
+        tensors.update((prefix + name, value) for name, value in export_pooler(params['pooler']))
+    raw = config.to_hf() | {'architectures': ['XLMRobertaModel'], 'torch_dtype': 'float32'}
+    if head is not None:
+        name, spec = head
+        tensors.update(export_head(params['heads'][name], spec, style))
+        raw['architectures'] = [ARCHITECTURES[spec.kind]]
+        if spec.kind in ('pair', 'tag'):
+            names = list(labels) or [f'LABEL_{i}' for i in range(spec.outputs)]
+            raw |= {'id2label': {str(i): n for i, n in enumerate(names)}, 'label2id': {n: i for i, n in enumerate(names)}}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
+    try:
+        contiguous = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
+        save_file(contiguous, scratch / 'model.safetensors', metadata={'format': 'pt'})
+        (scratch / 'config.json').write_text(json.dumps(raw, indent=2, sort_keys=True) + '\n', encoding='utf-8')
+        save_tokenizer(scratch, tokenizer, config)
+        if out.exists():
+            out.rmdir()
+        os.chmod(scratch, 0o755)
+        os.replace(scratch, out)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def save_tokenizer(directory: Path, tokenizer: Path, config: EncoderConfig) -> None:
+    """tokenizer.json and the two small files by which AutoTokenizer knows it as XLM-R's."""
+    shutil.copyfile(tokenizer, directory / 'tokenizer.json')
+    special = {
+        'bos_token': '<s>', 'cls_token': '<s>', 'eos_token': '</s>', 'sep_token': '</s>',
+        'pad_token': '<pad>', 'unk_token': '<unk>', 'mask_token': '<mask>',
+    }
+    settings = special | {'tokenizer_class': 'XLMRobertaTokenizer', 'model_max_length': config.max_length}
+    for name, value in (('tokenizer_config.json', settings), ('special_tokens_map.json', special)):
+        (directory / name).write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')

@@ -1,0 +1,142 @@
+"""The model as pure functions over a plain dict of arrays; NNX stays behind this door.
+
+params = {'encoder': {...}, 'pooler': {...}, 'heads': {name: {...}}}, float32. A batch is a dict of int32 arrays:
+ids, segments [B, T] (choice: [B, N, T]). One model serves every head: heads are looked up by name in params.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from xlmr_flax.models.config import EncoderConfig, ModelError
+from xlmr_flax.models.encoder import Encoder
+from xlmr_flax.models.heads import STYLES, Pooler, make_head
+
+Params = dict[str, Any]
+POOLINGS = ('mean', 'cls')
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSpec:
+    """kind: models.heads.HEAD_KINDS; outputs: number of classes or tags (1 where the kind fixes it)."""
+
+    kind: str
+    outputs: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Forward functions of one encoder shape.
+
+    style: 'jiant' or 'hf' heads (models/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
+    float32 always. remat: recompute each layer in the backward pass. unroll: layers per scan step; 0 = all on CPU (where
+    a scanned backward pass is 20-40 % slower), 1 elsewhere.
+    """
+
+    config: EncoderConfig
+    style: str = 'jiant'
+    dtype: str = 'float32'
+    remat: bool = False
+    unroll: int = 0
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise ModelError(f'head style {self.style!r} is not one of {", ".join(STYLES)}')
+        if self.dtype not in ('float32', 'bfloat16'):
+            raise ModelError(f'compute dtype {self.dtype!r} is not float32 or bfloat16')
+
+    def init(self, key: jax.Array, heads: Mapping[str, HeadSpec]) -> Params:
+        """Fresh float32 parameters with the given heads. normal(0, initializer_range), biases 0."""
+        encoder_key, pooler_key = jax.random.split(key)
+
+        def pure(module: nnx.Module) -> dict[str, Any]:
+            return nnx.to_pure_dict(nnx.state(module))
+
+        params = {
+            'encoder': pure(Encoder(self.config, rngs=nnx.Rngs(params=encoder_key))),
+            'pooler': pure(Pooler(self.config, rngs=nnx.Rngs(params=pooler_key))),
+            'heads': {},
+        }
+        for name, spec in heads.items():
+            params['heads'][name] = self.init_head(head_key(key, name), spec)
+        return params
+
+    def init_pooler(self, key: jax.Array) -> dict[str, Any]:
+        """A fresh pooler, for encoders that come without one (XLM-R has none; protocol section 1.2)."""
+        return nnx.to_pure_dict(nnx.state(Pooler(self.config, rngs=nnx.Rngs(params=jax.random.split(key)[1]))))
+
+    def init_head(self, key: jax.Array, spec: HeadSpec) -> dict[str, Any]:
+        """Fresh parameters of one head."""
+        head = make_head(spec.kind, spec.outputs, self.style, self.config, rngs=nnx.Rngs(params=key))
+        return nnx.to_pure_dict(nnx.state(head))
+
+    def shapes(self, heads: Mapping[str, HeadSpec]) -> Params:
+        """ShapeDtypeStructs of `init`, without allocating."""
+        return jax.eval_shape(lambda: self.init(jax.random.key(0), heads))
+
+    def encode(
+        self, params: Params, ids: jax.Array, segments: jax.Array, key: jax.Array | None = None, *,
+        layer: int | None = None, all_layers: bool = False,
+    ) -> jax.Array:
+        """ids, segments [B, T] -> hidden states [B, T, D] (all_layers: [L + 1, B, T, D]) in the compute dtype."""
+        graph = _graph(Encoder, self.config)
+        unroll = self.unroll or (0 if jax.default_backend() == 'cpu' else 1)
+        return nnx.merge(graph, params['encoder'])(
+            ids, segments, key, dtype=jnp.dtype(self.dtype), remat=self.remat, unroll=unroll,
+            layer=layer, all_layers=all_layers,
+        )
+
+    def pool(self, params: Params, hidden: jax.Array) -> jax.Array:
+        """[B, T, D] -> the pooler's output [B, D]."""
+        return nnx.merge(_graph(Pooler, self.config), params['pooler'])(hidden[:, 0])
+
+    def logits(
+        self, params: Params, name: str, spec: HeadSpec, ids: jax.Array, segments: jax.Array,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """float32 logits of one head: pair [B, C], choice [B, N], span [B, T, 2], tag [B, T, C], mlm [B, T, V]."""
+        shape = ids.shape
+        if spec.kind == 'choice':  # [B, N, T] -> [B*N, T]
+            ids, segments = ids.reshape(-1, shape[-1]), segments.reshape(-1, shape[-1])
+        hidden = self.encode(params, ids, segments, key)
+        head = nnx.merge(_head_graph(spec, self.style, self.config), params['heads'][name])
+        head_dropout = None if key is None else jax.random.fold_in(key, 2)
+        if spec.kind == 'mlm':
+            return head(hidden, params['encoder']['embeddings']['word'])
+        if spec.kind in ('span', 'tag'):
+            return head(hidden, head_dropout)
+        pooled = hidden[:, 0] if self.style == 'hf' and spec.kind == 'pair' else self.pool(params, hidden)
+        out = head(pooled, head_dropout)
+        return out.reshape(shape[:2]) if spec.kind == 'choice' else out
+
+    def embed(
+        self, params: Params, ids: jax.Array, segments: jax.Array, *, layer: int | None = None, pooling: str = 'mean'
+    ) -> jax.Array:
+        """Sentence vectors float32 [B, D] of hidden_states[layer]; 'mean' includes the special tokens, as XTREME's."""
+        if pooling not in POOLINGS:
+            raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
+        hidden = self.encode(params, ids, segments, layer=layer).astype(jnp.float32)
+        if pooling == 'cls':
+            return hidden[:, 0]
+        mask = (segments > 0)[..., None].astype(jnp.float32)
+        return (hidden * mask).sum(1) / jnp.maximum(mask.sum(1), 1.0)
+
+
+def head_key(key: jax.Array, name: str) -> jax.Array:
+    """The key of a head's initial values: a function of its name, so that other heads do not change it."""
+    number = int.from_bytes(name.encode(), 'big') % (2**31 - 1)
+    return jax.random.fold_in(jax.random.fold_in(key, 3), number)
+
+
+def _graph(module: type, config: EncoderConfig) -> Any:
+    return nnx.split(nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(0))))[0]
+
+
+def _head_graph(spec: HeadSpec, style: str, config: EncoderConfig) -> Any:
+    return nnx.split(nnx.eval_shape(lambda: make_head(spec.kind, spec.outputs, style, config, rngs=nnx.Rngs(0))))[0]

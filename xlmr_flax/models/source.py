@@ -1,0 +1,176 @@
+"""Where an encoder comes from: `embedded`, `hf:NAME-OR-DIR`, `ckpt:DIR` or `random:SIZE`, opened the same way.
+
+`ckpt:` directories are written by train/checkpoint.py: this module reads only their description (model.json) and
+weights (safetensors in this package's own names), so that a fine-tuned model opens without the training code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from xlmr_flax.models import embedded, hf
+from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
+from xlmr_flax.models.model import HeadSpec, Model, Params
+
+MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = 'model.json', 'model.safetensors', 'tokenizer.json'
+_KINDS = 'embedded, hf:NAME-OR-DIR, ckpt:DIR, random:SIZE'
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSource:
+    """An opened source; nothing large is read before `load`.
+
+    name: as given. digest: identifies the weights (part of a run's hash). tokenizer: path of the tokenizer.json.
+    heads: heads that come with it (a fine-tuned checkpoint), with `labels` by head name where known.
+    style: head style of those heads. load: -> params with 'encoder' and, where the source has them, 'pooler', 'heads'.
+    note: what a reader of its numbers must know.
+    """
+
+    name: str
+    config: EncoderConfig
+    digest: str
+    tokenizer: Path
+    load: Callable[[], Params]
+    heads: Mapping[str, HeadSpec] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    style: str = ''
+    note: str = ''
+
+
+def open_source(name: str, seed: int = 0) -> EncoderSource:
+    """Opens an encoder source. seed: of `random:SIZE`'s weights. Raises ModelError with the known forms."""
+    kind, _, rest = name.partition(':')
+    if kind == 'embedded' and not rest:
+        config = embedded.load_config()
+        return EncoderSource(
+            name, config, embedded.digest(), embedded.tokenizer_path(), lambda: {'encoder': embedded.load()[1]},
+            note=embedded.NOTE,
+        )
+    if kind == 'hf' and rest:
+        return _open_hf(name, hf.resolve(rest))
+    if kind == 'ckpt' and rest:
+        return _open_checkpoint(name, Path(rest).expanduser())
+    if kind == 'random' and rest:
+        if rest not in SIZES:
+            raise ModelError(f'{name}: size {rest!r} is not one of {", ".join(SIZES)}')
+        config = SIZES[rest]
+
+        def init() -> Params:
+            params = jax.jit(lambda key: Model(config).init(key, {}))(jax.random.key(seed))
+            return jax.tree.map(np.asarray, {'encoder': params['encoder'], 'pooler': params['pooler']})
+
+        return EncoderSource(
+            name, config, f'{name}:{seed}', _tokenizer_for(config), init, note='The encoder has random weights.'
+        )
+    raise ModelError(f'encoder source {name!r} is not one of {_KINDS}')
+
+
+def _tokenizer_for(config: EncoderConfig) -> Path:
+    """A random encoder's tokenizer: the tiny one that ships with the package where the table is small, else XLM-R's."""
+    if config.vocab_size < 250002:
+        return Path(str(importlib.resources.files('xlmr_flax.models') / 'tiny_tokenizer.json'))
+    return embedded.tokenizer_path()
+
+
+def _open_hf(name: str, directory: Path) -> EncoderSource:
+    model = hf.HfModel(directory)
+    tokenizer = directory / TOKENIZER_FILE
+    if not tokenizer.is_file():
+        raise ModelError(
+            f'{directory}: tokenizer.json is missing; write it once with: python -c "from transformers import '
+            f"AutoTokenizer as A; A.from_pretrained('{directory}').save_pretrained('{directory}')\""
+        )
+    heads = {'imported': model.head} if model.head else {}
+    labels = {'imported': model.labels} if model.labels else {}
+    return EncoderSource(
+        name, model.config, model.tensors.digest(), tokenizer, model.load, heads, labels, 'hf' if heads else ''
+    )
+
+
+def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
+    for path in (directory, directory / 'model'):
+        if (path / MODEL_FILE).is_file():
+            directory = path
+            break
+    else:
+        raise ModelError(f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory')
+    raw = hf.read_json(directory / MODEL_FILE)
+    try:
+        config = EncoderConfig(**raw['encoder'])
+        heads = {k: HeadSpec(**v) for k, v in raw['heads'].items()}
+        labels = {k: tuple(v) for k, v in raw['labels'].items()}
+        style, note = raw['style'], raw['note']
+    except (KeyError, TypeError) as e:
+        raise ModelError(f'{directory / MODEL_FILE}: field {e} is missing or unknown') from None
+    tensors = hf.TensorFiles(directory)
+
+    def load() -> Params:
+        params: Params = {}
+        for path in tensors.where:
+            *parents, leaf = path.split('/')
+            node = params
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = tensors.get(path)
+        _check_tree(params, Model(config, style).shapes(heads), directory)
+        return params
+
+    return EncoderSource(
+        name, config, tensors.digest(), directory / TOKENIZER_FILE, load, heads, labels, style, note
+    )
+
+
+def _check_tree(params: Params, shapes: Params, directory: Path) -> None:
+    have = {jax.tree_util.keystr(p): v.shape for p, v in jax.tree_util.tree_leaves_with_path(params)}
+    want = {jax.tree_util.keystr(p): v.shape for p, v in jax.tree_util.tree_leaves_with_path(shapes)}
+    wrong = [k for k in sorted(have.keys() | want.keys()) if have.get(k) != want.get(k)]
+    if wrong:
+        k = wrong[0]
+        raise ModelError(
+            f'{directory / WEIGHTS_FILE}: {k} is {have.get(k)}, {MODEL_FILE} says {want.get(k)}'
+            + (f' (and {len(wrong) - 1} more)' if len(wrong) > 1 else '')
+        )
+
+
+def save_checkpoint(
+    out: Path, config: EncoderConfig, params: Params, tokenizer: Path, *, style: str,
+    heads: Mapping[str, HeadSpec], labels: Mapping[str, tuple[str, ...]], note: str = '', extra: Mapping[str, Any],
+) -> None:
+    """Writes a directory that `ckpt:` opens; atomic (built beside `out`, then renamed over it)."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
+    try:
+        tensors = {
+            '/'.join(str(k.key) for k in path): np.ascontiguousarray(leaf, np.float32)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        }
+        save_file(tensors, scratch / WEIGHTS_FILE)
+        shutil.copyfile(tokenizer, scratch / TOKENIZER_FILE)
+        raw = {
+            'encoder': dataclasses.asdict(config), 'style': style, 'note': note,
+            'heads': {k: dataclasses.asdict(v) for k, v in heads.items()},
+            'labels': {k: list(v) for k, v in labels.items()}, **extra,
+        }
+        (scratch / MODEL_FILE).write_text(json.dumps(raw, indent=2, sort_keys=True) + '\n', encoding='utf-8')
+        os.chmod(scratch, 0o755)
+        old = out.with_name(f'.{out.name}.old')
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            os.replace(out, old)
+        os.replace(scratch, out)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise

@@ -1,0 +1,76 @@
+"""The style sheet of the report page: system fonts, light and dark, one column that fits a phone, tables that scroll."""
+
+CSS = """
+:root {
+  color-scheme: light dark;
+  --paper: #ffffff; --ink: #1b1f24; --soft: #5b636d; --grid: #d3d7dc; --band: #f4f6f8; --mark: #0a5fa8; --warn: #9a5b00;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #14171a; --ink: #e6e8ea; --soft: #a3abb4; --grid: #3a4149; --band: #1d2125; --mark: #79bdf2; --warn: #e0a955;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif;
+}
+main { max-width: 70rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
+h2 { font-size: 1.3rem; margin: 2.8rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--grid); }
+h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
+p, ul.notes, ul.findings { max-width: 46rem; }
+p { margin: .5rem 0; }
+.lead { color: var(--soft); font-size: 1.05rem; }
+nav { margin: 1rem 0 0; font-size: .92rem; }
+nav a { margin-right: 1.1rem; white-space: nowrap; }
+a { color: var(--mark); }
+ul { padding-left: 1.2rem; margin: .5rem 0; }
+.findings li { margin: .25rem 0; }
+.notes { color: var(--soft); font-size: .88rem; }
+.caveats { border-left: 3px solid var(--warn); padding: .1rem 0 .1rem .9rem; margin: 1rem 0; max-width: 46rem; }
+dl.facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1.2rem; margin: .6rem 0; }
+dl.facts dt { color: var(--soft); }
+dl.facts dd { margin: 0; overflow-wrap: anywhere; }
+pre {
+  background: var(--band); border: 1px solid var(--grid); border-radius: 6px; padding: .7rem .9rem; overflow-x: auto;
+  font: .85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
+}
+details > summary { cursor: pointer; color: var(--mark); margin: .6rem 0; }
+.scroll { overflow-x: auto; margin: .8rem 0 .4rem; max-width: 100%; }
+.scroll:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
+table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: 0 0 .5rem; }
+th, td { padding: .28rem .8rem; white-space: nowrap; text-align: left; vertical-align: baseline; }
+th:first-child, td:first-child { padding-left: .3rem; }
+thead th { font-weight: 600; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
+thead tr.groups th { border-bottom: none; padding-bottom: 0; }
+thead tr.groups th.named span { display: block; border-bottom: 1px solid var(--soft); text-align: center; }
+tbody th { font-weight: 400; }
+tbody tr:nth-child(even) { background: var(--band); }
+tbody tr.mean { background: none; font-weight: 600; }
+tbody tr.mean th { font-weight: 600; }
+tbody tr.mean.first > * { border-top: 1px solid var(--ink); }
+table { border-bottom: 1.5px solid var(--ink); }
+.number { text-align: right; }
+.best { font-weight: 700; color: var(--mark); }
+.missing { color: var(--soft); }
+figure { margin: 1.4rem 0; }
+figcaption { color: var(--soft); font-size: .88rem; max-width: 46rem; margin-top: .3rem; }
+svg { display: block; height: auto; max-width: 100%; }
+footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--grid); color: var(--soft); font-size: .85rem; }
+@media (max-width: 40rem) {
+  main { padding: 1.2rem 1rem 3rem; }
+  h1 { font-size: 1.5rem; }
+  dl.facts { grid-template-columns: minmax(0, 1fr); gap: 0; }
+  dl.facts dd { margin-bottom: .5rem; }
+  th, td { padding: .28rem .55rem; }
+  svg { max-width: none; }
+}
+@media print {
+  main { max-width: none; padding: 0; }
+  nav { display: none; }
+  .scroll { overflow: visible; }
+  figure, tr { break-inside: avoid; }
+}
+""".strip()

@@ -1,0 +1,259 @@
+"""Result rows: reading and checking them, choosing among them, and the averages that tables and figures show.
+
+A result row is a dict with the fields of `FIELDS`, `value` being a percentage, and optionally
+
+  run, command, preset     where it came from
+  english                  whether `language` is the training language (without it: whether it is 'en' or 'eng')
+  chance                   the score of guessing, a percentage
+  stand_in, note           what the data stands in for; a caveat to be printed wherever the score is shown
+  language_name, script, family, resource_level ('high', 'mid', 'low'), cc100_gib
+
+Nothing here knows more than the rows say.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+NONE = 'none'
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    'encoder': str,
+    'intermediate': str,
+    'target': str,
+    'language': str,
+    'split': str,
+    'metric': str,
+    'value': (int, float),
+    'n': int,
+    'seed': int,
+    'step': int,
+}
+KEY = ('encoder', 'intermediate', 'target', 'language', 'split', 'metric', 'seed')
+RESOURCE_LEVELS = ('high', 'mid', 'low')
+
+Row = Mapping[str, Any]
+# language -> seed -> value: one column of a table (one encoder, intermediate, target, split and metric)
+Values = dict[str, dict[int, float]]
+
+
+class RowsError(ValueError):
+    """Result rows that cannot be read or do not answer what is asked; names file and line where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A mean over seeds. sd: the sample standard deviation over them, None for one seed or unequal sets of seeds.
+
+    partial: a language or seed that others have is missing from it, so that it is not to be compared with theirs.
+    """
+
+    mean: float
+    sd: float | None = None
+    seeds: int = 1
+    partial: bool = False
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a jsonl file, checked; of rows with the same KEY the last, at the place of the first.
+
+    Raises RowsError naming file and line; blank lines are allowed.
+    """
+    rows = []
+    with open(path, encoding='utf-8') as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f'{path}:{number}'
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise RowsError(f'{where}: not JSON: {error}') from None
+            check_row(row, where)
+            rows.append(row)
+    return latest(rows)
+
+
+def check_row(row: Any, where: str) -> None:
+    """Raises RowsError when a field is missing or of the wrong type, or a value is not a finite number."""
+    if not isinstance(row, dict):
+        raise RowsError(f'{where}: a row is a JSON object, not {type(row).__name__}')
+    for name, kind in FIELDS.items():
+        if name not in row:
+            near = difflib.get_close_matches(name, [key for key in row if key not in FIELDS], n=1)
+            raise RowsError(f'{where}: field {name!r} is missing' + (f' (there is {near[0]!r})' if near else ''))
+        value = row[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise RowsError(f'{where}: field {name!r} is {value!r}, a {type(value).__name__}')
+    if not math.isfinite(row['value']):
+        raise RowsError(f"{where}: field 'value' is {row['value']}")
+
+
+def latest(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """One row for each KEY: the last one given, in the order in which the keys first came."""
+    found: dict[tuple, dict[str, Any]] = {}
+    for row in rows:
+        found[tuple(row[name] for name in KEY)] = dict(row)
+    return list(found.values())
+
+
+def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    """The rows whose fields equal `wanted`: select(rows, target='xnli', seed=0)."""
+    return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
+
+
+def distinct(rows: Iterable[Row], field: str) -> list[Any]:
+    """The different values of a field, in the order in which they first come."""
+    return list(dict.fromkeys(row[field] for row in rows))
+
+
+def intermediates(rows: Iterable[Row]) -> list[str]:
+    """The intermediate tasks and mixtures, 'none' first, the others as they first come."""
+    names = distinct(rows, 'intermediate')
+    return [name for name in names if name == NONE] + [name for name in names if name != NONE]
+
+
+def major_metric(rows: Iterable[Row], target: str) -> str:
+    """The metric of a target that comes first in the rows. Raises RowsError for an unknown target."""
+    rows = list(rows)
+    metrics = distinct(select(rows, target=target), 'metric')
+    if not metrics:
+        raise RowsError(f'no rows of target {target!r} (there are: {", ".join(distinct(rows, "target")) or "none"})')
+    return metrics[0]
+
+
+def scored(rows: Iterable[Row], target: str, metric: str | None = None, split: str | None = None) -> list[Row]:
+    """The rows of one target, metric and split. metric: the major one if None; split: 'test' if there, else the first.
+
+    Raises RowsError when there are none.
+    """
+    rows = list(rows)
+    metric = metric or major_metric(rows, target)
+    chosen = select(rows, target=target, metric=metric)
+    splits = distinct(chosen, 'split')
+    if split is None and splits:
+        split = 'test' if 'test' in splits else splits[0]
+    chosen = select(chosen, split=split)
+    if not chosen:
+        raise RowsError(f'no rows of target {target!r} with metric {metric!r} and split {split!r}')
+    return list(latest(chosen))
+
+
+def is_english(row: Row) -> bool:
+    """Whether the row's language is the training language, which the zero-shot mean leaves out."""
+    flag = row.get('english')
+    return row['language'] in ('en', 'eng') if flag is None else bool(flag)
+
+
+def facts(rows: Iterable[Row], field: str) -> dict[str, Any]:
+    """language -> the first value of an optional field that is not None or ''."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        if row.get(field) not in (None, ''):
+            found.setdefault(row['language'], row[field])
+    return found
+
+
+def languages(rows: Iterable[Row], zero_shot: bool = False) -> list[str]:
+    """The languages in the order of tables: English, then by resource level, CC-100 size (large first) and code.
+
+    zero_shot: without the training language.
+    """
+    rows = list(rows)
+    english = {row['language'] for row in rows if is_english(row)}
+    levels, sizes = facts(rows, 'resource_level'), facts(rows, 'cc100_gib')
+
+    def place(code: str) -> tuple:
+        level = levels.get(code)
+        rank = RESOURCE_LEVELS.index(level) if level in RESOURCE_LEVELS else len(RESOURCE_LEVELS)
+        return code not in english, rank, -float(sizes.get(code, -1)), code
+
+    found = sorted(set(distinct(rows, 'language')), key=place)
+    return [code for code in found if not (zero_shot and code in english)]
+
+
+def columns(rows: Iterable[Row]) -> dict[tuple[str, str], Values]:
+    """(encoder, intermediate) -> values, of rows of one target, metric and split; by encoder, 'none' first."""
+    rows = list(rows)
+    found: dict[tuple[str, str], Values] = {}
+    for encoder in distinct(rows, 'encoder'):
+        for name in intermediates(select(rows, encoder=encoder)):
+            values = found.setdefault((encoder, name), {})
+            for row in select(rows, encoder=encoder, intermediate=name):
+                values.setdefault(row['language'], {})[row['seed']] = float(row['value'])
+    return found
+
+
+def over_seeds(by_seed: Mapping[int, float]) -> Score | None:
+    """Mean and sample standard deviation over seeds; None for no seed."""
+    if not by_seed:
+        return None
+    numbers = list(by_seed.values())
+    return Score(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers))
+
+
+def seed_means(values: Values, codes: Sequence[str]) -> dict[int, float]:
+    """seed -> unweighted mean over those of the languages that the seed has."""
+    found: dict[int, list[float]] = {}
+    for code in codes:
+        for seed, value in values.get(code, {}).items():
+            found.setdefault(seed, []).append(value)
+    return {seed: fmean(numbers) for seed, numbers in sorted(found.items())}
+
+
+def language_mean(values: Values, codes: Sequence[str]) -> Score | None:
+    """Unweighted mean over languages within a seed, then over seeds.
+
+    Where a (language, seed) is missing: the mean over the languages there are of their means over seeds, partial,
+    without a spread. None when there is nothing.
+    """
+    if _complete(values, codes):
+        return over_seeds(seed_means(values, codes))
+    there = [code for code in codes if values.get(code)]
+    if not there:
+        return None
+    seeds = {seed for code in there for seed in values[code]}
+    return Score(fmean(fmean(values[code].values()) for code in there), None, len(seeds), partial=True)
+
+
+def delta(values: Values, base: Values, codes: Sequence[str]) -> Score | None:
+    """How much higher `values` is than `base`, in points: mean over the languages that both have, then over seeds.
+
+    The spread is that of the differences seed by seed, and is given where both have the same seeds everywhere.
+    """
+    both = [code for code in codes if values.get(code) and base.get(code)]
+    if not both:
+        return None
+    partial = len(both) < len(codes)
+    seeds = {frozenset(column[code]) for column in (values, base) for code in both}
+    if len(seeds) == 1:
+        ours, theirs = seed_means(values, both), seed_means(base, both)
+        score = over_seeds({seed: ours[seed] - theirs[seed] for seed in ours})
+        assert score is not None
+        return Score(score.mean, score.sd, score.seeds, partial)
+    mean = fmean(fmean(values[code].values()) - fmean(base[code].values()) for code in both)
+    return Score(mean, None, min(map(len, seeds)), partial)
+
+
+def language_means(rows: Iterable[Row], zero_shot: bool = False) -> dict[tuple, float]:
+    """(encoder, intermediate, target, split, metric, seed) -> unweighted mean over languages.
+
+    zero_shot: over the languages other than the training language.
+    """
+    found: dict[tuple, list[float]] = {}
+    for row in latest(rows):
+        if not (zero_shot and is_english(row)):
+            key = tuple(row[name] for name in ('encoder', 'intermediate', 'target', 'split', 'metric', 'seed'))
+            found.setdefault(key, []).append(float(row['value']))
+    return {key: fmean(numbers) for key, numbers in found.items()}
+
+
+def _complete(values: Values, codes: Sequence[str]) -> bool:
+    seeds = {frozenset(values.get(code, {})) for code in codes}
+    return len(seeds) == 1 and frozenset() not in seeds

@@ -1,0 +1,262 @@
+"""A table and its three renderings: Markdown, CSV, LaTeX. HTML is in html.py."""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from xlmr_flax.report.rows import Score
+
+MISSING = '–'
+MINUS = '−'
+PARTIAL = '†'
+PARTIAL_NOTE = f'{PARTIAL} over fewer languages or seeds than the other columns have: not to be compared with them.'
+
+Cell = str | int | float | Score | None
+Kind = Literal['text', 'count', 'score', 'delta']
+
+
+@dataclass(frozen=True)
+class Column:
+    """head: one word; group: what neighbouring columns share, written once above them.
+
+    kind: 'text' is left-aligned; 'count' an integer or a text like '100–150'; 'score' a number with fixed decimals;
+    'delta' the same with its sign. best: the highest of a row or column is marked among the columns that say so.
+    """
+
+    head: str
+    kind: Kind = 'text'
+    group: str = ''
+    decimals: int = 1
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row. mean: set apart from the rows above it, as their average."""
+
+    cells: tuple[Cell, ...]
+    mean: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. best: whether the highest is marked 'row' by row, 'column' by column, or not at all."""
+
+    title: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+    best: Literal['row', 'column', ''] = ''
+
+    def __post_init__(self) -> None:
+        for line in self.lines:
+            if len(line.cells) != len(self.columns):
+                raise ValueError(f'table {self.title!r}: {len(line.cells)} cells for {len(self.columns)} columns')
+
+    def texts(self) -> list[list[str]]:
+        """The cells as texts, unescaped."""
+        return [[text(cell, c) for cell, c in zip(line.cells, self.columns, strict=True)] for line in self.lines]
+
+    def marked(self) -> set[tuple[int, int]]:
+        """(line, column) of the best cells: the highest as printed, so that ties are all marked."""
+        if not self.best:
+            return set()
+        shown = {
+            (i, j): float(text(Score(score.mean), column).replace(MINUS, '-'))
+            for i, line in enumerate(self.lines)
+            for j, (cell, column) in enumerate(zip(line.cells, self.columns, strict=True))
+            if column.best and (score := as_score(cell)) is not None and not score.partial
+        }
+        axis = 0 if self.best == 'row' else 1
+        found: set[tuple[int, int]] = set()
+        for group in {place[axis] for place in shown}:
+            rivals = {place: value for place, value in shown.items() if place[axis] == group}
+            if len(set(rivals.values())) > 1:
+                found |= {place for place, value in rivals.items() if value == max(rivals.values())}
+        return found
+
+    def groups(self) -> list[tuple[str, int]]:
+        """(group, number of neighbouring columns in it), from the left; [] when no column is in a group."""
+        found: list[tuple[str, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.group:
+                found[-1] = (column.group, found[-1][1] + 1)
+            else:
+                found.append((column.group, 1))
+        return found if any(name for name, _ in found) else []
+
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, with that on partial means where there is one."""
+        partial = any(isinstance(cell, Score) and cell.partial for line in self.lines for cell in line.cells)
+        return (*self.notes, PARTIAL_NOTE) if partial else self.notes
+
+    def markdown(self) -> str:
+        """A GitHub table under its title in bold; the columns are padded, so that it reads as plain text too."""
+        marked = self.marked()
+        grid = [[_markdown(column_name(column)) for column in self.columns]]
+        for i, cells in enumerate(self.texts()):
+            escaped = [f'**{_markdown(c)}**' if (i, j) in marked else _markdown(c) for j, c in enumerate(cells)]
+            if self.lines[i].mean:
+                escaped[0] = f'*{escaped[0]}*'
+            grid.append(escaped)
+        widths = [max(3, *(len(row[j]) for row in grid)) for j in range(len(self.columns))]
+        right = [column.kind != 'text' for column in self.columns]
+        rules = ['-' * (w - 1) + ':' if r else '-' * w for w, r in zip(widths, right, strict=True)]
+
+        def line(cells: Sequence[str]) -> str:
+            padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
+            return f'| {" | ".join(padded)} |'
+
+        parts = [f'**{_markdown(self.title)}**', '', line(grid[0]), line(rules), *map(line, grid[1:])]
+        parts += ['', *(f'- {_markdown(note)}' for note in self.all_notes())] if self.all_notes() else []
+        return '\n'.join(parts) + '\n'
+
+    def csv(self) -> str:
+        """Comma-separated, with a head line. Plain numbers; missing is empty; a spread has a column of its own."""
+        spread = [any(_sd(line.cells[j]) is not None for line in self.lines) for j in range(len(self.columns))]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator='\n')
+        heads = [column_name(column) for column in self.columns]
+        writer.writerow([h for head, s in zip(heads, spread, strict=True) for h in [head, f'{head} sd'][: 1 + s]])
+        for line in self.lines:
+            cells: list[str] = []
+            for cell, column, has_sd in zip(line.cells, self.columns, spread, strict=True):
+                cells += _plain(cell, column, has_sd)
+            writer.writerow(cells)
+        return out.getvalue()
+
+    def latex(self) -> str:
+        """A `table` environment with booktabs rules, no wider than the line; needs the packages of `latex_document`."""
+        marked = self.marked()
+        spec = ''.join('l' if column.kind == 'text' else 'r' for column in self.columns)
+        heads = ' & '.join(latex(column.head) for column in self.columns)
+        body: list[str] = []
+        for i, cells in enumerate(self.texts()):
+            if self.lines[i].mean and i and not self.lines[i - 1].mean:
+                body.append(r'\midrule')
+            escaped = [rf'\textbf{{{latex(c)}}}' if (i, j) in marked else latex(c) for j, c in enumerate(cells)]
+            body.append(' & '.join(escaped) + r' \\')
+        notes = ' '.join(latex(note) for note in self.all_notes())
+        parts = [
+            r'\begin{table}',
+            r'\centering',
+            rf'\caption{{{latex(self.title)}}}',
+            r'\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%',
+            rf'\begin{{tabular}}{{{spec}}}',
+            r'\toprule',
+            *self._latex_groups(),
+            heads + r' \\',
+            r'\midrule',
+            *body,
+            r'\bottomrule',
+            r'\end{tabular}}',
+            *([rf'\par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}'] if notes else []),
+            r'\end{table}',
+        ]
+        return '\n'.join(parts) + '\n'
+
+    def _latex_groups(self) -> list[str]:
+        if not (groups := self.groups()):
+            return []
+        cells = [rf'\multicolumn{{{width}}}{{c}}{{{latex(name)}}}' for name, width in groups]
+        rules, start = [], 1
+        for name, width in groups:
+            if name:
+                rules.append(rf'\cmidrule(lr){{{start}-{start + width - 1}}}')
+            start += width
+        return [' & '.join(cells) + r' \\', ''.join(rules)]
+
+
+def latex_document(tables: Sequence[Table]) -> str:
+    """A document of the tables that compiles as it is (pdflatex); each table can be copied out of it."""
+    head = [
+        r'\documentclass{article}',
+        r'\usepackage[utf8]{inputenc}',
+        r'\usepackage[T1]{fontenc}',
+        r'\usepackage[margin=2cm]{geometry}',
+        r'\usepackage{booktabs}',
+        r'\usepackage{graphicx}',
+        r'\begin{document}',
+    ]
+    return '\n'.join([*head, *(f'\n{table.latex()}\\clearpage' for table in tables), '', r'\end{document}']) + '\n'
+
+
+def as_score(cell: Cell) -> Score | None:
+    """A number as a Score; None for texts and what is missing."""
+    if isinstance(cell, Score):
+        return cell
+    return Score(float(cell)) if isinstance(cell, int | float) else None
+
+
+def text(cell: Cell, column: Column) -> str:
+    """A cell as people read it: 71.3, 71.3 ± 0.4, +2.0, −0.4, 1,000, – for what is missing."""
+    if cell is None or cell == '':
+        return MISSING
+    if isinstance(cell, str):
+        return cell
+    if column.kind == 'count' and isinstance(cell, int):
+        return f'{cell:,}'
+    score = as_score(cell)
+    assert score is not None
+    number = f'{score.mean:+.{column.decimals}f}' if column.kind == 'delta' else f'{score.mean:.{column.decimals}f}'
+    if not float(number):
+        number = number.lstrip('+-')  # a difference that rounds to nothing has no sign
+    shown = number.replace('-', MINUS)
+    if score.sd is not None:
+        shown += f' ± {score.sd:.{column.decimals}f}'
+    return shown + PARTIAL * score.partial
+
+
+def column_name(column: Column) -> str:
+    """Group and head in one, for renderings with a single head line."""
+    return f'{column.group} {column.head}' if column.group else column.head
+
+
+def _sd(cell: Cell) -> float | None:
+    return cell.sd if isinstance(cell, Score) else None
+
+
+def _plain(cell: Cell, column: Column, has_sd: bool) -> list[str]:
+    if isinstance(cell, Score | float):
+        value = f'{cell.mean if isinstance(cell, Score) else cell:.{column.decimals}f}'
+    else:
+        value = '' if cell is None else str(cell).strip()
+    sd = _sd(cell)
+    return [value, '' if sd is None else f'{sd:.{column.decimals}f}'][: 1 + has_sd]
+
+
+def _markdown(value: str) -> str:
+    for mark in ('\\', '|', '*', '_', '`', '<', '>', '[', ']'):
+        value = value.replace(mark, '\\' + mark)
+    return ' '.join(value.split())
+
+
+_LATEX = {
+    '\\': r'\textbackslash{}', '{': r'\{', '}': r'\}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_',
+    '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': r'\textless{}', '>': r'\textgreater{}',
+    '|': r'\textbar{}', '"': r'\textquotedbl{}', '–': '--', '—': '---', MINUS: '$-$', '±': r'$\pm$', 'Δ': r'$\Delta$',
+    '×': r'$\times$', '→': r'$\to$', PARTIAL: r'\textsuperscript{\dag}', '’': "'", '‘': '`', '“': '``', '”': "''",
+    '…': r'\ldots{}', '\n': ' ', '\t': ' ',
+    '[': '{[}', ']': '{]}', '*': '{*}',  # after a line's \\ these would be read as its arguments
+}  # fmt: skip
+
+
+def latex(value: str) -> str:
+    """Escaped for pdflatex with T1 fonts. Letters that it has no glyph for lose their marks or are given by number."""
+    return ''.join(_latex_character(c) for c in unicodedata.normalize('NFC', value))
+
+
+def _latex_character(c: str) -> str:
+    if c in _LATEX:
+        return _LATEX[c]
+    if ' ' <= c <= '~' or ('À' <= c <= 'ÿ' and c not in '×÷'):
+        return c
+    plain = ''.join(p for p in unicodedata.normalize('NFKD', c) if ' ' <= p <= '~')
+    if plain:
+        return ''.join(_LATEX.get(p, p) for p in plain)
+    return '' if unicodedata.category(c) in ('Mn', 'Cf', 'Cc') else rf'\texttt{{U+{ord(c):04X}}}'

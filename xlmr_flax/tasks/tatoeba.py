@@ -1,0 +1,49 @@
+"""Tatoeba: find the translation of each sentence among all sentences of the other language (LASER's v1 test set).
+
+Nothing is trained. Line i of both files is a pair; the English sentence asks and the foreign side is the pool
+(XTREME: third_party/evaluate_retrieval.py; protocol section 4.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xlmr_flax.tasks.base import SentenceExample, Table, Task
+from xlmr_flax.tasks.languages import tatoeba_code
+
+# The 36 languages of XTREME's evaluate.py.
+XTREME_LANGUAGES = (
+    'af', 'ar', 'bg', 'bn', 'de', 'el', 'es', 'et', 'eu', 'fa', 'fi', 'fr', 'he', 'hi', 'hu', 'id', 'it', 'ja',
+    'jv', 'ka', 'kk', 'ko', 'ml', 'mr', 'nl', 'pt', 'ru', 'sw', 'ta', 'te', 'th', 'tl', 'tr', 'ur', 'vi', 'zh',
+)  # fmt: skip
+
+# XTREME-R adds these (protocol section 5).
+XTREME_R_ADDED = ('az', 'lt', 'pl', 'ro', 'uk')
+
+
+def parse(row: Mapping[str, Any], task: Task, language: str) -> SentenceExample:
+    """One line, one sentence."""
+    return SentenceExample('', row['text'])
+
+
+def _side(suffix: str) -> Table:
+    return Table(f'xtreme/tatoeba/v1/tatoeba.{{language}}-eng.{suffix}', 'lines', ('text',), header=False)
+
+
+TATOEBA = Task(
+    name='tatoeba',
+    kind='retrieval',
+    labels=(),
+    metrics=('accuracy',),
+    languages=XTREME_LANGUAGES,
+    splits={'test': (_side('eng'), _side('{language}'))},
+    parse=parse,
+    licence='CC BY 2.0 FR',
+    source='https://github.com/facebookresearch/LASER/tree/main/data/tatoeba/v1',
+    local_codes={code: tatoeba_code(code) for code in (*XTREME_LANGUAGES, *XTREME_R_ADDED)},
+    open_languages=True,
+    note='any language of the folder can be asked for by its code there',
+)
+
+TASKS = (TATOEBA,)
