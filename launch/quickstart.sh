@@ -37,9 +37,9 @@ if ((status)); then
   echo "error: the run ended with exit code $status; the same command again goes on where it stopped" >&2
   exit "$status"
 fi
-report=$(find "$workdir" -maxdepth 2 -name 'report.html' -print -quit)
-if [[ -n $report ]]; then
-  echo "report: $(cd "$(dirname "$report")" && pwd)/$(basename "$report")"
+if [[ -f $workdir/report/index.html ]]; then
+  echo "open in a browser: $(cd "$workdir/report" && pwd)/index.html"
 else
-  echo "no report.html under $workdir" >&2
+  echo "error: the run ended without $workdir/report/index.html" >&2
+  exit 1
 fi

@@ -40,3 +40,11 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.fail(f'XLMR_DATA_ROOT={value}: no such folder')
     return root
+
+
+@pytest.fixture(scope='session')
+def tiny_tokenizer() -> Path:
+    """The tiny tokenizer that ships with the package."""
+    from importlib import resources
+
+    return Path(str(resources.files('xlmr_flax.models') / 'tiny_tokenizer.json'))

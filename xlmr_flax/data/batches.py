@@ -63,19 +63,22 @@ def eval_batches(
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Every row once: (row numbers, {'ids', 'segments'}); batches are of one shape per length.
 
-    A batch has batch_tokens // length rows rounded up to `multiple` (the devices along the batch axes); missing rows
-    are padding, and the row numbers say how many are real. Rows of like length go together.
+    A batch has batch_tokens // length rows rounded up to `multiple` (the devices along the batch axes). Rows go from long
+    to short, each batch as long as its first row needs, so that only the last one is not full; the row numbers say how
+    many rows of a batch are real.
     """
-    order = np.argsort(tokens.lengths, kind='stable')
-    of_row = np.searchsorted(np.asarray(lengths), tokens.lengths[order])
-    for which, length in enumerate(lengths):
-        group = order[of_row == which]
+    order = np.argsort(-tokens.lengths, kind='stable')
+    start = 0
+    while start < len(order):
+        length = padded_length(int(tokens.lengths[order[start]]), lengths)
         size = max(1, -(-(batch_tokens // length) // multiple)) * multiple
-        for start in range(0, len(group), size):
-            rows = group[start : start + size]
-            batch = pad_rows(tokens, rows, length, pad)
-            missing = size - len(rows)
-            if missing:
-                batch = {k: np.pad(v, ((0, missing), (0, 0)), constant_values=pad if k == 'ids' else 0)
-                         for k, v in batch.items()}
-            yield rows, batch
+        rows = order[start : start + size]
+        start += size
+        batch = pad_rows(tokens, rows, length, pad)
+        missing = size - len(rows)
+        if missing:
+            batch = {
+                'ids': np.pad(batch['ids'], ((0, missing), (0, 0)), constant_values=pad),
+                'segments': np.pad(batch['segments'], ((0, missing), (0, 0))),
+            }
+        yield rows, batch

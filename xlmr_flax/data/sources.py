@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xlmr_flax.data import world
 from xlmr_flax.data.tables import DataError, read_lines, read_table, read_text
 from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, closest
 
@@ -166,8 +167,6 @@ def _rows(
 
 
 def _world_rows(task: Task, source: Embedded, language: str, split: str) -> list[dict[str, Any]]:
-    from xlmr_flax.data import world
-
     task.local_code(language)
     return world.rows(source.task, source.language or language, split, source.rows)
 

@@ -9,10 +9,9 @@ Writers replace a file as a whole or leave it as it was. Readers raise DataError
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,20 +35,16 @@ def no_answer_path(path: Path) -> Path:
 def write_atomic(path: Path, text: str) -> None:
     """Write text in UTF-8 so that a reader sees the old file or the new one, never a part. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
+    # Beside the target, so that replacing it is one step on one file system.
+    part = path.with_name(f'.{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp')
     try:
-        with os.fdopen(handle, 'w', encoding='utf-8', newline='\n') as file:
+        with part.open('x', encoding='utf-8', newline='\n') as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; a prediction file is as readable as any other.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
+        os.replace(part, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        part.unlink(missing_ok=True)
         raise
 
 

@@ -15,7 +15,7 @@ from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, put_batch
 
-Tick = Callable[[int], None]
+Tick = Callable[[int], None]  # told the number of rows just done
 
 
 @lru_cache(maxsize=32)
@@ -68,7 +68,7 @@ def predict_logits(
     model: Model, params: Params, name: str, head: HeadSpec, tokens: Ragged, *,
     lengths: Sequence[int], batch_tokens: int, pad: int, mesh: Mesh, tick: Tick | None = None,
 ) -> np.ndarray:
-    """float32 [n, C] logits of a pair head, in row order. tick: told the number of rows just done."""
+    """float32 [n, C] logits of a pair head, in row order."""
     function = _logits_function(model, name, head, mesh)
     return _run(function, params, tokens, lengths, batch_tokens, pad, mesh, tick)
 

@@ -129,7 +129,7 @@ def score_files(task: Task, language: str, prediction_path: Path | str, gold_exa
     """metric -> value of one prediction file, read back from disk, against examples in the order they were predicted.
 
     The metrics are at least `task.metrics`, in percent. Retrieval: row i of the pool is right for query i; spans: by
-    id.
+    id, and SQuAD v2 reads the no-answer scores beside the file as well (files.no_answer_path).
     Raises DataError for a file that does not fit the examples, and for examples without gold labels.
     """
     path = Path(prediction_path)
@@ -190,8 +190,7 @@ def _score_spans(task: Task, language: str, path: Path, examples: Sequence[Examp
         gold[example.id] = [text for text, _ in example.answers]
     said = files.read_answers(path)
     if task.scorer == 'squad_v2':
-        scores = files.no_answer_path(path)
-        return qa.squad_v2(gold, said, files.read_no_answer_scores(scores) if scores.is_file() else None)
+        return qa.squad_v2(gold, said, files.read_no_answer_scores(files.no_answer_path(path)))
     if task.scorer == 'mlqa':
         return qa.mlqa(gold, said, language)
     return qa.squad_v1(gold, said)

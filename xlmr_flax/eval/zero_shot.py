@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from xlmr_flax.data.sources import DataError, read_pairs, read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval import files
 from xlmr_flax.eval.metrics.retrieval import nearest_accuracy
-from xlmr_flax.eval.predict import Tick, embed_sentences, predict_logits
+from xlmr_flax.eval.predict import embed_sentences, predict_logits
 from xlmr_flax.eval.retrieval import nearest, retrieval_layer
 from xlmr_flax.eval.score import score_files
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.tasks.base import Task, TaskError
+
+Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,15 @@ class Evaluator:
     head: tuple[str, HeadSpec] | None = None
     label_order: tuple[int, ...] = ()
 
-    def run(self, task: Task, language: str, split: str, out: Path, tick: Tick | None = None) -> tuple[dict[str, float], int]:
+    def run(self, task: Task, language: str, split: str, out: Path, progress: Progress | None = None) -> tuple[dict[str, float], int]:
         """(metrics in percent, number of examples); the prediction file lies under `out` in XTREME's layout."""
         if task.kind == 'retrieval':
-            return self._retrieve(task, language, split, out, tick)
+            return self._retrieve(task, language, split, out, progress)
         if task.kind == 'pair':
-            return self._classify(task, language, split, out, tick)
+            return self._classify(task, language, split, out, progress)
         raise TaskError(f'task {task.name!r}: evaluation of kind {task.kind!r} is not built yet')
 
-    def _classify(self, task: Task, language: str, split: str, out: Path, tick: Tick | None) -> tuple[dict[str, float], int]:
+    def _classify(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> tuple[dict[str, float], int]:
         if self.head is None:
             raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
         examples = read_split(task, language, split, self.data_root, self.evaluation.max_examples or None)
@@ -53,7 +55,7 @@ class Evaluator:
         name, spec = self.head
         logits = predict_logits(
             self.model, self.params, name, spec, data.tokens, lengths=row_lengths(self.max_length),
-            batch_tokens=self.evaluation.batch_tokens, pad=self.tokenizer.pad, mesh=self.mesh, tick=tick,
+            batch_tokens=self.evaluation.batch_tokens, pad=self.tokenizer.pad, mesh=self.mesh, tick=_counter(progress, len(examples)),
         )
         if self.label_order:
             logits = logits[:, list(self.label_order)]
@@ -61,11 +63,11 @@ class Evaluator:
         files.write_labels(path, [task.labels[i] for i in logits.argmax(-1)])
         return score_files(task, language, path, examples), len(examples)
 
-    def _retrieve(self, task: Task, language: str, split: str, out: Path, tick: Tick | None) -> tuple[dict[str, float], int]:
+    def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> tuple[dict[str, float], int]:
         """English asks, the foreign side answers (XTREME's direction, the file); the other direction is measured too."""
         limit = self.evaluation.max_examples or None
         english, foreign = read_pairs(task, language, split, self.data_root, limit)
-        vectors = []
+        vectors, tick = [], _counter(progress, len(english) + len(foreign))
         for side in (english, foreign):
             max_length = min(self.evaluation.max_length, self.model.config.max_length)
             data = encode(task, side, self.tokenizer, max_length)
@@ -80,6 +82,18 @@ class Evaluator:
         scores = score_files(task, language, path, english)
         back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
         return scores | {'accuracy_to_en': back['accuracy']}, len(english)
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def tick(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress:
+            progress(done, total)
+
+    return tick
 
 
 def label_order(task: Task, labels: Sequence[str]) -> tuple[int, ...]:

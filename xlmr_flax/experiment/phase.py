@@ -139,14 +139,13 @@ def _cut_model(model: Model, rows: int) -> Model:
 def _save(
     setting: Setting, run: Run, trained: Trained, active: ActiveRows, full_word: np.ndarray, recipe: Recipe, n: int, task: Task
 ) -> None:
+    metric = None if np.isnan(trained.metric) else trained.metric
     factor = decay_factor(recipe.optimizer, total_steps(recipe, n), trained.step)
     params = active.restore(jax.device_get(trained.params), full_word, factor)
     name, head = head_of(run, task)
     save_checkpoint(
         setting.workdir.run_dir(run) / 'model', setting.model.config, params, setting.tokenizer.path,
         style=setting.model.style, heads={name: head}, labels={name: task.labels}, note=setting.source.note,
-        extra={
-            'trained': {'run': run.id, 'step': trained.step, 'metric': None if np.isnan(trained.metric) else trained.metric},
-            'max_length': recipe.max_length,
-        },
+        max_length=recipe.max_length,
+        extra={'trained': {'run': run.id, 'step': trained.step, 'metric': metric}},
     )

@@ -99,7 +99,7 @@ class EncoderConfig:
 
 
 SIZES: dict[str, EncoderConfig] = {
-    'tiny': EncoderConfig(vocab_size=1024, hidden_size=64, num_layers=2, num_heads=4, ffn_size=128, max_positions=130),
+    'tiny': EncoderConfig(vocab_size=2048, hidden_size=64, num_layers=2, num_heads=4, ffn_size=128, max_positions=130),
     'small': EncoderConfig(vocab_size=250037, hidden_size=384, num_layers=12, num_heads=12, ffn_size=1536),
     'base': EncoderConfig(hidden_size=768, num_layers=12, num_heads=12, ffn_size=3072),
     'large': EncoderConfig(),

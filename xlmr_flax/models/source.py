@@ -35,7 +35,7 @@ class EncoderSource:
     name: as given. digest: identifies the weights (part of a run's hash). tokenizer: path of the tokenizer.json.
     heads: heads that come with it (a fine-tuned checkpoint), with `labels` by head name where known.
     style: head style of those heads. load: -> params with 'encoder' and, where the source has them, 'pooler', 'heads'.
-    note: what a reader of its numbers must know.
+    note: what a reader of its numbers must know. max_length: tokens a row in its fine-tuning, 0 = not fine-tuned.
     """
 
     name: str
@@ -47,6 +47,7 @@ class EncoderSource:
     labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     style: str = ''
     note: str = ''
+    max_length: int = 0
 
 
 def open_source(name: str, seed: int = 0) -> EncoderSource:
@@ -79,7 +80,7 @@ def open_source(name: str, seed: int = 0) -> EncoderSource:
 
 def _tokenizer_for(config: EncoderConfig) -> Path:
     """A random encoder's tokenizer: the tiny one that ships with the package where the table is small, else XLM-R's."""
-    if config.vocab_size < 250002:
+    if config.vocab_size == SIZES['tiny'].vocab_size:
         return Path(str(importlib.resources.files('xlmr_flax.models') / 'tiny_tokenizer.json'))
     return embedded.tokenizer_path()
 
@@ -111,7 +112,7 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
         config = EncoderConfig(**raw['encoder'])
         heads = {k: HeadSpec(**v) for k, v in raw['heads'].items()}
         labels = {k: tuple(v) for k, v in raw['labels'].items()}
-        style, note = raw['style'], raw['note']
+        style, note, max_length = raw['style'], raw['note'], raw['max_length']
     except (KeyError, TypeError) as e:
         raise ModelError(f'{directory / MODEL_FILE}: field {e} is missing or unknown') from None
     tensors = hf.TensorFiles(directory)
@@ -128,7 +129,7 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
         return params
 
     return EncoderSource(
-        name, config, tensors.digest(), directory / TOKENIZER_FILE, load, heads, labels, style, note
+        name, config, tensors.digest(), directory / TOKENIZER_FILE, load, heads, labels, style, note, max_length
     )
 
 
@@ -146,9 +147,10 @@ def _check_tree(params: Params, shapes: Params, directory: Path) -> None:
 
 def save_checkpoint(
     out: Path, config: EncoderConfig, params: Params, tokenizer: Path, *, style: str,
-    heads: Mapping[str, HeadSpec], labels: Mapping[str, tuple[str, ...]], note: str = '', extra: Mapping[str, Any],
+    heads: Mapping[str, HeadSpec], labels: Mapping[str, tuple[str, ...]], max_length: int, note: str = '',
+    extra: Mapping[str, Any],
 ) -> None:
-    """Writes a directory that `ckpt:` opens; atomic (built beside `out`, then renamed over it)."""
+    """Writes a directory that `ckpt:` opens (extra: further JSON fields of model.json); atomic (built beside `out`, then renamed over it)."""
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
     try:
@@ -159,7 +161,7 @@ def save_checkpoint(
         save_file(tensors, scratch / WEIGHTS_FILE)
         shutil.copyfile(tokenizer, scratch / TOKENIZER_FILE)
         raw = {
-            'encoder': dataclasses.asdict(config), 'style': style, 'note': note,
+            'encoder': dataclasses.asdict(config), 'style': style, 'note': note, 'max_length': max_length,
             'heads': {k: dataclasses.asdict(v) for k, v in heads.items()},
             'labels': {k: list(v) for k, v in labels.items()}, **extra,
         }

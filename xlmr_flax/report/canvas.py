@@ -16,8 +16,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, GRID, SOFT = '#1b1f24', '#d3d7dc', '#5b636d'
-VARIABLES = {INK: 'var(--ink, #1b1f24)', GRID: 'var(--grid, #d3d7dc)', SOFT: 'var(--soft, #5b636d)'}
+INK, GRID, SOFT, PAPER, ACCENT = '#1b1f24', '#d3d7dc', '#5b636d', '#fefefe', '#0072b2'
+VARIABLES = {
+    INK: f'var(--ink, {INK})',
+    GRID: f'var(--grid, {GRID})',
+    SOFT: f'var(--soft, {SOFT})',
+    PAPER: f'var(--paper, {PAPER})',
+    ACCENT: f'var(--data, {ACCENT})',
+}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.canvas import INK, SOFT, new_figure, png, style, svg
+from xlmr_flax.report.canvas import ACCENT, INK, PAPER, SOFT, new_figure, png, style, svg
 from xlmr_flax.report.rows import (
     NONE,
     Row,
@@ -27,7 +27,7 @@ from xlmr_flax.report.rows import (
     over_seeds,
     scored,
 )
-from xlmr_flax.report.table import MINUS
+from xlmr_flax.report.table import signed
 from xlmr_flax.report.tables import metric_name
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours for the colour-blind, each with a marker and a dash pattern that do without the colour.
 STYLES = [
-    ('#0072b2', 'o', '-'),
+    (ACCENT, 'o', '-'),
     ('#d55e00', 's', '--'),
     ('#009e73', '^', '-.'),
     ('#cc79a7', 'D', ':'),
@@ -75,20 +75,22 @@ def dumbbells(
         figure = new_figure(7.2 if across == 1 else 1.9 + 3.1 * across, down * (1.25 + 0.235 * len(codes)))
         grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
         chance = _chance(chosen)
+        near = chance is not None and _is_near(chance, found)
         for axes, name in zip(grid, names, strict=False):
             _dumbbell_panel(axes, codes, found.get(NONE, {}), found[name], name)
             change = delta(found[name], found.get(NONE, {}), languages(chosen, zero_shot=True))
-            gain = f': {change.mean:+.1f} zero-shot'.replace(': -', f': {MINUS}') if change and name != NONE else ''
+            gain = f': {signed(change.mean)} zero-shot' if change and name != NONE else ''
             axes.set_title(name + gain)
-            if chance is not None:
+            if near:
                 axes.axvline(chance, color=INK, lw=1, ls=(0, (4, 3)), label=f'chance ({chance:.1f} %)')
         for axes in grid[len(names) :]:
             axes.set_visible(False)
         grid[0].set_yticks(range(len(codes)), _labels(chosen, codes))
         grid[0].set_ylim(len(codes) - 0.4, -0.6)
-        grid[0].set_xlim(*_limits(found, chance))
+        grid[0].set_xlim(*_limits(found, chance if near else None))
+        far = f'; chance ({chance:.1f} %) lies outside' if chance is not None and not near else ''
         spread = '; whiskers: sd over seeds' if len(distinct(chosen, 'seed')) > 1 else ''
-        axis = f'{target}: {metric_name(chosen[0]["metric"])} (%), {chosen[0]["split"]} split{spread}'
+        axis = f'{target}: {metric_name(chosen[0]["metric"])} (%), {chosen[0]["split"]} split{spread}{far}'
         figure.supxlabel(axis, fontsize=9.5)
         figure.legend(*_unique_legend(grid), loc='outside upper right', ncols=4, fontsize=9)
     return figure
@@ -142,7 +144,7 @@ def training_curves(curves: Iterable[Curve], title: str = '') -> Figure | None:
     losses = _lines(points, 'loss')
     metrics = {name: _lines([p for p in points if p.get('metric') == name], 'value') for name in _metrics(points)}
     panels = ([('training loss', losses)] if losses else []) + [
-        (f'dev {metric_name(name)} (%)', lines) for name, lines in metrics.items() if lines
+        (f'dev {metric_name(name.removeprefix("dev "))} (%)', lines) for name, lines in metrics.items() if lines
     ]
     if not panels:
         return None
@@ -192,7 +194,7 @@ def _dumbbell_panel(axes: Axes, codes: Sequence[str], base: Values, values: Valu
             worse = end.mean < start.mean
             axes.plot([start.mean, end.mean], [y, y], color=SOFT if worse else colour, lw=2, ls=':' if worse else '-')
         if start:
-            _dot(axes, start, y, 'white', SOFT, NONE)
+            _dot(axes, start, y, PAPER, SOFT, NONE)
         if end and name != NONE:
             _dot(axes, end, y, colour, colour, 'with intermediate training')
     axes.grid(visible=True, axis='x')
@@ -212,6 +214,12 @@ def _limits(found: Mapping[str, Values], chance: float | None) -> tuple[float, f
     numbers += [] if chance is None else [chance]
     room = max(1.0, 0.06 * (max(numbers) - min(numbers)))
     return max(min(0.0, min(numbers)) - 1.0, min(numbers) - room), max(numbers) + room
+
+
+def _is_near(chance: float, found: Mapping[str, Values]) -> bool:
+    """Whether an axis that reaches down to chance still leaves the scores a third of its length."""
+    numbers = [value for values in found.values() for seeds in values.values() for value in seeds.values()]
+    return max(numbers) - min(numbers) >= (max(numbers) - min(chance, *numbers)) / 3
 
 
 def _chance(rows: Sequence[Row]) -> float | None:
@@ -242,11 +250,10 @@ def _draw_cells(axes: Axes, cells: Sequence[Sequence[Score | None]]) -> None:
             face = tuple(1 - share * (1 - part) for part in end)
             hatch = '////' if round(cell.mean, 1) < 0 else None
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc=face, ec='#ffffff', lw=1.2, hatch=hatch))
-            number = f'{cell.mean:+.1f}'.replace('-', MINUS)
-            number = number[1:] if number in ('+0.0', f'{MINUS}0.0') else number
             box = {'boxstyle': 'square,pad=0.12', 'fc': face, 'ec': 'none'} if hatch else None
             weight = 'bold' if y == len(cells) - 1 else 'normal'
-            axes.text(x, y, number, ha='center', va='center', color='#000000', fontsize=9, weight=weight, bbox=box)
+            where = {'ha': 'center', 'va': 'center', 'color': '#000000', 'fontsize': 9}
+            axes.text(x, y, signed(cell.mean), weight=weight, bbox=box, **where)
     axes.set(xlim=(-0.5, len(cells[0]) - 0.5), ylim=(len(cells) - 0.5, -0.5))
     axes.axhline(len(cells) - 1.5, color=INK, lw=1)
 

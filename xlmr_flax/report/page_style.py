@@ -1,13 +1,15 @@
-"""The style sheet of the report page: system fonts, light and dark, one column that fits a phone, tables that scroll."""
+"""The style sheet of the report page: system fonts, light and dark, fits a phone, tables scroll sideways."""
 
 CSS = """
 :root {
   color-scheme: light dark;
-  --paper: #ffffff; --ink: #1b1f24; --soft: #5b636d; --grid: #d3d7dc; --band: #f4f6f8; --mark: #0a5fa8; --warn: #9a5b00;
+  --paper: #ffffff; --ink: #1b1f24; --soft: #5b636d; --grid: #d3d7dc; --band: #f4f6f8; --mark: #0a5fa8; --data: #0072b2;
+  --warn: #9a5b00;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --paper: #14171a; --ink: #e6e8ea; --soft: #a3abb4; --grid: #3a4149; --band: #1d2125; --mark: #79bdf2; --warn: #e0a955;
+    --paper: #14171a; --ink: #e6e8ea; --soft: #a3abb4; --grid: #3a4149; --band: #1d2125;
+    --mark: #79bdf2; --data: #4ba6e0; --warn: #e0a955;
   }
 }
 * { box-sizing: border-box; }
@@ -40,13 +42,14 @@ details > summary { cursor: pointer; color: var(--mark); margin: .6rem 0; }
 .scroll { overflow-x: auto; margin: .8rem 0 .4rem; max-width: 100%; }
 .scroll:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: 0 0 .5rem; }
 th, td { padding: .28rem .8rem; white-space: nowrap; text-align: left; vertical-align: baseline; }
 th:first-child, td:first-child { padding-left: .3rem; }
 thead th { font-weight: 600; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
 thead tr.groups th { border-bottom: none; padding-bottom: 0; }
 thead tr.groups th.named span { display: block; border-bottom: 1px solid var(--soft); text-align: center; }
 tbody th { font-weight: 400; }
+thead tr:last-child th:first-child, tbody tr:not(.mean) th { position: sticky; left: 0; background: var(--paper); }
+tbody tr:nth-child(even):not(.mean) th { background: var(--band); }
 tbody tr:nth-child(even) { background: var(--band); }
 tbody tr.mean { background: none; font-weight: 600; }
 tbody tr.mean th { font-weight: 600; }
@@ -58,7 +61,8 @@ table { border-bottom: 1.5px solid var(--ink); }
 figure { margin: 1.4rem 0; }
 figcaption { color: var(--soft); font-size: .88rem; max-width: 46rem; margin-top: .3rem; }
 svg { display: block; height: auto; max-width: 100%; }
-footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--grid); color: var(--soft); font-size: .85rem; }
+footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--grid); }
+footer { color: var(--soft); font-size: .85rem; }
 @media (max-width: 40rem) {
   main { padding: 1.2rem 1rem 3rem; }
   h1 { font-size: 1.5rem; }

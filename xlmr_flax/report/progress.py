@@ -16,12 +16,12 @@ def duration(seconds: float) -> str:
 
 
 class Line:
-    """Progress of one piece of work. Nothing is drawn in the first two seconds of work shorter than that."""
+    """Progress of one piece of work: call it as the work goes on, `close` it with the outcome."""
 
     def __init__(self, label: str, unit: str = 'examples', stream: TextIO | None = None):
         self.label, self.unit, self.stream = label, unit, stream or sys.stderr
         self.started = time.monotonic()
-        self.drawn, self.open = 0.0, False
+        self.drawn, self.open = self.started, False
         self.first: tuple[float, int, int] | None = None
 
     def __call__(self, done: int, total: int, examples: int, **values: float) -> None:
@@ -30,7 +30,7 @@ class Line:
         if self.first is None:  # the first call is behind compilation: speed counts from here
             self.first = (now, done, examples)
         terminal = self.stream.isatty()
-        if now - self.drawn < (0.5 if terminal else 10.0) and done < total:
+        if now - self.drawn < (0.5 if terminal else 10.0) and not (done == total and terminal):
             return
         self.drawn = now
         since, done0, examples0 = self.first

@@ -12,6 +12,7 @@ from typing import Literal
 from xlmr_flax.report.rows import Score
 
 MISSING = '–'
+BLANK = ' '  # a cell that has nothing to say, as in the mean rows
 MINUS = '−'
 PARTIAL = '†'
 PARTIAL_NOTE = f'{PARTIAL} over fewer languages or seeds than the other columns have: not to be compared with them.'
@@ -80,6 +81,11 @@ class Table:
                 found |= {place for place, value in rivals.items() if value == max(rivals.values())}
         return found
 
+    def span(self, line: int) -> int:
+        """How many columns the first cell of a line spans, where cells can: itself and the blank ones behind it."""
+        cells = self.lines[line].cells
+        return next((j for j in range(1, len(cells)) if cells[j] != BLANK), len(cells))
+
     def groups(self) -> list[tuple[str, int]]:
         """(group, number of neighbouring columns in it), from the left; [] when no column is in a group."""
         found: list[tuple[str, int]] = []
@@ -140,6 +146,8 @@ class Table:
             if self.lines[i].mean and i and not self.lines[i - 1].mean:
                 body.append(r'\midrule')
             escaped = [rf'\textbf{{{latex(c)}}}' if (i, j) in marked else latex(c) for j, c in enumerate(cells)]
+            if (span := self.span(i)) > 1:
+                escaped[:span] = [rf'\multicolumn{{{span}}}{{l}}{{{escaped[0]}}}']
             body.append(' & '.join(escaped) + r' \\')
         notes = ' '.join(latex(note) for note in self.all_notes())
         parts = [
@@ -203,13 +211,16 @@ def text(cell: Cell, column: Column) -> str:
         return f'{cell:,}'
     score = as_score(cell)
     assert score is not None
-    number = f'{score.mean:+.{column.decimals}f}' if column.kind == 'delta' else f'{score.mean:.{column.decimals}f}'
-    if not float(number):
-        number = number.lstrip('+-')  # a difference that rounds to nothing has no sign
-    shown = number.replace('-', MINUS)
+    shown = signed(score.mean, column.decimals, plus=column.kind == 'delta')
     if score.sd is not None:
         shown += f' ± {score.sd:.{column.decimals}f}'
     return shown + PARTIAL * score.partial
+
+
+def signed(value: float, decimals: int = 1, plus: bool = True) -> str:
+    """+2.0, −0.4, and 0.0 for what rounds to nothing. plus: whether a gain has its sign."""
+    number = f'{value:+.{decimals}f}' if plus else f'{value:.{decimals}f}'
+    return number.lstrip('+-') if not float(number) else number.replace('-', MINUS)
 
 
 def column_name(column: Column) -> str:

