@@ -24,7 +24,7 @@ done
 make_venv "$venv" || exit 1
 if ! installed "$venv" base && ! installed "$venv" dev; then
   echo "installing xlmr-flax into $venv (minutes, the first time)"
-  if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e .; then
+  if ! pip_install "$venv" -e . || ! install_encoder "$venv"; then
     echo 'error: the installation failed; what pip said is above' >&2
     exit 1
   fi
@@ -34,7 +34,7 @@ fi
 status=0
 "$venv/bin/xlmr-flax" run --config=configs/quickstart.py --workdir="$workdir" "$@" || status=$?
 if ((status)); then
-  echo "error: the run ended with exit code $status; the same command again goes on where it stopped" >&2
+  echo "error: the run ended with exit code $status; started again, it uses what it has finished" >&2
   exit "$status"
 fi
 if [[ -f $workdir/report/index.html ]]; then

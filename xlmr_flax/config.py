@@ -224,6 +224,13 @@ def _check(config: Config) -> None:
             raise ConfigError(
                 f'{where}.batch_size {recipe.batch_size} is not a positive multiple of accumulation {recipe.accumulation}'
             )
+        counts = ('steps', 'eval_every', 'eval_examples', 'patience', 'checkpoint_every', 'log_every', 'max_train')
+        for name in counts:
+            value, least = getattr(recipe, name), int(name == 'log_every')
+            if value < least:
+                raise ConfigError(f'{where}.{name} {value} is below {least}')
+        if not recipe.steps and recipe.epochs <= 0:
+            raise ConfigError(f'{where}: epochs {recipe.epochs} and steps 0 train nothing')
         if recipe.max_length < 8 or any(n > recipe.max_length for n in recipe.lengths):
             raise ConfigError(f'{where}: max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}')
     for where, (value, known) in choices.items():

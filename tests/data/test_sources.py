@@ -9,19 +9,22 @@ from typing import Any
 import pytest
 
 from xlmr_flax.data.sources import (
+    BadRow,
     DataError,
+    available,
     content_digest,
     needs_data_root,
+    read_gold,
     read_pairs,
     read_split,
     resolve_data_root,
     split_files,
+    with_labels,
 )
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import PairExample, Table, TaskError
+from xlmr_flax.tasks.base import PairExample, TaskError
 
 MNLI_HEADER = 'index\tsentence1\tsentence2\tgold_label\n'
-FILE_TASKS = ['mnli', 'snli', 'anli', 'anli_r1', 'anli_r2', 'anli_r3', 'xnli', 'pawsx']
 
 
 def put(root: Path, path: str, content: str) -> Path:
@@ -164,46 +167,137 @@ def test_the_digest_of_the_embedded_world_needs_no_root(monkeypatch: pytest.Monk
     assert split_files(get_task('world_nli'), 'en', 'dev') == []
 
 
-@pytest.fixture(scope='module')
-def manifest(data_root: Path) -> dict[str, tuple[int, str]]:
-    """path -> (rows, sha256), as the data's own list states them."""
+def test_bad_rows_are_counted_and_listed_instead(tmp_path: Path) -> None:
+    rows = ['0\ta\tb\tneutral', '1\ta\tb', '2\ta\tb\tnuetral', '3\tc\td\tentailment']
+    file = put(tmp_path, 'intermediate/mnli/train.tsv', MNLI_HEADER + '\n'.join(rows) + '\n')
+    bad: list[BadRow] = []
+    assert [e.id for e in read(tmp_path, 'mnli', 'en', 'train', skip_bad_rows=bad)] == [
+        'mnli-train-en-0',
+        'mnli-train-en-3',
+    ]
+    assert bad == [
+        BadRow(str(file), 3, '3 fields, expected 4; a row cut short?'),
+        BadRow(str(file), 4, "column 'gold_label': unknown label 'nuetral' (did you mean 'neutral'?)"),
+    ]
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, 'mnli', 'en', 'train')
+    assert str(caught.value) == str(bad[0]) == f'{file}, line 3: 3 fields, expected 4; a row cut short?'
+
+
+SQUAD = (
+    '{"data": [{"paragraphs": [{"context": "The lake froze in May.", "qas": [\n'
+    '{"id": "q1", "question": "When?", "answers": [{"text": "May", "answer_start": 18}]},\n'
+    '{"id": "q2", "question": "When?", "answers": [%s]},\n'
+    '{"id": "q3", "question": "When?", "answers": []}]}]}]}'
+)
+SPANS = [
+    ('{"text": "May", "answer_start": 99}', 'answer_start 99 is outside the context (22 characters)'),
+    ('{"text": "May", "answer_start": -1}', 'answer_start -1 is outside the context (22 characters)'),
+    ('{"text": "May", "answer_start": 17}', "'May' does not stand at character 17: ' Ma'"),
+    ('{"text": "may", "answer_start": 18}', "'may' does not stand at character 18: 'May'"),
+    ('{"text": "May.  ", "answer_start": 99}', 'answer_start 99 is outside the context (22 characters)'),
+    ('{"text": "", "answer_start": 3}', 'an empty answer at character 3'),
+    ('{"text": "May", "answer_start": "18"}', "a text and a number are expected, not 'May' and '18'"),
+    ('"May"', "an object with text and answer_start is expected, not 'May'"),
+]
+
+
+@pytest.mark.parametrize(('answer', 'said'), SPANS)
+def test_answers_that_are_not_at_their_place(answer: str, said: str, tmp_path: Path) -> None:
+    file = put(tmp_path, 'xtreme/xquad/xquad.en.json', SQUAD % answer)
+    bad: list[BadRow] = []
+    assert [e.id for e in read(tmp_path, 'xquad', 'en', 'test', skip_bad_rows=bad)] == ['q1', 'q3']
+    assert bad == [BadRow(str(file), 3, f"column 'answers': {said}")]
+    with pytest.raises(DataError, match=r"xquad\.en\.json, line 3, column 'answers'"):
+        read(tmp_path, 'xquad', 'en', 'test')
+
+
+def test_an_unanswerable_question_has_no_answers(tmp_path: Path) -> None:
+    content = SQUAD % '{"text": "May", "answer_start": 18}'
+    put(
+        tmp_path,
+        'intermediate/squad_v2.0/dev-v2.0.json',
+        content.replace('"id": "q2"', '"id": "q2", "is_impossible": true'),
+    )
+    with pytest.raises(DataError, match=r"line 3, column 'answers': an unanswerable question with answers"):
+        read(tmp_path, 'squad_v2', 'en', 'dev')
+
+
+def test_a_tag_outside_the_set_names_its_own_line(tmp_path: Path) -> None:
+    file = put(tmp_path, 'xtreme/panx/dev-de.tsv', 'a\tO\nb\tB-LCO\n\nc\tB-LOC\n\nd\n')
+    bad: list[BadRow] = []
+    assert [e.id for e in read(tmp_path, 'panx', 'de', 'dev', skip_bad_rows=bad)] == ['panx-dev-de-1']
+    assert bad == [
+        BadRow(str(file), 2, "column 'tags': unknown label 'B-LCO' (did you mean 'B-LOC'?)"),
+        BadRow(str(file), 6, "a word and a tag are expected, not 'd'"),
+    ]
+
+
+def test_an_id_twice_and_a_broken_line_can_be_left_out(tmp_path: Path) -> None:
+    first = put(tmp_path, 'intermediate/anli/anli_v1.0/R1/dev.jsonl', anli_row('x') + anli_row('x') + '{"uid": \n')
+    bad: list[BadRow] = []
+    assert [e.id for e in read(tmp_path, 'anli_r1', 'en', 'dev', skip_bad_rows=bad)] == ['x']
+    assert [(row.line, row.reason.split(':')[0]) for row in bad] == [
+        (2, f"id 'x' was used already in {first}, line 1"),
+        (3, 'broken JSON'),
+    ]
+
+
+def test_choices_that_cannot_be(tmp_path: Path) -> None:
+    row = '{"ctx_a": "a", "ctx_b": "b", "endings": ["1", "2", "3"], "label": %s}\n'
+    put(tmp_path, 'intermediate/hellaswag/hellaswag_val.jsonl', row % 4 + row.replace('"3"', '"3", "4"') % 4)
+    bad: list[BadRow] = []
+    assert read(tmp_path, 'hellaswag', 'en', 'dev', skip_bad_rows=bad) == []
+    assert [b.reason for b in bad] == [
+        "column 'label': 3 choices, expected 4",
+        "column 'label': 4 is not the index of one of 4 choices",
+    ]
+
+
+def test_rows_of_pairs_are_never_left_out(tmp_path: Path) -> None:
+    """Without gold by id a row less on one side would shift the pairs."""
+    put(tmp_path, 'xtreme/bucc2018/de-en.dev.de', 'd1\tEins.\nd2\n')
+    put(tmp_path, 'xtreme/bucc2018/de-en.dev.en', 'e1\tOne.\n')
+    put(tmp_path, 'xtreme/bucc2018/de-en.dev.gold', 'd1\te1\n')
+    bad: list[BadRow] = []
+    german, _ = read_pairs(get_task('bucc2018'), 'de', 'dev', tmp_path, skip_bad_rows=bad)
+    assert ([e.id for e in german], [b.line for b in bad]) == (['d1'], [2])
+    put(tmp_path, 'xtremer/mewslix/wikipedia_pairs-train.jsonl', '{"contextual_mention": {}}\n')
+    with pytest.raises(DataError, match="no field 'entity'"):
+        read_pairs(get_task('mewslix'), 'de', 'train', tmp_path, skip_bad_rows=[])
+
+
+def test_gold_that_cannot_be_read(tmp_path: Path) -> None:
+    put(tmp_path, 'xtreme/bucc2018/de-en.dev.gold', 'd1\te1\nd2\n')
+    with pytest.raises(DataError, match=r'de-en\.dev\.gold, line 2: 1 fields, expected 2'):
+        read_gold(get_task('bucc2018'), 'de', 'dev', tmp_path)
+    with pytest.raises(TaskError, match='no gold pairs by id'):
+        read_gold(get_task('tatoeba'), 'de', 'test', tmp_path)
+
+
+def test_what_is_there(tmp_path: Path) -> None:
+    put(tmp_path, 'xtreme/xnli/dev-de.tsv', 'a\tb\tneutral\n')
+    task = get_task('xnli')
+    assert available(task, 'de', 'dev', tmp_path)
+    assert not available(task, 'de', 'test', tmp_path)
+    assert not available(task, 'de', 'train', tmp_path)
+    assert available(get_task('world_nli'), 'de', 'dev')
+
+
+def test_labels_of_a_task_whose_files_are_missing(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r'AUTO/0\[0-9\]/wsj_\*\.auto: no such file.*nor intermediate/ccg/train\.stagged'
+    ):
+        with_labels(get_task('ccg'), tmp_path)
+
+
+def test_the_digest_of_the_real_files(data_root: Path) -> None:
+    """The digest of a split of one file is that file's, as the data's own list states it."""
     lines = (data_root / 'MANIFEST.tsv').read_text(encoding='utf-8').splitlines()
-    columns = lines[0].split('\t')
-    rows_ = [dict(zip(columns, line.split('\t'), strict=True)) for line in lines[1:]]
-    return {row['path']: (int(row['rows']), row['sha256']) for row in rows_}
-
-
-@pytest.mark.parametrize('name', FILE_TASKS)
-def test_row_counts_of_the_real_files(name: str, data_root: Path, manifest: dict[str, tuple[int, str]]) -> None:
-    """Every row the list counts is read, but for SNLI's rows without a gold label; what is not listed is missed."""
-    task = get_task(name)
-    read_splits = 0
-    for split, sources in task.splits.items():
-        for language in task.languages:
-            paths = [s.path.replace('{language}', language) for s in sources if isinstance(s, Table)]
-            if split == 'train' and language != 'en':
-                continue
-            if not all(path in manifest for path in paths):
-                with pytest.raises(DataError, match='no such file'):
-                    read_split(task, language, split, data_root)
-                continue
-            dropped = 0
-            if name == 'snli':
-                dropped = sum(line.startswith('-\t') for line in (data_root / paths[0]).read_text('utf-8').split('\n'))
-            examples = read_split(task, language, split, data_root)
-            assert len(examples) == sum(manifest[path][0] for path in paths) - dropped
-            assert {e.label for e in examples if isinstance(e, PairExample)} == set(range(len(task.labels)))
-            if len(paths) == 1:
-                assert content_digest(task, language, split, data_root) == manifest[paths[0]][1]
-            read_splits += 1
-    assert read_splits >= 2
-
-
-def test_every_language_of_the_real_tatoeba_folder(data_root: Path, manifest: dict[str, tuple[int, str]]) -> None:
-    task = get_task('tatoeba')
-    codes = {path.rsplit('.', 1)[1] for path in manifest if '/tatoeba/v1/tatoeba.' in path} - {'eng'}
-    assert len(codes) == 112
-    for language in [*task.languages, *sorted(codes)]:
-        english, foreign = read_pairs(task, language, 'test', data_root)
-        code = task.local_code(language)
-        assert len(english) == len(foreign) == manifest[f'xtreme/tatoeba/v1/tatoeba.{code}-eng.{code}'][0]
+    path, sha256 = (lines[0].split('\t').index(name) for name in ('path', 'sha256'))
+    listed = {cells[path]: cells[sha256] for cells in (line.split('\t') for line in lines[1:])}
+    for name, language, split in (('xnli', 'sw', 'test'), ('mnli', 'en', 'train'), ('xquad', 'th', 'test')):
+        (file,) = split_files(get_task(name), language, split, data_root)
+        assert (
+            content_digest(get_task(name), language, split, data_root) == listed[file.relative_to(data_root).as_posix()]
+        )

@@ -141,6 +141,18 @@ def test_findings(study):
     ]
 
 
+def test_findings_say_what_cannot_be_compared_and_what_is_chance(make_row):
+    rows = [make_row('de', 60), make_row('sw', 40), make_row('de', 51, intermediate='mnli')]
+    assert findings(rows) == [
+        'xnli (accuracy): mnli moves the zero-shot mean over the 1 of 2 languages scored so far from 60.0 to 51.0 '
+        '(−9.0 points); higher in 0 of 1 language.'
+    ]
+    rows = [make_row('de', 50, chance=50.0), make_row('de', 54, chance=50.0, intermediate='mnli')]
+    assert findings(rows)[0].endswith('Neither is clearly above chance.')  # n = 400: 4.9 points of margin
+    assert not findings([row | {'value': row['value'] + 2} for row in rows])[0].endswith('chance.')
+    assert findings([make_row()]) == []
+
+
 def test_duration():
     assert [duration(s) for s in (42.4, 754.2, 11100, 3599.9)] == ['42 s', '12 min 34 s', '3 h 05 min', '1 h 00 min']
 
@@ -170,6 +182,8 @@ def test_dumbbells_say_language_metric_unit_and_chance(study):
         assert said in found
     assert 'xnli: accuracy (%), test split; whiskers: sd over seeds' in found
     assert found.index('English (en)') < found.index('Thai (th)') < found.index('Swahili (sw)')
+    axes = figures.dumbbells([row for row in study if row['language'] == 'sw'], 'xnli').axes[0]
+    assert axes.get_xlim()[1] - axes.get_xlim()[0] >= 10
     far = texts(figures.svg(figures.dumbbells(study, 'tatoeba')))
     assert any('chance (0.1 %) lies outside' in said for said in far)
 

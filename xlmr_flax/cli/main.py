@@ -86,7 +86,13 @@ def set_up_jax() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (0 done, 1 a known error, 2 usage, 143 stopped and saved)."""
-    arguments = list(sys.argv if argv is None else ['xlmr-flax', *argv])
+    if argv is not None:  # config overrides, and the command that results keep, are read from sys.argv
+        before, sys.argv = sys.argv, ['xlmr-flax', *argv]
+        try:
+            return main()
+        finally:
+            sys.argv = before
+    arguments = list(sys.argv)
     command = arguments[1] if len(arguments) > 1 else 'help'
     if command in ('help', '--help', '-h'):
         print(overview())
@@ -109,7 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         try:
+            if hasattr(module, 'check_arguments'):
+                module.check_arguments(arguments[2:])
             left = values([arguments[0], *arguments[2:]])
+        except known_errors():
+            raise
         except (KeyError, AttributeError, TypeError, ValueError) as e:  # ml_collections' override errors
             raise UsageError(str(e.args[0]) if e.args else repr(e)) from None
         if len(left) > 1:
@@ -121,4 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
     except known_errors() as e:
         print(f'error: {e}', file=sys.stderr)
+        return 1
+    except OSError as e:  # a full disk, a folder that is a file: the name of the file says more than a traceback
+        if e.filename is None:
+            raise
+        print(f'error: {e.filename}: {e.strerror}', file=sys.stderr)
         return 1

@@ -7,8 +7,12 @@ A config file may take an argument: --config=FILE:ARGUMENT. --config.KEY=VALUE o
 
 from __future__ import annotations
 
+import itertools
+import runpy
 import shlex
 import sys
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,56 @@ from ml_collections import ConfigDict, config_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    config_flags.DEFINE_config_file('config', None, 'Config file: a Python file with get_config().', flag_values=values)
+    # Unknown keys are let in here: `parse` refuses them, and knows more names than the file has (recipes.TASK.steps).
+    config_flags.DEFINE_config_file(
+        'config', None, 'Config file: a Python file with get_config().', flag_values=values,
+        lock_config=False, accept_new_attributes=True,
+    )
     flags.DEFINE_string('workdir', None, 'Folder that holds everything the run writes.', flag_values=values)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Runs the config file once by itself, so that what is wrong with it can be said in one line: behind the flag,
+    ml_collections gives whole tracebacks or waits until the config is used. Raises ConfigError."""
+    from xlmr_flax.config import ConfigError
+
+    joined = [a.split('=', 1)[1] for a in arguments if a.startswith(('--config=', '-config='))]
+    apart = [b for a, b in itertools.pairwise(arguments) if a in ('--config', '-config')]
+    for name in joined + apart:
+        path, _, argument = name.partition(':')
+        if not Path(path).is_file():
+            raise ConfigError(f'--config={name}: {path} is no file')
+        try:
+            get_config = runpy.run_path(path).get('get_config')
+            config = get_config(*([argument] if ':' in name else [])) if get_config else None
+        except ConfigError:
+            raise
+        except SyntaxError as e:
+            raise ConfigError(f'--config={name}: {e.filename}, line {e.lineno}: {e.msg}') from None
+        except Exception as e:
+            lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == path]
+            where = f'{path}, line {lines[-1]}' if lines else path
+            raise ConfigError(f'--config={name}: {where}: {type(e).__name__}: {e}') from None
+        if not isinstance(config, (ConfigDict, Mapping)):
+            raise ConfigError(f'--config={name}: {path} has no function get_config() that returns a ConfigDict')
+        for argument in arguments:
+            if argument.lstrip('-').startswith('config.'):
+                _check_parents(config, argument.lstrip('-').split('=')[0].split('.')[1:])
+
+
+def _check_parents(config: Mapping[str, Any] | ConfigDict, path: Sequence[str]) -> None:
+    """An override's key must lie in mappings that the config has. Raises ConfigError."""
+    from xlmr_flax.config import ConfigError
+    from xlmr_flax.tasks.base import closest
+
+    node: Any = config
+    for i, key in enumerate(path[:-1]):
+        if key not in node:
+            hint = f"; a new entry is given whole: --config.{'.'.join(path[:i])}=\"{{'{key}': ...}}\"" if i else ''
+            raise ConfigError(f'unknown config key {".".join(path[: i + 1])!r}{closest(key, node)}{hint}')
+        node = node[key]
+        if not isinstance(node, (ConfigDict, Mapping)):
+            raise ConfigError(f'unknown config key {".".join(path)!r}: {".".join(path[: i + 1])} is {node!r}')
 
 
 def load_config(values: flags.FlagValues) -> Any:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Ragged
 
 Batch = dict[str, np.ndarray]
@@ -50,12 +51,34 @@ def pad_rows(tokens: Ragged, rows: Sequence[int] | np.ndarray, length: int, pad:
     return {'ids': ids, 'segments': segments}
 
 
+def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fill: int) -> np.ndarray:
+    """Ragged rows as int32 [len(rows), length], `fill` behind their ends."""
+    out = np.full((len(rows), length), fill, np.int32)
+    for i, row in enumerate(rows):
+        found = values[int(row)]
+        out[i, : len(found)] = found
+    return out
+
+
 def train_batch(data: Encoded, step: int, batch_size: int, seed: int, lengths: Sequence[int], pad: int) -> Batch:
-    """The batch of a step: ids, segments [B, T], label [B], valid float32 [B]."""
-    rows = rows_at(step, len(data), batch_size, seed)
-    longest = int(data.tokens.lengths[rows].max())
-    batch = pad_rows(data.tokens, rows, padded_length(longest, lengths), pad)
-    return batch | {'label': data.label[rows], 'valid': np.ones(batch_size, np.float32)}
+    """The batch of a step: valid float32 [B] and by kind
+    pair: ids, segments [B, T], label [B]; choice: ids, segments [B, N, T], label [B]; tag: ids, segments, labels [B, T];
+    span: ids, segments [B, T], start, end [B].
+    """
+    units = rows_at(step, len(data), batch_size, seed)
+    rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
+    length = padded_length(int(data.tokens.lengths[rows].max()), lengths)
+    batch = pad_rows(data.tokens, rows, length, pad)
+    batch['valid'] = np.ones(batch_size, np.float32)
+    if data.kind in ('pair', 'choice'):
+        batch['label'] = data.label[units]
+    if data.kind == 'choice':
+        batch |= {k: batch[k].reshape(batch_size, data.group, length) for k in ('ids', 'segments')}
+    if data.tags is not None:
+        batch['labels'] = pad_values(data.tags.labels, rows, length, IGNORED)
+    if data.spans is not None:
+        batch |= {'start': data.spans.start[rows], 'end': data.spans.end[rows]}
+    return batch
 
 
 def eval_batches(

@@ -8,21 +8,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data import world
-from xlmr_flax.data.tables import DataError, read_lines, read_table, read_text
-from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, closest
+from xlmr_flax.data.readers_paths import (
+    DATA_ROOT_VARIABLE,
+    Found,
+    find_files,
+    resolve_data_root,
+    stand_in_notes,
+)
+from xlmr_flax.data.tables import DataError, Problem, read_lines, read_rows, read_table, read_text
+from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError
 
 __all__ = [
     'DATA_ROOT_VARIABLE',
+    'BadRow',
     'DataError',
+    'available',
     'content_digest',
     'needs_data_root',
+    'read_gold',
     'read_lines',
     'read_pairs',
     'read_split',
@@ -30,23 +39,22 @@ __all__ = [
     'read_text',
     'resolve_data_root',
     'split_files',
+    'stand_in',
+    'with_labels',
 ]
 
-DATA_ROOT_VARIABLE = 'XLMR_DATA_ROOT'
-HOW_TO_SET = f'set --data_root=FOLDER or the environment variable {DATA_ROOT_VARIABLE}'
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that was left out: the file, the line from 1 (of the embedded world: the row from 0) and the reason."""
 
-def resolve_data_root(flag_value: str | Path | None = None) -> Path:
-    """The data root: the flag's value, else XLMR_DATA_ROOT. DataError says how to set it."""
-    value, origin = flag_value, '--data_root'
-    if not value:
-        value, origin = os.environ.get(DATA_ROOT_VARIABLE), DATA_ROOT_VARIABLE
-    if not value:
-        raise DataError(f'no data root: {HOW_TO_SET}; tasks named world_* need none')
-    root = Path(value).expanduser()
-    if not root.is_dir():
-        raise DataError(f'data root {str(root)!r} (from {origin}) is not a folder: {HOW_TO_SET}')
-    return root
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        joint = ', ' if self.reason.startswith('column ') else ': '
+        return f'{self.file}, {"row" if self.file.startswith("world ") else "line"} {self.line}{joint}{self.reason}'
 
 
 def needs_data_root(task: Task, split: str) -> bool:
@@ -56,65 +64,147 @@ def needs_data_root(task: Task, split: str) -> bool:
 
 def split_files(task: Task, language: str, split: str, data_root: str | Path | None = None) -> list[Path]:
     """The files that a split reads, in order (none for the embedded world). DataError for one that is not there."""
-    task.local_code(language)
-    tables = [source for source in task.sources(split) if isinstance(source, Table)]
-    return [_file(task, table, language, data_root) for table in tables]
+    return [found.path for found in _files(task, language, split, data_root)]
+
+
+def available(task: Task, language: str, split: str, data_root: str | Path | None = None) -> bool:
+    """Whether the files of a split are there (always true for the embedded world)."""
+    try:
+        return split in task.splits and split_files(task, language, split, data_root) is not None
+    except DataError:
+        return False
+
+
+def stand_in(task: Task, language: str, split: str, data_root: str | Path | None = None) -> str:
+    """What the rows of a split stand in for, for the `stand_in` field of result rows; '' for real data."""
+    if not needs_data_root(task, split):
+        return ''
+    return '; '.join(stand_in_notes(_files(task, language, split, data_root), resolve_data_root(data_root)))
 
 
 def read_split(
-    task: Task, language: str, split: str, data_root: str | Path | None = None, limit: int | None = None
+    task: Task,
+    language: str,
+    split: str,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    skip_bad_rows: list[BadRow] | None = None,
 ) -> list[Example]:
     """The examples of a split in file order, at most `limit` of them (rows behind the limit are not read).
 
     A row the task drops gives no example, but its number is used up: ids are 'TASK-SPLIT-LANGUAGE-ROW' with the row
     number from 0 over all files of the split, unless the file has ids. Retrieval tasks have two sides: `read_pairs`.
+    skip_bad_rows: a list to which rows that cannot be read are appended, instead of raising for the first of them.
     Raises TaskError (no such split or language) and DataError (anything wrong with the files).
     """
     if task.kind == 'retrieval':
         raise TaskError(f'task {task.name!r} has two sides of sentences: read it with read_pairs')
-    return _read(task, language, split, task.sources(split), data_root, limit)
+    task = with_labels(task, data_root)
+    return _read(task, language, split, task.sources(split), data_root, limit, skip_bad_rows)
 
 
 def read_pairs(
-    task: Task, language: str, split: str = 'test', data_root: str | Path | None = None, limit: int | None = None
+    task: Task,
+    language: str,
+    split: str = 'test',
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    skip_bad_rows: list[BadRow] | None = None,
 ) -> tuple[list[SentenceExample], list[SentenceExample]]:
-    """(English sentences, foreign sentences) of a retrieval task; row i of both is a gold pair.
+    """(what asks, what is searched) of a retrieval task.
 
-    The ids of both sides are 'TASK-SPLIT-LANGUAGE-ROW' with '-en' behind the English ones, or the file's.
-    Raises DataError when the sides differ in length.
+    Without gold pairs by id (Tatoeba) row i of both is a gold pair, the sides must be of one length and `limit` cuts
+    both; the ids of both sides are 'TASK-SPLIT-LANGUAGE-ROW' with '-en' behind the first ones. With them (`read_gold`)
+    the sides have the files' ids and may differ in length, and `limit` cuts what asks.
+    skip_bad_rows: as for read_split, with gold pairs by id; without them a row left out would shift the pairs, and a
+    row that cannot be read is always an error.
     """
     if task.kind != 'retrieval':
         raise TaskError(f'task {task.name!r} is no retrieval task: read it with read_split')
-    english, foreign = task.sources(split)
+    sources, by_id = task.sources(split), split in task.gold
+    bad = skip_bad_rows if by_id else None
     sides = [
-        _read(task, language, split, (source,), data_root, None, suffix)
-        for source, suffix in ((english, '-en'), (foreign, ''))
+        _read(task, language, split, (source,), data_root, None, bad, suffix)
+        for source, suffix in zip(sources, ('-en', ''), strict=True)
     ]
-    if len(sides[0]) != len(sides[1]):
-        names = [_name(task, source, language, data_root) for source in (english, foreign)]
+    if not by_id and len(sides[0]) != len(sides[1]):
+        names = [_name(task, source, language, data_root) for source in sources]
         raise DataError(
             f'the two sides differ: {names[0]} has {len(sides[0])} lines, {names[1]} has {len(sides[1])}; '
             'line i of both must be a pair'
         )
     queries, pool = ([example for example in side if isinstance(example, SentenceExample)] for side in sides)
-    return queries[:limit], pool[:limit]
+    return queries[:limit], pool if by_id else pool[:limit]
+
+
+def read_gold(
+    task: Task, language: str, split: str = 'test', data_root: str | Path | None = None
+) -> list[tuple[str, str]]:
+    """(id of what asks, id of what is right) pairs of a retrieval task with gold by id; several may be right for one.
+
+    Raises TaskError for a task or split without them, DataError for a file or row that cannot be read.
+    """
+    if split not in task.gold or task.parse_gold is None:
+        raise TaskError(f'task {task.name!r} has no gold pairs by id for split {split!r}: row i of both is a pair')
+    pairs: list[tuple[str, str]] = []
+    for found, place, row in _file_rows(task, task.gold[split], language, data_root):
+        if isinstance(row, Problem):
+            raise DataError(str(BadRow(*place, row.reason)))
+        try:
+            pairs += task.parse_gold({**row, '#language': language}, task, found.language)
+        except RowError as error:
+            raise DataError(str(BadRow(*place, str(error)))) from None
+    return pairs
 
 
 def content_digest(task: Task, language: str, split: str, data_root: str | Path | None = None) -> str:
     """sha256 (hex) over the bytes of the files that a split reads, in order; for the embedded world over its rows.
 
-    Part of what names a run, so that changed data means another run.
+    Part of what names a run, so that changed data means another run. Labels that were collected from files count too.
     """
     digest = hashlib.sha256()
     for source in task.sources(split):
         if isinstance(source, Embedded):
             for row in _world_rows(task, source, language, split):
                 digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b'\n')
-        else:
-            with _file(task, source, language, data_root).open('rb') as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
+    for found in _files(task, language, split, data_root):
+        for path in (found.path, found.label_path):
+            if path is not None:
+                with path.open('rb') as file:
+                    while chunk := file.read(1 << 20):
+                        digest.update(chunk)
+    if task.labels_from:
+        digest.update('\n'.join(with_labels(task, data_root).labels).encode())
     return digest.hexdigest()
+
+
+def with_labels(task: Task, data_root: str | Path | None = None) -> Task:
+    """The task with its labels: itself, or with those that `labels_from` collects from its files.
+
+    Heads, training and scoring of such a task (CCG) need the result. DataError when none of the files is there.
+    """
+    if not task.labels_from or task.labels:
+        return task
+    root = resolve_data_root(data_root)
+    files: list[Found] = []
+    for split in task.labels_from:
+        if available(task, task.languages[0], split, root):
+            files += _files(task, task.languages[0], split, root)
+    if not files:
+        files = _files(task, task.languages[0], task.labels_from[0], root)  # raises
+    stamps = tuple((found.path, found.table.format, found.path.stat().st_mtime_ns) for found in files)
+    return dataclasses.replace(task, labels=_collect_labels(stamps))
+
+
+@lru_cache(maxsize=8)
+def _collect_labels(files: tuple[tuple[Path, str, int], ...]) -> tuple[str, ...]:
+    """Tags by first appearance; sentences that cannot be read have none."""
+    labels: dict[str, None] = {}
+    for path, kind, _ in files:
+        for _, row in read_rows(path, Table(path.name, kind, ())):
+            if not isinstance(row, Problem):
+                labels.update(dict.fromkeys(row.get('tags', ())))
+    return tuple(labels)
 
 
 def _read(
@@ -124,46 +214,80 @@ def _read(
     sources: tuple[Table | Embedded, ...],
     data_root: str | Path | None,
     limit: int | None,
+    bad: list[BadRow] | None,
     suffix: str = '',
 ) -> list[Example]:
     task.local_code(language)
     examples: list[Example] = []
-    places: dict[str, str] = {}
-    number = 0
-    for source in sources:
-        for place, row in _rows(task, source, language, split, data_root):
-            if limit is not None and len(examples) >= limit:
-                return examples
-            example = _parse(task, language, place, {**row, '#': number})
-            if example is not None:
-                if not example.id:
-                    example = dataclasses.replace(example, id=f'{task.name}-{split}-{language}-{number}{suffix}')
-                if example.id in places:
-                    raise DataError(f'{place}: id {example.id!r} was used already in {places[example.id]}')
-                places[example.id] = place
-                examples.append(example)
-            number += 1
+    places: dict[str, tuple[str, int]] = {}
+    number = -1
+    for ids, file_language, place, row in _rows(task, sources, language, split, data_root):
+        if limit is not None and len(examples) >= limit:
+            return examples
+        number += 1
+        example = _parse(task, file_language, place, row, number)
+        if isinstance(example, BadRow):
+            _report(bad, example)
+        elif example is not None:
+            if not example.id or not ids:
+                example = dataclasses.replace(example, id=f'{task.name}-{split}-{language}-{number}{suffix}')
+            if example.id in places:
+                used = '{}, line {}'.format(*places[example.id])
+                _report(bad, BadRow(*place, f'id {example.id!r} was used already in {used}'))
+                continue
+            places[example.id] = place
+            examples.append(example)
     return examples
 
 
-def _parse(task: Task, language: str, place: str, row: dict[str, Any]) -> Example | None:
+def _report(bad: list[BadRow] | None, row: BadRow) -> None:
+    if bad is None:
+        raise DataError(str(row))
+    bad.append(row)
+
+
+def _parse(
+    task: Task, language: str, place: tuple[str, int], row: dict[str, Any] | Problem, number: int
+) -> Example | BadRow | None:
+    if isinstance(row, Problem):
+        return BadRow(*place, row.reason)
     try:
-        return task.parse(row, task, language)
+        return task.parse({**row, '#': number}, task, language)
     except RowError as error:
-        raise DataError(f'{place}, {error}') from None
+        return BadRow(place[0], error.line or place[1], str(error))
 
 
 def _rows(
-    task: Task, source: Table | Embedded, language: str, split: str, data_root: str | Path | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where the row stands, the row)"""
-    if isinstance(source, Embedded):
-        for number, row in enumerate(_world_rows(task, source, language, split)):
-            yield f'world {source.task}, row {number}', row
-        return
-    path = _file(task, source, language, data_root)
-    for line, row in read_table(path, source):
-        yield f'{path}, line {line}', row
+    task: Task, sources: tuple[Table | Embedded, ...], language: str, split: str, data_root: str | Path | None
+) -> Iterator[tuple[bool, str, tuple[str, int], dict[str, Any] | Problem]]:
+    """(whether its id counts, language of the file, (file, line), row)"""
+    for source in sources:
+        if isinstance(source, Embedded):
+            for number, row in enumerate(_world_rows(task, source, language, split)):
+                yield True, language, (f'world {source.task}', number), row
+        else:
+            for found, place, row in _file_rows(task, source, language, data_root):
+                yield found.table.ids, found.language, place, row
+
+
+def _file_rows(
+    task: Task, table: Table, language: str, data_root: str | Path | None
+) -> Iterator[tuple[Found, tuple[str, int], dict[str, Any] | Problem]]:
+    for found in find_files(task, table, language, resolve_data_root(data_root)):
+        for line, row in read_rows(found.path, found.table, found.label_path):
+            yield found, (str(found.path), line), row
+
+
+def _files(task: Task, language: str, split: str, data_root: str | Path | None) -> list[Found]:
+    task.local_code(language)
+    tables = [source for source in task.sources(split) if isinstance(source, Table)]
+    if split in task.gold:
+        tables.append(task.gold[split])
+    if not tables:
+        return []
+    root = resolve_data_root(data_root)
+    files = [found for table in tables for found in find_files(task, table, language, root)]
+    return list({found.path: found for found in files}.values())
 
 
 def _world_rows(task: Task, source: Embedded, language: str, split: str) -> list[dict[str, Any]]:
@@ -174,27 +298,4 @@ def _world_rows(task: Task, source: Embedded, language: str, split: str) -> list
 def _name(task: Task, source: Table | Embedded, language: str, data_root: str | Path | None) -> str:
     if isinstance(source, Embedded):
         return f'world {source.task} in {source.language or language}'
-    return str(_file(task, source, language, data_root))
-
-
-def _file(task: Task, table: Table, language: str, data_root: str | Path | None) -> Path:
-    """The path of a table. DataError with the licence, the dataset's home and the closest language there is."""
-    code = task.local_code(language)
-    root = resolve_data_root(data_root)
-    path = root / table.path.replace('{language}', code)
-    if path.is_file():
-        return path
-    others = _codes_present(root, table.path) if '{language}' in table.path else []
-    hint = f'; there are files for other languages{closest(code, others)}' if others else ''
-    raise DataError(
-        f'{path}: no such file, needed for task {task.name!r} in {language!r}{hint}. '
-        f'Licence: {task.licence or "not stated"}. Where to get it: {task.source or "not stated"}'
-    )
-
-
-def _codes_present(root: Path, template: str) -> list[str]:
-    """The language codes for which a file of the template is there."""
-    first, *rest = (re.escape(part) for part in template.split('{language}'))
-    pattern = re.compile(first + '([^/]+)' + r'\1'.join(rest))
-    paths = (path.relative_to(root).as_posix() for path in root.glob(template.replace('{language}', '*')))
-    return sorted(match[1] for match in map(pattern.fullmatch, paths) if match)
+    return str(find_files(task, source, language, resolve_data_root(data_root))[0].path)

@@ -59,12 +59,12 @@ class Tokenizer:
         size = max(self._raw.get_vocab(with_added_tokens=True).values()) + 1
         if size > rows:
             raise TokenizerError(
-                f'{path}: ids up to {size - 1}, but the word table has {rows} rows: this tokenizer is not this encoder\'s'
+                f"{path}: ids up to {size - 1}, but the word table has {rows} rows: this tokenizer is not this encoder's"
             )
         self._raw.no_padding()
         self._raw.no_truncation()
         self.path, self.size = path, size
-        self.bos, self.eos, self.pad = (self._special(t, path) for t in ('<s>', '</s>', '<pad>'))
+        self.bos, self.eos, self.pad, self.unk = (self._special(t, path) for t in ('<s>', '</s>', '<pad>', '<unk>'))
 
     def _special(self, token: str, path: Path) -> int:
         found = self._raw.token_to_id(token)
@@ -86,12 +86,17 @@ class Tokenizer:
             rows.extend(e.ids for e in self._raw.encode_batch_fast(chunk, add_special_tokens=False))
         return Ragged.from_rows(rows)
 
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Per text (tokens, character offsets [start, end) of each token in the text); no special tokens."""
+        return [(e.ids, e.offsets) for e in self._raw.encode_batch(list(texts), add_special_tokens=False)]
+
 
 def truncate_pair(a: int, b: int, budget: int) -> tuple[int, int]:
-    """Lengths after taking one token at a time from the end of the longer side (of the second when equal), as the
-    'longest_first' of transformers and the authors' code, until both fit `budget`."""
+    """Lengths after taking one token at a time from the end of the longer side, of the first when equal, until both fit
+    `budget`: the authors' rule (jiant, tasks/utils.py: argmax). transformers' longest_first differs by the one odd token:
+    where both sides are cut and the first was longer, fast tokenizers leave it there (slow ones always)."""
     while a + b > budget:
-        if a > b:
+        if a >= b:
             a -= 1
         else:
             b -= 1
@@ -113,4 +118,16 @@ def pair_rows(tokenizer: Tokenizer, first: Sequence[str], second: Sequence[str],
     for i in range(len(a)):
         n, m = truncate_pair(len(a[i]), len(b[i]), max_length - 4)
         rows.append(np.concatenate([bos, a[i][:n], middle, b[i][:m], eos]))
+    return Ragged.from_rows(rows)
+
+
+def choice_rows(tokenizer: Tokenizer, prompts: Sequence[str], choices: Sequence[str], max_length: int) -> Ragged:
+    """`<s> prompt </s></s> choice </s>`, cut as `truncate_pair` but from the start of each text: the end of a prompt is what
+    a continuation follows (the authors' multiple-choice tasks)."""
+    a, b = tokenizer.encode(prompts), tokenizer.encode(choices)
+    bos, eos, middle = [tokenizer.bos], [tokenizer.eos], [tokenizer.eos, tokenizer.eos]
+    rows = []
+    for i in range(len(a)):
+        n, m = truncate_pair(len(a[i]), len(b[i]), max_length - 4)
+        rows.append(np.concatenate([bos, a[i][len(a[i]) - n :], middle, b[i][len(b[i]) - m :], eos]))
     return Ragged.from_rows(rows)

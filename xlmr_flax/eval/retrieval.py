@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xlmr_flax.models.config import EncoderConfig
+from xlmr_flax.models.config import EncoderConfig, ModelError
 
 _BLOCK = 2048
 
 
 def retrieval_layer(config: EncoderConfig, layer: int) -> int:
-    """The hidden_states index for a configured layer. -1: 14 of a 24-layer encoder (jiant and XTREME), else the last."""
+    """The hidden_states index for a configured layer. -1: 14 of a 24-layer encoder (jiant and XTREME), else the last.
+    Raises ModelError for a layer that the encoder does not have."""
     if layer >= 0:
         if layer > config.num_layers:
-            raise ValueError(f'evaluation.retrieval_layer {layer}: the encoder has {config.num_layers} layers')
+            raise ModelError(f'evaluation.retrieval_layer {layer}: the encoder has {config.num_layers} layers')
         return layer
     return 14 if config.num_layers == 24 else config.num_layers
 

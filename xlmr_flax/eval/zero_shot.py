@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 from jax.sharding import Mesh
 
 from xlmr_flax.config import Evaluation
 from xlmr_flax.data.batches import row_lengths
-from xlmr_flax.data.encode import encode
+from xlmr_flax.data.encode import Encoded, encode
 from xlmr_flax.data.sources import DataError, read_pairs, read_split
-from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.data.tagging import join_tags
+from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval import files
 from xlmr_flax.eval.metrics.retrieval import nearest_accuracy
-from xlmr_flax.eval.predict import embed_sentences, predict_logits
+from xlmr_flax.eval.predict import embed_sentences, predict_logits, predict_tokens
 from xlmr_flax.eval.retrieval import nearest, retrieval_layer
 from xlmr_flax.eval.score import score_files
+from xlmr_flax.eval.spans import decode
 from xlmr_flax.models.model import HeadSpec, Model, Params
-from xlmr_flax.tasks.base import Task, TaskError
+from xlmr_flax.tasks.base import Example, SpanExample, Task, TaskError
 
 Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
+Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples)
 
 
 @dataclass(frozen=True)
 class Evaluator:
     """What stays the same over languages. head: (name in params['heads'], spec) for tasks that have one; label_order:
-    the head's output that stands for each of the task's labels, () = in order (a foreign checkpoint's may differ)."""
+    the head's output that stands for each of the task's labels, () = in order (a foreign checkpoint's may differ). lengths:
+    padded row lengths, () = the usual ones. remap: token numbers -> those of a cut word table."""
 
     model: Model
     params: Params
@@ -38,50 +44,111 @@ class Evaluator:
     max_length: int
     head: tuple[str, HeadSpec] | None = None
     label_order: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
+    remap: Callable[[Ragged], Ragged] | None = None
+    # The last English side embedded, by its tokens: parallel sets (the embedded world's) ask for it in every language.
+    _english: dict[bytes, np.ndarray] = field(default_factory=dict)
 
-    def run(self, task: Task, language: str, split: str, out: Path, progress: Progress | None = None) -> tuple[dict[str, float], int]:
+    def run(self, task: Task, language: str, split: str, out: Path, progress: Progress | None = None) -> Scored:
         """(metrics in percent, number of examples); the prediction file lies under `out` in XTREME's layout."""
         if task.kind == 'retrieval':
             return self._retrieve(task, language, split, out, progress)
-        if task.kind == 'pair':
-            return self._classify(task, language, split, out, progress)
-        raise TaskError(f'task {task.name!r}: evaluation of kind {task.kind!r} is not built yet')
-
-    def _classify(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> tuple[dict[str, float], int]:
-        if self.head is None:
-            raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
         examples = read_split(task, language, split, self.data_root, self.evaluation.max_examples or None)
-        data = encode(task, examples, self.tokenizer, self.max_length)
-        name, spec = self.head
-        logits = predict_logits(
-            self.model, self.params, name, spec, data.tokens, lengths=row_lengths(self.max_length),
-            batch_tokens=self.evaluation.batch_tokens, pad=self.tokenizer.pad, mesh=self.mesh, tick=_counter(progress, len(examples)),
-        )
-        if self.label_order:
-            logits = logits[:, list(self.label_order)]
         path = files.prediction_path(out, task, language, split)
-        files.write_labels(path, [task.labels[i] for i in logits.argmax(-1)])
+        self.predict(task, examples, path, progress)
         return score_files(task, language, path, examples), len(examples)
 
-    def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> tuple[dict[str, float], int]:
+    def predict(self, task: Task, examples: Sequence[Example], path: Path, progress: Progress | None = None) -> None:
+        """Writes the prediction file of a task with a head. Raises TaskError where this model has none."""
+        if self.head is None:
+            raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
+        data = encode(task, examples, self.tokenizer, self.max_length)
+        tokens = self.remap(data.tokens) if self.remap else data.tokens
+        name, spec = self.head
+        forward = predict_tokens if task.kind in ('tag', 'span') else predict_logits
+        out = forward(
+            self.model,
+            self.params,
+            name,
+            spec,
+            tokens,
+            lengths=row_lengths(self.max_length, self.lengths),
+            batch_tokens=self.evaluation.batch_tokens,
+            pad=self.tokenizer.pad,
+            mesh=self.mesh,
+            tick=_counter(progress, len(tokens)),
+        )
+        write_predictions(task, path, examples, data, out, self.label_order)
+
+    def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
         """English asks, the foreign side answers (XTREME's direction, the file); the other direction is measured too."""
         limit = self.evaluation.max_examples or None
         english, foreign = read_pairs(task, language, split, self.data_root, limit)
-        vectors, tick = [], _counter(progress, len(english) + len(foreign))
-        for side in (english, foreign):
-            max_length = min(self.evaluation.max_length, self.model.config.max_length)
-            data = encode(task, side, self.tokenizer, max_length)
-            vectors.append(embed_sentences(
-                self.model, self.params, data.tokens,
-                layer=retrieval_layer(self.model.config, self.evaluation.retrieval_layer),
-                pooling=self.evaluation.pooling, lengths=row_lengths(max_length),
-                batch_tokens=self.evaluation.batch_tokens, pad=self.tokenizer.pad, mesh=self.mesh, tick=tick,
-            ))
+        tick = _counter(progress, len(english) + len(foreign))
+        max_length = min(self.evaluation.max_length, self.model.config.max_length)
+        sides = [encode(task, side, self.tokenizer, max_length).tokens for side in (english, foreign)]
+        key = sides[0].flat.tobytes() + sides[0].offsets.tobytes()
+        if key not in self._english:
+            self._english.clear()
+            self._english[key] = self._embed(sides[0], max_length, tick)
+        else:
+            tick(len(english))
+        vectors = (self._english[key], self._embed(sides[1], max_length, tick))
         path = files.prediction_path(out, task, language, split)
         files.write_labels(path, nearest(vectors[0], vectors[1]))
         scores = score_files(task, language, path, english)
         back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
         return scores | {'accuracy_to_en': back['accuracy']}, len(english)
+
+    def _embed(self, tokens: Ragged, max_length: int, tick: Callable[[int], None]) -> np.ndarray:
+        return embed_sentences(
+            self.model,
+            self.params,
+            tokens,
+            layer=retrieval_layer(self.model.config, self.evaluation.retrieval_layer),
+            pooling=self.evaluation.pooling,
+            lengths=row_lengths(max_length),
+            batch_tokens=self.evaluation.batch_tokens,
+            pad=self.tokenizer.pad,
+            mesh=self.mesh,
+            tick=tick,
+        )
+
+
+def write_predictions(
+    task: Task,
+    path: Path,
+    examples: Sequence[Example],
+    data: Encoded,
+    out: np.ndarray | list[np.ndarray],
+    order: Sequence[int] = (),
+) -> None:
+    """Model outputs in row order -> the task's official prediction file. order: see Evaluator.label_order."""
+    if task.kind == 'pair':
+        logits = np.asarray(out)
+        best = (logits[:, list(order)] if order else logits).argmax(-1)
+        files.write_labels(path, [task.labels[i] for i in best])
+    elif task.kind == 'choice':
+        files.write_labels(path, np.asarray(out).reshape(-1, data.group).argmax(-1).tolist())
+    elif task.kind == 'tag':
+        assert data.tags is not None
+        files.write_tags(
+            path, [[task.labels[t] for t in tags] for tags in join_tags(data.tags, list(out), len(data.ids))]
+        )
+    elif task.kind == 'span':
+        assert data.spans is not None
+        questions = cast(Sequence[SpanExample], examples)
+        answers = decode(data.spans, list(out), questions)
+        if task.scorer == 'squad_v2':
+            scores = {e.id: a.null - a.score for e, a in zip(questions, answers, strict=True)}
+            files.write_answers(files.no_answer_path(path), scores)
+            files.write_answers(
+                path, {e.id: '' if scores[e.id] > 0 else a.text for e, a in zip(questions, answers, strict=True)}
+            )
+        else:
+            files.write_answers(path, {e.id: a.text for e, a in zip(questions, answers, strict=True)})
+    else:
+        raise TaskError(f'task {task.name!r}: kind {task.kind!r} has no prediction file')
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
@@ -105,5 +172,7 @@ def label_order(task: Task, labels: Sequence[str]) -> tuple[int, ...]:
         return ()
     lower = [label.lower() for label in labels]
     if sorted(lower) != sorted(label.lower() for label in task.labels):
-        raise DataError(f'the checkpoint\'s labels are {", ".join(labels)}; task {task.name!r} has {", ".join(task.labels)}')
+        raise DataError(
+            f"the checkpoint's labels are {', '.join(labels)}; task {task.name!r} has {', '.join(task.labels)}"
+        )
     return tuple(lower.index(label.lower()) for label in task.labels)

@@ -12,6 +12,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
+from xlmr_flax.experiment.phase import head_spec
 from xlmr_flax.experiment.plan import NONE, Run
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.workdir import Workdir
@@ -42,7 +43,7 @@ class Request:
 
 def choose_head(source: EncoderSource, task: Task) -> tuple[str, HeadSpec]:
     """The source's head for a task: of its name, else the only one of its kind and size. Raises ModelError."""
-    fitting = {n: s for n, s in source.heads.items() if s.kind == task.kind and s.outputs == max(1, len(task.labels))}
+    fitting = {n: s for n, s in source.heads.items() if s == head_spec(task)}
     if task.name in fitting:
         return task.name, fitting[task.name]
     if len(fitting) == 1:

@@ -13,18 +13,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xlmr_flax.config import Config, Recipe
-from xlmr_flax.data.batches import row_lengths
 from xlmr_flax.data.encode import Encoded, encode
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.eval.predict import predict_logits
+from xlmr_flax.eval import files
+from xlmr_flax.eval.score import score_files
+from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.model import HeadSpec, Model, Params, head_key
 from xlmr_flax.models.source import EncoderSource, open_source, save_checkpoint
 from xlmr_flax.report.progress import Line
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import Task
+from xlmr_flax.tasks.base import Example, Task
 from xlmr_flax.train.loop import Phase, Trained, total_steps, train
 from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
 
@@ -69,7 +70,20 @@ def parent_dir(setting: Setting, run: Run) -> str:
 
 def head_of(run: Run, task: Task) -> tuple[str, HeadSpec]:
     """(name, spec) of the head that a run trains."""
-    return run.target or run.task, HeadSpec(task.kind, len(task.labels))
+    return run.target or run.task, head_spec(task)
+
+
+def head_spec(task: Task) -> HeadSpec:
+    """The head that a task needs."""
+    return HeadSpec(task.kind, len(task.labels) if task.kind in ('pair', 'tag') else 1)
+
+
+def initial_params(setting: Setting, run: Run) -> Params:
+    """What a run's training starts from: `start_params`, and the fresh head that the run's seed and name decide."""
+    params = start_params(setting, run)
+    name, head = head_of(run, get_task(run.task))
+    key = head_key(jax.random.key(run.seed), name)
+    return {**params, 'heads': {name: jax.device_get(setting.model.init_head(key, head))}}
 
 
 def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
@@ -78,23 +92,39 @@ def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding='utf-8'))['trained'] if path.is_file() else None
 
 
+def _examples(setting: Setting, task: Task, split: str, limit: int) -> list[Example]:
+    return read_split(task, 'en', split, setting.config.data_root, limit or None)
+
+
 def _encoded(setting: Setting, run: Run, task: Task, split: str, limit: int) -> Encoded:
     assert run.recipe is not None
-    examples = read_split(task, 'en', split, setting.config.data_root, limit or None)
-    return encode(task, examples, setting.tokenizer, run.recipe.max_length)
+    return encode(task, _examples(setting, task, split, limit), setting.tokenizer, run.recipe.max_length)
 
 
-def _dev_metric(setting: Setting, run: Run, dev: Encoded) -> Callable[[Params], float]:
+def _dev_metric(setting: Setting, run: Run, task: Task, model: Model, active: ActiveRows) -> Callable[[Params], float] | None:
+    """params -> the task's major metric on its English dev rows, through the official prediction file; None without dev."""
     recipe = run.recipe
     assert recipe is not None
-    name, head = head_of(run, get_task(run.task))
+    if 'dev' not in task.splits:
+        return None
+    examples = _examples(setting, task, 'dev', recipe.eval_examples)
+    path = setting.workdir.run_dir(run) / f'dev-predictions.{files.SUFFIXES[task.kind]}'
 
     def evaluate(params: Params) -> float:
-        logits = predict_logits(
-            setting.model, params, name, head, dev.tokens, lengths=row_lengths(recipe.max_length, recipe.lengths),
-            batch_tokens=setting.config.evaluation.batch_tokens, pad=setting.tokenizer.pad, mesh=setting.mesh,
+        evaluator = Evaluator(
+            model,
+            params,
+            setting.tokenizer,
+            setting.mesh,
+            setting.config.evaluation,
+            setting.config.data_root,
+            recipe.max_length,
+            head_of(run, task),
+            lengths=recipe.lengths,
+            remap=active.remap,
         )
-        return float((logits.argmax(-1) == dev.label).mean() * 100)
+        evaluator.predict(task, examples, path)
+        return score_files(task, 'en', path, examples)[task.metrics[0]]
 
     return evaluate
 
@@ -106,13 +136,11 @@ def train_run(setting: Setting, run: Run) -> None:
     setting.tokenizer.check_length(recipe.max_length, setting.model.config.max_length)
     data = _encoded(setting, run, task, 'train', recipe.max_train)
     dev = _encoded(setting, run, task, 'dev', recipe.eval_examples) if 'dev' in task.splits else None
-    params = start_params(setting, run)
+    params = initial_params(setting, run)
     name, head = head_of(run, task)
-    params['heads'] = {name: jax.device_get(setting.model.init_head(head_key(jax.random.key(run.seed), name), head))}
     full_word = np.asarray(params['encoder']['embeddings']['word'])
     active = ActiveRows.of([data.tokens] + ([dev.tokens] if dev else []), len(full_word))
-    data = dataclasses.replace(data, tokens=active.remap(data.tokens))
-    dev = dataclasses.replace(dev, tokens=active.remap(dev.tokens)) if dev else None
+    model = _cut_model(setting.model, len(active.rows))
     line = Line(f'train {run.name}')
 
     def log(record: dict[str, Any]) -> None:
@@ -121,9 +149,9 @@ def train_run(setting: Setting, run: Run) -> None:
 
     directory = setting.workdir.run_dir(run)
     phase = Phase(
-        task=run.task, model=_cut_model(setting.model, len(active.rows)), head_name=name, head=head, recipe=recipe,
-        data=data, seed=run.seed, pad=setting.tokenizer.pad, mesh=setting.mesh, directory=directory / 'checkpoints',
-        run_hash=run.id, evaluate=_dev_metric(setting, run, dev) if dev else None, log=log, progress=line,
+        task=run.task, model=model, head_name=name, head=head, recipe=recipe,
+        data=data.with_tokens(active.remap(data.tokens)), seed=run.seed, pad=setting.tokenizer.pad, mesh=setting.mesh, directory=directory / 'checkpoints',
+        run_hash=run.id, evaluate=_dev_metric(setting, run, task, model, active), log=log, progress=line,
         restarted=lambda step: setting.workdir.forget_metrics(run.name, step),
     )
     trained = train(phase, active.cut(params))

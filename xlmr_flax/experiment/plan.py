@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xlmr_flax.config import Config, ConfigError, Recipe, digest, to_dict
-from xlmr_flax.data.sources import content_digest
+from xlmr_flax.data.sources import content_digest, split_files
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task, closest
@@ -47,9 +47,24 @@ def training_task(target: Task) -> Task:
     return get_task(target.train_task)
 
 
+def evaluation_languages(config: Config, target: str) -> tuple[str, ...]:
+    """The languages that a target is evaluated in, English first where it is one of them."""
+    names = config.evaluation.languages.get(target) or get_task(target).languages
+    return tuple(sorted(names, key=lambda code: code != 'en'))
+
+
+def evaluation_split(config: Config, target: str) -> str:
+    """The split that a target is evaluated on."""
+    default = 'test' if 'test' in get_task(target).splits else 'dev'
+    return config.evaluation.split.get(target, default)
+
+
 def make_plan(config: Config, source: EncoderSource) -> list[Run]:
     """The runs in an order that respects their parents. Raises ConfigError and TaskError for names that do not exist,
-    DataError for training files that are missing."""
+    DataError for training or evaluation files that are missing."""
+    for name in (*config.intermediate, *config.targets):
+        if name != NONE:
+            get_task(name)
     known = set(config.intermediate) | set(config.targets)
     for name in config.recipes:
         if name not in known:
@@ -58,6 +73,9 @@ def make_plan(config: Config, source: EncoderSource) -> list[Run]:
         for name in names:
             if name not in config.targets:
                 raise ConfigError(f'evaluation.{field}.{name}: no such target{closest(name, config.targets)}')
+    for name in config.targets:  # found here, not after the training
+        for language in evaluation_languages(config, name):
+            split_files(get_task(name), language, evaluation_split(config, name), config.data_root)
     runs = []
     for seed in config.seeds:
         for arm in config.intermediate:

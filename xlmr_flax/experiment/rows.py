@@ -16,12 +16,14 @@ def result_rows(
     config: Config, source: EncoderSource, run: Run, task: Task, language: str, split: str,
     metrics: Mapping[str, float], n: int, step: int, command: str,
 ) -> list[dict[str, Any]]:
-    """The rows of one evaluation, the task's major metric first. Values are percentages."""
+    """The rows of one evaluation, the task's major metric first. Values are percentages. `note`: what must be known of an
+    encoder wherever its retrieval scores are shown."""
+    note = {'note': source.note} if task.kind == 'retrieval' and source.note else {}
     return [
         {
             'encoder': source.name, 'intermediate': run.intermediate, 'target': run.target, 'language': language,
             'split': split, 'metric': metric, 'value': metrics[metric], 'n': n, 'seed': run.seed, 'step': step,
-            'run': run.id, 'preset': config.preset, 'command': command, **language_facts(language), **chance(task, n, metric),
+            'run': run.id, 'preset': config.preset, 'command': command, **language_facts(language), **chance(task, n, metric), **note,
         }
         for metric in sorted(metrics, key=lambda m: (m not in task.metrics, m))
     ]

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.config import Config, digest, to_dict
+from xlmr_flax.data.sources import content_digest
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.phase import Setting, head_of, make_model, start_params, train_run, trained_facts
-from xlmr_flax.experiment.plan import Run, make_plan, training_task
+from xlmr_flax.experiment.plan import Run, evaluation_languages, evaluation_split, make_plan, training_task
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluation
 from xlmr_flax.models.model import Params
@@ -29,6 +30,7 @@ class Runner:
     def __init__(self, config: Config, workdir: Path, command: str):
         self.config, self.command = config, command
         self.workdir = Workdir(workdir)
+        self._data: dict[tuple[str, str, str], str] = {}
         source = open_source(config.encoder.source, seed=config.seeds[0])
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
@@ -54,8 +56,10 @@ class Runner:
         finally:
             if self._board:
                 self._board.close()
-        self._add_time(time.monotonic() - started)
-        return self.results()
+            self._add_time(time.monotonic() - started)
+        rows = self.results()
+        self.workdir.write_results(rows)  # also where nothing was missing: the plan may be another than last time
+        return rows
 
     def _one(self, run: Run) -> None:
         if run.task and trained_facts(self.setting, run) is None:
@@ -65,25 +69,28 @@ class Runner:
 
     def languages(self, target: str) -> tuple[str, ...]:
         """The languages that a target is evaluated in, English first where it is one of them."""
-        names = self.config.evaluation.languages.get(target) or get_task(target).languages
-        return tuple(sorted(names, key=lambda code: code != 'en'))
+        return evaluation_languages(self.config, target)
 
     def split(self, target: str) -> str:
         """The split that a target is evaluated on."""
-        task = get_task(target)
-        default = 'test' if 'test' in task.splits else 'dev'
-        return self.config.evaluation.split.get(target, default)
+        return evaluation_split(self.config, target)
 
-    def _evaluation_key(self, run: Run) -> str:
+    def _evaluation_key(self, run: Run, language: str) -> str:
+        """What decides an evaluation: the weights, the settings and the rows that are scored."""
         settings = to_dict(self.config.evaluation)
-        return digest({'run': run.id, **{k: v for k, v in settings.items() if k not in ('languages', 'split', 'batch_tokens')}})
+        decides = {k: v for k, v in settings.items() if k not in ('languages', 'split', 'batch_tokens')}
+        where = (run.target, language, self.split(run.target))
+        if where not in self._data:
+            self._data[where] = content_digest(get_task(run.target), *where[1:], self.config.data_root)
+        return digest({'run': run.id, 'data': self._data[where], **decides})
+
+    def _finished(self, run: Run, language: str) -> list[dict[str, Any]] | None:
+        path = self.workdir.evaluation_path(run, language, self.split(run.target))
+        return read_evaluation(path, self._evaluation_key(run, language))
 
     def _evaluate(self, run: Run) -> None:
-        split, key = self.split(run.target), self._evaluation_key(run)
-        missing = [
-            language for language in self.languages(run.target)
-            if read_evaluation(self.workdir.evaluation_path(run, language, split), key) is None
-        ]
+        split = self.split(run.target)
+        missing = [language for language in self.languages(run.target) if self._finished(run, language) is None]
         if not missing:
             return
         task, evaluator = get_task(run.target), self._evaluator(run)
@@ -94,7 +101,8 @@ class Runner:
                 rows = result_rows(
                     self.config, self.setting.source, run, task, language, split, metrics, n, facts['step'], self.command
                 )
-                write_evaluation(self.workdir.evaluation_path(run, language, split), key, rows)
+                path = self.workdir.evaluation_path(run, language, split)
+                write_evaluation(path, self._evaluation_key(run, language), rows)
                 self.workdir.write_results(self.results())
                 line(number + 1, len(missing), number + 1)
 
@@ -118,9 +126,8 @@ class Runner:
         rows = []
         for run in self.plan:
             if run.target:
-                split, key = self.split(run.target), self._evaluation_key(run)
                 for language in self.languages(run.target):
-                    rows += read_evaluation(self.workdir.evaluation_path(run, language, split), key) or []
+                    rows += self._finished(run, language) or []
         return rows
 
     def _add_time(self, seconds: float) -> None:

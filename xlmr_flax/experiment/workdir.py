@@ -24,7 +24,7 @@ class Workdir:
             probe.write_text('')
             probe.unlink()
         except OSError as e:
-            raise ConfigError(f'--workdir={path}: cannot be written to ({e.strerror})') from None
+            raise ConfigError(f'{path}: cannot be written to ({e.strerror})') from None
 
     def save_config(self, config: Config, command: str) -> None:
         """The config as run last, with the command."""

@@ -245,12 +245,13 @@ def save(
 
 
 def save_tokenizer(directory: Path, tokenizer: Path, config: EncoderConfig) -> None:
-    """tokenizer.json and the two small files by which AutoTokenizer knows it as XLM-R's."""
+    """tokenizer.json and the two small files by which AutoTokenizer opens it as it is."""
     shutil.copyfile(tokenizer, directory / 'tokenizer.json')
     special = {
         'bos_token': '<s>', 'cls_token': '<s>', 'eos_token': '</s>', 'sep_token': '</s>',
         'pad_token': '<pad>', 'unk_token': '<unk>', 'mask_token': '<mask>',
     }
-    settings = special | {'tokenizer_class': 'XLMRobertaTokenizer', 'model_max_length': config.max_length}
+    # Not XLMRobertaTokenizer: transformers 5 builds that class's normalizer and splitter anew and leaves the file's out.
+    settings = special | {'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': config.max_length}
     for name, value in (('tokenizer_config.json', settings), ('special_tokens_map.json', special)):
         (directory / name).write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')

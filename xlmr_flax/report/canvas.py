@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def style() -> Iterator[None]:
     """Settings for drawing and for writing, which is when much of the drawing happens."""
     import matplotlib as mpl
 
-    settings = {
+    settings: dict[Any, Any] = {
         'font.family': 'sans-serif',
         'font.sans-serif': ['DejaVu Sans', 'Verdana', 'sans-serif'],
         'font.size': 9.5,

@@ -209,10 +209,11 @@ def _dot(axes: Axes, score: Score, y: int, face: str, edge: str, label: str) -> 
 
 
 def _limits(found: Mapping[str, Values], chance: float | None) -> tuple[float, float]:
-    """From just below the lowest score or chance to just above the highest, within 0 and 100."""
+    """From just below the lowest score or chance to just above the highest, from 0 up."""
     numbers = [value for values in found.values() for seeds in values.values() for value in seeds.values()]
     numbers += [] if chance is None else [chance]
-    room = max(1.0, 0.06 * (max(numbers) - min(numbers)))
+    # At least ten points wide, so that differences of nothing do not fill the figure.
+    room = max(0.06 * (max(numbers) - min(numbers)), 5 - (max(numbers) - min(numbers)) / 2)
     return max(min(0.0, min(numbers)) - 1.0, min(numbers) - room), max(numbers) + room
 
 

@@ -10,24 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from xlmr_flax.report import figures
 from xlmr_flax.report.files import write_atomically
+from xlmr_flax.report.findings import findings
 from xlmr_flax.report.page_style import CSS
 from xlmr_flax.report.rows import (
     NONE,
     Row,
-    columns,
-    delta,
     distinct,
     facts,
     intermediates,
     is_english,
-    language_mean,
     languages,
     latest,
     major_metric,
     scored,
     select,
 )
-from xlmr_flax.report.table import MISSING, Table, signed
+from xlmr_flax.report.table import MISSING, Table
 from xlmr_flax.report.tables import caveats, metric_name, side_by_side, summary, write_tables
 
 if TYPE_CHECKING:
@@ -90,37 +88,6 @@ def page(rows: Iterable[Row], curves: Iterable[Curve] = (), info: Mapping[str, A
 </body>
 </html>
 """
-
-
-def findings(rows: Iterable[Row]) -> list[str]:
-    """One sentence for each target and encoder: which intermediate task raised the zero-shot mean most, how widely."""
-    rows = latest(rows)
-    found = []
-    for target in distinct(rows, 'target'):
-        chosen = scored(rows, target)
-        codes, table = languages(chosen, zero_shot=True), columns(chosen)
-        for encoder in distinct(chosen, 'encoder'):
-            base = table.get((encoder, NONE))
-            changes = {
-                name: change
-                for (e, name), values in table.items()
-                if e == encoder and name != NONE and base and (change := delta(values, base, codes))
-            }
-            if not base or not changes:
-                continue
-            best = max(changes, key=lambda name: changes[name].mean)
-            before, after = language_mean(base, codes), language_mean(table[encoder, best], codes)
-            each = [delta(table[encoder, best], base, [code]) for code in codes]
-            higher = sum(change is not None and change.mean > 0 for change in each)
-            assert before is not None and after is not None
-            among = f', the best of {len(changes)}' if len(changes) > 1 else ''
-            where = f' with {encoder}' if len(distinct(rows, 'encoder')) > 1 else ''
-            found.append(
-                f'{target} ({metric_name(chosen[0]["metric"])}){where}: {best}{among}, moves the zero-shot mean from '
-                f'{before.mean:.1f} to {after.mean:.1f} ({signed(changes[best].mean)} points); higher in {higher} of '
-                f'{_number(len(codes), "language")}.'
-            )
-    return found
 
 
 def html_table(table: Table) -> str:

@@ -42,7 +42,7 @@ details > summary { cursor: pointer; color: var(--mark); margin: .6rem 0; }
 .scroll { overflow-x: auto; margin: .8rem 0 .4rem; max-width: 100%; }
 .scroll:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .8rem; white-space: nowrap; text-align: left; vertical-align: baseline; }
+th, td { padding: .28rem .65rem; white-space: nowrap; text-align: left; vertical-align: baseline; }
 th:first-child, td:first-child { padding-left: .3rem; }
 thead th { font-weight: 600; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
 thead tr.groups th { border-bottom: none; padding-bottom: 0; }

@@ -7,11 +7,14 @@ module of this package, so that adding a task touches one file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-KINDS = ('pair', 'choice', 'span', 'tag', 'retrieval')
+from xlmr_flax.tasks.languages import get_language
+
+KINDS = ('pair', 'choice', 'span', 'tag', 'retrieval', 'text')
 
 
 class TaskError(ValueError):
@@ -19,12 +22,16 @@ class TaskError(ValueError):
 
 
 class RowError(ValueError):
-    """A row that cannot be read. `column` names the field; readers add file and line."""
+    """A row that cannot be read. `column` names the field; readers add file and line.
 
-    def __init__(self, column: str, reason: str):
+    line: the line of the file where it happened, for rows of several lines (a sentence of a tagging file).
+    """
+
+    def __init__(self, column: str, reason: str, line: int | None = None):
         super().__init__(f'column {column!r}: {reason}')
         self.column = column
         self.reason = reason
+        self.line = line
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -86,10 +93,15 @@ class TagExample:
 
 @dataclass(frozen=True, slots=True)
 class SentenceExample:
-    """One sentence to embed. Row i of both sides of a retrieval task is a gold pair unless the task has a gold file."""
+    """One sentence to embed, or one text for masked language modelling.
+
+    Row i of both sides of a retrieval task is a gold pair unless the task has gold pairs by id (`Task.gold`).
+    context: what the text stands in; where not empty, the pair (text, context) is embedded (LAReQA's candidates).
+    """
 
     id: str
     text: str
+    context: str = ''
 
 
 Example = PairExample | ChoiceExample | SpanExample | TagExample | SentenceExample
@@ -97,13 +109,24 @@ Example = PairExample | ChoiceExample | SpanExample | TagExample | SentenceExamp
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one local file per language.
+    """Rows of local files, one set of files per language.
 
-    path: relative to the data root; `{language}` is replaced by the task's own code of the language.
-    format: 'tsv' (no quoting, as xTune advises; protocol.md section 8), 'csv' (RFC 4180 quoting), 'jsonl', 'lines'.
+    path: relative to the data root; `{language}` is replaced by the task's own code of the language; `*` and `[...]`
+      match as in a shell, all matches being read in the order of their names. also: further paths, read after it.
+    format: a name of data/tables.READERS: 'tsv' (no quoting: xTune's advice for XTREME's files), 'csv' (RFC 4180),
+      'jsonl', 'json' (an array of objects, or an object of them), 'lines', 'squad', 'squad_sentences', 'conll',
+      'conllu', 'stagged', 'ccgbank'.
     columns: the columns that must be there. With `header=False` they name the fields by position.
     optional: columns that may be missing from a whole file (the label of a public test file); without a header they
       follow `columns`. Rows of one file all have the same fields.
+    hidden: columns that are not read: placeholder labels of a public test file.
+    alternatives: tables that are tried in this order where no file of this one is there.
+    stand_in: what these rows are where they only stand in for the dataset; result rows carry it.
+    ids: False where the file's own ids repeat; row numbers are used then.
+    label_file: a file beside it with one label a line, read into the column 'label' (Social IQa).
+    explode: columns that hold lists of one length; a row becomes as many rows as they have items.
+    constants: columns that every row of this table gets.
+    every_language: the files of all languages of the task are read whatever language is asked for (LAReQA's pool).
     """
 
     path: str
@@ -111,6 +134,15 @@ class Table:
     columns: tuple[str, ...]
     header: bool = True
     optional: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    alternatives: tuple[Table, ...] = ()
+    stand_in: str = ''
+    ids: bool = True
+    label_file: str = ''
+    explode: tuple[str, ...] = ()
+    constants: Mapping[str, str] = field(default_factory=dict)
+    every_language: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,21 +161,33 @@ class Embedded:
 class Task:
     """One dataset in one formulation.
 
-    name: as in configs and result rows. kind: one of KINDS (fixes head, batch layout and prediction file).
-    labels: class or tag names in head order (protocol.md section 1.2); empty for retrieval and spans.
+    name: as in configs and result rows. kind: one of KINDS (fixes head, batch layout and prediction file; 'text' is raw
+      text for masked language modelling).
+    labels: class or tag names in head order; empty for retrieval, spans and text, and for `labels_from`.
+    labels_from: splits whose files are read, in this order, to collect the tags by first appearance (CCG). `labels` is
+      empty until data.sources.with_labels has filled it in; files that are not there are passed over.
     metrics: names in result rows, the first is the major one (selection, tables).
     languages: codes as the benchmark writes them in prediction file names ('de', 'zh').
+    more_languages: languages that are there as well but not in the benchmark's mean (those that XTREME-R adds).
+    open_languages: any further language may be asked for by the code in the file names (Tatoeba: 'yid').
+    local_codes: benchmark code -> code in file names, where they differ (Tatoeba: 'de' -> 'deu').
     splits: split name -> the sources that are read one after the other. A split of English only tasks needs no
-      `{language}`. Retrieval: exactly two sources, the English side and then the foreign one.
+      `{language}`. Retrieval: exactly two sources, what asks (Tatoeba: English) and then what is searched.
     parse: (row, task, language) -> Example; raises RowError. None drops the row (SNLI's '-').
-      row maps column names to str (tsv, csv, lines) or to JSON values (jsonl, embedded); '#' is the row number from 0,
-      counted over all sources of the split. An example without an id of its own gets '' and the reader names it.
+      row maps column names to str (tsv, csv, lines) or to JSON values; '#' is the row number from 0, counted over all
+      sources of the split. An example without an id of its own gets '' and the reader names it. language: that of the
+      file, which differs from the one asked for only in an `every_language` table.
+    gold, parse_gold: retrieval by id: split -> the table of gold pairs, and (row, task, language) -> (id of what asks,
+      id of what is right) pairs; `row['#language']` is the language asked for.
     train_task: the task whose English train split fine-tunes this target (XNLI: 'mnli'); None = evaluation only.
+      Retrieval targets name the one that a dual encoder may be trained on; zero-shot retrieval trains nothing.
+    warmup_task: what is trained before `train_task`, with the same head (XCOPA: Social IQa, then COPA).
     folder: its folder in XTREME's prediction layout ('' = the name).
     scorer: the official scorer where the kind alone does not fix it: 'f1' adds the positive class's F1 to accuracy
-      (QQP); spans are scored as 'squad' unless this says 'mlqa' or 'squad_v2'.
-    local_codes: benchmark code -> code in file names, where they differ (Tatoeba: 'de' -> 'deu').
-    open_languages: further languages may be asked for by the code in the file names (Tatoeba: 'yid').
+      (QQP); 'token_accuracy' (CCG); spans are scored as 'squad' unless this says 'mlqa' or 'squad_v2'.
+    licence: names 'NC' where commercial use is not allowed. source: the dataset's home. note: what a reader must know.
+    checked_on: what this package's readers were tried on: 'real rows', 'stand-in rows', 'hand-made rows' or 'embedded
+      world', with details behind it.
     """
 
     name: str
@@ -161,21 +205,31 @@ class Task:
     note: str = ''
     scorer: str = ''
     open_languages: bool = False
+    more_languages: tuple[str, ...] = ()
+    labels_from: tuple[str, ...] = ()
+    gold: Mapping[str, Table] = field(default_factory=dict)
+    parse_gold: Callable[[Mapping[str, Any], Task, str], Sequence[tuple[str, str]]] | None = None
+    warmup_task: str | None = None
+    checked_on: str = 'real rows'
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise TaskError(f'task {self.name!r}: kind {self.kind!r} is not one of {", ".join(KINDS)}')
 
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {label: number for number, label in enumerate(self.labels)}
+
     @property
     def prediction_folder(self) -> str:
         return self.folder or self.name
 
-    def label_index(self, value: str, column: str) -> int:
+    def label_index(self, value: str, column: str, line: int | None = None) -> int:
         """Index of a label name. Raises RowError with the closest label."""
-        try:
-            return self.labels.index(value)
-        except ValueError:
-            raise RowError(column, f'unknown label {value!r}{closest(value, self.labels)}') from None
+        number = self._numbers.get(value)
+        if number is None:
+            raise RowError(column, f'unknown label {value!r}{closest(value, self.labels)}', line)
+        return number
 
     def sources(self, split: str) -> tuple[Table | Embedded, ...]:
         """The sources of a split. Raises TaskError with the closest split."""
@@ -185,6 +239,13 @@ class Task:
 
     def local_code(self, language: str) -> str:
         """The code of a language in file names. Raises TaskError with the closest language the task has."""
-        if language not in self.languages and not self.open_languages:
-            raise TaskError(f'task {self.name!r} has no language {language!r}{closest(language, self.languages)}')
+        known = self.languages + self.more_languages
+        if language not in known and not self.open_languages:
+            code = get_language(language).code
+            hint = f' (did you mean {code!r}?)' if code in known else closest(language, known)
+            raise TaskError(f'task {self.name!r} has no language {language!r}{hint}')
         return self.local_codes.get(language, language)
+
+    def answer_language(self, language: str) -> str:
+        """The language of the answers: that of the context, the first of a cross-language pair ('en-de': 'en')."""
+        return language.split('-')[0] if self.kind == 'span' else language

@@ -65,6 +65,7 @@ def _anli(name: str, rounds: tuple[str, ...]) -> Task:
         licence='CC BY-NC 4.0',
         source='https://github.com/facebookresearch/anli',
         note=f'rounds {", ".join(rounds)}, one after the other',
+        checked_on='real rows; stand-in rows for train (dev rows)',
     )
 
 

@@ -39,6 +39,8 @@ PAWSX = Task(
     train_task='pawsx',
     licence='free for any purpose; acknowledge Google LLC as the source',
     source='https://github.com/google-research-datasets/paws/tree/master/pawsx',
+    note='the English training set is read whatever the language',
+    checked_on='real rows; stand-in rows for train (dev rows)',
 )
 
 TASKS = (PAWSX,)

@@ -1,7 +1,7 @@
 """Tatoeba: find the translation of each sentence among all sentences of the other language (LASER's v1 test set).
 
 Nothing is trained. Line i of both files is a pair; the English sentence asks and the foreign side is the pool
-(XTREME: third_party/evaluate_retrieval.py; protocol section 4.4).
+(XTREME: third_party/evaluate_retrieval.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ XTREME_LANGUAGES = (
     'jv', 'ka', 'kk', 'ko', 'ml', 'mr', 'nl', 'pt', 'ru', 'sw', 'ta', 'te', 'th', 'tl', 'tr', 'ur', 'vi', 'zh',
 )  # fmt: skip
 
-# XTREME-R adds these (protocol section 5).
+# XTREME-R adds these (XTREME: evaluate.py).
 XTREME_R_ADDED = ('az', 'lt', 'pl', 'ro', 'uk')
 
 
@@ -37,6 +37,7 @@ TATOEBA = Task(
     labels=(),
     metrics=('accuracy',),
     languages=XTREME_LANGUAGES,
+    more_languages=XTREME_R_ADDED,
     splits={'test': (_side('eng'), _side('{language}'))},
     parse=parse,
     licence='CC BY 2.0 FR',

@@ -89,6 +89,7 @@ def _task(
         licence='Apache-2.0, as this package',
         source='made by xlmr_flax.data.world',
         note='synthetic',
+        checked_on='embedded world',
     )
 
 
@@ -108,6 +109,7 @@ RETRIEVAL = Task(
     licence='Apache-2.0, as this package',
     source='made by xlmr_flax.data.world',
     note='synthetic',
+    checked_on='embedded world',
 )
 
 TASKS = (

@@ -127,31 +127,43 @@ class _Run:
         self.best = Checkpoints(phase.directory / 'best', phase.run_hash)
         self.key = jax.random.key(phase.seed)
         self.pending: list[tuple[int, dict[str, jax.Array]]] = []
-        self.best_metric, self.stale, self.start = -math.inf, 0, 0
+        self.metric, self.best_metric, self.stale, self.start, self.done = math.nan, -math.inf, 0, 0, False
         self.since = time.monotonic()
         if self.last.latest() is not None:
             self.state, facts = self.last.restore(self.state)
-            self.start, self.best_metric, self.stale = facts['step'], facts['best_metric'], facts['stale']
+            self.start, self.done = facts['step'], facts['done']
+            self.metric, self.best_metric, self.stale = facts['metric'], facts['best_metric'], facts['stale']
+            self.pending = [(s, {k: np.float32(v) for k, v in m.items()}) for s, m in facts['pending']]
         self.best.forget(self.start + 1)
         if phase.restarted:
             phase.restarted(self.start)
 
-    def save_last(self, step: int) -> None:
-        self.last.save(step, self.state, step=step, best_metric=self.best_metric, stale=self.stale)
+    def save_last(self, step: int, done: bool) -> None:
+        """Saves the state and what is not yet logged, so that a run that stopped anywhere logs what it would have."""
+        self.check()
+        pending = [(s, {k: float(v) for k, v in m.items()}) for s, m in self.pending]
+        self.last.save(
+            step, self.state, step=step, done=done, metric=self.metric, best_metric=self.best_metric,
+            stale=self.stale, pending=pending,
+        )
 
-    def flush(self, step: int) -> None:
-        """Reads the pending metrics, stops on a non-finite loss, logs their mean."""
-        records = [(s, jax.device_get(m)) for s, m in self.pending]
-        self.pending.clear()
-        for s, m in records:
+    def check(self) -> None:
+        """Reads the pending metrics and stops on a non-finite loss."""
+        self.pending = [(s, jax.device_get(m)) for s, m in self.pending]
+        for s, m in self.pending:
             if not (np.isfinite(m['loss']) and np.isfinite(m['grad_norm'])):
                 rows = rows_at(s, len(self.phase.data), self.recipe.batch_size, self.phase.seed)
-                ids = [self.phase.data.ids[int(r)] for r in rows]
+                ids = [self.phase.data.unit_id(int(r)) for r in rows]
                 raise NonFiniteLoss(
                     f'loss {m["loss"]}, gradient norm {m["grad_norm"]} at step {s} of task {self.phase.task!r}; '
                     f'examples: {", ".join(ids[:8])}{", ..." if len(ids) > 8 else ""}. '
                     f'The last saved state is whole; try a lower learning rate or a longer warm-up'
                 )
+
+    def flush(self, step: int) -> None:
+        """Checks the pending metrics and logs their mean."""
+        self.check()
+        records, self.pending = self.pending, []
         if records:
             now = time.monotonic()
             mean = {k: float(np.mean([m[k] for _, m in records])) for k in records[0][1]}
@@ -163,7 +175,7 @@ class _Run:
     def select(self, step: int) -> None:
         """Evaluates on dev, keeps the best weights, counts evaluations without improvement."""
         assert self.phase.evaluate is not None
-        metric = float(self.phase.evaluate(self.state['params']))
+        self.metric = metric = float(self.phase.evaluate(self.state['params']))
         better = metric > self.best_metric
         self.phase.log({'step': step, 'dev_metric': metric, 'best': better})
         if better:
@@ -176,12 +188,11 @@ class _Run:
 
     def finish(self, step: int) -> Trained:
         """The kept weights: the best ones where an earlier step had them, else the last."""
-        metric = self.best_metric if math.isfinite(self.best_metric) else math.nan
         best = self.best.latest()
         if self.recipe.keep == 'best' and best is not None and self.stale > 0:
             params, facts = self.best.restore(self.state['params'])
             return Trained(params, facts['step'], facts['metric'])
-        return Trained(self.state['params'], step, metric)
+        return Trained(self.state['params'], step, self.metric)
 
     def close(self) -> None:
         self.last.close()
@@ -197,27 +208,28 @@ def train(phase: Phase, params: Params) -> Trained:
     recipe, step = phase.recipe, run.start
     try:
         with _stop_requests() as asked:
-            while step < run.steps:
+            while step < run.steps and not run.done:
                 host = train_batch(phase.data, step, recipe.batch_size, phase.seed, run.lengths, phase.pad)
                 run.state, metrics = run.step_fn(run.state, put_batch(host, phase.mesh), run.key)
                 run.pending.append((step, metrics))
                 step += 1
-                if step % recipe.log_every == 0 or step == run.steps or asked():
+                at_end = run.done = step == run.steps
+                if step % recipe.log_every == 0 or at_end:
                     run.flush(step)
                     if phase.progress:
                         phase.progress(step, run.steps, step * recipe.batch_size)
-                at_end = step == run.steps
                 if phase.evaluate and (at_end or (recipe.eval_every and step % recipe.eval_every == 0)):
                     run.flush(step)
                     run.select(step)
-                    if recipe.patience and run.stale >= recipe.patience:
-                        break
-                due = recipe.checkpoint_every and step % recipe.checkpoint_every == 0
-                if (due or asked()) and not at_end:
+                    run.done |= 0 < recipe.patience <= run.stale
+                stop = asked()
+                if recipe.checkpoint_every and step % recipe.checkpoint_every == 0 and not run.done:
                     run.flush(step)
-                    run.save_last(step)
-                    if asked():
-                        raise Stopped(f'stopped at step {step} of {run.steps} of task {phase.task!r}; state saved')
+                    run.save_last(step, run.done)
+                elif stop:
+                    run.save_last(step, run.done)
+                if stop:
+                    raise Stopped(f'stopped at step {step} of {run.steps} of task {phase.task!r}; state saved')
         return run.finish(step)
     finally:
         run.close()

@@ -1,0 +1,136 @@
+"""What is scored inside what is trained on: found by text, on examples made here and on the folder of real data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xlmr_flax.data.guards import check_overlap, check_tasks, known_warnings
+from xlmr_flax.data.sources import read_pairs, read_split
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import ChoiceExample, PairExample, SentenceExample, SpanExample, TagExample
+
+CONTEXT = 'The lake froze in May.'
+
+
+def test_nothing_in_common() -> None:
+    report = check_overlap([PairExample('a', 'x', 'y', 0)], [PairExample('b', 'x', 'z', 0)])
+    assert not report
+    assert str(report) == 'no overlap'
+    assert not check_overlap([], [PairExample('b', 'x', 'z', 0)])
+
+
+@pytest.mark.parametrize(
+    'example',
+    [
+        PairExample('i', 'Its\u00a0 TEXT', 'other', 0),
+        ChoiceExample('i', 'a prompt', ('x', 'Y'), None),
+        TagExample('i', ('Two', 'words'), (0, 0)),
+        SentenceExample('i', 'One sentence'),
+    ],
+)
+def test_the_same_example_written_differently(example: PairExample) -> None:
+    texts = {'text_a': 'its text', 'prompt': 'A  prompt', 'text': 'one sentence ', 'words': ('two', 'words')}
+    changed = {name: texts[name] for name in texts if hasattr(example, name)}
+    other = type(example)(**{name: getattr(example, name) for name in example.__slots__} | {'id': 'j'} | changed)
+    report = check_overlap([example], [other])
+    assert [(o.kind, o.shared, o.total, o.pairs) for o in report.overlaps] == [('example', 1, 1, (('i', 'j'),))]
+    assert str(report) == 'in the training data: 1 of 1 tested example (i = j)'
+
+
+def test_a_pair_the_other_way_round_is_told_apart() -> None:
+    train = [PairExample('a', 'x', 'y', 1), PairExample('b', 'p', 'p', 1)]
+    report = check_overlap(train, [PairExample('c', 'y', 'x', 1), PairExample('d', 'p', 'p', 1)])
+    assert [(o.kind, o.shared, o.pairs) for o in report.overlaps] == [
+        ('example', 1, (('b', 'd'),)),
+        ('reversed pair', 1, (('a', 'c'),)),
+    ]
+
+
+def test_paragraphs_and_question_ids_across_kinds_of_tasks() -> None:
+    train = [SpanExample('5725bad5271a', 'When?', CONTEXT, (('May', 18),))]
+    translated = SpanExample('5725bad5271a', 'Quando?', 'Il lago.', ())
+    assert [o.kind for o in check_overlap(train, [translated]).overlaps] == ['question id']
+    retrieval = [SentenceExample('5725bad5271a_de', 'Wann?'), SentenceExample('en_1_0', 'The lake', CONTEXT)]
+    assert [o.kind for o in check_overlap(train, retrieval).overlaps] == ['paragraph', 'question id']
+    assert not check_overlap([SpanExample('12', 'When?', CONTEXT, ())], [SpanExample('12', 'Who?', 'Else.', ())])
+
+
+def test_no_more_than_three_pairs_are_shown() -> None:
+    pairs = [PairExample(str(n), str(n), 'y', 0) for n in range(9)]
+    (overlap,) = check_overlap(pairs, [*pairs, PairExample('z', 'z', 'z', 0)]).overlaps
+    assert (overlap.shared, overlap.total, len(overlap.pairs)) == (9, 10, 3)
+
+
+def test_known_warnings() -> None:
+    said = known_warnings(get_task('qqp'))
+    assert any('does not allow commercial use' in line for line in said)
+    assert any('a stand-in: PAWS-X pairs' in line for line in said)
+    for name in (
+        'xnli',
+        'anli',
+        'masakhaner2',
+        'masakhapos',
+        'myxnli',
+        'control',
+        'logiqa2',
+        'sick',
+        'udpos',
+        'reclor',
+    ):
+        assert any('commercial' in line for line in known_warnings(get_task(name))), name
+    for name in ('mnli', 'squad_v1', 'tatoeba', 'mlqa', 'world_nli'):
+        assert not any('commercial' in line for line in known_warnings(get_task(name))), name
+
+
+def test_known_warnings_of_the_real_folder(data_root: Path) -> None:
+    """What stands in there is said; what is real is not."""
+    marked = {
+        name: {line.split(':')[0] for line in known_warnings(get_task(name), data_root) if ': a stand-in: ' in line}
+        for name in ('anli', 'qqp', 'squad_v2', 'hellaswag', 'cosmosqa', 'pawsx', 'ccg', 'bucc2018', 'mnli', 'xquad')
+    }
+    assert marked == {
+        'anli': {'anli, train'}, 'qqp': {'qqp, train', 'qqp, dev'}, 'squad_v2': {'squad_v2, train'},
+        'hellaswag': {'hellaswag, train'}, 'cosmosqa': {'cosmosqa, train'}, 'pawsx': {'pawsx, train'},
+        'ccg': {'ccg, train', 'ccg, dev'}, 'bucc2018': {'bucc2018, dev'}, 'mnli': set(), 'xquad': set(),
+    }  # fmt: skip
+
+
+def test_leaks_that_the_real_folder_has(data_root: Path) -> None:
+    squad_dev = read_split(get_task('squad_v1'), 'en', 'dev', data_root)
+    xquad = read_split(get_task('xquad'), 'en', 'test', data_root)
+    shared = {o.kind: o.shared for o in check_overlap(squad_dev, xquad).overlaps}
+    assert shared['paragraph'] == 9
+    squad_it = read_split(get_task('squad_it'), 'it', 'test', data_root)
+    german = read_split(get_task('xquad'), 'de', 'test', data_root)
+    assert [o.kind for o in check_overlap(squad_it, german).overlaps] == ['question id']
+    asks, pool = read_pairs(get_task('lareqa'), 'en', 'test', data_root)
+    same = {o.kind: (o.shared, o.total) for o in check_overlap(xquad, [*asks, *pool]).overlaps}
+    assert same['question id'] == (225, 225)
+    assert same['paragraph'][0] > 0
+    pawsx = read_split(get_task('pawsx'), 'en', 'train', data_root)
+    assert check_overlap(read_split(get_task('qqp'), 'en', 'train', data_root), pawsx).overlaps[0].shared == 600
+    # PAWS-X itself has a pair twice.
+    dev = check_tasks(get_task('pawsx'), get_task('pawsx'), 'en', 'dev', data_root)
+    assert [(o.kind, o.shared) for o in dev.overlaps] == [('example', 1)]
+
+
+@pytest.mark.parametrize(
+    ('train', 'test', 'language', 'split'),
+    [
+        ('squad_v1', 'xquad', 'en', 'test'),
+        ('squad_v2', 'xquad', 'en', 'test'),
+        ('squad_v1', 'lareqa', 'en', 'test'),
+        ('squad_v1', 'mlqa', 'en', 'dev'),
+        ('tydiqa', 'tydiqa', 'en', 'test'),
+        ('mnli', 'xnli', 'en', 'test'),
+        ('copa', 'xcopa_gmt', 'it', 'test'),
+        ('anli', 'anli', 'en', 'dev'),
+    ],
+)
+def test_what_is_trained_and_scored_shares_nothing(
+    train: str, test: str, language: str, split: str, data_root: Path
+) -> None:
+    report = check_tasks(get_task(train), get_task(test), language, split, data_root)
+    assert not report, str(report)

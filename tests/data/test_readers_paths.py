@@ -1,0 +1,82 @@
+"""Which files a table reads: patterns, alternatives, further paths, labels beside them, what only stands in."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from xlmr_flax.data.readers_paths import Found, find_files, stand_in_notes
+from xlmr_flax.data.tables import DataError
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import Table
+
+TASK = dataclasses.replace(get_task('xnli'), languages=('en', 'de'), licence='a licence', source='a home')
+OTHER = Table('stand/{language}.tsv', 'tsv', (), stand_in='something else')
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def found(root: Path, table: Table, language: str = 'de') -> list[str]:
+    return [item.path.relative_to(root).as_posix() for item in find_files(TASK, table, language, root)]
+
+
+def test_the_first_place_that_has_files(tmp_path: Path) -> None:
+    table = Table('real/{language}.tsv', 'tsv', (), alternatives=(OTHER,))
+    with pytest.raises(
+        DataError, match=r"real/de\.tsv: no such file, .* in 'de' \(nor stand/de\.tsv\)\. Licence: a licen"
+    ):
+        find_files(TASK, table, 'de', tmp_path)
+    touch(tmp_path, 'stand/de.tsv')
+    assert found(tmp_path, table) == ['stand/de.tsv']
+    assert find_files(TASK, table, 'de', tmp_path)[0].table is OTHER
+    touch(tmp_path, 'real/de.tsv')
+    assert found(tmp_path, table) == ['real/de.tsv']
+
+
+def test_patterns_match_files_in_order_of_name(tmp_path: Path) -> None:
+    touch(tmp_path, '02/b.x', '02/a.x', '13/c.x', '20/d.x', '01/e.y')
+    (tmp_path / '01' / 'folder.x').mkdir()
+    table = Table('0[0-9]/*.x', 'tsv', (), also=('1[0-8]/*.x', '99/*.x'))
+    assert found(tmp_path, table) == ['02/a.x', '02/b.x', '13/c.x']
+
+
+def test_the_closest_language_of_a_pattern(tmp_path: Path) -> None:
+    touch(tmp_path, 'UD_A/dee_a-x', 'UD_B/fr_b-x')
+    with pytest.raises(DataError, match=r"there are files for other languages \(did you mean 'dee'\?\)"):
+        find_files(TASK, Table('UD_*/{language}_*-x', 'conllu', ()), 'de', tmp_path)
+
+
+def test_every_language(tmp_path: Path) -> None:
+    touch(tmp_path, 'en.tsv', 'de.tsv')
+    table = Table('{language}.tsv', 'tsv', (), every_language=True)
+    assert [(item.language, item.path.name) for item in find_files(TASK, table, 'de', tmp_path)] == [
+        ('en', 'en.tsv'),
+        ('de', 'de.tsv'),
+    ]
+
+
+def test_labels_beside(tmp_path: Path) -> None:
+    table = Table('{language}.jsonl', 'jsonl', (), label_file='{language}.lst')
+    touch(tmp_path, 'de.jsonl')
+    with pytest.raises(DataError, match=r'de\.lst: no such file, needed for the labels of .*de\.jsonl'):
+        find_files(TASK, table, 'de', tmp_path)
+    touch(tmp_path, 'de.lst')
+    assert find_files(TASK, table, 'de', tmp_path)[0].label_path == tmp_path / 'de.lst'
+
+
+def test_what_stands_in(tmp_path: Path) -> None:
+    real, other = Found(Table('a', 'tsv', ()), 'de', tmp_path / 'a'), Found(OTHER, 'de', tmp_path / 'b')
+    assert stand_in_notes([real], tmp_path) == []
+    assert stand_in_notes([real, other, other], tmp_path) == ['something else']
+    (tmp_path / 'MANIFEST.tsv').write_text(
+        'path\tnote\na\tSTAND-IN: dev rows\nb\tSTAND-IN\nc\twhole\n', encoding='utf-8'
+    )
+    assert stand_in_notes([real, other], tmp_path) == ['STAND-IN: dev rows', 'something else']
+    (tmp_path / 'MANIFEST.tsv').write_text('path\trows\na\tSTAND-IN\n', encoding='utf-8')
+    assert stand_in_notes([real], tmp_path) == [], 'a list of another form says nothing'

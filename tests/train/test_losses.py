@@ -1,0 +1,67 @@
+"""Losses of every head kind against torch's cross_entropy, as transformers' classes call it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason="the reference is torch's cross_entropy")
+
+from xlmr_flax.train.losses import count, loss_sums  # noqa: E402
+
+B, T, C = 5, 7, 4
+RANDOM = np.random.default_rng(0)
+LOGITS = RANDOM.normal(size=(B, T, C)).astype(np.float32)
+LABELS = RANDOM.integers(0, C, (B, T)).astype(np.int32)
+VALID = np.array([1, 1, 0, 1, 0], np.float32)
+KEPT = VALID > 0
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray, **options: object) -> float:
+    return float(torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels).long(), **options))
+
+
+@pytest.mark.parametrize('kind', ['pair', 'choice'])
+@pytest.mark.parametrize('valid', [np.ones(B, np.float32), VALID])
+def test_one_class_an_example(kind: str, valid: np.ndarray) -> None:
+    batch = {'label': LABELS[:, 0], 'valid': valid}
+    total, n, right = loss_sums(kind, LOGITS[:, 0], batch)
+    real = valid > 0
+    assert float(total / n) == pytest.approx(cross_entropy(LOGITS[real, 0], LABELS[real, 0]), rel=1e-6)
+    assert float(n) == float(count(kind, batch)) == real.sum()
+    assert float(right) == (LOGITS[real, 0].argmax(-1) == LABELS[real, 0]).sum()
+
+
+@pytest.mark.parametrize('kind', ['tag', 'mlm'])
+def test_one_class_a_token_where_there_is_a_label(kind: str) -> None:
+    labels = np.where(RANDOM.random((B, T)) < 0.4, -1, LABELS).astype(np.int32)
+    batch = {'labels': labels, 'valid': VALID}
+    total, n, right = loss_sums(kind, LOGITS, batch)
+    kept = labels[KEPT].reshape(-1)
+    want = cross_entropy(LOGITS[KEPT].reshape(-1, C), kept, ignore_index=-1)
+    assert float(total / n) == pytest.approx(want, rel=1e-6)
+    assert float(n) == float(count(kind, batch)) == (kept >= 0).sum()
+    assert float(right) == ((LOGITS[KEPT].reshape(-1, C).argmax(-1) == kept) & (kept >= 0)).sum()
+
+
+def test_spans_are_the_mean_of_start_and_end() -> None:
+    start, end = RANDOM.integers(0, T, (2, B)).astype(np.int32)
+    batch = {'start': start, 'end': end, 'valid': VALID}
+    logits = LOGITS[..., :2]
+    total, n, right = loss_sums('span', logits, batch)
+    both = [cross_entropy(logits[KEPT][..., i], gold[KEPT]) for i, gold in enumerate((start, end))]
+    assert float(total / n) == pytest.approx(sum(both) / 2, rel=1e-6)
+    assert float(n) == float(count('span', batch)) == 3
+    hits = [(logits[KEPT][..., i].argmax(-1) == gold[KEPT]).sum() for i, gold in enumerate((start, end))]
+    assert float(right) == sum(hits) / 2
+
+
+def test_large_logits_stay_finite() -> None:
+    batch = {'label': np.array([0, 1], np.int32), 'valid': np.ones(2, np.float32)}
+    total, _, _ = loss_sums('pair', np.array([[1e4, 0.0], [1e4, 0.0]], np.float32), batch)
+    assert float(total) == pytest.approx(1e4)
+
+
+def test_an_unknown_kind() -> None:
+    with pytest.raises(ValueError, match="no loss for head kind 'odd'"):
+        loss_sums('odd', LOGITS, {'valid': VALID})

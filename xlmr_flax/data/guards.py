@@ -1,0 +1,172 @@
+"""Is what is scored inside what is trained on? Compared by text, because files of one origin have many names.
+
+    report = check_overlap(train_examples, test_examples)
+    if report: print(report)
+
+Texts are compared after Unicode normalisation (NFKC), in lower case and with runs of white space as one blank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlmr_flax.data.sources import available, read_pairs, read_split, stand_in
+from xlmr_flax.tasks.base import (
+    ChoiceExample,
+    Example,
+    PairExample,
+    SentenceExample,
+    SpanExample,
+    Table,
+    TagExample,
+    Task,
+)
+
+# What can be the same: a whole example, a pair the other way round (the same to a paraphrase task, not to inference), a
+# paragraph, a question of one id (a translation of the same question).
+KINDS = ('example', 'reversed pair', 'paragraph', 'question id')
+_SHOWN = 3
+# Shorter ids are running numbers, which agree by chance.
+_ID_LENGTH = 8
+_NON_COMMERCIAL = re.compile(r'\bNC\b')
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How much of the tested examples' things of one kind is in the training examples.
+
+    shared of `total` different ones; pairs: up to three (training id, test id).
+    """
+
+    kind: str
+    shared: int
+    total: int
+    pairs: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        plural = self.kind + ('s' if self.total != 1 else '')
+        ids = ', '.join(f'{trained} = {tested}' for trained, tested in self.pairs)
+        return f'in the training data: {self.shared} of {self.total} tested {plural} ({ids})'
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The overlaps that were found; empty (and false) when there are none."""
+
+    overlaps: tuple[Overlap, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.overlaps)
+
+    def __str__(self) -> str:
+        return '; '.join(map(str, self.overlaps)) or 'no overlap'
+
+
+def check_overlap(train_examples: Iterable[Example], test_examples: Iterable[Example]) -> Report:
+    """What of the tested examples is in the training examples. Kinds of tasks may differ (SQuAD and LAReQA)."""
+    trained: dict[tuple[str, bytes], str] = {}
+    for example in train_examples:
+        for key in _keys(example):
+            trained.setdefault(key, example.id)
+    tested: dict[tuple[str, bytes], str] = {}
+    for example in test_examples:
+        for key in _keys(example, tested=True):
+            tested.setdefault(key, example.id)
+    found = []
+    for kind in KINDS:
+        all_keys = [key for key in tested if key[0] == kind]
+        shared = [key for key in all_keys if key in trained]
+        if shared:
+            pairs = tuple((trained[key], tested[key]) for key in shared[:_SHOWN])
+            found.append(Overlap(kind, len(shared), len(all_keys), pairs))
+    return Report(tuple(found))
+
+
+def check_tasks(
+    train: Task,
+    test: Task,
+    language: str,
+    split: str,
+    data_root: str | Path | None = None,
+    train_language: str = 'en',
+    limit: int | None = None,
+) -> Report:
+    """check_overlap of a task's train split and a target's split; both sides of a retrieval task count."""
+    return check_overlap(
+        read_split(train, train_language, 'train', data_root, limit), _examples(test, language, split, data_root, limit)
+    )
+
+
+def known_warnings(task: Task, data_root: str | Path | None = None) -> list[str]:
+    """What must be said about a task whenever its data is used: stand-ins, licences that forbid commercial use, notes.
+
+    Without a data root the stand-ins are those that its tables would read; with it, those that are there.
+    """
+    found = []
+    if _NON_COMMERCIAL.search(task.licence):
+        found.append(f'{task.name}: its licence does not allow commercial use ({task.licence})')
+    if data_root is None:
+        found += [f'{task.name}: where the dataset is not there, a stand-in: {note}' for note in _declared(task)]
+    else:
+        notes = {split: _stand_in(task, split, data_root) for split in task.splits}
+        found += [f'{task.name}, {split}: a stand-in: {note}' for split, note in notes.items() if note]
+    if task.note:
+        found.append(f'{task.name}: {task.note}')
+    return found
+
+
+def _stand_in(task: Task, split: str, data_root: str | Path) -> str:
+    notes = [
+        stand_in(task, code, split, data_root) for code in task.languages if available(task, code, split, data_root)
+    ]
+    return '; '.join(dict.fromkeys(note for note in notes if note))
+
+
+def _declared(task: Task) -> list[str]:
+    tables = [source for sources in task.splits.values() for source in sources if isinstance(source, Table)]
+    notes = [other.stand_in for table in tables for other in table.alternatives if other.stand_in]
+    return list(dict.fromkeys(notes))
+
+
+def _examples(task: Task, language: str, split: str, root: str | Path | None, limit: int | None) -> list[Example]:
+    if task.kind != 'retrieval':
+        return read_split(task, language, split, root, limit)
+    asks, searched = read_pairs(task, language, split, root, limit)
+    return [*asks, *searched]
+
+
+def _keys(example: Example, tested: bool = False) -> Iterator[tuple[str, bytes]]:
+    if isinstance(example, PairExample):
+        first, second = _plain(example.text_a), _plain(example.text_b or '')
+        yield _key('example', first, second)
+        if first != second:
+            yield _key('reversed pair', *((second, first) if tested else (first, second)))
+    elif isinstance(example, ChoiceExample):
+        yield _key('example', _plain(example.prompt), *map(_plain, example.choices))
+    elif isinstance(example, SpanExample):
+        yield _key('example', _plain(example.question), _plain(example.context))
+        yield _key('paragraph', _plain(example.context))
+        if len(example.id) >= _ID_LENGTH:
+            # XQuAD-R's questions have their language behind the id.
+            yield _key('question id', example.id)
+    elif isinstance(example, TagExample):
+        yield _key('example', *map(_plain, example.words))
+    elif isinstance(example, SentenceExample):
+        yield _key('example', _plain(example.text))
+        if example.context:
+            yield _key('paragraph', _plain(example.context))
+        if len(example.id) >= _ID_LENGTH:
+            yield _key('question id', re.sub(r'_[a-z]{2,3}$', '', example.id))
+
+
+def _plain(text: str) -> str:
+    return ' '.join(unicodedata.normalize('NFKC', text).lower().split())
+
+
+def _key(kind: str, *parts: str) -> tuple[str, bytes]:
+    return kind, hashlib.blake2b('\x1f'.join(parts).encode('utf-8', 'surrogatepass'), digest_size=12).digest()

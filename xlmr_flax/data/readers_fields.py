@@ -1,0 +1,153 @@
+"""Readers of rows of fields: tsv, csv, jsonl, json and plain lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.data.readers_text import DataError, Problem, Rows, read_lines, read_text
+from xlmr_flax.tasks.base import Table, closest
+
+
+def read_tsv(path: Path, table: Table) -> Rows:
+    """Fields between tabs; a quotation mark is a character like any other."""
+    records = ((number, line.split('\t')) for number, line in enumerate(read_lines(path), 1))
+    return _fields_to_rows(path, table, records)
+
+
+def read_csv(path: Path, table: Table) -> Rows:
+    """RFC 4180. A quote that is never closed spoils the rest of the file: DataError, not a Problem."""
+
+    def records() -> Iterator[tuple[int, list[str]]]:
+        reader = csv.reader(io.StringIO(read_text(path), newline=''), strict=True)
+        start = 1
+        try:
+            for fields in reader:
+                if fields:
+                    yield start, fields
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f'{path}, line {start}: not CSV: {error}') from None
+
+    return _fields_to_rows(path, table, records())
+
+
+def read_jsonl(path: Path, table: Table) -> Rows:
+    """One JSON object a line."""
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield number, Problem(f'broken JSON: {error.msg} at column {error.colno}')
+            continue
+        yield number, _object(row, table)
+
+
+def read_json(path: Path, table: Table) -> Rows:
+    """An array of objects, or one object of objects (their keys become the column 'key' where they have none).
+
+    What is broken at one place cannot be told from what is behind it: DataError, not a Problem.
+    """
+    content = read_text(path)
+    decoder = json.JSONDecoder()
+
+    def skip(position: int) -> int:
+        while position < len(content) and content[position] in ' \t\r\n':
+            position += 1
+        return position
+
+    def decode(position: int) -> tuple[Any, int]:
+        try:
+            return decoder.raw_decode(content, position)
+        except json.JSONDecodeError as error:
+            raise _broken(path, error.lineno, f'{error.msg} at column {error.colno}') from None
+
+    position = skip(0)
+    opening = content[position : position + 1]
+    if opening not in ('[', '{'):
+        raise _broken(path, content.count('\n', 0, position) + 1, 'an array or an object is expected')
+    closing, line, counted = ']' if opening == '[' else '}', 1, 0
+    position = skip(position + 1)
+    while content[position : position + 1] != closing:
+        key, start = None, position
+        if opening == '{':
+            key, position = decode(position)
+            position = skip(position)
+            _expect(path, content, position, ':')
+            position = skip(position + 1)
+        value, position = decode(position)
+        line += content.count('\n', counted, start)
+        counted = start
+        row = _object(value, table)
+        yield line, {'key': key, **row} if key is not None and isinstance(row, dict) else row
+        position = skip(position)
+        if content[position : position + 1] != closing:
+            _expect(path, content, position, ',')
+            position = skip(position + 1)
+
+
+def read_plain(path: Path, table: Table) -> Rows:
+    """One text a line, in the table's only column."""
+    for number, line in enumerate(read_lines(path), 1):
+        yield number, {table.columns[0]: line}
+
+
+def _broken(path: Path, line: int, what: str) -> DataError:
+    return DataError(f'{path}, line {line}: broken JSON: {what}')
+
+
+def _expect(path: Path, content: str, position: int, character: str) -> None:
+    if content[position : position + 1] != character:
+        found = content[position : position + 1] or 'the end of the file'
+        raise _broken(path, content.count('\n', 0, position) + 1, f'{character!r} is expected, not {found!r}')
+
+
+def _object(row: Any, table: Table) -> dict[str, Any] | Problem:
+    if not isinstance(row, dict):
+        return Problem(f'a JSON object is expected, not {type(row).__name__}')
+    for column in table.columns:
+        if column not in row:
+            return Problem(f'no field {column!r}{closest(column, row)}')
+    return row
+
+
+def _fields_to_rows(path: Path, table: Table, records: Iterator[tuple[int, list[str]]]) -> Rows:
+    """Names for the fields of tsv and csv records: from the header, or by position."""
+    names: list[str] = []
+    for number, fields in records:
+        if not names:
+            if table.header:
+                names = _header(path, table, number, fields)
+                continue
+            found = _positions(table, fields)
+            if isinstance(found, Problem):
+                yield number, found
+                continue
+            names = found
+        if len(fields) != len(names):
+            hint = '; a row cut short?' if len(fields) < len(names) else '; a tab or quote inside a field?'
+            yield number, Problem(f'{len(fields)} fields, expected {len(names)}{hint}')
+            continue
+        yield number, dict(zip(names, fields, strict=True))
+
+
+def _header(path: Path, table: Table, number: int, fields: list[str]) -> list[str]:
+    for column in table.columns:
+        if column not in fields:
+            raise DataError(f'{path}, line {number}: the header has no column {column!r}{closest(column, fields)}')
+    if len(set(fields)) != len(fields):
+        twice = next(name for name in fields if fields.count(name) > 1)
+        raise DataError(f'{path}, line {number}: the header has column {twice!r} twice')
+    return fields
+
+
+def _positions(table: Table, fields: list[str]) -> list[str] | Problem:
+    names = [*table.columns, *table.optional]
+    if not len(table.columns) <= len(fields) <= len(names):
+        least = f'{len(table.columns)} to ' if table.optional else ''
+        return Problem(f'{len(fields)} fields, expected {least}{len(names)} ({", ".join(names)})')
+    return names[: len(fields)]

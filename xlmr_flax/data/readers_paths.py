@@ -1,0 +1,118 @@
+"""Where the files of a table lie, and whether what lies there only stands in for the dataset."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from xlmr_flax.data.readers_text import DataError, read_lines
+from xlmr_flax.tasks.base import Table, Task, closest
+
+DATA_ROOT_VARIABLE = 'XLMR_DATA_ROOT'
+HOW_TO_SET = f'set --data_root=FOLDER or the environment variable {DATA_ROOT_VARIABLE}'
+MANIFEST = 'MANIFEST.tsv'
+STAND_IN_MARK = 'STAND-IN'
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file: the table it was found for (an alternative, perhaps), its language, its path and its labels' path."""
+
+    table: Table
+    language: str
+    path: Path
+    label_path: Path | None = None
+
+
+def resolve_data_root(flag_value: str | Path | None = None) -> Path:
+    """The data root: the flag's value, else XLMR_DATA_ROOT. DataError says how to set it."""
+    value, origin = flag_value, '--data_root'
+    if not value:
+        value, origin = os.environ.get(DATA_ROOT_VARIABLE), DATA_ROOT_VARIABLE
+    if not value:
+        raise DataError(f'no data root: {HOW_TO_SET}; tasks named world_* need none')
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise DataError(f'data root {str(root)!r} (from {origin}) is not a folder: {HOW_TO_SET}')
+    return root
+
+
+def find_files(task: Task, table: Table, language: str, root: Path) -> list[Found]:
+    """The files of a table in reading order, from the first alternative that is there.
+
+    DataError names the path, the licence, the dataset's home and the closest language there is.
+    """
+    if not table.every_language:
+        return _find(task, table, language, root)
+    return [found for each in task.languages for found in _find(task, table, each, root)]
+
+
+def _find(task: Task, table: Table, language: str, root: Path) -> list[Found]:
+    code = task.local_code(language)
+    for candidate in (table, *table.alternatives):
+        paths = [path for pattern in (candidate.path, *candidate.also) for path in _matches(root, pattern, code)]
+        if paths:
+            label_paths = [_label_path(task, candidate, path, code, root) for path in paths]
+            return [Found(candidate, language, path, labels) for path, labels in zip(paths, label_paths, strict=True)]
+    path = root / table.path.replace('{language}', code)
+    others = _codes_present(root, table.path) if '{language}' in table.path else []
+    hint = f'; there are files for other languages{closest(code, others)}' if others else ''
+    also = ', '.join(alternative.path.replace('{language}', code) for alternative in table.alternatives)
+    raise DataError(
+        f'{path}: no such file, needed for task {task.name!r} in {language!r}{f" (nor {also})" if also else ""}{hint}. '
+        f'Licence: {task.licence or "not stated"}. Where to get it: {task.source or "not stated"}'
+    )
+
+
+def _matches(root: Path, pattern: str, code: str) -> list[Path]:
+    path = pattern.replace('{language}', code)
+    if any(c in path for c in '*?['):
+        return sorted(match for match in root.glob(path) if match.is_file())
+    return [root / path] if (root / path).is_file() else []
+
+
+def _label_path(task: Task, table: Table, path: Path, code: str, root: Path) -> Path | None:
+    if not table.label_file:
+        return None
+    label_path = root / table.label_file.replace('{language}', code)
+    if not label_path.is_file():
+        raise DataError(f'{label_path}: no such file, needed for the labels of {path} (task {task.name!r})')
+    return label_path
+
+
+def _codes_present(root: Path, template: str) -> list[str]:
+    """The language codes for which a file of the template is there."""
+    any_part = {re.escape('*'): '[^/]*', re.escape('?'): '[^/]'}
+    first, *rest = (re.escape(part) for part in template.split('{language}'))
+    source = first + '([^/]+)' + r'\1'.join(rest)
+    for escaped, wild in any_part.items():
+        source = source.replace(escaped, wild)
+    paths = (path.relative_to(root).as_posix() for path in root.glob(template.replace('{language}', '*')))
+    return sorted({match[1] for match in map(re.compile(source).fullmatch, paths) if match})
+
+
+def stand_in_notes(found: list[Found], root: Path) -> list[str]:
+    """What the rows of some files are where they only stand in for the dataset: the table says so, or the data root's
+    MANIFEST.tsv (columns path and note) has a note with STAND-IN for a file. Empty for real data."""
+    marked = _marked(root / MANIFEST, _stamp(root / MANIFEST))
+    notes = [item.table.stand_in or marked.get(item.path.relative_to(root).as_posix(), '') for item in found]
+    return [note for note in dict.fromkeys(notes) if note]
+
+
+def _stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+@lru_cache(maxsize=8)
+def _marked(path: Path, stamp: int) -> dict[str, str]:
+    """path of a file -> its note, for the notes that mark a stand-in."""
+    if not stamp:
+        return {}
+    rows = [line.split('\t') for line in read_lines(path)]
+    if not rows or not {'path', 'note'} <= set(rows[0]):
+        return {}
+    where, note = rows[0].index('path'), rows[0].index('note')
+    return {row[where]: row[note] for row in rows[1:] if len(row) == len(rows[0]) and STAND_IN_MARK in row[note]}

@@ -1,0 +1,163 @@
+"""Readers of tagging files: two columns, CoNLL-U, C&C supertags, CCGbank's AUTO files.
+
+Every reader gives a row a sentence: words, tags (absent where the file has none) and lines (of each word), and puts
+the row on the line of its first word. A line that cannot be read spoils its sentence, not the next one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from xlmr_flax.data.readers_text import Problem, Row, Rows, read_lines
+from xlmr_flax.tasks.base import Table
+
+# What a fused token is tagged as where several of its words are equally near the root: the first of this list
+# (ud-conversion-tools: conllu_to_conll.py, as XTREME's scripts/download_data.sh calls it).
+_RANK = (
+    'VERB', 'NOUN', 'PROPN', 'PRON', 'ADJ', 'NUM', 'ADV', 'INTJ', 'AUX', 'ADP', 'DET', 'PART', 'CCONJ', 'SCONJ', 'X',
+    'PUNCT',
+)  # fmt: skip
+_RANK_BY_LANGUAGE = {
+    'es': ('VERB', 'AUX', 'PRON', 'ADP', 'DET'),
+    'fr': ('VERB', 'AUX', 'PRON', 'NOUN', 'ADJ', 'ADV', 'ADP', 'DET', 'PART', 'SCONJ', 'CONJ'),
+    'it': ('VERB', 'AUX', 'ADV', 'PRON', 'ADP', 'DET', 'INTJ'),
+}
+_LEAF = re.compile(r'<L (\S+) (\S+) (\S+) (\S+) (\S+)>')
+
+Lines = list[tuple[int, str]]  # (line from 1, text)
+
+
+def read_conll(path: Path, table: Table) -> Rows:
+    """A word and its tag a line, with a tab or (Masakhane) a blank between them; blank lines end sentences.
+
+    XTREME's public test files hold words alone: the first line of a file says whether it has tags.
+    """
+    tagged: bool | None = None
+    for block in _blocks(path):
+        words, tags, problem = [], [], None
+        for number, line in block:
+            word, _, tag = line.partition('\t') if '\t' in line else line.rpartition(' ')
+            if '\t' not in line and ' ' not in line:
+                word, tag = line, ''
+            if tagged is None:
+                tagged = bool(tag)
+            if not word or bool(tag) != tagged or '\t' in tag:
+                expected = 'a word and a tag are' if tagged else 'a word alone is'
+                problem = problem or (number, Problem(f'{expected} expected, not {line!r}'))
+            words.append(word)
+            tags.append(tag.strip())
+        yield problem or (block[0][0], _sentence(words, tags if tagged else None, [number for number, _ in block]))
+
+
+def read_conllu(path: Path, table: Table) -> Rows:
+    """CoNLL-U as XTREME prepares it: words and UPOS, with multi-word tokens as one word.
+
+    A multi-word token gives its surface form; its tag is that of its word nearest to the root or, where several are,
+    of the one first in a list of tags (ud-conversion-tools). Empty nodes (8.1) are left out; zero-width non-joiners
+    and blanks are taken out of words; sentences of which all words or all but one are '_' (text withheld) are dropped
+    (XTREME: utils_preprocess.py, udpos_preprocess). The file name's first letters are the language ('en_ewt-ud-...').
+    """
+    rank = _RANK_BY_LANGUAGE.get(path.name.split('_')[0], _RANK)
+    for block in _blocks(path):
+        tokens = [(number, line) for number, line in block if not line.startswith('#')]
+        if not tokens:
+            continue
+        found = _conllu_sentence(tokens, rank)
+        if isinstance(found, tuple):
+            yield found
+        elif found['words'].count('_') == 0 or found['words'].count('_') < len(found['words']) - 1:
+            yield tokens[0][0], found
+
+
+def read_stagged(path: Path, table: Table) -> Rows:
+    """C&C's .stagged: one sentence a line, word|POS|supertag with blanks between."""
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        parts = [token.rsplit('|', 2) for token in line.split()]
+        bad = next((part for part in parts if len(part) != 3 or not all(part)), None)
+        if bad is not None:
+            yield number, Problem(f'word|POS|supertag is expected, not {"|".join(bad)!r}')
+            continue
+        yield number, _sentence([part[0] for part in parts], [part[2] for part in parts], [number] * len(parts))
+
+
+def read_ccgbank(path: Path, table: Table) -> Rows:
+    """CCGbank's AUTO files: a line ID=... and then a derivation, whose leaves hold (category, POS, POS, word, ...).
+
+    Word and tag are fields 4 and 1 of a leaf (jiant v1: scripts/ccg/ccg_proc.py).
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip() or line.startswith('ID='):
+            continue
+        leaves = _LEAF.findall(line)
+        if not leaves or not line.startswith('(<'):
+            yield number, Problem('a derivation (<T ...> ...) with leaves <L ...> is expected')
+            continue
+        yield number, _sentence([leaf[3] for leaf in leaves], [leaf[0] for leaf in leaves], [number] * len(leaves))
+
+
+def _sentence(words: list[str], tags: list[str] | None, lines: list[int]) -> Row:
+    row: Row = {'words': words, 'lines': lines}
+    return row if tags is None else row | {'tags': tags}
+
+
+def _blocks(path: Path) -> Iterator[Lines]:
+    """Runs of lines between blank ones."""
+    block: Lines = []
+    for number, line in enumerate(read_lines(path), 1):
+        # Not strip(): a word may be a rarer kind of space.
+        if line.strip(' \t'):
+            block.append((number, line.rstrip(' \t') if '\t' in line.rstrip(' \t') else line.strip(' ')))
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _conllu_sentence(tokens: Lines, rank: tuple[str, ...]) -> Row | tuple[int, Problem]:
+    words: dict[int, tuple[str, str, str, int]] = {}  # id -> (form, tag, head, line)
+    fused: list[tuple[int, int, str]] = []
+    for number, line in tokens:
+        fields = line.split('\t')
+        if len(fields) != 10:
+            return number, Problem(f'{len(fields)} fields, expected 10')
+        ident = fields[0]
+        if re.fullmatch(r'\d+\.\d+', ident):
+            continue
+        if match := re.fullmatch(r'(\d+)-(\d+)', ident):
+            fused.append((int(match[1]), int(match[2]), fields[1]))
+        elif ident == str(len(words) + 1):
+            words[int(ident)] = (fields[1], fields[3], fields[6], number)
+        else:
+            return number, Problem(f'id {ident!r} is out of order, expected {len(words) + 1}')
+    if not words:
+        return tokens[0][0], Problem('a sentence without words')
+    for start, end, _ in fused:
+        if not 1 <= start <= end <= len(words) or any(k not in words for k in range(start, end + 1)):
+            return tokens[0][0], Problem(f'multi-word token {start}-{end} of {len(words)} words')
+    kept = dict(words)
+    for start, end, form in fused:
+        head = _span_head(range(start, end + 1), words, rank)
+        for k in range(start, end + 1):
+            del kept[k]
+        kept[head] = (form, *words[head][1:])
+    order = sorted(kept)
+    forms = [kept[k][0].replace('\u200c', '').replace(' ', '') for k in order]
+    return _sentence(forms, [kept[k][1] for k in order], [kept[k][3] for k in order])
+
+
+def _span_head(span: range, words: dict[int, tuple[str, str, str, int]], rank: tuple[str, ...]) -> int:
+    def depth(k: int) -> int:
+        seen = set()
+        while k in words and k not in seen and words[k][2].isdigit():
+            seen.add(k)
+            k = int(words[k][2])
+        return len(seen)
+
+    depths = {k: depth(k) for k in span}
+    highest = [k for k in span if depths[k] == min(depths.values())]
+    return min(highest, key=lambda k: rank.index(words[k][1]) if words[k][1] in rank else len(rank))

@@ -1,0 +1,91 @@
+"""Questions on contexts -> windows with character offsets; answer spans -> token positions; and back to text.
+
+Windows and limits as the authors' and XTREME's (doc_stride 128, query 64 tokens); spans are mapped by the tokenizer's offsets,
+not by re-tokenising words, so that no separator or realignment can shift them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlmr_flax.data.tokenize import Ragged, Tokenizer
+from xlmr_flax.tasks.base import SpanExample
+
+DOC_STRIDE, MAX_QUERY = 128, 64
+
+
+@dataclass(frozen=True)
+class SpanRows:
+    """tokens: one row a window. example int32 [rows]. start, end int32 [rows]: token positions of the first answer, 0 (BOS)
+    where the window does not hold it. first, count int32 [rows]: the context's tokens in the row are
+    [first, first + count). begin int32 [rows]: number of the row's first context token within the whole context.
+    offsets: per example int32 [context tokens, 2], characters of each context token.
+    """
+
+    tokens: Ragged
+    example: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+    begin: np.ndarray
+    offsets: tuple[np.ndarray, ...]
+
+
+def trimmed_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+    """int32 [n, 2]: token offsets without leading and trailing white space (the word-boundary mark covers the blank)."""
+    out = np.empty((len(offsets), 2), np.int32)
+    for i, (start, end) in enumerate(offsets):
+        while start < end and text[start].isspace():
+            start += 1
+        while end > start and text[end - 1].isspace():
+            end -= 1
+        out[i] = start, end
+    return out
+
+
+def answer_tokens(offsets: np.ndarray, start: int, end: int) -> tuple[int, int] | None:
+    """(first, last) context token that touches characters [start, end), or None where none does: the smallest covering span."""
+    touching = np.flatnonzero((offsets[:, 1] > start) & (offsets[:, 0] < end) & (offsets[:, 1] > offsets[:, 0]))
+    return (int(touching[0]), int(touching[-1])) if len(touching) else None
+
+
+def windows(length: int, capacity: int, stride: int = DOC_STRIDE) -> list[tuple[int, int]]:
+    """[(first token, count)] of the windows over a context: each `stride` on, the last one ends with the context."""
+    found, start = [], 0
+    while True:
+        count = min(length - start, capacity)
+        found.append((start, count))
+        if start + count >= length:
+            return found
+        start += min(count, stride)
+
+
+def span_rows(
+    tokenizer: Tokenizer, examples: Sequence[SpanExample], max_length: int, *, stride: int = DOC_STRIDE
+) -> SpanRows:
+    """`<s> question </s></s> window </s>`; windows without the answer are kept and point at BOS, as the authors'."""
+    questions = tokenizer.encode([e.question for e in examples])
+    contexts = tokenizer.encode_with_offsets([e.context for e in examples])
+    rows, columns, all_offsets = [], [], []
+    for number, example in enumerate(examples):
+        question = questions[number][:MAX_QUERY]
+        ids, raw = contexts[number]
+        offsets = trimmed_offsets(example.context, raw)
+        all_offsets.append(offsets)
+        gold = None
+        if example.answers:
+            text, begin = example.answers[0]
+            gold = answer_tokens(offsets, begin, begin + len(text))
+        first = len(question) + 3
+        head = [tokenizer.bos, *question, tokenizer.eos, tokenizer.eos]
+        for begin, count in windows(len(ids), max_length - len(question) - 4, stride):
+            rows.append(np.asarray([*head, *ids[begin : begin + count], tokenizer.eos], np.int32))
+            inside = gold is not None and begin <= gold[0] and gold[1] < begin + count
+            start, end = (gold[0] - begin + first, gold[1] - begin + first) if inside and gold else (0, 0)
+            columns.append((number, start, end, first, count, begin))
+    table = np.asarray(columns, np.int32).reshape(-1, 6)
+    return SpanRows(Ragged.from_rows(rows), *(table[:, i] for i in range(6)), tuple(all_offsets))

@@ -1,0 +1,75 @@
+"""Tagged words -> rows: a label on each word's first sub-token; long sentences are split, never truncated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlmr_flax.data.tokenize import Ragged, Tokenizer
+from xlmr_flax.tasks.base import TagExample
+
+IGNORED = -1
+_SPARE = 3  # tokens of a row that words may not use (XTREME: utils_preprocess.py, its XLM-R value)
+
+
+@dataclass(frozen=True)
+class TagRows:
+    """tokens: rows. slots: Ragged like tokens, 1 on each word's first sub-token. labels: Ragged like tokens, the tag there and
+    IGNORED elsewhere. example int32 [rows]: the sentence a row is a part of; parts are in order."""
+
+    tokens: Ragged
+    slots: Ragged
+    labels: Ragged
+    example: np.ndarray
+
+
+def _pieces(tokenizer: Tokenizer, examples: Sequence[TagExample], budget: int) -> dict[str, np.ndarray]:
+    """Word -> sub-tokens; <unk> for a word without any (a lone zero-width character) or with more than a row holds, as
+    XTREME's utils_preprocess.py."""
+    words = sorted({word for example in examples for word in example.words})
+    tokens = tokenizer.encode(words)
+    unknown = np.asarray([tokenizer.unk], np.int32)
+    return {word: tokens[i] if 0 < len(tokens[i]) <= budget else unknown for i, word in enumerate(words)}
+
+
+def tag_rows(tokenizer: Tokenizer, examples: Sequence[TagExample], max_length: int) -> TagRows:
+    """Encodes word by word, as XTREME and jiant do for these tasks. A sentence whose sub-tokens exceed max_length - 3 goes
+    on in a further row, at a word boundary."""
+    budget = max_length - _SPARE
+    pieces = _pieces(tokenizer, examples, budget)
+    rows: list[tuple[list[int], list[int], list[int]]] = []
+    parents: list[int] = []
+    for number, example in enumerate(examples):
+        tokens, slots, labels = _new_row(tokenizer)
+        tags = example.tags if example.tags is not None else (IGNORED,) * len(example.words)
+        for word, tag in zip(example.words, tags, strict=True):
+            piece = pieces[word]
+            if len(tokens) - 1 + len(piece) > budget:
+                rows.append(_closed(tokenizer, tokens, slots, labels))
+                parents.append(number)
+                tokens, slots, labels = _new_row(tokenizer)
+            tokens.extend(int(t) for t in piece)
+            slots.extend([1] + [0] * (len(piece) - 1))
+            labels.extend([tag] + [IGNORED] * (len(piece) - 1))
+        rows.append(_closed(tokenizer, tokens, slots, labels))
+        parents.append(number)
+    columns = [Ragged.from_rows([row[i] for row in rows]) for i in range(3)]
+    return TagRows(*columns, np.asarray(parents, np.int32))
+
+
+def _new_row(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]]:
+    return [tokenizer.bos], [0], [IGNORED]
+
+
+def _closed(tokenizer: Tokenizer, tokens: list[int], slots: list[int], labels: list[int]) -> tuple[list[int], ...]:
+    return [*tokens, tokenizer.eos], [*slots, 0], [*labels, IGNORED]
+
+
+def join_tags(rows: TagRows, row_tags: Sequence[np.ndarray], sentences: int) -> list[list[int]]:
+    """Tags per token of each row -> one tag per word of each sentence, parts joined again."""
+    found: list[list[int]] = [[] for _ in range(sentences)]
+    for i, tags in enumerate(row_tags):
+        found[int(rows.example[i])].extend(int(t) for t in tags[rows.slots[i] == 1])
+    return found

@@ -1,0 +1,75 @@
+"""What the rows say in sentences, and no more than they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from xlmr_flax.report.rows import (
+    NONE,
+    Row,
+    Score,
+    Values,
+    columns,
+    delta,
+    distinct,
+    language_mean,
+    languages,
+    latest,
+    scored,
+)
+from xlmr_flax.report.table import signed
+from xlmr_flax.report.tables import metric_name, sampling_margin
+
+
+def findings(rows: Iterable[Row]) -> list[str]:
+    """One sentence for each target and encoder that has 'none' and something to compare it with.
+
+    Which intermediate task raised the zero-shot mean most, in how many languages; whether only some languages can be
+    compared; whether neither score is clearly above chance.
+    """
+    rows = latest(rows)
+    found = []
+    for target in distinct(rows, 'target'):
+        chosen = scored(rows, target)
+        codes, table = languages(chosen, zero_shot=True), columns(chosen)
+        for encoder in distinct(chosen, 'encoder'):
+            mine = {name: values for (e, name), values in table.items() if e == encoder}
+            where = f' with {encoder}' if len(distinct(rows, 'encoder')) > 1 else ''
+            if sentence := _sentence(chosen, mine, codes):
+                found.append(f'{target} ({metric_name(chosen[0]["metric"])}){where}: {sentence}')
+    return found
+
+
+def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str]) -> str:
+    base = mine.get(NONE, {})
+    changes = {n: c for n, values in mine.items() if n != NONE and (c := delta(values, base, codes))}
+    # What covers every language goes before what does not.
+    best = max(changes, key=lambda name: (not changes[name].partial, changes[name].mean), default='')
+    if not best:
+        return ''
+    both = [code for code in codes if mine[best].get(code) and base.get(code)]
+    before, after = language_mean(base, both), language_mean(mine[best], both)
+    assert before is not None and after is not None
+    change, higher = changes[best], sum(_gain(mine[best], base, code) > 0 for code in both)
+    whole = [name for name in changes if not changes[name].partial]
+    among = f', the best of {len(whole)},' if len(whole) > 1 else ''
+    over = f' over the {len(both)} of {len(codes)} languages scored so far' if change.partial else ''
+    moved = f'from {before.mean:.1f} to {after.mean:.1f} ({signed(change.mean)} points)'
+    wide = f'higher in {higher} of {len(both)} {"language" if len(both) == 1 else "languages"}'
+    text = f'{best}{among} moves the zero-shot mean{over} {moved}; {wide}.'
+    return text + (' Neither is clearly above chance.' if _near_chance(rows, before, after) else '')
+
+
+def _gain(values: Values, base: Values, code: str) -> float:
+    change = delta(values, base, [code])
+    return change.mean if change else 0.0
+
+
+def _near_chance(rows: Sequence[Row], *scores: Score) -> bool:
+    """Whether every score is within one language's sampling margin of chance. (The languages of a benchmark are often
+    translations of each other, so that more of them do not make the margin much smaller.)"""
+    chances = [row['chance'] for row in rows if row.get('chance') is not None]
+    margin = sampling_margin(rows)
+    if not chances or margin is None:
+        return False
+    return all(score.mean - max(chances) < margin for score in scores)

@@ -1,0 +1,205 @@
+"""Logical reasoning: reading comprehension with choices, and inference.
+
+A new dataset of these shapes is one more row here. Prompts of choice tasks are the text and the question, as jiant has
+it for Cosmos QA. Inference labels of other names are mapped onto contradiction, entailment, neutral where all three
+are meant, so that a head may be shared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xlmr_flax.tasks import parsers
+from xlmr_flax.tasks.base import PairExample, Table, Task
+from xlmr_flax.tasks.labels import NLI, choices
+from xlmr_flax.tasks.parsers import Row
+
+LETTERS = {'c': 'contradiction', 'e': 'entailment', 'n': 'neutral'}
+TRUTH = {'True': 'entailment', 'False': 'contradiction', 'Unknown': 'neutral', 'Uncertain': 'neutral'}
+ANSWERS = {'yes': 'entailment', 'no': 'contradiction', 'unknown': 'neutral'}
+SICK = {label.upper(): label for label in NLI}
+QA2NLI = ('not entailed', 'entailed')
+LOGICNLI = (*NLI, 'self_contradiction')
+
+Splits = dict[str, tuple[Table, ...]]
+
+
+def parse_fracas(row: Row, task: Task, language: str) -> PairExample | None:
+    """A problem with its premises joined by ' || '; answer 'undef' drops it."""
+    found = parsers.pair('premises', 'hypothesis', 'answer', ANSWERS, 'id', drop=('undef',))(row, task, language)
+    if not isinstance(found, PairExample):
+        return None
+    return PairExample(found.id, found.text_a.replace(' || ', ' '), found.text_b, found.label)
+
+
+def parse_logiqa(row: Row, task: Task, language: str) -> Any:
+    """The English files name the id `id`, the Chinese ones `example_id`."""
+    ident = 'id' if 'id' in row else 'example_id'
+    return parsers.choice(('text', 'question'), 'options', 'answer', ident=ident)(row, task, language)
+
+
+def parse_qa2nli(row: Row, task: Task, language: str) -> Any:
+    """LogiQA 2.0's inference rows: a major premise (a string or a list of them) and a minor one, or one `premise`."""
+    first = 'premise' if 'premise' in row else ('major_premise', 'minor_premise')
+    return parsers.pair(first, 'conclusion')(row, task, language)
+
+
+def _nli(name: str, splits: Splits, parse: parsers.Parse, labels: tuple[str, ...] = NLI, **more: Any) -> Task:
+    return _task(name, 'pair', labels, splits, parse, **more)
+
+
+def _mrc(name: str, splits: Splits, parse: parsers.Parse, count: int = 4, **more: Any) -> Task:
+    return _task(name, 'choice', choices(count), splits, parse, **more)
+
+
+def _task(name: str, kind: str, labels: tuple[str, ...], splits: Splits, parse: parsers.Parse, **more: Any) -> Task:
+    settings: dict[str, Any] = {'languages': ('en',), 'train_task': name if 'train' in splits else None} | more
+    return Task(name=name, kind=kind, labels=labels, metrics=('accuracy',), splits=splits, parse=parse, **settings)
+
+
+def _splits(form: str, columns: tuple[str, ...], files: dict[str, str], **more: Any) -> Splits:
+    return {split: (Table(f'logic/{path}', form, columns, **more),) for split, path in files.items()}
+
+
+_LOGIQA_FILES = {split: f'logiqa2/LOGIQA/{split}{{language}}.txt' for split in ('train', 'dev', 'test')}
+_QA2NLI_FILES = {split: f'logiqa2/QA2NLI/{split}.txt' for split in ('train', 'dev', 'test')}
+_LOGIQA_LICENCE, _LOGIQA_HOME = 'CC BY-NC-SA 4.0', 'https://github.com/csitfun/LogiQA2.0'
+_MNLI_COLUMNS = ('sentence1', 'sentence2', 'gold_label')
+
+MRC = (
+    _mrc(
+        'logiqa2',
+        _splits('jsonl', ('text', 'question', 'options', 'answer'), _LOGIQA_FILES),
+        parse_logiqa,
+        languages=('en', 'zh'),
+        local_codes={'en': '', 'zh': '_zh'},
+        licence=_LOGIQA_LICENCE,
+        source=_LOGIQA_HOME,
+    ),
+    _mrc(
+        'reclor',
+        _splits('json', ('context', 'question', 'answers'), {s: f'reclor/{s}.json' for s in ('train', 'test')})
+        | _splits('json', ('context', 'question', 'answers', 'label'), {'dev': 'reclor/val.json'}),
+        parsers.choice(('context', 'question'), 'answers', ident='id_string'),
+        licence='NC: research use only, no redistribution',
+        source='https://whyu.me/reclor/',
+        checked_on='hand-made rows',
+    ),
+)
+
+INFERENCE = (
+    _nli(
+        'logiqa2_nli',
+        _splits('jsonl', ('conclusion', 'label'), _QA2NLI_FILES),
+        parse_qa2nli,
+        labels=QA2NLI,
+        licence=_LOGIQA_LICENCE,
+        source=_LOGIQA_HOME,
+        note='two classes: entailed or not',
+    ),
+    _nli(
+        'control',
+        _splits(
+            'jsonl',
+            ('uid', 'premise', 'hypothesis', 'label'),
+            {s: f'control/{s}.jsonl' for s in ('train', 'dev', 'test')},
+        ),
+        parsers.pair('premise', 'hypothesis', names=LETTERS, ident='uid'),
+        licence='CC BY-NC-SA 4.0',
+        source='https://github.com/csitfun/ConTRoL-dataset',
+    ),
+    _nli(
+        'folio',
+        _splits(
+            'jsonl',
+            ('premises', 'conclusion', 'label'),
+            {'train': 'folio/folio-train.jsonl', 'dev': 'folio/folio-validation.jsonl'},
+        ),
+        parsers.pair('premises', 'conclusion', names=TRUTH, ident='example_id'),
+        licence='CC BY-SA 4.0',
+        source='https://github.com/Yale-LILY/FOLIO',
+        note='True is entailment, False contradiction, Unknown and Uncertain neutral',
+    ),
+    _nli(
+        'help',
+        {
+            'train': (
+                Table(
+                    'logic/help/pmb_train_v1.0.tsv',
+                    'tsv',
+                    ('ori_sentence', 'new_sentence', 'gold_label'),
+                    alternatives=(
+                        Table(
+                            'logic/help/leskexppmb_and.tsv',
+                            'tsv',
+                            ('ori_sentence', 'new_sentence', 'gold_label'),
+                            also=('logic/help/leskexppmb_or.tsv',),
+                        ),
+                    ),
+                ),
+            )
+        },
+        parsers.pair('ori_sentence', 'new_sentence', label='gold_label'),
+        licence='CC BY-SA 4.0',
+        source='https://github.com/verypluming/HELP',
+        note='labels entailment and neutral alone; without the whole file, its parts on conjunction and disjunction',
+    ),
+    _nli(
+        'med',
+        _splits('tsv', _MNLI_COLUMNS, {'test': 'med/MED.tsv'}),
+        parsers.pair('sentence1', 'sentence2', label='gold_label'),
+        licence='CC BY-SA 4.0',
+        source='https://github.com/verypluming/MED',
+        train_task='mnli',
+        note='labels entailment and neutral alone; no training set: scored after MNLI, as its authors do',
+    ),
+    _nli(
+        'conjnli',
+        _splits(
+            'tsv',
+            ('Premise', 'Hypothesis', 'Label'),
+            {'train': 'conjnli/adversarial_train_15k.tsv', 'dev': 'conjnli/conj_dev.tsv'},
+        ),
+        parsers.pair('Premise', 'Hypothesis', label='Label'),
+        licence='MIT',
+        source='https://github.com/swarnaHub/ConjNLI',
+    ),
+    _nli(
+        'sick',
+        _splits(
+            'tsv',
+            ('pair_ID', 'sentence_A', 'sentence_B', 'entailment_judgment'),
+            {'train': 'sick/SICK_train.txt', 'dev': 'sick/SICK_trial.txt', 'test': 'sick/SICK_test_annotated.txt'},
+        ),
+        parsers.pair('sentence_A', 'sentence_B', 'entailment_judgment', SICK, 'pair_ID'),
+        licence='CC BY-NC-SA 3.0',
+        source='https://alt.qcri.org/semeval2014/task1/',
+        note='the SemEval 2014 release',
+    ),
+    _nli(
+        'fracas',
+        _splits('tsv', ('id', 'premises', 'hypothesis', 'answer'), {'test': 'fracas/fracas.tsv'}),
+        parse_fracas,
+        train_task='mnli',
+        licence='free; the file that is read: Apache-2.0',
+        source='https://github.com/mynlp/ccg2lambda',
+        note="yes is entailment, no contradiction, unknown neutral; problems answered 'undef' are dropped",
+    ),
+    _nli(
+        'logicnli',
+        _splits(
+            'json',
+            ('facts', 'rules', 'statements', 'labels'),
+            {split: f'logicnli/{split}_language.json' for split in ('train', 'dev', 'test')},
+            explode=('statements', 'labels'),
+        ),
+        parsers.pair(('facts', 'rules'), 'statements', label='labels'),
+        labels=LOGICNLI,
+        licence='not stated by its authors',
+        source='https://github.com/omnilabNLP/LogicNLI',
+        note='not checked against the official files; a fourth class, self_contradiction',
+        checked_on='hand-made rows',
+    ),
+)
+
+TASKS = (*MRC, *INFERENCE)

@@ -1,0 +1,190 @@
+"""Extractive question answering: SQuAD v1.1 and v2.0 for training; XQuAD, MLQA and TyDiQA-GoldP as targets.
+
+All are files in SQuAD's JSON form. Answers are checked against the context: the text must stand at its place. Texts
+that differ from the context in white space alone (three alternative answers of the official SQuAD v1.1 dev file) are
+kept in the context's own spelling; the scorers remove such differences on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from xlmr_flax.tasks.base import RowError, SpanExample, Table, Task, text_of
+from xlmr_flax.tasks.parsers import Row, id_of
+
+XQUAD_LANGUAGES = ('en', 'es', 'de', 'el', 'ru', 'tr', 'ar', 'vi', 'th', 'zh', 'hi')
+MLQA_LANGUAGES = ('en', 'es', 'de', 'ar', 'hi', 'vi', 'zh')
+TYDIQA_LANGUAGES = ('en', 'ar', 'bn', 'fi', 'id', 'ko', 'ru', 'sw', 'te')
+COLUMNS = ('id', 'question', 'context')
+METRICS = ('f1', 'exact_match')
+SQUAD_HOME = 'https://rajpurkar.github.io/SQuAD-explorer/'
+
+
+def parse(row: Row, task: Task, language: str) -> SpanExample:
+    """A question in SQuAD's form. A v2 file says which questions have no answer; elsewhere no answers = none given."""
+    context = text_of(row, 'context')
+    answers = tuple(answer_in(context, answer) for answer in _answers(row))
+    impossible = row.get('is_impossible', False)
+    if not isinstance(impossible, bool):
+        raise RowError('is_impossible', f'true or false is expected, not {impossible!r}')
+    if impossible and answers:
+        raise RowError('answers', 'an unanswerable question with answers')
+    return SpanExample(id_of(row, 'id'), text_of(row, 'question'), context, answers, impossible)
+
+
+def parse_translated(row: Row, task: Task, language: str) -> SpanExample | None:
+    """As `parse`, for machine-translated files: answers that are not at their place were lost in translation and are
+    left out, and so is a question that has no other."""
+    context, answers = text_of(row, 'context'), []
+    for answer in _answers(row):
+        try:
+            answers.append(answer_in(context, answer))
+        except RowError:
+            continue
+    if not answers:
+        return None
+    return SpanExample(id_of(row, 'id'), text_of(row, 'question'), context, tuple(answers))
+
+
+def answer_in(context: str, answer: Any) -> tuple[str, int]:
+    """(text, start) of an answer {text, answer_start}. Raises RowError when it is not there."""
+    if not isinstance(answer, dict):
+        raise RowError('answers', f'an object with text and answer_start is expected, not {answer!r}')
+    text, start = answer.get('text'), answer.get('answer_start')
+    if not isinstance(text, str) or type(start) is not int:
+        raise RowError('answers', f'a text and a number are expected, not {text!r} and {start!r}')
+    if not text.strip():
+        raise RowError('answers', f'an empty answer at character {start}')
+    if not 0 <= start < len(context):
+        raise RowError('answers', f'answer_start {start} is outside the context ({len(context)} characters)')
+    if context.startswith(text, start):
+        return text, start
+    spelled = re.compile(r'\s+'.join(map(re.escape, text.split()))).match(context, start)
+    if spelled is None:
+        raise RowError(
+            'answers', f'{text!r} does not stand at character {start}: {context[start : start + len(text)]!r}'
+        )
+    return spelled.group(), start
+
+
+def _answers(row: Row) -> list[Any]:
+    answers = row['answers']
+    if not isinstance(answers, list):
+        raise RowError('answers', f'a list is expected, not {answers!r}')
+    return answers
+
+
+def _task(
+    name: str,
+    languages: tuple[str, ...],
+    splits: dict[str, tuple[Table, ...]],
+    train_task: str,
+    licence: str,
+    source: str,
+    parse: Callable[[Row, Task, str], SpanExample | None] = parse,
+    **more: Any,
+) -> Task:
+    return Task(
+        name=name, kind='span', labels=(), metrics=METRICS, languages=languages, splits=splits, parse=parse,
+        train_task=train_task, licence=licence, source=source, **more,
+    )  # fmt: skip
+
+
+def _file(path: str, ids: bool = True) -> tuple[Table, ...]:
+    return (Table(path, 'squad', COLUMNS, ids=ids),)
+
+
+SQUAD_V1 = _task(
+    'squad_v1',
+    ('en',),
+    {split: _file(f'intermediate/squad_v1.1/{split}-v1.1.json') for split in ('train', 'dev')},
+    'squad_v1',
+    'CC BY-SA 4.0',
+    SQUAD_HOME,
+    note='XQuAD, XQuAD-R and SQuAD-it are made from its dev file: never train on that one',
+)
+
+SQUAD_V2 = _task(
+    'squad_v2',
+    ('en',),
+    {split: _file(f'intermediate/squad_v2.0/{split}-v2.0.json') for split in ('train', 'dev')},
+    'squad_v2',
+    'CC BY-SA 4.0',
+    SQUAD_HOME,
+    scorer='squad_v2',
+    note='its dev file shares articles with SQuAD v1.1 dev and so with XQuAD: never train on it',
+    checked_on='real rows; stand-in rows for train (dev articles)',
+)
+
+XQUAD = _task(
+    'xquad',
+    XQUAD_LANGUAGES,
+    {'test': _file('xtreme/xquad/xquad.{language}.json')},
+    'squad_v1',
+    'CC BY-SA 4.0',
+    'https://github.com/google-deepmind/xquad',
+    more_languages=('ro',),
+    note='paragraphs of the SQuAD v1.1 dev set and their translations; has no other split than the one that is '
+    "scored; Romanian is XTREME-R's",
+)
+
+MLQA = _task(
+    'mlqa',
+    MLQA_LANGUAGES,
+    {
+        split: _file(f'xtreme/mlqa/MLQA_V1/{split}/{split}-context-{{language}}-question-{{language}}.json')
+        for split in ('dev', 'test')
+    },
+    'squad_v1',
+    'CC BY-SA 3.0',
+    'https://github.com/facebookresearch/MLQA',
+    scorer='mlqa',
+    note="XTREME's public test files have no answers: score on dev or on the original test files",
+)
+
+# G-XLT: language 'en-de' is an English context with a German question, in the order of the file names.
+PAIRS = tuple(
+    f'{context}-{question}' for context in MLQA_LANGUAGES for question in MLQA_LANGUAGES if context != question
+)
+MLQA_CROSS = _task(
+    'mlqa_cross',
+    PAIRS,
+    {split: _file(f'xtreme/mlqa/MLQA_V1/{split}/{split}-context-{{language}}.json') for split in ('dev', 'test')},
+    'squad_v1',
+    'CC BY-SA 3.0',
+    'https://github.com/facebookresearch/MLQA',
+    scorer='mlqa',
+    local_codes={pair: pair.replace('-', '-question-') for pair in PAIRS},
+    note="questions in another language than their context: 'en-de' is an English context and a German question",
+)
+
+TYDIQA = _task(
+    'tydiqa',
+    TYDIQA_LANGUAGES,
+    {
+        # The ids of the training files are not unique.
+        'train': _file('xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.{language}.train.json', ids=False),
+        'test': _file('xtreme/tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.{language}.dev.json'),
+    },
+    'tydiqa',
+    'Apache-2.0; text from Wikipedia, CC BY-SA 3.0',
+    'https://github.com/google-research-datasets/tydiqa',
+    note='trained on its English part; the public dev file is what is scored (XTREME has no other), so that there is '
+    'no split to select a checkpoint on',
+)
+
+SQUAD_IT = _task(
+    'squad_it',
+    ('it',),
+    {split: _file(f'translated/squad_it/SQuAD_it-{split}.json') for split in ('train', 'test')},
+    'squad_v1',
+    'CC BY-SA 4.0',
+    'https://github.com/crux82/squad-it',
+    parse_translated,
+    note='SQuAD v1.1 machine-translated into Italian, for translate-train; test is its dev set: do not train on it '
+    'when scoring XQuAD; answers that are not at their place in the context are left out',
+)
+
+TASKS = (SQUAD_V1, SQUAD_V2, XQUAD, MLQA, MLQA_CROSS, TYDIQA, SQUAD_IT)
