@@ -190,3 +190,23 @@ def test_labels_from_files(root: Path, tmp_path: Path) -> None:
     tiny_files.write(tmp_path, 'intermediate/ccg/train.stagged')
     assert with_labels(task, tmp_path).labels == whole.labels[:4]
     assert content_digest(task, 'en', 'train', tmp_path) != before, 'other labels are other data'
+
+
+@pytest.mark.parametrize(
+    ('name', 'sections'),
+    [
+        ('ccg', {'train': range(19), 'dev': range(19, 22), 'test': range(22, 25)}),
+        ('ccg_usual', {'train': range(2, 22), 'dev': range(1), 'test': range(23, 24)}),
+    ],
+)
+def test_sections_of_ccgbank(name: str, sections: dict[str, range], tmp_path: Path) -> None:
+    leaf = 'ID=x PARSER=GOLD NUMPARSE=1\n(<L N NNP NNP w{0:02} N>)\n'
+    for section in range(25):
+        file = tmp_path / f'intermediate/ccg/data/AUTO/{section:02}/wsj_{section:02}01.auto'
+        file.parent.mkdir(parents=True)
+        file.write_text(leaf.format(section), encoding='utf-8')
+    tiny_files.write(tmp_path, 'intermediate/ccg/train.stagged')
+    for split, wanted in sections.items():
+        examples = read_split(get_task(name), 'en', split, tmp_path)
+        assert [e.words[0] for e in examples if isinstance(e, Tag)] == [f'w{section:02}' for section in wanted]
+        assert stand_in(get_task(name), 'en', split, tmp_path) == ''

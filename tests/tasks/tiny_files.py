@@ -67,7 +67,8 @@ _MENTION = {
 }  # fmt: skip
 _ENTITY = {
     'entity_id': 'Q586', 'title': 'Bonn', 'description': 'Bonn is a city.\nIt is old. More.',
-    'description_language': 'en', 'description_url': 'u', 'sentence_spans': [{'start': 0, 'end': 15}, {'start': 16, 'end': 26}],
+    'description_language': 'en', 'description_url': 'u',
+    'sentence_spans': [{'start': 0, 'end': 15}, {'start': 16, 'end': 26}],
 }  # fmt: skip
 
 FILES = {

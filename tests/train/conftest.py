@@ -21,7 +21,7 @@ from xlmr_flax.train.optimizer import make_optimizer
 from xlmr_flax.train.step import init_state, make_train_step
 
 CONFIG = EncoderConfig(
-    vocab_size=1300, hidden_size=16, num_layers=2, num_heads=2, ffn_size=24, max_positions=34,
+    vocab_size=1300, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24, max_positions=34,
     dropout=0.0, attention_dropout=0.0, initializer_range=0.2,
 )  # fmt: skip
 PAIR = HeadSpec('pair', 3)
@@ -58,7 +58,7 @@ def _step(model: Model, head: HeadSpec, spec: OptimizerSpec, accumulation: int, 
 
 def make_tiny(kind: str = 'pair', outputs: int = 3, style: str = 'jiant', **changes: Any) -> Tiny:
     head = HeadSpec(kind, outputs)
-    model = Model(dataclasses.replace(CONFIG, **changes), style=style, unroll=1)  # compiles faster
+    model = Model(dataclasses.replace(CONFIG, **changes), style=style)
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
     random = np.random.default_rng(1)  # biases that are not 0
     return Tiny(model, jax.tree.map(lambda x: x + random.normal(0, 0.02, x.shape).astype(np.float32), params), head)

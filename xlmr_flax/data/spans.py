@@ -88,4 +88,5 @@ def span_rows(
             start, end = (gold[0] - begin + first, gold[1] - begin + first) if inside and gold else (0, 0)
             columns.append((number, start, end, first, count, begin))
     table = np.asarray(columns, np.int32).reshape(-1, 6)
-    return SpanRows(Ragged.from_rows(rows), *(table[:, i] for i in range(6)), tuple(all_offsets))
+    example, start, end, first, count, begin = table.T
+    return SpanRows(Ragged.from_rows(rows), example, start, end, first, count, begin, tuple(all_offsets))

@@ -13,6 +13,8 @@ from xlmr_flax.tasks.base import TagExample
 IGNORED = -1
 _SPARE = 3  # tokens of a row that words may not use (XTREME: utils_preprocess.py, its XLM-R value)
 
+Row = tuple[list[int], list[int], list[int]]  # tokens, slots, labels
+
 
 @dataclass(frozen=True)
 class TagRows:
@@ -39,31 +41,31 @@ def tag_rows(tokenizer: Tokenizer, examples: Sequence[TagExample], max_length: i
     on in a further row, at a word boundary."""
     budget = max_length - _SPARE
     pieces = _pieces(tokenizer, examples, budget)
-    rows: list[tuple[list[int], list[int], list[int]]] = []
+    rows: list[Row] = []
     parents: list[int] = []
     for number, example in enumerate(examples):
-        tokens, slots, labels = _new_row(tokenizer)
+        row = _new_row(tokenizer)
         tags = example.tags if example.tags is not None else (IGNORED,) * len(example.words)
         for word, tag in zip(example.words, tags, strict=True):
             piece = pieces[word]
-            if len(tokens) - 1 + len(piece) > budget:
-                rows.append(_closed(tokenizer, tokens, slots, labels))
+            if len(row[0]) - 1 + len(piece) > budget:
+                rows.append(_closed(tokenizer, *row))
                 parents.append(number)
-                tokens, slots, labels = _new_row(tokenizer)
-            tokens.extend(int(t) for t in piece)
-            slots.extend([1] + [0] * (len(piece) - 1))
-            labels.extend([tag] + [IGNORED] * (len(piece) - 1))
-        rows.append(_closed(tokenizer, tokens, slots, labels))
+                row = _new_row(tokenizer)
+            row[0].extend(int(t) for t in piece)
+            row[1].extend([1] + [0] * (len(piece) - 1))
+            row[2].extend([tag] + [IGNORED] * (len(piece) - 1))
+        rows.append(_closed(tokenizer, *row))
         parents.append(number)
-    columns = [Ragged.from_rows([row[i] for row in rows]) for i in range(3)]
-    return TagRows(*columns, np.asarray(parents, np.int32))
+    tokens, slots, labels = (Ragged.from_rows([row[i] for row in rows]) for i in range(3))
+    return TagRows(tokens, slots, labels, np.asarray(parents, np.int32))
 
 
-def _new_row(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]]:
+def _new_row(tokenizer: Tokenizer) -> Row:
     return [tokenizer.bos], [0], [IGNORED]
 
 
-def _closed(tokenizer: Tokenizer, tokens: list[int], slots: list[int], labels: list[int]) -> tuple[list[int], ...]:
+def _closed(tokenizer: Tokenizer, tokens: list[int], slots: list[int], labels: list[int]) -> Row:
     return [*tokens, tokenizer.eos], [*slots, 0], [*labels, IGNORED]
 
 

@@ -150,7 +150,7 @@ class Encoder(nnx.Module):
         if depth == 0:
             return x[None] if all_layers else x
         out, states = jax.lax.scan(jax.checkpoint(block) if remat else block, x, (layers, keys), unroll=unroll or depth)
-        return jnp.concatenate([x[None], states]) if all_layers else out
+        return out if states is None else jnp.concatenate([x[None], states])
 
 
 def _positions(segments: jax.Array) -> jax.Array:

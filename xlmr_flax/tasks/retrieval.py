@@ -203,9 +203,10 @@ MEWSLIX = Task(
     parse_gold=gold_mewslix,
     train_task='mewslix',
     licence='CC BY 2.5 (Wikinews), CC BY-SA 3.0 (Wikipedia), CC0 (Wikidata)',
-    source='https://github.com/google-research/google-research (dense_representations_for_entity_retrieval/mel)',
-    note='a mention in one language is asked against a million entities in fifty; its train split pairs English '
-    'mentions with their entities, for a dual encoder',
+    source='https://github.com/google-research/google-research',
+    note='folder dense_representations_for_entity_retrieval/mel, whose script makes the files; a mention in one '
+    'language is asked against a million entities in fifty; its train split pairs English mentions and entities, '
+    'for a dual encoder',
     checked_on='hand-made rows',
 )
 

@@ -29,7 +29,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
-    def save(self, step: int, tree: Any, **facts: Any) -> None:
+    def save(self, step: int, tree: Any, /, **facts: Any) -> None:
         """Saves a tree of arrays and JSON-able facts under a step number; returns when it is on disk."""
         args = ocp.args.Composite(
             tree=ocp.args.StandardSave(tree), facts=ocp.args.JsonSave({'run_hash': self.run_hash, **facts})

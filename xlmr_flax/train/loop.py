@@ -90,7 +90,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
     """Yields `asked()`; while inside, SIGTERM and SIGINT only set it. A second signal acts at once."""
     asked: list[int] = []
     try:
-        old = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+        old: dict[int, Any] = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
 
         def handle(number: int, frame: Any) -> None:
             asked.append(number)
@@ -126,7 +126,7 @@ class _Run:
         self.last = Checkpoints(phase.directory / 'last', phase.run_hash)
         self.best = Checkpoints(phase.directory / 'best', phase.run_hash)
         self.key = jax.random.key(phase.seed)
-        self.pending: list[tuple[int, dict[str, jax.Array]]] = []
+        self.pending: list[tuple[int, dict[str, Any]]] = []
         self.metric, self.best_metric, self.stale, self.start, self.done = math.nan, -math.inf, 0, 0, False
         self.since = time.monotonic()
         if self.last.latest() is not None:

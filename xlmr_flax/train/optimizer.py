@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.parallel.mesh import path_name
 
 
-def schedule(spec: OptimizerSpec, steps: int) -> optax.Schedule:
+def schedule(spec: OptimizerSpec, steps: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
     """Learning rate at a step (0-based): linear warm-up from 0, then linear decay to 0 at `steps`, as transformers'
     get_linear_schedule_with_warmup; or constant after the warm-up."""
     warmup = spec.warmup_steps if spec.warmup_steps >= 0 else round(spec.warmup * steps)
