@@ -18,8 +18,8 @@ def get_config() -> ConfigDict:
     config.encoder.head = 'hf'
     config.intermediate = ('none',)
     config.targets = ('xnli',)
-    config.recipe.steps = 400
-    config.recipe.batch_size = 32
+    config.recipe.steps = 300
+    config.recipe.batch_size = 16
     config.recipe.max_length = 128
     config.recipe.optimizer.learning_rate = 1e-4
     config.recipe.optimizer.epsilon = 1e-6

@@ -17,13 +17,14 @@ from xlmr_flax.data.sources import DataError, read_pairs, read_split
 from xlmr_flax.data.tagging import join_tags
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval import files
+from xlmr_flax.eval.by_gold import mine, rank
 from xlmr_flax.eval.metrics.retrieval import nearest_accuracy
 from xlmr_flax.eval.predict import embed_sentences, predict_logits, predict_tokens
 from xlmr_flax.eval.retrieval import nearest, retrieval_layer
 from xlmr_flax.eval.score import score_files
 from xlmr_flax.eval.spans import decode
 from xlmr_flax.models.model import HeadSpec, Model, Params
-from xlmr_flax.tasks.base import Example, SpanExample, Task, TaskError
+from xlmr_flax.tasks.base import Example, SentenceExample, SpanExample, Task, TaskError
 
 Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
 Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples)
@@ -82,6 +83,8 @@ class Evaluator:
 
     def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
         """English asks, the foreign side answers (XTREME's direction, the file); the other direction is measured too."""
+        if split in task.gold:
+            return self._by_gold(task, language, split, out, progress)
         limit = self.evaluation.max_examples or None
         english, foreign = read_pairs(task, language, split, self.data_root, limit)
         tick = _counter(progress, len(english) + len(foreign))
@@ -99,6 +102,19 @@ class Evaluator:
         scores = score_files(task, language, path, english)
         back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
         return scores | {'accuracy_to_en': back['accuracy']}, len(english)
+
+    def _by_gold(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
+        """Mining where F1 is asked for (BUCC), else ranking; max_examples is not applied: the pool is part of the task."""
+        max_length = min(self.evaluation.max_length, self.model.config.max_length)
+
+        def embed(sentences: Sequence[SentenceExample]) -> np.ndarray:
+            tokens = encode(task, sentences, self.tokenizer, max_length).tokens
+            return self._embed(tokens, max_length, _counter(progress, len(sentences)))
+
+        path = files.prediction_path(out, task, language, split)
+        if 'f1' in task.metrics:
+            return mine(task, language, split, self.data_root, embed, path)
+        return rank(task, language, split, self.data_root, embed, path.with_suffix('.json'))
 
     def _embed(self, tokens: Ragged, max_length: int, tick: Callable[[int], None]) -> np.ndarray:
         return embed_sentences(

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.config import Config, EncoderSpec, Evaluation
+from xlmr_flax.data.sources import with_labels
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
 from xlmr_flax.experiment.phase import head_spec
-from xlmr_flax.experiment.plan import NONE, Run
+from xlmr_flax.experiment.plan import NONE, Run, default_split
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.config import ModelError
@@ -57,7 +58,7 @@ def choose_head(source: EncoderSource, task: Task) -> tuple[str, HeadSpec]:
 
 def evaluate(request: Request) -> list[dict[str, Any]]:
     """Evaluates every language, writes results.jsonl and predictions; returns the rows."""
-    task, source = get_task(request.task), open_source(request.encoder)
+    task, source = with_labels(get_task(request.task), request.data_root), open_source(request.encoder)
     workdir = Workdir(request.out)
     tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
     model = Model(source.config, source.style or 'hf', request.dtype)
@@ -73,7 +74,8 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     wanted = ['encoder', *([] if retrieval else ['pooler', 'heads'])]
     params = put_tree({k: params[k] for k in wanted if k in params}, mesh)
     evaluator = Evaluator(model, params, tokenizer, mesh, evaluation, request.data_root, max_length, head, order)
-    split = request.split or ('test' if 'test' in task.splits else 'dev')
+    languages = request.languages or task.languages
+    split = request.split or default_split(task, languages, request.data_root)
     config = Config(encoder=EncoderSpec(source.name, dtype=request.dtype), evaluation=evaluation)
     run = Run(source.digest[:12], NONE, task.name, '', 0, '', None)
     if source.note:
@@ -82,7 +84,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
         layer = retrieval_layer(source.config, evaluation.retrieval_layer)
         print(f'layer {layer} of {source.config.num_layers}, {evaluation.pooling} pooling, max length {max_length}', flush=True)
     rows: list[dict[str, Any]] = []
-    for language in request.languages or task.languages:
+    for language in languages:
         line = Line(f'{task.name} {split} {language}')
 
         def progress(done: int, total: int, line: Line = line) -> None:

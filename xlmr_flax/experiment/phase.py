@@ -19,12 +19,11 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval import files
 from xlmr_flax.eval.score import score_files
 from xlmr_flax.eval.zero_shot import Evaluator
-from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.plan import Run, task_of
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.model import HeadSpec, Model, Params, head_key
 from xlmr_flax.models.source import EncoderSource, open_source, save_checkpoint
 from xlmr_flax.report.progress import Line
-from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Example, Task
 from xlmr_flax.train.loop import Phase, Trained, total_steps, train
 from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
@@ -81,7 +80,7 @@ def head_spec(task: Task) -> HeadSpec:
 def initial_params(setting: Setting, run: Run) -> Params:
     """What a run's training starts from: `start_params`, and the fresh head that the run's seed and name decide."""
     params = start_params(setting, run)
-    name, head = head_of(run, get_task(run.task))
+    name, head = head_of(run, task_of(setting.config, run.task))
     key = head_key(jax.random.key(run.seed), name)
     return {**params, 'heads': {name: jax.device_get(setting.model.init_head(key, head))}}
 
@@ -131,7 +130,7 @@ def _dev_metric(setting: Setting, run: Run, task: Task, model: Model, active: Ac
 
 def train_run(setting: Setting, run: Run) -> None:
     """Trains a run from its parent's or the source's weights and saves its model directory."""
-    recipe, task = run.recipe, get_task(run.task)
+    recipe, task = run.recipe, task_of(setting.config, run.task)
     assert recipe is not None
     setting.tokenizer.check_length(recipe.max_length, setting.model.config.max_length)
     data = _encoded(setting, run, task, 'train', recipe.max_train)

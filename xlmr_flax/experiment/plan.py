@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xlmr_flax.config import Config, ConfigError, Recipe, digest, to_dict
-from xlmr_flax.data.sources import content_digest, split_files
+from xlmr_flax.data.sources import available, content_digest, split_files, with_labels
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task, closest
@@ -38,13 +39,18 @@ class Run:
         return f'{self.intermediate}--{phase}--seed{self.seed}-{self.id[:8]}'
 
 
-def training_task(target: Task) -> Task:
+def task_of(config: Config, name: str) -> Task:
+    """The task of that name with its labels (some take them from their files). Raises TaskError, DataError."""
+    return with_labels(get_task(name), config.data_root)
+
+
+def training_task(config: Config, target: Task) -> Task:
     """The task whose English train split fine-tunes a target. Raises ConfigError for evaluation-only tasks."""
     if target.train_task is None:
         if 'train' not in target.splits:
             raise ConfigError(f'targets: {target.name!r} has no training data and is no retrieval task')
         return target
-    return get_task(target.train_task)
+    return task_of(config, target.train_task)
 
 
 def evaluation_languages(config: Config, target: str) -> tuple[str, ...]:
@@ -54,9 +60,20 @@ def evaluation_languages(config: Config, target: str) -> tuple[str, ...]:
 
 
 def evaluation_split(config: Config, target: str) -> str:
-    """The split that a target is evaluated on."""
-    default = 'test' if 'test' in get_task(target).splits else 'dev'
-    return config.evaluation.split.get(target, default)
+    """The split that a target is evaluated on: as configured, else 'test', or 'dev' where only that is there in every
+    language asked for (XTREME's public test files of some tasks have no labels)."""
+    if target in config.evaluation.split:
+        return config.evaluation.split[target]
+    languages = evaluation_languages(config, target)
+    return default_split(get_task(target), languages, config.data_root)
+
+
+def default_split(task: Task, languages: Sequence[str], data_root: str) -> str:
+    """'test' where its files are there in every language, else 'dev' where its are, else 'test' (and an error later)."""
+    for split in ('test', 'dev'):
+        if split in task.splits and all(available(task, code, split, data_root) for code in languages):
+            return split
+    return 'test' if 'test' in task.splits else 'dev'
 
 
 def make_plan(config: Config, source: EncoderSource) -> list[Run]:
@@ -81,16 +98,16 @@ def make_plan(config: Config, source: EncoderSource) -> list[Run]:
         for arm in config.intermediate:
             parent = ''
             if arm != NONE:
-                task = _trainable(arm)
+                task = _trainable(config, arm)
                 run = _train_run(config, source, arm, '', task, seed, '', config.recipe_for(arm))
                 runs.append(run)
                 parent = run.id
-            runs.extend(_target_run(config, source, arm, get_task(name), seed, parent) for name in config.targets)
+            runs.extend(_target_run(config, source, arm, task_of(config, name), seed, parent) for name in config.targets)
     return runs
 
 
-def _trainable(arm: str) -> Task:
-    task = get_task(arm)
+def _trainable(config: Config, arm: str) -> Task:
+    task = task_of(config, arm)
     if 'train' not in task.splits:
         raise ConfigError(f'intermediate: task {arm!r} has no train split')
     return task
@@ -99,7 +116,7 @@ def _trainable(arm: str) -> Task:
 def _target_run(config: Config, source: EncoderSource, arm: str, target: Task, seed: int, parent: str) -> Run:
     if target.kind == 'retrieval':
         return Run(_hash(config, source, parent, seed=seed), arm, target.name, '', seed, parent, None)
-    task, recipe = training_task(target), config.recipe_for(target.name)
+    task, recipe = training_task(config, target), config.recipe_for(target.name)
     return _train_run(config, source, arm, target.name, task, seed, parent, recipe)
 
 

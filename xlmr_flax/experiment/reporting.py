@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.config import Config, ConfigError, parse
-from xlmr_flax.experiment.plan import NONE, training_task
+from xlmr_flax.experiment.plan import NONE, task_of, training_task
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models import embedded
 from xlmr_flax.report import read_rows, write_report, write_tables
-from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
 
 _WORLD_NOTE = (
@@ -66,10 +65,11 @@ def used_tasks(config: Config) -> list[Task]:
     found: dict[str, Task] = {}
     for name in (*config.intermediate, *config.targets):
         if name != NONE:
-            task = get_task(name)
+            task = task_of(config, name)
             found[name] = task
             if name in config.targets and task.kind != 'retrieval':
-                found[training_task(task).name] = training_task(task)
+                train = training_task(config, task)
+                found[train.name] = train
     return list(found.values())
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from xlmr_flax.config import Config
-from xlmr_flax.experiment.plan import Run
+from xlmr_flax.data.sources import stand_in
+from xlmr_flax.experiment.plan import NONE, Run
 from xlmr_flax.models.source import EncoderSource
+from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
 from xlmr_flax.tasks.languages import get_language
 
@@ -18,15 +20,28 @@ def result_rows(
 ) -> list[dict[str, Any]]:
     """The rows of one evaluation, the task's major metric first. Values are percentages. `note`: what must be known of an
     encoder wherever its retrieval scores are shown."""
+    stood_in = stand_ins(config, run, task, language, split)
     note = {'note': source.note} if task.kind == 'retrieval' and source.note else {}
     return [
         {
             'encoder': source.name, 'intermediate': run.intermediate, 'target': run.target, 'language': language,
             'split': split, 'metric': metric, 'value': metrics[metric], 'n': n, 'seed': run.seed, 'step': step,
-            'run': run.id, 'preset': config.preset, 'command': command, **language_facts(language), **chance(task, n, metric), **note,
+            'run': run.id, 'preset': config.preset, 'command': command, **language_facts(language), **chance(task, n, metric),
+            **note, **({'stand_in': stood_in} if stood_in else {}),
         }
         for metric in sorted(metrics, key=lambda m: (m not in task.metrics, m))
     ]
+
+
+def stand_ins(config: Config, run: Run, task: Task, language: str, split: str) -> str:
+    """What stands in for the real data in a result, of the rows trained on and of those scored; '' = nothing does."""
+    found = []
+    for name in dict.fromkeys([run.intermediate, run.task]):
+        if name not in ('', NONE):
+            text = stand_in(get_task(name), 'en', 'train', config.data_root)
+            found += [f'{name} train: {text}'] if text else []
+    text = stand_in(task, language, split, config.data_root)
+    return '; '.join(found + ([f'{task.name} {split}: {text}'] if text else []))
 
 
 def language_facts(code: str) -> dict[str, Any]:

@@ -14,14 +14,13 @@ from xlmr_flax.data.sources import content_digest
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.phase import Setting, head_of, make_model, start_params, train_run, trained_facts
-from xlmr_flax.experiment.plan import Run, evaluation_languages, evaluation_split, make_plan, training_task
+from xlmr_flax.experiment.plan import Run, evaluation_languages, evaluation_split, make_plan, task_of, training_task
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluation
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.report.progress import Line
-from xlmr_flax.tasks import get_task
 
 
 class Runner:
@@ -81,7 +80,7 @@ class Runner:
         decides = {k: v for k, v in settings.items() if k not in ('languages', 'split', 'batch_tokens')}
         where = (run.target, language, self.split(run.target))
         if where not in self._data:
-            self._data[where] = content_digest(get_task(run.target), *where[1:], self.config.data_root)
+            self._data[where] = content_digest(task_of(self.config, run.target), *where[1:], self.config.data_root)
         return digest({'run': run.id, 'data': self._data[where], **decides})
 
     def _finished(self, run: Run, language: str) -> list[dict[str, Any]] | None:
@@ -93,7 +92,7 @@ class Runner:
         missing = [language for language in self.languages(run.target) if self._finished(run, language) is None]
         if not missing:
             return
-        task, evaluator = get_task(run.target), self._evaluator(run)
+        task, evaluator = task_of(self.config, run.target), self._evaluator(run)
         facts = trained_facts(self.setting, run) or {'step': 0}
         with _progress(f'evaluate {run.name}', len(missing)) as line:
             for number, language in enumerate(missing):
@@ -109,7 +108,7 @@ class Runner:
     def _evaluator(self, run: Run) -> Evaluator:
         setting, config = self.setting, self.config
         params = self._final_params(run)
-        head = head_of(run, training_task(get_task(run.target))) if run.recipe else None
+        head = head_of(run, training_task(config, task_of(config, run.target))) if run.recipe else None
         return Evaluator(
             setting.model, put_tree(params, setting.mesh), setting.tokenizer, setting.mesh, config.evaluation,
             config.data_root, run.recipe.max_length if run.recipe else config.evaluation.max_length, head,

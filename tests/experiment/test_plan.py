@@ -1,0 +1,171 @@
+"""Names of runs: what changes them and what does not, and what a plan refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from xlmr_flax.config import Config, ConfigError
+from xlmr_flax.data.sources import DataError
+from xlmr_flax.experiment import plan as plan_module
+from xlmr_flax.experiment.plan import make_plan
+from xlmr_flax.models.source import EncoderSource, open_source
+from xlmr_flax.tasks.base import TaskError
+
+Configs = Callable[..., Config]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def digests_once() -> Any:
+    """The embedded world's rows do not change while tests run; making them takes most of a plan's time."""
+    real = plan_module.content_digest
+    known: dict[Any, str] = {}
+
+    def once(task: Any, *rest: Any) -> str:
+        key = (task.name, *rest)
+        if key not in known:
+            known[key] = real(task, *rest)
+        return known[key]
+
+    plan_module.content_digest = once
+    yield
+    plan_module.content_digest = real
+
+
+def ids(config: Config, source: EncoderSource | None = None) -> dict[str, str]:
+    """Phase by name -> id."""
+    runs = make_plan(config, source or open_source(config.encoder.source, config.seeds[0]))
+    return {f'{r.intermediate}/{r.target}/{r.seed}': r.id for r in runs}
+
+
+ALL = {'none/world_pairs', 'none/world_retrieval', 'world_nli/', 'world_nli/world_pairs', 'world_nli/world_retrieval'}
+ARM = {'world_nli/', 'world_nli/world_pairs', 'world_nli/world_retrieval'}
+PAIRS = {'none/world_pairs', 'world_nli/world_pairs'}
+
+
+@pytest.mark.parametrize(
+    ('change', 'changed'),
+    [
+        ({'recipe__steps': 4}, ALL - {'none/world_retrieval'}),
+        ({'recipe__optimizer__learning_rate': 0.5}, ALL - {'none/world_retrieval'}),
+        ({'recipes': {'world_nli': {'steps': 4}}}, ARM),
+        ({'recipes': {'world_pairs': {'steps': 4}}}, PAIRS),
+        ({'encoder__head': 'hf'}, ALL),
+        ({'encoder__dtype': 'bfloat16'}, ALL),
+        ({'encoder__dropout': 0.2}, ALL),
+        ({'encoder__unroll': 1}, set()),
+        ({'encoder__remat': True}, set()),
+        ({'mesh__fsdp': 1}, set()),
+        ({'mesh__data': 1}, set()),
+        ({'name': 'other', 'title': 'x', 'tensorboard': True}, set()),
+        ({'evaluation__pooling': 'cls', 'evaluation__max_examples': 4}, set()),
+    ],
+    ids=str,
+)
+def test_what_changes_a_run(change: dict[str, Any], changed: set[str], config_of: Configs) -> None:
+    before, after = ids(config_of()), ids(config_of(**change))
+    assert before.keys() == after.keys() == {f'{name}/1' for name in ALL}
+    assert {name[:-2] for name in before if before[name] != after[name]} == changed
+
+
+def test_ids_are_the_same_every_time_and_differ_within_a_plan(config_of: Configs) -> None:
+    found = ids(config_of(seeds=(1, 2)))
+    assert found == ids(config_of(seeds=(1, 2)))
+    assert len(set(found.values())) == len(found) == 10
+    assert {k: v for k, v in found.items() if k.endswith('/1')} == ids(config_of(seeds=(1,)))
+
+
+def test_other_weights_are_another_run(config_of: Configs) -> None:
+    source = open_source('random:tiny', 1)
+    before = ids(config_of(), source)
+    after = ids(config_of(), dataclasses.replace(source, digest='other'))
+    assert not set(before.values()) & set(after.values())
+    renamed = ids(config_of(), dataclasses.replace(source, name='hf:/somewhere/else'))
+    assert renamed == before, 'where the weights lie does not matter'
+
+
+def test_other_training_rows_are_another_run(config_of: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ids(config_of())
+    real = plan_module.content_digest
+    monkeypatch.setattr(
+        plan_module, 'content_digest', lambda task, *rest: real(task, *rest) + ('x' if task.name == 'world_nli' else '')
+    )
+    after = ids(config_of())
+    assert {name[:-2] for name in before if before[name] != after[name]} == ARM
+
+
+def test_parents_come_first_and_are_the_arms(config_of: Configs) -> None:
+    runs = make_plan(config_of(seeds=(1, 2)), open_source('random:tiny', 1))
+    seen: set[str] = set()
+    for run in runs:
+        assert run.parent == '' or run.parent in seen
+        assert bool(run.parent) == (run.intermediate != 'none' and run.target != '')
+        seen.add(run.id)
+    by_id = {run.id: run for run in runs}
+    for run in runs:
+        if run.parent:
+            assert (by_id[run.parent].intermediate, by_id[run.parent].seed) == (run.intermediate, run.seed)
+
+
+def test_each_phase_has_its_recipe(config_of: Configs) -> None:
+    config = config_of(recipes={'world_nli': {'steps': 5}, 'world_pairs': {'steps': 6}})
+    for run in make_plan(config, open_source('random:tiny', 1)):
+        if run.task:
+            assert run.recipe is not None
+            assert run.recipe.steps == {'world_nli': 5, 'world_pairs': 6}[run.task]
+
+
+NO_LANGUAGES = {'evaluation__languages': {}}
+
+
+@pytest.mark.parametrize(
+    ('change', 'error', 'said'),
+    [
+        ({'targets': ('world_pair',)}, TaskError, "unknown task 'world_pair' (did you mean 'world_pairs'?)"),
+        ({'intermediate': ('world_nl',)}, TaskError, "unknown task 'world_nl' (did you mean 'world_nli'?)"),
+        (
+            {'evaluation__languages': {'world_pairs': ('en', 'dee')}}, TaskError,
+            "task 'world_pairs' has no language 'dee' (did you mean 'de'?)",
+        ),
+        (
+            {'evaluation__languages': {'world_pair': ('en',)}}, ConfigError,
+            "evaluation.languages.world_pair: no such target (did you mean 'world_pairs'?)",
+        ),
+        (
+            {'evaluation__split': {'world_retrieva': 'test'}}, ConfigError,
+            "evaluation.split.world_retrieva: no such target (did you mean 'world_retrieval'?)",
+        ),
+        ({'evaluation__split': {'world_pairs': 'tets'}}, TaskError, "no split 'tets' (did you mean 'test'?)"),
+        (
+            {'recipes': {'world_nly': {'steps': 1}}}, ConfigError,
+            "recipes.world_nly: no such intermediate or target task in this plan (did you mean 'world_nli'?)",
+        ),
+        ({'intermediate': ('world_retrieval',)}, ConfigError, "intermediate: task 'world_retrieval' has no train split"),
+        (
+            {'targets': ('xnli',), 'data_root': '/nowhere', **NO_LANGUAGES}, DataError,
+            "data root '/nowhere' (from --data_root) is not a folder",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_what_a_plan_refuses(change: dict[str, Any], error: type[Exception], said: str, config_of: Configs) -> None:
+    with pytest.raises(error) as caught:
+        ids(config_of(**change))
+    assert said in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_missing_test_file_is_found_before_anything_is_trained(config_of: Configs, tmp_path: Any) -> None:
+    folder = tmp_path / 'xtreme' / 'pawsx' / 'x-final'
+    for path in ('en/train.tsv', 'en/dev_2k.tsv', 'en/test_2k.tsv', 'fr/test_2k.tsv'):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text('id\tsentence1\tsentence2\tlabel\n1\ta\tb\t1\n')
+    config = config_of(
+        targets=('pawsx',), intermediate=('none',), data_root=str(tmp_path),
+        evaluation__languages={'pawsx': ('en', 'fr', 'de')},
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"x-final/de/test_2k\.tsv: no such file, needed for task 'pawsx' in 'de'"):
+        ids(config)

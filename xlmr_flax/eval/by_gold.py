@@ -1,0 +1,69 @@
+"""Retrieval whose gold pairs are named by id: mining (BUCC) and ranking (LAReQA, Mewsli-X)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs
+from xlmr_flax.eval import files
+from xlmr_flax.eval.metrics.retrieval import map_at_k, pair_f1
+from xlmr_flax.eval.mining import Candidates, best_threshold, neighbours, ratio_candidates
+from xlmr_flax.eval.retrieval import normalise
+from xlmr_flax.tasks.base import SentenceExample, Task
+
+Embed = Callable[[Sequence[SentenceExample]], np.ndarray]  # sentences -> float32 [n, D]
+RANKED = 20
+
+
+def _candidates(task: Task, language: str, split: str, data_root: str, embed: Embed) -> tuple[Candidates, list, list]:
+    first, second = read_pairs(task, language, split, data_root)
+    vectors = [normalise(embed(side)) for side in (first, second)]
+    return ratio_candidates(*neighbours(vectors[0], vectors[1])), first, second
+
+
+def _named(found: Candidates, first: list[SentenceExample], second: list[SentenceExample]) -> list[tuple[str, str]]:
+    return [(first[i].id, second[j].id) for i, j in zip(found.x, found.y, strict=True)]
+
+
+def mine(
+    task: Task, language: str, split: str, data_root: str, embed: Embed, path: Path
+) -> tuple[dict[str, float], int]:
+    """Mines one language's pairs and writes them; (metrics, number of gold pairs).
+
+    The threshold is the best one on the dev gold pairs, for dev itself and for every other split (XTREME). Raises DataError
+    where another split is asked for without dev.
+    """
+    found, first, second = _candidates(task, language, split, data_root, embed)
+    pairs = _named(found, first, second)
+    tuned, tuned_pairs = found, pairs
+    if split != 'dev':
+        if not available(task, language, 'dev', data_root):
+            raise DataError(
+                f'task {task.name!r} in {language!r}: the threshold is chosen on dev, and its files are missing'
+            )
+        tuned, *sides = _candidates(task, language, 'dev', data_root, embed)
+        tuned_pairs = _named(tuned, *sides)
+    threshold, _ = best_threshold(tuned_pairs, tuned.score.tolist(), read_gold(task, language, 'dev', data_root))
+    files.write_pairs(path, [pair for pair, score in zip(pairs, found.score, strict=True) if score >= threshold])
+    gold = read_gold(task, language, split, data_root)
+    return pair_f1(gold, files.read_pairs(path)), len(gold)
+
+
+def rank(
+    task: Task, language: str, split: str, data_root: str, embed: Embed, path: Path
+) -> tuple[dict[str, float], int]:
+    """Ranks the pool for every query by cosine and writes the best 20 ids of each; (metrics, number of queries)."""
+    queries, pool = read_pairs(task, language, split, data_root)
+    nearest, _ = neighbours(normalise(embed(queries)), normalise(embed(pool)), RANKED)
+    ranked = {
+        query.id: [pool[i].id for i in row if i >= 0] for query, row in zip(queries, nearest.indices, strict=True)
+    }
+    files.write_answers(path, ranked)
+    gold: dict[str, list[str]] = {}
+    for query, right in read_gold(task, language, split, data_root):
+        gold.setdefault(query, []).append(right)
+    asked = {query.id: gold[query.id] for query in queries}
+    return map_at_k(asked, files.read_rankings(path)), len(queries)
