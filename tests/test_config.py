@@ -30,7 +30,9 @@ def test_the_defaults_are_the_dataclasses_and_json() -> None:
 
 
 def test_a_config_goes_through_json_unchanged() -> None:
-    config = parse({**MINIMAL, 'recipes': {'world_pairs': {'steps': 3}}, 'evaluation': {'split': {'world_pairs': 'dev'}}})
+    config = parse(
+        {**MINIMAL, 'recipes': {'world_pairs': {'steps': 3}}, 'evaluation': {'split': {'world_pairs': 'dev'}}}
+    )
     assert parse(json.loads(json.dumps(to_dict(config)))) == config
 
 
@@ -71,7 +73,10 @@ def test_a_config_goes_through_json_unchanged() -> None:
         ({'recipes': {'x': {'optimizer': {'clip_per': 'batch'}}}}, "recipes.x.optimizer.clip_per: 'batch'"),
         ({'recipe': {'batch_size': 0}}, 'recipe.batch_size 0 is not a positive multiple of accumulation 1'),
         ({'recipe': {'batch_size': 6, 'accumulation': 4}}, 'recipe.batch_size 6 is not a positive multiple'),
-        ({'recipes': {'x': {'accumulation': 5}}}, 'recipes.x.batch_size 32 is not a positive multiple of accumulation 5'),
+        (
+            {'recipes': {'x': {'accumulation': 5}}},
+            'recipes.x.batch_size 32 is not a positive multiple of accumulation 5',
+        ),
         ({'recipe': {'max_length': 7}}, 'recipe: max_length 7 is below 8'),
         ({'recipe': {'max_length': 64, 'lengths': (32, 96)}}, 'below one of lengths (32, 96)'),
         ({'recipe': {'log_every': 0}}, 'recipe.log_every 0 is below 1'),
@@ -112,7 +117,11 @@ def test_a_digest_is_of_the_content_and_the_same_in_another_process() -> None:
     assert digest(Config()) == digest(to_dict(Config()))
     code = "from xlmr_flax.config import digest; print(digest({'b': (1, 2.5), 'a': {'y': 'é', 'x': None}}))"
     other = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, check=True, env={**os.environ, 'PYTHONHASHSEED': '7'}
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, 'PYTHONHASHSEED': '7'},
     )
     assert other.stdout.strip() == digest(value) == '2e5bd67a00e6'
 

@@ -1,7 +1,7 @@
 """The ground: what a run is made of, as frozen dataclasses; parsed once from plain mappings at the door.
 
-A config file starts from `defaults()`, changes fields and returns a ConfigDict; `parse` turns that into a `Config` and refuses
-unknown keys and wrong types with the closest known name. Nothing past the door sees a ConfigDict.
+A config file starts from `defaults()`, changes fields and returns a ConfigDict; `parse` turns that into a `Config`
+and refuses unknown keys and wrong types with the closest known name. Nothing past the door sees a ConfigDict.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class EncoderSpec:
-    """The pretrained encoder. source: embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE. head: 'jiant' (the authors': pooler
-    and a two-layer head) or 'hf' (transformers' classes; can be exported). dtype: compute, float32 or bfloat16 (parameters
-    are float32 always). dropout rates below 0 mean: as the checkpoint says. unroll: layers per scan step, 0 = by platform.
+    """The pretrained encoder. source: embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE. head: 'jiant' (the authors':
+    pooler and a two-layer head) or 'hf' (transformers' classes; can be exported). dtype: compute, float32 or bfloat16
+    (parameters are float32 always). dropout rates below 0 mean: as the checkpoint says. unroll: layers per scan step,
+    0 = by platform.
     """
 
     source: str = 'embedded'
@@ -61,10 +62,13 @@ class OptimizerSpec:
 class Recipe:
     """How one phase trains. steps > 0 overrides epochs. batch_size: examples per optimizer step, over all devices and
     micro-batches; accumulation: micro-batches per step. max_length: tokens, special ones included. lengths: the padded
-    row lengths that may be compiled (each batch takes the shortest that holds it); () = multiples chosen up to max_length.
-    eval_every: steps between dev evaluations (0 = only at the end); eval_examples: the first so many dev rows (jiant: 500;
-    0 = all). keep: 'best' by dev metric or 'last'. patience: evaluations without improvement before stopping (0 = never).
-    checkpoint_every: steps between saved states (0 = only when stopped). max_train: first so many training rows (0 = all).
+    row lengths that may be compiled (each batch takes the shortest that holds it); () = multiples chosen up to
+    max_length.
+    eval_every: steps between dev evaluations (0 = only at the end); eval_examples: the first so many dev rows (jiant:
+    500; 0 = all). keep: 'best' by dev metric or 'last'. patience: evaluations without improvement before stopping (0
+    = never).
+    checkpoint_every: steps between saved states (0 = only when stopped). max_train: first so many training rows (0 =
+    all).
     """
 
     epochs: float = 3.0
@@ -85,10 +89,12 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Zero-shot evaluation. languages: task name -> languages (absent = all the task has). split: task -> split (absent =
-    'test'). max_examples: first so many rows per language (0 = all). batch_tokens: padded tokens per forward pass.
+    """Zero-shot evaluation. languages: task name -> languages (absent = all the task has). split: task -> split
+    (absent = 'test'). max_examples: first so many rows per language (0 = all). batch_tokens: padded tokens per
+    forward pass.
     retrieval_layer: hidden_states index, -1 = by convention (layer 14 of a 24-layer encoder as jiant and XTREME, else
-    the last). pooling: 'mean' (special tokens included, as both) or 'cls'. max_length: of retrieval sentences (both: 512).
+    the last). pooling: 'mean' (special tokens included, as both) or 'cls'. max_length: of retrieval sentences (both:
+    512).
     """
 
     languages: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -222,7 +228,8 @@ def _check(config: Config) -> None:
         choices[f'{where}.optimizer.clip_per'] = (recipe.optimizer.clip_per, ('step', 'micro_batch'))
         if recipe.batch_size < 1 or recipe.accumulation < 1 or recipe.batch_size % recipe.accumulation:
             raise ConfigError(
-                f'{where}.batch_size {recipe.batch_size} is not a positive multiple of accumulation {recipe.accumulation}'
+                f'{where}.batch_size {recipe.batch_size} is not a positive multiple of '
+                f'accumulation {recipe.accumulation}'
             )
         counts = ('steps', 'eval_every', 'eval_examples', 'patience', 'checkpoint_every', 'log_every', 'max_train')
         for name in counts:
@@ -232,7 +239,9 @@ def _check(config: Config) -> None:
         if not recipe.steps and recipe.epochs <= 0:
             raise ConfigError(f'{where}: epochs {recipe.epochs} and steps 0 train nothing')
         if recipe.max_length < 8 or any(n > recipe.max_length for n in recipe.lengths):
-            raise ConfigError(f'{where}: max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}')
+            raise ConfigError(
+                f'{where}: max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}'
+            )
     for where, (value, known) in choices.items():
         if value not in known:
             raise ConfigError(f'{where}: {value!r} is not one of {", ".join(known)}')

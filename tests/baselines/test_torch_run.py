@@ -115,7 +115,8 @@ def test_dropout_is_seeded_in_training_and_off_in_evaluation(tmp_path: Path) -> 
     """With a learning rate of 0 the weights stay, and the predictions with them, whatever the dropout was."""
     still = {'steps': 2, 'optimizer': {'learning_rate': 0.0}}
     configs = {
-        'first': make_config('jiant', dropout=0.5, **still), 'again': make_config('jiant', dropout=0.5, **still),
+        'first': make_config('jiant', dropout=0.5, **still),
+        'again': make_config('jiant', dropout=0.5, **still),
         'without': make_config('jiant', **still),
     }
     for name, config in configs.items():

@@ -46,8 +46,16 @@ def test_the_command_works_when_the_files_are_right(pawsx: list[str], tmp_path: 
 @pytest.mark.parametrize(
     ('name', 'content', 'said'),
     [
-        ('en/train.tsv', b'id\tsentence1\tlabel\n1\ta\t0\n', ", line 1: the header has no column 'sentence2' (did you mean"),
-        ('en/train.tsv', HEADER.encode() + b'1\ta\tb\tyes\n', ", line 2, column 'label': unknown label 'yes' (known: 0, 1)"),
+        (
+            'en/train.tsv',
+            b'id\tsentence1\tlabel\n1\ta\t0\n',
+            ", line 1: the header has no column 'sentence2' (did you mean",
+        ),
+        (
+            'en/train.tsv',
+            HEADER.encode() + b'1\ta\tb\tyes\n',
+            ", line 2, column 'label': unknown label 'yes' (known: 0, 1)",
+        ),
         ('en/train.tsv', HEADER.encode() + b'1\ta\tb\n', ', line 2: 3 fields, expected 4'),
         ('en/train.tsv', HEADER.encode() + '1\tä\tb\t0\n'.encode('latin-1'), ', line 2: not UTF-8: byte 0xe4'),
         ('en/train.tsv', b'', ': no rows in this file'),
@@ -72,7 +80,9 @@ def test_no_data_root(pawsx: list[str], fails: Fails, monkeypatch: pytest.Monkey
     assert 'error: no data root: set --data_root=FOLDER or the environment variable XLMR_DATA_ROOT' in fails(
         *pawsx, '--config.data_root='
     )
-    assert "error: data root '/nowhere' (from --data_root) is not a folder" in fails(*pawsx, '--config.data_root=/nowhere')
+    assert "error: data root '/nowhere' (from --data_root) is not a folder" in fails(
+        *pawsx, '--config.data_root=/nowhere'
+    )
 
 
 @pytest.fixture(scope='module')
@@ -169,13 +179,19 @@ def test_a_bad_model_directory(change: Callable[[Path], Any], said: str, model: 
         (['--encoder=hf:/nowhere/at/all'], 'hf:/nowhere/at/all: there is no such directory'),
         (['--encoder=hf:'], "encoder source 'hf:' is not one of embedded, hf:NAME-OR-DIR, ckpt:DIR, random:SIZE"),
         (['--encoder=xlm-roberta-base'], "encoder source 'xlm-roberta-base' is not one of embedded"),
-        (['--encoder=ckpt:/nowhere'], 'ckpt:/nowhere: no model.json in /nowhere or /nowhere/model; name a run directory'),
+        (
+            ['--encoder=ckpt:/nowhere'],
+            'ckpt:/nowhere: no model.json in /nowhere or /nowhere/model; name a run directory',
+        ),
         (['--encoder=random:tiny', '--layer=3'], 'retrieval_layer 3: the encoder has 2 layers'),
         (['--encoder=random:tiny', '--max_length=129'], 'max_length 129: the encoder has positions for 128 tokens'),
         (['--encoder=random:tiny', '--languages=dee'], "has no language 'dee' (did you mean 'de'?)"),
         (['--encoder=random:tiny', '--split=tset'], "has no split 'tset' (did you mean 'test'?)"),
         (['--encoder=random:tiny', '--task=world_nly'], "unknown task 'world_nly' (did you mean 'world_nli'?)"),
-        (['--encoder=random:tiny', '--task=world_nli'], "no single head of kind 'pair' with 3 outputs for task 'world_nli'"),
+        (
+            ['--encoder=random:tiny', '--task=world_nli'],
+            "no single head of kind 'pair' with 3 outputs for task 'world_nli'",
+        ),
     ],
 )
 def test_what_evaluate_refuses(arguments: list[str], said: str, fails: Fails, tmp_path: Path) -> None:
@@ -183,10 +199,12 @@ def test_what_evaluate_refuses(arguments: list[str], said: str, fails: Fails, tm
 
 
 def test_where_convert_cannot_write(fails: Fails, exported: Path, tmp_path: Path) -> None:
-    assert f'{exported} exists and is not an empty directory' in fails('convert', '--source=random:tiny', f'--out={exported}')
+    assert f'{exported} exists and is not an empty directory' in fails(
+        'convert', '--source=random:tiny', f'--out={exported}'
+    )
     (tmp_path / 'file').write_text('')
     assert f'error: {tmp_path}/file' in fails('convert', '--source=random:tiny', f'--out={tmp_path}/file/x')
-    assert "--head=x: random:tiny has no such head" in fails(
+    assert '--head=x: random:tiny has no such head' in fails(
         'convert', '--source=random:tiny', f'--out={tmp_path}/o', '--head=x'
     )
 

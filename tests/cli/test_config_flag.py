@@ -53,7 +53,9 @@ def test_overrides_change_what_they_name_and_nothing_else(parsed: Callable[..., 
         evaluation=dataclasses.replace(plain.evaluation, languages={'world_pairs': ('de',)}),
         recipes={'world_nli': dataclasses.replace(recipe, steps=5)},
     )  # fmt: skip
-    assert dataclasses.replace(found, evaluation=plain.evaluation) == dataclasses.replace(want, evaluation=plain.evaluation)
+    assert dataclasses.replace(found, evaluation=plain.evaluation) == dataclasses.replace(
+        want, evaluation=plain.evaluation
+    )
     assert found.evaluation.languages['world_pairs'] == ('de',)
     assert command.startswith('xlmr-flax run --config=')
     assert "'--config.seeds=(1,2)'" in command
@@ -73,7 +75,7 @@ def test_a_file_may_take_an_argument(parsed: Callable[..., Any], tmp_path: Path)
         ('--config.encodr.source=x', "error: unknown config key 'encodr' (did you mean 'encoder'?)"),
         ('--config.recipe.optimizer.lr=1', "error: unknown config key 'recipe.optimizer.lr' ("),
         ('--config.recipe.steps.x=1', "error: unknown config key 'recipe.steps.x': recipe.steps is 6"),
-        ('--config.recipes.world_nli.steps=3', "write"),
+        ('--config.recipes.world_nli.steps=3', 'write'),
         ('--config.recipe.steps=abc', 'error: flag --config.recipe.steps=abc: '),
         ('--config.recipe.steps=2.5', 'error: flag --config.recipe.steps=2.5: '),
         ('--config.tensorboard=maybe', 'error: flag --config.tensorboard=maybe: '),
@@ -91,7 +93,7 @@ def test_a_file_may_take_an_argument(parsed: Callable[..., Any], tmp_path: Path)
     ],
 )
 def test_an_override_that_cannot_be(override: str, said: str, fails: Fails, tmp_path: Path) -> None:
-    said = said.replace('write', "a new entry is given whole: --config.recipes=\"{'world_nli': ...}\"")
+    said = said.replace('write', 'a new entry is given whole: --config.recipes="{\'world_nli\': ...}"')
     assert said in fails('run', f'--config={TINY}', f'--workdir={tmp_path}/w', override)
     assert not (tmp_path / 'w' / 'runs').exists()
 
@@ -107,7 +109,10 @@ def test_an_override_that_cannot_be(override: str, said: str, fails: Fails, tmp_
         ('x = 1\n', 'has no function get_config() that returns a ConfigDict'),
         ('def get_config():\n    pass\n', 'has no function get_config() that returns a ConfigDict'),
         ('def get_config(name):\n    return {}\n', 'TypeError: get_config() missing 1 required positional argument'),
-        ("def get_config():\n    return {'tragets': ('mnli',)}\n", "unknown config key 'tragets' (did you mean 'targets'?)"),
+        (
+            "def get_config():\n    return {'tragets': ('mnli',)}\n",
+            "unknown config key 'tragets' (did you mean 'targets'?)",
+        ),
     ],
 )
 def test_a_file_that_is_no_config(text: str | None, said: str, fails: Fails, tmp_path: Path) -> None:

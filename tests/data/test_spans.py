@@ -56,7 +56,7 @@ def test_every_window_has_the_question_and_its_part_of_the_context(tokenizer: To
         question = tokenizer.encode([example.question])[0]
         context = tokenizer.encode([example.context])[0]
         row, first, count, begin = rows.tokens[i], int(rows.first[i]), int(rows.count[i]), int(rows.begin[i])
-        np.testing.assert_array_equal(row[: first], [0, *question, 2, 2])
+        np.testing.assert_array_equal(row[:first], [0, *question, 2, 2])
         np.testing.assert_array_equal(row[first : first + count], context[begin : begin + count])
         assert row[-1] == 2
 
@@ -85,9 +85,7 @@ def _one_window(tokens: int) -> tuple[SpanRows, SpanExample]:
     one = np.asarray([0], np.int32)
     from xlmr_flax.data.tokenize import Ragged
 
-    rows = SpanRows(
-        Ragged.from_rows([list(range(tokens + 4))]), one, one, one, one + 3, one + tokens, one, (offsets,)
-    )
+    rows = SpanRows(Ragged.from_rows([list(range(tokens + 4))]), one, one, one, one + 3, one + tokens, one, (offsets,))
     return rows, SpanExample('q', 'q', text, ())
 
 
@@ -114,6 +112,7 @@ def test_max_context_prefers_the_window_with_more_around_a_token() -> None:
         count=np.asarray([10, 10], np.int32), begin=np.asarray([0, 5], np.int32), offsets=rows.offsets,
     )  # fmt: skip
     first, second = max_context(two, [0, 1])
-    # tokens 5..9 are in both: token 7 has 2 on its right in the first and 2 on its left in the second (a tie: the first)
+    # tokens 5..9 are in both: token 7 has 2 on its right in the first and 2 on its left in the second (a tie: the
+    # first)
     assert first.tolist() == [True] * 8 + [False] * 2
     assert second.tolist() == [False] * 3 + [True] * 7

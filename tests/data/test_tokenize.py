@@ -112,11 +112,13 @@ def test_a_file_that_pads_and_truncates_of_its_own_accord_does_not_here(tiny_tok
 @pytest.mark.parametrize(
     ('a', 'b', 'budget', 'want'),
     [
-        (5, 5, 10, (5, 5)), (5, 5, 9, (4, 5)), (5, 5, 8, (4, 4)), (9, 2, 6, (4, 2)), (2, 9, 6, (2, 4)), (9, 0, 3, (3, 0)),
-        (9, 7, 9, (4, 5)), (7, 9, 9, (4, 5)),
+        (5, 5, 10, (5, 5)), (5, 5, 9, (4, 5)), (5, 5, 8, (4, 4)), (9, 2, 6, (4, 2)), (2, 9, 6, (2, 4)), (9, 0, 3, (3,
+        0)), (9, 7, 9, (4, 5)), (7, 9, 9, (4, 5)),
     ],
 )  # fmt: skip
-def test_truncation_takes_from_the_longer_side_and_of_equals_from_the_first(a: int, b: int, budget: int, want: tuple[int, int]) -> None:
+def test_truncation_takes_from_the_longer_side_and_of_equals_from_the_first(
+    a: int, b: int, budget: int, want: tuple[int, int]
+) -> None:
     assert truncate_pair(a, b, budget) == want
 
 

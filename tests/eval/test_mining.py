@@ -48,7 +48,9 @@ def test_threshold_lies_midway_and_maximises_f1() -> None:
     assert best_threshold(pairs, scores, [('z', 'z')]) == (float('inf'), 0.0)
 
 
-def _planted(n: int, pairs: int, d: int, cosine: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _planted(
+    n: int, pairs: int, d: int, cosine: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     x, y = _unit(n, d, seed + 1), _unit(n, d, seed + 2)
     i, j = random.permutation(n)[:pairs], random.permutation(n)[:pairs]

@@ -146,12 +146,15 @@ def test_metrics_are_of_every_training(finished: Path) -> None:
         (arm, target, task, seed)
         for seed in (1, 2)
         for arm, target, task in (
-            ('none', 'world_pairs', 'world_pairs'), ('world_nli', '', 'world_nli'), ('world_nli', 'world_pairs', 'world_pairs'),
+            ('none', 'world_pairs', 'world_pairs'), ('world_nli', '', 'world_nli'), ('world_nli', 'world_pairs',
+            'world_pairs'),
         )
     }  # fmt: skip
 
 
-def test_a_second_start_does_nothing_and_writes_the_same(copy: Path, config_of: Configs, done: dict[str, list[str]]) -> None:
+def test_a_second_start_does_nothing_and_writes_the_same(
+    copy: Path, config_of: Configs, done: dict[str, list[str]]
+) -> None:
     before, metrics = (copy / 'results.jsonl').read_bytes(), (copy / 'metrics.jsonl').read_bytes()
     predictions = {p: p.stat().st_mtime_ns for p in (copy / 'predictions').rglob('*.tsv')}
     (copy / 'results.jsonl').unlink()

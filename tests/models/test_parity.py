@@ -52,7 +52,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     config = dataclasses.replace(config, dropout=0.0, attention_dropout=0.0)
     model = Model(config, style='hf')
     key = jax.random.key(1)
-    fresh = jax.device_get({'pooler': model.init_pooler(key), 'heads': {'x': model.init_head(head_key(key, 'x'), PAIR)}})
+    fresh = jax.device_get(
+        {'pooler': model.init_pooler(key), 'heads': {'x': model.init_head(head_key(key, 'x'), PAIR)}}
+    )
     return Case(config, {'encoder': encoder, **fresh}, embedded.tokenizer_path(), out)
 
 
@@ -128,7 +130,8 @@ def _torch_adamw(module: Any, case: Case, spec: OptimizerSpec, steps: int) -> li
 
 
 def test_twenty_adamw_steps(case: Case) -> None:
-    """Clipping, warm-up, decay mask: parameters and losses after 20 steps. Adam turns the rounding of the key bias's zero
+    """Clipping, warm-up, decay mask: parameters and losses after 20 steps. Adam turns the rounding of the key bias's
+    zero
     gradient into full steps, so it is compared by its effect: the logits."""
     steps, spec = 20, OptimizerSpec(learning_rate=1e-4, epsilon=1e-6, warmup=0.2, clip_norm=0.5)
     mesh = make_mesh()

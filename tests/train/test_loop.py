@@ -1,4 +1,6 @@
-"""The loop: going on after a stop anywhere as if there had been none, dev selection, patience, losses that are no numbers."""
+"""The loop: going on after a stop anywhere as if there had been none, dev selection, patience, losses that are no
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Crash(Exception):
 class Bench:
     """A phase on a folder, and what it logged. dev: metric by evaluation number, over all starts."""
 
-    def __init__(self, tiny: Any, data: Encoded, folder: Path, recipe: Recipe = RECIPE, run_hash: str = 'h', dev: Any = None):
+    def __init__(
+        self, tiny: Any, data: Encoded, folder: Path, recipe: Recipe = RECIPE, run_hash: str = 'h', dev: Any = None
+    ):
         self.records: list[dict[str, Any]] = []
         self.folder, self.tiny, self.dev, self.params = folder, tiny, dev, tiny.params
         self.phase = Phase(

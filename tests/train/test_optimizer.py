@@ -63,7 +63,9 @@ def test_decay_spares_biases_and_layer_norms(style: str) -> None:
     shapes = Model(config, style).shapes(HEADS)
     found = {path_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(decays(shapes))}
     spared = {name for name, value in found.items() if not value}
-    assert spared == {name for name in found if 'bias' in name.rsplit('/', 1)[1] or '/norm/' in name or '_norm/' in name}
+    assert spared == {
+        name for name in found if 'bias' in name.rsplit('/', 1)[1] or '/norm/' in name or '_norm/' in name
+    }
     decayed = {name.rsplit('/', 1)[1] for name in found if found[name]}
     assert decayed == {'word', 'position', 'token_type', 'qkv', 'out', 'kernel'}
     assert {'encoder/layers/attention/qkv_bias', 'encoder/layers/attention/out_bias', 'heads/mlm/bias'} <= spared

@@ -102,7 +102,9 @@ def test_the_reported_norm_is_before_clipping(tiny: Any, batch_of: Callable[...,
     assert clipped[0]['grad_norm'] == pytest.approx(free[0]['grad_norm'])
 
 
-def test_dropout_differs_between_steps_and_micro_batches(tiny_of: Callable[..., Any], batch_of: Callable[..., Any]) -> None:
+def test_dropout_differs_between_steps_and_micro_batches(
+    tiny_of: Callable[..., Any], batch_of: Callable[..., Any]
+) -> None:
     tiny, still = tiny_of(dropout=0.3), dataclasses.replace(SPEC, learning_rate=0.0)
     batch = batch_of(2)
     _, metrics = tiny.steps([batch] * 3, still)
@@ -120,7 +122,11 @@ def test_every_head_kind_learns_its_batch(kind: str, tiny_of: Callable[..., Any]
     tiny, batch = tiny_of(kind, 3 if kind == 'tag' else 1), batch_of(6, length=8)
     ids, segments = batch['ids'], batch['segments']
     if kind == 'choice':
-        batch |= {'ids': ids.reshape(2, 3, -1), 'segments': segments.reshape(2, 3, -1), 'label': np.array([2, 0], np.int32)}
+        batch |= {
+            'ids': ids.reshape(2, 3, -1),
+            'segments': segments.reshape(2, 3, -1),
+            'label': np.array([2, 0], np.int32),
+        }
         batch['valid'] = np.ones(2, np.float32)
     elif kind == 'span':
         batch |= {'start': np.arange(6, dtype=np.int32) % 3, 'end': np.arange(6, dtype=np.int32) % 2 + 1}

@@ -19,7 +19,9 @@ SPEC = OptimizerSpec(learning_rate=1e-2, epsilon=1e-6, weight_decay=0.2, warmup=
 
 
 @pytest.mark.parametrize('accumulation', [1, 2])
-def test_twenty_steps_are_the_same(tiny_of: Callable[..., Any], batch_of: Callable[..., Any], accumulation: int) -> None:
+def test_twenty_steps_are_the_same(
+    tiny_of: Callable[..., Any], batch_of: Callable[..., Any], accumulation: int
+) -> None:
     """Decay, clipping and dropout on; losses at every step, then the whole tree, the rows that no token names too."""
     tiny = tiny_of(dropout=0.1, attention_dropout=0.1)
     batches = [batch_of(8, seed=s, vocab=400) for s in range(STEPS)]

@@ -21,8 +21,14 @@ from xlmr_flax.report.table import Column, Line, Table
 
 # Fields that change no number of a run (languages and splits are compared by the rows).
 _IGNORED = (
-    'encoder.unroll', 'encoder.remat', 'recipe.log_every', 'recipe.checkpoint_every', 'recipe.eval_examples',
-    'evaluation.languages', 'evaluation.split', 'evaluation.batch_tokens',
+    'encoder.unroll',
+    'encoder.remat',
+    'recipe.log_every',
+    'recipe.checkpoint_every',
+    'recipe.eval_examples',
+    'evaluation.languages',
+    'evaluation.split',
+    'evaluation.batch_tokens',
 )
 
 
@@ -141,8 +147,13 @@ def agreement(ours: Side, theirs: Side, steps: int = 50) -> Table:
         means = language_mean(a, group), language_mean(b, group)
         if means[0] is not None and means[1] is not None:
             lines.append(Line((name, None, means[0], means[1], means[0].mean - means[1].mean), mean=True))
-    head = (Column('language'), Column('examples', 'count'), Column('JAX', 'score', decimals=2),
-            Column('PyTorch', 'score', decimals=2), Column('difference', 'delta', decimals=2))
+    head = (
+        Column('language'),
+        Column('examples', 'count'),
+        Column('JAX', 'score', decimals=2),
+        Column('PyTorch', 'score', decimals=2),
+        Column('difference', 'delta', decimals=2),
+    )
     row = theirs.rows[0]
     title = f'{theirs.target}, {row["metric"]} ({row["split"]}), seed {theirs.seed}: the same run in JAX and in PyTorch'
     return Table(title, head, tuple(lines), tuple(_notes(ours, theirs, steps)))

@@ -53,7 +53,11 @@ def _linear(values: Params) -> nn.Linear:
 
 
 def torch_classifier(
-    config: EncoderConfig, params: Params, tokenizer: Path, head: tuple[str, HeadSpec], style: str,
+    config: EncoderConfig,
+    params: Params,
+    tokenizer: Path,
+    head: tuple[str, HeadSpec],
+    style: str,
     labels: Sequence[str],
 ) -> nn.Module:
     """The model of a 'pair' head: `params` exported by models.hf.save and opened by transformers.

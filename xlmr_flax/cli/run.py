@@ -23,8 +23,12 @@ from ml_collections import ConfigDict, config_flags
 def define_flags(values: flags.FlagValues) -> None:
     # Unknown keys are let in here: `parse` refuses them, and knows more names than the file has (recipes.TASK.steps).
     config_flags.DEFINE_config_file(
-        'config', None, 'Config file: a Python file with get_config().', flag_values=values,
-        lock_config=False, accept_new_attributes=True,
+        'config',
+        None,
+        'Config file: a Python file with get_config().',
+        flag_values=values,
+        lock_config=False,
+        accept_new_attributes=True,
     )
     flags.DEFINE_string('workdir', None, 'Folder that holds everything the run writes.', flag_values=values)
 
@@ -66,7 +70,7 @@ def _check_parents(config: Mapping[str, Any] | ConfigDict, path: Sequence[str]) 
     node: Any = config
     for i, key in enumerate(path[:-1]):
         if key not in node:
-            hint = f"; a new entry is given whole: --config.{'.'.join(path[:i])}=\"{{'{key}': ...}}\"" if i else ''
+            hint = f'; a new entry is given whole: --config.{".".join(path[:i])}="{{\'{key}\': ...}}"' if i else ''
             raise ConfigError(f'unknown config key {".".join(path[: i + 1])!r}{closest(key, node)}{hint}')
         node = node[key]
         if not isinstance(node, (ConfigDict, Mapping)):

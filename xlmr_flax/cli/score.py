@@ -14,9 +14,13 @@ from absl import flags
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string('predictions', None, 'Root of the prediction folders.', flag_values=values)
     flags.DEFINE_string('labels', None, 'Root of the gold folders.', flag_values=values)
-    flags.DEFINE_enum('benchmark', 'xtreme', ['xtreme', 'xtreme-r'], 'Which tasks, languages and averages.', flag_values=values)
+    flags.DEFINE_enum(
+        'benchmark', 'xtreme', ['xtreme', 'xtreme-r'], 'Which tasks, languages and averages.', flag_values=values
+    )
     flags.DEFINE_list('tasks', [], 'Only these tasks.', flag_values=values)
-    flags.DEFINE_bool('allow_missing', False, 'Leave out languages without a file (no task score then).', flag_values=values)
+    flags.DEFINE_bool(
+        'allow_missing', False, 'Leave out languages without a file (no task score then).', flag_values=values
+    )
     flags.DEFINE_string('out', None, 'Write the scores to this JSON file.', flag_values=values)
 
 

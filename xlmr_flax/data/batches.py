@@ -62,7 +62,8 @@ def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fi
 
 def train_batch(data: Encoded, step: int, batch_size: int, seed: int, lengths: Sequence[int], pad: int) -> Batch:
     """The batch of a step: valid float32 [B] and by kind
-    pair: ids, segments [B, T], label [B]; choice: ids, segments [B, N, T], label [B]; tag: ids, segments, labels [B, T];
+    pair: ids, segments [B, T], label [B]; choice: ids, segments [B, N, T], label [B]; tag: ids, segments, labels [B,
+    T];
     span: ids, segments [B, T], start, end [B].
     """
     units = rows_at(step, len(data), batch_size, seed)
@@ -86,9 +87,9 @@ def eval_batches(
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Every row once: (row numbers, {'ids', 'segments'}); batches are of one shape per length.
 
-    A batch has batch_tokens // length rows rounded up to `multiple` (the devices along the batch axes). Rows go from long
-    to short, each batch as long as its first row needs, so that only the last one is not full; the row numbers say how
-    many rows of a batch are real.
+    A batch has batch_tokens // length rows rounded up to `multiple` (the devices along the batch axes). Rows go from
+    long to short, each batch as long as its first row needs, so that only the last one is not full; the row numbers
+    say how many rows of a batch are real.
     """
     order = np.argsort(-tokens.lengths, kind='stable')
     start = 0

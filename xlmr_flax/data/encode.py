@@ -29,9 +29,9 @@ NO_LABEL = -1
 class Encoded:
     """Encoded examples of one task and split.
 
-    kind: as Task.kind. tokens: rows; pair and retrieval have one per example, choice `group` in a row, tag and span one or
-    more (the parts of a long sentence, the windows of a context). label int32 [examples], NO_LABEL where the file has
-    none (empty for other kinds). ids: example ids in file order. tags, spans: what these kinds need besides.
+    kind: as Task.kind. tokens: rows; pair and retrieval have one per example, choice `group` in a row, tag and span
+    one or more (the parts of a long sentence, the windows of a context). label int32 [examples], NO_LABEL where the
+    file has none (empty for other kinds). ids: example ids in file order. tags, spans: what these kinds need besides.
     """
 
     kind: str

@@ -1,7 +1,7 @@
 """Questions on contexts -> windows with character offsets; answer spans -> token positions; and back to text.
 
-Windows and limits as the authors' and XTREME's (doc_stride 128, query 64 tokens); spans are mapped by the tokenizer's offsets,
-not by re-tokenising words, so that no separator or realignment can shift them.
+Windows and limits as the authors' and XTREME's (doc_stride 128, query 64 tokens); spans are mapped by the tokenizer's
+offsets, not by re-tokenising words, so that no separator or realignment can shift them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ DOC_STRIDE, MAX_QUERY = 128, 64
 
 @dataclass(frozen=True)
 class SpanRows:
-    """tokens: one row a window. example int32 [rows]. start, end int32 [rows]: token positions of the first answer, 0 (BOS)
-    where the window does not hold it. first, count int32 [rows]: the context's tokens in the row are
+    """tokens: one row a window. example int32 [rows]. start, end int32 [rows]: token positions of the first answer, 0
+    (BOS) where the window does not hold it. first, count int32 [rows]: the context's tokens in the row are
     [first, first + count). begin int32 [rows]: number of the row's first context token within the whole context.
     offsets: per example int32 [context tokens, 2], characters of each context token.
     """
@@ -36,7 +36,9 @@ class SpanRows:
 
 
 def trimmed_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-    """int32 [n, 2]: token offsets without leading and trailing white space (the word-boundary mark covers the blank)."""
+    """int32 [n, 2]: token offsets without leading and trailing white space (the word-boundary mark covers the
+    blank).
+    """
     out = np.empty((len(offsets), 2), np.int32)
     for i, (start, end) in enumerate(offsets):
         while start < end and text[start].isspace():
@@ -48,7 +50,9 @@ def trimmed_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray
 
 
 def answer_tokens(offsets: np.ndarray, start: int, end: int) -> tuple[int, int] | None:
-    """(first, last) context token that touches characters [start, end), or None where none does: the smallest covering span."""
+    """(first, last) context token that touches characters [start, end), or None where none does: the smallest
+    covering span.
+    """
     touching = np.flatnonzero((offsets[:, 1] > start) & (offsets[:, 0] < end) & (offsets[:, 1] > offsets[:, 0]))
     return (int(touching[0]), int(touching[-1])) if len(touching) else None
 

@@ -18,8 +18,8 @@ Row = tuple[list[int], list[int], list[int]]  # tokens, slots, labels
 
 @dataclass(frozen=True)
 class TagRows:
-    """tokens: rows. slots: Ragged like tokens, 1 on each word's first sub-token. labels: Ragged like tokens, the tag there and
-    IGNORED elsewhere. example int32 [rows]: the sentence a row is a part of; parts are in order."""
+    """tokens: rows. slots: Ragged like tokens, 1 on each word's first sub-token. labels: Ragged like tokens, the tag
+    there and IGNORED elsewhere. example int32 [rows]: the sentence a row is a part of; parts are in order."""
 
     tokens: Ragged
     slots: Ragged
@@ -37,8 +37,8 @@ def _pieces(tokenizer: Tokenizer, examples: Sequence[TagExample], budget: int) -
 
 
 def tag_rows(tokenizer: Tokenizer, examples: Sequence[TagExample], max_length: int) -> TagRows:
-    """Encodes word by word, as XTREME and jiant do for these tasks. A sentence whose sub-tokens exceed max_length - 3 goes
-    on in a further row, at a word boundary."""
+    """Encodes word by word, as XTREME and jiant do for these tasks. A sentence whose sub-tokens exceed max_length - 3
+    goes on in a further row, at a word boundary."""
     budget = max_length - _SPARE
     pieces = _pieces(tokenizer, examples, budget)
     rows: list[Row] = []

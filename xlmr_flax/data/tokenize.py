@@ -51,7 +51,9 @@ class Tokenizer:
     """XLM-R's tokenizer. `bos`, `eos`, `pad` are its special ids (0, 2, 1 in XLM-R's vocabulary)."""
 
     def __init__(self, path: Path, rows: int):
-        """rows: of the encoder's word table. Raises TokenizerError if an id lies beyond them or a special is missing."""
+        """rows: of the encoder's word table. Raises TokenizerError if an id lies beyond them or a special is
+        missing.
+        """
         try:
             self._raw = RawTokenizer.from_file(str(path))
         except Exception as e:  # the library raises bare Exception
@@ -59,7 +61,8 @@ class Tokenizer:
         size = max(self._raw.get_vocab(with_added_tokens=True).values()) + 1
         if size > rows:
             raise TokenizerError(
-                f"{path}: ids up to {size - 1}, but the word table has {rows} rows: this tokenizer is not this encoder's"
+                f'{path}: ids up to {size - 1}, but the word table has {rows} rows: '
+                f"this tokenizer is not this encoder's"
             )
         self._raw.no_padding()
         self._raw.no_truncation()
@@ -93,8 +96,8 @@ class Tokenizer:
 
 def truncate_pair(a: int, b: int, budget: int) -> tuple[int, int]:
     """Lengths after taking one token at a time from the end of the longer side, of the first when equal, until both fit
-    `budget`: the authors' rule (jiant, tasks/utils.py: argmax). transformers' longest_first differs by the one odd token:
-    where both sides are cut and the first was longer, fast tokenizers leave it there (slow ones always)."""
+    `budget`: the authors' rule (jiant, tasks/utils.py: argmax). transformers' longest_first differs by the one odd
+    token: where both sides are cut and the first was longer, fast tokenizers leave it there (slow ones always)."""
     while a + b > budget:
         if a >= b:
             a -= 1
@@ -122,8 +125,8 @@ def pair_rows(tokenizer: Tokenizer, first: Sequence[str], second: Sequence[str],
 
 
 def choice_rows(tokenizer: Tokenizer, prompts: Sequence[str], choices: Sequence[str], max_length: int) -> Ragged:
-    """`<s> prompt </s></s> choice </s>`, cut as `truncate_pair` but from the start of each text: the end of a prompt is what
-    a continuation follows (the authors' multiple-choice tasks)."""
+    """`<s> prompt </s></s> choice </s>`, cut as `truncate_pair` but from the start of each text: the end of a prompt
+    is what a continuation follows (the authors' multiple-choice tasks)."""
     a, b = tokenizer.encode(prompts), tokenizer.encode(choices)
     bos, eos, middle = [tokenizer.bos], [tokenizer.eos], [tokenizer.eos, tokenizer.eos]
     rows = []

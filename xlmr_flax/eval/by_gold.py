@@ -33,8 +33,8 @@ def mine(
 ) -> tuple[dict[str, float], int]:
     """Mines one language's pairs and writes them; (metrics, number of gold pairs).
 
-    The threshold is the best one on the dev gold pairs, for dev itself and for every other split (XTREME). Raises DataError
-    where another split is asked for without dev.
+    The threshold is the best one on the dev gold pairs, for dev itself and for every other split (XTREME). Raises
+    DataError where another split is asked for without dev.
     """
     found, first, second = _candidates(task, language, split, data_root, embed)
     pairs = _named(found, first, second)

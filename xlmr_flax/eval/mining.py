@@ -1,8 +1,8 @@
 """Bitext mining: exact nearest neighbours both ways in one blocked pass, ratio margin, threshold, one-to-one pairs.
 
-BUCC as XTREME decides it (third_party/utils_retrieve.py, after LASER): cosine over the mean of both sides' k = 4 nearest
-neighbours; candidates from both directions; the threshold with the best F1 on the gold pairs of one split, applied to another.
-Memory is bounded by the block, not by the product of the two sides.
+BUCC as XTREME decides it (third_party/utils_retrieve.py, after LASER): cosine over the mean of both sides' k = 4
+nearest neighbours; candidates from both directions; the threshold with the best F1 on the gold pairs of one split,
+applied to another. Memory is bounded by the block, not by the product of the two sides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _ROWS, _COLUMNS = 2048, 16384  # of a block: 128 MiB of float32 scores
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k nearest by inner product, best first: values float32 [n, k], indices int32 [n, k] (-1 where there are fewer)."""
+    """The k nearest by inner product, best first: values float32 [n, k], indices int32 [n, k] (-1 where there are
+    fewer).
+    """
 
     values: np.ndarray
     indices: np.ndarray
@@ -59,7 +61,8 @@ def neighbours(
 ) -> tuple[Neighbours, Neighbours]:
     """(nearest rows of y for each row of x, nearest rows of x for each row of y), exact, both from one pass.
 
-    x [n, D], y [m, D]: unit vectors, arrays or memory maps (read a block at a time). Equal scores: the lower index first.
+    x [n, D], y [m, D]: unit vectors, arrays or memory maps (read a block at a time). Equal scores: the lower index
+    first.
     """
     n, m = len(x), len(y)
     rows, columns = min(_ROWS, max(k, n)), min(_COLUMNS, max(k, m))
@@ -100,7 +103,9 @@ class Candidates:
 
 
 def ratio_candidates(forward: Neighbours, backward: Neighbours) -> Candidates:
-    """Each side's best neighbour by ratio margin, united, then one-to-one from the best down (LASER's 'max' retrieval)."""
+    """Each side's best neighbour by ratio margin, united, then one-to-one from the best down (LASER's 'max'
+    retrieval).
+    """
 
     def mean(found: Neighbours) -> np.ndarray:
         real = found.indices >= 0
@@ -132,8 +137,8 @@ def ratio_candidates(forward: Neighbours, backward: Neighbours) -> Candidates:
 def best_threshold(
     scored: Sequence[tuple[str, str]], scores: Sequence[float], gold: Iterable[tuple[str, str]]
 ) -> tuple[float, float]:
-    """(threshold, F1 in percent) of the best cut through pairs sorted by score, highest first; the threshold lies midway
-    between two consecutive scores, or at the last score where all pairs are taken."""
+    """(threshold, F1 in percent) of the best cut through pairs sorted by score, highest first; the threshold lies
+    midway between two consecutive scores, or at the last score where all pairs are taken."""
     wanted, right, best, cut = set(gold), 0, 0.0, float('inf')
     for i, pair in enumerate(scored):
         right += pair in wanted

@@ -15,8 +15,8 @@ N_BEST, MAX_ANSWER = 20, 30
 
 @dataclass(frozen=True)
 class Answer:
-    """text: the best non-empty answer ('' only where no span is allowed). score: its start + end logit. null: the lowest
-    BOS + BOS score over the windows; null - score above a threshold means 'no answer' (SQuAD v2)."""
+    """text: the best non-empty answer ('' only where no span is allowed). score: its start + end logit. null: the
+    lowest BOS + BOS score over the windows; null - score above a threshold means 'no answer' (SQuAD v2)."""
 
     text: str
     score: float

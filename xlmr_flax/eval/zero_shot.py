@@ -33,8 +33,8 @@ Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples
 @dataclass(frozen=True)
 class Evaluator:
     """What stays the same over languages. head: (name in params['heads'], spec) for tasks that have one; label_order:
-    the head's output that stands for each of the task's labels, () = in order (a foreign checkpoint's may differ). lengths:
-    padded row lengths, () = the usual ones. remap: token numbers -> those of a cut word table."""
+    the head's output that stands for each of the task's labels, () = in order (a foreign checkpoint's may differ).
+    lengths: padded row lengths, () = the usual ones. remap: token numbers -> those of a cut word table."""
 
     model: Model
     params: Params
@@ -82,7 +82,9 @@ class Evaluator:
         write_predictions(task, path, examples, data, out, self.label_order)
 
     def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
-        """English asks, the foreign side answers (XTREME's direction, the file); the other direction is measured too."""
+        """English asks, the foreign side answers (XTREME's direction, the file); the other direction is measured
+        too.
+        """
         if split in task.gold:
             return self._by_gold(task, language, split, out, progress)
         limit = self.evaluation.max_examples or None
@@ -104,7 +106,9 @@ class Evaluator:
         return scores | {'accuracy_to_en': back['accuracy']}, len(english)
 
     def _by_gold(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
-        """Mining where F1 is asked for (BUCC), else ranking; max_examples is not applied: the pool is part of the task."""
+        """Mining where F1 is asked for (BUCC), else ranking; max_examples is not applied: the pool is part of the
+        task.
+        """
         max_length = min(self.evaluation.max_length, self.model.config.max_length)
 
         def embed(sentences: Sequence[SentenceExample]) -> np.ndarray:

@@ -21,7 +21,7 @@ from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import HeadSpec, Model
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
-from xlmr_flax.report.progress import Line
+from xlmr_flax.report.progress import Line, say
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
 
@@ -79,10 +79,10 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     config = Config(encoder=EncoderSpec(source.name, dtype=request.dtype), evaluation=evaluation)
     run = Run(source.digest[:12], NONE, task.name, '', 0, '', None)
     if source.note:
-        print(source.note)
+        say(source.note)
     if retrieval:
         layer = retrieval_layer(source.config, evaluation.retrieval_layer)
-        print(f'layer {layer} of {source.config.num_layers}, {evaluation.pooling} pooling, max length {max_length}', flush=True)
+        say(f'layer {layer} of {source.config.num_layers}, {evaluation.pooling} pooling, max length {max_length}')
     rows: list[dict[str, Any]] = []
     for language in languages:
         line = Line(f'{task.name} {split} {language}')

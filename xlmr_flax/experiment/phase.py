@@ -100,8 +100,12 @@ def _encoded(setting: Setting, run: Run, task: Task, split: str, limit: int) -> 
     return encode(task, _examples(setting, task, split, limit), setting.tokenizer, run.recipe.max_length)
 
 
-def _dev_metric(setting: Setting, run: Run, task: Task, model: Model, active: ActiveRows) -> Callable[[Params], float] | None:
-    """params -> the task's major metric on its English dev rows, through the official prediction file; None without dev."""
+def _dev_metric(
+    setting: Setting, run: Run, task: Task, model: Model, active: ActiveRows
+) -> Callable[[Params], float] | None:
+    """params -> the task's major metric on its English dev rows, through the official prediction file; None without
+    dev.
+    """
     recipe = run.recipe
     assert recipe is not None
     if 'dev' not in task.splits:
@@ -143,14 +147,33 @@ def train_run(setting: Setting, run: Run) -> None:
     line = Line(f'train {run.name}')
 
     def log(record: dict[str, Any]) -> None:
-        setting.log({'run': run.name, 'intermediate': run.intermediate, 'target': run.target, 'task': run.task,
-                     'seed': run.seed, **record})
+        setting.log(
+            {
+                'run': run.name,
+                'intermediate': run.intermediate,
+                'target': run.target,
+                'task': run.task,
+                'seed': run.seed,
+                **record,
+            }
+        )
 
     directory = setting.workdir.run_dir(run)
     phase = Phase(
-        task=run.task, model=model, head_name=name, head=head, recipe=recipe,
-        data=data.with_tokens(active.remap(data.tokens)), seed=run.seed, pad=setting.tokenizer.pad, mesh=setting.mesh, directory=directory / 'checkpoints',
-        run_hash=run.id, evaluate=_dev_metric(setting, run, task, model, active), log=log, progress=line,
+        task=run.task,
+        model=model,
+        head_name=name,
+        head=head,
+        recipe=recipe,
+        data=data.with_tokens(active.remap(data.tokens)),
+        seed=run.seed,
+        pad=setting.tokenizer.pad,
+        mesh=setting.mesh,
+        directory=directory / 'checkpoints',
+        run_hash=run.id,
+        evaluate=_dev_metric(setting, run, task, model, active),
+        log=log,
+        progress=line,
         restarted=lambda step: setting.workdir.forget_metrics(run.name, step),
     )
     trained = train(phase, active.cut(params))
@@ -164,15 +187,28 @@ def _cut_model(model: Model, rows: int) -> Model:
 
 
 def _save(
-    setting: Setting, run: Run, trained: Trained, active: ActiveRows, full_word: np.ndarray, recipe: Recipe, n: int, task: Task
+    setting: Setting,
+    run: Run,
+    trained: Trained,
+    active: ActiveRows,
+    full_word: np.ndarray,
+    recipe: Recipe,
+    n: int,
+    task: Task,
 ) -> None:
     metric = None if np.isnan(trained.metric) else trained.metric
     factor = decay_factor(recipe.optimizer, total_steps(recipe, n), trained.step)
     params = active.restore(jax.device_get(trained.params), full_word, factor)
     name, head = head_of(run, task)
     save_checkpoint(
-        setting.workdir.run_dir(run) / 'model', setting.model.config, params, setting.tokenizer.path,
-        style=setting.model.style, heads={name: head}, labels={name: task.labels}, note=setting.source.note,
+        setting.workdir.run_dir(run) / 'model',
+        setting.model.config,
+        params,
+        setting.tokenizer.path,
+        style=setting.model.style,
+        heads={name: head},
+        labels={name: task.labels},
+        note=setting.source.note,
         max_length=recipe.max_length,
         extra={'trained': {'run': run.id, 'step': trained.step, 'metric': metric}},
     )

@@ -20,8 +20,9 @@ _FORMAT = 1
 class Run:
     """One run: a training (intermediate or target) or, for retrieval, an evaluation only.
 
-    id: hash of what decides the weights. intermediate: the arm. target: '' for the intermediate phase itself. task: what is
-    trained on ('' = nothing). parent: id of the run whose encoder this one starts from, '' = the pretrained one.
+    id: hash of what decides the weights. intermediate: the arm. target: '' for the intermediate phase itself. task:
+    what is trained on ('' = nothing). parent: id of the run whose encoder this one starts from, '' = the pretrained
+    one.
     """
 
     id: str
@@ -69,7 +70,9 @@ def evaluation_split(config: Config, target: str) -> str:
 
 
 def default_split(task: Task, languages: Sequence[str], data_root: str) -> str:
-    """'test' where its files are there in every language, else 'dev' where its are, else 'test' (and an error later)."""
+    """'test' where its files are there in every language, else 'dev' where its are, else 'test' (and an error
+    later).
+    """
     for split in ('test', 'dev'):
         if split in task.splits and all(available(task, code, split, data_root) for code in languages):
             return split
@@ -102,7 +105,9 @@ def make_plan(config: Config, source: EncoderSource) -> list[Run]:
                 run = _train_run(config, source, arm, '', task, seed, '', config.recipe_for(arm))
                 runs.append(run)
                 parent = run.id
-            runs.extend(_target_run(config, source, arm, task_of(config, name), seed, parent) for name in config.targets)
+            runs.extend(
+                _target_run(config, source, arm, task_of(config, name), seed, parent) for name in config.targets
+            )
     return runs
 
 
@@ -123,7 +128,9 @@ def _target_run(config: Config, source: EncoderSource, arm: str, target: Task, s
 def _train_run(
     config: Config, source: EncoderSource, arm: str, target: str, task: Task, seed: int, parent: str, recipe: Recipe
 ) -> Run:
-    data = {split: content_digest(task, 'en', split, config.data_root) for split in ('train', 'dev') if split in task.splits}
+    data = {
+        split: content_digest(task, 'en', split, config.data_root) for split in ('train', 'dev') if split in task.splits
+    }
     decides = {'task': task.name, 'head': target or task.name, 'recipe': to_dict(recipe), 'data': data}
     return Run(_hash(config, source, parent, seed=seed, **decides), arm, target, task.name, seed, parent, recipe)
 

@@ -17,8 +17,8 @@ from xlmr_flax.report import read_rows, write_report, write_tables
 from xlmr_flax.tasks.base import Task
 
 _WORLD_NOTE = (
-    'world_* tasks are the embedded world: a small grammar with sentences in several languages, written for this project. '
-    'They show that the pipeline works, not how good an encoder is.'
+    'world_* tasks are the embedded world: a small grammar with sentences in several languages, written for this '
+    'project. They show that the pipeline works, not how good an encoder is.'
 )
 
 

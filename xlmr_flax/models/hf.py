@@ -118,8 +118,8 @@ def resolve(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', '*.model']))
     except Exception as e:
         raise ModelError(
-            f'hf:{name}: no such directory, and the hub did not give it ({type(e).__name__}: {str(e).splitlines()[0]}). '
-            f'Without a network, copy the model directory here and name its path'
+            f'hf:{name}: no such directory, and the hub did not give it '
+            f'({type(e).__name__}: {str(e).splitlines()[0]}). Without a network, copy the model directory here and name its path'
         ) from None
 
 
@@ -203,8 +203,14 @@ def _blank(config: EncoderConfig) -> Params:
 
 
 def save(
-    out: Path, config: EncoderConfig, params: Params, tokenizer: Path, *,
-    head: tuple[str, HeadSpec] | None = None, style: str = 'hf', labels: Sequence[str] = (),
+    out: Path,
+    config: EncoderConfig,
+    params: Params,
+    tokenizer: Path,
+    *,
+    head: tuple[str, HeadSpec] | None = None,
+    style: str = 'hf',
+    labels: Sequence[str] = (),
 ) -> None:
     """Writes a directory that `transformers` opens; atomic (built beside `out`, then renamed).
 
@@ -227,7 +233,10 @@ def save(
         raw['architectures'] = [ARCHITECTURES[spec.kind]]
         if spec.kind in ('pair', 'tag'):
             names = list(labels) or [f'LABEL_{i}' for i in range(spec.outputs)]
-            raw |= {'id2label': {str(i): n for i, n in enumerate(names)}, 'label2id': {n: i for i, n in enumerate(names)}}
+            raw |= {
+                'id2label': {str(i): n for i, n in enumerate(names)},
+                'label2id': {n: i for i, n in enumerate(names)},
+            }
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
     try:
@@ -248,10 +257,16 @@ def save_tokenizer(directory: Path, tokenizer: Path, config: EncoderConfig) -> N
     """tokenizer.json and the two small files by which AutoTokenizer opens it as it is."""
     shutil.copyfile(tokenizer, directory / 'tokenizer.json')
     special = {
-        'bos_token': '<s>', 'cls_token': '<s>', 'eos_token': '</s>', 'sep_token': '</s>',
-        'pad_token': '<pad>', 'unk_token': '<unk>', 'mask_token': '<mask>',
+        'bos_token': '<s>',
+        'cls_token': '<s>',
+        'eos_token': '</s>',
+        'sep_token': '</s>',
+        'pad_token': '<pad>',
+        'unk_token': '<unk>',
+        'mask_token': '<mask>',
     }
-    # Not XLMRobertaTokenizer: transformers 5 builds that class's normalizer and splitter anew and leaves the file's out.
+    # Not XLMRobertaTokenizer: transformers 5 builds that class's normalizer and splitter anew and leaves the file's
+    # out.
     settings = special | {'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': config.max_length}
     for name, value in (('tokenizer_config.json', settings), ('special_tokens_map.json', special)):
         (directory / name).write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')

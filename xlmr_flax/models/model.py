@@ -35,8 +35,8 @@ class Model:
     """Forward functions of one encoder shape.
 
     style: 'jiant' or 'hf' heads (models/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
-    float32 always. remat: recompute each layer in the backward pass. unroll: layers per scan step; 0 = all on CPU (where
-    a scanned backward pass is 20-40 % slower), 1 elsewhere.
+    float32 always. remat: recompute each layer in the backward pass. unroll: layers per scan step; 0 = all on CPU
+    (where a scanned backward pass is 20-40 % slower), 1 elsewhere.
     """
 
     config: EncoderConfig
@@ -81,15 +81,27 @@ class Model:
         return jax.eval_shape(lambda: self.init(jax.random.key(0), heads))
 
     def encode(
-        self, params: Params, ids: jax.Array, segments: jax.Array, key: jax.Array | None = None, *,
-        layer: int | None = None, all_layers: bool = False,
+        self,
+        params: Params,
+        ids: jax.Array,
+        segments: jax.Array,
+        key: jax.Array | None = None,
+        *,
+        layer: int | None = None,
+        all_layers: bool = False,
     ) -> jax.Array:
         """ids, segments [B, T] -> hidden states [B, T, D] (all_layers: [L + 1, B, T, D]) in the compute dtype."""
         graph = _graph(Encoder, self.config)
         unroll = self.unroll or (0 if jax.default_backend() == 'cpu' else 1)
         return nnx.merge(graph, params['encoder'])(
-            ids, segments, key, dtype=jnp.dtype(self.dtype), remat=self.remat, unroll=unroll,
-            layer=layer, all_layers=all_layers,
+            ids,
+            segments,
+            key,
+            dtype=jnp.dtype(self.dtype),
+            remat=self.remat,
+            unroll=unroll,
+            layer=layer,
+            all_layers=all_layers,
         )
 
     def pool(self, params: Params, hidden: jax.Array) -> jax.Array:
@@ -97,7 +109,12 @@ class Model:
         return nnx.merge(_graph(Pooler, self.config), params['pooler'])(hidden[:, 0])
 
     def logits(
-        self, params: Params, name: str, spec: HeadSpec, ids: jax.Array, segments: jax.Array,
+        self,
+        params: Params,
+        name: str,
+        spec: HeadSpec,
+        ids: jax.Array,
+        segments: jax.Array,
         key: jax.Array | None = None,
     ) -> jax.Array:
         """float32 logits of one head: pair [B, C], choice [B, N], span [B, T, 2], tag [B, T, C], mlm [B, T, V]."""

@@ -56,7 +56,11 @@ def open_source(name: str, seed: int = 0) -> EncoderSource:
     if kind == 'embedded' and not rest:
         config = embedded.load_config()
         return EncoderSource(
-            name, config, embedded.digest(), embedded.tokenizer_path(), lambda: {'encoder': embedded.load()[1]},
+            name,
+            config,
+            embedded.digest(),
+            embedded.tokenizer_path(),
+            lambda: {'encoder': embedded.load()[1]},
             note=embedded.NOTE,
         )
     if kind == 'hf' and rest:
@@ -146,11 +150,21 @@ def _check_tree(params: Params, shapes: Params, directory: Path) -> None:
 
 
 def save_checkpoint(
-    out: Path, config: EncoderConfig, params: Params, tokenizer: Path, *, style: str,
-    heads: Mapping[str, HeadSpec], labels: Mapping[str, tuple[str, ...]], max_length: int, note: str = '',
+    out: Path,
+    config: EncoderConfig,
+    params: Params,
+    tokenizer: Path,
+    *,
+    style: str,
+    heads: Mapping[str, HeadSpec],
+    labels: Mapping[str, tuple[str, ...]],
+    max_length: int,
+    note: str = '',
     extra: Mapping[str, Any],
 ) -> None:
-    """Writes a directory that `ckpt:` opens (extra: further JSON fields of model.json); atomic (built beside `out`, then renamed over it)."""
+    """Writes a directory that `ckpt:` opens (extra: further JSON fields of model.json); atomic (built beside `out`,
+    then renamed over it).
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
     try:
@@ -161,9 +175,13 @@ def save_checkpoint(
         save_file(tensors, scratch / WEIGHTS_FILE)
         shutil.copyfile(tokenizer, scratch / TOKENIZER_FILE)
         raw = {
-            'encoder': dataclasses.asdict(config), 'style': style, 'note': note, 'max_length': max_length,
+            'encoder': dataclasses.asdict(config),
+            'style': style,
+            'note': note,
+            'max_length': max_length,
             'heads': {k: dataclasses.asdict(v) for k, v in heads.items()},
-            'labels': {k: list(v) for k, v in labels.items()}, **extra,
+            'labels': {k: list(v) for k, v in labels.items()},
+            **extra,
         }
         (scratch / MODEL_FILE).write_text(json.dumps(raw, indent=2, sort_keys=True) + '\n', encoding='utf-8')
         os.chmod(scratch, 0o755)

@@ -35,21 +35,28 @@ _EMBEDDINGS = {
 # (head kind, style) -> our path: their name. 'jiant' pair and choice heads have no class in transformers.
 _HEADS: dict[tuple[str, str], dict[tuple[str, ...], str]] = {
     ('pair', 'hf'): {
-        ('dense', 'kernel'): 'classifier.dense.weight', ('dense', 'bias'): 'classifier.dense.bias',
-        ('out', 'kernel'): 'classifier.out_proj.weight', ('out', 'bias'): 'classifier.out_proj.bias',
+        ('dense', 'kernel'): 'classifier.dense.weight',
+        ('dense', 'bias'): 'classifier.dense.bias',
+        ('out', 'kernel'): 'classifier.out_proj.weight',
+        ('out', 'bias'): 'classifier.out_proj.bias',
     },
     ('choice', 'hf'): {('out', 'kernel'): 'classifier.weight', ('out', 'bias'): 'classifier.bias'},
     ('tag', ''): {('out', 'kernel'): 'classifier.weight', ('out', 'bias'): 'classifier.bias'},
     ('span', ''): {('out', 'kernel'): 'qa_outputs.weight', ('out', 'bias'): 'qa_outputs.bias'},
     ('mlm', ''): {
-        ('dense', 'kernel'): 'lm_head.dense.weight', ('dense', 'bias'): 'lm_head.dense.bias',
-        ('norm', 'scale'): 'lm_head.layer_norm.weight', ('norm', 'bias'): 'lm_head.layer_norm.bias',
+        ('dense', 'kernel'): 'lm_head.dense.weight',
+        ('dense', 'bias'): 'lm_head.dense.bias',
+        ('norm', 'scale'): 'lm_head.layer_norm.weight',
+        ('norm', 'bias'): 'lm_head.layer_norm.bias',
         ('bias',): 'lm_head.bias',
     },
 }
 ARCHITECTURES = {
-    'pair': 'XLMRobertaForSequenceClassification', 'choice': 'XLMRobertaForMultipleChoice',
-    'tag': 'XLMRobertaForTokenClassification', 'span': 'XLMRobertaForQuestionAnswering', 'mlm': 'XLMRobertaForMaskedLM',
+    'pair': 'XLMRobertaForSequenceClassification',
+    'choice': 'XLMRobertaForMultipleChoice',
+    'tag': 'XLMRobertaForTokenClassification',
+    'span': 'XLMRobertaForQuestionAnswering',
+    'mlm': 'XLMRobertaForMaskedLM',
 }
 
 
@@ -58,7 +65,7 @@ def head_names(kind: str, style: str) -> dict[tuple[str, ...], str]:
     names = _HEADS.get((kind, '')) or _HEADS.get((kind, style))
     if names is None:
         raise ModelError(
-            f"a {kind!r} head of style {style!r} (two tanh layers, as jiant) has no class in transformers; "
+            f'a {kind!r} head of style {style!r} (two tanh layers, as jiant) has no class in transformers; '
             f"train with encoder.head='hf' to export it"
         )
     return names

@@ -58,7 +58,9 @@ def path_name(path: Sequence[Any]) -> str:
 
 
 def spec_for(name: str, shape: Sequence[int], mesh: Mesh, rules: Sequence[tuple[str, PartitionSpec]] = RULES) -> P:
-    """The spec of one leaf; an axis that does not divide its dimension is left out. Raises MeshError unless one rule fits."""
+    """The spec of one leaf; an axis that does not divide its dimension is left out. Raises MeshError unless one rule
+    fits.
+    """
     found = [spec for pattern, spec in rules if re.search(pattern, name)]
     if len(found) != 1:
         raise MeshError(f'parameter {name!r} matches {len(found)} sharding rules, expected exactly one')

@@ -15,6 +15,12 @@ def duration(seconds: float) -> str:
     return f'{s // 60}m{s % 60:02d}s' if s < 3600 else f'{s // 3600}h{s % 3600 // 60:02d}m'
 
 
+def say(text: str) -> None:
+    """One line on standard output, at once."""
+    sys.stdout.write(text + '\n')
+    sys.stdout.flush()
+
+
 class Line:
     """Progress of one piece of work: call it as the work goes on, `close` it with the outcome."""
 
@@ -25,7 +31,9 @@ class Line:
         self.first: tuple[float, int, int] | None = None
 
     def __call__(self, done: int, total: int, examples: int, **values: float) -> None:
-        """done of total steps; examples: seen so far. Draws at most twice a second (every 10 s where lines are kept)."""
+        """done of total steps; examples: seen so far. Draws at most twice a second (every 10 s where lines are
+        kept).
+        """
         now = time.monotonic()
         if self.first is None:  # the first call is behind compilation: speed counts from here
             self.first = (now, done, examples)

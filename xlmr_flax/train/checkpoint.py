@@ -1,7 +1,7 @@
 """Orbax checkpoints of a training run: the last state to go on from, and the best weights by the dev metric.
 
-An atomic save is Orbax's (a step directory appears when it is whole). Each save carries the hash of what decides the run; a
-checkpoint of another configuration is refused.
+An atomic save is Orbax's (a step directory appears when it is whole). Each save carries the hash of what decides the
+run; a checkpoint of another configuration is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class Checkpoints:
         self._manager.wait_until_finished()
 
     def forget(self, since: int) -> None:
-        """Deletes the saves of step `since` and later ones: what a run that went on from an earlier step makes again."""
+        """Deletes the saves of step `since` and later ones: what a run that went on from an earlier step makes
+        again.
+        """
         for step in list(self._manager.all_steps()):
             if step >= since:
                 self._manager.delete(step)

@@ -119,8 +119,13 @@ class _Run:
         self.rate = schedule(recipe.optimizer, self.steps)
         optimizer = make_optimizer(recipe.optimizer, self.steps)
         self.step_fn = make_train_step(
-            phase.model, phase.head_name, phase.head, optimizer, recipe.optimizer,
-            mesh=phase.mesh, accumulation=recipe.accumulation,
+            phase.model,
+            phase.head_name,
+            phase.head,
+            optimizer,
+            recipe.optimizer,
+            mesh=phase.mesh,
+            accumulation=recipe.accumulation,
         )
         self.state: State = init_state(put_tree(params, phase.mesh), optimizer, phase.mesh)
         self.last = Checkpoints(phase.directory / 'last', phase.run_hash)
@@ -143,8 +148,14 @@ class _Run:
         self.check()
         pending = [(s, {k: float(v) for k, v in m.items()}) for s, m in self.pending]
         self.last.save(
-            step, self.state, step=step, done=done, metric=self.metric, best_metric=self.best_metric,
-            stale=self.stale, pending=pending,
+            step,
+            self.state,
+            step=step,
+            done=done,
+            metric=self.metric,
+            best_metric=self.best_metric,
+            stale=self.stale,
+            pending=pending,
         )
 
     def check(self) -> None:

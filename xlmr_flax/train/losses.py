@@ -11,7 +11,9 @@ IGNORED = -1
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """float32 logits [..., C], labels [...], weight [...] -> (loss sum, weight sum, sum of weight where argmax is right)."""
+    """float32 logits [..., C], labels [...], weight [...] -> (loss sum, weight sum, sum of weight where argmax is
+    right).
+    """
     safe = jnp.maximum(labels, 0)
     losses = jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, safe[..., None], axis=-1)[..., 0]
     right = (logits.argmax(-1) == labels).astype(jnp.float32)
@@ -21,9 +23,10 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> t
 def loss_sums(kind: str, logits: jax.Array, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(loss sum, count, correct sum), all float32 scalars, over a batch's valid examples.
 
-    pair, choice: logits [B, C], label [B], counted per example. tag, mlm: logits [B, T, C], labels [B, T] with -1 ignored,
-    counted per token (as torch's mean over unmasked tokens). span: logits [B, T, 2], start and end [B]; the mean of both
-    cross-entropies over all positions of the row, padding included as transformers' ForQuestionAnswering, per window.
+    pair, choice: logits [B, C], label [B], counted per example. tag, mlm: logits [B, T, C], labels [B, T] with -1
+    ignored, counted per token (as torch's mean over unmasked tokens). span: logits [B, T, 2], start and end [B]; the
+    mean of both cross-entropies over all positions of the row, padding included as transformers'
+    ForQuestionAnswering, per window.
     """
     valid = batch['valid'].astype(jnp.float32)
     if kind in ('pair', 'choice'):

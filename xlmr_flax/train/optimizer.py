@@ -32,7 +32,7 @@ def decays(params: Any) -> Any:
 
     def one(path: Any, _: Any) -> bool:
         name = path_name(path)
-        return not (name.endswith('bias') or name.endswith('/scale'))
+        return not name.endswith(('bias', '/scale'))
 
     return jax.tree_util.tree_map_with_path(one, params)
 
@@ -40,8 +40,12 @@ def decays(params: Any) -> Any:
 def make_optimizer(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
     """The update without clipping (train/step.py clips, since the authors clip per micro-batch)."""
     return optax.adamw(
-        schedule(spec, steps), b1=spec.beta1, b2=spec.beta2, eps=spec.epsilon,
-        weight_decay=spec.weight_decay, mask=decays,
+        schedule(spec, steps),
+        b1=spec.beta1,
+        b2=spec.beta2,
+        eps=spec.epsilon,
+        weight_decay=spec.weight_decay,
+        mask=decays,
     )
 
 
@@ -51,7 +55,9 @@ def global_norm(tree: Any) -> jax.Array:
 
 
 def clip(tree: Any, limit: float) -> tuple[Any, jax.Array]:
-    """(scaled tree, norm before): as torch's clip_grad_norm_, 1e-6 in the denominator included. limit 0 = no clipping."""
+    """(scaled tree, norm before): as torch's clip_grad_norm_, 1e-6 in the denominator included. limit 0 = no
+    clipping.
+    """
     norm = global_norm(tree)
     if limit <= 0:
         return tree, norm

@@ -36,8 +36,14 @@ def _micro_batches(batch: Mapping[str, jax.Array], parts: int) -> dict[str, jax.
 
 
 def make_train_step(
-    model: Model, name: str, head: HeadSpec, optimizer: optax.GradientTransformation, spec: OptimizerSpec, *,
-    mesh: Mesh, accumulation: int = 1,
+    model: Model,
+    name: str,
+    head: HeadSpec,
+    optimizer: optax.GradientTransformation,
+    spec: OptimizerSpec,
+    *,
+    mesh: Mesh,
+    accumulation: int = 1,
 ) -> StepFunction:
     """(state, batch, seed key) -> (state, metrics). The dropout key of a step is fold_in(seed key, step).
 
@@ -45,12 +51,16 @@ def make_train_step(
     nothing else. metrics: loss, accuracy (correct / count), grad_norm (before clipping), all float32 scalars.
     """
 
-    def loss(params: Params, part: Mapping[str, jax.Array], key: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def loss(
+        params: Params, part: Mapping[str, jax.Array], key: jax.Array, total: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         logits = model.logits(params, name, head, part['ids'], part['segments'], key)
         value, _, right = loss_sums(head.kind, logits, part)
         return value / total, right / total
 
-    def gradients(params: Params, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[Params, jax.Array, jax.Array]:
+    def gradients(
+        params: Params, batch: Mapping[str, jax.Array], key: jax.Array
+    ) -> tuple[Params, jax.Array, jax.Array]:
         total = jnp.maximum(count(head.kind, batch), 1.0)
         grad = jax.value_and_grad(loss, has_aux=True)
         if accumulation == 1:

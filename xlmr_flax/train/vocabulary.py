@@ -1,6 +1,7 @@
 """Training only the word rows that a run's data use; exact, not an approximation.
 
-A row of the word table that no token names has a zero gradient, so AdamW's moments for it stay zero and weight decay alone
+A row of the word table that no token names has a zero gradient, so AdamW's moments for it stay zero and weight decay
+alone
 moves it: by the same factor for every such row, known in closed form. XLM-R's table is half of its parameters, and a
 fine-tuning run uses a few per cent of its rows.
 """

@@ -1,0 +1,111 @@
+"""Encoder sources: every form opened, saved and opened again; what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from xlmr_flax.models.config import SIZES, ModelError
+from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.models.source import open_source, save_checkpoint
+
+HEADS = {'pairs': HeadSpec('pair', 3), 'tags': HeadSpec('tag', 5)}
+LABELS = {'pairs': ('c', 'e', 'n'), 'tags': tuple('abcde')}
+CONFIG = dataclasses.replace(SIZES['tiny'], num_layers=1)
+
+
+@pytest.fixture(scope='module')
+def params() -> Params:
+    return jax.device_get(Model(CONFIG).init(jax.random.key(0), HEADS))
+
+
+def save(out: Path, params: Params, tokenizer: Path, **changes: Any) -> Path:
+    facts: dict[str, Any] = {
+        'style': 'jiant', 'heads': HEADS, 'labels': LABELS, 'max_length': 48, 'note': 'a note', 'extra': {'trained': {'step': 3}},
+    }  # fmt: skip
+    save_checkpoint(out, CONFIG, params, tokenizer, **(facts | changes))
+    return out
+
+
+def assert_same(a: Any, b: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_checkpoint_comes_back_bit_by_bit(params: Params, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    out = save(tmp_path / 'run' / 'model', params, tiny_tokenizer)
+    for name in (f'ckpt:{out}', f'ckpt:{out.parent}'):  # the model's folder, or the run's
+        source = open_source(name)
+        assert_same(source.load(), params)
+        assert (source.config, source.style, source.note, source.max_length) == (CONFIG, 'jiant', 'a note', 48)
+        assert source.heads == HEADS
+        assert source.labels == LABELS
+        assert source.tokenizer.read_bytes() == tiny_tokenizer.read_bytes()
+    assert [p.name for p in out.parent.iterdir()] == ['model'], 'nothing half-written is left'
+
+
+def test_saving_again_replaces_and_changes_the_digest(params: Params, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    out = save(tmp_path / 'model', params, tiny_tokenizer)
+    before = open_source(f'ckpt:{out}').digest
+    assert open_source(f'ckpt:{shutil.copytree(out, tmp_path / "copy")}').digest == before
+    changed = jax.tree.map(lambda x: x + 1, params)
+    save(out, changed, tiny_tokenizer)
+    source = open_source(f'ckpt:{out}')
+    assert_same(source.load(), changed)
+    assert source.digest != before
+
+
+def test_a_save_that_fails_leaves_the_old_one(params: Params, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    out = save(tmp_path / 'model', params, tiny_tokenizer)
+    with pytest.raises(FileNotFoundError):
+        save(out, params, tmp_path / 'no-tokenizer.json')
+    assert_same(open_source(f'ckpt:{out}').load(), params)
+    assert [p.name for p in tmp_path.iterdir()] == ['model']
+
+
+def test_random_weights_are_the_seeds() -> None:
+    a, b, c = (open_source('random:tiny', seed) for seed in (1, 1, 2))
+    assert_same(a.load(), b.load())
+    assert a.digest == b.digest != c.digest
+    words = [s.load()['encoder']['embeddings']['word'] for s in (a, c)]
+    assert np.abs(words[0] - words[1]).max() > 0.01
+    assert words[0].dtype == np.float32
+    assert a.note == 'The encoder has random weights.'
+    assert not a.heads
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'encoder': {'hidden': 3}}, 'model.json: field .*hidden.* is missing or unknown'),
+        ({'style': None}, "model.json: field 'style' is missing or unknown"),
+        (
+            {'heads': {'pairs': {'kind': 'pair', 'outputs': 4}, 'tags': {'kind': 'tag', 'outputs': 5}}},
+            r'model\.json says \(4,\)',
+        ),
+        (
+            {'heads': {'pairs': {'kind': 'pair', 'outputs': 3}}},
+            r"\['tags'\].* is \(5,\), model\.json says None \(and 1 more\)",
+        ),
+    ],
+)
+def test_a_description_that_does_not_fit(
+    change: dict[str, Any], said: str, params: Params, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    path = save(tmp_path / 'model', params, tiny_tokenizer) / 'model.json'
+    raw = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({k: v for k, v in raw.items() if v is not None}))
+    with pytest.raises(ModelError, match=said):
+        open_source(f'ckpt:{tmp_path}/model').load()
+
+
+@pytest.mark.parametrize('name', ['', 'embedded:x', 'random', 'random:', 'hf', 'ckpt:', 'tf:x', 'Embedded'])
+def test_names_that_are_no_source(name: str) -> None:
+    with pytest.raises(ModelError, match='is not one of embedded, hf:NAME-OR-DIR, ckpt:DIR, random:SIZE'):
+        open_source(name)
