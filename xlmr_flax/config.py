@@ -39,11 +39,11 @@ class EncoderSpec:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
-    """AdamW with decay on everything but biases and layer norms. The defaults are jiant's (protocol section 3.2).
+    """AdamW with decay on everything but biases and layer norms. The defaults are jiant's (simple/runscript.py).
 
     warmup: share of all steps (jiant: 0.1); warmup_steps >= 0 overrides it. schedule: 'linear' (to 0) or 'constant'.
     clip_norm: global norm, 0 = off. clip_per: 'step' (once per optimizer step) or 'micro_batch' (the authors': on the
-    running sum after every micro-batch; protocol section 1.3).
+    running sum after every micro-batch, jiant/proj/main/runner.py).
     """
 
     learning_rate: float = 1e-5

@@ -114,9 +114,14 @@ def cut_tail(model: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def change_config(model: Path, **changes: Any) -> None:
-    path = model / 'config.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+def change(**changes: Any) -> Callable[[Path], Any]:
+    """Changes fields of config.json."""
+
+    def write(model: Path) -> None:
+        path = model / 'config.json'
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return write
 
 
 def add_token(model: Path) -> None:
@@ -138,17 +143,17 @@ MISFIT = 'weights do not fit config.json: '
 
 
 @pytest.mark.parametrize(
-    ('change', 'said'),
+    ('break_it', 'said'),
     [
         (cut_weights, 'model.safetensors: not a whole safetensors file'),
         (cut_tail, 'model.safetensors: not a whole safetensors file'),
-        (lambda m: change_config(m, intermediate_size=130), f'{MISFIT}encoder.layer.0.intermediate.dense.weight is [128, 64]'),
-        (lambda m: change_config(m, num_hidden_layers=3), f'{MISFIT}encoder.layer.2.attention.self.query.weight is missing'),
-        (lambda m: change_config(m, max_position_embeddings=131), f'{MISFIT}embeddings.position_embeddings.weight is [130, 64]'),
-        (lambda m: change_config(m, num_attention_heads=5), 'hidden_size 64 is not a multiple of num_heads 5'),
-        (lambda m: change_config(m, model_type='gpt2'), "config.json: model_type is 'gpt2'; xlm-roberta, roberta and bert"),
-        (lambda m: change_config(m, hidden_act='relu'), "config.json: hidden_act is 'relu'"),
-        (lambda m: change_config(m, position_embedding_type='relative_key'), "position_embedding_type 'relative_key'"),
+        (change(intermediate_size=130), f'{MISFIT}encoder.layer.0.intermediate.dense.weight is [128, 64]'),
+        (change(num_hidden_layers=3), f'{MISFIT}encoder.layer.2.attention.self.query.weight is missing'),
+        (change(max_position_embeddings=131), f'{MISFIT}embeddings.position_embeddings.weight is [130, 64]'),
+        (change(num_attention_heads=5), 'hidden_size 64 is not a multiple of num_heads 5'),
+        (change(model_type='gpt2'), "config.json: model_type is 'gpt2'; xlm-roberta, roberta and bert"),
+        (change(hidden_act='relu'), "config.json: hidden_act is 'relu'"),
+        (change(position_embedding_type='relative_key'), "position_embedding_type 'relative_key'"),
         (lambda m: (m / 'config.json').write_text('{'), 'config.json: not JSON'),
         (lambda m: (m / 'config.json').unlink(), 'config.json is missing'),
         (lambda m: (m / 'config.json').write_text('{"model_type": "bert"}'), "config.json: field 'vocab_size' is missing"),
@@ -165,8 +170,8 @@ MISFIT = 'weights do not fit config.json: '
         'pickle', 'no-weights', 'lost-shard',
     ],
 )  # fmt: skip
-def test_a_bad_model_directory(change: Callable[[Path], Any], said: str, model: Path, fails: Fails) -> None:
-    change(model)
+def test_a_bad_model_directory(break_it: Callable[[Path], Any], said: str, model: Path, fails: Fails) -> None:
+    break_it(model)
     line = fails(*evaluate(model))
     assert said in line
     if said[0] != 'h':  # of the head sizes, the field is named

@@ -36,6 +36,11 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in r.items() if k != 'examples_per_s'} for r in records]
 
 
+def results(workdir: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (workdir / 'results.jsonl').read_text('utf-8').splitlines()]
+    return [{k: v for k, v in row.items() if k != 'command'} for row in rows]
+
+
 def weights(workdir: Path) -> bytes:
     (path,) = (workdir / 'runs').glob('*/model/model.safetensors')
     return path.read_bytes()
@@ -78,9 +83,5 @@ def test_stopped_and_started_again_it_ends_as_if_nothing_had_been(
     assert main(['run', f'--config={path}', f'--workdir={parted}']) == 0
     assert metrics(parted) == metrics(whole)
     assert weights(parted) == weights(whole)
-    rows = [
-        [{k: v for k, v in json.loads(line).items() if k != 'command'} for line in (w / 'results.jsonl').open()]
-        for w in (whole, parted)
-    ]
-    assert rows[0] == rows[1] != []
+    assert results(parted) == results(whole) != []
     assert not list((parted / 'runs').glob('*/checkpoints'))

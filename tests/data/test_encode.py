@@ -47,12 +47,3 @@ def test_nothing_is_longer_than_asked_for(tokenizer: Tokenizer) -> None:
     assert pairs.tokens.lengths.max() == 14
     english, _ = read_pairs(get_task('world_retrieval'), 'de', 'dev', limit=20)
     assert encode(get_task('world_retrieval'), english, tokenizer, 6).tokens.lengths.max() == 6
-
-
-def test_a_kind_without_an_encoder_says_so(tokenizer: Tokenizer) -> None:
-    from xlmr_flax.tasks.base import Task
-
-    task = Task('odd', 'tag', (), (), ('en',), {}, lambda row, task, language: None)
-    object.__setattr__(task, 'kind', 'odd')
-    with pytest.raises(TaskError, match="task 'odd'.* kind 'odd'"):
-        encode(task, [], tokenizer, 16)

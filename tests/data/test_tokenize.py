@@ -15,12 +15,13 @@ from xlmr_flax.models import embedded, hf
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
 
 ODD = [
-    '', ' ', '  two  spaces ', 'tab\tand\nline', 'ﬁ ligature ½ Ⅳ', 'e\u0301 and é', '😀👩‍👩‍👧 emoji', 'Paris ' * 150, 'a' * 300, '<s> </s> <mask>',
+    '', ' ', '  two  spaces ', 'tab\tand\nline', 'ﬁ ligature ½ Ⅳ', 'e\u0301 and é', '😀👩‍👩‍👧 emoji',
+    'Paris ' * 150, 'a' * 300, '<s> </s> <mask>',
     '\u200bzero\u00a0width', 'ＦＵＬＬ　ｗｉｄｔｈ', '1234567890 3.14', 'don’t “quote”', 'ꙮ ᚠ',
 ]  # fmt: skip
 SCRIPTS = [
-    'Where is the station?', 'Где находится вокзал?', 'أين المحطة؟', '车站在哪里？', '駅はどこですか。', '역이 어디에 있습니까?',
-    'स्टेशन कहाँ है?', 'สถานีอยู่ที่ไหน', 'Πού είναι ο σταθμός;', 'איפה התחנה?', 'நிலையம் எங்கே?', 'სად არის სადგური?',
+    'Where is the station?', 'Где находится вокзал?', 'أين المحطة؟', '车站在哪里？', '駅はどこですか。',
+    '역이 어디에 있습니까?', 'स्टेशन कहाँ है?', 'สถานีอยู่ที่ไหน', 'Πού είναι ο σταθμός;', 'איפה התחנה?', 'நிலையம் எங்கே?', 'სად არის სადგური?',
 ]  # fmt: skip
 
 

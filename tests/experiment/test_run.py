@@ -110,7 +110,7 @@ def test_prediction_files_are_the_benchmarks_and_give_the_values(finished: Path)
 def test_one_intermediate_run_a_seed_serves_both_targets(finished: Path) -> None:
     names = sorted(p.name for p in (finished / 'runs').iterdir())
     assert len(names) == 2 * 5
-    trained = [p for p in (finished / 'runs').glob('*/model/model.json')]
+    trained = list((finished / 'runs').glob('*/model/model.json'))
     assert len(trained) == 2 * 3
     for seed in (1, 2):
         assert len([n for n in names if n.startswith(f'world_nli--intermediate--seed{seed}-')]) == 1

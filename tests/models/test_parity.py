@@ -190,7 +190,7 @@ def test_other_heads(kind: str, outputs: int, tmp_path: Path, tiny_tokenizer: Pa
 
 
 def test_jiant_pair_head_is_pooler_then_two_layers(tmp_path: Path, tiny_tokenizer: Path) -> None:
-    """The authors' head on transformers' pooler output (protocol section 1.2), written out in torch."""
+    """The authors' head on transformers' pooler output (jiant: modeling/heads.py), written out in torch."""
     config = tiny_config()
     model = Model(config, style='jiant')
     params = random_params(model, {'x': PAIR})

@@ -28,7 +28,8 @@ def params() -> Params:
 
 def save(out: Path, params: Params, tokenizer: Path, **changes: Any) -> Path:
     facts: dict[str, Any] = {
-        'style': 'jiant', 'heads': HEADS, 'labels': LABELS, 'max_length': 48, 'note': 'a note', 'extra': {'trained': {'step': 3}},
+        'style': 'jiant', 'heads': HEADS, 'labels': LABELS, 'max_length': 48, 'note': 'a note',
+        'extra': {'trained': {'step': 3}},
     }  # fmt: skip
     save_checkpoint(out, CONFIG, params, tokenizer, **(facts | changes))
     return out

@@ -59,7 +59,7 @@ def test_a_batch_without_a_counted_row_gives_numbers(tiny: Any, batch_of: Callab
 
 
 def test_clipping_per_micro_batch_is_the_authors_rule(tiny: Any, batch_of: Callable[..., Any]) -> None:
-    """loss / accumulation, backward into the running sum, clip the sum, after every micro-batch (protocol section 1.3);
+    """loss / accumulation, backward into the running sum, clip the sum, after every micro-batch (jiant);
     written out with torch's clip_grad_norm_ on gradients that are computed here one micro-batch at a time."""
     torch = pytest.importorskip('torch')
     limit, parts = 0.05, 4

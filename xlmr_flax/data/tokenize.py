@@ -1,4 +1,4 @@
-"""Text -> ragged int32 tokens, and the XLM-R input templates (protocol.md section 1.2).
+"""Text -> ragged int32 tokens, and the XLM-R input templates (jiant: tasks/lib/templates).
 
 The tokenizer is the `tokenizers` library on a tokenizer.json: the same ids as transformers' fast tokenizer, without
 importing transformers.

@@ -1,6 +1,6 @@
 """What XTREME and XTREME-R consist of: tasks, languages, groups and how each is read and scored.
 
-Facts from XTREME's evaluate.py and README (protocol sections 4.2, 4.3, 5). This is the submission's side: a benchmark
+Facts from XTREME's evaluate.py and README. This is the submission's side: a benchmark
 can be scored from its files whether or not this package can train on the task.
 """
 

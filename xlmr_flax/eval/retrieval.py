@@ -1,4 +1,4 @@
-"""Nearest neighbours between two sets of sentence vectors, as Tatoeba is decided (protocol.md section 4.4)."""
+"""Nearest neighbours between two sets of sentence vectors, as Tatoeba is decided (XTREME: evaluate_retrieval.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From prediction files to the benchmark's tables, as XTREME's evaluate.py (protocol section 4.3).
+"""From prediction files to the benchmark's tables, as XTREME's evaluate.py.
 
 A task's score is the mean over its languages (QA: of the means of EM and F1); the overall score is the unweighted mean
 over all tasks of the benchmark, and there is one only if all are there with all their languages; what is missing is

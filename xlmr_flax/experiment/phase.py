@@ -19,7 +19,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval import files
 from xlmr_flax.eval.score import score_files
 from xlmr_flax.eval.zero_shot import Evaluator
-from xlmr_flax.experiment.plan import Run, task_of
+from xlmr_flax.experiment.plan import Run, has_dev, task_of
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.model import HeadSpec, Model, Params, head_key
 from xlmr_flax.models.source import EncoderSource, open_source, save_checkpoint
@@ -108,7 +108,7 @@ def _dev_metric(
     """
     recipe = run.recipe
     assert recipe is not None
-    if 'dev' not in task.splits:
+    if not has_dev(setting.config, task):
         return None
     examples = _examples(setting, task, 'dev', recipe.eval_examples)
     path = setting.workdir.run_dir(run) / f'dev-predictions.{files.SUFFIXES[task.kind]}'
@@ -138,7 +138,7 @@ def train_run(setting: Setting, run: Run) -> None:
     assert recipe is not None
     setting.tokenizer.check_length(recipe.max_length, setting.model.config.max_length)
     data = _encoded(setting, run, task, 'train', recipe.max_train)
-    dev = _encoded(setting, run, task, 'dev', recipe.eval_examples) if 'dev' in task.splits else None
+    dev = _encoded(setting, run, task, 'dev', recipe.eval_examples) if has_dev(setting.config, task) else None
     params = initial_params(setting, run)
     name, head = head_of(run, task)
     full_word = np.asarray(params['encoder']['embeddings']['word'])

@@ -45,6 +45,11 @@ def task_of(config: Config, name: str) -> Task:
     return with_labels(get_task(name), config.data_root)
 
 
+def has_dev(config: Config, task: Task) -> bool:
+    """Whether English dev rows for selection are there."""
+    return 'dev' in task.splits and available(task, 'en', 'dev', config.data_root)
+
+
 def training_task(config: Config, target: Task) -> Task:
     """The task whose English train split fine-tunes a target. Raises ConfigError for evaluation-only tasks."""
     if target.train_task is None:
@@ -128,9 +133,8 @@ def _target_run(config: Config, source: EncoderSource, arm: str, target: Task, s
 def _train_run(
     config: Config, source: EncoderSource, arm: str, target: str, task: Task, seed: int, parent: str, recipe: Recipe
 ) -> Run:
-    data = {
-        split: content_digest(task, 'en', split, config.data_root) for split in ('train', 'dev') if split in task.splits
-    }
+    splits = ('train', 'dev') if has_dev(config, task) else ('train',)
+    data = {split: content_digest(task, 'en', split, config.data_root) for split in splits}
     decides = {'task': task.name, 'head': target or task.name, 'recipe': to_dict(recipe), 'data': data}
     return Run(_hash(config, source, parent, seed=seed, **decides), arm, target, task.name, seed, parent, recipe)
 

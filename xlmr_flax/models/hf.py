@@ -119,7 +119,8 @@ def resolve(name: str) -> Path:
     except Exception as e:
         raise ModelError(
             f'hf:{name}: no such directory, and the hub did not give it '
-            f'({type(e).__name__}: {str(e).splitlines()[0]}). Without a network, copy the model directory here and name its path'
+            f'({type(e).__name__}: {str(e).splitlines()[0]}). '
+            'Without a network, copy the model directory here and name its path'
         ) from None
 
 

@@ -68,7 +68,7 @@ class Model:
         return params
 
     def init_pooler(self, key: jax.Array) -> dict[str, Any]:
-        """A fresh pooler, for encoders that come without one (XLM-R has none; protocol section 1.2)."""
+        """A fresh pooler, for encoders that come without one (XLM-R has none)."""
         return nnx.to_pure_dict(nnx.state(Pooler(self.config, rngs=nnx.Rngs(params=jax.random.split(key)[1]))))
 
     def init_head(self, key: jax.Array, spec: HeadSpec) -> dict[str, Any]:

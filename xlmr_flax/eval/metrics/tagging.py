@@ -1,7 +1,7 @@
 """Entity precision, recall and F1 as the seqeval package computes them in its default mode.
 
 XTREME scores UDPOS with it as well, on tags without a prefix. seqeval then reads a tag's first letter as its prefix:
-'I' of INTJ continues, 'S' of SYM stands alone, and neighbouring equal tags merge into one chunk (protocol section 4.5).
+'I' of INTJ continues, 'S' of SYM stands alone, and neighbouring equal tags merge into one chunk.
 Its versions differ in what is left as the type: 0.0.12, which XTREME's expected scores come from and jiant pins, takes
 what is behind the last hyphen, so the whole tag where there is none; 1.2.2 takes what follows the first letter, so that
 CCONJ and SCONJ are one type and scores are higher. On B-, I- and O tags they agree.

@@ -1,0 +1,164 @@
+"""The mesh and its rules on one device, and eight: the same losses wherever the numbers lie."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from xlmr_flax.config import OptimizerSpec
+from xlmr_flax.models.config import SIZES, EncoderConfig
+from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.parallel.mesh import RULES, MeshError, make_mesh, path_name, put_batch, put_tree, shardings, spec_for
+from xlmr_flax.train.optimizer import make_optimizer
+
+HEADS = {kind: HeadSpec(kind, 3) for kind in ('pair', 'choice', 'span', 'tag', 'mlm')}
+
+
+def state_shapes(config: EncoderConfig, style: str) -> Any:
+    params = Model(config, style).shapes(HEADS)
+    opt = jax.eval_shape(make_optimizer(OptimizerSpec(), 10).init, params)
+    return {'params': params, 'opt': opt, 'step': jax.ShapeDtypeStruct((), np.int32)}
+
+
+@pytest.mark.parametrize('style', ['jiant', 'hf'])
+@pytest.mark.parametrize('size', SIZES)
+def test_every_leaf_of_a_state_matches_exactly_one_rule(size: str, style: str) -> None:
+    used = set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state_shapes(SIZES[size], style)):
+        name = path_name(path)
+        found = [i for i, (pattern, _) in enumerate(RULES) if re.search(pattern, name)]
+        assert len(found) == 1, name
+        assert len(RULES[found[0]][1]) <= len(leaf.shape), name
+        used.add(found[0])
+    assert used == set(range(len(RULES))), 'a rule that places nothing'
+
+
+def test_moments_lie_where_their_parameters_do() -> None:
+    mesh = make_mesh()
+    shapes = state_shapes(SIZES['tiny'], 'jiant')
+    placed = shardings(shapes, mesh)
+    params = {path_name(p): s.spec for p, s in jax.tree_util.tree_leaves_with_path(placed['params'])}
+    moments = [(path_name(p), s.spec) for p, s in jax.tree_util.tree_leaves_with_path(placed['opt'])]
+    matched = 0
+    for name, spec in moments:
+        own = [n for n in params if name.endswith('/' + n)]
+        if own:
+            assert spec == params[own[0]]
+            matched += 1
+    assert matched == 2 * len(params)
+
+
+def test_a_parameter_without_a_rule_or_with_two_is_an_error() -> None:
+    mesh = make_mesh()
+    with pytest.raises(MeshError, match=r"parameter 'encoder/adapter/kernel' matches 0 sharding rules"):
+        shardings({'encoder': {'adapter': {'kernel': np.zeros(3)}}}, mesh)
+    twice = (*RULES, (r'pooler/', RULES[0][1]))
+    with pytest.raises(MeshError, match=r"parameter 'pooler/dense/bias' matches 2 sharding rules, expected exactly one"):
+        spec_for('pooler/dense/bias', (8,), mesh, twice)
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'said'),
+    [
+        ((2, 1, 1), r'mesh data=2 fsdp=1 model=1 does not fit \d+ device'),
+        ((-1, 1, 3), 'does not fit'),
+        ((-1, -1, 1), 'sizes are positive, and one may be -1'),
+        ((0, 1, 1), 'sizes are positive'),
+        ((1, -2, 1), 'sizes are positive'),
+    ],
+)
+def test_meshes_that_cannot_be(sizes: tuple[int, int, int], said: str) -> None:
+    assert jax.device_count() == 1
+    with pytest.raises(MeshError, match=said):
+        make_mesh(*sizes)
+
+
+def test_the_axis_that_is_left_takes_all_devices() -> None:
+    for sizes in ((-1, 1, 1), (1, -1, 1), (1, 1, -1), (1, 1, 1)):
+        assert dict(make_mesh(*sizes).shape) == {'data': 1, 'fsdp': 1, 'model': 1}
+
+
+def test_arrays_go_over_whole() -> None:
+    mesh = make_mesh()
+    rows = {'ids': np.arange(12, dtype=np.int32).reshape(4, 3), 'valid': np.ones(4, np.float32)}
+    for name, value in put_batch(rows, mesh).items():
+        np.testing.assert_array_equal(value, rows[name])
+        assert value.dtype == rows[name].dtype
+    tree = {'pooler': {'dense': {'bias': np.arange(5, dtype=np.float32)}}}
+    np.testing.assert_array_equal(put_tree(tree, mesh)['pooler']['dense']['bias'], tree['pooler']['dense']['bias'])
+
+
+# Run by this file as a program, with the sizes of each mesh as arguments.
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+
+
+def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
+    """Three steps with accumulation, dropout, decay and clipping; where the state lies; and the logits after them."""
+    from xlmr_flax.data.tokenize import Ragged
+    from xlmr_flax.eval.predict import predict_logits
+    from xlmr_flax.train.step import init_state, make_train_step
+
+    config = EncoderConfig(
+        vocab_size=512, hidden_size=32, num_layers=2, num_heads=4, ffn_size=64, max_positions=18, initializer_range=0.2
+    )
+    model, head, mesh = Model(config, unroll=1), HeadSpec('pair', 3), make_mesh(*sizes)
+    spec = OptimizerSpec(learning_rate=1e-2, epsilon=1e-4, warmup=0.0, clip_norm=0.5)
+    params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
+    optimizer = make_optimizer(spec, 3)
+    state = init_state(put_tree(params, mesh), optimizer, mesh)
+    step = make_train_step(model, 'x', head, optimizer, spec, mesh=mesh, accumulation=2)
+    random, found = np.random.default_rng(0), []
+    for _ in range(3):
+        batch = {
+            'ids': random.integers(5, 512, (16, 12)).astype(np.int32),
+            'segments': (np.arange(12) < random.integers(3, 13, (16, 1))).astype(np.int32),
+            'label': random.integers(0, 3, 16).astype(np.int32),
+            'valid': np.arange(16) % 5 > 0,
+        }
+        state, metrics = step(state, put_batch({**batch, 'valid': batch['valid'].astype(np.float32)}, mesh), jax.random.key(1))
+        found.append([float(metrics[k]) for k in ('loss', 'grad_norm', 'accuracy')])
+    tokens = Ragged.from_rows([random.integers(5, 512, n) for n in (3, 12, 7, 5, 9)])
+    logits = predict_logits(
+        model, state['params'], 'x', head, tokens, lengths=(8, 12), batch_tokens=24, pad=1, mesh=mesh
+    )
+    word = state['params']['encoder']['embeddings']['word']
+    return {'metrics': found, 'logits': logits.tolist(), 'shard': list(word.sharding.shard_shape(word.shape))}
+
+
+@pytest.fixture(scope='module')
+def eight() -> dict[str, dict[str, Any]]:
+    """Outcomes by mesh, from one process with eight devices."""
+    environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
+    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope='module')
+def one() -> dict[str, Any]:
+    return losses((1, 1, 1))
+
+
+@pytest.mark.parametrize(('sizes', 'shard'), list(zip(MESHES, [[512, 32], [512, 4], [256, 16]], strict=True)))
+def test_eight_devices_give_the_losses_of_one(
+    sizes: tuple[int, int, int], shard: list[int], eight: dict[str, dict[str, Any]], one: dict[str, Any]
+) -> None:
+    found = eight[str(sizes)]
+    assert found['shard'] == shard, 'the word table must be cut as the rules say'
+    np.testing.assert_allclose(found['metrics'], one['metrics'], atol=1e-5)
+    np.testing.assert_allclose(found['logits'], one['logits'], atol=1e-4)
+    assert abs(one['metrics'][2][0] - one['metrics'][0][0]) > 1e-3
+
+
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    print(json.dumps({str(sizes): losses(sizes) for sizes in MESHES}))
