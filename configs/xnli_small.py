@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.encoder.head = 'hf'
     config.intermediate = ('none',)
     config.targets = ('xnli',)
-    config.recipe.steps = 300
+    config.recipe.steps = 150
     config.recipe.batch_size = 16
     config.recipe.max_length = 128
     config.recipe.optimizer.learning_rate = 1e-4

@@ -11,7 +11,7 @@ from xlmr_flax.data.encode import NO_LABEL, encode
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import PairExample, SentenceExample, TaskError
+from xlmr_flax.tasks.base import PairExample, SentenceExample
 
 
 @pytest.fixture(scope='module')

@@ -1,7 +1,7 @@
 """Tatoeba with the embedded encoder, through `convert` and back: the accuracies that transformers' model gives.
 
-Reference: XLMRobertaModel of transformers on the same weights, no prefix, mean over all tokens of the last layer with <s>
-and </s>, cosine, max length 512; measured once and held to within one sentence a language and direction.
+Reference: XLMRobertaModel of transformers on the same weights, no prefix, mean over all tokens of the last layer with
+<s> and </s>, cosine, max length 512; measured once and held to within one sentence a language and direction.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def test_a_parameter_without_a_rule_or_with_two_is_an_error() -> None:
     with pytest.raises(MeshError, match=r"parameter 'encoder/adapter/kernel' matches 0 sharding rules"):
         shardings({'encoder': {'adapter': {'kernel': np.zeros(3)}}}, mesh)
     twice = (*RULES, (r'pooler/', RULES[0][1]))
-    with pytest.raises(MeshError, match=r"parameter 'pooler/dense/bias' matches 2 sharding rules, expected exactly one"):
+    with pytest.raises(MeshError, match=r"parameter 'pooler/dense/bias' matches 2 sharding rules"):
         spec_for('pooler/dense/bias', (8,), mesh, twice)
 
 
@@ -108,7 +108,7 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
     from xlmr_flax.train.step import init_state, make_train_step
 
     config = EncoderConfig(
-        vocab_size=512, hidden_size=32, num_layers=2, num_heads=4, ffn_size=64, max_positions=18, initializer_range=0.2
+        vocab_size=512, hidden_size=32, num_layers=1, num_heads=4, ffn_size=64, max_positions=18, initializer_range=0.2
     )
     model, head, mesh = Model(config, unroll=1), HeadSpec('pair', 3), make_mesh(*sizes)
     spec = OptimizerSpec(learning_rate=1e-2, epsilon=1e-4, warmup=0.0, clip_norm=0.5)
@@ -122,9 +122,9 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
             'ids': random.integers(5, 512, (16, 12)).astype(np.int32),
             'segments': (np.arange(12) < random.integers(3, 13, (16, 1))).astype(np.int32),
             'label': random.integers(0, 3, 16).astype(np.int32),
-            'valid': np.arange(16) % 5 > 0,
+            'valid': (np.arange(16) % 5 > 0).astype(np.float32),
         }
-        state, metrics = step(state, put_batch({**batch, 'valid': batch['valid'].astype(np.float32)}, mesh), jax.random.key(1))
+        state, metrics = step(state, put_batch(batch, mesh), jax.random.key(1))
         found.append([float(metrics[k]) for k in ('loss', 'grad_norm', 'accuracy')])
     tokens = Ragged.from_rows([random.integers(5, 512, n) for n in (3, 12, 7, 5, 9)])
     logits = predict_logits(
@@ -148,6 +148,7 @@ def one() -> dict[str, Any]:
     return losses((1, 1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('sizes', 'shard'), list(zip(MESHES, [[512, 32], [512, 4], [256, 16]], strict=True)))
 def test_eight_devices_give_the_losses_of_one(
     sizes: tuple[int, int, int], shard: list[int], eight: dict[str, dict[str, Any]], one: dict[str, Any]

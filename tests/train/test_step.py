@@ -24,10 +24,9 @@ def distance(a: Any, b: Any) -> float:
     return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), a, b)))
 
 
-@pytest.mark.parametrize('clip_norm', [0.0, 0.05])
-def test_accumulation_changes_nothing(tiny: Any, batch_of: Callable[..., Any], clip_norm: float) -> None:
+def test_accumulation_changes_nothing(tiny: Any, batch_of: Callable[..., Any]) -> None:
     """4 micro-batches of 2 against one batch of 8; with uneven valid rows, so that a mean of means would show."""
-    spec = dataclasses.replace(SPEC, clip_norm=clip_norm)
+    spec = dataclasses.replace(SPEC, clip_norm=0.05)
     batches = [batch_of(8, seed=s) for s in range(2)]
     for batch in batches:
         batch['valid'] = np.array([1, 1, 1, 0, 0, 0, 1, 1], np.float32)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from xlmr_flax.data import tfds
 from xlmr_flax.data.readers_text import DataError, read_lines
 from xlmr_flax.tasks.base import Table, Task, closest
 
@@ -19,12 +21,22 @@ STAND_IN_MARK = 'STAND-IN'
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file: the table it was found for (an alternative, perhaps), its language, its path and its labels' path."""
+    """One file: the table it was found for (an alternative, perhaps), its language, its path and its labels' path.
+
+    Rows of a prepared TFDS dataset: a table of format 'tfds' with the local file's path, and path is the folder.
+    """
 
     table: Table
     language: str
     path: Path
     label_path: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold its rows."""
+        if self.table.format == tfds.FORMAT:
+            return tfds.data_files(self.path, self.table.path)
+        return [self.path, *filter(None, [self.label_path])]
 
 
 def resolve_data_root(flag_value: str | Path | None = None) -> Path:
@@ -41,7 +53,8 @@ def resolve_data_root(flag_value: str | Path | None = None) -> Path:
 
 
 def find_files(task: Task, table: Table, language: str, root: Path) -> list[Found]:
-    """The files of a table in reading order, from the first alternative that is there.
+    """The files of a table in reading order, from the first alternative that is there; a dataset prepared by TFDS
+    (data/tfds.py) comes behind the local files and before stand-ins.
 
     DataError names the path, the licence, the dataset's home and the closest language there is.
     """
@@ -52,17 +65,44 @@ def find_files(task: Task, table: Table, language: str, root: Path) -> list[Foun
 
 def _find(task: Task, table: Table, language: str, root: Path) -> list[Found]:
     code = task.local_code(language)
-    for candidate in (table, *table.alternatives):
-        paths = [path for pattern in (candidate.path, *candidate.also) for path in _matches(root, pattern, code)]
+    tables = (table, *table.alternatives)
+    found = (
+        _find_local(task, [each for each in tables if not each.stand_in], language, code, root)
+        or _find_prepared(table, language, code, root)
+        or _find_local(task, [each for each in tables if each.stand_in], language, code, root)
+    )
+    if not found:
+        raise DataError(_missing(task, table, language, code, root))
+    return found
+
+
+def _find_local(task: Task, tables: list[Table], language: str, code: str, root: Path) -> list[Found]:
+    for table in tables:
+        paths = [path for pattern in (table.path, *table.also) for path in _matches(root, pattern, code)]
         if paths:
-            label_paths = [_label_path(task, candidate, path, code, root) for path in paths]
-            return [Found(candidate, language, path, labels) for path, labels in zip(paths, label_paths, strict=True)]
+            label_paths = [_label_path(task, table, path, code, root) for path in paths]
+            return [Found(table, language, path, labels) for path, labels in zip(paths, label_paths, strict=True)]
+    return []
+
+
+def _find_prepared(table: Table, language: str, code: str, root: Path) -> list[Found]:
+    local = table.path.replace('{language}', code)
+    folder = tfds.find_prepared(local, root)
+    if folder is None:
+        return []
+    return [Found(dataclasses.replace(table, path=local, format=tfds.FORMAT, explode=()), language, folder)]
+
+
+def _missing(task: Task, table: Table, language: str, code: str, root: Path) -> str:
     path = root / table.path.replace('{language}', code)
     others = _codes_present(root, table.path) if '{language}' in table.path else []
     hint = f'; there are files for other languages{closest(code, others)}' if others else ''
-    also = ', '.join(alternative.path.replace('{language}', code) for alternative in table.alternatives)
-    raise DataError(
-        f'{path}: no such file, needed for task {task.name!r} in {language!r}{f" (nor {also})" if also else ""}{hint}. '
+    nor = [alternative.path.replace('{language}', code) for alternative in table.alternatives]
+    if name := tfds.described(table.path.replace('{language}', code)):
+        nor.append(f'TFDS {name} in {" or ".join(map(str, tfds.folders(root)))}')
+    behind = f' (nor {", ".join(nor)})' if nor else ''
+    return (
+        f'{path}: no such file, needed for task {task.name!r} in {language!r}{behind}{hint}. '
         f'Licence: {task.licence or "not stated"}. Where to get it: {task.source or "not stated"}'
     )
 
@@ -98,8 +138,12 @@ def stand_in_notes(found: list[Found], root: Path) -> list[str]:
     """What the rows of some files are where they only stand in for the dataset: the table says so, or the data root's
     MANIFEST.tsv (columns path and note) has a note with STAND-IN for a file. Empty for real data."""
     marked = _marked(root / MANIFEST, _stamp(root / MANIFEST))
-    notes = [item.table.stand_in or marked.get(item.path.relative_to(root).as_posix(), '') for item in found]
+    notes = [item.table.stand_in or marked.get(_within(item.path, root), '') for item in found]
     return [note for note in dict.fromkeys(notes) if note]
+
+
+def _within(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _stamp(path: Path) -> int:

@@ -168,11 +168,10 @@ def content_digest(task: Task, language: str, split: str, data_root: str | Path 
             for row in _world_rows(task, source, language, split):
                 digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b'\n')
     for found in _files(task, language, split, data_root):
-        for path in (found.path, found.label_path):
-            if path is not None:
-                with path.open('rb') as file:
-                    while chunk := file.read(1 << 20):
-                        digest.update(chunk)
+        for path in found.files:
+            with path.open('rb') as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
     if task.labels_from:
         digest.update('\n'.join(with_labels(task, data_root).labels).encode())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data import readers_fields, readers_squad, readers_tags
+from xlmr_flax.data import readers_fields, readers_squad, readers_tags, tfds
 from xlmr_flax.data.readers_text import DataError, Problem, Row, Rows, read_lines, read_text
 from xlmr_flax.tasks.base import Table, closest
 
@@ -28,6 +28,7 @@ READERS: dict[str, Callable[[Path, Table], Rows]] = {
     'conllu': readers_tags.read_conllu,
     'stagged': readers_tags.read_stagged,
     'ccgbank': readers_tags.read_ccgbank,
+    tfds.FORMAT: tfds.read_prepared,
 }
 
 

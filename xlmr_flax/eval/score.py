@@ -174,7 +174,15 @@ def _score_tags(task: Task, path: Path, examples: Sequence[Example]) -> Scores:
     for tags in said:
         _known(task, path, enumerate(tags, line))
         line += len(tags) + 1
-    return tagging.entity_scores(gold, said)
+    scores = tagging.entity_scores(gold, said)
+    words = classification.accuracy([tag for tags in gold for tag in tags], [tag for tags in said for tag in tags])
+    if task.scorer == 'token_accuracy':
+        return words
+    scores |= words
+    if 'B-DATE' in task.labels:  # MasakhaNER has dates, PAN-X, which trains it, has none: also scored without them
+        undated = [[['O' if tag.endswith('-DATE') else tag for tag in tags] for tags in side] for side in (gold, said)]
+        scores['f1_without_date'] = tagging.entity_scores(*undated)['f1']
+    return scores
 
 
 def _known(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) -> None:
@@ -192,7 +200,7 @@ def _score_spans(task: Task, language: str, path: Path, examples: Sequence[Examp
     if task.scorer == 'squad_v2':
         return qa.squad_v2(gold, said, files.read_no_answer_scores(files.no_answer_path(path)))
     if task.scorer == 'mlqa':
-        return qa.mlqa(gold, said, language)
+        return qa.mlqa(gold, said, task.answer_language(language))
     return qa.squad_v1(gold, said)
 
 

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from xlmr_flax.config import Evaluation
 from xlmr_flax.data.batches import row_lengths
-from xlmr_flax.data.encode import Encoded, encode
+from xlmr_flax.data.cache import encode_cached
+from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.sources import DataError, read_pairs, read_split
 from xlmr_flax.data.tagging import join_tags
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
@@ -63,7 +64,7 @@ class Evaluator:
         """Writes the prediction file of a task with a head. Raises TaskError where this model has none."""
         if self.head is None:
             raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
-        data = encode(task, examples, self.tokenizer, self.max_length)
+        data = encode_cached(task, examples, self.tokenizer, self.max_length)
         tokens = self.remap(data.tokens) if self.remap else data.tokens
         name, spec = self.head
         forward = predict_tokens if task.kind in ('tag', 'span') else predict_logits
@@ -91,7 +92,7 @@ class Evaluator:
         english, foreign = read_pairs(task, language, split, self.data_root, limit)
         tick = _counter(progress, len(english) + len(foreign))
         max_length = min(self.evaluation.max_length, self.model.config.max_length)
-        sides = [encode(task, side, self.tokenizer, max_length).tokens for side in (english, foreign)]
+        sides = [encode_cached(task, side, self.tokenizer, max_length).tokens for side in (english, foreign)]
         key = sides[0].flat.tobytes() + sides[0].offsets.tobytes()
         if key not in self._english:
             self._english.clear()
@@ -112,7 +113,7 @@ class Evaluator:
         max_length = min(self.evaluation.max_length, self.model.config.max_length)
 
         def embed(sentences: Sequence[SentenceExample]) -> np.ndarray:
-            tokens = encode(task, sentences, self.tokenizer, max_length).tokens
+            tokens = encode_cached(task, sentences, self.tokenizer, max_length).tokens
             return self._embed(tokens, max_length, _counter(progress, len(sentences)))
 
         path = files.prediction_path(out, task, language, split)

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xlmr_flax.config import Config, Recipe
-from xlmr_flax.data.encode import Encoded, encode
+from xlmr_flax.data.cache import encode_cached
+from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval import files
@@ -97,7 +98,7 @@ def _examples(setting: Setting, task: Task, split: str, limit: int) -> list[Exam
 
 def _encoded(setting: Setting, run: Run, task: Task, split: str, limit: int) -> Encoded:
     assert run.recipe is not None
-    return encode(task, _examples(setting, task, split, limit), setting.tokenizer, run.recipe.max_length)
+    return encode_cached(task, _examples(setting, task, split, limit), setting.tokenizer, run.recipe.max_length)
 
 
 def _dev_metric(

@@ -1,4 +1,4 @@
-"""Pooler and heads, as the authors have them (jiant: modeling/heads.py, taskmodels.py) and as transformers' classes have them.
+"""Pooler and heads, as the authors have them (jiant: modeling/heads.py, taskmodels.py) and as transformers has them.
 
 style 'jiant': pair and choice heads read the pooler's output (two tanh layers in a row, both fresh; the pooler
 belongs to the encoder and is handed on between phases). style 'hf': the pair head reads the first token and the

@@ -1,0 +1,272 @@
+"""Encoded examples on disk, memory-mapped: a second run reads what the first one has tokenized.
+
+    data = encode_cached(task, examples, tokenizer, max_length)     # as `encode`, the same result
+
+An entry is a folder of .npy files (read with allow_pickle=False) and an index.json with their sizes and sha256. Its
+name is a hash of everything that decides the contents: the examples themselves (what the source files and the task's
+parser made of them), the tokenizer file, the length, the version of `tokenizers` and the code that encodes. A changed
+file, tokenizer or encoder is another name; nothing is ever taken for something else.
+
+Entries lie in XLMR_CACHE, by default ~/.cache/xlmr_flax/tokens; XLMR_CACHE=off keeps none. They may be deleted at any
+time. Only local and prepared data are kept: the embedded world, and a few examples, are encoded in less than a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import operator
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from xlmr_flax.data import encode as encode_module
+from xlmr_flax.data import spans as spans_module
+from xlmr_flax.data import tagging as tagging_module
+from xlmr_flax.data import tokenize as tokenize_module
+from xlmr_flax.data.encode import Encoded, encode
+from xlmr_flax.data.spans import SpanRows
+from xlmr_flax.data.tagging import TagRows
+from xlmr_flax.data.tokenize import Ragged, Tokenizer
+from xlmr_flax.tasks.base import Example, Table, Task
+
+CACHE_VARIABLE = 'XLMR_CACHE'
+OFF = 'off'
+INDEX = 'index.json'
+# Of the folder's layout. What the code that encodes does is in the name by its own digest.
+FORMAT = 1
+# Fewer examples are encoded faster than a folder of files is written.
+SMALLEST = 256
+_ABANDONED = 24 * 3600.0
+_SPAN_COLUMNS = ('example', 'start', 'end', 'first', 'count', 'begin')
+
+_log = logging.getLogger(__name__)
+
+
+class _Damaged(Exception):
+    """An entry whose files are not what its index says."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one request. state: 'read' (was there), 'written' (now is), 'not kept' (too few examples, the
+    embedded world, XLMR_CACHE=off, or a folder that cannot be written). path: the entry's folder, None if not kept."""
+
+    data: Encoded
+    state: str
+    path: Path | None
+
+
+def cache_dir() -> Path | None:
+    """The folder of all entries; None with XLMR_CACHE=off."""
+    value = os.environ.get(CACHE_VARIABLE)
+    if value:
+        return None if value.lower() == OFF else Path(value).expanduser()
+    home = os.environ.get('XDG_CACHE_HOME')
+    return (Path(home) if home else Path.home() / '.cache') / 'xlmr_flax' / 'tokens'
+
+
+def encode_cached(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Encoded:
+    """As `encode`, from the cache where it is there. Arrays are then read-only. Raises what `encode` raises."""
+    return lookup(task, examples, tokenizer, max_length).data
+
+
+def lookup(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Entry:
+    """`encode_cached`, and whether the entry was there. A damaged entry is reported (logging) and made again."""
+    root = cache_dir() if _is_kept(task, examples) else None
+    if root is None:
+        return Entry(encode(task, examples, tokenizer, max_length), 'not kept', None)
+    name = entry_name(task, examples, tokenizer, max_length)
+    path = root / name
+    found = _read_or_remove(path)
+    if found is not None:
+        return Entry(found, 'read', path)
+    data = encode(task, examples, tokenizer, max_length)
+    try:
+        won = _write(root, name, data, {'task': task.name, 'examples': len(examples), 'max_length': max_length})
+    except OSError as error:  # a full disk or a folder that is not ours: the run goes on without
+        _log.warning('%s: not kept: %s', path, error.strerror or error)
+        return Entry(data, 'not kept', None)
+    return Entry(_read_or_remove(path) or data, 'written' if won else 'read', path)
+
+
+def entry_name(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> str:
+    """'TASK-HASH': the same for the same outcome of `encode`, and only for that."""
+    decides = {
+        'format': FORMAT,
+        'code': _code_digest(),
+        'tokenizers': tokenizers.__version__,
+        'tokenizer': _tokenizer_digest(tokenizer.path, tokenizer.path.stat().st_mtime_ns),
+        'kind': task.kind,
+        'max_length': max_length,
+        'examples': examples_digest(examples),
+    }
+    return f'{task.name}-{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:24]}'
+
+
+def examples_digest(examples: Iterable[Example]) -> str:
+    """sha256 (hex) over every field of every example, in order."""
+    digest, getters = hashlib.sha256(), {}
+    chunk: list[str] = []
+    for example in examples:
+        kind = type(example)
+        if kind not in getters:
+            getters[kind] = operator.attrgetter(*(f.name for f in fields(kind)))
+        chunk.append(f'{kind.__name__}{getters[kind](example)!r}\n')
+        if len(chunk) == 4096:
+            digest.update(''.join(chunk).encode('utf-8', 'surrogatepass'))
+            chunk.clear()
+    digest.update(''.join(chunk).encode('utf-8', 'surrogatepass'))
+    return digest.hexdigest()
+
+
+def _is_kept(task: Task, examples: Sequence[Example]) -> bool:
+    from_files = any(isinstance(source, Table) for sources in task.splits.values() for source in sources)
+    return from_files and len(examples) >= SMALLEST
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    """Of the source of the modules that encode, so that a change of theirs is never forgotten."""
+    digest = hashlib.sha256()
+    for module in (encode_module, tokenize_module, tagging_module, spans_module):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _tokenizer_digest(path: Path, stamp: int) -> str:
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _write(root: Path, name: str, data: Encoded, facts: Mapping[str, Any]) -> bool:
+    """Writes an entry beside its place and moves it there in one step; False where another writer was first."""
+    root.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(root)
+    folder = Path(tempfile.mkdtemp(prefix=f'.{name}-', dir=root))
+    try:
+        files = {}
+        for key, array in to_arrays(data).items():
+            file = folder / f'{key}.npy'
+            np.save(file, array, allow_pickle=False)
+            files[file.name] = {'bytes': file.stat().st_size, 'sha256': _sha256(file)}
+        index = {'format': FORMAT, 'kind': data.kind, 'group': data.group, 'files': files, **facts}
+        (folder / INDEX).write_text(json.dumps(index, indent=1) + '\n', encoding='utf-8')
+        folder.chmod(0o755)
+        try:
+            folder.rename(root / name)
+        except OSError:
+            if (root / name / INDEX).is_file():
+                return False
+            raise
+        return True
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Deletes what a writer that was killed has left, a day later."""
+    for folder in root.glob('.*'):
+        try:
+            if time.time() - folder.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # another process was first
+            continue
+
+
+def _read_or_remove(path: Path) -> Encoded | None:
+    """The entry; None where there is none. A damaged one is reported and put away, so that it can be made again."""
+    if not path.is_dir():
+        return None
+    try:
+        return _read(path)
+    except (_Damaged, OSError, ValueError, KeyError, TypeError) as error:
+        if not path.is_dir():  # put away by another process
+            return None
+        _log.warning('%s: damaged (%s), made again', path, error)
+        aside = path.with_name(f'.damaged-{path.name}-{os.getpid()}-{time.time_ns()}')
+        try:
+            path.rename(aside)
+        except OSError:
+            return None
+        shutil.rmtree(aside, ignore_errors=True)
+        return None
+
+
+def _read(path: Path) -> Encoded:
+    """An entry with memory-mapped arrays. Raises _Damaged, OSError, ValueError, KeyError where it is not whole."""
+    index = json.loads((path / INDEX).read_text(encoding='utf-8'))
+    if index['format'] != FORMAT:
+        raise _Damaged(f'format {index["format"]}, not {FORMAT}')
+    arrays = {}
+    for name, stated in index['files'].items():
+        file = path / name
+        size = file.stat().st_size
+        if size != stated['bytes']:
+            raise _Damaged(f'{name} has {size} bytes, not {stated["bytes"]}')
+        if _sha256(file) != stated['sha256']:
+            raise _Damaged(f'{name} has changed')
+        arrays[file.stem] = _load(file)
+    return from_arrays(index['kind'], index['group'], arrays)
+
+
+def _load(file: Path) -> np.ndarray:
+    """Memory-mapped, as a plain array: np.memmap's own slicing is slow."""
+    try:
+        return np.asarray(np.load(file, mmap_mode='r', allow_pickle=False))
+    except ValueError:  # an empty array cannot be mapped
+        return np.load(file, allow_pickle=False)
+
+
+def to_arrays(data: Encoded) -> dict[str, np.ndarray]:
+    """Every array of encoded examples by name; texts as UTF-8 bytes with offsets."""
+    texts = [text.encode('utf-8', 'surrogatepass') for text in data.ids]
+    arrays = {
+        'tokens': data.tokens.flat,
+        'offsets': data.tokens.offsets,
+        'label': data.label,
+        'ids': np.frombuffer(b''.join(texts), np.uint8),
+        'id_offsets': np.cumsum([0, *map(len, texts)], dtype=np.int64),
+    }
+    if data.tags is not None:
+        tags = data.tags
+        arrays |= {'slots': tags.slots.flat, 'tag_labels': tags.labels.flat, 'example': tags.example}
+    if data.spans is not None:
+        characters = [offsets.reshape(-1, 2) for offsets in data.spans.offsets]
+        arrays |= {name: getattr(data.spans, name) for name in _SPAN_COLUMNS}
+        arrays['characters'] = np.concatenate(characters) if characters else np.zeros((0, 2), np.int32)
+        arrays['character_offsets'] = np.cumsum([0, *map(len, characters)], dtype=np.int64)
+    return arrays
+
+
+def from_arrays(kind: str, group: int, arrays: Mapping[str, np.ndarray]) -> Encoded:
+    """The inverse of `to_arrays`. Raises KeyError for an array that is missing."""
+    offsets = arrays['offsets']
+    tokens = Ragged(arrays['tokens'], offsets)
+    text, ends = arrays['ids'].tobytes(), arrays['id_offsets'].tolist()
+    ids = tuple(text[start:end].decode('utf-8', 'surrogatepass') for start, end in itertools.pairwise(ends))
+    tags = spans = None
+    if kind == 'tag':
+        slots, labels = Ragged(arrays['slots'], offsets), Ragged(arrays['tag_labels'], offsets)
+        tags = TagRows(tokens, slots, labels, arrays['example'])
+    if kind == 'span':
+        ends = arrays['character_offsets'].tolist()
+        parts = (arrays['characters'][start:end] for start, end in itertools.pairwise(ends))
+        spans = SpanRows(tokens, *(arrays[name] for name in _SPAN_COLUMNS), tuple(parts))
+    return Encoded(kind, tokens, arrays['label'], ids, group, tags, spans)

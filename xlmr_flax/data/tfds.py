@@ -1,0 +1,298 @@
+"""Prepared TensorFlow Datasets as the second source: ArrayRecord data, read without TensorFlow.
+
+Where a local file is not there, its rows may be: under DATA_ROOT/tfds/BUILDER/CONFIG/VERSION, then under TFDS_DATA_DIR
+(tensorflow_datasets' own variable). Rows get the columns of the local file, so that the task's parser is the same.
+
+Preparing takes TensorFlow for most of these builders (archives are unpacked with it), reading never does:
+
+    tfds.builder('glue/mnli', data_dir='DATA_ROOT/tfds', file_format='array_record').download_and_prepare()
+
+tensorflow_datasets writes rows in a shuffled order: row numbers, and ids made from them, are not those of the file.
+There is no builder for CommonsenseQA, CCG, Social IQa, XCOPA, LAReQA or Mewsli-X. Those for PAN-X, UD-POS and Tatoeba
+do not prepare without TensorFlow, and BUCC's has the gold pairs alone: for these, local files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlmr_flax.data.readers_text import DataError, Problem, Row, Rows
+from xlmr_flax.tasks.base import Table
+
+FORMAT = 'tfds'
+FOLDER = 'tfds'
+DIRECTORY_VARIABLE = 'TFDS_DATA_DIR'
+_INFO = 'dataset_info.json'
+_ARRAY_RECORD = 'array_record'
+_TYDIQA_LANGUAGES = {
+    'ar': 'arabic', 'bn': 'bengali', 'en': 'english', 'fi': 'finnish', 'id': 'indonesian', 'ko': 'korean',
+    'ru': 'russian', 'sw': 'swahili', 'te': 'telugu',
+}  # fmt: skip
+
+# (a record's values as plain Python, class names by feature, language) -> the local file's row; None = no row of it
+ToRow = Callable[[dict[str, Any], Mapping[str, list[str]], str], Row | None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where the rows of a local file are in TFDS. config and split may hold `{language}`; configs are tried in order
+    ('' = a builder without configs).
+    """
+
+    builder: str
+    configs: tuple[str, ...]
+    split: str
+    row: ToRow
+
+    def __str__(self) -> str:
+        return f'{self.builder}/{self.configs[0]}'.rstrip('/')
+
+
+def _class_name(record: Mapping[str, Any], names: Mapping[str, list[str]], missing: str = '') -> str:
+    """The label's name; `missing` for -1, with which TFDS marks rows without a label."""
+    number = record['label']
+    return names['label'][number] if number >= 0 else missing
+
+
+def glue_mnli(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
+    """glue/mnli and snli: premise, hypothesis, label entailment, neutral, contradiction; SNLI's '-' is -1."""
+    label = _class_name(record, names, '-')
+    return {'sentence1': record['premise'], 'sentence2': record['hypothesis'], 'gold_label': label}
+
+
+def anli(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
+    """anli/r1 to r3: label e, n, c, as in the file."""
+    return {**_only(record, 'uid', 'context', 'hypothesis'), 'label': _class_name(record, names)}
+
+
+def glue_qqp(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
+    """glue/qqp: label not_duplicate, duplicate; the file has 0 and 1. GLUE's test rows have none."""
+    label = {} if record['label'] < 0 else {'is_duplicate': str(record['label'])}
+    return {**_only(record, 'question1', 'question2'), **label}
+
+
+def squad(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
+    """squad, mlqa, xquad: {answers: {text: [...], answer_start: [...]}} -> [{text, answer_start}]."""
+    answers = record['answers']
+    pairs = zip(answers['text'], answers['answer_start'], strict=True)
+    row = _only(record, 'id', 'question', 'context')
+    row['answers'] = [{'text': text, 'answer_start': start} for text, start in pairs]
+    return row | ({'is_impossible': record['is_impossible']} if 'is_impossible' in record else {})
+
+
+def tydiqa(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row | None:
+    """tydi_qa/goldp: the train split holds all languages; the id begins with the language's name."""
+    if record['id'].split('-')[0] != _TYDIQA_LANGUAGES.get(language, language):
+        return None
+    return squad(record, names, language)
+
+
+def hellaswag(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
+    """hellaswag: `context` is ctx_a and ctx_b joined by a blank; -1 marks rows without a label.
+
+    They are parted behind the last sentence that has ended, which gives the file's own ctx_a and ctx_b for 3,492 of
+    3,500 of its rows; in the others a sentence is a choice's beginning instead of the prompt's end, or the reverse.
+    """
+    context = record['context']
+    ends = [match.end() for match in re.finditer(r'[.?!)\]"\'](?=\s)', context)]
+    at = ends[-1] if ends and context[-1] not in '.?!)]"\'' else len(context)
+    label = {} if record['label'] < 0 else {'label': record['label']}
+    return {'ctx_a': context[:at], 'ctx_b': context[at:].lstrip(), 'endings': record['endings'], **label}
+
+
+def cosmosqa(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
+    """cosmos_qa: the file's columns; test rows have label -1."""
+    row = _only(record, 'id', 'context', 'question', 'answer0', 'answer1', 'answer2', 'answer3')
+    return row | ({} if record['label'] < 0 else {'label': _class_name(record, names)})
+
+
+def xnli(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
+    """xnli: a record holds all fifteen languages: a dict of premises, and lists of languages and hypotheses."""
+    hypothesis = record['hypothesis']
+    translations = dict(zip(hypothesis['language'], hypothesis['translation'], strict=True))
+    label = _class_name(record, names)
+    return {'sentence1': record['premise'][language], 'sentence2': translations[language], 'label': label}
+
+
+def pawsx(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
+    """paws_x_wiki: no ids; rows whose label is not 0 or 1 were dropped by the builder."""
+    return {'id': '', **_only(record, 'sentence1', 'sentence2'), 'label': _class_name(record, names)}
+
+
+def _only(record: Mapping[str, Any], *columns: str) -> Row:
+    return {column: record[column] for column in columns}
+
+
+def _splits(path: str, files: Mapping[str, str], builder: str, row: ToRow, *configs: str) -> dict[str, Prepared]:
+    """files: {'{}' of the path: split}."""
+    return {path.replace('{}', file): Prepared(builder, configs, split, row) for file, split in files.items()}
+
+
+_DEV = {'train': 'train', 'dev': 'validation', 'test': 'test'}
+_MNLI = {'train': 'train', 'dev_matched': 'validation_matched', 'dev_mismatched': 'validation_mismatched'}
+_TRAIN_DEV = {'train': 'train', 'dev': 'validation'}
+
+# Path of a table (tasks/base.Table.path) -> where its rows are.
+PREPARED: dict[str, Prepared] = {
+    **_splits('intermediate/mnli/{}.tsv', _MNLI, 'glue', glue_mnli, 'mnli'),
+    **_splits('intermediate/snli/snli_1.0_{}.txt', _DEV, 'snli', glue_mnli, '', 'plain_text'),
+    **_splits('intermediate/anli/anli_v1.0/R1/{}.jsonl', _DEV, 'anli', anli, 'r1'),
+    **_splits('intermediate/anli/anli_v1.0/R2/{}.jsonl', _DEV, 'anli', anli, 'r2'),
+    **_splits('intermediate/anli/anli_v1.0/R3/{}.jsonl', _DEV, 'anli', anli, 'r3'),
+    **_splits('intermediate/qqp/{}.tsv', _DEV, 'glue', glue_qqp, 'qqp'),
+    **_splits('intermediate/squad_v1.1/{}-v1.1.json', _TRAIN_DEV, 'squad', squad, 'v1.1'),
+    **_splits('intermediate/squad_v2.0/{}-v2.0.json', _TRAIN_DEV, 'squad', squad, 'v2.0'),
+    **_splits(
+        'intermediate/hellaswag/hellaswag_{}.jsonl', {'train': 'train', 'val': 'validation', 'test': 'test'},
+        'hellaswag', hellaswag, '',
+    ),
+    **_splits(
+        'intermediate/cosmosqa/{}.csv', {'train': 'train', 'valid': 'validation', 'test': 'test'},
+        'cosmos_qa', cosmosqa, '',
+    ),
+    **_splits('xtreme/xnli/{}-{language}.tsv', {'dev': 'validation', 'test': 'test'}, 'xnli', xnli, '', 'plain_text'),
+    **_splits('xtreme/pawsx/x-final/en/{}.tsv', {'train': 'train'}, 'paws_x_wiki', pawsx, 'en'),
+    **_splits(
+        'xtreme/pawsx/x-final/{language}/{}_2k.tsv', {'dev': 'validation', 'test': 'test'},
+        'paws_x_wiki', pawsx, '{language}',
+    ),
+    **_splits(
+        'xtreme/mlqa/MLQA_V1/{}/{}-context-{language}-question-{language}.json', {'dev': 'validation', 'test': 'test'},
+        'mlqa', squad, '{language}',
+    ),
+    **_splits('xtreme/xquad/{}.{language}.json', {'xquad': 'test'}, 'xquad', squad, '{language}'),
+    'xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.{language}.train.json': Prepared(
+        'tydi_qa', ('goldp',), 'train', tydiqa
+    ),
+    'xtreme/tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.{language}.dev.json': Prepared(
+        'tydi_qa', ('goldp',), 'validation-{language}', tydiqa
+    ),
+}  # fmt: skip
+
+
+@cache
+def prepared_for(path: str) -> tuple[Prepared, str] | None:
+    """(where the rows are, language code) for a table's path, with `{language}` in it or filled in; None = nowhere."""
+    for template, prepared in PREPARED.items():
+        parts = template.split('{language}')
+        pattern = r'(?P<code>[^/]+?)'.join(map(re.escape, parts[:2]))
+        pattern += ''.join(r'(?P=code)' + re.escape(part) for part in parts[2:])
+        if match := re.fullmatch(pattern, path):
+            return prepared, match.groupdict().get('code', '')
+    return None
+
+
+def find_prepared(path: str, root: Path) -> Path | None:
+    """The folder of the newest version that has the rows of a local path (its language filled in).
+
+    Looks under root/tfds, then under TFDS_DATA_DIR. DataError where the only data there is not in ArrayRecord form.
+    """
+    found = prepared_for(path)
+    if found is None:
+        return None
+    prepared, code = found
+    split, refused = prepared.split.replace('{language}', code), ''
+    for base in folders(root):
+        for config in prepared.configs:
+            folder = base / prepared.builder / config.replace('{language}', code)
+            for info in sorted(folder.glob(f'*/{_INFO}'), key=_version, reverse=True):
+                form, splits = _form_and_splits(info)
+                if split in splits and form == _ARRAY_RECORD:
+                    return info.parent
+                if split in splits:
+                    refused = refused or f'{info.parent}: prepared as {form}, which takes TensorFlow to read'
+    if refused:
+        raise DataError(f"{refused}; prepare it with file_format='{_ARRAY_RECORD}'")
+    return None
+
+
+def folders(root: Path) -> list[Path]:
+    """Where prepared datasets are looked for."""
+    other = os.environ.get(DIRECTORY_VARIABLE)
+    return [root / FOLDER, *([Path(other).expanduser()] if other else [])]
+
+
+def _version(info: Path) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in info.parent.name.split('.'))
+
+
+def _form_and_splits(info: Path) -> tuple[str, set[str]]:
+    """(file format, splits) of a prepared dataset."""
+    try:
+        content = json.loads(info.read_text(encoding='utf-8'))
+        return content.get('fileFormat', 'tfrecord'), {split['name'] for split in content['splits']}
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f'{info}: not the description of a prepared TFDS dataset ({error!r})') from None
+
+
+def data_files(folder: Path, path: str) -> list[Path]:
+    """The ArrayRecord files behind a local path, in order, and what names the labels."""
+    found = prepared_for(path)
+    split = found[0].split.replace('{language}', found[1]) if found else ''
+    names = sorted(folder.glob('*.labels.txt')) + sorted(folder.glob('features.json'))
+    return sorted(folder.glob(f'*-{split}.{_ARRAY_RECORD}*')) + names
+
+
+def read_prepared(path: Path, table: Table) -> Rows:
+    """Rows of a prepared dataset in the columns of the local file table.path (its language filled in).
+
+    Rows are numbered from 1. Raises DataError for data that cannot be read.
+    """
+    found = prepared_for(table.path)
+    if found is None:
+        raise DataError(f'{path}: no TFDS dataset is known to stand for {table.path}')
+    prepared, code = found
+    data, names = _open(path, prepared.split.replace('{language}', code))
+    for number in range(len(data)):
+        try:
+            row = prepared.row(plain(data[number]), names, code)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            yield number + 1, Problem(f'not as {prepared} is known to be: {error!r}')
+            continue
+        if row is not None:
+            yield number + 1, row
+
+
+def _open(path: Path, split: str) -> tuple[Any, dict[str, list[str]]]:
+    """(the records of a split, class names by feature)."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(f'{path}: tensorflow_datasets does not import here ({error})') from None
+    try:
+        builder = tfds.builder_from_directory(str(path))
+        data: Any = builder.as_data_source(split=split)
+        features = dict(builder.info.features or {})
+    except Exception as error:  # whatever tensorflow_datasets and array_record raise for files that are broken
+        raise DataError(f'{path}: split {split!r} cannot be read: {type(error).__name__}: {error}') from None
+    return data, {key: list(feature.names) for key, feature in features.items() if hasattr(feature, 'names')}
+
+
+def plain(value: Any) -> Any:
+    """Bytes as text, numpy's numbers and arrays as Python's, within dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return value.decode('utf-8')
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def described(path: str) -> str:
+    """'glue/mnli' for a table's path that TFDS has, else ''."""
+    found = prepared_for(path)
+    return str(found[0]).replace('{language}', found[1] or '{language}') if found else ''
