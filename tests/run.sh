@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lint, types and tests, in a virtual environment of the checkout. Arguments go to pytest:
-#   bash tests/run.sh                  everything
-#   bash tests/run.sh -m 'not slow'    the quick tests
+#   bash tests/run.sh                  all but the tests marked slow
+#   bash tests/run.sh -m slow          those
 # PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1

@@ -225,6 +225,18 @@ def test_a_loss_that_is_no_number_names_step_task_and_examples(tiny: Any, data: 
     assert not list((tmp_path / 'c' / 'last').glob('[0-9]*')), 'a state that is no number is never saved'
 
 
+def test_asked_to_stop_it_saves_no_state_that_is_no_number(
+    tiny: Any, data: Encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two log lines, where nothing has been looked at yet."""
+    bench = Bench(tiny, data, tmp_path / 'c')
+    bench.params = jax.tree.map(lambda x: x * np.float32(np.nan), tiny.params)
+    at_step(monkeypatch, 1, terminate)
+    with pytest.raises(NonFiniteLoss, match='at step 0 of task'):
+        bench.train()
+    assert not list((tmp_path / 'c' / 'last').glob('[0-9]*'))
+
+
 def test_a_loss_that_explodes_later(tiny: Any, data: Encoded, tmp_path: Path) -> None:
     """The state saved before it stays."""
     recipe = dataclasses.replace(

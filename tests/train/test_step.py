@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -110,10 +111,20 @@ def test_dropout_differs_between_steps_and_micro_batches(
     assert len({m['loss'] for m in metrics}) == 3
     _, again = tiny.steps([batch] * 3, still)
     assert metrics == again
-    # Four equal micro-batches: with one key for all, the mean would be the first's loss.
+    # The i-th micro-batch of step s has fold_in(fold_in(seed, s), i), written out here for four equal ones.
     four = {k: np.concatenate([v] * 4) for k, v in batch.items()}
     _, parts = tiny.steps([four], still, accumulation=4)
-    assert abs(parts[0]['loss'] - metrics[0]['loss']) > 1e-4
+
+    @jax.jit
+    def loss(params: Any, key: jax.Array) -> jax.Array:
+        logits = tiny.model.logits(params, 'x', tiny.head, batch['ids'], batch['segments'], key)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), batch['label'][:, None], 1).mean()
+
+    step = jax.random.fold_in(jax.random.key(0), 0)
+    each = [float(loss(tiny.params, jax.random.fold_in(step, i))) for i in range(4)]
+    assert len(set(each)) == 4
+    assert parts[0]['loss'] == pytest.approx(np.mean(each), abs=1e-6)
+    assert metrics[0]['loss'] == pytest.approx(each[0], abs=1e-6)
 
 
 @pytest.mark.parametrize('kind', ['choice', 'span', 'tag', 'mlm'])

@@ -64,6 +64,12 @@ def test_rows_are_what_occurs_and_a_round_number() -> None:
     np.testing.assert_array_equal(back.offsets, tokens[1].offsets)
 
 
+def test_the_lowest_ids_stay_where_the_used_rows_fill_the_table() -> None:
+    active = ActiveRows.of([Ragged.from_rows([np.arange(100, 612)])], 1300)
+    assert active.rows[:5].tolist() == [0, 1, 2, 3, 4]
+    assert len(active.rows) == 1024
+
+
 def test_a_small_table_stays_whole() -> None:
     assert ActiveRows.of([Ragged.from_rows([[0, 2]])], 300).rows.tolist() == list(range(300))
 

@@ -18,6 +18,7 @@ COMMANDS = {
     'score': "scores of prediction folders in XTREME's layout, from any system",
     'convert': 'an encoder or fine-tuned model as a directory that transformers opens',
     'report': "tables and the HTML report of a workdir's results, made again",
+    'prepare': 'which data is there and what is missing; tokens made ahead of a run',
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
 

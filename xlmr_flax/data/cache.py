@@ -98,7 +98,8 @@ def lookup(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_le
     except OSError as error:  # a full disk or a folder that is not ours: the run goes on without
         _log.warning('%s: not kept: %s', path, error.strerror or error)
         return Entry(data, 'not kept', None)
-    return Entry(_read_or_remove(path) or data, 'written' if won else 'read', path)
+    kept = _read_or_remove(path)
+    return Entry(data if kept is None else kept, 'written' if won else 'read', path)
 
 
 def entry_name(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> str:
@@ -268,5 +269,6 @@ def from_arrays(kind: str, group: int, arrays: Mapping[str, np.ndarray]) -> Enco
     if kind == 'span':
         ends = arrays['character_offsets'].tolist()
         parts = (arrays['characters'][start:end] for start, end in itertools.pairwise(ends))
-        spans = SpanRows(tokens, *(arrays[name] for name in _SPAN_COLUMNS), tuple(parts))
+        columns = {name: arrays[name] for name in _SPAN_COLUMNS}
+        spans = SpanRows(tokens=tokens, offsets=tuple(parts), **columns)
     return Encoded(kind, tokens, arrays['label'], ids, group, tags, spans)

@@ -95,7 +95,7 @@ def _find_prepared(table: Table, language: str, code: str, root: Path) -> list[F
 
 def _missing(task: Task, table: Table, language: str, code: str, root: Path) -> str:
     path = root / table.path.replace('{language}', code)
-    others = _codes_present(root, table.path) if '{language}' in table.path else []
+    others = codes_present(root, table.path) if '{language}' in table.path else []
     hint = f'; there are files for other languages{closest(code, others)}' if others else ''
     nor = [alternative.path.replace('{language}', code) for alternative in table.alternatives]
     if name := tfds.described(table.path.replace('{language}', code)):
@@ -123,7 +123,7 @@ def _label_path(task: Task, table: Table, path: Path, code: str, root: Path) -> 
     return label_path
 
 
-def _codes_present(root: Path, template: str) -> list[str]:
+def codes_present(root: Path, template: str) -> list[str]:
     """The language codes for which a file of the template is there."""
     any_part = {re.escape('*'): '[^/]*', re.escape('?'): '[^/]'}
     first, *rest = (re.escape(part) for part in template.split('{language}'))

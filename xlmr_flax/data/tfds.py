@@ -269,12 +269,12 @@ def _open(path: Path, split: str) -> tuple[Any, dict[str, list[str]]]:
     except ImportError as error:
         raise DataError(f'{path}: tensorflow_datasets does not import here ({error})') from None
     try:
-        builder = tfds.builder_from_directory(str(path))
-        data: Any = builder.as_data_source(split=split)
-        features = dict(builder.info.features or {})
+        builder: Any = tfds.builder_from_directory(str(path))
+        data = builder.as_data_source(split=split)
+        features = builder.info.features
     except Exception as error:  # whatever tensorflow_datasets and array_record raise for files that are broken
         raise DataError(f'{path}: split {split!r} cannot be read: {type(error).__name__}: {error}') from None
-    return data, {key: list(feature.names) for key, feature in features.items() if hasattr(feature, 'names')}
+    return data, {key: list(each.names) for key, each in features.items() if hasattr(each, 'names')}
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,235 @@
+"""usage: xlmr-flax prepare --check [--tasks=a,b | --config=FILE] [--data_root=DIR]
+       xlmr-flax prepare --config=FILE
+       xlmr-flax prepare --tasks=a,b [--encoder=SRC] [--max_length=N]
+
+--check reads every row of every split of the tasks (default: all) in every language, and says what is there, what only
+stands in for a dataset, which rows cannot be read, which tested texts are in the training data, and for what is missing
+where it goes, its licence and where to get it. With --config: exactly what that config reads. Exit code 0 when all that
+was asked for is there and whole, else 1; training sets in other languages than English, and languages beyond a
+benchmark's own, count only when --languages names them.
+
+Without --check: tokenizes what a run of the config reads (or whole tasks) into the cache that runs read from:
+XLMR_CACHE, or ~/.cache/xlmr_flax/tokens. A run does this by itself; done before, it needs no accelerator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from xlmr_flax.cli.run import check_arguments, load_config
+
+__all__ = ['check_arguments', 'define_flags', 'run']
+
+_LISTED = 10  # bad rows of one split that are shown without --skip_bad_rows
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    config_flags.DEFINE_config_file(
+        'config', None, 'Config file, as for run.', flag_values=values, lock_config=False, accept_new_attributes=True
+    )
+    flags.DEFINE_bool('check', False, 'Look at the data instead of tokenizing it.', flag_values=values)
+    flags.DEFINE_list('tasks', [], 'Task names; default with --check: all.', flag_values=values)
+    flags.DEFINE_list('splits', [], 'Only these splits.', flag_values=values)
+    flags.DEFINE_list('languages', [], 'Only these languages; default: all of each task.', flag_values=values)
+    flags.DEFINE_string('data_root', '', 'Root of the data files; default: XLMR_DATA_ROOT.', flag_values=values)
+    flags.DEFINE_string('tfds_dir', '', 'Prepared TFDS data, besides DATA_ROOT/tfds.', flag_values=values)
+    flags.DEFINE_bool('skip_bad_rows', False, 'List all bad rows, and let them pass.', flag_values=values)
+    flags.DEFINE_bool('overlap', True, 'Compare the texts that are tested with the training texts.', flag_values=values)
+    flags.DEFINE_string('encoder', 'embedded', 'Whose tokenizer (with --tasks).', flag_values=values)
+    flags.DEFINE_integer('max_length', 256, 'Tokens a row (with --tasks).', flag_values=values)
+
+
+def run(values: flags.FlagValues) -> int:
+    from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.data.tfds import DIRECTORY_VARIABLE
+
+    if values.config is not None and values.tasks:
+        raise UsageError('--config and --tasks: one of them')
+    if values.config is None and not values.tasks and not values.check:
+        raise UsageError('--config=FILE or --tasks=a,b is missing (or --check, for all tasks)')
+    if values.tfds_dir:
+        os.environ[DIRECTORY_VARIABLE] = values.tfds_dir
+    return _check(values) if values.check else _build(values)
+
+
+def _config(values: flags.FlagValues) -> Any:
+    """The config with --data_root in it."""
+    import dataclasses
+
+    config = load_config(values)
+    return dataclasses.replace(config, data_root=values.data_root or config.data_root)
+
+
+def _build(values: flags.FlagValues) -> int:
+    from xlmr_flax.data.cache import cache_dir
+    from xlmr_flax.data.sources import available
+    from xlmr_flax.data.tokenize import Tokenizer
+    from xlmr_flax.experiment.check import wanted
+    from xlmr_flax.experiment.prepare import Need, build, config_needs
+    from xlmr_flax.models.source import open_source
+
+    if values.config is not None:
+        config = _config(values)
+        data_root, encoder, needs = config.data_root, config.encoder.source, config_needs(config)
+    else:
+        data_root, encoder = values.data_root, values.encoder
+        wants = wanted(values.tasks, _root(data_root, values.tasks), values.splits, values.languages)
+        here = [w for w in wants if w.required or available(_task(w.task), w.language, w.split, data_root)]
+        needs = [Need(w.task, w.split, w.language, values.max_length) for w in here]
+    source = open_source(encoder)
+    tokenizer, size, states = Tokenizer(source.tokenizer, source.config.vocab_size), 0, []
+    for built in build(needs, tokenizer, data_root, source.config.max_length):
+        need, entry = built.need, built.entry
+        name = f'{need.task} {need.split} {need.language} {built.side}'.rstrip()
+        size += sum(file.stat().st_size for file in entry.path.iterdir()) if entry.path else 0
+        states.append(entry.state)
+        print(f'{name}: {len(entry.data.ids)} examples, {built.tokens} tokens, {entry.state}', flush=True)
+    kept = sum(state != 'not kept' for state in states)
+    place = cache_dir()
+    print(f'{kept} of {len(states)} in {place}, {size / 2**20:.1f} MiB' if place else 'XLMR_CACHE=off: nothing is kept')
+    return 0
+
+
+def _check(values: flags.FlagValues) -> int:
+    from xlmr_flax.data.sources import DATA_ROOT_VARIABLE
+    from xlmr_flax.experiment.check import check, find_overlaps
+
+    config = _config(values) if values.config is not None else None
+    names = [*config.intermediate, *config.targets] if config else values.tasks
+    root = _root(config.data_root if config else values.data_root, names)
+    wants, trained = _wants(values, config, root)
+    states = [check(want, root) for want in wants]
+    print(f'data root: {root} (--data_root or {DATA_ROOT_VARIABLE})\n')
+    print(_table(states))
+    for task in dict.fromkeys(want.task for want in wants):
+        if lines := _details([state for state in states if state.want.task == task], root, values.skip_bad_rows):
+            print(f'\n{task}', *lines, sep='\n  ')
+    if values.overlap:
+        for trainer, name, split, report in find_overlaps(states, root, trained):
+            print(f'\noverlap: {name} {split} with the training data of {trainer}\n  {report}')
+    bad = sum(len(state.bad) for state in states)
+    lacking = [state for state in states if not state.is_fine(values.skip_bad_rows)]
+    skipped = f'; {bad} bad rows {"left out" if values.skip_bad_rows else ""}'.rstrip() if bad else ''
+    print(f'\n{len(states) - len(lacking)} of {len(states)} splits are there and whole{skipped}')
+    if lacking:
+        print(f'not so: {", ".join(dict.fromkeys(state.want.task for state in lacking))}')
+    return 1 if lacking else 0
+
+
+def _wants(values: flags.FlagValues, config: Any, root: Path) -> tuple[list[Any], list[str]]:
+    """(what is asked for, intermediate tasks)"""
+    from xlmr_flax.experiment.check import Want, wanted
+    from xlmr_flax.experiment.prepare import config_needs
+    from xlmr_flax.tasks import all_tasks
+
+    if config is not None:
+        wants = [Want(need.task, need.split, need.language) for need in config_needs(config)]
+        return list(dict.fromkeys(wants)), [arm for arm in config.intermediate if arm != 'none']
+    names = values.tasks or [name for name in all_tasks() if not name.startswith('world_')]
+    wants = wanted(names, root, values.splits, values.languages)
+    return wants, [name for name in values.tasks if 'train' in _task(name).splits]
+
+
+def _table(states: Sequence[Any]) -> str:
+    """A row a task and split."""
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for state in states:
+        groups.setdefault((state.want.task, state.want.split), []).append(state)
+    rows = [('task', 'split', 'languages', 'rows', 'state', 'source')]
+    for (task, split), those in groups.items():
+        here = [state for state in those if state.state != 'missing']
+        asked = sum(state.want.required for state in those)
+        more = len(here) - sum(state.want.required for state in here)
+        count = f'{len(here) - more}/{asked}' + (f' +{more}' if more else '')
+        kinds = dict.fromkeys(s.state for s in those if s.state != 'missing' or s.want.required)
+        names = [*(kind for kind in kinds if kind != 'whole'), *(['stand-in'] if any(s.stand_in for s in here) else [])]
+        sources = ', '.join(dict.fromkeys(_short(state.source) for state in here))
+        rows.append(
+            (
+                task,
+                split,
+                count,
+                str(sum(s.rows for s in here)),
+                ', '.join(names) or ('whole' if here else 'none'),
+                sources,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return '\n'.join([lines[0], '  '.join('-' * width for width in widths), *lines[1:]])
+
+
+def _short(source: str) -> str:
+    """'TFDS paws_x_wiki/de' of one language -> 'TFDS paws_x_wiki'."""
+    return source.split('/')[0] if source.startswith('TFDS') else source
+
+
+def _details(states: Sequence[Any], root: Path, skip_bad_rows: bool) -> list[str]:
+    """What is to be said about one task."""
+    from xlmr_flax.data.guards import known_warnings
+
+    task, lines = _task(states[0].want.task), []
+    if missing := [state for state in states if state.state == 'missing' and state.want.required]:
+        lines += [f'missing: {text}' for text in _places(missing)]
+        lines += list(dict.fromkeys(state.error for state in missing if state.error))
+        lines.append(f'licence: {task.licence or "not stated"}. Where to get it: {task.source or "not stated"}')
+    for state in states:
+        where = f'{state.want.split} {state.want.language}'
+        if state.state == 'unreadable':
+            lines.append(f'unreadable, {where}: {state.error}')
+        if state.bad:
+            lines.append(f'{len(state.bad)} bad rows, {where}:')
+            shown = state.bad if skip_bad_rows else state.bad[:_LISTED]
+            lines += [f'  {row}' for row in shown]
+            if len(shown) < len(state.bad):
+                lines.append(f'  ... and {len(state.bad) - len(shown)} more (--skip_bad_rows lists all)')
+    told = (text.removeprefix(f'{task.name}: ').removeprefix(f'{task.name}, ') for text in known_warnings(task, root))
+    return [*lines, *(f'note: {text}' if text == task.note else text for text in told)]
+
+
+def _places(states: Sequence[Any]) -> list[str]:
+    """Paths that are missing; those that differ in the language alone as one, with the codes of the files behind it."""
+    from xlmr_flax.data.tfds import described
+
+    templates: dict[str, list[str]] = {}
+    others: dict[str, str] = {}
+    for state in states:
+        task, want = _task(state.want.task), state.want
+        tables = [*task.sources(want.split), *([task.gold[want.split]] if want.split in task.gold else [])]
+        known = [name for table in tables for name in (table.path, table.label_file) if '{language}' in name]
+        code = task.local_code(want.language)
+        for path in map(str, state.missing):
+            filled = {name.replace('{language}', code): name for name in known}
+            end = next((name for name in filled if path.endswith(f'/{name}')), '')
+            text = path.removesuffix(end) + filled[end] if end else path
+            templates.setdefault(text, []).append(code)
+            name = next((name for table in tables if path.endswith(f'/{(name := table.path)}')), filled.get(end, ''))
+            others[text] = described(name)
+    found = []
+    for text, codes in templates.items():
+        several = f'{text} for {" ".join(codes)}' if len(codes) > 1 and '{language}' in text else ''
+        other = f' (or TFDS {others[text]}, prepared as ArrayRecord)' if others[text] else ''
+        found.append((several or text.replace('{language}', codes[0])) + other)
+    return found
+
+
+def _task(name: str) -> Any:
+    from xlmr_flax.tasks import get_task
+
+    return get_task(name)
+
+
+def _root(flag: str, names: Sequence[str]) -> Path:
+    """The data root; the embedded world's tasks need none."""
+    from xlmr_flax.data.sources import needs_data_root, resolve_data_root
+
+    tasks = [_task(name) for name in names if name != 'none']
+    if tasks and not any(needs_data_root(task, split) for task in tasks for split in task.splits):
+        return Path()
+    return resolve_data_root(flag or None)

@@ -1,0 +1,201 @@
+"""What data is there: every split in every language that is asked for, read row by row.
+
+wants = wanted(['xnli', 'mnli'], root)
+states = [check(want, root) for want in wants]
+overlaps = find_overlaps(states, root)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xlmr_flax.data import tfds
+from xlmr_flax.data.guards import Report, check_overlap
+from xlmr_flax.data.readers_paths import codes_present, find_files
+from xlmr_flax.data.sources import (
+    BadRow,
+    DataError,
+    available,
+    needs_data_root,
+    read_gold,
+    read_pairs,
+    read_split,
+    split_files,
+    stand_in,
+    with_labels,
+)
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import Example, Table, Task
+
+MISSING, BROKEN, BAD, WHOLE = 'missing', 'unreadable', 'bad rows', 'whole'
+
+
+@dataclass(frozen=True)
+class Want:
+    """One split in one language. required: False for what may be missing: languages beyond the
+    benchmark's, training sets that are not English."""
+
+    task: str
+    split: str
+    language: str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class State:
+    """What was found of a Want.
+
+    state: MISSING, BROKEN (a file cannot be read as a whole: `error`), BAD (some rows cannot: `bad`) or WHOLE. rows:
+    examples that were read; of retrieval those that ask. source: 'files', 'TFDS glue/mnli', 'embedded', '' = nothing.
+    missing: the files that are not there, where they are looked for. stand_in: what the rows stand in for.
+    """
+
+    want: Want
+    state: str
+    rows: int = 0
+    source: str = ''
+    missing: tuple[Path, ...] = ()
+    bad: tuple[BadRow, ...] = ()
+    error: str = ''
+    stand_in: str = ''
+
+    def is_fine(self, skip_bad_rows: bool = False) -> bool:
+        """Whether a run can read it, or need not."""
+        if self.state == MISSING:
+            return not self.want.required
+        return self.state == WHOLE or (skip_bad_rows and self.state == BAD)
+
+
+def wanted(tasks: Iterable[str], root: Path, splits: Sequence[str] = (), languages: Sequence[str] = ()) -> list[Want]:
+    """Every split of every task in every language, or in those of `splits` and `languages` that a task has.
+
+    Languages beyond the benchmark's are asked for where they are there, or by name. Raises TaskError for names that no
+    asked task has.
+    """
+    found, unused = [], {*splits, *languages}
+    for name in tasks:
+        task = get_task(name)
+        for split in [each for each in task.splits if not splits or each in splits]:
+            for language in languages or _languages(task, split, root):
+                if languages and not _has(task, language):
+                    continue
+                unused -= {split, language}
+                found.append(Want(name, split, language, bool(languages) or _required(task, split, language)))
+    for name in unused:  # says what there is instead
+        for task in map(get_task, tasks):
+            task.sources(name) if name in splits else task.local_code(name)
+    return found
+
+
+def check(want: Want, root: Path) -> State:
+    """Reads every row of a split. Nothing that is wrong with the data is raised."""
+    task = get_task(want.task)
+    if missing := missing_files(task, want.split, want.language, root):
+        told = '; '.join(text for text in missing.values() if 'no such file' not in text)
+        return State(want, MISSING, missing=tuple(missing), error=told)
+    source, bad = _source(task, want, root), []
+    try:
+        task = with_labels(task, root)
+        note = stand_in(task, want.language, want.split, root)
+        rows = len(_examples(task, want, root, bad))
+        if want.split in task.gold:
+            read_gold(task, want.language, want.split, root)
+    except DataError as error:
+        return State(want, BROKEN, source=source, bad=tuple(bad), error=str(error))
+    return State(want, BAD if bad else WHOLE, rows, source, bad=tuple(bad), stand_in=note)
+
+
+def missing_files(task: Task, split: str, language: str, root: Path) -> dict[Path, str]:
+    """The files of a split that are not there, where they are looked for first -> what is said about it."""
+    found: dict[Path, str] = {}
+    tables = [source for source in task.sources(split) if isinstance(source, Table)]
+    for table in [*tables, *([task.gold[split]] if split in task.gold else [])]:
+        for each in task.languages if table.every_language else (language,):
+            try:
+                find_files(task, table, each, root)
+            except DataError as error:
+                paths = [table.path, *filter(None, [table.label_file])]
+                places = [root / path.replace('{language}', task.local_code(each)) for path in paths]
+                found |= {place: str(error) for place in places if not place.is_file()}
+    return found
+
+
+def find_overlaps(
+    states: Sequence[State], root: Path, trained: Sequence[str] = ()
+) -> list[tuple[str, str, str, Report]]:
+    """(training task, target, split, report) of every target that was read whose training texts are there too.
+
+    A target is held against the tasks that train it, and against `trained` (the intermediate tasks that are asked for);
+    all its languages at once. Test and dev splits count.
+    """
+    found = []
+    training: dict[str, list[Example]] = {}
+    targets: dict[tuple[str, str], list[State]] = {}
+    for state in states:
+        if state.want.split != 'train' and state.state in (WHOLE, BAD):
+            targets.setdefault((state.want.task, state.want.split), []).append(state)
+    for (name, split), those in targets.items():
+        target = get_task(name)
+        for trainer in dict.fromkeys(filter(None, [target.train_task, target.warmup_task, *trained])):
+            if trainer not in training:
+                training[trainer] = _training_examples(trainer, root)
+            if training[trainer]:
+                tested = (each for state in those for each in _examples(target, state.want, root, []))
+                if report := check_overlap(training[trainer], tested):
+                    found.append((trainer, name, split, report))
+    return found
+
+
+def _training_examples(name: str, root: Path) -> list[Example]:
+    task = get_task(name)
+    if task.kind == 'retrieval' or not available(task, 'en', 'train', root) or not needs_data_root(task, 'train'):
+        return []
+    try:
+        return read_split(task, 'en', 'train', root, skip_bad_rows=[])
+    except DataError:
+        return []
+
+
+def _examples(task: Task, want: Want, root: Path, bad: list[BadRow]) -> Sequence[Example]:
+    if task.kind != 'retrieval':
+        return read_split(task, want.language, want.split, root, skip_bad_rows=bad)
+    asks, searched = read_pairs(task, want.language, want.split, root, skip_bad_rows=bad)
+    return asks or searched
+
+
+def _source(task: Task, want: Want, root: Path) -> str:
+    if not needs_data_root(task, want.split):
+        return 'embedded'
+    folders = [path for path in split_files(task, want.language, want.split, root) if path.is_dir()]
+    if not folders:
+        return 'files'
+    names = [source.path for source in task.sources(want.split) if isinstance(source, Table)]
+    code = task.local_code(want.language)
+    return 'TFDS ' + ', '.join(dict.fromkeys(tfds.described(name.replace('{language}', code)) for name in names))
+
+
+def _languages(task: Task, split: str, root: Path) -> list[str]:
+    """Those of the benchmark, then others that are there. One file of training data serves all of them."""
+    tables = [source for source in task.sources(split) if isinstance(source, Table)]
+    if split == 'train' and 'en' in task.languages and not any('{language}' in table.path for table in tables):
+        return ['en']
+    more = [code for code in task.more_languages if available(task, code, split, root)]
+    if task.open_languages:
+        known = {task.local_code(code) for code in (*task.languages, *task.more_languages)}
+        codes = [set(codes_present(root, table.path)) for table in tables if '{language}' in table.path]
+        others = sorted(set.intersection(*codes) - known) if codes else []
+        more += [code for code in others if available(task, code, split, root)]
+    return [*task.languages, *more]
+
+
+def _required(task: Task, split: str, language: str) -> bool:
+    """Zero-shot transfer is trained in English; another language's training set is for comparisons."""
+    if split == 'train' and task.kind != 'text':
+        return language == 'en'
+    return language in task.languages
+
+
+def _has(task: Task, language: str) -> bool:
+    return language in task.languages or language in task.more_languages or task.open_languages

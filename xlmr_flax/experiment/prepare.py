@@ -1,0 +1,83 @@
+"""What a config reads, and its tokens made ahead of the run (data/cache.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from xlmr_flax.config import Config
+from xlmr_flax.data.cache import Entry, lookup
+from xlmr_flax.data.sources import read_pairs, read_split, with_labels
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.experiment.plan import NONE, evaluation_languages, evaluation_split
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import Example, Task
+
+
+@dataclass(frozen=True)
+class Need:
+    """One split in one language at one length. limit: first so many rows, 0 = all."""
+
+    task: str
+    split: str
+    language: str
+    max_length: int
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class Built:
+    """What became of a Need: of each side of a retrieval task ('asks', 'searched'), else side ''."""
+
+    need: Need
+    side: str
+    entry: Entry
+
+    @property
+    def tokens(self) -> int:
+        return len(self.entry.data.tokens.flat)
+
+
+def config_needs(config: Config) -> list[Need]:
+    """Every split that a run of this config reads, once, in the order of its phases. Raises TaskError."""
+    found: list[Need] = []
+    for arm in config.intermediate:
+        if arm != NONE:
+            found += _training(get_task(arm), config.recipe_for(arm).max_length, config, arm)
+    for name in config.targets:
+        task, length = get_task(name), config.evaluation.max_length
+        if task.kind != 'retrieval':
+            length = config.recipe_for(name).max_length
+            trainer = task if task.train_task is None else get_task(task.train_task)
+            found += _training(trainer, length, config, name)
+        split = evaluation_split(config, name)
+        by_gold = split in task.gold  # whole pools; mining takes its threshold from dev
+        splits = ['dev', split] if by_gold and 'f1' in task.metrics else [split]
+        limit = 0 if by_gold else config.evaluation.max_examples
+        languages = evaluation_languages(config, name)
+        found += [Need(name, each, code, length, limit) for each in dict.fromkeys(splits) for code in languages]
+    return list(dict.fromkeys(found))
+
+
+def _training(task: Task, max_length: int, config: Config, name: str) -> list[Need]:
+    recipe = config.recipe_for(name)
+    limits = {'train': recipe.max_train, 'dev': recipe.eval_examples}
+    return [Need(task.name, s, 'en', max_length, limit) for s, limit in limits.items() if s in task.splits]
+
+
+def build(needs: Sequence[Need], tokenizer: Tokenizer, data_root: str, positions: int) -> Iterator[Built]:
+    """Tokenizes what is not there yet. positions: the encoder's, which longer rows are cut to. Raises DataError."""
+    for need in needs:
+        task = with_labels(get_task(need.task), data_root)
+        length = min(need.max_length, positions)
+        for side, examples in _sides(task, need, data_root):
+            if task.kind != 'text' and examples:
+                yield Built(need, side, lookup(task, examples, tokenizer, length))
+
+
+def _sides(task: Task, need: Need, data_root: str) -> list[tuple[str, Sequence[Example]]]:
+    limit = need.limit or None
+    if task.kind != 'retrieval':
+        return [('', read_split(task, need.language, need.split, data_root, limit))]
+    asks, searched = read_pairs(task, need.language, need.split, data_root, limit)
+    return [('asks', asks), ('searched', searched)]
