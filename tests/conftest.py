@@ -28,6 +28,8 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+# Tests of the token cache make their own; the others neither read nor fill the user's.
+os.environ['XLMR_CACHE'] = 'off'
 
 
 @pytest.fixture(scope='session')

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.config import Config, ConfigError, parse
+from xlmr_flax.experiment import presets
 from xlmr_flax.experiment.plan import NONE, task_of, training_task
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.workdir import Workdir
@@ -79,6 +80,7 @@ def notes(config: Config) -> list[str]:
     tasks = used_tasks(config)
     if any(task.name.startswith('world_') for task in tasks):
         found.append(_WORLD_NOTE)
+    found += presets.remarks(config)
     return found + [f'{task.name}: {task.note}' for task in tasks if task.note and not task.name.startswith('world_')]
 
 
