@@ -93,8 +93,8 @@ class Evaluation:
     (absent = 'test'). max_examples: first so many rows per language (0 = all). batch_tokens: padded tokens per
     forward pass.
     retrieval_layer: hidden_states index, -1 = by convention (layer 14 of a 24-layer encoder as jiant and XTREME, else
-    the last). pooling: 'mean' (special tokens included, as both) or 'cls'. max_length: of retrieval sentences (both:
-    512).
+    the last); retrieval_layers: task name -> its own. pooling: 'mean' (special tokens included, as both) or 'cls'.
+    max_length: of retrieval sentences (both: 512).
     """
 
     languages: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -102,8 +102,13 @@ class Evaluation:
     max_examples: int = 0
     batch_tokens: int = 4096
     retrieval_layer: int = -1
+    retrieval_layers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     pooling: str = 'mean'
     max_length: int = 512
+
+    def layer_of(self, task: str) -> int:
+        """The configured layer of a retrieval task."""
+        return self.retrieval_layers.get(task, self.retrieval_layer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,17 +86,17 @@ def test_heads_seeds_and_layers_by_hand() -> None:
     assert config_of('xtreme', 'udpos', 'panx').seeds == (1,)
     assert config_of('xtreme', 'xnli', 'panx').seeds == (42,)
     assert config_of('xtreme', 'xnli', seeds=(3, 4)).seeds == (3, 4)
-    layers = {(n, t): config_of(n, t).evaluation.retrieval_layer for n in PRESETS for t in ('tatoeba', 'bucc2018')}
+    layers = {(n, t): config_of(n, t).evaluation.layer_of(t) for n in PRESETS for t in ('tatoeba', 'bucc2018')}
     assert layers.pop(('xtreme', 'bucc2018')) == 20
     assert set(layers.values()) == {-1}
     evaluation = config_of('jiant', 'tatoeba').evaluation
     assert (evaluation.pooling, evaluation.max_length) == ('mean', 512)
 
 
-def test_one_plan_has_one_layer() -> None:
-    with pytest.raises(ConfigError, match='tatoeba 14 of 24, bucc2018 20; make a plan for each'):
-        preset('xtreme', ('tatoeba', 'bucc2018'))
-    config_of('jiant', 'tatoeba', 'bucc2018')
+def test_targets_of_one_plan_have_layers_of_their_own() -> None:
+    both = config_of('xtreme', 'tatoeba', 'bucc2018').evaluation
+    assert (both.layer_of('tatoeba'), both.layer_of('bucc2018')) == (-1, 20)
+    assert dict(config_of('jiant', 'tatoeba', 'bucc2018').evaluation.retrieval_layers) == {}
 
 
 def test_intermediate_tasks_get_the_simple_apis_defaults() -> None:

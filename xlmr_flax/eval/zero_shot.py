@@ -96,10 +96,10 @@ class Evaluator:
         key = sides[0].flat.tobytes() + sides[0].offsets.tobytes()
         if key not in self._english:
             self._english.clear()
-            self._english[key] = self._embed(sides[0], max_length, tick)
+            self._english[key] = self._embed(task.name, sides[0], max_length, tick)
         else:
             tick(len(english))
-        vectors = (self._english[key], self._embed(sides[1], max_length, tick))
+        vectors = (self._english[key], self._embed(task.name, sides[1], max_length, tick))
         path = files.prediction_path(out, task, language, split)
         files.write_labels(path, nearest(vectors[0], vectors[1]))
         scores = score_files(task, language, path, english)
@@ -114,19 +114,19 @@ class Evaluator:
 
         def embed(sentences: Sequence[SentenceExample]) -> np.ndarray:
             tokens = encode_cached(task, sentences, self.tokenizer, max_length).tokens
-            return self._embed(tokens, max_length, _counter(progress, len(sentences)))
+            return self._embed(task.name, tokens, max_length, _counter(progress, len(sentences)))
 
         path = files.prediction_path(out, task, language, split)
         if 'f1' in task.metrics:
             return mine(task, language, split, self.data_root, embed, path)
         return rank(task, language, split, self.data_root, embed, path.with_suffix('.json'))
 
-    def _embed(self, tokens: Ragged, max_length: int, tick: Callable[[int], None]) -> np.ndarray:
+    def _embed(self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None]) -> np.ndarray:
         return embed_sentences(
             self.model,
             self.params,
             tokens,
-            layer=retrieval_layer(self.model.config, self.evaluation.retrieval_layer),
+            layer=retrieval_layer(self.model.config, self.evaluation.layer_of(task)),
             pooling=self.evaluation.pooling,
             lengths=row_lengths(max_length),
             batch_tokens=self.evaluation.batch_tokens,

@@ -194,7 +194,8 @@ def preset(
     found = {task: _recipe(chosen, fields) for task in tasks if (fields := _fields(name, task, targets))}
     raw['recipes'] = {task: _difference(recipe, raw['recipe']) for task, recipe in found.items()}
     raw['seeds'] = tuple(seeds) or _seeds(chosen, targets)
-    raw['evaluation'] |= {'retrieval_layer': _layer(name, targets), 'pooling': 'mean', 'max_length': 512}
+    layers = {'retrieval_layer': chosen.layers[''], 'retrieval_layers': _layers(name, targets)}
+    raw['evaluation'] |= layers | {'pooling': 'mean', 'max_length': 512}
     return raw
 
 
@@ -252,7 +253,7 @@ def changes(config: Config) -> list[str]:
         if task != NONE and get_task(task).kind != 'retrieval':
             pairs += _pairs(f'recipes.{task}', to_dict(config.recipe_for(task)), to_dict(original.recipe_for(task)))
     if any(get_task(task).kind == 'retrieval' for task in config.targets):
-        for key in ('retrieval_layer', 'pooling', 'max_length'):
+        for key in ('retrieval_layer', 'retrieval_layers', 'pooling', 'max_length'):
             pairs.append((f'evaluation.{key}', getattr(config.evaluation, key), getattr(original.evaluation, key)))
     return [f'{where} {value} (preset: {before})' for where, value, before in pairs if value != before]
 
@@ -295,12 +296,7 @@ def _seeds(chosen: Preset, targets: Sequence[str]) -> tuple[int, ...]:
     return tuple(found) if len(found) == 1 else (chosen.seeds[''],)
 
 
-def _layer(name: str, targets: Sequence[str]) -> int:
+def _layers(name: str, targets: Sequence[str]) -> dict[str, int]:
+    """The retrieval targets for which the preset's source reads a layer of its own."""
     layers = PRESETS[name].layers
-    found = {t: layers.get(t, layers['']) for t in targets if get_task(t).kind == 'retrieval'}
-    if len(set(found.values())) > 1:
-        said = ', '.join(f'{target} {"14 of 24" if layer < 0 else layer}' for target, layer in found.items())
-        raise ConfigError(
-            f'targets: preset {name!r} reads another layer for each of these: {said}; make a plan for each'
-        )
-    return next(iter(found.values()), layers[''])
+    return {t: layers[t] for t in targets if t in layers and get_task(t).kind == 'retrieval'}

@@ -7,6 +7,7 @@ from typing import Any
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import stand_in
+from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.experiment.plan import NONE, Run
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import get_task
@@ -29,7 +30,7 @@ def result_rows(
     """The rows of one evaluation, the task's major metric first. Values are percentages. `note`: what must be known
     of an encoder wherever its retrieval scores are shown."""
     stood_in = stand_ins(config, run, task, language, split)
-    note = {'note': source.note} if task.kind == 'retrieval' and source.note else {}
+    note = {'note': retrieval_note(config, source, task)} if task.kind == 'retrieval' else {}
     return [
         {
             'encoder': source.name,
@@ -52,6 +53,13 @@ def result_rows(
         }
         for metric in sorted(metrics, key=lambda m: (m not in task.metrics, m))
     ]
+
+
+def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
+    """What stands with every retrieval score: layer, pooling, and what the encoder is."""
+    layer = retrieval_layer(source.config, config.evaluation.layer_of(task.name))
+    how = f'Layer {layer} of {source.config.num_layers}, {config.evaluation.pooling} pooling.'
+    return f'{how} {source.note}'.strip()
 
 
 def stand_ins(config: Config, run: Run, task: Task, language: str, split: str) -> str:
