@@ -180,9 +180,13 @@ def _score_tags(task: Task, path: Path, examples: Sequence[Example]) -> Scores:
         return words
     scores |= words
     if 'B-DATE' in task.labels:  # MasakhaNER has dates, PAN-X, which trains it, has none: also scored without them
-        undated = [[['O' if tag.endswith('-DATE') else tag for tag in tags] for tags in side] for side in (gold, said)]
-        scores['f1_without_date'] = tagging.entity_scores(*undated)['f1']
+        undated = [_without_dates(side) for side in (gold, said)]
+        scores['f1_without_date'] = tagging.entity_scores(undated[0], undated[1])['f1']
     return scores
+
+
+def _without_dates(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [['O' if tag.endswith('-DATE') else tag for tag in tags] for tags in sentences]
 
 
 def _known(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) -> None:
