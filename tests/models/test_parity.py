@@ -116,7 +116,7 @@ def _torch_adamw(module: Any, case: Case, spec: OptimizerSpec, steps: int) -> li
     rest = [p for n, p in module.named_parameters() if n.endswith('bias') or 'LayerNorm' in n]
     groups = [{'params': decay, 'weight_decay': spec.weight_decay}, {'params': rest, 'weight_decay': 0.0}]
     betas = (spec.beta1, spec.beta2)
-    optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=betas, eps=spec.epsilon)
+    optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, betas=betas, eps=spec.epsilon, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, round(spec.warmup * steps), steps)
     losses = []
     for _ in range(steps):
