@@ -69,6 +69,17 @@ def test_windows_cover_everything_and_overlap() -> None:
     assert windows(50, 4, 8) == [(4 * i, 4) for i in range(12)] + [(48, 2)]  # never a gap
 
 
+def test_a_long_question_leaves_room_for_the_context(tokenizer: Tokenizer) -> None:
+    example = SpanExample('q', 'where is the garden ' * 30, 'Maria is in the garden.', (('in the garden', 9),))
+    rows = span_rows(tokenizer, [example], 32)
+    assert rows.tokens.lengths.max() <= 32
+    assert rows.first[0] == 14 + 3 and (rows.count > 0).all()
+    long = span_rows(tokenizer, [example], 384)
+    assert long.first[0] == 64 + 3  # the reference's limit
+    with pytest.raises(ValueError, match='hold no context'):
+        windows(10, 0)
+
+
 def test_offsets_lose_white_space_and_spans_cover() -> None:
     text = ' ab  cd'
     offsets = trimmed_offsets(text, [(0, 3), (3, 4), (4, 7)])

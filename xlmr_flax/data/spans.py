@@ -59,6 +59,8 @@ def answer_tokens(offsets: np.ndarray, start: int, end: int) -> tuple[int, int] 
 
 def windows(length: int, capacity: int, stride: int = DOC_STRIDE) -> list[tuple[int, int]]:
     """[(first token, count)] of the windows over a context: each `stride` on, the last one ends with the context."""
+    if capacity < 1:
+        raise ValueError(f'windows of {capacity} tokens hold no context')
     found, start = [], 0
     while True:
         count = min(length - start, capacity)
@@ -76,7 +78,8 @@ def span_rows(
     contexts = tokenizer.encode_with_offsets([e.context for e in examples])
     rows, columns, all_offsets = [], [], []
     for number, example in enumerate(examples):
-        question = questions[number][:MAX_QUERY]
+        # Rows shorter than the reference's 384 keep half of their room for the context.
+        question = questions[number][: min(MAX_QUERY, (max_length - 4) // 2)]
         ids, raw = contexts[number]
         offsets = trimmed_offsets(example.context, raw)
         all_offsets.append(offsets)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xlmr_flax.config import Config, ConfigError, Recipe, digest, to_dict
-from xlmr_flax.data.sources import available, content_digest, split_files, with_labels
+from xlmr_flax.data.sources import DataError, available, content_digest, read_split, split_files, with_labels
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import Task, closest
+from xlmr_flax.tasks.base import ChoiceExample, PairExample, SpanExample, TagExample, Task, closest
 
 NONE = 'none'
 # Raised when the code changes what a run computes, so that an old workdir is not taken for a new result.
@@ -66,8 +66,7 @@ def evaluation_languages(config: Config, target: str) -> tuple[str, ...]:
 
 
 def evaluation_split(config: Config, target: str) -> str:
-    """The split that a target is evaluated on: as configured, else 'test', or 'dev' where only that is there in every
-    language asked for (XTREME's public test files of some tasks have no labels)."""
+    """The split that a target is evaluated on: as configured, else `default_split` of the languages asked for."""
     if target in config.evaluation.split:
         return config.evaluation.split[target]
     languages = evaluation_languages(config, target)
@@ -75,13 +74,37 @@ def evaluation_split(config: Config, target: str) -> str:
 
 
 def default_split(task: Task, languages: Sequence[str], data_root: str) -> str:
-    """'test' where its files are there in every language, else 'dev' where its are, else 'test' (and an error
-    later).
+    """'test' where its files are there with gold labels in every language, else 'dev' where its are, else 'test' (and
+    an error later). The public test files of several tasks (COPA, CommonsenseQA, XTREME's) have no labels.
     """
     for split in ('test', 'dev'):
-        if split in task.splits and all(available(task, code, split, data_root) for code in languages):
+        if split in task.splits and all(
+            available(task, code, split, data_root) and has_gold(task, code, split, data_root) for code in languages
+        ):
             return split
     return 'test' if 'test' in task.splits else 'dev'
+
+
+def has_gold(task: Task, language: str, split: str, data_root: str) -> bool:
+    """Whether the first row of a split has a gold label. Raises DataError for files that are missing or unreadable."""
+    files = split_files(task, language, split, data_root)
+    if task.kind in ('retrieval', 'text') or not files:
+        return True
+    key = (task.name, language, *((str(path), path.stat().st_mtime_ns) for path in files))
+    if key not in _HAS_GOLD:  # asked for often, and a JSON file is read as a whole
+        _HAS_GOLD[key] = all(_labelled(example) for example in read_split(task, language, split, data_root, 1))
+    return _HAS_GOLD[key]
+
+
+_HAS_GOLD: dict[tuple[object, ...], bool] = {}
+
+
+def _labelled(example: object) -> bool:
+    if isinstance(example, SpanExample):
+        return bool(example.answers) or example.is_impossible
+    if isinstance(example, TagExample):
+        return example.tags is not None
+    return not isinstance(example, PairExample | ChoiceExample) or example.label is not None
 
 
 def make_plan(config: Config, source: EncoderSource) -> list[Run]:
@@ -99,8 +122,10 @@ def make_plan(config: Config, source: EncoderSource) -> list[Run]:
             if name not in config.targets:
                 raise ConfigError(f'evaluation.{field}.{name}: no such target{closest(name, config.targets)}')
     for name in config.targets:  # found here, not after the training
+        task, split = get_task(name), evaluation_split(config, name)
         for language in evaluation_languages(config, name):
-            split_files(get_task(name), language, evaluation_split(config, name), config.data_root)
+            if not has_gold(task, language, split, config.data_root):
+                raise DataError(f'targets: {name!r} has no gold labels for {split} in {language!r}: nothing to score')
     runs = []
     for seed in config.seeds:
         for arm in config.intermediate:
