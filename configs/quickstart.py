@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
     config.recipe.eval_examples = 200
     config.recipe.optimizer.learning_rate = 2e-4
     config.recipe.optimizer.epsilon = 1e-6
-    nli = {'steps': 100, 'max_length': 48, 'lengths': (48,), 'optimizer': {'learning_rate': 1e-4}}
+    nli = {'steps': 80, 'max_length': 48, 'lengths': (48,), 'optimizer': {'learning_rate': 1e-4}}
     config.recipes = ConfigDict({'world_nli': nli})
-    config.evaluation.max_examples = 100
+    config.evaluation.max_examples = 80
     config.evaluation.max_length = 64
     return config
