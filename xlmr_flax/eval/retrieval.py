@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +21,7 @@ def retrieval_layer(config: EncoderConfig, layer: int) -> int:
     return 14 if config.num_layers == 24 else config.num_layers
 
 
-@partial(jax.jit, static_argnums=())
+@jax.jit
 def _nearest(queries: jax.Array, pool: jax.Array) -> jax.Array:
     return jnp.argmax(queries @ pool.T, axis=1)
 

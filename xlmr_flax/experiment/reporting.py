@@ -47,18 +47,13 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
         'command': command,
         'config': json.loads((workdir.path / 'config.json').read_text(encoding='utf-8'))['config'],
         'versions': dict(versions),
-        'seconds': _seconds(workdir),
+        'seconds': workdir.seconds(),
         'date': time.strftime('%Y-%m-%d'),
         'notes': notes(config),
         'licences': licences(config),
     }
     page = write_report(report / 'index.html', rows, curves(workdir.metrics()), info)
     return f'report: {page}\ntables: {next(t for t in tables if t.suffix == ".md")}'
-
-
-def _seconds(workdir: Workdir) -> float:
-    path = workdir.path / 'time.json'
-    return json.loads(path.read_text())['seconds'] if path.is_file() else 0.0
 
 
 def used_tasks(config: Config) -> list[Task]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +52,7 @@ class Runner:
         finally:
             if self._board:
                 self._board.close()
-            self._add_time(time.monotonic() - started)
+            self.workdir.add_seconds(time.monotonic() - started)
         rows = self.results()
         self.workdir.write_results(rows)  # also where nothing was missing: the plan may be another than last time
         return rows
@@ -141,16 +140,6 @@ class Runner:
                 for language in self.languages(run.target):
                     rows += self._finished(run, language) or []
         return rows
-
-    def _add_time(self, seconds: float) -> None:
-        path = self.workdir.path / 'time.json'
-        before = json.loads(path.read_text())['seconds'] if path.is_file() else 0.0
-        path.write_text(json.dumps({'seconds': before + seconds}) + '\n')
-
-    def seconds(self) -> float:
-        """Time spent on this workdir over all starts."""
-        path = self.workdir.path / 'time.json'
-        return json.loads(path.read_text())['seconds'] if path.is_file() else 0.0
 
 
 @contextlib.contextmanager

@@ -64,6 +64,14 @@ class Workdir:
             kept = [r for r in self.metrics() if r.get('run') != run or r.get('step', 0) <= after]
             write_atomic(self.metrics_path, ''.join(json.dumps(r) + '\n' for r in kept))
 
+    def seconds(self) -> float:
+        """Time spent on this workdir over all starts."""
+        path = self.path / 'time.json'
+        return json.loads(path.read_text(encoding='utf-8'))['seconds'] if path.is_file() else 0.0
+
+    def add_seconds(self, seconds: float) -> None:
+        write_atomic(self.path / 'time.json', json.dumps({'seconds': self.seconds() + seconds}) + '\n')
+
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
         write_atomic(self.results_path, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
 
