@@ -88,6 +88,48 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
+class Member:
+    """One dataset of an `Arm`. task: '' = the task that the member is named after. languages: of its training rows;
+    'en' is the task's train split, another language its translated one (or text in that language). head: members that
+    name one head share it ('' = one of the task's own). rate: for sampler 'time_dependent', an expression in the step
+    t. max_length, lengths, max_train: 0 or () = the recipe's. fraction: share of the training rows, a subset that the
+    seed draws. shuffle_labels: labels dealt anew among the rows (a control). select: weight of its dev metric in the
+    choice of the best checkpoint. alpha: languages are drawn by size ** alpha.
+    """
+
+    task: str = ''
+    languages: tuple[str, ...] = ('en',)
+    head: str = ''
+    weight: float = 1.0
+    rate: str = '1'
+    max_length: int = 0
+    lengths: tuple[int, ...] = ()
+    max_train: int = 0
+    fraction: float = 1.0
+    shuffle_labels: bool = False
+    select: float = 1.0
+    alpha: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A mixture of datasets that trains one encoder. sampler: 'uniform', 'proportional', 'capped' (cap), 'temperature'
+    (temperature, cap), 'weights' (the members' weight) or 'time_dependent' (the members' rate): jiant's
+    (proj/main/components/task_sampler.py). mix: 'step' (one task per optimizer step, jiant's) or 'micro_batch' (one
+    per micro-batch, of which a step has recipe.accumulation). block: draws after which the counts are exact (0 = 100).
+    joint: no phase of its own; its members are mixed into the training of every target.
+    """
+
+    tasks: Mapping[str, Member] = dataclasses.field(default_factory=dict)
+    sampler: str = 'proportional'
+    cap: int = 0
+    temperature: float = 1.0
+    mix: str = 'step'
+    block: int = 0
+    joint: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Zero-shot evaluation. languages: task name -> languages (absent = all the task has). split: task -> split
     (absent = 'test'). max_examples: first so many rows per language (0 = all). batch_tokens: padded tokens per
@@ -124,9 +166,12 @@ class MeshSpec:
 class Config:
     """One plan: every intermediate arm x every target x every seed.
 
-    intermediate: 'none' or task names; an arm's encoder is trained once per seed and used by all targets. targets: task
-    names; retrieval targets are evaluated without training. recipe: for every phase; recipes: overrides by task name
-    (an intermediate task's, or a target's for its fine-tuning). data_root: '' = the environment's XLMR_DATA_ROOT.
+    intermediate: 'none', task names or names of `arms`; an arm's encoder is trained once per seed and used by all
+    targets. targets: task names; retrieval targets are evaluated without training. arms: mixtures by name. training:
+    target -> what it is fine-tuned on where that is not its English train split alone (further languages, translated
+    rows). recipe: for every phase; recipes: overrides by name (an arm's or an intermediate task's, or a target's for
+    its fine-tuning). skip_bad_rows: rows that cannot be read are left out, counted and listed. data_root: '' = the
+    environment's XLMR_DATA_ROOT.
     """
 
     name: str = 'run'
@@ -136,10 +181,13 @@ class Config:
     encoder: EncoderSpec = EncoderSpec()
     intermediate: tuple[str, ...] = ('none',)
     targets: tuple[str, ...] = ()
+    arms: Mapping[str, Arm] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, Arm] = dataclasses.field(default_factory=dict)
     recipe: Recipe = Recipe()
     recipes: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
     mesh: MeshSpec = MeshSpec()
+    skip_bad_rows: bool = False
     data_root: str = ''
     tensorboard: bool = True
 
@@ -247,9 +295,34 @@ def _check(config: Config) -> None:
             raise ConfigError(
                 f'{where}: max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}'
             )
+    for where, arm in [(f'{f}.{k}', v) for f in ('arms', 'training') for k, v in getattr(config, f).items()]:
+        choices |= _check_arm(where, arm)
     for where, (value, known) in choices.items():
         if value not in known:
             raise ConfigError(f'{where}: {value!r} is not one of {", ".join(known)}')
     for where, items in (('seeds', config.seeds), ('intermediate', config.intermediate), ('targets', config.targets)):
         if not items or len(set(items)) != len(items):
             raise ConfigError(f'{where}: expected at least one entry and no entry twice, got {items!r}')
+
+
+SAMPLERS = ('uniform', 'proportional', 'capped', 'temperature', 'weights', 'time_dependent')
+
+
+def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Raises ConfigError for numbers that mean nothing; returns what must be one of a few names."""
+    if not arm.tasks:
+        raise ConfigError(f'{where}.tasks: expected at least one entry')
+    if arm.cap < 0 or arm.block < 0 or arm.temperature <= 0 or (arm.sampler == 'capped' and not arm.cap):
+        raise ConfigError(
+            f'{where}: cap {arm.cap}, block {arm.block}, temperature {arm.temperature}: expected cap and block >= 0, '
+            f"temperature > 0, and a cap for the sampler 'capped'"
+        )
+    for name, member in arm.tasks.items():
+        if not member.languages or len(set(member.languages)) != len(member.languages):
+            raise ConfigError(f'{where}.tasks.{name}.languages: expected one or more, none twice: {member.languages!r}')
+        if not 0 < member.fraction <= 1 or member.weight < 0 or member.select < 0 or member.max_train < 0:
+            raise ConfigError(
+                f'{where}.tasks.{name}: fraction {member.fraction}, weight {member.weight}, select {member.select}, '
+                f'max_train {member.max_train}: expected 0 < fraction <= 1 and the others not below 0'
+            )
+    return {f'{where}.sampler': (arm.sampler, SAMPLERS), f'{where}.mix': (arm.mix, ('step', 'micro_batch'))}

@@ -1,0 +1,219 @@
+"""Which dataset is drawn at which step: a pure function of (seed, step), exact in every block, the same on all hosts.
+
+Rates are jiant's (proj/main/components/task_sampler.py). Instead of independent draws, counts follow the rates: at
+every block end each stream has been drawn within one of rate * steps (Tijdeman, The chairman assignment problem,
+1980, whose bound is 1 - 1 / (2n - 2)), so that a low-rate stream's fraction carries over to the next block. Within a
+block the order is a seeded permutation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from xlmr_flax.data.expression import Expression
+
+DEFAULT_BLOCK = 100
+_SLACK = 1e-9  # float error of rate * steps
+_RESOLUTION = 2**20  # draws after which the counts of fixed rates repeat
+_AHEAD = 4096  # blocks looked ahead for the deadline of a stream whose rate falls towards 0
+
+
+class MixtureError(ValueError):
+    """Rates that no mixture can have; the message names the sampler and the stream."""
+
+
+def language_shares(sizes: Sequence[int], alpha: float) -> np.ndarray:
+    """Shares float64 [n], size ** alpha over their sum: how one dataset's languages divide its rate (Conneau and
+    Lample 2019, section 3.1).
+    """
+    return (
+        mixture_rates('temperature', sizes, temperature=1.0 / alpha)
+        if alpha > 0
+        else np.full(len(sizes), 1 / len(sizes))
+    )
+
+
+def mixture_rates(
+    sampler: str, sizes: Sequence[int], *, cap: int = 0, temperature: float = 1.0, weights: Sequence[float] = ()
+) -> np.ndarray:
+    """Probabilities float64 [n] of drawing each dataset, by jiant's formulas.
+
+    uniform 1/n; proportional size; capped min(size, cap); temperature min(size, cap) ** (1 / temperature), cap 0 = no
+    cap; weights as given; each over its sum. Raises MixtureError.
+    """
+    counts = np.asarray(sizes, np.float64)
+    if not len(counts) or (counts <= 0).any():
+        raise MixtureError(f'sampler {sampler!r}: every dataset needs at least one example, got sizes {list(sizes)}')
+    capped = np.minimum(counts, cap) if cap else counts
+    if sampler == 'uniform':
+        mass = np.ones(len(counts))
+    elif sampler == 'proportional':
+        mass = counts
+    elif sampler == 'capped':
+        if cap <= 0:
+            raise MixtureError("sampler 'capped' needs a cap above 0")
+        mass = capped
+    elif sampler == 'temperature':
+        mass = capped ** (1.0 / temperature)
+    elif sampler == 'weights':
+        mass = np.asarray(weights, np.float64)
+        if len(mass) != len(counts) or (mass < 0).any() or mass.sum() <= 0:
+            raise MixtureError(f"sampler 'weights': one weight >= 0 a dataset, not all 0; got {list(weights)}")
+    else:
+        raise MixtureError(f'sampler {sampler!r} has no fixed rates')
+    return mass / mass.sum()
+
+
+class Quotas:
+    """Integer counts at block ends. `wanted(b)`: float64 [n], what the rates ask for in the first b blocks, its sum
+    b * block. A table is made as far as it is asked for, and read in O(1); where the counts repeat it has one period.
+    """
+
+    def __init__(
+        self,
+        wanted: Callable[[int], np.ndarray],
+        block: int,
+        deadline: Callable[[int, float, int], int],
+        period: int = 0,
+    ):
+        """deadline(i, x, b): the first block count above b by which wanted(.)[i] exceeds x. period: blocks after which
+        `wanted` is whole numbers again and grows as before; 0 = never.
+        """
+        self.wanted, self.block, self._deadline, self._period = wanted, block, deadline, period
+        self.n = len(wanted(0))
+        self._table: list[np.ndarray] = [np.zeros(self.n, np.int64)]
+        self._bound = 1.0 - (1.0 / (2 * self.n - 2) if self.n > 1 else 0.0)
+
+    def counts(self, blocks: int) -> np.ndarray:
+        """int64 [n]: draws of each stream in the first `blocks` blocks."""
+        periods, blocks = divmod(blocks, self._period) if self._period else (0, blocks)
+        while len(self._table) <= blocks:
+            self._table.append(self._next(len(self._table) - 1))
+        if not periods:
+            return self._table[blocks]
+        return self._table[blocks] + periods * np.rint(self.wanted(self._period)).astype(np.int64)
+
+    def _next(self, done: int) -> np.ndarray:
+        counts, wanted = self._table[done], self.wanted(done + 1)
+        least = np.maximum(counts, np.ceil(wanted - self._bound - _SLACK).astype(np.int64))
+        most = np.maximum(least, np.floor(wanted + self._bound + _SLACK).astype(np.int64))
+        filled = least.copy()
+        left = (done + 1) * self.block - int(filled.sum())
+        # A unit is due by the block in which its stream would otherwise fall a whole draw behind; earliest first.
+        due = [self._due(i, int(filled[i]), done) if filled[i] < most[i] else math.inf for i in range(self.n)]
+        for _ in range(left):
+            i = min(range(self.n), key=lambda j: (due[j], j))
+            filled[i] += 1
+            due[i] = self._due(i, int(filled[i]), done) if filled[i] < most[i] else math.inf
+        return filled
+
+    def _due(self, i: int, count: int, done: int) -> float:
+        return self._deadline(i, count + self._bound, done)
+
+
+def fixed_quotas(rates: np.ndarray, block: int = DEFAULT_BLOCK) -> Quotas:
+    """Quotas of constant rates float64 [n] (sum 1), rounded to multiples of 2 ** -20 or a little less: after so many
+    draws every count is exactly what was wanted, all begins anew, and any position is reached in O(1).
+    """
+    period = -(-_RESOLUTION // block)
+    per_block = _whole(rates, period * block) / period
+
+    def deadline(i: int, level: float, done: int) -> int:
+        return math.floor(level / per_block[i]) + 1 if per_block[i] > 0 else done + 2**40
+
+    return Quotas(lambda blocks: per_block * blocks, block, deadline, period)
+
+
+def _whole(rates: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers near rates * total with that sum, by largest remainder; 0 for no rate above 0."""
+    wanted = rates * total
+    found = np.where(rates > 0, np.maximum(np.floor(wanted), 1), 0)
+    order = np.argsort(found - wanted, kind='stable')
+    left = int(total - found.sum())
+    if left >= 0:
+        found[order[:left]] += 1
+    else:
+        found[np.argmax(found)] += left
+    return found
+
+
+def timed_quotas(expressions: Sequence[Expression], names: Sequence[str], block: int = DEFAULT_BLOCK) -> Quotas:
+    """Quotas of rates f_i(t) / sum f(t) at draw t. Raises MixtureError where a rate is negative or not finite, or all
+    are 0.
+    """
+    sums: list[np.ndarray] = [np.zeros(len(expressions))]
+
+    def wanted(blocks: int) -> np.ndarray:
+        while len(sums) <= blocks:
+            t = np.arange((len(sums) - 1) * block, len(sums) * block, dtype=np.float64)
+            values = np.stack([np.broadcast_to(e(t), t.shape) for e in expressions])
+            for name, row, expression in zip(names, values, expressions, strict=True):
+                if not np.isfinite(row).all() or (row < 0).any():
+                    at = int(t[np.flatnonzero(~np.isfinite(row) | (row < 0))[0]])
+                    raise MixtureError(f'rate of {name!r}, {expression.text!r}: negative or not finite at step {at}')
+            total = values.sum(0)
+            if (total <= 0).any():
+                raise MixtureError(f'all rates are 0 at step {int(t[np.flatnonzero(total <= 0)[0]])}')
+            sums.append(sums[-1] + (values / total).sum(1))
+        return sums[blocks]
+
+    def deadline(i: int, level: float, done: int) -> int:
+        low, high = done, done + 1
+        while wanted(high)[i] <= level:
+            low, high = high, done + 2 * (high - done)
+            if high - done > _AHEAD:
+                return done + 2**40
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if sums[middle][i] > level else (middle, high)
+        return high
+
+    return Quotas(wanted, block, deadline)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The stream of draws. names: of the streams, n of them. seed: orders the draws within a block."""
+
+    names: tuple[str, ...]
+    quotas: Quotas
+    seed: int
+
+    def at(self, position: int) -> tuple[int, int]:
+        """(stream, how many draws of it came before) of a draw. Needs no earlier draw."""
+        if len(self.names) == 1:
+            return 0, position
+        block, offset = divmod(position, self.quotas.block)
+        order = self._order(block)
+        stream = int(order[offset])
+        return stream, int(self.quotas.counts(block)[stream]) + int((order[:offset] == stream).sum())
+
+    def counts(self, positions: int) -> np.ndarray:
+        """int64 [n]: draws of each stream among the first `positions`."""
+        if len(self.names) == 1:
+            return np.asarray([positions])
+        block, offset = divmod(positions, self.quotas.block)
+        return self.quotas.counts(block) + np.bincount(self._order(block)[:offset], minlength=len(self.names))
+
+    def _order(self, block: int) -> np.ndarray:
+        counts = self.quotas.counts(block + 1) - self.quotas.counts(block)
+        return _shuffled(tuple(counts.tolist()), self.seed, block)
+
+
+@lru_cache(maxsize=64)
+def _shuffled(counts: tuple[int, ...], seed: int, block: int) -> np.ndarray:
+    order = np.repeat(np.arange(len(counts)), counts)
+    return np.random.Generator(np.random.Philox(key=[seed ^ 0x6D69780000000000, block])).permutation(order)
+
+
+def stream_seed(seed: int, name: str, streams: int) -> int:
+    """The seed of one stream's row order: its own, so that streams of one size (a dataset's translations) are not read
+    in step; a single stream has the run's.
+    """
+    return seed if streams == 1 else int.from_bytes(hashlib.sha256(f'{seed}/{name}'.encode()).digest()[:7], 'big')
