@@ -19,15 +19,15 @@ from xlmr_flax.cli.main import STOPPED, main
 WAIT = """
 import time
 from pathlib import Path
-from xlmr_flax.train import loop
-here, real = Path({folder!r}), loop.train_batch
+from xlmr_flax.train import streams
+here, real = Path({folder!r}), streams.train_batch
 def train_batch(data, step, *rest):
     if step == 5 and not (here / 'go').exists():
         (here / 'ready').touch()
         while not (here / 'go').exists():
             time.sleep(0.02)
     return real(data, step, *rest)
-loop.train_batch = train_batch
+streams.train_batch = train_batch
 """
 
 

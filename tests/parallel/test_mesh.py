@@ -18,15 +18,15 @@ from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.models.config import SIZES, EncoderConfig
 from xlmr_flax.models.model import HeadSpec, Model
 from xlmr_flax.parallel.mesh import RULES, MeshError, make_mesh, path_name, put_batch, put_tree, shardings, spec_for
-from xlmr_flax.train.optimizer import make_optimizer
+from xlmr_flax.train import step
+from xlmr_flax.train.optimizer import AdamW
 
 HEADS = {kind: HeadSpec(kind, 3) for kind in ('pair', 'choice', 'span', 'tag', 'mlm')}
 
 
 def state_shapes(config: EncoderConfig, style: str) -> Any:
     params = Model(config, style).shapes(HEADS)
-    opt = jax.eval_shape(make_optimizer(OptimizerSpec(), 10).init, params)
-    return {'params': params, 'opt': opt, 'step': jax.ShapeDtypeStruct((), np.int32)}
+    return step.state_shapes(params, AdamW(OptimizerSpec(), 10))
 
 
 @pytest.mark.parametrize('style', ['jiant', 'hf'])
@@ -104,7 +104,7 @@ MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
 def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
     """Three steps with accumulation, dropout, decay and clipping; where the state lies; and the logits after them."""
     from xlmr_flax.data.tokenize import Ragged
-    from xlmr_flax.eval.predict import predict_logits
+    from xlmr_flax.eval.predict import Forward, predict_logits
     from xlmr_flax.train.step import init_state, make_train_step
 
     config = EncoderConfig(
@@ -113,9 +113,9 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
     model, head, mesh = Model(config, unroll=1), HeadSpec('pair', 3), make_mesh(*sizes)
     spec = OptimizerSpec(learning_rate=1e-2, epsilon=1e-4, warmup=0.0, clip_norm=0.5)
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
-    optimizer = make_optimizer(spec, 3)
+    optimizer = AdamW(spec, 3)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    step = make_train_step(model, 'x', head, optimizer, spec, mesh=mesh, accumulation=2)
+    step = make_train_step(model, 'x', head, optimizer, mesh=mesh, accumulation=2)
     random, found = np.random.default_rng(0), []
     for _ in range(3):
         batch = {
@@ -127,9 +127,7 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
         state, metrics = step(state, put_batch(batch, mesh), jax.random.key(1))
         found.append([float(metrics[k]) for k in ('loss', 'grad_norm', 'accuracy')])
     tokens = Ragged.from_rows([random.integers(5, 512, n) for n in (3, 12, 7, 5, 9)])
-    logits = predict_logits(
-        model, state['params'], 'x', head, tokens, lengths=(8, 12), batch_tokens=24, pad=1, mesh=mesh
-    )
+    logits = predict_logits(Forward(model, state['params'], mesh, (8, 12), 24, pad=1), 'x', head, tokens)
     word = state['params']['encoder']['embeddings']['word']
     return {'metrics': found, 'logits': logits.tolist(), 'shard': list(word.sharding.shard_shape(word.shape))}
 

@@ -20,10 +20,12 @@ from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.batches import rows_at
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.parallel.mesh import make_mesh
-from xlmr_flax.train import loop
+from xlmr_flax.train import streams
 from xlmr_flax.train.checkpoint import CheckpointError
 from xlmr_flax.train.loop import NonFiniteLoss, Phase, Stopped, Trained, total_steps, train
+from xlmr_flax.train.streams import single
 
+LENGTHS = (12,)
 RECIPE = Recipe(
     steps=12, batch_size=6, max_length=12, lengths=(12,), log_every=5, eval_every=4, checkpoint_every=3,
     optimizer=OptimizerSpec(learning_rate=1e-2),
@@ -43,16 +45,16 @@ class Bench:
         self.records: list[dict[str, Any]] = []
         self.folder, self.tiny, self.dev, self.params = folder, tiny, dev, tiny.params
         self.phase = Phase(
-            task='toy', model=tiny.model, head_name='x', head=tiny.head, recipe=recipe, data=data, seed=7, pad=1,
-            mesh=make_mesh(), directory=folder, run_hash=run_hash, evaluate=self.evaluate, log=self.records.append,
-            restarted=self.forget,
+            task='toy', model=tiny.model, recipe=recipe, blend=single('toy', 'x', tiny.head, data, LENGTHS, 7),
+            steps=total_steps(recipe, len(data)), seed=7, pad=1, mesh=make_mesh(), directory=folder, run_hash=run_hash,
+            evaluate=self.evaluate, log=self.records.append, restarted=self.forget,
         )  # fmt: skip
 
-    def evaluate(self, params: Any) -> float:
+    def evaluate(self, params: Any) -> dict[str, float]:
         """A number that the weights decide, unless the test says which."""
         if self.dev is not None:
-            return self.dev.pop(0)
-        return float(np.abs(np.asarray(params['heads']['x']['out']['kernel'])).sum())
+            return {'dev_metric': self.dev.pop(0)}
+        return {'dev_metric': float(np.abs(np.asarray(params['heads']['x']['out']['kernel'])).sum())}
 
     def forget(self, step: int) -> None:
         self.records[:] = [r for r in self.records if r['step'] <= step]
@@ -66,29 +68,9 @@ class Bench:
         return [{k: v for k, v in r.items() if k != 'examples_per_s'} for r in self.records]
 
 
-@pytest.fixture(scope='module', autouse=True)
-def compiled_once() -> Any:
-    """One compiled step for all runs of one recipe: only the loop around it is under test."""
-    made: dict[Any, Any] = {}
-    real = (loop.make_optimizer, loop.make_train_step)
-
-    def optimizer(spec: OptimizerSpec, steps: int) -> Any:
-        return made.setdefault((spec, steps), real[0](spec, steps))
-
-    def step(model: Any, name: str, head: Any, optimizer: Any, spec: Any, *, mesh: Any, accumulation: int) -> Any:
-        key = (model, head, id(optimizer), spec, accumulation)
-        if key not in made:
-            made[key] = real[1](model, name, head, optimizer, spec, mesh=mesh, accumulation=accumulation)
-        return made[key]
-
-    loop.make_optimizer, loop.make_train_step = optimizer, step
-    yield
-    loop.make_optimizer, loop.make_train_step = real
-
-
 def at_step(monkeypatch: pytest.MonkeyPatch, when: int, what: Callable[[], None]) -> None:
     """Calls `what` once, when the batch of a step is asked for."""
-    real, pending = loop.train_batch, [when]
+    real, pending = streams.train_batch, [when]
 
     def train_batch(data: Encoded, step: int, *rest: Any) -> Any:
         if pending and step == pending[0]:
@@ -96,7 +78,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, when: int, what: Callable[[], None]
             what()
         return real(data, step, *rest)
 
-    monkeypatch.setattr(loop, 'train_batch', train_batch)
+    monkeypatch.setattr(streams, 'train_batch', train_batch)
 
 
 def crash() -> None:
@@ -167,9 +149,9 @@ def test_the_best_weights_by_dev_are_kept(tiny: Any, data: Encoded, tmp_path: Pa
     seen: list[Any] = []
     other = Bench(tiny, data, tmp_path / 'b', best)
 
-    def evaluate(params: Any) -> float:
+    def evaluate(params: Any) -> dict[str, float]:
         seen.append(jax.device_get(params))
-        return 0.0
+        return {'dev_metric': 0.0}
 
     other.phase = dataclasses.replace(other.phase, evaluate=evaluate)
     other.train()

@@ -14,7 +14,7 @@ from xlmr_flax.config import OptimizerSpec  # noqa: E402
 from xlmr_flax.models.config import EncoderConfig  # noqa: E402
 from xlmr_flax.models.model import HeadSpec, Model  # noqa: E402
 from xlmr_flax.parallel.mesh import path_name  # noqa: E402
-from xlmr_flax.train.optimizer import clip, decays, global_norm, make_optimizer, schedule  # noqa: E402
+from xlmr_flax.train.optimizer import AdamW, clip, decays, global_norm, schedule  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_adamw_is_torchs() -> None:
     module = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in params.items()}
     groups = [{'params': [module['kernel']], 'weight_decay': 0.3}, {'params': [module['bias']], 'weight_decay': 0.0}]
     reference = torch.optim.AdamW(groups, lr=0.02, betas=(0.8, 0.95), eps=1e-3)
-    optimizer, rate = make_optimizer(spec, 8), schedule(spec, 8)
+    optimizer, rate = AdamW(spec, 8), schedule(spec, 8)
     state = optimizer.init(params)
     for step in range(8):
         grads = {name: random.normal(size=4).astype(np.float32) for name in params}
@@ -110,7 +110,7 @@ def test_adamw_is_torchs() -> None:
         for name, p in module.items():
             p.grad = torch.tensor(grads[name])
         reference.step()
-        updates, state = optimizer.update(grads, state, params)
+        updates, state = optimizer.update(grads, state, params, step)
         params = optax.apply_updates(params, updates)
     for name, p in module.items():
         np.testing.assert_allclose(params[name], p.detach().numpy(), rtol=1e-5, atol=1e-6)

@@ -7,7 +7,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,13 +17,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xlmr_flax.config import Recipe
-from xlmr_flax.data.batches import row_lengths, rows_at, train_batch
-from xlmr_flax.data.encode import Encoded
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import put_batch, put_tree
 from xlmr_flax.train.checkpoint import Checkpoints
-from xlmr_flax.train.optimizer import make_optimizer, schedule
-from xlmr_flax.train.step import State, init_state, make_train_step
+from xlmr_flax.train.mixed import Part, gradient_program, mixed_step
+from xlmr_flax.train.optimizer import AdamW, schedule
+from xlmr_flax.train.step import (
+    Metrics,
+    State,
+    common_outputs,
+    cut_head,
+    init_state,
+    make_train_step,
+    pad_head,
+    step_program,
+)
+from xlmr_flax.train.streams import Blend, Stream
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -42,25 +51,25 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Phase:
-    """What is trained: one head on the encoder with one task's data.
+    """What is trained: an encoder with the heads of a blend of datasets.
 
-    task: for messages. evaluate: params -> dev metric (higher is better), or None. log: takes one record per log_every
-    steps and per evaluation. directory: of its checkpoints. run_hash: refuses others' checkpoints. restarted: told the
-    step that training starts from, 0 or a checkpoint's.
+    task: for messages. steps: of the optimizer. evaluate: params -> dev metrics by name (higher is better), of which
+    'dev_metric' decides what is kept; or None. log: takes one record per log_every steps and per evaluation.
+    directory: of its checkpoints. run_hash: refuses others' checkpoints. restarted: told the step that training starts
+    from, 0 or a checkpoint's.
     """
 
     task: str
     model: Model
-    head_name: str
-    head: HeadSpec
     recipe: Recipe
-    data: Encoded
+    blend: Blend
+    steps: int
     seed: int
     pad: int
     mesh: Mesh
     directory: Path
     run_hash: str
-    evaluate: Callable[[Params], float] | None
+    evaluate: Callable[[Params], Mapping[str, float]] | None
     log: Callable[[dict[str, Any]], None]
     progress: Progress | None = None
     restarted: Callable[[int], None] | None = None
@@ -73,16 +82,22 @@ class Phase:
 @dataclass(frozen=True)
 class Trained:
     """params: the kept weights (best or last), on the mesh. step: how many updates they have seen. metric: their dev
-    metric, NaN without one."""
+    metric, NaN without one. programs: training programs that this phase compiled (none where an earlier phase of the
+    process had them)."""
 
     params: Params
     step: int
     metric: float
+    programs: int = 0
 
 
-def total_steps(recipe: Recipe, examples: int) -> int:
-    """Optimizer steps of a recipe on that many examples; a last partial batch counts as a step (jiant's ceil)."""
-    return recipe.steps if recipe.steps > 0 else max(1, math.ceil(recipe.epochs * examples / recipe.batch_size))
+def total_steps(recipe: Recipe, *examples: int) -> int:
+    """Optimizer steps of a recipe on datasets of so many examples; a last partial batch of each counts as a step, as
+    in jiant (proj/main/scripts/configurator.py), which sums them over the datasets of a mixture.
+    """
+    if recipe.steps > 0:
+        return recipe.steps
+    return max(1, sum(math.ceil(recipe.epochs * n / recipe.batch_size) for n in examples))
 
 
 @contextlib.contextmanager
@@ -113,21 +128,14 @@ class _Run:
 
     def __init__(self, phase: Phase, params: Params):
         recipe = phase.recipe
-        self.phase, self.recipe = phase, recipe
-        self.steps = total_steps(recipe, len(phase.data))
-        self.lengths = row_lengths(recipe.max_length, recipe.lengths)
+        self.phase, self.recipe, self.steps = phase, recipe, phase.steps
         self.rate = schedule(recipe.optimizer, self.steps)
-        optimizer = make_optimizer(recipe.optimizer, self.steps)
-        self.step_fn = make_train_step(
-            phase.model,
-            phase.head_name,
-            phase.head,
-            optimizer,
-            recipe.optimizer,
-            mesh=phase.mesh,
-            accumulation=recipe.accumulation,
-        )
-        self.state: State = init_state(put_tree(params, phase.mesh), optimizer, phase.mesh)
+        self.optimizer = AdamW(recipe.optimizer, self.steps)
+        self.outputs = common_outputs(phase.blend.heads.values())
+        heads = {name: pad_head(params['heads'][name], self.outputs[h.kind]) for name, h in phase.blend.heads.items()}
+        params = {**params, 'heads': heads}
+        self.state: State = init_state(put_tree(params, phase.mesh), self.optimizer, phase.mesh)
+        self.programs_before = self.programs()
         self.last = Checkpoints(phase.directory / 'last', phase.run_hash)
         self.best = Checkpoints(phase.directory / 'best', phase.run_hash)
         self.key = jax.random.key(phase.seed)
@@ -142,6 +150,50 @@ class _Run:
         self.best.forget(self.start + 1)
         if phase.restarted:
             phase.restarted(self.start)
+
+    def wide(self, head: HeadSpec) -> HeadSpec:
+        """A head's shape in the state."""
+        return HeadSpec(head.kind, self.outputs[head.kind])
+
+    def programs(self) -> int:
+        """Compiled training programs of this phase's model: one per head kind and batch shape."""
+        phase, parts = self.phase, self.recipe.accumulation
+        wide = {self.wide(head) for head in phase.blend.heads.values()}
+        if phase.blend.mix == 'micro_batch':
+            return sum(gradient_program(phase.model, head)._cache_size() for head in wide)
+        return sum(step_program(phase.model, head, self.optimizer, phase.mesh, parts)._cache_size() for head in wide)
+
+    def advance(self, step: int) -> Metrics:
+        """One optimizer step: the state moves on; returns its metrics on the device."""
+        phase, recipe = self.phase, self.recipe
+        draws = phase.blend.draws(step, recipe.accumulation)
+        if phase.blend.mix == 'micro_batch':
+            parts = [self._part(stream, draw) for stream, draw in draws]
+            self.state, metrics = mixed_step(phase.model, self.optimizer, phase.mesh, self.state, parts, self.key)
+            return metrics
+        ((stream, draw),) = draws
+        step_fn = make_train_step(
+            phase.model,
+            stream.head_name,
+            stream.head,
+            self.optimizer,
+            mesh=phase.mesh,
+            accumulation=recipe.accumulation,
+            outputs=self.outputs[stream.head.kind],
+        )
+        batch = stream.batch(draw, recipe.batch_size, phase.pad)
+        self.state, metrics = step_fn(self.state, put_batch(batch, phase.mesh), self.key)
+        return metrics
+
+    def _part(self, stream: Stream, draw: int) -> Part:
+        size = self.recipe.batch_size // self.recipe.accumulation
+        batch = put_batch(stream.batch(draw, size, self.phase.pad), self.phase.mesh)
+        return Part(stream.head_name, self.wide(stream.head), stream.head.outputs, batch)
+
+    def cut(self, params: Params) -> Params:
+        """Parameters with heads of their own sizes."""
+        heads = self.phase.blend.heads
+        return {**params, 'heads': {k: cut_head(v, heads[k].outputs) for k, v in params['heads'].items()}}
 
     def save_last(self, step: int, done: bool) -> None:
         """Saves the state and what is not yet logged, so that a run that stopped anywhere logs what it would have."""
@@ -163,10 +215,12 @@ class _Run:
         self.pending = [(s, jax.device_get(m)) for s, m in self.pending]
         for s, m in self.pending:
             if not (np.isfinite(m['loss']) and np.isfinite(m['grad_norm'])):
-                rows = rows_at(s, len(self.phase.data), self.recipe.batch_size, self.phase.seed)
-                ids = [self.phase.data.unit_id(int(r)) for r in rows]
+                draws = self.phase.blend.draws(s, self.recipe.accumulation)
+                size = self.recipe.batch_size // (len(draws) if self.phase.blend.mix == 'micro_batch' else 1)
+                tasks = dict.fromkeys(stream.name for stream, _ in draws)
+                ids = [i for stream, draw in draws for i in stream.example_ids(draw, size)]
                 raise NonFiniteLoss(
-                    f'loss {m["loss"]}, gradient norm {m["grad_norm"]} at step {s} of task {self.phase.task!r}; '
+                    f'loss {m["loss"]}, gradient norm {m["grad_norm"]} at step {s} of task {", ".join(tasks)!r}; '
                     f'examples: {", ".join(ids[:8])}{", ..." if len(ids) > 8 else ""}. '
                     f'The last saved state is whole; try a lower learning rate or a longer warm-up'
                 )
@@ -181,14 +235,30 @@ class _Run:
             speed = len(records) * self.recipe.batch_size / max(now - self.since, 1e-9)
             self.since = now
             rate = float(self.rate(records[-1][0]))
-            self.phase.log({'step': step, **mean, 'learning_rate': rate, 'examples_per_s': speed})
+            self.phase.log(
+                {'step': step, **mean, **self.by_stream(step, records), 'learning_rate': rate, 'examples_per_s': speed}
+            )
+
+    def by_stream(self, step: int, records: list[tuple[int, dict[str, Any]]]) -> dict[str, float]:
+        """Of a mixture: draws of each stream so far, and where a step has one stream the mean loss of each."""
+        blend, parts = self.phase.blend, self.recipe.accumulation
+        if len(blend.streams) == 1:
+            return {}
+        found: dict[str, float] = {f'draws/{k}': v for k, v in blend.counts(step, parts).items()}
+        if blend.mix == 'step':
+            losses: dict[str, list[float]] = {}
+            for s, m in records:
+                losses.setdefault(blend.draws(s, parts)[0][0].name, []).append(float(m['loss']))
+            found |= {f'loss/{k}': float(np.mean(v)) for k, v in losses.items()}
+        return found
 
     def select(self, step: int) -> None:
         """Evaluates on dev, keeps the best weights, counts evaluations without improvement."""
         assert self.phase.evaluate is not None
-        self.metric = metric = float(self.phase.evaluate(self.state['params']))
+        found = dict(self.phase.evaluate(self.cut(self.state['params'])))
+        self.metric = metric = float(found['dev_metric'])
         better = metric > self.best_metric
-        self.phase.log({'step': step, 'dev_metric': metric, 'best': better})
+        self.phase.log({'step': step, **found, 'best': better})
         if better:
             self.best_metric, self.stale = metric, 0
             if self.recipe.keep == 'best' and step < self.steps:
@@ -202,8 +272,10 @@ class _Run:
         best = self.best.latest()
         if self.recipe.keep == 'best' and best is not None and self.stale > 0:
             params, facts = self.best.restore(self.state['params'])
-            return Trained(params, facts['step'], facts['metric'])
-        return Trained(self.state['params'], step, self.metric)
+            step, metric = facts['step'], facts['metric']
+        else:
+            params, metric = self.state['params'], self.metric
+        return Trained(self.cut(params), step, metric, self.programs() - self.programs_before)
 
     def close(self) -> None:
         self.last.close()
@@ -220,9 +292,7 @@ def train(phase: Phase, params: Params) -> Trained:
     try:
         with _stop_requests() as asked:
             while step < run.steps and not run.done:
-                host = train_batch(phase.data, step, recipe.batch_size, phase.seed, run.lengths, phase.pad)
-                run.state, metrics = run.step_fn(run.state, put_batch(host, phase.mesh), run.key)
-                run.pending.append((step, metrics))
+                run.pending.append((step, run.advance(step)))
                 step += 1
                 at_end = run.done = step == run.steps
                 if step % recipe.log_every == 0 or at_end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -37,16 +38,32 @@ def decays(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def make_optimizer(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
-    """The update without clipping (train/step.py clips, since the authors clip per micro-batch)."""
-    return optax.adamw(
-        schedule(spec, steps),
-        b1=spec.beta1,
-        b2=spec.beta2,
-        eps=spec.epsilon,
-        weight_decay=spec.weight_decay,
-        mask=decays,
-    )
+@dataclass(frozen=True)
+class AdamW:
+    """The update without clipping (train/step.py clips, since the authors clip per micro-batch). steps: of the whole
+    phase. The learning rate follows the phase's step and the moments' bias correction the number of updates that the
+    parameters have had: these differ for a head that is not drawn at every step.
+    """
+
+    spec: OptimizerSpec
+    steps: int
+
+    def init(self, params: Any) -> Any:
+        """The moments and their count, 0."""
+        return self._direction().init(params)
+
+    def update(self, grads: Any, state: Any, params: Any, step: jax.typing.ArrayLike) -> tuple[Any, Any]:
+        """(what to add to params, new state). step: 0-based, of the phase."""
+        directions, state = self._direction().update(grads, state, params)
+        rate = schedule(self.spec, self.steps)(step)
+        return jax.tree.map(lambda d: d * -rate, directions), state
+
+    def _direction(self) -> optax.GradientTransformation:
+        spec = self.spec
+        return optax.chain(
+            optax.scale_by_adam(spec.beta1, spec.beta2, spec.epsilon),
+            optax.add_decayed_weights(spec.weight_decay, decays),
+        )
 
 
 def global_norm(tree: Any) -> jax.Array:

@@ -1,8 +1,14 @@
-"""One jitted training step per head kind: accumulate, clip, AdamW; state in, state out, donated."""
+"""The training step: one jitted program per head kind and shape, state in, state out, donated.
+
+state = {'params': {'encoder', 'pooler', 'heads': {name: ...}}, 'opt': {'shared': ..., 'heads': {name: ...}}, 'step'}.
+A step takes the shared part and one head, so that the other heads do not move (neither by momentum nor by decay) and
+heads of one kind share a program. `common_outputs` gives such heads one shape.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -10,70 +16,136 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
 from xlmr_flax.train.losses import count, loss_sums
-from xlmr_flax.train.optimizer import clip
+from xlmr_flax.train.optimizer import AdamW, clip
 
-State = dict[str, Any]  # {'params', 'opt', 'step'}: weights, AdamW's moments and counts, int32 scalar
+State = dict[str, Any]
 Metrics = dict[str, jax.Array]
-StepFunction = Callable[[State, Mapping[str, jax.Array], jax.Array], tuple[State, Metrics]]
+Batch = Mapping[str, jax.Array]
+StepFunction = Callable[[State, Batch, jax.Array], tuple[State, Metrics]]
+_HEAD = 'head'  # every head's name inside a program
+_OFF = -1e30
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation, mesh: Mesh) -> State:
+def init_state(params: Params, optimizer: AdamW, mesh: Mesh) -> State:
     """A fresh state at step 0. params: sharded arrays (kept, not copied); the moments are sharded by the same rules."""
-    rest = {'opt': jax.eval_shape(optimizer.init, params), 'step': jax.ShapeDtypeStruct((), jnp.int32)}
-    make = jax.jit(
-        lambda p: {'opt': optimizer.init(p), 'step': jnp.zeros((), jnp.int32)}, out_shardings=shardings(rest, mesh)
-    )
-    return {'params': params, **make(params)}
+    fresh = _fresh(optimizer)
+    return {'params': params, **jax.jit(fresh, out_shardings=shardings(jax.eval_shape(fresh, params), mesh))(params)}
 
 
-def _micro_batches(batch: Mapping[str, jax.Array], parts: int) -> dict[str, jax.Array]:
-    """[B, ...] -> [parts, B / parts, ...]; consecutive rows stay together."""
-    return {k: v.reshape(parts, v.shape[0] // parts, *v.shape[1:]) for k, v in batch.items()}
+def state_shapes(params: Params, optimizer: AdamW) -> State:
+    """ShapeDtypeStructs of `init_state`, without allocating. params: arrays or ShapeDtypeStructs."""
+    return {'params': params, **jax.eval_shape(_fresh(optimizer), params)}
+
+
+def _fresh(optimizer: AdamW) -> Callable[[Params], dict[str, Any]]:
+    def fresh(params: Params) -> dict[str, Any]:
+        heads = {name: optimizer.init({'heads': {_HEAD: head}}) for name, head in params['heads'].items()}
+        shared = optimizer.init({k: v for k, v in params.items() if k != 'heads'})
+        return {'opt': {'shared': shared, 'heads': heads}, 'step': jnp.zeros((), jnp.int32)}
+
+    return fresh
+
+
+def common_outputs(heads: Iterable[HeadSpec]) -> dict[str, int]:
+    """{kind: the largest number of outputs among heads of that kind}."""
+    found: dict[str, int] = {}
+    for head in heads:
+        found[head.kind] = max(found.get(head.kind, 0), head.outputs)
+    return found
+
+
+def pad_head(head: Any, outputs: int) -> Any:
+    """A head's parameters (host arrays) with zero columns up to `outputs`; these stay zero, as their logits are off."""
+    if 'out' not in head or head['out']['bias'].shape[-1] >= outputs:
+        return head
+    more = outputs - head['out']['bias'].shape[-1]
+    out = {k: jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, more)]) for k, v in head['out'].items()}
+    return {**head, 'out': jax.device_get(out)}
+
+
+def cut_head(head: Any, outputs: int) -> Any:
+    """The head without the columns of `pad_head`."""
+    if 'out' not in head or head['out']['bias'].shape[-1] <= outputs:
+        return head
+    return {**head, 'out': {k: v[..., :outputs] for k, v in head['out'].items()}}
 
 
 def make_train_step(
-    model: Model,
-    name: str,
-    head: HeadSpec,
-    optimizer: optax.GradientTransformation,
-    spec: OptimizerSpec,
-    *,
-    mesh: Mesh,
-    accumulation: int = 1,
+    model: Model, name: str, head: HeadSpec, optimizer: AdamW, *, mesh: Mesh, accumulation: int = 1, outputs: int = 0
 ) -> StepFunction:
-    """(state, batch, seed key) -> (state, metrics). The dropout key of a step is fold_in(seed key, step).
+    """(state, batch, seed key) -> (state, metrics) for the head of that name. The dropout key is fold_in(seed key,
+    step).
 
     The loss is the sum over all micro-batches divided by the whole batch's count, so accumulation changes memory and
-    nothing else. metrics: loss, accuracy (correct / count), grad_norm (before clipping), all float32 scalars.
+    nothing else. outputs: those of a head that `pad_head` made larger, 0 = all. metrics: loss, accuracy (correct /
+    count), grad_norm (before clipping), all float32 scalars. The state's arrays are donated.
     """
+    wide = HeadSpec(head.kind, max(head.outputs, outputs))
+    program = step_program(model, wide, optimizer, mesh, accumulation)
+    real = jnp.int32(head.outputs) if wide.outputs > head.outputs else None
+
+    def step(state: State, batch: Batch, seed_key: jax.Array) -> tuple[State, Metrics]:
+        shared, mine = split(state, name)
+        shared, mine, metrics = program(shared, mine, batch, seed_key, real)
+        return join(state, name, shared, mine), metrics
+
+    return step
+
+
+def split(state: State, name: str) -> tuple[State, State]:
+    """(the shared part, one head's part) of a state."""
+    shared = {k: v for k, v in state['params'].items() if k != 'heads'}
+    head = {'params': {'heads': {_HEAD: state['params']['heads'][name]}}, 'opt': state['opt']['heads'][name]}
+    return {'params': shared, 'opt': state['opt']['shared'], 'step': state['step']}, head
+
+
+def join(state: State, name: str, shared: State, head: State) -> State:
+    """The state with both parts put back; the other heads' arrays are the same ones."""
+    heads = {**state['params']['heads'], name: head['params']['heads'][_HEAD]}
+    opt = {'shared': shared['opt'], 'heads': {**state['opt']['heads'], name: head['opt']}}
+    return {'params': {**shared['params'], 'heads': heads}, 'opt': opt, 'step': shared['step']}
+
+
+def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """(params, batch, dropout key, count, outputs) -> (loss sum / count, correct sum / count)."""
 
     def loss(
-        params: Params, part: Mapping[str, jax.Array], key: jax.Array, total: jax.Array
+        params: Params, part: Batch, key: jax.Array, total: jax.Array, outputs: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        logits = model.logits(params, name, head, part['ids'], part['segments'], key)
+        logits = model.logits(params, _HEAD, head, part['ids'], part['segments'], key, part.get('positions'))
+        if outputs is not None:
+            logits = jnp.where(jnp.arange(head.outputs) < outputs, logits, _OFF)
         value, _, right = loss_sums(head.kind, logits, part)
         return value / total, right / total
 
+    return loss
+
+
+@lru_cache(maxsize=64)
+def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, accumulation: int) -> Any:
+    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics); one for all runs of a process
+    that ask for the same. Its `_cache_size()` is the number of compiled shapes."""
+    grad = jax.value_and_grad(head_loss(model, head), has_aux=True)
+    spec = optimizer.spec
+
     def gradients(
-        params: Params, batch: Mapping[str, jax.Array], key: jax.Array
+        params: Params, batch: Batch, key: jax.Array, outputs: jax.Array | None
     ) -> tuple[Params, jax.Array, jax.Array]:
         total = jnp.maximum(count(head.kind, batch), 1.0)
-        grad = jax.value_and_grad(loss, has_aux=True)
         if accumulation == 1:
-            (value, right), grads = grad(params, batch, jax.random.fold_in(key, 0), total)
+            (value, right), grads = grad(params, batch, jax.random.fold_in(key, 0), total, outputs)
             return grads, value, right
-        parts = _micro_batches(batch, accumulation)
         sharded = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+        parts = {k: v.reshape(accumulation, v.shape[0] // accumulation, *v.shape[1:]) for k, v in batch.items()}
         parts = {k: jax.lax.with_sharding_constraint(v, sharded) for k, v in parts.items()}
 
         def one(carry: Any, item: Any) -> tuple[Any, None]:
             grads, value, right = carry
             index, part = item
-            (v, r), g = grad(params, part, jax.random.fold_in(key, index), total)
+            (v, r), g = grad(params, part, jax.random.fold_in(key, index), total, outputs)
             grads = jax.tree.map(jnp.add, grads, g)
             if spec.clip_per == 'micro_batch':
                 grads, _ = clip(grads, spec.clip_norm)
@@ -83,14 +155,22 @@ def make_train_step(
         (grads, value, right), _ = jax.lax.scan(one, zero, (jnp.arange(accumulation), parts))
         return grads, value, right
 
-    def step(state: State, batch: Mapping[str, jax.Array], seed_key: jax.Array) -> tuple[State, Metrics]:
-        params = state['params']
-        grads, value, right = gradients(params, batch, jax.random.fold_in(seed_key, state['step']))
+    def step(
+        shared: State, mine: State, batch: Batch, seed_key: jax.Array, outputs: jax.Array | None
+    ) -> tuple[State, State, Metrics]:
+        now = shared['step']
+        params = {**shared['params'], **mine['params']}
+        grads, value, right = gradients(params, batch, jax.random.fold_in(seed_key, now), outputs)
         grads, norm = clip(grads, spec.clip_norm)
-        updates, opt = optimizer.update(grads, state['opt'], params)
-        params = optax.apply_updates(params, updates)
-        state = {'params': params, 'opt': opt, 'step': state['step'] + 1}
-        state = jax.lax.with_sharding_constraint(state, shardings(state, mesh))
-        return state, {'loss': value, 'accuracy': right, 'grad_norm': norm}
+        shared, mine = (updated(part, grads, optimizer, now, mesh) for part in (shared, mine))
+        return {**shared, 'step': now + 1}, mine, {'loss': value, 'accuracy': right, 'grad_norm': norm}
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=(0, 1))
+
+
+def updated(part: State, grads: Params, optimizer: AdamW, now: jax.Array, mesh: Mesh) -> State:
+    """One part of a state after its gradients, placed as the rules say."""
+    own = {k: grads[k] for k in part['params']}
+    updates, opt = optimizer.update(own, part['opt'], part['params'], now)
+    new = {'params': optax.apply_updates(part['params'], updates), 'opt': opt}
+    return jax.lax.with_sharding_constraint(new, shardings(new, mesh))
