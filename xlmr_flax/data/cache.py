@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
+from xlmr_flax.data import corpus as corpus_module
 from xlmr_flax.data import encode as encode_module
 from xlmr_flax.data import spans as spans_module
 from xlmr_flax.data import tagging as tagging_module
@@ -141,7 +142,7 @@ def _is_kept(task: Task, examples: Sequence[Example]) -> bool:
 def _code_digest() -> str:
     """Of the source of the modules that encode, so that a change of theirs is never forgotten."""
     digest = hashlib.sha256()
-    for module in (encode_module, tokenize_module, tagging_module, spans_module):
+    for module in (encode_module, tokenize_module, tagging_module, spans_module, corpus_module):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from xlmr_flax.data.corpus import text_rows
 from xlmr_flax.data.spans import SpanRows, span_rows
 from xlmr_flax.data.tagging import TagRows, tag_rows
 from xlmr_flax.data.tokenize import Ragged, Tokenizer, choice_rows, pair_rows, single_rows
@@ -30,7 +31,8 @@ class Encoded:
     """Encoded examples of one task and split.
 
     kind: as Task.kind. tokens: rows; pair and retrieval have one per example, choice `group` in a row, tag and span
-    one or more (the parts of a long sentence, the windows of a context). label int32 [examples], NO_LABEL where the
+    one or more (the parts of a long sentence, the windows of a context), as text (the pieces of a long one, with ids of
+    their own). label int32 [examples], NO_LABEL where the
     file has none (empty for other kinds). ids: example ids in file order. tags, spans: what these kinds need besides.
     """
 
@@ -98,6 +100,11 @@ def _sentences(task: Task, examples: Sequence[SentenceExample], tokenizer: Token
     return Encoded('retrieval', tokens, np.zeros(0, np.int32), _ids(examples))
 
 
+def _texts(task: Task, examples: Sequence[SentenceExample], tokenizer: Tokenizer, max_length: int) -> Encoded:
+    tokens, ids = text_rows(tokenizer, examples, max_length)
+    return Encoded('text', tokens, np.zeros(0, np.int32), ids)
+
+
 def _ids(examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(e.id for e in examples)
 
@@ -108,6 +115,7 @@ _ENCODERS: dict[str, Callable[..., Encoded]] = {
     'tag': _tags,
     'span': _spans,
     'retrieval': _sentences,
+    'text': _texts,
 }
 
 

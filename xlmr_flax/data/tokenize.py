@@ -48,7 +48,9 @@ class Ragged:
 
 
 class Tokenizer:
-    """XLM-R's tokenizer. `bos`, `eos`, `pad` are its special ids (0, 2, 1 in XLM-R's vocabulary)."""
+    """XLM-R's tokenizer. `bos`, `eos`, `pad` are its special ids (0, 2, 1 in XLM-R's vocabulary), `mask` that of <mask>
+    (None without one), `special_ids` all of them. `size`: ids in use, the highest and those below it.
+    """
 
     def __init__(self, path: Path, rows: int):
         """rows: of the encoder's word table. Raises TokenizerError if an id lies beyond them or a special is
@@ -68,6 +70,10 @@ class Tokenizer:
         self._raw.no_truncation()
         self.path, self.size = path, size
         self.bos, self.eos, self.pad, self.unk = (self._special(t, path) for t in ('<s>', '</s>', '<pad>', '<unk>'))
+        self.mask: int | None = self._raw.token_to_id('<mask>')
+        special = {i for i, token in self._raw.get_added_tokens_decoder().items() if token.special}
+        known = {self.bos, self.eos, self.pad, self.unk} | ({self.mask} if self.mask is not None else set())
+        self.special_ids: tuple[int, ...] = tuple(sorted(special | known))
 
     def _special(self, token: str, path: Path) -> int:
         found = self._raw.token_to_id(token)

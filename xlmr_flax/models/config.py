@@ -72,7 +72,8 @@ class EncoderConfig:
     def from_hf(cls, config: Mapping[str, Any], where: str) -> EncoderConfig:
         """Reads a config.json of model_type xlm-roberta, roberta or bert (the last: two offset rows are added).
 
-        Raises ModelError naming the field where the model is not an encoder that this code computes.
+        A bert's special ids are not looked at: its positions do not depend on them, and the tokenizer has them. Raises
+        ModelError naming the field where the model is not an encoder that this code computes.
         """
         kind = config.get('model_type')
         if kind not in ('xlm-roberta', 'roberta', 'bert'):
@@ -81,6 +82,7 @@ class EncoderConfig:
             raise ModelError(f'{where}: hidden_act is {config["hidden_act"]!r}; only gelu (erf) is implemented')
         if config.get('position_embedding_type', 'absolute') != 'absolute':
             raise ModelError(f'{where}: position_embedding_type {config["position_embedding_type"]!r} is not absolute')
+        _check_special_ids(config, kind, where)
         offset = 2 if kind == 'bert' else 0
         try:
             return cls(
@@ -96,6 +98,19 @@ class EncoderConfig:
             )
         except KeyError as e:
             raise ModelError(f'{where}: field {e.args[0]!r} is missing') from None
+
+
+def _check_special_ids(config: Mapping[str, Any], kind: str, where: str) -> None:
+    """Raises ModelError for a roberta whose special ids are not XLM-R's. Its positions start behind the padding id, and
+    the lowest ids keep their numbers when the word table is cut to the rows in use.
+    """
+    for field, own in (('pad_token_id', 'pad_id'), ('bos_token_id', 'bos_id'), ('eos_token_id', 'eos_id')):
+        found, expected = config.get(field), EncoderConfig.__dataclass_fields__[own].default
+        if kind != 'bert' and found is not None and found != expected:
+            raise ModelError(
+                f'{where}: {field} is {found!r}; only encoders with the special ids of XLM-R can be read '
+                f'(padding 1, <s> 0, </s> 2: positions start behind the padding id)'
+            )
 
 
 SIZES: dict[str, EncoderConfig] = {

@@ -63,8 +63,12 @@ class MlmHead(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(cfg.vocab_size))
 
     def __call__(self, x: jax.Array, word: jax.Array) -> jax.Array:
-        x = self.norm(gelu(self.dense(x)))
-        return (x @ word.astype(x.dtype).T).astype(jnp.float32) + self.bias[...]
+        shape = x.shape[:-1]
+        # Two-dimensional, as in Attention. Products in bfloat16 are summed and kept in float32: logits of words that
+        # are nearly as likely differ in bits that bfloat16 does not have.
+        x = self.norm(gelu(self.dense(x.reshape(-1, x.shape[-1]))))
+        logits = jnp.einsum('nd,vd->nv', x, word.astype(x.dtype), preferred_element_type=jnp.float32)
+        return (logits + self.bias[...]).reshape(*shape, -1)
 
 
 def make_head(kind: str, outputs: int, style: str, cfg: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Module:

@@ -125,7 +125,10 @@ def resolve(name: str) -> Path:
 
 
 class HfModel:
-    """A model directory: `config`, `head` (kind, outputs and labels of a fine-tuned head, or None) and `load()`."""
+    """A model directory: `config`, `head` (kind and outputs of the head that it comes with, or None), `head_name` (what
+    it is called here: 'mlm' for a language model's, which training goes on with; 'imported' for a fine-tuned one),
+    `labels` and `load()`.
+    """
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -135,6 +138,7 @@ class HfModel:
         self.bert = self.raw.get('model_type') == 'bert'
         self.prefix = self._find_prefix()
         self.head = self._find_head()
+        self.head_name = 'mlm' if self.head is not None and self.head.kind == 'mlm' else 'imported'
         # A fine-tuned checkpoint's classes in its own order; transformers' placeholders LABEL_0... name nothing.
         names = self.raw.get('id2label') or {}
         self.labels = tuple(str(names[k]) for k in sorted(names, key=int)) if self.head else ()
@@ -186,14 +190,33 @@ class HfModel:
             raise ModelError(f'{self.directory}: weights do not fit config.json: {"; ".join(problems[:5])}{more}')
 
     def load(self) -> Params:
-        """{'encoder', maybe 'pooler', maybe 'heads': {'imported': ...}}, float32."""
+        """{'encoder', maybe 'pooler', maybe 'heads': {head_name: ...}}, float32. Raises ModelError for weights that do
+        not fit config.json, and for a language model whose decoder is not its word table.
+        """
         self.check()
         params: Params = {'encoder': import_encoder(self._get, self.config)}
         if self.prefix + 'pooler.dense.weight' in self.tensors.where:
             params['pooler'] = import_pooler(self._get)
         if self.head is not None:
-            params['heads'] = {'imported': import_head(self.tensors.get, self.head, 'hf')}
+            params['heads'] = {self.head_name: import_head(self.tensors.get, self.head, 'hf')}
+            if self.head.kind == 'mlm':
+                self._check_tied(params['encoder']['embeddings']['word'], params['heads'][self.head_name]['bias'])
         return params
+
+    def _check_tied(self, word: np.ndarray, bias: np.ndarray) -> None:
+        """A decoder that is written out must be the word table, and its bias the head's."""
+        if bias.shape != word.shape[:1]:
+            raise ModelError(f'{self.directory}: lm_head.bias is {list(bias.shape)}, the word table {list(word.shape)}')
+        for name, tied, value in (
+            ('lm_head.decoder.weight', self.prefix + 'embeddings.word_embeddings.weight', word),
+            ('lm_head.decoder.bias', 'lm_head.bias', bias),
+        ):
+            if name in self.tensors.where and not np.array_equal(self.tensors.get(name), value):
+                raise ModelError(
+                    f'{self.tensors.where[name]}: {name} is not {tied}; only language models whose decoder is the word '
+                    f"table are read. To read the encoder alone, set architectures to ['XLMRobertaModel'] in "
+                    f'{self.directory / "config.json"}'
+                )
 
 
 def _blank(config: EncoderConfig) -> Params:

@@ -116,8 +116,12 @@ class Model:
         ids: jax.Array,
         segments: jax.Array,
         key: jax.Array | None = None,
+        positions: jax.Array | None = None,
     ) -> jax.Array:
-        """float32 logits of one head: pair [B, C], choice [B, N], span [B, T, 2], tag [B, T, C], mlm [B, T, V]."""
+        """float32 logits of one head: pair [B, C], choice [B, N], span [B, T, 2], tag [B, T, C], mlm [B, T, V].
+
+        positions: int32 [B, M], for mlm alone: the logits of these tokens only, [B, M, V].
+        """
         shape = ids.shape
         if spec.kind == 'choice':  # [B, N, T] -> [B*N, T]
             ids, segments = ids.reshape(-1, shape[-1]), segments.reshape(-1, shape[-1])
@@ -125,6 +129,8 @@ class Model:
         head = nnx.merge(_head_graph(spec, self.style, self.config), params['heads'][name])
         head_dropout = None if key is None else jax.random.fold_in(key, 2)
         if spec.kind == 'mlm':
+            if positions is not None:
+                hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, M, D]
             return head(hidden, params['encoder']['embeddings']['word'])
         if spec.kind in ('span', 'tag'):
             return head(hidden, head_dropout)

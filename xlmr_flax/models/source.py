@@ -33,7 +33,8 @@ class EncoderSource:
     """An opened source; nothing large is read before `load`.
 
     name: as given. digest: identifies the weights (part of a run's hash). tokenizer: path of the tokenizer.json.
-    heads: heads that come with it (a fine-tuned checkpoint), with `labels` by head name where known.
+    heads: heads that come with it (a fine-tuned checkpoint's, a language model's 'mlm'), with `labels` by head name
+    where known.
     style: head style of those heads. load: -> params with 'encoder' and, where the source has them, 'pooler', 'heads'.
     note: what a reader of its numbers must know. max_length: tokens a row in its fine-tuning, 0 = not fine-tuned.
     """
@@ -97,8 +98,8 @@ def _open_hf(name: str, directory: Path) -> EncoderSource:
             f'{directory}: tokenizer.json is missing; write it once with: python -c "from transformers import '
             f"AutoTokenizer as A; A.from_pretrained('{directory}').save_pretrained('{directory}')\""
         )
-    heads = {'imported': model.head} if model.head else {}
-    labels = {'imported': model.labels} if model.labels else {}
+    heads = {model.head_name: model.head} if model.head else {}
+    labels = {model.head_name: model.labels} if model.labels else {}
     return EncoderSource(
         name, model.config, model.tensors.digest(), tokenizer, model.load, heads, labels, 'hf' if heads else ''
     )
