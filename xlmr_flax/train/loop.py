@@ -20,7 +20,7 @@ from xlmr_flax.config import Recipe
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import put_batch, put_tree
 from xlmr_flax.train.checkpoint import Checkpoints
-from xlmr_flax.train.mixed import Part, gradient_program, mixed_step
+from xlmr_flax.train.mixed import Part, mixed_step
 from xlmr_flax.train.optimizer import AdamW, schedule
 from xlmr_flax.train.step import (
     Metrics,
@@ -30,7 +30,7 @@ from xlmr_flax.train.step import (
     init_state,
     make_train_step,
     pad_head,
-    step_program,
+    programs_traced,
 )
 from xlmr_flax.train.streams import Blend, Stream
 
@@ -135,7 +135,7 @@ class _Run:
         heads = {name: pad_head(params['heads'][name], self.outputs[h.kind]) for name, h in phase.blend.heads.items()}
         params = {**params, 'heads': heads}
         self.state: State = init_state(put_tree(params, phase.mesh), self.optimizer, phase.mesh)
-        self.programs_before = self.programs()
+        self.traced = programs_traced()
         self.last = Checkpoints(phase.directory / 'last', phase.run_hash)
         self.best = Checkpoints(phase.directory / 'best', phase.run_hash)
         self.key = jax.random.key(phase.seed)
@@ -155,13 +155,10 @@ class _Run:
         """A head's shape in the state."""
         return HeadSpec(head.kind, self.outputs[head.kind])
 
-    def programs(self) -> int:
-        """Compiled training programs of this phase's model: one per head kind and batch shape."""
-        phase, parts = self.phase, self.recipe.accumulation
-        wide = {self.wide(head) for head in phase.blend.heads.values()}
-        if phase.blend.mix == 'micro_batch':
-            return sum(gradient_program(phase.model, head)._cache_size() for head in wide)
-        return sum(step_program(phase.model, head, self.optimizer, phase.mesh, parts)._cache_size() for head in wide)
+    def padded(self, head: HeadSpec) -> int:
+        """The outputs that heads of a kind are padded to, 0 where they all have the same."""
+        several = {other.outputs for other in self.phase.blend.heads.values() if other.kind == head.kind}
+        return self.outputs[head.kind] if len(several) > 1 else 0
 
     def advance(self, step: int) -> Metrics:
         """One optimizer step: the state moves on; returns its metrics on the device."""
@@ -179,7 +176,7 @@ class _Run:
             self.optimizer,
             mesh=phase.mesh,
             accumulation=recipe.accumulation,
-            outputs=self.outputs[stream.head.kind],
+            outputs=self.padded(stream.head),
         )
         batch = stream.batch(draw, recipe.batch_size, phase.pad)
         self.state, metrics = step_fn(self.state, put_batch(batch, phase.mesh), self.key)
@@ -188,7 +185,8 @@ class _Run:
     def _part(self, stream: Stream, draw: int) -> Part:
         size = self.recipe.batch_size // self.recipe.accumulation
         batch = put_batch(stream.batch(draw, size, self.phase.pad), self.phase.mesh)
-        return Part(stream.head_name, self.wide(stream.head), stream.head.outputs, batch)
+        own = stream.head.outputs if self.padded(stream.head) else 0
+        return Part(stream.head_name, self.wide(stream.head), own, batch)
 
     def cut(self, params: Params) -> Params:
         """Parameters with heads of their own sizes."""
@@ -275,7 +273,7 @@ class _Run:
             step, metric = facts['step'], facts['metric']
         else:
             params, metric = self.state['params'], self.metric
-        return Trained(self.cut(params), step, metric, self.programs() - self.programs_before)
+        return Trained(self.cut(params), step, metric, programs_traced() - self.traced)
 
     def close(self) -> None:
         self.last.close()

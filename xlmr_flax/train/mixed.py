@@ -18,12 +18,13 @@ from jax.sharding import Mesh
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.train.losses import count
 from xlmr_flax.train.optimizer import AdamW, global_norm
-from xlmr_flax.train.step import Batch, Metrics, State, head_loss, join, split, updated
+from xlmr_flax.train.step import Batch, Metrics, State, head_loss, join, note_trace, split, updated
 
 
 @dataclass(frozen=True)
 class Part:
-    """One micro-batch: the head's name, its shape in the state, and its own number of outputs."""
+    """One micro-batch: the head's name, its shape in the state, and its own number of outputs where the state's heads
+    of this kind were padded to one (0 where not)."""
 
     name: str
     head: HeadSpec
@@ -39,6 +40,7 @@ def gradient_program(model: Model, head: HeadSpec) -> Any:
     def gradients(
         params: Params, batch: Batch, key: jax.Array, outputs: jax.Array | None
     ) -> tuple[Params, jax.Array, jax.Array]:
+        note_trace()
         (value, right), grads = grad(params, batch, key, jnp.maximum(count(head.kind, batch), 1.0), outputs)
         return grads, value, right
 
@@ -69,7 +71,7 @@ def mixed_step(
     values = []
     for index, part in enumerate(parts):
         shared, head = split(state, part.name)
-        real = jnp.int32(part.outputs) if part.head.outputs > part.outputs else None
+        real = jnp.int32(part.outputs) if part.outputs else None
         params = {**shared['params'], **head['params']}
         grads, loss, right = gradient_program(model, part.head)(
             params, part.batch, jax.random.fold_in(key, index), real

@@ -80,12 +80,13 @@ def make_train_step(
     step).
 
     The loss is the sum over all micro-batches divided by the whole batch's count, so accumulation changes memory and
-    nothing else. outputs: those of a head that `pad_head` made larger, 0 = all. metrics: loss, accuracy (correct /
+    nothing else. outputs: those of the state's heads of this kind where they differ and `pad_head` made
+    them one, 0 where they do not. metrics: loss, accuracy (correct /
     count), grad_norm (before clipping), all float32 scalars. The state's arrays are donated.
     """
     wide = HeadSpec(head.kind, max(head.outputs, outputs))
     program = step_program(model, wide, optimizer, mesh, accumulation)
-    real = jnp.int32(head.outputs) if wide.outputs > head.outputs else None
+    real = jnp.int32(head.outputs) if outputs else None
 
     def step(state: State, batch: Batch, seed_key: jax.Array) -> tuple[State, Metrics]:
         shared, mine = split(state, name)
@@ -124,10 +125,24 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
     return loss
 
 
+_traces = 0
+
+
+def note_trace() -> None:
+    """Called inside a training program, so once for each one that is traced and compiled."""
+    global _traces
+    _traces += 1
+
+
+def programs_traced() -> int:
+    """Training programs (step or micro-batch gradient) that this process has traced: one a head kind and shape."""
+    return _traces
+
+
 @lru_cache(maxsize=64)
 def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, accumulation: int) -> Any:
     """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics); one for all runs of a process
-    that ask for the same. Its `_cache_size()` is the number of compiled shapes."""
+    that ask for the same, compiled once a batch shape (counted by `programs_traced`)."""
     grad = jax.value_and_grad(head_loss(model, head), has_aux=True)
     spec = optimizer.spec
 
@@ -158,6 +173,7 @@ def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, acc
     def step(
         shared: State, mine: State, batch: Batch, seed_key: jax.Array, outputs: jax.Array | None
     ) -> tuple[State, State, Metrics]:
+        note_trace()
         now = shared['step']
         params = {**shared['params'], **mine['params']}
         grads, value, right = gradients(params, batch, jax.random.fold_in(seed_key, now), outputs)
