@@ -4,62 +4,53 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from xlmr_flax.config import Config, Recipe
+from xlmr_flax.config import Recipe
+from xlmr_flax.data.batches import row_lengths
 from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.encode import Encoded
-from xlmr_flax.data.sources import read_split
-from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.eval import files
-from xlmr_flax.eval.score import score_files
-from xlmr_flax.eval.zero_shot import Evaluator
-from xlmr_flax.experiment.plan import Run, has_dev, task_of
-from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.data.masking import Masking
+from xlmr_flax.data.mixture import stream_seed
+from xlmr_flax.experiment.arms import (
+    MLM,
+    Dataset,
+    datasets,
+    head_spec,
+    heads_of,
+    member_sizes,
+    mixture_of,
+    training_examples,
+)
+from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.selection import Selection
+from xlmr_flax.experiment.setting import Setting, make_model
 from xlmr_flax.models.model import HeadSpec, Model, Params, head_key
-from xlmr_flax.models.source import EncoderSource, open_source, save_checkpoint
-from xlmr_flax.report.progress import Line
-from xlmr_flax.tasks.base import Example, Task
+from xlmr_flax.models.source import open_source, save_checkpoint
+from xlmr_flax.report.progress import Line, say
+from xlmr_flax.tasks.base import Task
 from xlmr_flax.train.loop import Phase, Trained, total_steps, train
+from xlmr_flax.train.streams import Blend, Stream
 from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
 
-
-@dataclass(frozen=True)
-class Setting:
-    """What all runs of a plan share."""
-
-    config: Config
-    source: EncoderSource
-    model: Model
-    tokenizer: Tokenizer
-    mesh: Mesh
-    workdir: Workdir
-    log: Callable[[dict[str, Any]], None]
-
-
-def make_model(config: Config, source: EncoderSource) -> Model:
-    """The model of a plan: the source's shape with the config's dropout and dtype."""
-    spec, shape = config.encoder, source.config
-    rates = {'dropout': spec.dropout, 'attention_dropout': spec.attention_dropout}
-    shape = dataclasses.replace(shape, **{k: v for k, v in rates.items() if v >= 0})
-    return Model(shape, spec.head, spec.dtype, spec.remat, spec.unroll)
+__all__ = ['Setting', 'head_of', 'initial_params', 'make_model', 'start_params', 'train_run', 'trained_facts']
 
 
 def start_params(setting: Setting, run: Run) -> Params:
-    """Encoder and pooler to start a run from: the parent's, else the source's; a pooler the source lacks is fresh."""
-    if run.parent:
-        params = open_source(f'ckpt:{parent_dir(setting, run)}').load()
-    else:
-        params = setting.source.load()
-    key = jax.random.key(run.seed)
-    pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(key))
-    return {'encoder': params['encoder'], 'pooler': pooler, 'heads': {}}
+    """Encoder and pooler to start a run from: the parent's, else the source's; a pooler the source lacks is fresh.
+
+    No heads, but for a language model's of the source, and a warm-up's that the run goes on with.
+    """
+    source = open_source(f'ckpt:{parent_dir(setting, run)}') if run.parent else setting.source
+    params = source.load()
+    pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(jax.random.key(run.seed)))
+    heads = params.get('heads', {})
+    kept = {run.target} if run.keeps_head else {name for name, head in source.heads.items() if head.kind == MLM}
+    return {'encoder': params['encoder'], 'pooler': pooler, 'heads': {k: v for k, v in heads.items() if k in kept}}
 
 
 def parent_dir(setting: Setting, run: Run) -> str:
@@ -69,21 +60,24 @@ def parent_dir(setting: Setting, run: Run) -> str:
 
 
 def head_of(run: Run, task: Task) -> tuple[str, HeadSpec]:
-    """(name, spec) of the head that a run trains."""
-    return run.target or run.task, head_spec(task)
+    """(name, spec) of the head that a run of one task trains, or that a target is scored with."""
+    return run.target or run.warms or run.task, head_spec(task)
 
 
-def head_spec(task: Task) -> HeadSpec:
-    """The head that a task needs."""
-    return HeadSpec(task.kind, len(task.labels) if task.kind in ('pair', 'tag') else 1)
+def run_datasets(setting: Setting, run: Run) -> list[Dataset]:
+    """The datasets that a run trains on."""
+    assert run.arm is not None
+    return datasets(setting.config, run.arm, run.where)
 
 
 def initial_params(setting: Setting, run: Run) -> Params:
-    """What a run's training starts from: `start_params`, and the fresh head that the run's seed and name decide."""
+    """What a run's training starts from: `start_params`, and fresh heads that the run's seed and their names decide."""
     params = start_params(setting, run)
-    name, head = head_of(run, task_of(setting.config, run.task))
-    key = head_key(jax.random.key(run.seed), name)
-    return {**params, 'heads': {name: jax.device_get(setting.model.init_head(key, head))}}
+    heads = {}
+    for name, spec in heads_of(run_datasets(setting, run)).items():
+        key = head_key(jax.random.key(run.seed), name)
+        heads[name] = params['heads'].get(name) or jax.device_get(setting.model.init_head(key, spec))
+    return {**params, 'heads': heads}
 
 
 def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
@@ -92,95 +86,115 @@ def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding='utf-8'))['trained'] if path.is_file() else None
 
 
-def _examples(setting: Setting, task: Task, split: str, limit: int) -> list[Example]:
-    return read_split(task, 'en', split, setting.config.data_root, limit or None)
+class Training:
+    """The data of one run, read and encoded, and what follows from it."""
 
+    def __init__(self, setting: Setting, run: Run):
+        assert run.recipe is not None and run.arm is not None
+        self.setting, self.run, self.recipe, self.arm = setting, run, run.recipe, run.arm
+        self.datasets = run_datasets(setting, run)
+        self.data = [self._encoded(dataset) for dataset in self.datasets]
+        sizes = [len(data) for data in self.data]
+        self.members = member_sizes(self.arm, self.datasets, sizes)
+        self.steps = total_steps(self.recipe, *(capped for _, capped in self.members.values()))
+        self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, run.where)
+        self.selection = Selection.of(setting.config, setting.tokenizer, self.datasets, self.recipe, setting.bad_rows)
 
-def _encoded(setting: Setting, run: Run, task: Task, split: str, limit: int) -> Encoded:
-    assert run.recipe is not None
-    return encode_cached(task, _examples(setting, task, split, limit), setting.tokenizer, run.recipe.max_length)
+    def _encoded(self, dataset: Dataset) -> Encoded:
+        setting, length = self.setting, self.max_length(dataset)
+        setting.tokenizer.check_length(length, setting.model.config.max_length)
+        examples = training_examples(setting.config, dataset, self.recipe.max_train, self.run.seed, setting.bad_rows)
+        return encode_cached(dataset.task, examples, setting.tokenizer, length)
 
+    def max_length(self, dataset: Dataset) -> int:
+        """Tokens a row of a dataset."""
+        return dataset.spec.max_length or self.recipe.max_length
 
-def _dev_metric(
-    setting: Setting, run: Run, task: Task, model: Model, active: ActiveRows
-) -> Callable[[Params], float] | None:
-    """params -> the task's major metric on its English dev rows, through the official prediction file; None without
-    dev.
-    """
-    recipe = run.recipe
-    assert recipe is not None
-    if not has_dev(setting.config, task):
-        return None
-    examples = _examples(setting, task, 'dev', recipe.eval_examples)
-    path = setting.workdir.run_dir(run) / f'dev-predictions.{files.SUFFIXES[task.kind]}'
+    def active(self, rows: int) -> ActiveRows:
+        """The rows of the word table that are trained: all of them under a language model's head, which has an output
+        for each.
+        """
+        if any(dataset.task.kind == 'text' for dataset in self.datasets):
+            return ActiveRows(np.arange(rows, dtype=np.int32))
+        return ActiveRows.of([*(data.tokens for data in self.data), *self.selection.tokens()], rows)
 
-    def evaluate(params: Params) -> float:
-        evaluator = Evaluator(
-            model,
-            params,
-            setting.tokenizer,
-            setting.mesh,
-            setting.config.evaluation,
-            setting.config.data_root,
-            recipe.max_length,
-            head_of(run, task),
-            lengths=recipe.lengths,
-            remap=active.remap,
+    def blend(self, active: ActiveRows) -> Blend:
+        """The streams, in the numbers of the active rows."""
+        masking = Masking.of(self.setting.tokenizer) if any(d.task.kind == 'text' for d in self.datasets) else None
+        streams = tuple(
+            Stream(
+                dataset.name,
+                dataset.head,
+                head_spec(dataset.task),
+                data.with_tokens(active.remap(data.tokens)),
+                self.lengths(dataset),
+                stream_seed(self.run.seed, dataset.name, len(self.datasets)),
+                masking if dataset.task.kind == 'text' else None,
+            )
+            for dataset, data in zip(self.datasets, self.data, strict=True)
         )
-        evaluator.predict(task, examples, path)
-        return score_files(task, 'en', path, examples)[task.metrics[0]]
+        return Blend(streams, self.mixture, self.arm.mix)
 
-    return evaluate
+    def lengths(self, dataset: Dataset) -> tuple[int, ...]:
+        """Padded row lengths of a dataset."""
+        length = self.max_length(dataset)
+        asked = dataset.spec.lengths or self.recipe.lengths
+        return row_lengths(length, tuple(n for n in asked if n <= length))
+
+    def table(self) -> list[str]:
+        """What is drawn how often, for people: n, cap, rate, expected steps and passes of each dataset."""
+        parts = self.recipe.accumulation if self.arm.mix == 'micro_batch' else 1
+        draws, size = self.steps * parts, self.recipe.batch_size // parts
+        lines = [
+            f'{self.arm.sampler} mixture, {len(self.datasets)} datasets, {self.steps} steps of {self.recipe.batch_size}'
+        ]
+        lines.append(f'  {"dataset":28} {"n":>8} {"cap":>8} {"rate":>7} {"draws":>7} {"passes":>7}')
+        for dataset, data, n in zip(self.datasets, self.data, self.mixture.counts(draws), strict=True):
+            cap = f'{self.arm.cap}' if self.members[dataset.member][1] < self.members[dataset.member][0] else '-'
+            lines.append(
+                f'  {dataset.name:28} {len(data):8} {cap:>8} {n / draws:7.4f} {n:7} {n * size / len(data):7.2f}'
+            )
+        return lines
 
 
 def train_run(setting: Setting, run: Run) -> None:
     """Trains a run from its parent's or the source's weights and saves its model directory."""
-    recipe, task = run.recipe, task_of(setting.config, run.task)
-    assert recipe is not None
-    setting.tokenizer.check_length(recipe.max_length, setting.model.config.max_length)
-    data = _encoded(setting, run, task, 'train', recipe.max_train)
-    dev = _encoded(setting, run, task, 'dev', recipe.eval_examples) if has_dev(setting.config, task) else None
+    training = Training(setting, run)
+    recipe = training.recipe
     params = initial_params(setting, run)
-    name, head = head_of(run, task)
     full_word = np.asarray(params['encoder']['embeddings']['word'])
-    active = ActiveRows.of([data.tokens] + ([dev.tokens] if dev else []), len(full_word))
+    active = training.active(len(full_word))
     model = _cut_model(setting.model, len(active.rows))
+    blend = training.blend(active)
+    if len(blend.streams) > 1:
+        for text in training.table():
+            say(text)
     line = Line(f'train {run.name}')
+    facts = {'run': run.name, 'intermediate': run.intermediate, 'target': run.target, 'task': run.task}
 
-    def log(record: dict[str, Any]) -> None:
-        setting.log(
-            {
-                'run': run.name,
-                'intermediate': run.intermediate,
-                'target': run.target,
-                'task': run.task,
-                'seed': run.seed,
-                **record,
-            }
-        )
+    def evaluate(params: Params) -> Mapping[str, float]:
+        return training.selection.evaluate(setting, model, params, run, active.remap)
 
-    directory = setting.workdir.run_dir(run)
     phase = Phase(
         task=run.task,
         model=model,
-        head_name=name,
-        head=head,
         recipe=recipe,
-        data=data.with_tokens(active.remap(data.tokens)),
+        blend=blend,
+        steps=training.steps,
         seed=run.seed,
         pad=setting.tokenizer.pad,
         mesh=setting.mesh,
-        directory=directory / 'checkpoints',
+        directory=setting.workdir.run_dir(run) / 'checkpoints',
         run_hash=run.id,
-        evaluate=_dev_metric(setting, run, task, model, active),
-        log=log,
+        evaluate=evaluate if training.selection.sets else None,
+        log=lambda record: setting.log({**facts, 'seed': run.seed, **record}),
         progress=line,
         restarted=lambda step: setting.workdir.forget_metrics(run.name, step),
     )
     trained = train(phase, active.cut(params))
-    _save(setting, run, trained, active, full_word, recipe, len(data), task)
+    _save(setting, run, trained, active, full_word, recipe, training)
     phase.forget_checkpoints()
-    line.close(f'{trained.step} steps, dev {trained.metric:.2f}')
+    line.close(f'{trained.step} steps, dev {trained.metric:.2f}, {trained.programs} programs compiled')
 
 
 def _cut_model(model: Model, rows: int) -> Model:
@@ -194,22 +208,20 @@ def _save(
     active: ActiveRows,
     full_word: np.ndarray,
     recipe: Recipe,
-    n: int,
-    task: Task,
+    training: Training,
 ) -> None:
     metric = None if np.isnan(trained.metric) else trained.metric
-    factor = decay_factor(recipe.optimizer, total_steps(recipe, n), trained.step)
+    factor = decay_factor(recipe.optimizer, training.steps, trained.step)
     params = active.restore(jax.device_get(trained.params), full_word, factor)
-    name, head = head_of(run, task)
     save_checkpoint(
         setting.workdir.run_dir(run) / 'model',
         setting.model.config,
         params,
         setting.tokenizer.path,
         style=setting.model.style,
-        heads={name: head},
-        labels={name: task.labels},
+        heads=heads_of(training.datasets),
+        labels={dataset.head: dataset.task.labels for dataset in training.datasets},
         note=setting.source.note,
-        max_length=recipe.max_length,
+        max_length=max(training.max_length(dataset) for dataset in training.datasets),
         extra={'trained': {'run': run.id, 'step': trained.step, 'metric': metric}},
     )

@@ -5,24 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xlmr_flax.config import Config, ConfigError, Recipe, digest, to_dict
-from xlmr_flax.data.sources import DataError, available, content_digest, read_split, split_files, with_labels
+from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe, digest, to_dict
+from xlmr_flax.data.sources import DataError, available, read_split, split_files
+from xlmr_flax.experiment.arms import (
+    NONE,
+    Dataset,
+    arm_of,
+    data_digests,
+    datasets,
+    has_dev,
+    member_tasks,
+    target_arm,
+    task_of,
+    training_task,
+)
 from xlmr_flax.models.source import EncoderSource
-from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, PairExample, SpanExample, TagExample, Task, closest
 
-NONE = 'none'
+__all__ = ['NONE', 'Run', 'has_dev', 'make_plan', 'task_of', 'training_task']
 # Raised when the code changes what a run computes, so that an old workdir is not taken for a new result.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: a training (intermediate or target) or, for retrieval, an evaluation only.
+    """One run: a training (intermediate, warm-up or target) or, for retrieval, an evaluation only.
 
-    id: hash of what decides the weights. intermediate: the arm. target: '' for the intermediate phase itself. task:
-    what is trained on ('' = nothing). parent: id of the run whose encoder this one starts from, '' = the pretrained
-    one.
+    id: hash of what decides the weights. intermediate: the arm. target: '' for the intermediate phase itself and for a
+    warm-up. task: what is trained on, for people: the task, or the mixture's name ('' = nothing). parent: id of the run
+    whose encoder this one starts from, '' = the pretrained one. arm: the datasets of the training, None without one.
+    warms: the target whose head this run trains first; keeps_head: the parent is such a run, and its head goes on.
     """
 
     id: str
@@ -32,31 +45,27 @@ class Run:
     seed: int
     parent: str
     recipe: Recipe | None
+    arm: Arm | None = None
+    warms: str = ''
+    keeps_head: bool = False
 
     @property
     def name(self) -> str:
         """A folder name that a person can read; unique within a plan, and by the hash between plans."""
-        phase = self.target or 'intermediate'
+        phase = self.target or (f'{self.warms}-warmup' if self.warms else 'intermediate')
         return f'{self.intermediate}--{phase}--seed{self.seed}-{self.id[:8]}'
 
-
-def task_of(config: Config, name: str) -> Task:
-    """The task of that name with its labels (some take them from their files). Raises TaskError, DataError."""
-    return with_labels(get_task(name), config.data_root)
-
-
-def has_dev(config: Config, task: Task) -> bool:
-    """Whether English dev rows for selection are there."""
-    return 'dev' in task.splits and available(task, 'en', 'dev', config.data_root)
+    @property
+    def where(self) -> str:
+        """The config field that a message about the run's data names."""
+        return f'targets {self.target or self.warms}' if self.target or self.warms else f'arms.{self.intermediate}'
 
 
-def training_task(config: Config, target: Task) -> Task:
-    """The task whose English train split fine-tunes a target. Raises ConfigError for evaluation-only tasks."""
-    if target.train_task is None:
-        if 'train' not in target.splits:
-            raise ConfigError(f'targets: {target.name!r} has no training data and is no retrieval task')
-        return target
-    return task_of(config, target.train_task)
+def run_tasks(run: Run) -> tuple[str, ...]:
+    """Names of the tasks that a run trains on."""
+    if run.arm is None:
+        return ()
+    return tuple(dict.fromkeys(t for name, member in run.arm.tasks.items() for t in member_tasks(name, member)))
 
 
 def evaluation_languages(config: Config, target: str) -> tuple[str, ...]:
@@ -70,29 +79,34 @@ def evaluation_split(config: Config, target: str) -> str:
     if target in config.evaluation.split:
         return config.evaluation.split[target]
     languages = evaluation_languages(config, target)
-    return default_split(get_task(target), languages, config.data_root)
+    return default_split(get_task(target), languages, config.data_root, config.skip_bad_rows)
 
 
-def default_split(task: Task, languages: Sequence[str], data_root: str) -> str:
+def default_split(task: Task, languages: Sequence[str], data_root: str, skip_bad_rows: bool = False) -> str:
     """'test' where its files are there with gold labels in every language, else 'dev' where its are, else 'test' (and
     an error later). The public test files of several tasks (COPA, CommonsenseQA, XTREME's) have no labels.
     """
     for split in ('test', 'dev'):
         if split in task.splits and all(
-            available(task, code, split, data_root) and has_gold(task, code, split, data_root) for code in languages
+            available(task, code, split, data_root) and has_gold(task, code, split, data_root, skip_bad_rows)
+            for code in languages
         ):
             return split
     return 'test' if 'test' in task.splits else 'dev'
 
 
-def has_gold(task: Task, language: str, split: str, data_root: str) -> bool:
-    """Whether the first row of a split has a gold label. Raises DataError for files that are missing or unreadable."""
+def has_gold(task: Task, language: str, split: str, data_root: str, skip_bad_rows: bool = False) -> bool:
+    """Whether the first row of a split (skip_bad_rows: that can be read) has a gold label. Raises DataError for files
+    that are missing or unreadable.
+    """
     files = split_files(task, language, split, data_root)
     if task.kind in ('retrieval', 'text') or not files:
         return True
     key = (task.name, language, *((str(path), path.stat().st_mtime_ns) for path in files))
     if key not in _HAS_GOLD:  # asked for often, and a JSON file is read as a whole
-        _HAS_GOLD[key] = all(_labelled(example) for example in read_split(task, language, split, data_root, 1))
+        bad_rows = [] if skip_bad_rows else None
+        first = read_split(task, language, split, data_root, 1, bad_rows)
+        _HAS_GOLD[key] = all(_labelled(example) for example in first)
     return _HAS_GOLD[key]
 
 
@@ -110,62 +124,98 @@ def _labelled(example: object) -> bool:
 def make_plan(config: Config, source: EncoderSource) -> list[Run]:
     """The runs in an order that respects their parents. Raises ConfigError and TaskError for names that do not exist,
     DataError for training or evaluation files that are missing."""
-    for name in (*config.intermediate, *config.targets):
-        if name != NONE:
-            get_task(name)
-    known = set(config.intermediate) | set(config.targets)
-    for name in config.recipes:
-        if name not in known:
-            raise ConfigError(f'recipes.{name}: no such intermediate or target task in this plan{closest(name, known)}')
-    for field, names in (('languages', config.evaluation.languages), ('split', config.evaluation.split)):
-        for name in names:
-            if name not in config.targets:
-                raise ConfigError(f'evaluation.{field}.{name}: no such target{closest(name, config.targets)}')
+    _check_names(config)
     for name in config.targets:  # found here, not after the training
         task, split = get_task(name), evaluation_split(config, name)
         for language in evaluation_languages(config, name):
-            if not has_gold(task, language, split, config.data_root):
+            if not has_gold(task, language, split, config.data_root, config.skip_bad_rows):
                 raise DataError(f'targets: {name!r} has no gold labels for {split} in {language!r}: nothing to score')
-    runs = []
-    for seed in config.seeds:
-        for arm in config.intermediate:
-            parent = ''
-            if arm != NONE:
-                task = _trainable(config, arm)
-                run = _train_run(config, source, arm, '', task, seed, '', config.recipe_for(arm))
-                runs.append(run)
-                parent = run.id
-            runs.extend(
-                _target_run(config, source, arm, task_of(config, name), seed, parent) for name in config.targets
-            )
-    return runs
+    builder = _Builder(config, source)
+    return [run for seed in config.seeds for arm in config.intermediate for run in builder.arm(arm, seed)]
 
 
-def _trainable(config: Config, arm: str) -> Task:
-    task = task_of(config, arm)
-    if 'train' not in task.splits:
-        raise ConfigError(f'intermediate: task {arm!r} has no train split')
-    return task
+def _check_names(config: Config) -> None:
+    for name in config.arms:
+        if name == NONE or name in all_tasks():
+            raise ConfigError(f'arms.{name}: the name of a task; give the mixture another')
+    for name in config.intermediate:
+        if name != NONE:
+            arm_of(config, name)
+    targets = [get_task(name) for name in config.targets]
+    known = {*config.intermediate, *config.targets, *(t.warmup_task for t in targets if t.warmup_task)}
+    for name in config.recipes:
+        if name not in known:
+            raise ConfigError(f'recipes.{name}: no such intermediate or target task in this plan{closest(name, known)}')
+    of_targets = {
+        'evaluation.languages': config.evaluation.languages,
+        'evaluation.split': config.evaluation.split,
+        'training': config.training,
+    }
+    for field, names in of_targets.items():
+        for name in names:
+            if name not in config.targets:
+                raise ConfigError(f'{field}.{name}: no such target{closest(name, config.targets)}')
+    for name in config.training:
+        if config.training[name].joint or get_task(name).kind == 'retrieval':
+            raise ConfigError(f'training.{name}: joint is for arms, and a retrieval target trains nothing')
 
 
-def _target_run(config: Config, source: EncoderSource, arm: str, target: Task, seed: int, parent: str) -> Run:
-    if target.kind == 'retrieval':
-        return Run(_hash(config, source, parent, seed=seed), arm, target.name, '', seed, parent, None)
-    task, recipe = training_task(config, target), config.recipe_for(target.name)
-    return _train_run(config, source, arm, target.name, task, seed, parent, recipe)
+class _Builder:
+    """Makes the runs of an arm; rows are digested once."""
 
+    def __init__(self, config: Config, source: EncoderSource):
+        self.config, self.source = config, source
 
-def _train_run(
-    config: Config, source: EncoderSource, arm: str, target: str, task: Task, seed: int, parent: str, recipe: Recipe
-) -> Run:
-    splits = ('train', 'dev') if has_dev(config, task) else ('train',)
-    data = {split: content_digest(task, 'en', split, config.data_root) for split in splits}
-    decides = {'task': task.name, 'head': target or task.name, 'recipe': to_dict(recipe), 'data': data}
-    return Run(_hash(config, source, parent, seed=seed, **decides), arm, target, task.name, seed, parent, recipe)
+    def arm(self, name: str, seed: int) -> list[Run]:
+        """The intermediate run of an arm, if it has one, then its targets'."""
+        config, runs, parent = self.config, [], ''
+        if name != NONE and not arm_of(config, name).joint:
+            parts = arm_of(config, name)
+            found = datasets(config, parts, f'arms.{name}' if name in config.arms else 'intermediate')
+            recipe = config.recipe_for(name)
+            runs.append(Run(self.train_id(parts, found, recipe, seed, ''), name, '', name, seed, '', recipe, parts))
+            parent = runs[0].id
+        for target in config.targets:
+            runs += self.target(name, task_of(config, target), seed, parent)
+        return runs
 
+    def target(self, arm: str, target: Task, seed: int, parent: str) -> list[Run]:
+        """A target's run, behind its warm-up where it has one and the rows for it are there."""
+        config, joint = self.config, arm in self.config.arms and self.config.arms[arm].joint
+        if target.kind == 'retrieval':
+            if joint:
+                raise ConfigError(
+                    f'arms.{arm}: joint with a target, and the retrieval target {target.name!r} has no training'
+                )
+            return [Run(self.id(parent, seed=seed), arm, target.name, '', seed, parent, None)]
+        runs: list[Run] = []
+        if target.warmup_task and target.name not in config.training and not joint:
+            runs = self.warmup(arm, target, seed, parent)
+        parts, recipe = target_arm(config, target, arm), config.recipe_for(target.name)
+        found, where = datasets(config, parts, f'training.{target.name}'), runs[0].id if runs else parent
+        identity = self.train_id(parts, found, recipe, seed, where)
+        task = training_task(config, target).name if len(found) == 1 else '+'.join(parts.tasks)
+        return [*runs, Run(identity, arm, target.name, task, seed, where, recipe, parts, keeps_head=bool(runs))]
 
-def _hash(config: Config, source: EncoderSource, parent: str, **decides: object) -> str:
-    # The mesh and the unrolling change where numbers are computed, not what is asked for.
-    encoder = {k: v for k, v in to_dict(config.encoder).items() if k not in ('source', 'unroll', 'remat')}
-    base = {'format': _FORMAT, 'encoder': encoder, 'weights': source.digest, 'parent': parent}
-    return digest(base | decides)
+    def warmup(self, arm: str, target: Task, seed: int, parent: str) -> list[Run]:
+        """What a target is trained on before its own rows, with the same head (XCOPA: Social IQa); [] without them."""
+        config, name = self.config, str(target.warmup_task)
+        if not available(task_of(config, name), 'en', 'train', config.data_root):
+            return []
+        parts = Arm(tasks={name: Member(head=target.name)})
+        recipe = config.recipes.get(name) or config.recipe_for(target.name)
+        found = datasets(config, parts, f'targets {target.name}')
+        identity = self.train_id(parts, found, recipe, seed, parent)
+        return [Run(identity, arm, '', name, seed, parent, recipe, parts, warms=target.name)]
+
+    def train_id(self, arm: Arm, found: list[Dataset], recipe: Recipe, seed: int, parent: str) -> str:
+        return self.id(
+            parent, seed=seed, arm=to_dict(arm), recipe=to_dict(recipe), data=data_digests(self.config, found)
+        )
+
+    def id(self, parent: str, **decides: object) -> str:
+        # The mesh and the unrolling change where numbers are computed, not what is asked for.
+        encoder = {k: v for k, v in to_dict(self.config.encoder).items() if k not in ('source', 'unroll', 'remat')}
+        return digest(
+            {'format': _FORMAT, 'encoder': encoder, 'weights': self.source.digest, 'parent': parent} | decides
+        )

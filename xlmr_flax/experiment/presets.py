@@ -204,7 +204,16 @@ def from_argument(argument: str) -> dict[str, Any]:
 
     Lists are joined by '+'. Keys: preset (default: jiant), targets, intermediate, encoder, seeds. Raises ConfigError.
     """
-    known = ('preset', 'targets', 'intermediate', 'encoder', 'seeds')
+    values = arguments(argument, ('preset', 'targets', 'intermediate', 'encoder', 'seeds'))
+    lists = {key: tuple(values[key].split('+')) for key in ('targets', 'intermediate') if key in values}
+    return preset(
+        values.get('preset', DEFAULT), lists.get('targets', ()), lists.get('intermediate', (NONE,)),
+        values.get('encoder', ''), seeds_of(values),
+    )  # fmt: skip
+
+
+def arguments(argument: str, known: Sequence[str]) -> dict[str, str]:
+    """A config file's argument 'KEY=VALUE,KEY=VALUE'. Raises ConfigError with the closest known key."""
     values: dict[str, str] = {}
     for item in filter(None, argument.split(',')):
         key, equals, value = item.partition('=')
@@ -213,15 +222,15 @@ def from_argument(argument: str) -> dict[str, Any]:
         if key in values:
             raise ConfigError(f'config argument {key!r} is given twice')
         values[key] = value
-    lists = {key: tuple(values[key].split('+')) for key in ('targets', 'intermediate', 'seeds') if key in values}
+    return values
+
+
+def seeds_of(values: Mapping[str, str]) -> tuple[int, ...]:
+    """The numbers of a config argument seeds=1+2+3; () without it."""
     try:
-        seeds = [int(seed) for seed in lists.get('seeds', ())]
+        return tuple(int(seed) for seed in values['seeds'].split('+')) if 'seeds' in values else ()
     except ValueError:
         raise ConfigError(f'config argument seeds={values["seeds"]}: numbers joined by + are expected') from None
-    return preset(
-        values.get('preset', DEFAULT), lists.get('targets', ()), lists.get('intermediate', (NONE,)),
-        values.get('encoder', ''), seeds,
-    )  # fmt: skip
 
 
 def covered_by(name: str, task: str) -> str:
@@ -250,7 +259,7 @@ def changes(config: Config) -> list[str]:
     original = parse(preset(config.preset, config.targets, config.intermediate, config.encoder.source))
     pairs = [('encoder.head', config.encoder.head, original.encoder.head)]
     for task in (*config.intermediate, *config.targets):
-        if task != NONE and get_task(task).kind != 'retrieval':
+        if task != NONE and (task in config.arms or get_task(task).kind != 'retrieval'):
             pairs += _pairs(f'recipes.{task}', to_dict(config.recipe_for(task)), to_dict(original.recipe_for(task)))
     if any(get_task(task).kind == 'retrieval' for task in config.targets):
         for key in ('retrieval_layer', 'retrieval_layers', 'pooling', 'max_length'):

@@ -54,7 +54,7 @@ def _update_program(optimizer: AdamW, mesh: Mesh) -> Any:
     def update(part: State, grads: Params, factor: jax.Array, now: jax.Array) -> State:
         return updated(part, jax.tree.map(lambda g: g * factor, grads), optimizer, now, mesh)
 
-    return jax.jit(update, donate_argnums=(0, 1))
+    return jax.jit(update, donate_argnums=0)
 
 
 _add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=0)

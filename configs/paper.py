@@ -1,0 +1,16 @@
+"""The paper's tables: {none, nine intermediate tasks, all nine together} x XTREME's nine targets.
+
+    --config=configs/paper.py:table=main,size=large
+
+Keys of the argument: table (main, mlm, translation, best, fraction or joint; default main), size (large: XLM-R Large;
+base; small: the embedded encoder; tiny), preset (the recipes' source: jiant, xtreme or xtune; default jiant), seeds
+(numbers joined by '+'). What the authors' sources leave open is listed in xlmr_flax/experiment/paper.py: CHOICES.
+"""
+
+from ml_collections import ConfigDict
+
+from xlmr_flax.experiment.paper import from_argument
+
+
+def get_config(argument: str = 'table=main') -> ConfigDict:
+    return ConfigDict(from_argument(argument))

@@ -1,0 +1,16 @@
+"""The paper's tables, every row and column, on the embedded encoder with capped rows: a check of the plumbing.
+
+    --config=configs/paper_small.py:table=main
+    --config=configs/paper_small.py:table=subset,seeds=1+2+3      four arms x four targets x three seeds
+
+Needs the datasets' files (or stand-ins) under the data root. The numbers are no results: a small encoder trained
+contrastively, a few dozen steps, a few rows a language.
+"""
+
+from ml_collections import ConfigDict
+
+from xlmr_flax.experiment.paper import small_from_argument
+
+
+def get_config(argument: str = 'table=main') -> ConfigDict:
+    return ConfigDict(small_from_argument(argument))

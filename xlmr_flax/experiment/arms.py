@@ -1,0 +1,252 @@
+"""What an arm or a target trains on: its members as datasets (task x language x split), each with its head.
+
+'none' trains nothing. A name of `config.arms` is that mixture; any other name is the task itself, alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xlmr_flax.config import Arm, Config, ConfigError, Member
+from xlmr_flax.data.corpus import read_texts
+from xlmr_flax.data.expression import Expression, ExpressionError
+from xlmr_flax.data.mixture import (
+    DEFAULT_BLOCK,
+    Mixture,
+    MixtureError,
+    Quotas,
+    fixed_quotas,
+    language_shares,
+    mixture_rates,
+    timed_quotas,
+)
+from xlmr_flax.data.sources import BadRow, available, content_digest, read_split, with_labels
+from xlmr_flax.models.model import HeadSpec
+from xlmr_flax.tasks import all_tasks, get_task
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError, closest
+
+NONE = 'none'
+MLM = 'mlm'
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training rows of one task in one language. name: in logs. member: the entry of the arm that it is a part of."""
+
+    name: str
+    member: str
+    task: Task
+    language: str
+    split: str
+    head: str
+    spec: Member
+
+
+def task_of(config: Config, name: str) -> Task:
+    """The task of that name with its labels (some take them from their files). Raises TaskError, DataError."""
+    return with_labels(get_task(name), config.data_root)
+
+
+def head_spec(task: Task) -> HeadSpec:
+    """The head that a task needs."""
+    if task.kind == 'text':
+        return HeadSpec(MLM)
+    return HeadSpec(task.kind, len(task.labels) if task.kind in ('pair', 'tag') else 1)
+
+
+def arm_of(config: Config, name: str) -> Arm:
+    """The mixture of an intermediate name. Raises ConfigError for a name that is neither an arm nor a task."""
+    if name in config.arms:
+        return config.arms[name]
+    try:
+        get_task(name)
+    except TaskError:
+        raise ConfigError(f'intermediate: {name!r} is no arm and no task{closest(name, known_names(config))}') from None
+    return Arm(tasks={name: Member()})
+
+
+def known_names(config: Config) -> list[str]:
+    """Names that `intermediate` may hold."""
+    return [NONE, *config.arms, *all_tasks()]
+
+
+def member_tasks(name: str, member: Member) -> tuple[str, ...]:
+    """Task names of a member; several are joined by '+' (ANLI+: five datasets under one rate and one head)."""
+    return tuple((member.task or name).split('+'))
+
+
+def arm_tasks(config: Config, name: str) -> tuple[str, ...]:
+    """Every task that an intermediate name trains on; () for 'none'."""
+    if name == NONE:
+        return ()
+    found = (task for key, member in arm_of(config, name).tasks.items() for task in member_tasks(key, member))
+    return tuple(dict.fromkeys(found))
+
+
+def training_task(config: Config, target: Task) -> Task:
+    """The task whose English train split fine-tunes a target. Raises ConfigError for evaluation-only tasks."""
+    if target.train_task is None:
+        if 'train' not in target.splits:
+            raise ConfigError(f'targets: {target.name!r} has no training data and is no retrieval task')
+        return target
+    return task_of(config, target.train_task)
+
+
+def target_arm(config: Config, target: Task, arm: str) -> Arm:
+    """What a target is fine-tuned on: `config.training`, else its English train split; with the members of a `joint`
+    arm mixed in.
+    """
+    own = config.training.get(target.name) or Arm(tasks={training_task(config, target).name: Member()})
+    members = {
+        name: dataclasses.replace(member, head=member.head or _own_head(target, name, member))
+        for name, member in own.tasks.items()
+    }
+    own = dataclasses.replace(own, tasks=members)
+    if arm in config.arms and config.arms[arm].joint:
+        joint = config.arms[arm]
+        if twice := sorted(set(joint.tasks) & set(members)):
+            raise ConfigError(
+                f'arms.{arm}: joint, and target {target.name!r} is trained on {twice[0]!r} too: rename one'
+            )
+        own = dataclasses.replace(joint, tasks={**members, **joint.tasks}, joint=False)
+    return own
+
+
+def _own_head(target: Task, name: str, member: Member) -> str:
+    return MLM if get_task(member_tasks(name, member)[0]).kind == 'text' else target.name
+
+
+def datasets(config: Config, arm: Arm, where: str) -> list[Dataset]:
+    """The datasets of a mixture in the order of its members. Raises ConfigError that names the member for a task that
+    cannot be trained on, a language without training rows, and members that share a head but not its shape.
+    """
+    found: list[Dataset] = []
+    for name, member in arm.tasks.items():
+        tasks = [task_of(config, task) for task in member_tasks(name, member)]
+        for task in tasks:
+            for language in member.languages:
+                try:
+                    split = task.training_split(language)
+                except TaskError as e:
+                    raise ConfigError(f'{where}: {e}') from None
+                parts = [name]
+                parts += [task.name] if len(tasks) > 1 else []
+                parts += [language] if len(member.languages) > 1 else []
+                head = member.head or (MLM if task.kind == 'text' else (name if len(tasks) > 1 else task.name))
+                found.append(Dataset('/'.join(parts), name, task, language, split, head, member))
+    _check_heads(found, where)
+    return found
+
+
+def _check_heads(found: Sequence[Dataset], where: str) -> None:
+    first: dict[str, Dataset] = {}
+    for dataset in found:
+        other = first.setdefault(dataset.head, dataset)
+        if head_spec(dataset.task) != head_spec(other.task) or dataset.task.labels != other.task.labels:
+            raise ConfigError(
+                f'{where}: {dataset.name!r} and {other.name!r} share the head {dataset.head!r}, but not its kind and '
+                f'labels ({dataset.task.kind}: {", ".join(dataset.task.labels) or "-"}; '
+                f'{other.task.kind}: {", ".join(other.task.labels) or "-"})'
+            )
+        if dataset.spec.shuffle_labels and dataset.task.kind not in ('pair', 'choice', 'tag'):
+            raise ConfigError(f'{where}: {dataset.name!r}: labels of kind {dataset.task.kind!r} cannot be shuffled')
+
+
+def heads_of(found: Sequence[Dataset]) -> dict[str, HeadSpec]:
+    """{head name: its shape}."""
+    return {dataset.head: head_spec(dataset.task) for dataset in found}
+
+
+def data_digests(config: Config, found: Sequence[Dataset]) -> dict[str, str]:
+    """{dataset or dev set: digest of its rows}, part of a run's name."""
+    digests = {d.name: content_digest(d.task, d.language, d.split, config.data_root) for d in found}
+    for dataset in found:
+        if has_dev(config, dataset.task):
+            digests[f'{dataset.task.name} dev'] = content_digest(dataset.task, 'en', 'dev', config.data_root)
+    return digests
+
+
+def has_dev(config: Config, task: Task) -> bool:
+    """Whether English dev rows for selection are there (of text, which is divided, they are not files)."""
+    return 'dev' in task.splits and available(task, 'en', 'dev', config.data_root)
+
+
+def training_examples(
+    config: Config, dataset: Dataset, limit: int, seed: int, bad_rows: list[BadRow] | None = None
+) -> list[Example]:
+    """The rows of a dataset as its member asks for them: the first `limit` (0 = all), of these a fraction that the
+    seed draws, with shuffled labels where asked for."""
+    most, member = member_limit(dataset.spec, limit) or None, dataset.spec
+    read = read_texts if dataset.task.kind == 'text' else read_split
+    found = read(dataset.task, dataset.language, dataset.split, config.data_root, most, bad_rows)
+    if member.fraction < 1:
+        random = np.random.Generator(np.random.Philox(key=[seed, 0x66726163]))
+        kept = random.permutation(len(found))[: max(1, round(member.fraction * len(found)))]
+        found = [found[i] for i in sorted(kept.tolist())]
+    return shuffled_labels(found, seed) if member.shuffle_labels else found
+
+
+def member_limit(member: Member, limit: int) -> int:
+    """Most training rows of each dataset of a member; 0 = all."""
+    return member.max_train or limit
+
+
+def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
+    """The same texts with the same labels in another order: a control that keeps everything but what the labels say.
+
+    Tags are dealt anew over all words.
+    """
+    random = np.random.Generator(np.random.Philox(key=[seed, 0x73687566]))
+    if examples and isinstance(examples[0], TagExample):
+        rows = [e for e in examples if isinstance(e, TagExample)]
+        flat = np.asarray([tag for e in rows for tag in e.tags or ()])
+        flat, start, found = flat[random.permutation(len(flat))], 0, []
+        for e in rows:
+            size = len(e.tags or ())
+            found.append(dataclasses.replace(e, tags=tuple(flat[start : start + size].tolist()) if e.tags else e.tags))
+            start += size
+        return list(found)
+    labelled = [e for e in examples if isinstance(e, PairExample | ChoiceExample)]
+    order = random.permutation(len(labelled))
+    return [dataclasses.replace(e, label=labelled[i].label) for e, i in zip(labelled, order.tolist(), strict=True)]
+
+
+def mixture_of(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int], seed: int, where: str) -> Mixture:
+    """The mixture over datasets of so many examples. A member's rate is divided among its datasets by
+    size ** alpha. Raises ConfigError for rates that no mixture can have.
+    """
+    members = list(arm.tasks)
+    parts = {m: [i for i, d in enumerate(found) if d.member == m] for m in members}
+    totals = [sum(sizes[i] for i in parts[m]) for m in members]
+    share = np.ones(len(found))
+    for m in members:
+        share[parts[m]] = language_shares([sizes[i] for i in parts[m]], arm.tasks[m].alpha)
+    names = tuple(d.name for d in found)
+    try:
+        quotas = _quotas(arm, members, totals, share, [members.index(d.member) for d in found], names)
+    except (MixtureError, ExpressionError) as e:
+        raise ConfigError(f'{where}: {e}') from None
+    return Mixture(names, quotas, seed)
+
+
+def _quotas(
+    arm: Arm, members: list[str], totals: list[int], share: np.ndarray, of: list[int], names: Sequence[str]
+) -> Quotas:
+    block = arm.block or DEFAULT_BLOCK
+    if arm.sampler == 'time_dependent':
+        rates = [f'({arm.tasks[members[m]].rate}) * {float(s)!r}' for m, s in zip(of, share, strict=True)]
+        return timed_quotas([Expression(rate) for rate in rates], names, block)
+    weights = [arm.tasks[m].weight for m in members]
+    rates_of = mixture_rates(arm.sampler, totals, cap=arm.cap, temperature=arm.temperature, weights=weights)
+    return fixed_quotas(rates_of[of] * share, block)
+
+
+def member_sizes(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """{member: (examples, the same under the cap)}; the number of steps follows the second, as in jiant."""
+    totals = {m: sum(n for d, n in zip(found, sizes, strict=True) if d.member == m) for m in arm.tasks}
+    cap = arm.cap if arm.sampler in ('capped', 'temperature') else 0
+    return {m: (n, min(n, cap) if cap else n) for m, n in totals.items()}

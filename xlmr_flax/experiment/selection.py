@@ -1,0 +1,138 @@
+"""Dev sets of a training run: what decides which checkpoint is kept.
+
+As jiant (proj/main/runner.py): each task's major metric on its first dev rows, through the official prediction file,
+and the mean over the tasks. A weight per member makes it a weighted mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from xlmr_flax.config import Config, Recipe
+from xlmr_flax.data.batches import row_lengths
+from xlmr_flax.data.cache import encode_cached
+from xlmr_flax.data.corpus import read_texts
+from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.masking import IGNORED, Masking, mask_rows
+from xlmr_flax.data.sources import BadRow, read_split
+from xlmr_flax.data.tokenize import Ragged, Tokenizer
+from xlmr_flax.eval import files
+from xlmr_flax.eval.perplexity import masked_perplexity
+from xlmr_flax.eval.score import score_files
+from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.experiment.arms import Dataset, has_dev, head_spec
+from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.setting import Setting
+from xlmr_flax.models.model import Model, Params
+from xlmr_flax.tasks.base import Example
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """Dev rows of one dataset. weight: in the mean; 0 = measured alone."""
+
+    dataset: Dataset
+    examples: Sequence[Example]
+    data: Encoded
+    max_length: int
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """As in logs: the task, or for text the dataset."""
+        return self.dataset.name if self.dataset.task.kind == 'text' else self.dataset.task.name
+
+
+def _is_masked(data: Encoded, tokenizer: Tokenizer) -> bool:
+    """Whether a text has a token to predict: a few short lines may have none, and no perplexity."""
+    return bool((mask_rows(data.tokens, 0, Masking.of(tokenizer))[1].flat != IGNORED).any())
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The dev sets of a run: English rows of each task that has some, and of text a part in each language."""
+
+    sets: tuple[DevSet, ...]
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        tokenizer: Tokenizer,
+        found: Sequence[Dataset],
+        recipe: Recipe,
+        bad_rows: list[BadRow] | None = None,
+    ) -> Selection:
+        """Reads and encodes them. A member of several tasks has its weight divided among those with dev rows. bad_rows:
+        takes rows that cannot be read.
+        """
+        sets: list[DevSet] = []
+        seen: set[str] = set()
+        for dataset in found:
+            task, length = dataset.task, dataset.spec.max_length or recipe.max_length
+            limit = recipe.eval_examples or None
+            if task.kind == 'text':
+                examples = read_texts(task, dataset.language, 'dev', config.data_root, limit, bad_rows)
+                if not _is_masked(encode_cached(task, examples, tokenizer, length), tokenizer):
+                    continue
+            elif task.name in seen or not has_dev(config, task):
+                continue
+            else:
+                examples = read_split(task, 'en', 'dev', config.data_root, limit, bad_rows)
+            seen.add(task.name)
+            parts = {d.task.name for d in found if d.member == dataset.member and has_dev(config, d.task)}
+            weight = 0.0 if task.kind == 'text' else dataset.spec.select / len(parts)
+            sets.append(DevSet(dataset, examples, encode_cached(task, examples, tokenizer, length), length, weight))
+        return cls(tuple(sets), recipe.lengths)
+
+    def tokens(self) -> Iterator[Ragged]:
+        """Of every dev set."""
+        return (dev.data.tokens for dev in self.sets)
+
+    def evaluate(
+        self, setting: Setting, model: Model, params: Params, run: Run, remap: Callable[[Ragged], Ragged]
+    ) -> Mapping[str, float]:
+        """{'dev_metric', and where there are several 'dev/NAME'}: percent; of text the perplexity, which is no part of
+        the mean. A run on text alone is selected by the lowest mean perplexity (dev_metric is its negative).
+        """
+        found = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
+        weights = {dev.name: dev.weight for dev in self.sets}
+        total = sum(weights.values())
+        if total:
+            mean = sum(value * weights[name] for name, value in found.items()) / total
+        else:
+            mean = -sum(found.values()) / len(found)
+        each = {f'dev/{name}': value for name, value in found.items()} if len(found) > 1 else {}
+        return {'dev_metric': mean, **each}
+
+    def _one(
+        self,
+        dev: DevSet,
+        setting: Setting,
+        model: Model,
+        params: Params,
+        run: Run,
+        remap: Callable[[Ragged], Ragged],
+    ) -> float:
+        task, config = dev.dataset.task, setting.config
+        evaluator = Evaluator(
+            model,
+            params,
+            setting.tokenizer,
+            setting.mesh,
+            config.evaluation,
+            config.data_root,
+            dev.max_length,
+            (dev.dataset.head, head_spec(task)),
+            lengths=dev.dataset.spec.lengths or tuple(n for n in self.lengths if n <= dev.max_length),
+            remap=remap,
+        )
+        if task.kind == 'text':
+            forward = evaluator.forward(row_lengths(dev.max_length, evaluator.lengths))
+            return masked_perplexity(forward, dev.dataset.head, dev.data.tokens, Masking.of(setting.tokenizer))
+        folder = setting.workdir.run_dir(run)
+        path = folder / f'dev-predictions{"" if len(self.sets) == 1 else f"-{task.name}"}.{files.SUFFIXES[task.kind]}'
+        evaluator.predict(task, dev.examples, path)
+        return score_files(task, 'en', path, dev.examples)[task.metrics[0]]

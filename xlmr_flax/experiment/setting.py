@@ -1,0 +1,39 @@
+"""What all runs of a plan share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jax.sharding import Mesh
+
+from xlmr_flax.config import Config
+from xlmr_flax.data.sources import BadRow
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.models.model import Model
+from xlmr_flax.models.source import EncoderSource
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a plan share. bad_rows: takes rows that cannot be read, which are then left out."""
+
+    config: Config
+    source: EncoderSource
+    model: Model
+    tokenizer: Tokenizer
+    mesh: Mesh
+    workdir: Workdir
+    log: Callable[[dict[str, Any]], None]
+    bad_rows: list[BadRow] | None = None
+
+
+def make_model(config: Config, source: EncoderSource) -> Model:
+    """The model of a plan: the source's shape with the config's dropout and dtype."""
+    spec, shape = config.encoder, source.config
+    rates = {'dropout': spec.dropout, 'attention_dropout': spec.attention_dropout}
+    shape = dataclasses.replace(shape, **{k: v for k, v in rates.items() if v >= 0})
+    return Model(shape, spec.head, spec.dtype, spec.remat, spec.unroll)
