@@ -2,7 +2,7 @@
 # From a bare checkout to a report, on a laptop: makes .venv, installs the package, runs configs/quickstart.py.
 #   bash launch/quickstart.sh                              report in runs/quickstart
 #   WORKDIR=/tmp/first bash launch/quickstart.sh           somewhere else
-#   bash launch/quickstart.sh --config.seed=1              further arguments go to `xlmr-flax run`
+#   bash launch/quickstart.sh --config.recipe.log_every=1   further arguments go to `xlmr-flax run`
 # PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

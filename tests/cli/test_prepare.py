@@ -76,6 +76,43 @@ def test_what_was_asked_for_decides_the_exit_code(prepare: Prepare) -> None:
     assert prepare('--check', '--tasks=world_nli')[0] == 0
 
 
+def test_translated_files_are_missed_only_when_they_are_asked_for(prepare: Prepare, root: Path) -> None:
+    code, text = prepare('--check', '--tasks=pawsx', '--languages=de,en')
+    assert code == 1
+    assert row(text, 'pawsx', 'translate_train') == ['0/0', '0', 'none']
+    missing = [line.replace(str(root), '') for line in text.splitlines() if 'missing: ' in line]
+    assert missing
+    assert 'translate' not in ''.join(missing)
+    assert '5 of 6 splits are there and whole' in text
+
+    # MNLI in German can be nothing but a translation.
+    assert row(prepare('--check', '--tasks=mnli', '--languages=de')[1], 'mnli', 'translate_train')[2] == 'missing'
+
+    asked = ('--check', '--tasks=pawsx', '--languages=de', '--splits=translate_train')
+    code, text = prepare(*asked)
+    assert (code, row(text, 'pawsx', 'translate_train')) == (1, ['0/1', '0', 'missing'])
+    other = 'translated/xtreme_translations/PAWSX/translate-train/en-de-translated.tsv'
+    assert f'missing: {root}/{PAWSX}/de/translated_train.tsv (or {other})' in text
+    write(root, f'{PAWSX}/de/translated_train.tsv', tsv(HEAD, ('1', 'ä', 'c', '0'), ('2', 'ü', 'e', '1')))
+    code, text = prepare(*asked)
+    assert (code, row(text, 'pawsx', 'translate_train')) == (0, ['1/1', '2', 'whole', 'files'])
+    assert row(prepare('--check', '--tasks=pawsx')[1], 'pawsx', 'translate_train') == [
+        '0/0',
+        '+1',
+        '2',
+        'whole',
+        'files',
+    ]
+
+
+def test_a_task_named_help_is_a_task(prepare: Prepare, root: Path) -> None:
+    head = ('ori_sentence', 'new_sentence', 'gold_label')
+    write(root, 'logic/help/pmb_train_v1.0.tsv', tsv(head, ('He ran', 'He ran and sat', 'neutral')))
+    for arguments in (['--tasks=help'], ['--tasks', 'help']):
+        code, text = prepare('--check', *arguments)
+        assert (code, row(text, 'help', 'train')) == (0, ['1/1', '1', 'whole', 'files'])
+
+
 def test_tested_texts_that_are_trained_on_are_named(prepare: Prepare) -> None:
     _, text = prepare('--check', '--tasks=pawsx')
     assert 'overlap: pawsx dev with the training data of pawsx' in text
@@ -183,6 +220,13 @@ def test_whole_tasks_are_tokenized(prepare: Prepare) -> None:
     code, text = prepare(*command)
     assert (code, text.count(', written')) == (0, 1)
     assert prepare(*command)[1].count(', read') == 1
+
+
+def test_translated_rows_are_tokenized_where_they_are_asked_for(prepare: Prepare, root: Path) -> None:
+    write(root, f'{PAWSX}/de/translated_train.tsv', tsv(HEAD, ('1', 'ä', 'c', '0'), ('2', 'ü', 'e', '1')))
+    command = ('--tasks=pawsx', '--languages=de', '--encoder=random:tiny', '--max_length=16')
+    assert 'translate_train' not in prepare(*command)[1]
+    assert 'pawsx translate_train de: 2 examples' in prepare(*command, '--splits=translate_train')[1]
 
 
 def test_a_run_finds_what_prepare_has_made(

@@ -18,6 +18,7 @@ NOT_EXAMPLES = {
         'd250 has empty answers alone; both answers of 5726487b5951b619008f6edf are written with another capital',
     ),
 }
+NOT_EXAMPLES['squad_v1', 'it', 'translate_dev'] = NOT_EXAMPLES['squad_it', 'it', 'test']  # one file
 # Files beside the data.
 NO_DATA = ('LICENSE.txt', 'README.md')
 # Labels that a task has and its files here do not: HELP and MED ask for entailment or not; the others are cut small.
@@ -54,7 +55,7 @@ def splits_here(name: str, manifest: Manifest, root: Path) -> list[tuple[str, st
     return [
         (code, split)
         for split in task.splits
-        for code in languages(name, manifest)
+        for code in task.translated.get(split) or languages(name, manifest)
         if available(task, code, split, root)
     ]
 

@@ -8,7 +8,7 @@ import pytest
 
 from xlmr_flax.data.tables import READERS
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import KINDS, Embedded, RowError, Table, TaskError
+from xlmr_flax.tasks.base import KINDS, TRANSLATED, Embedded, RowError, Table, TaskError
 from xlmr_flax.tasks.languages import UNKNOWN, all_languages, get_language
 
 NAMES = sorted(all_tasks())
@@ -71,6 +71,11 @@ def test_a_task_is_whole(name: str) -> None:
     assert not set(task.labels_from) - set(task.splits)
     assert all(sources for sources in task.splits.values())
     assert task.checked_on.startswith(('real rows', 'stand-in rows', 'hand-made rows', 'embedded world'))
+    assert set(task.translated) <= set(TRANSLATED)
+    for split, codes in task.translated.items():
+        assert codes == tuple(dict.fromkeys(codes))
+        assert task.split_languages(split) == codes
+        assert 'en' not in codes, 'English is no translation'
     if task.kind == 'retrieval':
         assert all(len(sources) == 2 for sources in task.splits.values())
         assert bool(task.gold) == (task.parse_gold is not None)
@@ -91,7 +96,10 @@ def test_the_training_task_exists_and_has_the_same_head(name: str) -> None:
     # Labels that the training task lacks come last, so that an output means the same to both.
     assert task.labels[: len(trained.labels)] == trained.labels
     if task.warmup_task:
-        assert get_task(task.warmup_task).kind == 'choice', 'only a choice head fits any number of labels'
+        # A choice head gives one number a choice: Social IQa's three choices and COPA's two have one head.
+        assert {get_task(task.warmup_task).kind, trained.kind, task.kind} == {'choice'}
+        assert 'train' in get_task(task.warmup_task).splits
+        assert get_task(task.warmup_task).warmup_task is None, 'a chain has two links'
 
 
 @pytest.mark.parametrize(('target', 'trained'), TRAINED_BY.items())
@@ -123,7 +131,8 @@ def test_tables_are_relative_and_name_known_formats(name: str) -> None:
 @pytest.mark.parametrize('name', NAMES)
 def test_languages_are_known(name: str) -> None:
     task = get_task(name)
-    for code in task.languages + task.more_languages:
+    translated = [code for codes in task.translated.values() for code in codes]
+    for code in (*task.languages, *task.more_languages, *translated):
         language = get_language(task.answer_language(code))
         assert language.code == task.answer_language(code), 'languages.tsv writes it differently'
         assert language.iso639_3 != UNKNOWN
@@ -170,6 +179,51 @@ def test_a_kind_that_does_not_exist_is_refused() -> None:
         dataclasses.replace(get_task('xnli'), kind='pairs')
 
 
+def test_translated_splits_and_their_languages_go_together() -> None:
+    with pytest.raises(TaskError, match=r"'mnli': `translated` must name .* it names none"):
+        dataclasses.replace(get_task('mnli'), translated={})
+    with pytest.raises(TaskError, match='it names translate_test'):
+        dataclasses.replace(get_task('copa'), translated={'translate_test': ('de',)})
+
+
+def test_a_language_of_translations_alone() -> None:
+    task = get_task('mnli')
+    assert task.languages == ('en',)
+    assert task.local_code('de') == task.local_code('de', 'translate_train') == 'de'
+    with pytest.raises(TaskError, match=r"'mnli' has no language 'de' \(known: en\)"):
+        task.local_code('de', 'train')
+    with pytest.raises(TaskError, match=r"no language 'en' in split 'translate_train' \(known: ar, bg"):
+        task.local_code('en', 'translate_train')
+
+
+@pytest.mark.parametrize(
+    ('name', 'language', 'split'),
+    [
+        ('mnli', 'en', 'train'),
+        ('mnli', 'ko', 'translate_train'),
+        ('pawsx', 'de', 'translate_train'),
+        ('tydiqa', 'ar', 'translate_train'),
+        ('udpos', 'de', 'train'),
+        ('logiqa2', 'zh', 'train'),
+        ('squad_it', 'it', 'train'),
+        ('udhr', 'de', 'train'),
+        ('world_nli', 'en', 'train'),
+        ('world_nli', 'sw', 'translate_train'),
+    ],
+)
+def test_the_split_of_training_rows_in_a_language(name: str, language: str, split: str) -> None:
+    assert get_task(name).training_split(language) == split
+
+
+def test_no_training_rows_in_a_language() -> None:
+    with pytest.raises(TaskError, match=r"'mnli' has no training rows in 'ja' \(known: ar, bg, .*, zh"):
+        get_task('mnli').training_split('ja')
+    with pytest.raises(TaskError, match="'xnli' has no training rows; it is trained by 'mnli'"):
+        get_task('xnli').training_split('de')
+    with pytest.raises(TaskError, match="'copa' has no training rows in 'it'"):
+        get_task('copa').training_split('it')
+
+
 def test_codes_in_file_names() -> None:
     task = get_task('tatoeba')
     codes = {code: task.local_code(code) for code in ('de', 'sw', 'zh', 'fa', 'ar', 'az', 'yid', 'deu')}
@@ -186,3 +240,4 @@ def test_codes_in_file_names() -> None:
 def test_the_language_of_answers() -> None:
     assert get_task('mlqa_cross').answer_language('en-de') == 'en'
     assert get_task('mlqa').answer_language('de') == 'de'
+    assert get_task('mlqa').answer_language('de', 'translate_test') == 'en'

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from xlmr_flax.data.sources import available, stand_in
 from xlmr_flax.tasks import all_tasks
-from xlmr_flax.tasks.table import markdown
+from xlmr_flax.tasks.base import Task
+from xlmr_flax.tasks.table import TRIED_ON, markdown, tried_on
 
 DOCS = Path(__file__).parents[2] / 'docs' / 'tasks.md'
 
@@ -25,11 +27,16 @@ def test_the_command_writes_it() -> None:
 
 
 def test_every_task_has_a_row_and_every_row_its_cells() -> None:
-    lines = markdown().splitlines()
-    rows = [line for line in lines if line.startswith('| `')]
+    summary, *sections = markdown().split('\n## ')[1:]
+    *kinds, translated = sections
+    rows = _rows(''.join(kinds))
     assert len(rows) == len(all_tasks())
-    assert {line.count(' | ') for line in rows} == {8}
-    text = '\n'.join(rows)
+    assert {len(row) for row in rows} == {9}
+    assert [row[0] for row in _rows(summary)] == [f'`{name}`' for name in all_tasks()]
+    assert [row[:2] for row in _rows(translated)] == [
+        [f'`{task.name}`', split] for task in all_tasks().values() for split in task.translated
+    ]
+    text = '\n'.join(kinds)
     for said in (
         '`mnli` | train |',
         '`xnli` | target |',
@@ -38,3 +45,41 @@ def test_every_task_has_a_row_and_every_row_its_cells() -> None:
         '`siqa`, then `copa`',
     ):
         assert said in text
+
+
+def test_what_a_task_was_tried_on_stands_in_one_of_four_columns() -> None:
+    rows = {row[0].strip('`'): row[1:5] for row in _rows(markdown().split('\n## ')[1])}
+    for task in all_tasks().values():
+        assert rows[task.name] == ['yes' if name == tried_on(task) else '' for name in TRIED_ON]
+    assert {name: tried_on(all_tasks()[name]) for name in ('mnli', 'qqp', 'pawsx', 'siqa', 'world_nli', 'xnli')} == {
+        'mnli': 'real data', 'qqp': 'stand-in', 'pawsx': 'stand-in', 'siqa': 'embedded world only',
+        'world_nli': 'embedded world only', 'xnli': 'evaluation only',
+    }  # fmt: skip
+
+
+def test_what_a_task_was_tried_on_is_what_is_there(data_root: Path) -> None:
+    found = {task.name: _tried_on(task, data_root) for task in all_tasks().values()}
+    assert {task.name: tried_on(task) for task in all_tasks().values()} == found
+
+
+def _tried_on(task: Task, root: Path) -> str:
+    """By the files alone. Translated rows are no rows of the dataset."""
+    if task.checked_on == 'embedded world':
+        return 'embedded world only'
+    here = {
+        split: [code for code in task.languages if available(task, code, split, root)]
+        for split in task.splits
+        if split not in task.translated
+    }
+    if not any(here.values()):
+        return 'embedded world only'
+    if any(stand_in(task, code, split, root) for split, codes in here.items() for code in codes):
+        return 'stand-in'
+    return 'real data' if here.get('train') else 'evaluation only'
+
+
+def _rows(text: str) -> list[list[str]]:
+    """The cells of every task's row."""
+    return [
+        [cell.strip() for cell in line.strip('|').split(' | ')] for line in text.splitlines() if line.startswith('| `')
+    ]

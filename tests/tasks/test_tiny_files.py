@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tasks import tiny_files
 from tasks.tiny_files import LAKE, SEE
 
 from xlmr_flax.data.sources import (
+    BadRow,
+    DataError,
+    available,
     content_digest,
     read_gold,
     read_pairs,
@@ -18,12 +23,52 @@ from xlmr_flax.data.sources import (
     stand_in,
     with_labels,
 )
-from xlmr_flax.tasks import get_task
+from xlmr_flax.data.spans import answer_tokens
+from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample as Choice
 from xlmr_flax.tasks.base import PairExample as Pair
 from xlmr_flax.tasks.base import SentenceExample as Sentence
 from xlmr_flax.tasks.base import SpanExample as Span
+from xlmr_flax.tasks.base import Table, TaskError
 from xlmr_flax.tasks.base import TagExample as Tag
+
+# Machine-translated files.
+TRANSLATED: dict[tuple[str, str, str], list[Any]] = {
+    # A quotation mark is a character like any other, and 'contradictory' is contradiction.
+    ('mnli', 'de', 'translate_train'): [
+        Pair('mnli-translate_train-de-0', 'Er "lief .', 'Er lief .', 1),
+        Pair('mnli-translate_train-de-1', 'Er lief .', 'Er saß .', 0),
+    ],
+    ('mnli', 'sw', 'translate_train'): [Pair('mnli-translate_train-sw-0', 'Alikimbia .', 'Alikaa .', 0)],
+    ('mnli', 'ko', 'translate_train'): [Pair('mnli-translate_train-ko-0', '하나', '둘', 2)],
+    ('snli', 'ko', 'translate_train'): [Pair('snli-translate_train-ko-0', '하나', '셋', 0)],
+    ('xnli', 'de', 'translate_test'): [Pair('xnli-translate_test-de-0', 'He ran .', 'He sat .', 0)],
+    ('xnli', 'sw', 'translate_test'): [Pair('xnli-translate_test-sw-0', 'He ran .', 'He sat .', None)],
+    ('pawsx', 'de', 'translate_train'): [Pair('7', 'Eins .', 'Zwei .', 1)],
+    ('pawsx', 'ja', 'translate_train'): [Pair('pawsx-translate_train-ja-0', '一', '二', 0)],
+    ('pawsx', 'ja', 'translate_test'): [Pair('pawsx-translate_test-ja-0', 'One .', 'Two .', 1)],
+    # A question whose answer was lost is not trained on.
+    ('squad_v1', 'de', 'translate_train'): [Span('a1', 'Wann?', SEE, (('Mai', 16),))],
+    ('squad_v1', 'vi', 'translate_train'): [Span('a1', 'Khi nào?', LAKE, (('May', 18),))],
+    ('squad_v1', 'it', 'translate_train'): [Span('a3', 'Quando?', LAKE, (('May', 18),))],
+    ('squad_v1', 'de', 'translate_dev'): [Span('a4', 'Wer?', SEE, (('Niemand', 24),))],
+    # But it is scored: the text stands behind the context's end.
+    ('xquad', 'de', 'translate_test'): [
+        Span('x1', 'When?', LAKE, (('May', 18), ('may', len(LAKE)))),
+        Span('x2', 'Who?', LAKE, (('No one', len(LAKE)),)),
+    ],
+    ('squad_v1', 'vi', 'translate_dev'): [Span('a4', 'Ai?', LAKE, (('Nobody', 23),))],
+    ('mlqa', 'es', 'translate_test'): [Span('m3', 'When?', LAKE, (('May', 18),))],
+    # The ids of TyDiQA's training files are not unique.
+    ('tydiqa', 'fi', 'translate_train'): [
+        Span('tydiqa-translate_train-fi-0', 'Milloin?', LAKE, (('May', 18),)),
+        Span('tydiqa-translate_train-fi-1', 'Kuka?', LAKE, (('Nobody', 23),)),
+    ],
+    ('tydiqa', 'fi', 'translate_test'): [Span('t1', 'When?', LAKE, (('May', 18),))],
+    ('xcopa', 'it', 'translate_test'): [
+        Choice('xcopa-translate_test-it-0', 'The glass fell. What was the effect?', ('It broke.', 'It sang.'), 1)
+    ],
+}
 
 LETTERS = ('a', 'b', 'c', 'd')
 SIQA = ('Al fell. How is Al?', ('glad', 'hurt', 'tall'))
@@ -130,9 +175,59 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_files.write(tmp_path_factory.mktemp('tiny'))
 
 
-@pytest.mark.parametrize(('task', 'language', 'split'), EXPECTED)
+@pytest.mark.parametrize(('task', 'language', 'split'), [*EXPECTED, *TRANSLATED])
 def test_examples(task: str, language: str, split: str, root: Path) -> None:
-    assert read_split(get_task(task), language, split, root) == EXPECTED[task, language, split]
+    assert read_split(get_task(task), language, split, root) == (EXPECTED | TRANSLATED)[task, language, split]
+
+
+def test_every_layout_of_translated_files_is_tried() -> None:
+    for task in all_tasks().values():
+        for split, codes in task.translated.items():
+            tables = [table for table in task.splits[split] if isinstance(table, Table)]
+            for table in [each for first in tables for each in (first, *first.alternatives)]:
+                paths = {table.path.replace('{language}', code) for code in codes}
+                assert paths & set(tiny_files.FILES), f'{task.name}: {table.path}'
+
+
+def test_an_answer_without_a_place_is_at_no_token(root: Path) -> None:
+    [_, lost] = read_split(get_task('xquad'), 'de', 'translate_test', root)
+    assert isinstance(lost, Span)
+    [(text, start)] = lost.answers
+    offsets = np.asarray([match.span() for match in re.finditer(r'\S+', lost.context)])
+    assert answer_tokens(offsets, start, start + len(text)) is None
+
+
+@pytest.mark.parametrize(
+    ('row', 'reason'),
+    [
+        (('One .', 'Two .', 'Eins .', 'Zwei .', '2'), "line 2, column 'label': unknown label '2'"),
+        (('One .', 'Two .', 'Eins .', '1'), 'line 2: 4 fields, expected 5'),
+    ],
+)
+def test_a_bad_row_of_a_translated_file(row: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    file = tmp_path / 'translated/xtreme_translations/PAWSX/translate-train/en-de-translated.tsv'
+    file.parent.mkdir(parents=True)
+    file.write_text(tiny_files.tsv(('One .', 'Two .', 'Eins .', 'Zwei .', '1'), row), encoding='utf-8')
+    with pytest.raises(DataError, match=reason):
+        read_split(get_task('pawsx'), 'de', 'translate_train', tmp_path)
+    bad: list[BadRow] = []
+    assert len(read_split(get_task('pawsx'), 'de', 'translate_train', tmp_path, skip_bad_rows=bad)) == 1
+    assert len(bad) == 1
+
+
+def test_translated_rows_are_there_in_their_languages_alone(root: Path) -> None:
+    task = get_task('mnli')
+    here = [
+        code for code in task.languages + task.translated['translate_train'] if available(task, code, 'train', root)
+    ]
+    assert here == []
+    assert available(task, 'de', 'translate_train', root)
+    assert not available(task, 'en', 'translate_train', root)
+    assert not available(task, 'fr', 'translate_train', root)
+    with pytest.raises(TaskError, match="no language 'en' in split 'translate_train'"):
+        read_split(task, 'en', 'translate_train', root)
+    with pytest.raises(DataError, match=r'multinli\.train\.fr\.tsv: no such file'):
+        read_split(task, 'fr', 'translate_train', root)
 
 
 def test_bucc(root: Path) -> None:

@@ -8,6 +8,7 @@ from xlmr_flax.data import world as data_world
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks import world as tasks_world
+from xlmr_flax.tasks.base import TaskError
 
 NAMES = sorted(task.name for task in tasks_world.TASKS if task.kind != 'retrieval')
 
@@ -38,3 +39,13 @@ def test_retrieval_has_two_sides() -> None:
         english, foreign = read_pairs(task, language)
         assert len(english) == len(foreign) == tasks_world.ROWS['test']
         assert [e.text for e in english] != [f.text for f in foreign]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_translated_splits_are_the_parallel_rows(name: str) -> None:
+    task = get_task(name)
+    assert 'en' not in task.translated['translate_train']
+    assert read_split(task, 'de', 'translate_train', limit=30) == read_split(task, 'de', 'train', limit=30)
+    assert read_split(task, 'de', 'translate_test') == read_split(task, 'en', 'test')
+    with pytest.raises(TaskError, match="no language 'en' in split 'translate_test'"):
+        read_split(task, 'en', 'translate_test')

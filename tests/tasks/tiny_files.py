@@ -240,6 +240,66 @@ FILES = {
     'xtremer/mewslix/wikipedia_pairs-train.jsonl': jsonl(
         {'contextual_mention': {'context': _MENTION['context'], 'mention': _MENTION['mentions'][1]}, 'entity': _ENTITY}
     ),
+    'translated/XNLI-MT-1.0/multinli/multinli.train.de.tsv': tsv(
+        ('premise', 'hypo', 'label'),
+        ('Er "lief .', 'Er lief .', 'entailment'),
+        ('Er lief .', 'Er saß .', 'contradictory'),
+    ),
+    'translated/xtreme_translations/XNLI/translate-train/en-sw-translated.tsv': tsv(
+        ('He ran .', 'He sat .', 'Alikimbia .', 'Alikaa .', 'contradictory')
+    ),
+    'translated/xtreme_translations/XNLI/translate-test/test-de-en-translated.tsv': tsv(
+        ('Er lief .', 'Er saß .', 'He ran .', 'He sat .', 'contradiction')
+    ),
+    'translated/xtreme_translations/XNLI/translate-test/test-sw-en-translated.tsv': tsv(
+        ('Alikimbia .', 'Alikaa .', 'He ran .', 'He sat .')
+    ),
+    'low_resource/kornli/multinli.train.ko.tsv': tsv(
+        ('sentence1', 'sentence2', 'gold_label'), ('하나', '둘', 'neutral')
+    ),
+    'low_resource/kornli/snli_1.0_train.ko.tsv': tsv(
+        ('sentence1', 'sentence2', 'gold_label'), ('하나', '셋', 'contradiction')
+    ),
+    'xtreme/pawsx/x-final/de/translated_train.tsv': tsv(
+        ('id', 'sentence1', 'sentence2', 'label'), ('7', 'Eins .', 'Zwei .', '1')
+    ),
+    'translated/xtreme_translations/PAWSX/translate-train/en-ja-translated.tsv': tsv(
+        ('One .', 'Two .', '一', '二', '0')
+    ),
+    'translated/xtreme_translations/PAWSX/translate-test/test-ja-en-translated.tsv': tsv(
+        ('一', '二', 'One .', 'Two .', '1')
+    ),
+    'translated/xtreme_translations/SQuAD/translate-train/squad.translate.train.en-de.json': squad(
+        {'context': SEE, 'qas': [question('a1', 'Wann?', ('Mai', 16)), question('a2', 'Wer?', ('Keiner', 24))]}
+    ),
+    'translated/mlqa-translate-train/vi_squad-translate-train-train-v1.1.json': squad(
+        {'context': LAKE, 'qas': [question('a1', 'Khi nào?', ('May', 18))]}
+    ),
+    'translated/mlqa-translate-train/vi_squad-translate-train-dev-v1.1.json': squad(
+        {'context': LAKE, 'qas': [question('a4', 'Ai?', ('Nobody', 23))]}
+    ),
+    'translated/squad_it/SQuAD_it-train.json': squad(
+        {'context': LAKE, 'qas': [question('a3', 'Quando?', ('May', 18))]}
+    ),
+    'translated/xtreme_translations/SQuAD/translate-dev/squad.translate.dev.en-de.json': squad(
+        {'context': SEE, 'qas': [question('a4', 'Wer?', ('Niemand', 24))]}
+    ),
+    'translated/xtreme_translations/XQuAD/translate-test/xquad.translate.test.de-en.json': squad(
+        {
+            'context': LAKE,
+            'qas': [question('x1', 'When?', ('May', 18), ('may', 18)), question('x2', 'Who?', ('No one', 3))],
+        }
+    ),
+    'translated/xtreme_translations/MLQA/translate-test/mlqa.translate.test.es-en.json': squad(
+        {'context': LAKE, 'qas': [question('m3', 'When?', ('May', 18))]}
+    ),
+    'translated/xtreme_translations/TyDiQA-GoldP/translate-train/tydiqa.translate.train.en-fi.json': squad(
+        {'context': LAKE, 'qas': [question('1', 'Milloin?', ('May', 18))]},
+        {'context': LAKE, 'qas': [question('1', 'Kuka?', ('Nobody', 23))]},
+    ),
+    'translated/xtreme_translations/TyDiQA-GoldP/translate-test/tydiqa.translate.test.fi-en.json': squad(
+        {'context': LAKE, 'qas': [question('t1', 'When?', ('', 0), ('May', 18))]}
+    ),
     'raw_text/udhr/deu.txt': 'Artikel 1\n\nAlle Menschen sind frei.\n',
     'raw_text/udhr/cmn_hans.txt': '第一条\n',
     'raw_text/mlm/sw.txt': 'Habari.\n',

@@ -6,7 +6,7 @@
 stands in for a dataset, which rows cannot be read, which tested texts are in the training data, and for what is missing
 where it goes, its licence and where to get it. With --config: exactly what that config reads. Exit code 0 when all that
 was asked for is there and whole, else 1; training sets in other languages than English, and languages beyond a
-benchmark's own, count only when --languages names them.
+benchmark's own, count only when --languages names them, and translated splits only when --splits names them.
 
 Without --check: tokenizes what a run of the config reads (or whole tasks) into the cache that runs read from:
 XLMR_CACHE, or ~/.cache/xlmr_flax/tokens. A run does this by itself; done before, it needs no accelerator.
@@ -80,7 +80,9 @@ def _build(values: flags.FlagValues) -> int:
     else:
         data_root, encoder = values.data_root, values.encoder
         wants = wanted(values.tasks, _root(data_root, values.tasks), values.splits, values.languages)
-        here = [w for w in wants if w.required or available(_task(w.task), w.language, w.split, data_root)]
+        # Translated splits can be many times the size of the rest: those that --splits names.
+        own = [w for w in wants if w.required or w.split not in _task(w.task).translated]
+        here = [w for w in own if w.required or available(_task(w.task), w.language, w.split, data_root)]
         needs = [Need(w.task, w.split, w.language, values.max_length) for w in here]
     source = open_source(encoder)
     tokenizer, size, states = Tokenizer(source.tokenizer, source.config.vocab_size), 0, []
@@ -115,8 +117,9 @@ def _check(values: flags.FlagValues) -> int:
             print(f'\noverlap: {name} {split} with the training data of {trainer}\n  {report}')
     bad = sum(len(state.bad) for state in states)
     lacking = [state for state in states if not state.is_fine(values.skip_bad_rows)]
+    counted = [state for state in states if state.want.required or state.state != 'missing']
     skipped = f'; {bad} bad rows {"left out" if values.skip_bad_rows else ""}'.rstrip() if bad else ''
-    print(f'\n{len(states) - len(lacking)} of {len(states)} splits are there and whole{skipped}')
+    print(f'\n{len(counted) - len(lacking)} of {len(counted)} splits are there and whole{skipped}')
     if lacking:
         print(f'not so: {", ".join(dict.fromkeys(state.want.task for state in lacking))}')
     return 1 if lacking else 0
@@ -210,12 +213,15 @@ def _places(states: Sequence[Any]) -> list[str]:
             text = path.removesuffix(end) + filled[end] if end else path
             templates.setdefault(text, []).append(code)
             name = next((name for table in tables if path.endswith(f'/{(name := table.path)}')), filled.get(end, ''))
-            others[text] = described(name)
+            there = [table for table in tables if table.path == name and table.path]
+            paths = [each.path for table in there for each in table.alternatives if not each.stand_in]
+            tfds = f'TFDS {described(name)}, prepared as ArrayRecord' if described(name) else ''
+            others[text] = ' or '.join(filter(None, [*paths, tfds]))
     found = []
     for text, codes in templates.items():
         several = f'{text} for {" ".join(codes)}' if len(codes) > 1 and '{language}' in text else ''
-        other = f' (or TFDS {others[text]}, prepared as ArrayRecord)' if others[text] else ''
-        found.append((several or text.replace('{language}', codes[0])) + other)
+        line = (several or text) + (f' (or {others[text]})' if others[text] else '')
+        found.append(line if several else line.replace('{language}', codes[0]))
     return found
 
 

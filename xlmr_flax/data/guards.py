@@ -122,7 +122,9 @@ def known_warnings(task: Task, data_root: str | Path | None = None) -> list[str]
 
 def _stand_in(task: Task, split: str, data_root: str | Path) -> str:
     notes = [
-        stand_in(task, code, split, data_root) for code in task.languages if available(task, code, split, data_root)
+        stand_in(task, code, split, data_root)
+        for code in task.split_languages(split)
+        if available(task, code, split, data_root)
     ]
     return '; '.join(dict.fromkeys(note for note in notes if note))
 

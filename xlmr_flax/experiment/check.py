@@ -35,7 +35,7 @@ MISSING, BROKEN, BAD, WHOLE = 'missing', 'unreadable', 'bad rows', 'whole'
 @dataclass(frozen=True)
 class Want:
     """One split in one language. required: False for what may be missing: languages beyond the
-    benchmark's, training sets that are not English."""
+    benchmark's, training sets that are not English, translated splits that --splits does not name."""
 
     task: str
     split: str
@@ -79,13 +79,13 @@ def wanted(tasks: Iterable[str], root: Path, splits: Sequence[str] = (), languag
         task = get_task(name)
         for split in [each for each in task.splits if not splits or each in splits]:
             for language in languages or _languages(task, split, root):
-                if languages and not _has(task, language):
+                if languages and not _has(task, split, language):
                     continue
                 unused -= {split, language}
-                found.append(Want(name, split, language, bool(languages) or _required(task, split, language)))
+                found.append(Want(name, split, language, _required(task, split, language, splits, languages)))
     for name in unused:  # says what there is instead
         for task in map(get_task, tasks):
-            task.sources(name) if name in splits else task.local_code(name)
+            task.sources(name) if name in splits else task.local_code(name, *splits[:1])
     return found
 
 
@@ -134,7 +134,7 @@ def find_overlaps(
     training: dict[str, list[Example]] = {}
     targets: dict[tuple[str, str], list[State]] = {}
     for state in states:
-        if state.want.split != 'train' and state.state in (WHOLE, BAD):
+        if state.want.split not in ('train', 'translate_train') and state.state in (WHOLE, BAD):
             targets.setdefault((state.want.task, state.want.split), []).append(state)
     for (name, split), those in targets.items():
         target = get_task(name)
@@ -179,6 +179,8 @@ def _source(task: Task, want: Want, root: Path) -> str:
 def _languages(task: Task, split: str, root: Path) -> list[str]:
     """Those of the benchmark, then others that are there. One file of training data serves all of them."""
     tables = [source for source in task.sources(split) if isinstance(source, Table)]
+    if split in task.translated:
+        return list(task.translated[split])
     if split == 'train' and 'en' in task.languages and not any('{language}' in table.path for table in tables):
         return ['en']
     more = [code for code in task.more_languages if available(task, code, split, root)]
@@ -190,12 +192,23 @@ def _languages(task: Task, split: str, root: Path) -> list[str]:
     return [*task.languages, *more]
 
 
-def _required(task: Task, split: str, language: str) -> bool:
-    """Zero-shot transfer is trained in English; another language's training set is for comparisons."""
+def _required(task: Task, split: str, language: str, splits: Sequence[str], languages: Sequence[str]) -> bool:
+    """Zero-shot transfer is trained in English; another language's training set is for comparisons. `splits` and
+    `languages` are those that were named: of MNLI in German there can be nothing but a translation."""
+    if split in task.translated:
+        return split in splits or (bool(languages) and not _own(task, language))
+    if languages:
+        return True
     if split == 'train' and task.kind != 'text':
         return language == 'en'
     return language in task.languages
 
 
-def _has(task: Task, language: str) -> bool:
+def _has(task: Task, split: str, language: str) -> bool:
+    if split in task.translated:
+        return language in task.translated[split]
+    return _own(task, language)
+
+
+def _own(task: Task, language: str) -> bool:
     return language in task.languages or language in task.more_languages or task.open_languages

@@ -15,6 +15,8 @@ from typing import Any
 from xlmr_flax.tasks.languages import get_language
 
 KINDS = ('pair', 'choice', 'span', 'tag', 'retrieval', 'text')
+# Splits of machine-translated rows: English rows in a language, or the rows of a language in English.
+TRANSLATED = ('translate_train', 'translate_dev', 'translate_test')
 
 
 class TaskError(ValueError):
@@ -73,7 +75,11 @@ class ChoiceExample:
 
 @dataclass(frozen=True, slots=True)
 class SpanExample:
-    """A question on a context. `answers` holds (text, start character in context); empty = no answer or none given."""
+    """A question on a context. `answers` holds (text, start character in context); empty = no answer or none given.
+
+    A start at the context's end marks a text that the context does not hold: an answer of a translated test set, which
+    is scored against but has no place.
+    """
 
     id: str
     question: str
@@ -149,12 +155,13 @@ class Table:
 class Embedded:
     """Rows of the embedded world (data/world): `task` is one of its tasks, `rows` how many are made a language.
 
-    language: the one language that is always read ('' = the language asked for).
+    language, split: the one that is always read ('' = the one asked for).
     """
 
     task: str
     rows: int
     language: str = ''
+    split: str = ''
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,10 @@ class Task:
     local_codes: benchmark code -> code in file names, where they differ (Tatoeba: 'de' -> 'deu').
     splits: split name -> the sources that are read one after the other. A split of English only tasks needs no
       `{language}`. Retrieval: exactly two sources, what asks (Tatoeba: English) and then what is searched.
+    translated: the splits of machine-translated rows (names of TRANSLATED) -> their languages, which need not be among
+      `languages` (MNLI's training set is English; its translations are not). translate_train and translate_dev: the
+      English rows in the language asked for; never 'en', which is `train` or `dev`. translate_test: the test rows of
+      the language asked for in English. A data root is whole without them.
     parse: (row, task, language) -> Example; raises RowError. None drops the row (SNLI's '-').
       row maps column names to str (tsv, csv, lines) or to JSON values; '#' is the row number from 0, counted over all
       sources of the split. An example without an id of its own gets '' and the reader names it. language: that of the
@@ -181,13 +192,16 @@ class Task:
       id of what is right) pairs; `row['#language']` is the language asked for.
     train_task: the task whose English train split fine-tunes this target (XNLI: 'mnli'); None = evaluation only.
       Retrieval targets name the one that a dual encoder may be trained on; zero-shot retrieval trains nothing.
-    warmup_task: what is trained before `train_task`, with the same head (XCOPA: Social IQa, then COPA).
+    warmup_task: what is trained on its English train split before `train_task`, all weights and the head carried over
+      (XTREME: scripts/train_xcopa.sh trains XCOPA on Social IQa, then on COPA). Both are choice tasks: that head gives
+      one number a (prompt, choice) pair and is the same for Social IQa's three choices and COPA's two. A task that is
+      trained after another for itself (COPA) names it here as well.
     folder: its folder in XTREME's prediction layout ('' = the name).
     scorer: the official scorer where the kind alone does not fix it: 'f1' adds the positive class's F1 to accuracy
       (QQP); 'token_accuracy' (CCG); spans are scored as 'squad' unless this says 'mlqa' or 'squad_v2'.
     licence: names 'NC' where commercial use is not allowed. source: the dataset's home. note: what a reader must know.
     checked_on: what this package's readers were tried on: 'real rows', 'stand-in rows', 'hand-made rows' or 'embedded
-      world', with details behind it.
+      world', with details behind it; '; stand-in rows for SPLIT' and '; none for train' where that holds for a part.
     """
 
     name: str
@@ -211,10 +225,16 @@ class Task:
     parse_gold: Callable[[Mapping[str, Any], Task, str], Sequence[tuple[str, str]]] | None = None
     warmup_task: str | None = None
     checked_on: str = 'real rows'
+    translated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise TaskError(f'task {self.name!r}: kind {self.kind!r} is not one of {", ".join(KINDS)}')
+        if set(self.translated) != set(self.splits) & set(TRANSLATED):
+            raise TaskError(
+                f'task {self.name!r}: `translated` must name the languages of the splits {", ".join(TRANSLATED)} that '
+                f'the task has, and of no other; it names {", ".join(self.translated) or "none"}'
+            )
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -237,15 +257,44 @@ class Task:
             raise TaskError(f'task {self.name!r} has no split {split!r}{closest(split, self.splits)}')
         return self.splits[split]
 
-    def local_code(self, language: str) -> str:
-        """The code of a language in file names. Raises TaskError with the closest language the task has."""
-        known = self.languages + self.more_languages
-        if language not in known and not self.open_languages:
+    def split_languages(self, split: str) -> tuple[str, ...]:
+        """The languages of a split, without `more_languages`: the task's own, or those of a translated split."""
+        return self.translated.get(split, self.languages)
+
+    def local_code(self, language: str, split: str = '') -> str:
+        """The code of a language in file names. Raises TaskError with the closest language the task has (in that
+        split; without one, in any)."""
+        known = self.translated.get(split) or self.languages + self.more_languages
+        if not split:
+            known = tuple(dict.fromkeys([*known, *(code for codes in self.translated.values() for code in codes)]))
+        if language not in known and (split in self.translated or not self.open_languages):
             code = get_language(language).code
             hint = f' (did you mean {code!r}?)' if code in known else closest(language, known)
-            raise TaskError(f'task {self.name!r} has no language {language!r}{hint}')
+            where = f' in split {split!r}' if split in self.translated else ''
+            raise TaskError(f'task {self.name!r} has no language {language!r}{where}{hint}')
         return self.local_codes.get(language, language)
 
-    def answer_language(self, language: str) -> str:
-        """The language of the answers: that of the context, the first of a cross-language pair ('en-de': 'en')."""
+    def training_split(self, language: str) -> str:
+        """The split that holds training rows in a language: `train` for English; else `translate_train` where it has
+        the language; else `train` where that is written in each language (UD-POS, raw text). Raises TaskError."""
+        own = self.splits.get('train', ())
+        if language in self.translated.get('translate_train', ()):
+            return 'translate_train'
+        by_language = [
+            '{language}' in source.path if isinstance(source, Table) else not source.language for source in own
+        ]
+        if not own:
+            by_whom = f'; it is trained by {self.train_task!r}' if self.train_task else ''
+            raise TaskError(f'task {self.name!r} has no training rows{by_whom}')
+        if language == 'en' or any(by_language) or self.languages == (language,):
+            self.local_code(language, 'train')
+            return 'train'
+        known = ('en', *self.translated.get('translate_train', ()))
+        raise TaskError(f'task {self.name!r} has no training rows in {language!r}{closest(language, known)}')
+
+    def answer_language(self, language: str, split: str = '') -> str:
+        """The language of the answers: that of the context, the first of a cross-language pair ('en-de': 'en'); English
+        in a test set that was translated into it."""
+        if split == 'translate_test':
+            return 'en'
         return language.split('-')[0] if self.kind == 'span' else language

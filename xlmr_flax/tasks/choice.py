@@ -14,6 +14,8 @@ from xlmr_flax.tasks.labels import choices
 from xlmr_flax.tasks.parsers import Row, id_of
 
 XCOPA_LANGUAGES = ('et', 'ht', 'id', 'it', 'qu', 'sw', 'ta', 'th', 'tr', 'vi', 'zh')
+# There is no Google translation from Quechua.
+XCOPA_GMT_LANGUAGES = tuple(language for language in XCOPA_LANGUAGES if language != 'qu')
 LETTERS = {letter: number for number, letter in enumerate('ABCDE')}
 SIQA_LABELS = {'1': 0, '2': 1, '3': 2, 'A': 0, 'B': 1, 'C': 2}
 COPA_QUESTIONS = ('cause', 'effect')
@@ -151,16 +153,22 @@ COPA = _task(
 )
 
 
-def _xcopa(name: str, folder: str, languages: tuple[str, ...], note: str) -> Task:
-    path = f'xtremer/xcopa/{folder}/{{language}}'
+def _xcopa(name: str, folder: str, languages: tuple[str, ...], note: str, **translated: str) -> Task:
+    """translated: split -> folder of the files in English."""
+
+    def file(folder: str, split: str) -> tuple[Table, ...]:
+        return _jsonl(f'xtremer/xcopa/{folder}/{{language}}/{split}.{{language}}.jsonl', *_COPA, 'label')
+
     return _task(
         name,
         2,
         {
-            'dev': _jsonl(f'{path}/val.{{language}}.jsonl', *_COPA, 'label'),
-            'test': _jsonl(f'{path}/test.{{language}}.jsonl', *_COPA, 'label'),
+            'dev': file(folder, 'val'),
+            'test': file(folder, 'test'),
+            **{split: file(other, 'test') for split, other in translated.items()},
         },
         parse_copa,
+        translated=dict.fromkeys(translated, XCOPA_GMT_LANGUAGES),
         languages=languages,
         train_task='copa',
         warmup_task='siqa',
@@ -170,11 +178,18 @@ def _xcopa(name: str, folder: str, languages: tuple[str, ...], note: str) -> Tas
     )
 
 
-XCOPA = _xcopa('xcopa', 'data', XCOPA_LANGUAGES, 'trained on Social IQa, then on COPA (XTREME: scripts/train_xcopa.sh)')
+XCOPA = _xcopa(
+    'xcopa',
+    'data',
+    XCOPA_LANGUAGES,
+    'trained on Social IQa, then on COPA, with one head (XTREME: scripts/train_xcopa.sh); translate_test has the rows '
+    'of xcopa_gmt',
+    translate_test='data-gmt',
+)
 XCOPA_GMT = _xcopa(
     'xcopa_gmt',
     'data-gmt',
-    tuple(language for language in XCOPA_LANGUAGES if language != 'qu'),
+    XCOPA_GMT_LANGUAGES,
     'translate-test: XCOPA machine-translated into English, by the language it was translated from; no Quechua',
 )
 

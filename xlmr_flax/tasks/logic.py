@@ -75,6 +75,7 @@ MRC = (
         local_codes={'en': '', 'zh': '_zh'},
         licence=_LOGIQA_LICENCE,
         source=_LOGIQA_HOME,
+        checked_on='real rows; none for train',
     ),
     _mrc(
         'reclor',
@@ -96,6 +97,7 @@ INFERENCE = (
         licence=_LOGIQA_LICENCE,
         source=_LOGIQA_HOME,
         note='two classes: entailed or not',
+        checked_on='real rows; none for train',
     ),
     _nli(
         'control',
@@ -107,6 +109,7 @@ INFERENCE = (
         parsers.pair('premise', 'hypothesis', names=LETTERS, ident='uid'),
         licence='CC BY-NC-SA 4.0',
         source='https://github.com/csitfun/ConTRoL-dataset',
+        checked_on='real rows; none for train',
     ),
     _nli(
         'folio',

@@ -14,12 +14,27 @@ from xlmr_flax.tasks.labels import NLI
 
 ANLI_LABELS = {'c': 'contradiction', 'e': 'entailment', 'n': 'neutral'}
 ANLI_ROUNDS = ('R1', 'R2', 'R3')
+XTREME = 'translated/xtreme_translations/XNLI'
 XNLI_LANGUAGES = ('ar', 'bg', 'de', 'el', 'en', 'es', 'fr', 'hi', 'ru', 'sw', 'th', 'tr', 'ur', 'vi', 'zh')
 
 
 def parse_glue(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
     """A row of GLUE's MNLI, columns by header name."""
     return PairExample('', row['sentence1'], row['sentence2'], task.label_index(row['gold_label'], 'gold_label'))
+
+
+def parse_mnli(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
+    """A row of GLUE's MNLI or of one of its translations (XNLI-MT: premise, hypo; XTREME: sentence1, sentence2)."""
+    if 'gold_label' in row:
+        return parse_glue(row, task, language)
+    first, second = ('premise', 'hypo') if 'hypo' in row else ('sentence1', 'sentence2')
+    return PairExample('', row[first], row[second], _label(row, task))
+
+
+def _label(row: Mapping[str, Any], task: Task) -> int:
+    """Machine-translated files say 'contradictory' (XTREME: utils_preprocess.py, xnli_preprocess)."""
+    label = 'contradiction' if row['label'] == 'contradictory' else row['label']
+    return task.label_index(label, 'label')
 
 
 def parse_snli(row: Mapping[str, Any], task: Task, language: str) -> PairExample | None:
@@ -39,8 +54,8 @@ def parse_anli(row: Mapping[str, Any], task: Task, language: str) -> PairExample
 
 
 def parse_xnli(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
-    """A row of XTREME's headless XNLI file; its public test files have no label."""
-    label = task.label_index(row['label'], 'label') if 'label' in row else None
+    """A row of XTREME's headless XNLI file, or of its translation; its public test files have no label."""
+    label = _label(row, task) if 'label' in row else None
     return PairExample('', row['sentence1'], row['sentence2'], label)
 
 
@@ -78,6 +93,26 @@ def _xnli(split: str) -> tuple[Table, ...]:
     return (Table(path, 'tsv', ('sentence1', 'sentence2'), header=False, optional=('label',)),)
 
 
+# XTREME's translations have the original in front (github.com/google-research/xtreme, issue 37; the columns are those
+# of TFDS' xtreme_xnli and, for the test set, of TensorFlow's model garden: nlp/data/classifier_data_lib.py).
+TRANSLATIONS = (
+    Table(
+        'translated/XNLI-MT-1.0/multinli/multinli.train.{language}.tsv',
+        'tsv',
+        ('premise', 'hypo', 'label'),
+        alternatives=(
+            Table(
+                f'{XTREME}/translate-train/en-{{language}}-translated.tsv',
+                'tsv',
+                ('original1', 'original2', 'sentence1', 'sentence2', 'label'),
+                header=False,
+            ),
+            Table('low_resource/kornli/multinli.train.{language}.tsv', 'tsv', ('sentence1', 'sentence2', 'gold_label')),
+        ),
+    ),
+)
+NOT_ENGLISH = tuple(code for code in XNLI_LANGUAGES if code != 'en')
+
 MNLI = Task(
     name='mnli',
     kind='pair',
@@ -88,12 +123,15 @@ MNLI = Task(
         'train': _glue('intermediate/mnli/train.tsv'),
         'dev': _glue('intermediate/mnli/dev_matched.tsv'),
         'dev_mismatched': _glue('intermediate/mnli/dev_mismatched.tsv'),
+        'translate_train': TRANSLATIONS,
     },
-    parse=parse_glue,
+    translated={'translate_train': (*NOT_ENGLISH, 'ko')},
+    parse=parse_mnli,
     train_task='mnli',
     licence='OANC licence, CC BY 3.0, CC BY-SA 3.0 or public domain, by genre',
     source='https://cims.nyu.edu/~sbowman/multinli/',
-    note="GLUE's files; dev is the matched one",
+    note="GLUE's files; dev is the matched one; its translations are the XNLI authors' (XNLI-MT-1.0), XTREME's or, in "
+    "Korean, KorNLI's",
 )
 
 SNLI = Task(
@@ -102,12 +140,16 @@ SNLI = Task(
     labels=NLI,
     metrics=('accuracy',),
     languages=('en',),
-    splits={split: _glue(f'intermediate/snli/snli_1.0_{split}.txt') for split in ('train', 'dev', 'test')},
+    splits={
+        **{split: _glue(f'intermediate/snli/snli_1.0_{split}.txt') for split in ('train', 'dev', 'test')},
+        'translate_train': _glue('low_resource/kornli/snli_1.0_train.{language}.tsv'),
+    },
+    translated={'translate_train': ('ko',)},
     parse=parse_snli,
     train_task='snli',
     licence='CC BY-SA 4.0',
     source='https://nlp.stanford.edu/projects/snli/',
-    note="rows without a gold label ('-') are dropped",
+    note="rows without a gold label ('-') are dropped; translated into Korean by KorNLI",
 )
 
 XNLI = Task(
@@ -116,7 +158,20 @@ XNLI = Task(
     labels=NLI,
     metrics=('accuracy',),
     languages=XNLI_LANGUAGES,
-    splits={'dev': _xnli('dev'), 'test': _xnli('test')},
+    splits={
+        'dev': _xnli('dev'),
+        'test': _xnli('test'),
+        'translate_test': (
+            Table(
+                f'{XTREME}/translate-test/test-{{language}}-en-translated.tsv',
+                'tsv',
+                ('original1', 'original2', 'sentence1', 'sentence2'),
+                header=False,
+                optional=('label',),
+            ),
+        ),
+    },
+    translated={'translate_test': NOT_ENGLISH},
     parse=parse_xnli,
     train_task='mnli',
     licence='CC BY-NC 4.0',

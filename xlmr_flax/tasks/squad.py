@@ -7,6 +7,7 @@ kept in the context's own spelling; the scorers remove such differences on both 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +20,18 @@ MLQA_LANGUAGES = ('en', 'es', 'de', 'ar', 'hi', 'vi', 'zh')
 TYDIQA_LANGUAGES = ('en', 'ar', 'bn', 'fi', 'id', 'ko', 'ru', 'sw', 'te')
 COLUMNS = ('id', 'question', 'context')
 METRICS = ('f1', 'exact_match')
+XTREME = 'translated/xtreme_translations'
 SQUAD_HOME = 'https://rajpurkar.github.io/SQuAD-explorer/'
 
 
-def parse(row: Row, task: Task, language: str) -> SpanExample:
-    """A question in SQuAD's form. A v2 file says which questions have no answer; elsewhere no answers = none given."""
+def parse(row: Row, task: Task, language: str) -> SpanExample | None:
+    """A question in SQuAD's form. A v2 file says which questions have no answer; elsewhere no answers = none given.
+
+    A table with a constant column `translated` has rows of a machine: `parse_translated` and, where it holds 'test',
+    `parse_translated_test`.
+    """
+    if 'translated' in row:
+        return (parse_translated_test if row['translated'] == 'test' else parse_translated)(row, task, language)
     context = text_of(row, 'context')
     answers = tuple(answer_in(context, answer) for answer in _answers(row))
     impossible = row.get('is_impossible', False)
@@ -45,6 +53,21 @@ def parse_translated(row: Row, task: Task, language: str) -> SpanExample | None:
             continue
     if not answers:
         return None
+    return SpanExample(id_of(row, 'id'), text_of(row, 'question'), context, tuple(answers))
+
+
+def parse_translated_test(row: Row, task: Task, language: str) -> SpanExample:
+    """As `parse`, for test sets translated into English. No question is left out, which would score another test set:
+    an answer that is not at its place is one at the context's end, so that only its text counts."""
+    context, answers = text_of(row, 'context'), []
+    for answer in _answers(row):
+        text = answer.get('text') if isinstance(answer, dict) else None
+        if not isinstance(text, str):
+            raise RowError('answers', f'an object with text and answer_start is expected, not {answer!r}')
+        try:
+            answers.append(answer_in(context, answer))
+        except RowError:
+            answers += [(text, len(context))] if text.strip() else []
     return SpanExample(id_of(row, 'id'), text_of(row, 'question'), context, tuple(answers))
 
 
@@ -96,14 +119,41 @@ def _file(path: str, ids: bool = True) -> tuple[Table, ...]:
     return (Table(path, 'squad', COLUMNS, ids=ids),)
 
 
+def _translated(part: str, *paths: str, ids: bool = True) -> tuple[Table, ...]:
+    """The first of several machine-translated files. part: 'train', 'dev' or 'test'."""
+    first, *others = (Table(path, 'squad', COLUMNS, ids=ids, constants={'translated': part}) for path in paths)
+    return (dataclasses.replace(first, alternatives=tuple(others)),)
+
+
+def _no_english(languages: tuple[str, ...], *more: str) -> tuple[str, ...]:
+    return (*(code for code in languages if code != 'en'), *more)
+
+
 SQUAD_V1 = _task(
     'squad_v1',
     ('en',),
-    {split: _file(f'intermediate/squad_v1.1/{split}-v1.1.json') for split in ('train', 'dev')},
+    {
+        **{split: _file(f'intermediate/squad_v1.1/{split}-v1.1.json') for split in ('train', 'dev')},
+        # XTREME's names are those of TFDS' xquad; the second are MLQA's own, the third SQuAD-it's.
+        'translate_train': _translated(
+            'train',
+            f'{XTREME}/SQuAD/translate-train/squad.translate.train.en-{{language}}.json',
+            'translated/mlqa-translate-train/{language}_squad-translate-train-train-v1.1.json',
+            'translated/squad_{language}/SQuAD_{language}-train.json',
+        ),
+        'translate_dev': _translated(
+            'dev',
+            f'{XTREME}/SQuAD/translate-dev/squad.translate.dev.en-{{language}}.json',
+            'translated/mlqa-translate-train/{language}_squad-translate-train-dev-v1.1.json',
+            'translated/squad_{language}/SQuAD_{language}-test.json',
+        ),
+    },
     'squad_v1',
     'CC BY-SA 4.0',
     SQUAD_HOME,
-    note='XQuAD, XQuAD-R and SQuAD-it are made from its dev file: never train on that one',
+    translated={split: _no_english(XQUAD_LANGUAGES, 'it') for split in ('translate_train', 'translate_dev')},
+    note='XQuAD, XQuAD-R and SQuAD-it are made from its dev file: never train on that one, in any language; of '
+    'translated rows, answers that are not at their place in the context are left out',
 )
 
 SQUAD_V2 = _task(
@@ -121,11 +171,17 @@ SQUAD_V2 = _task(
 XQUAD = _task(
     'xquad',
     XQUAD_LANGUAGES,
-    {'test': _file('xtreme/xquad/xquad.{language}.json')},
+    {
+        'test': _file('xtreme/xquad/xquad.{language}.json'),
+        'translate_test': _translated(
+            'test', f'{XTREME}/XQuAD/translate-test/xquad.translate.test.{{language}}-en.json'
+        ),
+    },
     'squad_v1',
     'CC BY-SA 4.0',
     'https://github.com/google-deepmind/xquad',
     more_languages=('ro',),
+    translated={'translate_test': _no_english(XQUAD_LANGUAGES)},
     note='paragraphs of the SQuAD v1.1 dev set and their translations; has no other split than the one that is '
     "scored; Romanian is XTREME-R's",
 )
@@ -134,14 +190,19 @@ MLQA = _task(
     'mlqa',
     MLQA_LANGUAGES,
     {
-        split: _file(f'xtreme/mlqa/MLQA_V1/{split}/{split}-context-{{language}}-question-{{language}}.json')
-        for split in ('dev', 'test')
+        **{
+            split: _file(f'xtreme/mlqa/MLQA_V1/{split}/{split}-context-{{language}}-question-{{language}}.json')
+            for split in ('dev', 'test')
+        },
+        'translate_test': _translated('test', f'{XTREME}/MLQA/translate-test/mlqa.translate.test.{{language}}-en.json'),
     },
     'squad_v1',
     'CC BY-SA 3.0',
     'https://github.com/facebookresearch/MLQA',
     scorer='mlqa',
-    note="XTREME's public test files have no answers: score on dev or on the original test files",
+    translated={'translate_test': _no_english(MLQA_LANGUAGES)},
+    note="XTREME's public test files have no answers: score on dev or on the original test files; of its translated "
+    'test files, German was missing in 2023 (github.com/google-research/xtreme, issue 98)',
 )
 
 # G-XLT: language 'en-de' is an English context with a German question, in the order of the file names.
@@ -167,10 +228,18 @@ TYDIQA = _task(
         # The ids of the training files are not unique.
         'train': _file('xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.{language}.train.json', ids=False),
         'test': _file('xtreme/tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.{language}.dev.json'),
+        # Names as in TFDS' tydi_qa; of the test set as X-Mixup (Yang et al. 2022) reads it.
+        'translate_train': _translated(
+            'train', f'{XTREME}/TyDiQA-GoldP/translate-train/tydiqa.translate.train.en-{{language}}.json', ids=False
+        ),
+        'translate_test': _translated(
+            'test', f'{XTREME}/TyDiQA-GoldP/translate-test/tydiqa.translate.test.{{language}}-en.json'
+        ),
     },
     'tydiqa',
     'Apache-2.0; text from Wikipedia, CC BY-SA 3.0',
     'https://github.com/google-research-datasets/tydiqa',
+    translated={split: _no_english(TYDIQA_LANGUAGES) for split in ('translate_train', 'translate_test')},
     note='trained on its English part; the public dev file is what is scored (XTREME has no other), so that there is '
     'no split to select a checkpoint on',
 )
@@ -185,6 +254,7 @@ SQUAD_IT = _task(
     parse_translated,
     note='SQuAD v1.1 machine-translated into Italian, for translate-train; test is its dev set: do not train on it '
     'when scoring XQuAD; answers that are not at their place in the context are left out',
+    checked_on='real rows; none for train',
 )
 
 TASKS = (SQUAD_V1, SQUAD_V2, XQUAD, MLQA, MLQA_CROSS, TYDIQA, SQUAD_IT)

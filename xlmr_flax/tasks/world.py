@@ -1,7 +1,9 @@
 """The embedded world's tasks: small synthetic rows in several languages that need no file and no licence.
 
 They have the kinds, splits and prediction files of the benchmark's tasks and serve tests, quickstarts and smoke runs;
-their scores say nothing about a model. The rows are made in data/world.
+their scores say nothing about a model. The rows are made in data/world. Row i says the same in every language, so the
+translated splits are no machine's: a translated training set is the one of that language, a translated test set the
+English one.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ LANGUAGES = (
     'ar', 'bg', 'de', 'el', 'en', 'es', 'fr', 'hi', 'ht', 'id', 'ru', 'sw', 'th', 'tr', 'vi', 'zh',
 )  # fmt: skip
 ROWS = {'train': 3000, 'dev': 300, 'test': 200}
+NOT_ENGLISH = tuple(code for code in LANGUAGES if code != 'en')
 CHOICES = ('0', '1', '2', '3')
 
 
@@ -83,7 +86,12 @@ def _task(
         labels=labels,
         metrics=metrics,
         languages=LANGUAGES,
-        splits={split: (Embedded(name, rows),) for split, rows in ROWS.items()},
+        splits={
+            **{split: (Embedded(name, rows),) for split, rows in ROWS.items()},
+            'translate_train': (Embedded(name, ROWS['train'], split='train'),),
+            'translate_test': (Embedded(name, ROWS['test'], language='en', split='test'),),
+        },
+        translated={'translate_train': NOT_ENGLISH, 'translate_test': NOT_ENGLISH},
         parse=parse,
         train_task=f'world_{name}',
         licence='Apache-2.0, as this package',
@@ -100,7 +108,7 @@ RETRIEVAL = Task(
     kind='retrieval',
     labels=(),
     metrics=('accuracy',),
-    languages=tuple(code for code in LANGUAGES if code != 'en'),
+    languages=NOT_ENGLISH,
     splits={
         split: (Embedded('retrieval', ROWS[split], language='en'), Embedded('retrieval', ROWS[split]))
         for split in ('dev', 'test')

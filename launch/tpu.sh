@@ -1,0 +1,152 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # parse_flags of lib.sh assigns flag_NAME
+# What tpu_vm.sh, queued_resource.sh and run_all_hosts.sh share: the gcloud commands. To be sourced after lib.sh.
+# The flags are those of https://cloud.google.com/sdk/gcloud/reference/compute/tpus.
+
+define_place_flags() {
+  define_flag project '' 'id of the Cloud project'
+  define_flag zone '' 'zone of the TPU, for instance us-west4-a'
+  define_flag name '' 'name of the TPU, chosen by you'
+}
+
+define_tpu_flags() {
+  define_flag type '' 'accelerator type, for instance v5litepod-8'
+  define_flag version '' 'TPU software version; default: the one for the type'
+  define_flag service_account '' "service account of the TPU's machines, NAME@PROJECT.iam.gserviceaccount.com"
+  define_flag network '' "VPC network; default: the project's network named default"
+  define_flag subnetwork '' 'VPC subnetwork'
+  define_switch internal_ips 'machines without external addresses'
+}
+
+define_source_flags() {
+  define_flag git '' 'URL to clone on the hosts; default: the last commit of this checkout is copied'
+  define_flag ref main 'branch, tag or commit of --git'
+  define_flag extras gcs 'extras of this package to install, separated by commas'
+  define_flag bucket '' 'Cloud Storage bucket to mount on every host, at /mnt/BUCKET'
+}
+
+define_run_flags() {
+  define_flag config '' 'config file of the run, in the checkout; FILE:ARGUMENT gives it an argument'
+  define_flag workdir '' 'folder for all that the run writes; one that every host sees: /mnt/BUCKET/...'
+  define_flag data_root '' 'folder of the data files, on every host; default: none, for configs that read no files'
+}
+
+# The software versions of https://cloud.google.com/tpu/docs/runtimes for JAX.
+default_version() {
+  case $1 in
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v2-* | v3-* | v4-*) echo tpu-ubuntu2204-base ;;
+    *) fail "--type=$1: no software version is known for it; name one with --version (https://cloud.google.com/tpu/docs/runtimes)" ;;
+  esac
+}
+
+check_tpu_flags() {
+  if [[ -z $flag_version ]]; then flag_version=$(default_version "$flag_type") || exit 2; fi
+  if [[ ! $flag_name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]]; then
+    fail "--name=$flag_name: small letters, digits and -, a letter first"
+  fi
+}
+
+require_gcloud() {
+  if ! command -v gcloud >/dev/null; then
+    fail 'there is no gcloud on the PATH; install it (https://cloud.google.com/sdk/docs/install) and run: gcloud auth login'
+  fi
+}
+
+# A config that the hosts would not find is better noticed before a TPU is paid for.
+check_config() {
+  local file=${flag_config%%:*}
+  if [[ -n $flag_git ]]; then return 0; fi
+  if [[ ! -f $file ]]; then fail "--config=$flag_config: no file $file in the checkout"; fi
+  if ! git rev-parse --verify --quiet HEAD >/dev/null; then
+    fail 'this is no git checkout with a commit, so there is nothing to copy to the hosts: use --git=URL'
+  fi
+  if ! git cat-file -e "HEAD:./$file" 2>/dev/null; then
+    fail "--config=$flag_config: $file is not in the last commit, which is what the hosts get: commit it"
+  fi
+  if [[ -n $(git status --porcelain --untracked-files=no) ]]; then
+    note 'warning: the hosts get the last commit; your uncommitted changes stay here'
+  fi
+}
+
+
+# The words of a gcloud command: tpu_command NODE_OR_QUEUE VERB ARGUMENTS... sets the array `words`.
+tpu_command() {
+  words=(gcloud compute tpus "$1" "$2" "${@:3}" "--project=$flag_project" "--zone=$flag_zone")
+}
+
+# The array `machine`: the flags that describe the machines to create.
+machine_flags() {
+  machine=("--accelerator-type=$flag_type")
+  if [[ $1 == tpu-vm ]]; then machine+=("--version=$flag_version"); else machine+=("--runtime-version=$flag_version"); fi
+  if [[ -n $flag_spot ]]; then machine+=(--spot); fi
+  if [[ -n $flag_service_account ]]; then
+    machine+=("--service-account=$flag_service_account" --scopes=https://www.googleapis.com/auth/cloud-platform)
+  fi
+  if [[ -n $flag_network ]]; then machine+=("--network=$flag_network"); fi
+  if [[ -n $flag_subnetwork ]]; then machine+=("--subnetwork=$flag_subnetwork"); fi
+  if [[ -n $flag_internal_ips ]]; then machine+=(--internal-ips); fi
+}
+
+# on_hosts COMMAND: on all hosts at once. gcloud returns the first exit code that is not 0, in the order of the workers;
+# it connects again, and starts the command again, when the connection drops (up to ten times).
+on_hosts() {
+  local -a words
+  tpu_command tpu-vm ssh "$flag_name" --worker=all "--command=$1"
+  if [[ -n $flag_internal_ips ]]; then words+=(--internal-ip); fi
+  run "${words[@]}" --quiet
+}
+
+# The checkout at xlmr-flax/src on every host, and the environment beside it.
+install_on_hosts() {
+  local archive target=xlmr-flax/src fetch
+  local -a install words
+  install=(bash "$target/launch/on_host.sh" install "--extras=$flag_extras")
+  if [[ -n $flag_bucket ]]; then install+=("--bucket=$flag_bucket"); fi
+  if [[ -n $flag_git ]]; then
+    fetch="git clone --quiet $(quote "$flag_git") $target && git -C $target checkout --quiet $(quote "$flag_ref")"
+  else
+    fetch="mkdir -p $target && tar -xzf xlmr-flax-src.tar.gz -C $target"
+    archive=$(git rev-parse --git-path xlmr-flax-src.tar.gz)
+    run git archive --format=tar.gz "--output=$archive" HEAD || return
+    tpu_command tpu-vm scp "$archive" "$flag_name:xlmr-flax-src.tar.gz" --worker=all
+    if [[ -n $flag_internal_ips ]]; then words+=(--internal-ip); fi
+    run "${words[@]}" --quiet || return
+  fi
+  # The files of a run that is alive stay as they are: it may yet import some of them.
+  on_hosts "bash $target/launch/on_host.sh alive 2>/dev/null || { rm -rf $target && $fetch && $(quote "${install[@]}"); }"
+}
+
+# The array `training`: the command that every way of starting ends in.
+training_command() {
+  training=(xlmr-flax run "--config=$flag_config" "--workdir=$flag_workdir")
+  if [[ -n $flag_data_root ]]; then training+=("--config.data_root=$flag_data_root"); fi
+  training+=(${rest[@]+"${rest[@]}"})
+}
+
+# The same command on all hosts; on_host.sh keeps it alive without the connection. DETACH: '' or --detach.
+train_on_hosts() {
+  local -a training
+  training_command
+  on_hosts "$(quote bash xlmr-flax/src/launch/on_host.sh run "--name=$flag_name" ${1:+"$1"} -- "${training[@]}")"
+}
+
+# What on_host.sh returned, as xlmr-flax would have: 11 and 12 stand for 1 and 2.
+plain_code() {
+  case $1 in 11 | 12) echo $(($1 - 10)) ;; *) echo "$1" ;; esac
+}
+
+# explain CODE: one sentence about how the command on the hosts ended.
+explain() {
+  case $1 in
+    0) echo 'done' ;;
+    143) echo 'stopped, its state saved: the same command goes on from there' ;;
+    11 | 12) echo "xlmr-flax ended with exit code $(($1 - 10)); its message is above" ;;
+    13) echo 'the installation failed; what pip said is above' ;;
+    137) echo 'killed on the host; out of memory, perhaps (host memory, not TPU memory)' ;;
+    1 | 255) echo 'gcloud or ssh failed, or the connection was lost; the run may still be alive on the hosts' ;;
+    *) echo "ended with exit code $1" ;;
+  esac
+}

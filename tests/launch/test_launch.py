@@ -1,0 +1,260 @@
+"""The scripts of launch/: what --dry_run prints, what they refuse, and that every command in them exists."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from xlmr_flax.cli import run as cli_run
+
+from .conftest import LAUNCH, ROOT, Fakes, bash, checkout
+
+SCRIPTS = ('tpu_vm.sh', 'queued_resource.sh', 'run_all_hosts.sh', 'slurm.sbatch', 'on_host.sh')
+PLACE = ('--project=proj', '--zone=us-west4-a', '--name=my-tpu')
+RUN = ('--config=configs/quickstart.py', '--workdir=/mnt/b/runs/q', '--data_root=/mnt/b/my data')
+GIT = ('--git=https://example.org/xlmr_flax.git', '--ref=v1')
+MORE = ('--', '--config.recipe.log_every=1')
+WHERE = ['--project=proj', '--zone=us-west4-a']
+TRAINING = [
+    'xlmr-flax',
+    'run',
+    '--config=configs/quickstart.py',
+    '--workdir=/mnt/b/runs/q',
+    '--config.data_root=/mnt/b/my data',
+    '--config.recipe.log_every=1',
+]
+SOURCES = sorted([*LAUNCH.glob('*.sh'), *LAUNCH.glob('*.sbatch')])
+
+
+def remote(command: list[str]) -> str:
+    """The shell line that a gcloud ssh command runs on the hosts."""
+    return next(w.removeprefix('--command=') for w in command if w.startswith('--command='))
+
+
+def words(line: str) -> list[str]:
+    """The words a shell makes of a line."""
+    out = subprocess.run([bash(), '-c', f'printf "%s\\n" {line}'], capture_output=True, text=True, check=True)
+    return out.stdout.splitlines()
+
+
+# ---------------------------------------------------------------------------------------------- what a dry run prints
+
+
+def test_tpu_vm_prints_every_command_and_runs_none(gcloud: Fakes):
+    printed = gcloud.dry(
+        'tpu_vm.sh', *PLACE, '--type=v5litepod-8', '--spot', '--delete', '--bucket=b', *GIT, *RUN, *MORE
+    )
+    describe, create, install, train, delete = printed
+    assert describe == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'describe', 'my-tpu', '--format=value(state)', *WHERE]
+    machine = ['--accelerator-type=v5litepod-8', '--version=v2-alpha-tpuv5-lite', '--spot', '--quiet']
+    assert create == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'create', 'my-tpu', *WHERE, *machine]
+    assert train[:7] == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'ssh', 'my-tpu', '--worker=all']
+    assert 'git clone --quiet https://example.org/xlmr_flax.git xlmr-flax/src' in remote(install)
+    assert 'git -C xlmr-flax/src checkout --quiet v1' in remote(install)
+    assert 'on_host.sh install --extras=gcs --bucket=b' in remote(install)
+    on_host = ['bash', 'xlmr-flax/src/launch/on_host.sh', 'run', '--name=my-tpu', '--']
+    assert words(remote(train)) == [*on_host, *TRAINING]
+    assert delete == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'delete', 'my-tpu', *WHERE, '--quiet']
+
+
+def test_the_last_commit_is_copied_when_there_is_no_url(gcloud: Fakes):
+    root = checkout(gcloud.folder / 'checkout')
+    result = gcloud.run(
+        'tpu_vm.sh', *PLACE, '--type=v4-8', '--config=configs/mine.py:x=1', '--workdir=/w', '--dry_run', cwd=root
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'git archive --format=tar.gz --output=.git/xlmr-flax-src.tar.gz HEAD' in result.stdout.splitlines()
+    assert 'tpu-vm scp .git/xlmr-flax-src.tar.gz my-tpu:xlmr-flax-src.tar.gz --worker=all' in result.stdout
+    (root / 'configs' / 'new.py').touch()
+    result = gcloud.run('tpu_vm.sh', *PLACE, '--type=v4-8', '--config=configs/new.py', '--workdir=/w', cwd=root)
+    assert result.returncode == 2
+    assert 'configs/new.py is not in the last commit' in result.stderr
+    assert gcloud.calls == []
+
+
+def test_queued_resource_prints_every_command(gcloud: Fakes):
+    create, describe, install, train, delete = gcloud.dry(
+        'queued_resource.sh', *PLACE, '--type=v6e-8', '--valid_until=6h', '--service_account=a@b', *GIT, *RUN
+    )
+    tpus = ['gcloud', 'compute', 'tpus', 'queued-resources']
+    assert create[:7] == [*tpus, 'create', 'my-tpu', '--node-id=my-tpu']
+    assert {'--runtime-version=v2-alpha-tpuv6e', '--accelerator-type=v6e-8', '--spot'} < set(create)
+    assert {'--valid-until-duration=6h', '--service-account=a@b', *WHERE} < set(create)
+    assert describe == [*tpus, 'describe', 'my-tpu', '--format=value(state.state)', *WHERE]
+    assert delete == [*tpus, 'delete', 'my-tpu', '--force', *WHERE, '--quiet']
+    assert 'on_host.sh install' in remote(install)
+    assert words(remote(train))[5:] == TRAINING[:-1]
+    create, *_ = gcloud.dry('queued_resource.sh', *PLACE, '--type=v6e-8', '--nospot', *GIT, *RUN)
+    assert '--spot' not in create
+
+
+def test_run_all_hosts(gcloud: Fakes):
+    ((*_, train),) = [gcloud.dry('run_all_hosts.sh', *PLACE, *RUN, '--detach', '--internal_ips', *MORE)]
+    assert '--internal-ip' in train
+    assert words(remote(train))[4:] == ['--detach', '--', *TRAINING]
+    for what in ('follow', 'status', 'stop'):
+        (command,) = gcloud.dry('run_all_hosts.sh', *PLACE, f'--{what}')
+        assert remote(command) == f'bash xlmr-flax/src/launch/on_host.sh {what} --name=my-tpu'
+    (command,) = gcloud.dry('run_all_hosts.sh', *PLACE, "--command=echo 'a  b' | wc")
+    assert remote(command) == "echo 'a  b' | wc"
+
+
+def test_slurm_starts_one_process_a_node_with_all_gpus(fakes: Fakes):
+    step, requeue = fakes.dry('slurm.sbatch', *RUN, *MORE)
+    assert step[0] == 'srun'
+    assert '--ntasks-per-node=1' in step
+    assert step[step.index('xlmr-flax') :] == TRAINING
+    assert requeue == ['scontrol', 'requeue', 'JOB']
+    result = fakes.run(
+        'slurm.sbatch', *RUN, '--image=x.sif', '--dry_run', env={'SLURM_GPUS_ON_NODE': '4', 'SLURM_JOB_ID': '7'}
+    )
+    assert '# JAX_LOCAL_DEVICE_IDS=0,1,2,3' in result.stdout
+    assert 'apptainer exec --nv x.sif xlmr-flax run' in result.stdout
+    assert 'scontrol requeue 7' in result.stdout
+    array = fakes.run(
+        'slurm.sbatch', *RUN, '--dry_run', env={'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '4'}
+    )
+    assert '--shard=2/4' in array.stdout
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help(fakes: Fakes, script: str):
+    result = fakes.run(script, '--help')
+    assert result.returncode == 0
+    assert result.stdout.startswith('usage: ')
+    assert '--dry_run' in result.stdout
+    assert result.stderr == ''
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments', 'says'),
+    [
+        ('tpu_vm.sh', ['--zone=z'], '--project is required: id of the Cloud project'),
+        ('queued_resource.sh', ['--project=p', '--zone=z', '--name=n'], '--type is required: accelerator type'),
+        ('run_all_hosts.sh', [*PLACE], '--config is required'),
+        ('run_all_hosts.sh', [*PLACE, '--stop', '--status'], 'only one of --status --stop at a time'),
+        ('slurm.sbatch', ['--config=configs/tiny.py'], '--workdir is required'),
+        ('slurm.sbatch', ['--config=configs/none.py', '--workdir=w'], '--config=configs/none.py: no file'),
+        ('tpu_vm.sh', ['--projekt=p'], 'unknown flag --projekt; the closest is --project'),
+        ('tpu_vm.sh', ['--dry-run'], 'unknown flag --dry-run; the closest is --dry_run'),
+        ('tpu_vm.sh', ['--qqqqqqqq'], 'the flags are --'),
+        ('tpu_vm.sh', ['--project'], '--project needs a value'),
+        ('tpu_vm.sh', ['--spot=maybe'], '--spot=maybe: a switch is true or false'),
+        ('tpu_vm.sh', ['extra'], "unexpected argument 'extra'"),
+        ('tpu_vm.sh', ['--config.targets=x'], '--config.targets belongs to xlmr-flax run: write it after --'),
+        ('tpu_vm.sh', [*PLACE, *RUN, *GIT, '--type=v9-8'], '--type=v9-8: no software version is known'),
+        ('tpu_vm.sh', [*PLACE, *RUN, *GIT, '--type=v4-8', '--name=My_TPU'], '--name=My_TPU: small letters'),
+        ('tpu_vm.sh', [*PLACE, *RUN, *GIT, '--type=v4-8', '--detach', '--delete'], '--delete and --detach'),
+        ('tpu_vm.sh', [*PLACE, *RUN, '--type=v4-8', '--config=configs/none.py'], 'no file configs/none.py'),
+        ('queued_resource.sh', [*PLACE, *RUN, *GIT, '--type=v4-8', '--poll=1m'], '--poll=1m: not a whole number'),
+        ('on_host.sh', ['go'], "'go': the commands are install, run"),
+        ('on_host.sh', ['run'], 'run needs a command after --'),
+    ],
+)
+def test_mistakes_are_named_before_anything_happens(gcloud: Fakes, script: str, arguments: list[str], says: str):
+    result = gcloud.run(script, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith('error: ')
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert gcloud.calls == []
+
+
+def test_flags_and_values_may_be_two_words(gcloud: Fakes):
+    one = gcloud.dry('run_all_hosts.sh', *PLACE, *RUN)
+    apart = [part for flag in (*PLACE, *RUN) for part in flag.split('=', 1)]
+    assert gcloud.dry('run_all_hosts.sh', *apart) == one
+
+
+def test_without_gcloud_it_says_so(fakes: Fakes):
+    only = fakes.folder / 'only'
+    only.mkdir()
+    for name in ('bash', 'dirname', 'awk', 'git', 'cat'):
+        (only / name).symlink_to(shutil.which(name) or name)
+    result = fakes.run('run_all_hosts.sh', *PLACE, '--status', env={'PATH': str(only)})
+    assert result.returncode == 2
+    assert 'no gcloud on the PATH' in result.stderr
+
+
+# ------------------------------------------------------------------------------------------- the scripts themselves
+
+
+def test_shellcheck():
+    tool = shutil.which('shellcheck')
+    if not tool:
+        pytest.skip('shellcheck is not installed')
+    result = subprocess.run([tool, '-x', *map(str, SOURCES)], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_script_is_bash_that_parses():
+    for path in SOURCES:
+        assert subprocess.run([bash(), '-n', str(path)], capture_output=True).returncode == 0, path.name
+        assert max(map(len, path.read_text().splitlines())) <= 140, path.name
+
+
+def test_the_training_command_is_one_that_xlmr_flax_takes(monkeypatch: pytest.MonkeyPatch):
+    """What the scripts write are flags of the command, and the config takes the overrides."""
+    monkeypatch.setattr(sys, 'argv', ['xlmr-flax', *TRAINING[2:]])
+    values = flags.FlagValues()
+    cli_run.define_flags(values)
+    cli_run.check_arguments(TRAINING[2:])
+    assert values([*sys.argv, '--shard=2/4']) == ['xlmr-flax']
+    config = cli_run.load_config(values)
+    assert config.recipe.log_every == 1
+    assert config.data_root == '/mnt/b/my data'
+    assert values['workdir'].value == '/mnt/b/runs/q'
+
+
+def test_sbatch_directives_come_before_the_first_command():
+    """SLURM reads #SBATCH lines up to the first command only."""
+    lines = (LAUNCH / 'slurm.sbatch').read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line and not line.startswith('#'))
+    directives = [i for i, line in enumerate(lines) if line.startswith('#SBATCH')]
+    assert max(directives) < first
+    text = '\n'.join(lines)
+    for flag in ('--requeue', '--open-mode=append', '--signal=B:USR1@300', '--ntasks-per-node=1'):
+        assert f'#SBATCH {flag}\n' in text
+
+
+def test_dockerfile_copies_what_exists_and_setup_needs():
+    text = (LAUNCH / 'gpu.Dockerfile').read_text()
+    copied = [w for line in re.findall(r'^COPY (.+)$', text, re.MULTILINE) for w in line.split()[:-1]]
+    assert {'setup.py', 'README.md', 'LICENSE', 'xlmr_flax', 'configs'} <= set(copied)
+    allowed = (LAUNCH / 'gpu.Dockerfile.dockerignore').read_text().splitlines()
+    for name in copied:
+        assert (ROOT / name).exists(), name
+        assert f'!{name}' in allowed
+    assert re.search(r'^USER (?!root)\w+$', text, re.MULTILINE)
+    assert 'ENTRYPOINT ["xlmr-flax"]' in text
+    from xlmr_flax.models.embedded import REQUIREMENTS  # which the image installs
+
+    assert len(REQUIREMENTS) > 0
+    extras = re.findall(r'pip install "\.\[(\w+)\]"', text)
+    assert extras and all(f"'{e}': [" in (ROOT / 'setup.py').read_text() for e in extras)
+
+
+@pytest.mark.parametrize('name', ['README.md', 'gke.md'])
+def test_documents_name_what_is_there(name: str):
+    """Files, scripts and flags that the documents name exist."""
+    text = (LAUNCH / name).read_text()
+    for path in re.findall(r'(?<![\w/])((?:launch|configs|docs)/[\w./-]+\.(?:sh|sbatch|py|md|Dockerfile))', text):
+        assert (ROOT / path).exists(), path
+    for target in re.findall(r'\]\((?!http)([^)#]+)', text):
+        assert (LAUNCH / target).exists(), target
+    for block in re.findall(r'^```bash\n(.*?)^```', text, re.MULTILINE | re.DOTALL):
+        parsed = subprocess.run([bash(), '-n'], input=block, capture_output=True, text=True)
+        assert parsed.returncode == 0, f'{parsed.stderr}\n{block}'
+        for line in block.replace('\\\n', ' ').splitlines():
+            if found := re.search(r'launch/([\w]+\.(?:sh|sbatch)) (.*)', line):
+                known = (LAUNCH / found[1]).read_text() + (LAUNCH / 'tpu.sh').read_text()
+                for flag in re.findall(r'--(\w+)', found[2].split(' -- ')[0]):
+                    assert flag == 'dry_run' or re.search(rf'define_\w+ {flag} ', known), f'{found[1]} --{flag}'
