@@ -4,7 +4,8 @@
 
 Keys of the argument: table (main, mlm, translation, best, fraction or joint; default main), size (large: XLM-R Large;
 base; small: the embedded encoder; tiny), preset (the recipes' source: jiant, xtreme or xtune; default jiant), seeds
-(numbers joined by '+'). What the authors' sources leave open is listed in xlmr_flax/experiment/paper.py: CHOICES.
+(numbers joined by '+'), intermediate and targets (rows and columns to keep, joined by '+').
+What the authors' sources leave open is listed in xlmr_flax/experiment/paper.py: CHOICES.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,9 @@
     --config=configs/paper_small.py:table=main
     --config=configs/paper_small.py:table=subset,seeds=1+2+3      four arms x four targets x three seeds
 
-Needs the datasets' files (or stand-ins) under the data root. The numbers are no results: a small encoder trained
-contrastively, a few dozen steps, a few rows a language.
+intermediate=none+mnli and targets=xnli+tatoeba keep these rows and columns alone. Needs the datasets' files (or
+stand-ins) under the data root. The numbers are no results: a small encoder trained contrastively, a few dozen steps, a
+few rows a language.
 """
 
 from ml_collections import ConfigDict

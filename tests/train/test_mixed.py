@@ -14,6 +14,7 @@ from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
+from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.models.model import HeadSpec
@@ -25,7 +26,13 @@ from xlmr_flax.train.step import cut_head, init_state, make_train_step, pad_head
 from xlmr_flax.train.streams import Blend, Stream
 
 SPEC = OptimizerSpec(learning_rate=1e-2, epsilon=1e-4, warmup=0.0, clip_norm=0.5, weight_decay=0.1)
-HEADS = {'nli': HeadSpec('pair', 3), 'qqp': HeadSpec('pair', 2), 'ccg': HeadSpec('tag', 7), 'mlm': HeadSpec('mlm')}
+HEADS = {
+    'nli': HeadSpec('pair', 3),
+    'squad': HeadSpec('span'),
+    'qqp': HeadSpec('pair', 2),
+    'ccg': HeadSpec('tag', 7),
+    'mlm': HeadSpec('mlm'),
+}
 
 
 def rows_of(kind: str, n: int, outputs: int, length: int, seed: int) -> Encoded:
@@ -139,6 +146,17 @@ def test_the_log_says_what_was_drawn(tiny: Any, tmp_path: Path) -> None:
     assert [(r['step'], r['draws/nli'] + r['draws/ccg']) for r in records] == [(6, 6), (12, 12)]
     assert (records[-1]['draws/nli'], records[-1]['draws/ccg']) == (9, 3)
     assert all(np.isfinite(r['loss/nli']) for r in records)
+
+
+def test_heads_of_a_kind_with_a_fixed_size_keep_it(tiny: Any, tmp_path: Path) -> None:
+    """A span head has two outputs per token, which its spec does not count."""
+    trained = train(phase_of(tiny, tmp_path, [stream('nli')], [1.0]), params_of(tiny, ['nli']))
+    assert host(trained)['heads']['nli']['out']['bias'].shape == (3,)
+    span = dataclasses.replace(stream('nli'), name='squad', head_name='squad', head=HEADS['squad'])
+    spans = SpanRows(**{f.name: np.zeros(40, np.int32) for f in dataclasses.fields(SpanRows)})
+    span = dataclasses.replace(span, data=dataclasses.replace(span.data, kind='span', spans=spans))
+    trained = train(phase_of(tiny, tmp_path / 'span', [span], [1.0]), params_of(tiny, ['squad']))
+    assert host(trained)['heads']['squad']['out']['bias'].shape == (2,)
 
 
 @pytest.mark.parametrize('mix', ['step', 'micro_batch'])

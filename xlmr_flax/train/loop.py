@@ -132,8 +132,9 @@ class _Run:
         self.rate = schedule(recipe.optimizer, self.steps)
         self.optimizer = AdamW(recipe.optimizer, self.steps)
         self.outputs = common_outputs(phase.blend.heads.values())
-        heads = {name: pad_head(params['heads'][name], self.outputs[h.kind]) for name, h in phase.blend.heads.items()}
-        params = {**params, 'heads': heads}
+        heads = phase.blend.heads
+        wide = {name: pad_head(params['heads'][name], self.padded(head)) for name, head in heads.items()}
+        params = {**params, 'heads': wide}
         self.state: State = init_state(put_tree(params, phase.mesh), self.optimizer, phase.mesh)
         self.traced = programs_traced()
         self.last = Checkpoints(phase.directory / 'last', phase.run_hash)
@@ -191,7 +192,8 @@ class _Run:
     def cut(self, params: Params) -> Params:
         """Parameters with heads of their own sizes."""
         heads = self.phase.blend.heads
-        return {**params, 'heads': {k: cut_head(v, heads[k].outputs) for k, v in params['heads'].items()}}
+        own = {k: cut_head(v, heads[k].outputs) if self.padded(heads[k]) else v for k, v in params['heads'].items()}
+        return {**params, 'heads': own}
 
     def save_last(self, step: int, done: bool) -> None:
         """Saves the state and what is not yet logged, so that a run that stopped anywhere logs what it would have."""
