@@ -10,7 +10,7 @@ import pytest
 
 from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.data.sources import DataError
-from xlmr_flax.experiment import plan as plan_module
+from xlmr_flax.experiment import arms as arms_module
 from xlmr_flax.experiment.plan import make_plan
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.tasks.base import TaskError
@@ -21,7 +21,7 @@ Configs = Callable[..., Config]
 @pytest.fixture(scope='module', autouse=True)
 def digests_once() -> Any:
     """The embedded world's rows do not change while tests run; making them takes most of a plan's time."""
-    real = plan_module.content_digest
+    real = arms_module.content_digest
     known: dict[Any, str] = {}
 
     def once(task: Any, *rest: Any) -> str:
@@ -30,9 +30,9 @@ def digests_once() -> Any:
             known[key] = real(task, *rest)
         return known[key]
 
-    plan_module.content_digest = once
+    arms_module.content_digest = once
     yield
-    plan_module.content_digest = real
+    arms_module.content_digest = real
 
 
 def ids(config: Config, source: EncoderSource | None = None) -> dict[str, str]:
@@ -89,9 +89,9 @@ def test_other_weights_are_another_run(config_of: Configs) -> None:
 
 def test_other_training_rows_are_another_run(config_of: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ids(config_of())
-    real = plan_module.content_digest
+    real = arms_module.content_digest
     monkeypatch.setattr(
-        plan_module, 'content_digest', lambda task, *rest: real(task, *rest) + ('x' if task.name == 'world_nli' else '')
+        arms_module, 'content_digest', lambda task, *rest: real(task, *rest) + ('x' if task.name == 'world_nli' else '')
     )
     after = ids(config_of())
     assert {name[:-2] for name in before if before[name] != after[name]} == ARM
@@ -125,7 +125,7 @@ NO_LANGUAGES = {'evaluation__languages': {}}
     ('change', 'error', 'said'),
     [
         ({'targets': ('world_pair',)}, TaskError, "unknown task 'world_pair' (did you mean 'world_pairs'?)"),
-        ({'intermediate': ('world_nl',)}, TaskError, "unknown task 'world_nl' (did you mean 'world_nli'?)"),
+        ({'intermediate': ('world_nl',)}, ConfigError, "'world_nl' is no arm and no task (did you mean 'world_nli'?)"),
         (
             {'evaluation__languages': {'world_pairs': ('en', 'dee')}}, TaskError,
             "task 'world_pairs' has no language 'dee' (did you mean 'de'?)",
@@ -144,7 +144,7 @@ NO_LANGUAGES = {'evaluation__languages': {}}
             "recipes.world_nly: no such intermediate or target task in this plan (did you mean 'world_nli'?)",
         ),
         ({'intermediate': ('world_retrieval',)}, ConfigError,
-        "intermediate: task 'world_retrieval' has no train split"),
+        "intermediate: task 'world_retrieval' has no training rows"),
         (
             {'targets': ('xnli',), 'data_root': '/nowhere',
             **NO_LANGUAGES}, DataError, "data root '/nowhere' (from --data_root) is not a folder",

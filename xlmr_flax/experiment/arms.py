@@ -146,7 +146,8 @@ def _check_heads(found: Sequence[Dataset], where: str) -> None:
     first: dict[str, Dataset] = {}
     for dataset in found:
         other = first.setdefault(dataset.head, dataset)
-        if head_spec(dataset.task) != head_spec(other.task) or dataset.task.labels != other.task.labels:
+        labels = [d.task.labels for d in (dataset, other) if d.task.kind != 'choice']  # its head scores one choice
+        if head_spec(dataset.task) != head_spec(other.task) or len(set(labels)) > 1:
             raise ConfigError(
                 f'{where}: {dataset.name!r} and {other.name!r} share the head {dataset.head!r}, but not its kind and '
                 f'labels ({dataset.task.kind}: {", ".join(dataset.task.labels) or "-"}; '
@@ -172,7 +173,7 @@ def data_digests(config: Config, found: Sequence[Dataset]) -> dict[str, str]:
 
 def has_dev(config: Config, task: Task) -> bool:
     """Whether English dev rows for selection are there (of text, which is divided, they are not files)."""
-    return 'dev' in task.splits and available(task, 'en', 'dev', config.data_root)
+    return 'dev' in task.splits and 'en' in task.languages and available(task, 'en', 'dev', config.data_root)
 
 
 def training_examples(

@@ -70,7 +70,8 @@ def run_tasks(run: Run) -> tuple[str, ...]:
 
 def evaluation_languages(config: Config, target: str) -> tuple[str, ...]:
     """The languages that a target is evaluated in, English first where it is one of them."""
-    names = config.evaluation.languages.get(target) or get_task(target).languages
+    split = config.evaluation.split.get(target, '')
+    names = config.evaluation.languages.get(target) or get_task(target).split_languages(split)
     return tuple(sorted(names, key=lambda code: code != 'en'))
 
 

@@ -1,0 +1,293 @@
+"""Arms: which datasets with which heads, their names, and runs that train on several of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xlmr_flax.config import Arm, Config, ConfigError, Member, parse
+from xlmr_flax.experiment.arms import arm_tasks, datasets, member_sizes, mixture_of, shuffled_labels, training_examples
+from xlmr_flax.experiment.phase import train_run
+from xlmr_flax.experiment.plan import Run, make_plan, run_tasks
+from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.models.source import open_source
+from xlmr_flax.tasks import all_tasks
+from xlmr_flax.tasks.base import ChoiceExample, PairExample, TagExample
+
+Configs = Callable[..., Config]
+
+
+def arm(**tasks: Any) -> dict[str, Any]:
+    more = {k: tasks.pop(k) for k in ('sampler', 'cap', 'mix', 'joint', 'block') if k in tasks}
+    return {'tasks': tasks, **more}
+
+
+def plan_of(config: Config) -> list[Run]:
+    return make_plan(config, open_source(config.encoder.source, config.seeds[0]))
+
+
+def test_a_member_of_tasks_and_languages_is_so_many_datasets(config_of: Configs) -> None:
+    parts = Arm(
+        tasks={
+            'both': Member(task='world_nli', languages=('en', 'de')),
+            'world_pos': Member(),
+            'nli': Member(task='world_nli+world_pairs', head='x', max_length=32),
+        }
+    )
+    with pytest.raises(
+        ConfigError, match=r"'nli/world_pairs' and 'nli/world_nli' share the head 'x', but not its kind"
+    ):
+        datasets(config_of(), parts, 'arms.a')
+    parts.tasks['nli'] = Member(task='world_nli')  # type: ignore[index]
+    found = datasets(config_of(), parts, 'arms.a')
+    assert [(d.name, d.language, d.split, d.head) for d in found] == [
+        ('both/en', 'en', 'train', 'world_nli'),
+        ('both/de', 'de', 'translate_train', 'world_nli'),
+        ('world_pos', 'en', 'train', 'world_pos'),
+        ('nli', 'en', 'train', 'world_nli'),
+    ]
+
+
+def test_rates_of_members_are_divided_among_their_datasets(config_of: Configs) -> None:
+    """Member a: 100 + 300 rows, b: 600. Uniform: half each, and a's half by 1 to 3, or alike with alpha 0."""
+    for alpha, share in ((1.0, [0.125, 0.375]), (0.0, [0.25, 0.25])):
+        parts = Arm(
+            tasks={'a': Member(task='world_nli', languages=('en', 'de'), alpha=alpha), 'world_pos': Member()},
+            sampler='uniform', block=1000,
+        )  # fmt: skip
+        found = datasets(config_of(), parts, 'arms.a')
+        mixture = mixture_of(parts, found, [100, 300, 600], 0, 'arms.a')
+        np.testing.assert_allclose(mixture.counts(1000) / 1000, [*share, 0.5], atol=0.002)
+    capped = Arm(tasks=parts.tasks, sampler='capped', cap=500)
+    assert member_sizes(capped, found, [100, 300, 600]) == {'a': (400, 400), 'world_pos': (600, 500)}
+    np.testing.assert_allclose(
+        mixture_of(capped, found, [100, 300, 600], 0, 'x').counts(9000) / 9000, [2 / 9, 2 / 9, 5 / 9], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'intermediate': ('word_nli',)}, "'word_nli' is no arm and no task .did you mean 'world_nli'"),
+        ({'arms': {'world_nli': arm(world_pos={})}}, 'arms.world_nli: the name of a task'),
+        ({'arms': {'a': {'tasks': {}}}}, 'arms.a.tasks: expected at least one entry'),
+        ({'arms': {'a': arm(world_nli={}, sampler='uniforn')}}, "arms.a.sampler: 'uniforn' is not one of"),
+        ({'arms': {'a': arm(world_nli={}, sampler='capped')}}, 'a cap for the sampler'),
+        ({'arms': {'a': arm(world_nli={'fraction': 0.0})}}, 'arms.a.tasks.world_nli: fraction 0.0'),
+        ({'arms': {'a': arm(world_nli={'langauges': ('en',)})}}, "arms.a.tasks.world_nli.langauges.*'languages'"),
+        (
+            {'arms': {'a': arm(world_nli={'languages': ('en', 'xx')})}, 'intermediate': ('a',)},
+            "arms.a: task 'world_nli' has no language 'xx'",
+        ),
+        (
+            {'arms': {'a': arm(world_spans={'shuffle_labels': True})}, 'intermediate': ('a',)},
+            "labels of kind 'span' cannot be shuffled",
+        ),
+        ({'training': {'world_par': arm(world_pairs={})}}, r"training.world_par: no such target .*'world_pairs'"),
+        (
+            {'arms': {'a': arm(world_nli={}, joint=True)}, 'intermediate': ('a',)},
+            "'world_retrieval' has no training",
+        ),
+    ],
+)  # fmt: skip
+def test_an_arm_that_cannot_be_says_why(changes: dict[str, Any], message: str, config_of: Configs) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_of(config_of(**changes))
+
+
+def test_rates_that_cannot_be_name_the_arm(config_of: Configs) -> None:
+    parts = Arm(tasks={'world_nli': Member(rate='1'), 'world_pos': Member(rate='t +')}, sampler='time_dependent')
+    with pytest.raises(ConfigError, match=r"arms.a: rate '\(t \+\) \* 1.0'"):
+        mixture_of(parts, datasets(config_of(), parts, 'arms.a'), [10, 10], 0, 'arms.a')
+
+
+def test_names_follow_what_an_arm_trains_on(config_of: Configs) -> None:
+    """A task by its name and an arm of that task alone are one run; another language or sampler is another."""
+
+    def identity(name: str, **arms: Any) -> str:
+        return plan_of(config_of(intermediate=(name,), targets=('world_pairs',), arms=arms, evaluation__languages={}))[
+            0
+        ].id
+
+    alone = identity('world_nli')
+    assert identity('a', a=arm(world_nli={})) == alone
+    others = {
+        identity('a', a=arm(world_nli={'languages': ('en', 'de')})),
+        identity('a', a=arm(world_nli={'fraction': 0.5})),
+        identity('a', a=arm(world_nli={'shuffle_labels': True})),
+        identity('a', a=arm(world_nli={}, world_pos={})),
+        identity('a', a=arm(world_nli={}, world_pos={}, sampler='uniform')),
+    }
+    assert len(others) == 5 and alone not in others
+
+
+def test_arm_tasks(config_of: Configs) -> None:
+    config = config_of(arms={'a': arm(x={'task': 'world_nli+world_pairs'}, world_pos={})})
+    assert arm_tasks(config, 'a') == ('world_nli', 'world_pairs', 'world_pos')
+    assert arm_tasks(config, 'world_nli') == ('world_nli',)
+    assert arm_tasks(config, 'none') == ()
+
+
+def test_a_fraction_is_the_seeds_choice_and_shuffled_labels_are_the_same_labels(config_of: Configs) -> None:
+    config = config_of()
+    (whole,) = datasets(config, Arm(tasks={'world_nli': Member()}), 'x')
+    (half,) = datasets(config, Arm(tasks={'world_nli': Member(fraction=0.5, shuffle_labels=True)}), 'x')
+    rows = [e for e in training_examples(config, whole, 40, 1) if isinstance(e, PairExample)]
+    some = [e for e in training_examples(config, half, 40, 1) if isinstance(e, PairExample)]
+    assert (len(rows), len(some)) == (40, 20)
+    by_id = {e.id: e for e in rows}
+    chosen = [by_id[e.id] for e in some]
+    assert [e.text_a for e in chosen] == [e.text_a for e in some]
+    assert Counter(e.label for e in chosen) == Counter(e.label for e in some)
+    assert [e.label for e in chosen] != [e.label for e in some]
+    assert [e.id for e in training_examples(config, half, 40, 2)] != [e.id for e in some]
+
+
+def test_shuffled_tags_and_choices_keep_their_counts() -> None:
+    tags = [TagExample(str(i), ('a',) * (i + 1), tuple(range(i + 1))) for i in range(9)]
+    found = [e for e in shuffled_labels(list(tags), 1) if isinstance(e, TagExample)]
+    assert [e.words for e in found] == [e.words for e in tags]
+    assert [len(e.tags or ()) for e in found] == [len(e.tags or ()) for e in tags]
+    assert Counter(t for e in found for t in e.tags or ()) == Counter(t for e in tags for t in e.tags or ())
+    assert [e.tags for e in found] != [e.tags for e in tags]
+    choices = [ChoiceExample(str(i), 'p', ('a', 'b'), i % 2) for i in range(20)]
+    labels = [e.label for e in shuffled_labels(list(choices), 1) if isinstance(e, ChoiceExample)]
+    assert sorted(labels) == sorted(e.label for e in choices) and labels != [e.label for e in choices]
+
+
+def test_a_warm_up_comes_first_and_its_head_goes_on(
+    config_of: Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As XCOPA: another task trains the target's head, then the target's own rows do."""
+    import dataclasses
+
+    from xlmr_flax.experiment import arms
+
+    tasks = dict(all_tasks())
+    tasks['world_choices'] = dataclasses.replace(tasks['world_choices'], warmup_task='warm')
+    tasks['warm'] = dataclasses.replace(tasks['world_choices'], name='warm', warmup_task=None)
+    for module in (arms, __import__('xlmr_flax.experiment.plan', fromlist=['x'])):
+        monkeypatch.setattr(module, 'get_task', lambda name: tasks[name])
+    config = config_of(
+        intermediate=('none',), targets=('world_choices',), recipes={'warm': {'steps': 2}}, evaluation__languages={}
+    )
+    runner = Runner(config, tmp_path, 'x')
+    warm, target = runner.plan
+    assert (warm.name[:29], warm.task, warm.target) == ('none--world_choices-warmup--s', 'warm', '')
+    assert (target.parent, target.keeps_head, warm.recipe and warm.recipe.steps) == (warm.id, True, 2)
+    train_run(runner.setting, warm)
+    from xlmr_flax.experiment.phase import initial_params
+
+    saved = open_source(f'ckpt:{runner.workdir.run_dir(warm)}').load()
+    start = initial_params(runner.setting, target)
+    for name, value in saved['heads']['world_choices']['out'].items():
+        np.testing.assert_array_equal(start['heads']['world_choices']['out'][name], value)
+    with_own = config_of(
+        intermediate=('none',), targets=('world_choices',), evaluation__languages={},
+        training={'world_choices': arm(world_choices={})},
+    )  # fmt: skip
+    assert len(plan_of(with_own)) == 1, 'what a config says of a target is all that it is trained on'
+
+
+@pytest.fixture(scope='module')
+def mixed(tmp_path_factory: pytest.TempPathFactory, config_of: Configs) -> Runner:
+    """Three heads and text on one encoder, then a target from it, trained in two languages."""
+    root = tmp_path_factory.mktemp('text')
+    (root / 'raw_text' / 'mlm').mkdir(parents=True)
+    for code, word in (('en', 'the cat sat on the mat number'), ('de', 'die Katze sass auf der Matte Nummer')):
+        text = ''.join(f'{word} {i} und and so on {i * 7}\n' for i in range(60))
+        (root / 'raw_text' / 'mlm' / f'{code}.txt').write_text(text, encoding='utf-8')
+    config = config_of(
+        intermediate=('mix',), targets=('world_pairs',), data_root=str(root),
+        arms={'mix': arm(
+            world_nli={'languages': ('en', 'de')}, world_pos={'max_length': 32}, world_spans={'max_length': 48},
+            mlm={'task': 'mlm_text', 'languages': ('en', 'de'), 'max_length': 32}, sampler='uniform', block=6,
+        )},
+        recipes={'mix': {'steps': 18, 'log_every': 6, 'eval_every': 18, 'keep': 'best'}},
+        training={'world_pairs': arm(world_pairs={'languages': ('en', 'de')})},
+        evaluation__languages={'world_pairs': ('en', 'de')},
+    )  # fmt: skip
+    runner = Runner(config, tmp_path_factory.mktemp('mixed'), 'x')
+    runner.run()
+    return runner
+
+
+def records_of(runner: Runner, phase: str) -> list[dict[str, Any]]:
+    return [r for r in runner.workdir.metrics() if f'--{phase}--' in r['run']]
+
+
+def test_a_mixture_trains_every_head_and_says_what_it_drew(mixed: Runner) -> None:
+    records = records_of(mixed, 'intermediate')
+    draws = {k: v for k, v in [r for r in records if 'loss' in r][-1].items() if k.startswith('draws/')}
+    assert sum(draws.values()) == 18
+    assert draws['draws/world_pos'] in (4, 5) and draws['draws/world_spans'] in (4, 5)
+    for code in ('en', 'de'):
+        assert abs(draws[f'draws/world_nli/{code}'] - 2.25) < 1
+    model = json.loads((mixed.workdir.run_dir(mixed.plan[0]) / 'model' / 'model.json').read_text('utf-8'))
+    assert set(model['heads']) == {'world_nli', 'world_pos', 'world_spans', 'mlm'}
+
+
+def test_selection_is_the_mean_over_the_tasks_and_text_is_told_beside_it(mixed: Runner) -> None:
+    (dev,) = [r for r in records_of(mixed, 'intermediate') if 'dev_metric' in r]
+    scores = [dev[f'dev/{task}'] for task in ('world_nli', 'world_pos', 'world_spans')]
+    assert dev['dev_metric'] == pytest.approx(np.mean(scores))
+    assert dev['dev/mlm/en'] > 1 and dev['dev/mlm/de'] > 1, 'perplexities'
+
+
+def test_a_target_is_trained_in_the_languages_asked_for(mixed: Runner) -> None:
+    target = mixed.plan[1]
+    assert run_tasks(target) == ('world_pairs',)
+    (last,) = [r for r in records_of(mixed, 'world_pairs') if r['step'] == 3 and 'loss' in r]
+    assert last['draws/world_pairs/en'] + last['draws/world_pairs/de'] == 3
+    rows = [json.loads(line) for line in mixed.workdir.results_path.read_text('utf-8').splitlines()]
+    assert {r['language'] for r in rows} == {'en', 'de'}
+    assert all(r['intermediate'] == 'mix' for r in rows)
+
+
+def test_a_joint_arm_is_mixed_into_the_targets(config_of: Configs, tmp_path: Path) -> None:
+    config = config_of(
+        intermediate=('none', 'j'), targets=('world_pairs',), recipe__steps=4,
+        arms={'j': arm(world_nli={}, joint=True, sampler='uniform')}, evaluation__languages={'world_pairs': ('en',)},
+    )  # fmt: skip
+    runner = Runner(config, tmp_path, 'x')
+    assert [(r.intermediate, r.target, r.task) for r in runner.plan] == [
+        ('none', 'world_pairs', 'world_pairs'), ('j', 'world_pairs', 'world_pairs+world_nli')
+    ]  # fmt: skip
+    runner.run()
+    last = [r for r in runner.workdir.metrics() if r['intermediate'] == 'j' and 'loss' in r][-1]
+    assert (last['draws/world_pairs'], last['draws/world_nli']) == (2, 2)
+    rows = [json.loads(line) for line in runner.workdir.results_path.read_text('utf-8').splitlines()]
+    assert {r['intermediate'] for r in rows} == {'none', 'j'}
+
+
+@pytest.mark.parametrize('table', ['main', 'mlm', 'translation', 'best', 'fraction', 'joint'])
+def test_the_papers_studies_are_configs(table: str) -> None:
+    from xlmr_flax.experiment import paper
+
+    config = parse(paper.study(table, 'large'))
+    assert config.encoder.source == 'hf:xlm-roberta-large'
+    assert config.intermediate[0] == 'none' and len(config.intermediate) > 4
+    found = [d for name in config.intermediate[1:] for d in _datasets(config, name)]
+    assert {d.task.name for d in found} <= {*paper.TASKS, *paper.ANLI_PARTS, 'mlm_text'}
+    if table == 'main':
+        assert config.intermediate == (
+            'none', 'anli_plus', 'mnli', 'qqp', 'squad_v1', 'squad_v2', 'hellaswag', 'ccg', 'cosmosqa', 'commonsenseqa',
+            'multi',
+        )  # fmt: skip
+        assert len(config.targets) == 9
+        assert {d.head for d in found if d.member == 'anli_plus'} == {'anli_plus'}, 'five datasets, one head'
+
+
+def _datasets(config: Config, name: str) -> list[Any]:
+    from xlmr_flax.experiment.arms import arm_of
+
+    parts = arm_of(config, name)
+    if 'ccg' in parts.tasks:  # its labels come from its files
+        parts = Arm(tasks={k: v for k, v in parts.tasks.items() if k != 'ccg'})
+    return datasets(config, parts, name) if parts.tasks else []
