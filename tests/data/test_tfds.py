@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
+from tfds_files import write
 
 from xlmr_flax.data import tfds
 from xlmr_flax.data.sources import DataError, available, content_digest, read_split, split_files, stand_in
@@ -19,7 +17,6 @@ from xlmr_flax.data.tables import READERS
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import PairExample, SpanExample, Table
 
-Records = dict[str, list[dict[str, Any]]]
 CONTEXT = 'The lake froze in May. Nobody had seen that.'
 LABELS = ['entailment', 'neutral', 'contradiction']
 NLI = {'label': LABELS}
@@ -28,29 +25,6 @@ NLI = {'label': LABELS}
 def question(ident: str, **more: Any) -> dict[str, Any]:
     answers = {'text': ['May', 'in May'], 'answer_start': [18, 15]}
     return {'id': ident, 'title': 'T', 'context': CONTEXT, 'question': 'When?', 'answers': answers, **more}
-
-
-def write(root: Path, module: str, name: str, config: str, records: Records) -> Path:
-    """Prepares a dataset of a builder of tensorflow_datasets, its own features and all, from these records."""
-    import importlib
-
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        import tensorflow_datasets as official
-
-        importlib.import_module(f'tensorflow_datasets.{module}')
-        cls: Any = official.builder_cls(name)
-
-        def generators(self: Any, manager: Any) -> dict[str, Any]:
-            return {split: self._generate_examples(split) for split in records}
-
-        def examples(self: Any, split: str) -> Iterable[tuple[str, dict[str, Any]]]:
-            return ((str(i), record) for i, record in enumerate(records[split]))
-
-        with mock.patch.multiple(cls, _split_generators=generators, _generate_examples=examples):
-            builder = cls(config=config or None, data_dir=str(root), file_format='array_record')
-            builder.download_and_prepare()
-    return Path(builder.data_path)
 
 
 @pytest.fixture(scope='module')

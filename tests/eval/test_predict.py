@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from xlmr_flax.data.tokenize import Ragged
-from xlmr_flax.eval.predict import embed_sentences, predict_logits
+from xlmr_flax.eval.predict import (
+    SMALL_VECTORS,
+    Forward,
+    VectorFiles,
+    embed_sentences,
+    predict_logits,
+    predict_tokens,
+)
 from xlmr_flax.eval.retrieval import nearest, normalise, retrieval_layer
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.models.model import HeadSpec, Model
@@ -20,50 +28,107 @@ from xlmr_flax.parallel.mesh import make_mesh, put_tree
 CONFIG = EncoderConfig(
     vocab_size=60, hidden_size=8, num_layers=2, num_heads=2, ffn_size=12, max_positions=18, initializer_range=0.5
 )
-PAIR = HeadSpec('pair', 3)
+PAIR, TAG = HeadSpec('pair', 3), HeadSpec('tag', 5)
 LENGTHS = [3, 16, 5, 9, 2, 12, 7, 16, 4, 8, 6]
 
 
 @pytest.fixture(scope='module')
-def setting() -> dict[str, Any]:
+def forward() -> Forward:
     model, mesh = Model(CONFIG), make_mesh()
-    random = np.random.default_rng(0)
-    tokens = Ragged.from_rows([random.integers(5, 60, n) for n in LENGTHS])
-    params = put_tree(jax.device_get(model.init(jax.random.key(0), {'x': PAIR})), mesh)
-    return {'model': model, 'params': params, 'tokens': tokens, 'mesh': mesh, 'pad': 1, 'lengths': (8, 16)}
-
-
-def alone(setting: dict[str, Any], i: int) -> tuple[np.ndarray, np.ndarray]:
-    ids = setting['tokens'][i][None]
-    return ids, np.ones_like(ids)
+    params = put_tree(jax.device_get(model.init(jax.random.key(0), {'x': PAIR, 'y': TAG})), mesh)
+    return Forward(model, params, mesh, lengths=(8, 16), batch_tokens=64, pad=1)
 
 
 @pytest.fixture(scope='module')
-def one_by_one(setting: dict[str, Any]) -> dict[int, np.ndarray]:
+def tokens() -> Ragged:
+    random = np.random.default_rng(0)
+    return Ragged.from_rows([random.integers(5, 60, n) for n in LENGTHS])
+
+
+def alone(tokens: Ragged, i: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = tokens[i][None]
+    return ids, np.ones_like(ids)
+
+
+def logits_of(forward: Forward, name: str, head: HeadSpec, tokens: Ragged, rows: Sequence[int]) -> list[np.ndarray]:
     """Logits of some rows without padding or neighbours."""
-    logits = jax.jit(lambda *inputs: setting['model'].logits(setting['params'], 'x', PAIR, *inputs)[0])
-    return {i: np.asarray(logits(*alone(setting, i))) for i in (1, 4, 10)}
+    logits = jax.jit(lambda *inputs: forward.model.logits(forward.params, name, head, *inputs)[0])
+    return [np.asarray(logits(*alone(tokens, i))) for i in rows]
 
 
 @pytest.mark.parametrize('batch_tokens', [1, 64, 4096])
-def test_logits_are_each_rows_own_in_file_order(
-    batch_tokens: int, setting: dict[str, Any], one_by_one: dict[int, np.ndarray]
-) -> None:
+def test_logits_are_each_rows_own_in_file_order(batch_tokens: int, forward: Forward, tokens: Ragged) -> None:
     ticks: list[int] = []
-    found = predict_logits(**setting, name='x', head=PAIR, batch_tokens=batch_tokens, tick=ticks.append)
+    changed = dataclasses.replace(forward, batch_tokens=batch_tokens)
+    found = predict_logits(changed, 'x', PAIR, tokens, tick=ticks.append)
     assert (found.shape, found.dtype) == ((len(LENGTHS), 3), np.float32)
     assert sum(ticks) == len(LENGTHS)
-    for i in one_by_one:
-        np.testing.assert_allclose(found[i], one_by_one[i], atol=1e-5)
+    rows = (1, 4, 10)
+    np.testing.assert_allclose(found[list(rows)], logits_of(forward, 'x', PAIR, tokens, rows), atol=1e-5)
+
+
+def test_tags_come_with_their_probability_where_asked_for(forward: Forward, tokens: Ragged) -> None:
+    rows = range(len(tokens))
+    plain = predict_tokens(forward, 'y', TAG, tokens)
+    scored = predict_tokens(forward, 'y', TAG, tokens, scored_tags=True)
+    for row, logits in zip(rows, logits_of(forward, 'y', TAG, tokens, rows), strict=True):
+        assert (plain[row].dtype, plain[row].shape) == (np.int32, (LENGTHS[row],))
+        assert plain[row].tolist() == logits.argmax(-1).tolist() == scored[row][:, 0].tolist()
+        softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        np.testing.assert_allclose(scored[row][:, 1], softmax.max(-1), atol=1e-5)
 
 
 @pytest.mark.parametrize(('layer', 'pooling'), [(None, 'mean'), (1, 'mean'), (0, 'cls')])
-def test_vectors_are_of_the_layer_and_pooling(layer: int | None, pooling: str, setting: dict[str, Any]) -> None:
-    found = embed_sentences(**setting, layer=layer, pooling=pooling, batch_tokens=64)
-    encode = jax.jit(partial(setting['model'].encode, all_layers=True))
-    states = encode(setting['params'], *alone(setting, 3))
+def test_vectors_are_of_the_layer_and_pooling(
+    layer: int | None, pooling: str, forward: Forward, tokens: Ragged
+) -> None:
+    found = embed_sentences(forward, tokens, layer=layer, pooling=pooling)
+    encode = jax.jit(partial(forward.model.encode, all_layers=True))
+    states = encode(forward.params, *alone(tokens, 3))
     hidden = np.asarray(states)[2 if layer is None else layer, 0]
     np.testing.assert_allclose(found[3], hidden.mean(0) if pooling == 'mean' else hidden[0], atol=1e-5)
+
+
+def test_vectors_in_a_file_are_those_in_memory(forward: Forward, tokens: Ragged, tmp_path: Path) -> None:
+    path = tmp_path / 'embeddings' / 'a.npy'
+    held = embed_sentences(forward, tokens, layer=None, pooling='mean')
+    found = embed_sentences(forward, tokens, layer=None, pooling='mean', out=path)
+    assert isinstance(found, np.memmap) and not found.flags.writeable
+    assert (found.shape, found.dtype) == (held.shape, held.dtype) == ((len(LENGTHS), 8), np.float32)
+    np.testing.assert_array_equal(found, held)
+    np.testing.assert_array_equal(np.load(path, allow_pickle=False), held)
+    assert [p.name for p in path.parent.iterdir()] == ['a.npy']
+
+
+def test_a_pass_that_fails_leaves_no_file(forward: Forward, tokens: Ragged, tmp_path: Path) -> None:
+    def stop(rows: int) -> None:
+        raise RuntimeError('stopped')
+
+    with pytest.raises(RuntimeError, match='stopped'):
+        embed_sentences(forward, tokens, layer=None, pooling='mean', out=tmp_path / 'a.npy', tick=stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_small_vectors_stay_in_memory_and_files_go_when_the_work_is_done(tmp_path: Path) -> None:
+    folder, row = tmp_path / 'embeddings', 4 * 1024
+    many = SMALL_VECTORS // row
+    with VectorFiles(folder, 1024) as vectors:
+        assert vectors.place('a.npy', many // 2) is None
+        assert vectors.place('b.npy', many // 2 - 1) is None, 'together still below the limit'
+        path = vectors.place('c.npy', 1)
+        assert path is not None and path == folder / 'c.npy'
+        assert vectors.place(None, many) is None, 'nobody asked for a file'
+        folder.mkdir()
+        path.write_bytes(b'x')
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / 'of somebody else').write_bytes(b'x')
+    with pytest.raises(RuntimeError, match='stopped'), VectorFiles(folder, 1024) as vectors:
+        path = vectors.place(folder / 'd.npy', many)
+        assert path is not None
+        path.write_bytes(b'x')
+        raise RuntimeError('stopped')
+    assert [p.name for p in folder.iterdir()] == ['of somebody else']
 
 
 def test_the_nearest_is_by_cosine_and_of_equals_the_first() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from tasks import tiny_files
 
 from xlmr_flax.config import Evaluation
-from xlmr_flax.data.sources import DataError, read_split
+from xlmr_flax.data.sources import BadRow, DataError, read_split
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.eval import predict, zero_shot
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import HeadSpec, Model
@@ -97,6 +100,48 @@ def test_retrieval_writes_the_foreign_index_of_each_english_line(evaluator: Eval
     assert scores['accuracy'] == pytest.approx(100 * np.mean(np.array(found) == np.arange(40)))
     assert set(scores) == {'accuracy', 'accuracy_to_en'}
     assert len(set(found)) > 5
+
+
+def test_vectors_of_mining_lie_in_files_that_are_deleted(
+    evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BUCC and LAReQA: the same scores and files whether the vectors are held or lie beside the predictions."""
+    root = tiny_files.write(tmp_path / 'data')
+    ours, seen = dataclasses.replace(evaluator, data_root=str(root)), []
+    real = zero_shot.embed_sentences
+
+    def watched(*arguments: Any, out: Path | None = None, **more: Any) -> np.ndarray:
+        found = real(*arguments, out=out, **more)
+        seen.append((out, isinstance(found, np.memmap)))
+        return found
+
+    monkeypatch.setattr(zero_shot, 'embed_sentences', watched)
+    for name, split in (('bucc2018', 'dev'), ('lareqa', 'test')):
+        found = []
+        for limit in (1 << 20, 0):
+            monkeypatch.setattr(predict, 'SMALL_VECTORS', limit)
+            seen.clear()
+            out = tmp_path / f'{name}-{limit}'
+            found.append(ours.run(get_task(name), 'de', split, out))
+            assert [(path is not None, mapped) for path, mapped in seen] == [(not limit, not limit)] * 2
+            assert len({path for path, _ in seen}) == (1 if limit else 2), 'each side has a file of its own'
+            [file] = [path for path in out.rglob('*') if path.is_file()]
+            found.append(file.read_bytes())
+            assert not list(out.rglob('*.embeddings'))
+        assert found[:2] == found[2:]
+
+
+def test_bad_rows_are_left_out_of_what_is_scored(evaluator: Evaluator, tmp_path: Path) -> None:
+    task, path = get_task('xnli'), tmp_path / 'data/xtreme/xnli/test-de.tsv'
+    path.parent.mkdir(parents=True)
+    path.write_text('a\tb\tneutral\na\tb\tperhaps\na\tb\tentailment\n')
+    strict = dataclasses.replace(evaluator, data_root=str(tmp_path / 'data'))
+    with pytest.raises(DataError, match="line 2, column 'label': unknown label 'perhaps'"):
+        strict.run(task, 'de', 'test', tmp_path / 'a')
+    bad: list[BadRow] = []
+    _, n = dataclasses.replace(strict, bad_rows=bad).run(task, 'de', 'test', tmp_path / 'b')
+    assert (n, [row.line for row in bad]) == (2, [2])
+    assert len((tmp_path / 'b' / 'xnli' / 'test-de.tsv').read_text().splitlines()) == 2
 
 
 def test_the_first_rows_are_the_first_rows_of_all(evaluator: Evaluator, tmp_path: Path) -> None:

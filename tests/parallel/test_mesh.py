@@ -50,7 +50,9 @@ def test_moments_lie_where_their_parameters_do() -> None:
     moments = [(path_name(p), s.spec) for p, s in jax.tree_util.tree_leaves_with_path(placed['opt'])]
     matched = 0
     for name, spec in moments:
-        own = [n for n in params if name.endswith('/' + n)]
+        # A head's moments are kept under its name, and inside under the one that every program knows: 'head'.
+        head = re.match(r'heads/(\w+)/', name)
+        own = [n for n in params if name.replace('heads/head/', f'heads/{head[1]}/' if head else '').endswith('/' + n)]
         if own:
             assert spec == params[own[0]]
             matched += 1

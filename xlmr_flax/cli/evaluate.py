@@ -1,8 +1,26 @@
 """usage: xlmr-flax evaluate --encoder=SRC --task=T --languages=a,b --out=DIR [--data_root=DIR]
+       xlmr-flax evaluate --encoder=SRC --input=FILE --out=FILE.jsonl [--task=HEAD-OR-TASK]
+       xlmr-flax evaluate --encoder=SRC --input=FILE --out=FILE.npy
 
 Evaluates an encoder (retrieval tasks) or a fine-tuned model (ckpt:DIR, hf:DIR) without training. Writes
 DIR/results.jsonl and DIR/predictions/TASK/SPLIT-LANG files in XTREME's layout, and prints the numbers. Without
 --languages: all the task has.
+
+With --input, rows of your own instead of a task's: what a fine-tuned model predicts for each of them, one JSON object
+a line with `row` (its number from 0 in the file), `id` where the file has one, and by the kind of the model's head
+
+  pair    label, probabilities       read from .tsv or .txt (text_a[TAB text_b] a line, or with a header line that
+                                     names text_a [text_b] [id]), .csv (with that header), .jsonl
+  choice  label, choice,             read from .jsonl {"prompt", "choices": [...]}
+          probabilities
+  tag     words, tags,               read from .txt (a sentence a line, its words parted by white space), .tsv or .conll
+          probabilities              (a word a line, a blank line between sentences), .conllu, .jsonl {"words": [...]}
+  span    text, start, end, score,   read from .jsonl {"question", "context"}, .json (SQuAD's form)
+          no_answer_score
+
+.json may hold an array of such objects; "id" is read where it is there. Without a head, or where --out ends in .npy:
+float32 [rows, D] sentence vectors of a .txt (a sentence a line) or .jsonl {"text"}. --task names the head where a model
+has several.
 """
 
 from __future__ import annotations
@@ -16,11 +34,12 @@ from absl import flags
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string('encoder', None, 'embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE.', flag_values=values)
-    flags.DEFINE_string('task', None, 'Task to evaluate on.', flag_values=values)
+    flags.DEFINE_string('task', None, 'Task to evaluate on; with --input the head or its task.', flag_values=values)
     flags.DEFINE_list('languages', [], 'Language codes; default: all of the task.', flag_values=values)
     flags.DEFINE_string('split', '', "Split; default 'test', or 'dev' where there is no test.", flag_values=values)
     flags.DEFINE_string('data_root', '', 'Root of the data files; default: XLMR_DATA_ROOT.', flag_values=values)
-    flags.DEFINE_string('out', None, 'Folder to write to.', flag_values=values)
+    flags.DEFINE_string('input', '', "A file of your own rows instead of a task's (see above).", flag_values=values)
+    flags.DEFINE_string('out', None, 'Folder to write to; with --input the file.', flag_values=values)
     flags.DEFINE_integer(
         'layer', -1, 'Retrieval: hidden_states index; -1 = 14 of 24 layers, else the last.', flag_values=values
     )
@@ -30,19 +49,44 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer('max_length', 0, 'Tokens a row; 0 = as fine-tuned, 512 for retrieval.', flag_values=values)
     flags.DEFINE_integer('max_examples', 0, 'First so many rows of each language; 0 = all.', flag_values=values)
     flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Compute dtype.', flag_values=values)
+    flags.DEFINE_bool(
+        'skip_bad_rows',
+        False,
+        'Leave out rows that cannot be read, and list them in DIR/bad_rows.tsv (with --input: FILE.bad_rows.tsv), '
+        'instead of stopping. Not for retrieval tasks, where it would change what is searched.',
+        flag_values=values,
+    )
+
+
+def _check(values: flags.FlagValues) -> None:
+    from xlmr_flax.cli.main import UsageError
+
+    for name in ('encoder', 'out') if values.input else ('encoder', 'task', 'out'):
+        if not values[name].value:
+            raise UsageError(f'--{name} is missing')
+    if not values.input:
+        return
+    for name in ('languages', 'split'):
+        if values[name].value:
+            raise UsageError(f'--{name} has no meaning with --input: a file of your own has none')
+    out = Path(values.out)
+    if out.is_dir():
+        raise UsageError(f'--out={out} is a folder; with --input it names the file to write')
+    if out.resolve() == Path(values.input).resolve():
+        raise UsageError(f'--out={out} is the input')
+    if values.task and out.suffix == '.npy':
+        raise UsageError(f'--task={values.task} has no meaning with sentence vectors (--out={out})')
 
 
 def run(values: flags.FlagValues) -> int:
-    from xlmr_flax.cli.main import UsageError
     from xlmr_flax.config import Evaluation
+    from xlmr_flax.experiment.annotate import annotate
     from xlmr_flax.experiment.evaluate import Request, evaluate
 
-    for name in ('encoder', 'task', 'out'):
-        if not values[name].value:
-            raise UsageError(f'--{name} is missing')
+    _check(values)
     request = Request(
         encoder=values.encoder,
-        task=values.task,
+        task=values.task or '',
         languages=tuple(values.languages),
         split=values.split,
         data_root=values.data_root,
@@ -51,6 +95,11 @@ def run(values: flags.FlagValues) -> int:
         max_length=values.max_length,
         evaluation=Evaluation(max_examples=values.max_examples, retrieval_layer=values.layer, pooling=values.pooling),
         command=f'xlmr-flax {shlex.join(sys.argv[1:])}',
+        skip_bad_rows=values.skip_bad_rows,
+        input=values.input,
     )
-    evaluate(request)
+    if request.input:
+        annotate(request)
+    else:
+        evaluate(request)
     return 0

@@ -103,7 +103,7 @@ def _check(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.check import check, find_overlaps
 
     config = _config(values) if values.config is not None else None
-    names = [*config.intermediate, *config.targets] if config else values.tasks
+    names = _names(config) if config else values.tasks
     root = _root(config.data_root if config else values.data_root, names)
     wants, trained = _wants(values, config, root)
     states = [check(want, root) for want in wants]
@@ -125,15 +125,23 @@ def _check(values: flags.FlagValues) -> int:
     return 1 if lacking else 0
 
 
+def _names(config: Any) -> list[str]:
+    """Every task of a plan."""
+    from xlmr_flax.experiment.reporting import used_tasks
+
+    return [task.name for task in used_tasks(config)]
+
+
 def _wants(values: flags.FlagValues, config: Any, root: Path) -> tuple[list[Any], list[str]]:
     """(what is asked for, intermediate tasks)"""
+    from xlmr_flax.experiment.arms import arm_tasks
     from xlmr_flax.experiment.check import Want, wanted
     from xlmr_flax.experiment.prepare import config_needs
     from xlmr_flax.tasks import all_tasks
 
     if config is not None:
         wants = [Want(need.task, need.split, need.language) for need in config_needs(config)]
-        return list(dict.fromkeys(wants)), [arm for arm in config.intermediate if arm != 'none']
+        return list(dict.fromkeys(wants)), [t for arm in config.intermediate for t in arm_tasks(config, arm)]
     names = values.tasks or [name for name in all_tasks() if not name.startswith('world_')]
     wants = wanted(names, root, values.splits, values.languages)
     return wants, [name for name in values.tasks if 'train' in _task(name).splits]

@@ -40,10 +40,13 @@ class Found:
 
 
 def resolve_data_root(flag_value: str | Path | None = None) -> Path:
-    """The data root: the flag's value, else XLMR_DATA_ROOT. DataError says how to set it."""
+    """The data root: the flag's value, else XLMR_DATA_ROOT, else TFDS_DATA_DIR (all data prepared by TFDS, no local
+    files). DataError says how to set it.
+    """
     value, origin = flag_value, '--data_root'
-    if not value:
-        value, origin = os.environ.get(DATA_ROOT_VARIABLE), DATA_ROOT_VARIABLE
+    for variable in (DATA_ROOT_VARIABLE, tfds.DIRECTORY_VARIABLE):
+        if not value:
+            value, origin = os.environ.get(variable), variable
     if not value:
         raise DataError(f'no data root: {HOW_TO_SET}; tasks named world_* need none')
     root = Path(value).expanduser()

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data import world
+from xlmr_flax.data import tfds, world
 from xlmr_flax.data.readers_paths import (
     DATA_ROOT_VARIABLE,
     Found,
@@ -28,9 +28,12 @@ __all__ = [
     'DATA_ROOT_VARIABLE',
     'BadRow',
     'DataError',
+    'Origin',
     'available',
     'content_digest',
+    'leave_out',
     'needs_data_root',
+    'origin',
     'read_gold',
     'read_lines',
     'read_pairs',
@@ -57,6 +60,18 @@ class BadRow:
         return f'{self.file}, {"row" if self.file.startswith("world ") else "line"} {self.line}{joint}{self.reason}'
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the rows of a split come from.
+
+    source: 'file', 'tfds' or 'world', several with a '+' between them, in this order. builders: of what came from TFDS,
+    as its own names with the version ('glue/mnli:2.0.0').
+    """
+
+    source: str
+    builders: tuple[str, ...] = ()
+
+
 def needs_data_root(task: Task, split: str) -> bool:
     """Whether a split reads local files."""
     return any(isinstance(source, Table) for source in task.sources(split))
@@ -68,10 +83,11 @@ def split_files(task: Task, language: str, split: str, data_root: str | Path | N
 
 
 def available(task: Task, language: str, split: str, data_root: str | Path | None = None) -> bool:
-    """Whether the files of a split are there (always true for the embedded world)."""
+    """Whether the files of a split are there (always true for the embedded world, in the languages of the split)."""
+    task.local_code(language)
     try:
         return split in task.splits and split_files(task, language, split, data_root) is not None
-    except DataError:
+    except (DataError, TaskError):
         return False
 
 
@@ -80,6 +96,19 @@ def stand_in(task: Task, language: str, split: str, data_root: str | Path | None
     if not needs_data_root(task, split):
         return ''
     return '; '.join(stand_in_notes(_files(task, language, split, data_root), resolve_data_root(data_root)))
+
+
+def origin(task: Task, language: str, split: str, data_root: str | Path | None = None) -> Origin:
+    """Where the rows of a split come from. DataError for files that are not there."""
+    found = _files(task, language, split, data_root)
+    prepared = [item for item in found if item.table.format == tfds.FORMAT]
+    is_there = {
+        'file': len(prepared) < len(found),
+        'tfds': bool(prepared),
+        'world': any(isinstance(source, Embedded) for source in task.sources(split)),
+    }
+    builders = dict.fromkeys(tfds.full_name(item.path, item.table.path) for item in prepared)
+    return Origin('+'.join(kind for kind, there in is_there.items() if there), tuple(builders))
 
 
 def read_split(
@@ -216,7 +245,7 @@ def _read(
     bad: list[BadRow] | None,
     suffix: str = '',
 ) -> list[Example]:
-    task.local_code(language)
+    task.local_code(language, split)
     examples: list[Example] = []
     places: dict[str, tuple[str, int]] = {}
     number = -1
@@ -226,20 +255,21 @@ def _read(
         number += 1
         example = _parse(task, file_language, place, row, number)
         if isinstance(example, BadRow):
-            _report(bad, example)
+            leave_out(bad, example)
         elif example is not None:
             if not example.id or not ids:
                 example = dataclasses.replace(example, id=f'{task.name}-{split}-{language}-{number}{suffix}')
             if example.id in places:
                 used = '{}, line {}'.format(*places[example.id])
-                _report(bad, BadRow(*place, f'id {example.id!r} was used already in {used}'))
+                leave_out(bad, BadRow(*place, f'id {example.id!r} was used already in {used}'))
                 continue
             places[example.id] = place
             examples.append(example)
     return examples
 
 
-def _report(bad: list[BadRow] | None, row: BadRow) -> None:
+def leave_out(bad: list[BadRow] | None, row: BadRow) -> None:
+    """Appends a row that cannot be read to `bad`; raises DataError for it where there is no list."""
     if bad is None:
         raise DataError(str(row))
     bad.append(row)
@@ -278,7 +308,7 @@ def _file_rows(
 
 
 def _files(task: Task, language: str, split: str, data_root: str | Path | None) -> list[Found]:
-    task.local_code(language)
+    task.local_code(language, split)
     tables = [source for source in task.sources(split) if isinstance(source, Table)]
     if split in task.gold:
         tables.append(task.gold[split])
@@ -290,8 +320,8 @@ def _files(task: Task, language: str, split: str, data_root: str | Path | None) 
 
 
 def _world_rows(task: Task, source: Embedded, language: str, split: str) -> list[dict[str, Any]]:
-    task.local_code(language)
-    return world.rows(source.task, source.language or language, split, source.rows)
+    task.local_code(language, split)
+    return world.rows(source.task, source.language or language, source.split or split, source.rows)
 
 
 def _name(task: Task, source: Table | Embedded, language: str, data_root: str | Path | None) -> str:

@@ -69,9 +69,15 @@ def _closed(tokenizer: Tokenizer, tokens: list[int], slots: list[int], labels: l
     return [*tokens, tokenizer.eos], [*slots, 0], [*labels, IGNORED]
 
 
+def join_words(rows: TagRows, per_token: Sequence[np.ndarray], sentences: int) -> list[np.ndarray]:
+    """[tokens, ...] values of each row -> [words, ...] of each sentence, those of the words' first sub-tokens, parts
+    joined again."""
+    parts: list[list[np.ndarray]] = [[] for _ in range(sentences)]
+    for i, values in enumerate(per_token):
+        parts[int(rows.example[i])].append(values[rows.slots[i] == 1])
+    return [np.concatenate(part) for part in parts]
+
+
 def join_tags(rows: TagRows, row_tags: Sequence[np.ndarray], sentences: int) -> list[list[int]]:
     """Tags per token of each row -> one tag per word of each sentence, parts joined again."""
-    found: list[list[int]] = [[] for _ in range(sentences)]
-    for i, tags in enumerate(row_tags):
-        found[int(rows.example[i])].extend(int(t) for t in tags[rows.slots[i] == 1])
-    return found
+    return [tags.tolist() for tags in join_words(rows, row_tags, sentences)]

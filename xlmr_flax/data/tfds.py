@@ -296,3 +296,12 @@ def described(path: str) -> str:
     """'glue/mnli' for a table's path that TFDS has, else ''."""
     found = prepared_for(path)
     return str(found[0]).replace('{language}', found[1] or '{language}') if found else ''
+
+
+def full_name(folder: Path, path: str) -> str:
+    """'glue/mnli:2.0.0', TFDS's own way to name builder, config and version, for the prepared folder that stands for a
+    table's path."""
+    found = prepared_for(path)
+    parts = folder.parts
+    start = len(parts) - 1 - parts[::-1].index(found[0].builder) if found and found[0].builder in parts else -2
+    return f'{"/".join(parts[start:-1])}:{parts[-1]}'

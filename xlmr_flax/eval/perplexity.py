@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from xlmr_flax.data.batches import eval_batches, pad_values
 from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_rows
 from xlmr_flax.data.tokenize import Ragged
-from xlmr_flax.eval.predict import Forward, Program
+from xlmr_flax.eval.predict import HEAD, Forward, Program
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, put_batch
 
@@ -44,7 +44,7 @@ def masked_loss(forward: Forward, name: str, tokens: Ragged, masking: Masking, s
     text. `seed` alone decides which tokens are masked.
     """
     ids, labels = mask_rows(tokens, seed, masking)
-    program = _loss_program(forward.model, name, forward.mesh)
+    program, forward = _loss_program(forward.model, forward.mesh), forward.with_head(name)
     budget = min(forward.batch_tokens, max(1, _LOGITS // forward.model.config.vocab_size))
     total, count = 0.0, 0
     for rows, batch in eval_batches(ids, forward.lengths, budget, forward.pad, batch_devices(forward.mesh)):
@@ -58,12 +58,12 @@ def masked_loss(forward: Forward, name: str, tokens: Ragged, masking: Masking, s
 
 
 @lru_cache(maxsize=8)
-def _loss_program(model: Model, name: str, mesh: Mesh) -> Program:
+def _loss_program(model: Model, mesh: Mesh) -> Program:
     """(params, batch) -> the sum of the losses of all masked tokens."""
 
     def loss(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
         labels = batch['labels']
-        logits = model.logits(params, name, MLM, batch['ids'], batch['segments'], positions=batch['positions'])
+        logits = model.logits(params, HEAD, MLM, batch['ids'], batch['segments'], positions=batch['positions'])
         right = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
         return ((jax.nn.logsumexp(logits, axis=-1) - right) * (labels != IGNORED)).sum()
 

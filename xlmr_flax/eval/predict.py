@@ -1,9 +1,13 @@
-"""Forward passes over a whole set: class logits and sentence vectors, every row once, in file order."""
+"""Forward passes over a whole set: class logits, tags and sentence vectors, every row once, in file order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,120 +19,174 @@ from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, put_batch
 
+# Vectors of one piece of work below this many bytes stay in memory.
+SMALL_VECTORS = 64 << 20
+
+HEAD = 'head'  # every head's name inside a program
+
 Tick = Callable[[int], None]  # told the number of rows just done
+Program = Callable[..., jax.Array]  # (params, ids, segments) -> outputs by row
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What every forward pass over a set needs.
+
+    params: on the mesh. lengths: the padded row lengths, ascending; no row is longer than the last. batch_tokens:
+    padded tokens of one pass. pad: the tokenizer's id of padding.
+    """
+
+    model: Model
+    params: Params
+    mesh: Mesh
+    lengths: tuple[int, ...]
+    batch_tokens: int
+    pad: int
+
+    def with_head(self, name: str) -> Forward:
+        """The same with that head alone, called HEAD: programs then do not depend on a head's name or on what other
+        heads there are, so that tasks of one kind and size share them.
+        """
+        params = {**self.params, 'heads': {HEAD: self.params['heads'][name]}}
+        return dataclasses.replace(self, params=params)
+
+    def rows(self, program: Program, tokens: Ragged, tick: Tick | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """(row number, its output) of every row, in the order of the batches."""
+        waiting: list[tuple[np.ndarray, jax.Array]] = []
+
+        def collect() -> Iterator[tuple[int, np.ndarray]]:
+            rows, values = waiting.pop(0)
+            yield from zip(rows.tolist(), np.asarray(values), strict=False)  # behind the real rows: padding
+            if tick:
+                tick(len(rows))
+
+        for rows, batch in eval_batches(tokens, self.lengths, self.batch_tokens, self.pad, batch_devices(self.mesh)):
+            arrays = put_batch(batch, self.mesh)
+            waiting.append((rows, program(self.params, arrays['ids'], arrays['segments'])))
+            if len(waiting) > 2:  # the device works on the next batch while this one is read
+                yield from collect()
+        while waiting:
+            yield from collect()
 
 
 @lru_cache(maxsize=32)
-def _logits_function(model: Model, name: str, head: HeadSpec, mesh: Mesh) -> Callable[..., jax.Array]:
-    """One compiled program per head and row length, shared by all languages of a process."""
+def _logits_program(model: Model, head: HeadSpec, mesh: Mesh, scored_tags: bool = False) -> Program:
+    """One compiled program per head shape and row length, shared by all tasks and languages of a process."""
 
     def forward(params: Params, ids: jax.Array, segments: jax.Array) -> jax.Array:
         if head.kind == 'choice':  # a row is one choice of an example: [B, T] -> [B, 1, T] -> [B, 1]
-            return model.logits(params, name, head, ids[:, None], segments[:, None])
-        logits = model.logits(params, name, head, ids, segments)
-        return logits.argmax(-1).astype(jnp.int32) if head.kind == 'tag' else logits
+            return model.logits(params, HEAD, head, ids[:, None], segments[:, None])
+        logits = model.logits(params, HEAD, head, ids, segments)
+        if head.kind != 'tag':
+            return logits
+        best = logits.argmax(-1)  # on the device: what comes back is a hundredth of the logits
+        if not scored_tags:
+            return best.astype(jnp.int32)
+        probability = jnp.exp(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
+        return jnp.stack([best.astype(jnp.float32), probability], -1)
 
     return jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 @lru_cache(maxsize=32)
-def _embed_function(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> Callable[..., jax.Array]:
+def _embed_program(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> Program:
     def forward(params: Params, ids: jax.Array, segments: jax.Array) -> jax.Array:
         return model.embed(params, ids, segments, layer=layer, pooling=pooling)
 
     return jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
-def _run(
-    function: Callable[..., jax.Array],
-    params: Params,
-    tokens: Ragged,
-    lengths: Sequence[int],
-    batch_tokens: int,
-    pad: int,
-    mesh: Mesh,
-    tick: Tick | None,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(row number, its output) of every row, in the order of the batches."""
-    waiting: list[tuple[np.ndarray, jax.Array]] = []
-
-    def collect() -> Iterator[tuple[int, np.ndarray]]:
-        rows, values = waiting.pop(0)
-        yield from zip(rows.tolist(), np.asarray(values), strict=False)  # behind the real rows: padding
-        if tick:
-            tick(len(rows))
-
-    for rows, batch in eval_batches(tokens, lengths, batch_tokens, pad, batch_devices(mesh)):
-        arrays = put_batch(batch, mesh)
-        waiting.append((rows, function(params, arrays['ids'], arrays['segments'])))
-        if len(waiting) > 2:  # the device works on the next batch while this one is read
-            yield from collect()
-    while waiting:
-        yield from collect()
-
-
-def _stacked(found: Iterator[tuple[int, np.ndarray]], n: int) -> np.ndarray:
-    out: np.ndarray | None = None
-    for row, value in found:
-        if out is None:
-            out = np.empty((n, *value.shape), np.float32)
-        out[row] = value
-    assert out is not None
-    return out
-
-
 def predict_logits(
-    model: Model,
-    params: Params,
-    name: str,
-    head: HeadSpec,
-    tokens: Ragged,
-    *,
-    lengths: Sequence[int],
-    batch_tokens: int,
-    pad: int,
-    mesh: Mesh,
-    tick: Tick | None = None,
+    forward: Forward, name: str, head: HeadSpec, tokens: Ragged, *, tick: Tick | None = None
 ) -> np.ndarray:
     """float32 [rows, C] logits of a pair head, [rows, 1] of a choice head, in row order."""
-    function = _logits_function(model, name, head, mesh)
-    return _stacked(_run(function, params, tokens, lengths, batch_tokens, pad, mesh, tick), len(tokens))
+    program = _logits_program(forward.model, head, forward.mesh)
+    out = np.empty((len(tokens), head.outputs), np.float32)
+    return _filled(out, forward.with_head(name).rows(program, tokens, tick))
 
 
 def predict_tokens(
-    model: Model,
-    params: Params,
-    name: str,
-    head: HeadSpec,
-    tokens: Ragged,
-    *,
-    lengths: Sequence[int],
-    batch_tokens: int,
-    pad: int,
-    mesh: Mesh,
-    tick: Tick | None = None,
+    forward: Forward, name: str, head: HeadSpec, tokens: Ragged, *, scored_tags: bool = False, tick: Tick | None = None
 ) -> list[np.ndarray]:
-    """Per row, cut to its tokens: int32 [tokens] best tags of a tag head, float32 [tokens, 2] logits of a span head."""
-    function = _logits_function(model, name, head, mesh)
+    """Per row, cut to its tokens: int32 [tokens] best tags of a tag head, float32 [tokens, 2] logits of a span head.
+
+    scored_tags: of a tag head float32 [tokens, 2] instead, the best tag (a whole number) and its probability.
+    """
+    program = _logits_program(forward.model, head, forward.mesh, scored_tags)
     out: list[np.ndarray] = [np.zeros(0)] * len(tokens)
-    for row, value in _run(function, params, tokens, lengths, batch_tokens, pad, mesh, tick):
+    for row, value in forward.with_head(name).rows(program, tokens, tick):
         out[row] = value[: int(tokens.lengths[row])].copy()
     return out
 
 
 def embed_sentences(
-    model: Model,
-    params: Params,
+    forward: Forward,
     tokens: Ragged,
     *,
     layer: int | None,
     pooling: str,
-    lengths: Sequence[int],
-    batch_tokens: int,
-    pad: int,
-    mesh: Mesh,
+    out: Path | None = None,
     tick: Tick | None = None,
 ) -> np.ndarray:
-    """float32 [n, D] sentence vectors of hidden_states[layer] (None = the last), in row order."""
-    function = _embed_function(model, layer, pooling, mesh)
-    return _stacked(_run(function, params, tokens, lengths, batch_tokens, pad, mesh, tick), len(tokens))
+    """float32 [n, D] sentence vectors of hidden_states[layer] (None = the last), in row order.
+
+    out: where the vectors are to lie (.npy) instead of in memory; the result is then that file, memory-mapped and
+    read-only. The file appears when it is whole. Its folder is made.
+    """
+    program = _embed_program(forward.model, layer, pooling, forward.mesh)
+    shape = (len(tokens), forward.model.config.hidden_size)
+    if out is None:
+        return _filled(np.empty(shape, np.float32), forward.rows(program, tokens, tick))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
+    try:
+        vectors = np.lib.format.open_memmap(part, mode='w+', dtype=np.float32, shape=shape)
+        _filled(vectors, forward.rows(program, tokens, tick))
+        vectors.flush()
+        del vectors
+        os.replace(part, out)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return np.load(out, mmap_mode='r', allow_pickle=False)
+
+
+class VectorFiles:
+    """Files for the vectors of one piece of work, deleted when it ends; while all of them together are small, memory.
+
+    with VectorFiles(folder, hidden_size) as files:
+        embed_sentences(..., out=files.place('first.npy', len(sentences)))
+    """
+
+    def __init__(self, folder: Path, width: int):
+        """folder: where the files lie; made when needed, and removed at the end if nothing else is in it."""
+        self._folder, self._width = folder, width
+        self._given: set[Path] = set()
+        self._held = 0  # bytes of vectors that were left in memory
+
+    def place(self, file: str | Path | None, rows: int) -> Path | None:
+        """The path for float32 [rows, width] vectors; None = hold them in memory: `file` is None, or what was held so
+        far and these are less than 64 MiB in all. A relative path is one within the folder.
+        """
+        size = rows * self._width * np.dtype(np.float32).itemsize
+        if file is None or self._held + size < SMALL_VECTORS:
+            self._held += size
+            return None
+        path = self._folder / file
+        self._given.add(path)
+        return path
+
+    def __enter__(self) -> VectorFiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for path in self._given:
+            path.unlink(missing_ok=True)
+        if self._given and self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+
+def _filled(out: np.ndarray, found: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
+    for row, value in found:
+        out[row] = value
+    return out

@@ -125,17 +125,20 @@ def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores
         raise DataError(f'{predicted}: {error} (gold: {gold})') from None
 
 
-def score_files(task: Task, language: str, prediction_path: Path | str, gold_examples: Sequence[Example]) -> Scores:
+def score_files(
+    task: Task, language: str, prediction_path: Path | str, gold_examples: Sequence[Example], split: str = ''
+) -> Scores:
     """metric -> value of one prediction file, read back from disk, against examples in the order they were predicted.
 
     The metrics are at least `task.metrics`, in percent. Retrieval: row i of the pool is right for query i; spans: by
     id, and SQuAD v2 reads the no-answer scores beside the file as well (files.no_answer_path).
-    Raises DataError for a file that does not fit the examples, and for examples without gold labels.
+    split: decides the language of the answers where it is a translated one. Raises DataError for a file that does not
+    fit the examples, and for examples without gold labels.
     """
     path = Path(prediction_path)
     try:
         if task.kind == 'span':
-            return _score_spans(task, language, path, gold_examples)
+            return _score_spans(task, task.answer_language(language, split), path, gold_examples)
         if task.kind == 'tag':
             return _score_tags(task, path, gold_examples)
         if task.kind == 'retrieval':
@@ -204,7 +207,7 @@ def _score_spans(task: Task, language: str, path: Path, examples: Sequence[Examp
     if task.scorer == 'squad_v2':
         return qa.squad_v2(gold, said, files.read_no_answer_scores(files.no_answer_path(path)))
     if task.scorer == 'mlqa':
-        return qa.mlqa(gold, said, task.answer_language(language))
+        return qa.mlqa(gold, said, language)
     return qa.squad_v1(gold, said)
 
 

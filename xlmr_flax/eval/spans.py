@@ -16,11 +16,14 @@ N_BEST, MAX_ANSWER = 20, 30
 @dataclass(frozen=True)
 class Answer:
     """text: the best non-empty answer ('' only where no span is allowed). score: its start + end logit. null: the
-    lowest BOS + BOS score over the windows; null - score above a threshold means 'no answer' (SQuAD v2)."""
+    lowest BOS + BOS score over the windows; null - score above a threshold means 'no answer' (SQuAD v2). start, end:
+    the characters of the text in the context (0, 0 where it is '')."""
 
     text: str
     score: float
     null: float
+    start: int = 0
+    end: int = 0
 
 
 def max_context(rows: SpanRows, indices: Sequence[int]) -> list[np.ndarray]:
@@ -50,7 +53,8 @@ def decode(rows: SpanRows, logits: Sequence[np.ndarray], examples: Sequence[Span
 def _best(
     rows: SpanRows, logits: Sequence[np.ndarray], indices: list[int], example: SpanExample, offsets: np.ndarray
 ) -> Answer:
-    best, where, null = -np.inf, None, np.inf
+    best, null = -np.inf, np.inf
+    where: tuple[int, int] | None = None
     for i, allowed in zip(indices, max_context(rows, indices), strict=True):
         null = min(null, float(logits[i][0].sum()))
         first, count = int(rows.first[i]), int(rows.count[i])
@@ -63,5 +67,5 @@ def _best(
                     a, b = offsets[rows.begin[i] + s, 0], offsets[rows.begin[i] + e, 1]
                     if b > a:
                         best, where = float(start[s] + end[e]), (int(a), int(b))
-    text = example.context[where[0] : where[1]] if where else ''
-    return Answer(text, best, null)
+    begin, end = where or (0, 0)
+    return Answer(example.context[begin:end], best, null, begin, end)

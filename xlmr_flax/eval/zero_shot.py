@@ -14,13 +14,13 @@ from xlmr_flax.config import Evaluation
 from xlmr_flax.data.batches import row_lengths
 from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.encode import Encoded
-from xlmr_flax.data.sources import DataError, read_pairs, read_split
+from xlmr_flax.data.sources import BadRow, DataError, read_pairs, read_split
 from xlmr_flax.data.tagging import join_tags
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval import files
 from xlmr_flax.eval.by_gold import mine, rank
 from xlmr_flax.eval.metrics.retrieval import nearest_accuracy
-from xlmr_flax.eval.predict import embed_sentences, predict_logits, predict_tokens
+from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, predict_logits, predict_tokens
 from xlmr_flax.eval.retrieval import nearest, retrieval_layer
 from xlmr_flax.eval.score import score_files
 from xlmr_flax.eval.spans import decode
@@ -35,7 +35,9 @@ Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples
 class Evaluator:
     """What stays the same over languages. head: (name in params['heads'], spec) for tasks that have one; label_order:
     the head's output that stands for each of the task's labels, () = in order (a foreign checkpoint's may differ).
-    lengths: padded row lengths, () = the usual ones. remap: token numbers -> those of a cut word table."""
+    lengths: padded row lengths, () = the usual ones. remap: token numbers -> those of a cut word table. bad_rows: takes
+    the rows that cannot be read, which are then left out; None = the first of them is an error. Of retrieval tasks none
+    is left out: the pool would be another."""
 
     model: Model
     params: Params
@@ -48,17 +50,23 @@ class Evaluator:
     label_order: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
     remap: Callable[[Ragged], Ragged] | None = None
+    bad_rows: list[BadRow] | None = None
     # The last English side embedded, by its tokens: parallel sets (the embedded world's) ask for it in every language.
     _english: dict[bytes, np.ndarray] = field(default_factory=dict)
+
+    def forward(self, lengths: tuple[int, ...]) -> Forward:
+        """Forward passes of this model over rows padded to `lengths`."""
+        return Forward(self.model, self.params, self.mesh, lengths, self.evaluation.batch_tokens, self.tokenizer.pad)
 
     def run(self, task: Task, language: str, split: str, out: Path, progress: Progress | None = None) -> Scored:
         """(metrics in percent, number of examples); the prediction file lies under `out` in XTREME's layout."""
         if task.kind == 'retrieval':
             return self._retrieve(task, language, split, out, progress)
-        examples = read_split(task, language, split, self.data_root, self.evaluation.max_examples or None)
+        limit = self.evaluation.max_examples or None
+        examples = read_split(task, language, split, self.data_root, limit, self.bad_rows)
         path = files.prediction_path(out, task, language, split)
         self.predict(task, examples, path, progress)
-        return score_files(task, language, path, examples), len(examples)
+        return score_files(task, language, path, examples, split), len(examples)
 
     def predict(self, task: Task, examples: Sequence[Example], path: Path, progress: Progress | None = None) -> None:
         """Writes the prediction file of a task with a head. Raises TaskError where this model has none."""
@@ -67,19 +75,9 @@ class Evaluator:
         data = encode_cached(task, examples, self.tokenizer, self.max_length)
         tokens = self.remap(data.tokens) if self.remap else data.tokens
         name, spec = self.head
-        forward = predict_tokens if task.kind in ('tag', 'span') else predict_logits
-        out = forward(
-            self.model,
-            self.params,
-            name,
-            spec,
-            tokens,
-            lengths=row_lengths(self.max_length, self.lengths),
-            batch_tokens=self.evaluation.batch_tokens,
-            pad=self.tokenizer.pad,
-            mesh=self.mesh,
-            tick=_counter(progress, len(tokens)),
-        )
+        predict = predict_tokens if task.kind in ('tag', 'span') else predict_logits
+        forward = self.forward(row_lengths(self.max_length, self.lengths))
+        out = predict(forward, name, spec, tokens, tick=counter(progress, len(tokens)))
         write_predictions(task, path, examples, data, out, self.label_order)
 
     def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
@@ -90,7 +88,7 @@ class Evaluator:
             return self._by_gold(task, language, split, out, progress)
         limit = self.evaluation.max_examples or None
         english, foreign = read_pairs(task, language, split, self.data_root, limit)
-        tick = _counter(progress, len(english) + len(foreign))
+        tick = counter(progress, len(english) + len(foreign))
         max_length = min(self.evaluation.max_length, self.model.config.max_length)
         sides = [encode_cached(task, side, self.tokenizer, max_length).tokens for side in (english, foreign)]
         key = sides[0].flat.tobytes() + sides[0].offsets.tobytes()
@@ -108,30 +106,31 @@ class Evaluator:
 
     def _by_gold(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
         """Mining where F1 is asked for (BUCC), else ranking; max_examples is not applied: the pool is part of the
-        task.
+        task. The vectors lie in a folder SPLIT-LANG.embeddings beside the predictions, which is deleted in the end;
+        below 64 MiB in all they stay in memory.
         """
         max_length = min(self.evaluation.max_length, self.model.config.max_length)
-
-        def embed(sentences: Sequence[SentenceExample]) -> np.ndarray:
-            tokens = encode_cached(task, sentences, self.tokenizer, max_length).tokens
-            return self._embed(task.name, tokens, max_length, _counter(progress, len(sentences)))
-
         path = files.prediction_path(out, task, language, split)
-        if 'f1' in task.metrics:
-            return mine(task, language, split, self.data_root, embed, path)
-        return rank(task, language, split, self.data_root, embed, path.with_suffix('.json'))
 
-    def _embed(self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None]) -> np.ndarray:
+        def embed(sentences: Sequence[SentenceExample], file: Path | None = None) -> np.ndarray:
+            tokens = encode_cached(task, sentences, self.tokenizer, max_length).tokens
+            tick, place = counter(progress, len(sentences)), vectors.place(file, len(sentences))
+            return self._embed(task.name, tokens, max_length, tick, place)
+
+        with VectorFiles(path.with_suffix('.embeddings'), self.model.config.hidden_size) as vectors:
+            if 'f1' in task.metrics:
+                return mine(task, language, split, self.data_root, embed, path, self.mesh)
+            return rank(task, language, split, self.data_root, embed, path.with_suffix('.json'), self.mesh)
+
+    def _embed(
+        self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None], out: Path | None = None
+    ) -> np.ndarray:
         return embed_sentences(
-            self.model,
-            self.params,
+            self.forward(row_lengths(max_length)),
             tokens,
             layer=retrieval_layer(self.model.config, self.evaluation.layer_of(task)),
             pooling=self.evaluation.pooling,
-            lengths=row_lengths(max_length),
-            batch_tokens=self.evaluation.batch_tokens,
-            pad=self.tokenizer.pad,
-            mesh=self.mesh,
+            out=out,
             tick=tick,
         )
 
@@ -172,7 +171,8 @@ def write_predictions(
         raise TaskError(f'task {task.name!r}: kind {task.kind!r} has no prediction file')
 
 
-def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+def counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """What is told the rows just done and tells `progress` (rows done so far, total)."""
     done = 0
 
     def tick(rows: int) -> None:

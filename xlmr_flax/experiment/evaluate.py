@@ -7,18 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from xlmr_flax.config import Config, EncoderSpec, Evaluation
 from xlmr_flax.data.sources import with_labels
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
+from xlmr_flax.experiment.bad_rows import collector
 from xlmr_flax.experiment.phase import head_spec
 from xlmr_flax.experiment.plan import NONE, Run, default_split
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.config import ModelError
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.report.progress import Line, say
@@ -28,7 +31,8 @@ from xlmr_flax.tasks.base import Task
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One evaluate command, flags as given ('' and 0 = default)."""
+    """One evaluate command, flags as given ('' and 0 = default). input: a user's own file (experiment/annotate.py)
+    instead of the task's data, '' = none; out is then a file."""
 
     encoder: str
     task: str
@@ -40,6 +44,34 @@ class Request:
     max_length: int
     evaluation: Evaluation
     command: str
+    skip_bad_rows: bool = False
+    input: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A source ready to compute with. max_length: tokens a row."""
+
+    source: EncoderSource
+    model: Model
+    tokenizer: Tokenizer
+    max_length: int
+
+    def load(self, mesh: Mesh, heads: bool) -> Params:
+        """Its parameters on the mesh, with pooler and heads where they are needed."""
+        params = self.source.load()
+        wanted = ['encoder', *(['pooler', 'heads'] if heads else [])]
+        return put_tree({k: params[k] for k in wanted if k in params}, mesh)
+
+
+def open_model(request: Request, source: EncoderSource, heads: bool) -> Opened:
+    """heads: whether a head is to be used: rows are then as long as in its fine-tuning unless --max_length says else.
+    Raises ModelError and TokenizerError."""
+    tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
+    model = Model(source.config, source.style or 'hf', request.dtype)
+    max_length = request.max_length or (heads and source.max_length) or min(512, source.config.max_length)
+    tokenizer.check_length(max_length, source.config.max_length)
+    return Opened(source, model, tokenizer, max_length)
 
 
 def choose_head(source: EncoderSource, task: Task) -> tuple[str, HeadSpec]:
@@ -49,40 +81,50 @@ def choose_head(source: EncoderSource, task: Task) -> tuple[str, HeadSpec]:
         return task.name, fitting[task.name]
     if len(fitting) == 1:
         return next(iter(fitting.items()))
-    have = ', '.join(f'{n} ({s.kind}, {s.outputs})' for n, s in source.heads.items()) or 'none'
     raise ModelError(
         f'{source.name}: no single head of kind {task.kind!r} with {len(task.labels)} outputs for task {task.name!r} '
-        f'(heads: {have}); fine-tune first with xlmr-flax run'
+        f'(heads: {list_heads(source)}); fine-tune first with xlmr-flax run'
     )
+
+
+def list_heads(source: EncoderSource) -> str:
+    """'xnli (pair, 3), panx (tag, 7)', or 'none'."""
+    return ', '.join(f'{name} ({spec.kind}, {spec.outputs})' for name, spec in source.heads.items()) or 'none'
 
 
 def evaluate(request: Request) -> list[dict[str, Any]]:
     """Evaluates every language, writes results.jsonl and predictions; returns the rows."""
     task, source = with_labels(get_task(request.task), request.data_root), open_source(request.encoder)
-    workdir = Workdir(request.out)
-    tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
-    model = Model(source.config, source.style or 'hf', request.dtype)
-    retrieval = task.kind == 'retrieval'
-    evaluation, max_length = request.evaluation, request.max_length
-    if not max_length:
-        max_length = (not retrieval and source.max_length) or min(512, source.config.max_length)
-    tokenizer.check_length(max_length, source.config.max_length)
-    evaluation = dataclasses.replace(evaluation, max_length=max_length)
+    workdir, retrieval = Workdir(request.out), task.kind == 'retrieval'
+    opened = open_model(request, source, heads=not retrieval)
+    evaluation = dataclasses.replace(request.evaluation, max_length=opened.max_length)
     head = None if retrieval else choose_head(source, task)
-    order = label_order(task, source.labels.get(head[0], ())) if head else ()
-    params, mesh = source.load(), make_mesh()
-    wanted = ['encoder', *([] if retrieval else ['pooler', 'heads'])]
-    params = put_tree({k: params[k] for k in wanted if k in params}, mesh)
-    evaluator = Evaluator(model, params, tokenizer, mesh, evaluation, request.data_root, max_length, head, order)
-    languages = request.languages or task.languages
-    split = request.split or default_split(task, languages, request.data_root)
-    config = Config(encoder=EncoderSpec(source.name, dtype=request.dtype), evaluation=evaluation)
+    mesh, bad_rows = make_mesh(), collector(request.skip_bad_rows, request.out)
+    evaluator = Evaluator(
+        opened.model,
+        opened.load(mesh, heads=not retrieval),
+        opened.tokenizer,
+        mesh,
+        evaluation,
+        request.data_root,
+        opened.max_length,
+        head,
+        label_order(task, source.labels.get(head[0], ())) if head else (),
+        bad_rows=bad_rows,
+    )
+    languages = request.languages or (task.split_languages(request.split) if request.split else task.languages)
+    split = request.split or default_split(task, languages, request.data_root, request.skip_bad_rows)
+    config = Config(
+        encoder=EncoderSpec(source.name, dtype=request.dtype), evaluation=evaluation, data_root=request.data_root
+    )
     run = Run(source.digest[:12], NONE, task.name, '', 0, '', None)
     if source.note:
         say(source.note)
     if retrieval:
         layer = retrieval_layer(source.config, evaluation.retrieval_layer)
-        say(f'layer {layer} of {source.config.num_layers}, {evaluation.pooling} pooling, max length {max_length}')
+        say(
+            f'layer {layer} of {source.config.num_layers}, {evaluation.pooling} pooling, max length {opened.max_length}'
+        )
     rows: list[dict[str, Any]] = []
     for language in languages:
         line = Line(f'{task.name} {split} {language}')
@@ -91,8 +133,10 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
             line(done, total, done)
 
         metrics, n = evaluator.run(task, language, split, request.out / 'predictions', progress)
-        found = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command)
+        found = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
         rows += found
         line.close(f'n {n}  ' + '  '.join(f'{r["metric"]} {r["value"]:.2f}' for r in found))
         write_atomic(workdir.results_path, ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in rows))
+    if bad_rows:
+        bad_rows.close()
     return rows

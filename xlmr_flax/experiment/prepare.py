@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from xlmr_flax.config import Config
+from xlmr_flax.config import Arm, Config, Member, Recipe
 from xlmr_flax.data.cache import Entry, lookup
-from xlmr_flax.data.sources import read_pairs, read_split, with_labels
+from xlmr_flax.data.sources import available, read_pairs, read_split, with_labels
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.experiment.plan import NONE, evaluation_languages, evaluation_split
+from xlmr_flax.experiment.arms import NONE, arm_of, datasets, member_limit, target_arm, task_of
+from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Example, Task
 
@@ -42,14 +43,19 @@ def config_needs(config: Config) -> list[Need]:
     """Every split that a run of this config reads, once, in the order of its phases. Raises TaskError."""
     found: list[Need] = []
     for arm in config.intermediate:
-        if arm != NONE:
-            found += _training(get_task(arm), config.recipe_for(arm).max_length, config, arm)
+        if arm != NONE and not arm_of(config, arm).joint:
+            found += _training(config, arm_of(config, arm), config.recipe_for(arm), f'arms.{arm}')
     for name in config.targets:
-        task, length = get_task(name), config.evaluation.max_length
+        task, length = task_of(config, name), config.evaluation.max_length
         if task.kind != 'retrieval':
-            length = config.recipe_for(name).max_length
-            trainer = task if task.train_task is None else get_task(task.train_task)
-            found += _training(trainer, length, config, name)
+            recipe = config.recipe_for(name)
+            length = recipe.max_length
+            for arm in config.intermediate:  # a joint arm's rows come with the target's
+                found += _training(config, target_arm(config, task, arm), recipe, f'training.{name}')
+            if task.warmup_task and name not in config.training:
+                warm = Arm(tasks={task.warmup_task: Member()})
+                if available(task_of(config, task.warmup_task), 'en', 'train', config.data_root):
+                    found += _training(config, warm, config.recipes.get(task.warmup_task) or recipe, f'targets {name}')
         split = evaluation_split(config, name)
         by_gold = split in task.gold  # whole pools; mining takes its threshold from dev
         splits = ['dev', split] if by_gold and 'f1' in task.metrics else [split]
@@ -59,10 +65,15 @@ def config_needs(config: Config) -> list[Need]:
     return list(dict.fromkeys(found))
 
 
-def _training(task: Task, max_length: int, config: Config, name: str) -> list[Need]:
-    recipe = config.recipe_for(name)
-    limits = {'train': recipe.max_train, 'dev': recipe.eval_examples}
-    return [Need(task.name, s, 'en', max_length, limit) for s, limit in limits.items() if s in task.splits]
+def _training(config: Config, arm: Arm, recipe: Recipe, where: str) -> list[Need]:
+    found = []
+    for dataset in datasets(config, arm, where):
+        length = dataset.spec.max_length or recipe.max_length
+        limit = member_limit(dataset.spec, recipe.max_train)
+        found.append(Need(dataset.task.name, dataset.split, dataset.language, length, limit))
+        if 'dev' in dataset.task.splits:
+            found.append(Need(dataset.task.name, 'dev', 'en', length, recipe.eval_examples))
+    return found
 
 
 def build(needs: Sequence[Need], tokenizer: Tokenizer, data_root: str, positions: int) -> Iterator[Built]:

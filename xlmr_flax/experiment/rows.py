@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import stand_in
+from xlmr_flax.data.sources import BadRow, origin, split_files, stand_in
 from xlmr_flax.eval.retrieval import retrieval_layer
-from xlmr_flax.experiment.plan import NONE, Run
+from xlmr_flax.experiment.arms import NONE, Dataset, arm_of, datasets
+from xlmr_flax.experiment.bad_rows import count_among
+from xlmr_flax.experiment.plan import Run
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
@@ -26,10 +28,16 @@ def result_rows(
     n: int,
     step: int,
     command: str,
+    bad_rows: Sequence[BadRow] | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of one evaluation, the task's major metric first. Values are percentages. `note`: what must be known
-    of an encoder wherever its retrieval scores are shown."""
+    """The rows of one evaluation, the task's major metric first. Values are percentages.
+
+    source: where the scored rows came from, 'file', 'tfds' or 'world', several joined by '+'; tfds: builder and version
+    of those from TFDS. left_out: how many of the scored split's rows could not be read, where any (see bad_rows.py).
+    note: what must be known of an encoder wherever its retrieval scores are shown.
+    """
     stood_in = stand_ins(config, run, task, language, split)
+    left_out = count_among(bad_rows, split_files(task, language, split, config.data_root)) if bad_rows else 0
     note = {'note': retrieval_note(config, source, task)} if task.kind == 'retrieval' else {}
     return [
         {
@@ -47,9 +55,11 @@ def result_rows(
             'preset': config.preset,
             'command': command,
             **language_facts(language),
+            **source_facts(task, language, split, config.data_root),
             **chance(task, n, metric),
             **note,
             **({'stand_in': stood_in} if stood_in else {}),
+            **({'left_out': left_out} if left_out else {}),
         }
         for metric in sorted(metrics, key=lambda m: (m not in task.metrics, m))
     ]
@@ -64,13 +74,26 @@ def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
 
 def stand_ins(config: Config, run: Run, task: Task, language: str, split: str) -> str:
     """What stands in for the real data in a result, of the rows trained on and of those scored; '' = nothing does."""
+    trained = [(part.task, part.language, part.split) for part in _trained_on(config, run)]
+    if run.keeps_head and task.warmup_task:
+        trained.append((get_task(task.warmup_task), 'en', 'train'))
     found = []
-    for name in dict.fromkeys([run.intermediate, run.task]):
-        if name not in ('', NONE):
-            text = stand_in(get_task(name), 'en', 'train', config.data_root)
-            found += [f'{name} train: {text}'] if text else []
-    text = stand_in(task, language, split, config.data_root)
-    return '; '.join(found + ([f'{task.name} {split}: {text}'] if text else []))
+    for each, code, name in [*trained, (task, language, split)]:
+        if text := stand_in(each, code, name, config.data_root):
+            found.append(f'{each.name} {name}: {text}')
+    return '; '.join(dict.fromkeys(found))
+
+
+def _trained_on(config: Config, run: Run) -> list[Dataset]:
+    """The datasets of a run's intermediate phase, and of its own training."""
+    arms = [] if run.intermediate == NONE else [arm_of(config, run.intermediate)]
+    return [part for arm in [*arms, *filter(None, [run.arm])] for part in datasets(config, arm, run.where)]
+
+
+def source_facts(task: Task, language: str, split: str, data_root: str) -> dict[str, str]:
+    """{'source'} of a split's rows, and {'tfds'} where some are from TFDS."""
+    found = origin(task, language, split, data_root)
+    return {'source': found.source} | ({'tfds': ', '.join(found.builders)} if found.builders else {})
 
 
 def language_facts(code: str) -> dict[str, Any]:

@@ -1,0 +1,145 @@
+"""The evaluate command on a user's own file: predictions of a fine-tuned head, or sentence vectors, row by row."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.data.batches import row_lengths
+from xlmr_flax.data.encode import encode
+from xlmr_flax.data.inputs import Input, read_input
+from xlmr_flax.data.sources import with_labels
+from xlmr_flax.eval.files import write_atomic
+from xlmr_flax.eval.predict import Forward, embed_sentences
+from xlmr_flax.eval.records import KINDS, Record, predict_records, readable
+from xlmr_flax.eval.retrieval import retrieval_layer
+from xlmr_flax.eval.zero_shot import counter, label_order
+from xlmr_flax.experiment.bad_rows import BadRows
+from xlmr_flax.experiment.evaluate import Opened, Request, choose_head, list_heads, open_model
+from xlmr_flax.models.config import ModelError
+from xlmr_flax.models.model import HeadSpec
+from xlmr_flax.models.source import EncoderSource, open_source
+from xlmr_flax.parallel.mesh import make_mesh
+from xlmr_flax.report.progress import Line, say
+from xlmr_flax.tasks import all_tasks, get_task
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, closest
+
+VECTORS = '.npy'  # ending of --out that asks for sentence vectors
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenHead:
+    """A head of a source: its name, its shape, and a name for each of its outputs."""
+
+    name: str
+    spec: HeadSpec
+    labels: tuple[str, ...]
+
+
+def input_head(source: EncoderSource, task_name: str, data_root: str = '') -> ChosenHead:
+    """The head for a user's rows: that of the name, else that for the task of the name, else ('') the only one.
+
+    Its outputs are called as the checkpoint calls them; where it says nothing, as the named task does, else by their
+    number. Raises ModelError, which names the heads there are, TaskError, and DataError for labels that differ.
+    """
+    usable = {name: spec for name, spec in source.heads.items() if spec.kind in KINDS}
+    have = list_heads(source)
+    if not usable:
+        raise ModelError(
+            f'{source.name}: no head that predicts something (heads: {have}); --out=FILE{VECTORS} writes sentence '
+            'vectors, and xlmr-flax run fine-tunes a head'
+        )
+    if not task_name and len(usable) > 1:
+        raise ModelError(f'{source.name}: several heads, choose one with --task (heads: {have})')
+    name = task_name or next(iter(usable))
+    labels = source.labels.get(name, ())
+    if name not in usable and name in all_tasks():
+        task = with_labels(get_task(name), data_root)
+        name, spec = choose_head(source, task)
+        if spec.kind in ('pair', 'tag'):
+            order = label_order(task, source.labels.get(name, ())) or range(spec.outputs)
+            labels = tuple(label for _, label in sorted(zip(order, task.labels, strict=True)))
+    if name not in usable:
+        raise ModelError(f'{source.name}: no head or task {name!r}{closest(name, usable)} (heads: {have})')
+    return ChosenHead(name, usable[name], labels or tuple(map(str, range(usable[name].outputs))))
+
+
+def annotate(request: Request) -> list[Record]:
+    """Writes what is predicted for the rows of request.input to request.out; returns the records ([] for vectors).
+
+    One JSON object a line: row (number from 0 in the input), id (where the input has one), then as
+    eval/records.predict_records says. With an `out` that ends in .npy: float32 [rows, D] sentence vectors. Either file
+    is whole or not there. Raises DataError naming file, line and column of the input.
+    """
+    source, path = open_source(request.encoder), Path(request.input)
+    vectors = request.out.suffix == VECTORS
+    head = None if vectors else input_head(source, request.task, request.data_root)
+    bad_rows = BadRows(request.out.with_name(f'{request.out.name}.bad_rows.tsv')) if request.skip_bad_rows else None
+    limit = request.evaluation.max_examples or None
+    found = read_input(path, head.spec.kind if head else 'retrieval', limit, bad_rows)
+    opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
+    lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
+    forward = Forward(
+        opened.model, opened.load(mesh, head is not None), mesh, lengths, request.evaluation.batch_tokens, pad
+    )
+    if source.note:
+        say(source.note)
+    if head is None:
+        _write_vectors(request, opened, forward, found)
+        records = []
+    else:
+        records = _predicted(forward, opened, head, found, Line(f'{head.name} {path.name}'))
+        write_atomic(request.out, ''.join(json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records))
+        for record, example in zip(records[:_SHOWN], found.examples, strict=False):
+            say(f'{record["row"]}  {readable(example, record)}')
+        say(f'{len(records)} rows, head {head.name} ({head.spec.kind}): {request.out}')
+    if bad_rows:
+        bad_rows.close()
+    return records
+
+
+def _predicted(forward: Forward, opened: Opened, head: ChosenHead, found: Input, line: Line) -> list[Record]:
+    records: list[dict[str, Any]] = [{} for _ in found.examples]
+    tick = counter(lambda done, total: line(done, total, done), len(found.examples))
+    for part in _parts(found.examples):
+        examples = [found.examples[i] for i in part]
+        data = encode(found.task, examples, opened.tokenizer, opened.max_length)
+        outputs = predict_records(forward, head.name, head.spec, examples, data, head.labels)
+        for i, record in zip(part, outputs, strict=True):
+            about = {'row': found.rows[i]} | ({'id': found.examples[i].id} if found.examples[i].id else {})
+            records[i] = about | record
+        tick(len(part))
+    line.close(f'{len(records)} rows')
+    return records
+
+
+def _parts(examples: Sequence[Example], size: int = 4096) -> list[list[int]]:
+    """Indices of examples that can be encoded together: with one number of choices, all with a second text or none. At
+    most `size` of them, which bounds what is held of tokens and logits."""
+    groups: dict[int, list[int]] = {}
+    for i, example in enumerate(examples):
+        alike = len(example.choices) if isinstance(example, ChoiceExample) else 0
+        if isinstance(example, PairExample):
+            alike = int(example.text_b is not None)
+        groups.setdefault(alike, []).append(i)
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
+def _write_vectors(request: Request, opened: Opened, forward: Forward, found: Input) -> None:
+    layer, pooling = (
+        retrieval_layer(opened.source.config, request.evaluation.retrieval_layer),
+        request.evaluation.pooling,
+    )
+    line = Line(f'vectors {Path(request.input).name}')
+    data = encode(found.task, found.examples, opened.tokenizer, opened.max_length)
+    tick = counter(lambda done, total: line(done, total, done), len(found.examples))
+    vectors = embed_sentences(forward, data.tokens, layer=layer, pooling=pooling, out=request.out, tick=tick)
+    line.close(f'{len(vectors)} rows')
+    say(
+        f'float32 {list(vectors.shape)}, layer {layer} of {opened.source.config.num_layers}, {pooling} pooling: '
+        f'{request.out}'
+    )

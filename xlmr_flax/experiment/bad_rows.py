@@ -1,0 +1,86 @@
+"""Rows that a run leaves out because they cannot be read: the first ones are said, all are listed in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import SupportsIndex
+
+from xlmr_flax.data.readers_text import DataError, read_lines
+from xlmr_flax.data.sources import BadRow
+from xlmr_flax.report.progress import say
+
+FILE = 'bad_rows.tsv'
+_HEADER = 'file\tline\treason'
+_SHOWN = 10
+
+
+class BadRows(list[BadRow]):
+    """A list for the `skip_bad_rows` of data/sources, which `append`s to it.
+
+    A row that is read again (dev rows before every training, the same file in two runs) counts once. The file is only
+    ever appended to, a line at a time: several processes may share it, and a run that goes on knows what an earlier
+    start left out.
+    """
+
+    def __init__(self, path: Path, shown: int = _SHOWN):
+        """path: the list on disk: file, line and reason with tabs between them, under a header. It is made with the
+        first row, and read where it is there already. shown: how many rows are said. Raises DataError for a file that
+        is no such list.
+        """
+        super().__init__(_read(path))
+        self.path, self._shown, self._said = path, shown, 0
+        self._known = set(self)
+
+    def append(self, row: BadRow, /) -> None:
+        """Takes one row, unless it is known."""
+        row = BadRow(row.file, row.line, ' '.join(row.reason.split()))  # as it can stand in a line
+        if row in self._known:
+            return
+        self._known.add(row)
+        super().append(row)
+        if self._said < self._shown:
+            say(f'left out: {row}')
+        elif self._said == self._shown:
+            say(f'left out: further rows, listed in {self.path}')
+        self._said += 1
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = f'{row.file}\t{row.line}\t{row.reason}'
+        with self.path.open('a', encoding='utf-8') as file:
+            file.write(line + '\n' if file.tell() else f'{_HEADER}\n{line}\n')
+
+    def extend(self, rows: Iterable[BadRow], /) -> None:
+        for row in rows:
+            self.append(row)
+
+    def insert(self, index: SupportsIndex, row: BadRow, /) -> None:
+        raise TypeError('rows are appended, in the order in which they are found')
+
+    def close(self) -> None:
+        """Says how many rows were left out, if any."""
+        if self:
+            say(f'{len(self)} row{"s" if len(self) > 1 else ""} left out, listed in {self.path}')
+
+
+def collector(wanted: bool, folder: Path) -> BadRows | None:
+    """What a run or an evaluation hands on as `skip_bad_rows`: a BadRows that lists in folder/bad_rows.tsv, or None
+    where a row that cannot be read is to be an error.
+    """
+    return BadRows(folder / FILE) if wanted else None
+
+
+def count_among(rows: Iterable[BadRow], files: Iterable[Path]) -> int:
+    """How many of the rows are of these files."""
+    names = {str(path) for path in files}
+    return sum(row.file in names for row in rows)
+
+
+def _read(path: Path) -> list[BadRow]:
+    if not path.is_file():
+        return []
+    header, *lines = read_lines(path) or ['']
+    if header != _HEADER:
+        raise DataError(f'{path}: not a list of rows that were left out: its header is {header!r}')
+    rows = [line.split('\t', 2) for line in lines]
+    whole = [row for row in rows if len(row) == 3 and row[1].isdigit()]  # a kill may have cut a line
+    return list(dict.fromkeys(BadRow(file, int(line), reason) for file, line, reason in whole))
