@@ -59,6 +59,7 @@ setup(
         ],
         'gcs': ['gcsfs'],
         'torch': ['torch>=2.6'],
+        'bench': ['torch>=2.6', 'faiss-cpu>=1.11'],
         'dev': [
             'torch>=2.6',
             'pytest>=8',

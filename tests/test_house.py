@@ -36,7 +36,7 @@ ANYTHING = frozenset({'cli', '__main__'})
 
 # Nothing that training, evaluation or a report needs imports these, not even inside a function.
 HEAVY = ('torch', 'tensorflow')
-HEAVY_ROOMS = ('baselines',)
+HEAVY_ROOMS = ('baselines', 'bench')
 
 # nnx defines modules and nothing else; what trains them is plain jax.jit, jax.grad, jax.lax.scan and optax.
 FORBIDDEN = (

@@ -19,6 +19,7 @@ COMMANDS = {
     'convert': 'an encoder or fine-tuned model as a directory that transformers opens',
     'report': "tables and the HTML report of a workdir's results, made again",
     'prepare': 'which data is there and what is missing; tokens made ahead of a run',
+    'bench': 'time and memory of one part, against other implementations',
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
 
@@ -149,10 +150,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         except (KeyError, AttributeError, TypeError, ValueError) as e:  # ml_collections' override errors
             raise UsageError(str(e.args[0]) if e.args else repr(e)) from None
-        if len(left) > 1:
-            raise UsageError(f'unexpected argument {left[1]!r}; flags are written --name=value')
+        words = getattr(module, 'ARGUMENTS', 0)  # how many words that are no flags the command takes
+        if len(left) > 1 + words:
+            raise UsageError(f'unexpected argument {left[1 + words]!r}; flags are written --name=value')
         set_up_jax()
-        return module.run(values) or 0
+        return module.run(values, *left[1:]) or 0
     except Stopped as e:
         print(f'{e}. The same command goes on from there.', file=sys.stderr)
         return STOPPED

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from jax.sharding import Mesh
 
 from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs
 from xlmr_flax.eval import files
 from xlmr_flax.eval.metrics.retrieval import map_at_k, pair_f1
 from xlmr_flax.eval.mining import Candidates, best_threshold, neighbours, ratio_candidates
-from xlmr_flax.eval.retrieval import normalise
 from xlmr_flax.tasks.base import SentenceExample, Task
 
-Embed = Callable[[Sequence[SentenceExample]], np.ndarray]  # sentences -> float32 [n, D]
 RANKED = 20
 
 
-def _candidates(task: Task, language: str, split: str, data_root: str, embed: Embed) -> tuple[Candidates, list, list]:
+class Embed(Protocol):
+    """Sentences -> float32 [n, D] of any length, an array or a memory map; `file`: where many may be kept (.npy)."""
+
+    def __call__(self, sentences: Sequence[SentenceExample], file: Path | None = None, /) -> np.ndarray: ...
+
+
+def _candidates(
+    task: Task, language: str, split: str, data_root: str, embed: Embed, mesh: Mesh | None
+) -> tuple[Candidates, list, list]:
     first, second = read_pairs(task, language, split, data_root)
-    vectors = [normalise(embed(side)) for side in (first, second)]
-    return ratio_candidates(*neighbours(vectors[0], vectors[1])), first, second
+    x, y = (embed(side, Path(f'{split}-{name}.npy')) for side, name in ((first, 'first'), (second, 'second')))
+    return ratio_candidates(*neighbours(x, y, cosine=True, mesh=mesh)), first, second
 
 
 def _named(found: Candidates, first: list[SentenceExample], second: list[SentenceExample]) -> list[tuple[str, str]]:
@@ -29,22 +37,23 @@ def _named(found: Candidates, first: list[SentenceExample], second: list[Sentenc
 
 
 def mine(
-    task: Task, language: str, split: str, data_root: str, embed: Embed, path: Path
+    task: Task, language: str, split: str, data_root: str, embed: Embed, path: Path, mesh: Mesh | None = None
 ) -> tuple[dict[str, float], int]:
     """Mines one language's pairs and writes them; (metrics, number of gold pairs).
 
-    The threshold is the best one on the dev gold pairs, for dev itself and for every other split (XTREME). Raises
-    DataError where another split is asked for without dev.
+    The threshold is the best one on the dev gold pairs, for dev itself and for every other split (XTREME). embed is
+    given a file for each side; whether the vectors lie there or in memory, only blocks of them are read. mesh: shares
+    the search. Raises DataError where another split is asked for without dev.
     """
-    found, first, second = _candidates(task, language, split, data_root, embed)
+    if split != 'dev' and not available(task, language, 'dev', data_root):
+        raise DataError(
+            f'task {task.name!r} in {language!r}: the threshold is chosen on dev, and its files are missing'
+        )
+    found, first, second = _candidates(task, language, split, data_root, embed, mesh)
     pairs = _named(found, first, second)
     tuned, tuned_pairs = found, pairs
     if split != 'dev':
-        if not available(task, language, 'dev', data_root):
-            raise DataError(
-                f'task {task.name!r} in {language!r}: the threshold is chosen on dev, and its files are missing'
-            )
-        tuned, *sides = _candidates(task, language, 'dev', data_root, embed)
+        tuned, *sides = _candidates(task, language, 'dev', data_root, embed, mesh)
         tuned_pairs = _named(tuned, *sides)
     threshold, _ = best_threshold(tuned_pairs, tuned.score.tolist(), read_gold(task, language, 'dev', data_root))
     files.write_pairs(path, [pair for pair, score in zip(pairs, found.score, strict=True) if score >= threshold])
@@ -53,11 +62,12 @@ def mine(
 
 
 def rank(
-    task: Task, language: str, split: str, data_root: str, embed: Embed, path: Path
+    task: Task, language: str, split: str, data_root: str, embed: Embed, path: Path, mesh: Mesh | None = None
 ) -> tuple[dict[str, float], int]:
     """Ranks the pool for every query by cosine and writes the best 20 ids of each; (metrics, number of queries)."""
     queries, pool = read_pairs(task, language, split, data_root)
-    nearest, _ = neighbours(normalise(embed(queries)), normalise(embed(pool)), RANKED)
+    x, y = embed(queries, Path(f'{split}-queries.npy')), embed(pool, Path(f'{split}-pool.npy'))
+    nearest, _ = neighbours(x, y, RANKED, cosine=True, mesh=mesh)
     ranked = {
         query.id: [pool[i].id for i in row if i >= 0] for query, row in zip(queries, nearest.indices, strict=True)
     }

@@ -2,21 +2,34 @@
 
 BUCC as XTREME decides it (third_party/utils_retrieve.py, after LASER): cosine over the mean of both sides' k = 4
 nearest neighbours; candidates from both directions; the threshold with the best F1 on the gold pairs of one split,
-applied to another. Memory is bounded by the block, not by the product of the two sides.
+applied to another.
+
+Every block of scores is used for its rows and for its columns, so that each product is computed once. Beside the
+vectors, which may be memory maps, there are a few blocks and k values and indices a sentence: memory does not grow with
+the product of the two sides.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from xlmr_flax.models.config import ModelError
+from xlmr_flax.parallel.mesh import BATCH_AXES, batch_devices
+
+P = PartitionSpec
 NEIGHBOURS = 4
-_ROWS, _COLUMNS = 2048, 16384  # of a block: 128 MiB of float32 scores
+# Rows and columns of a block of scores on a CPU: its 16 MiB come from the heap again and again, while larger blocks are
+# mapped afresh each time. An accelerator needs larger ones to be worth a call.
+_CPU_BLOCK, _BLOCK = 2048, 8192
+_HELD = 4  # blocks of x on the devices at a time: y is read once for all of them
 
 
 @dataclass(frozen=True)
@@ -29,68 +42,191 @@ class Neighbours:
     indices: np.ndarray
 
 
+def _group(size: int, k: int) -> int:
+    """The largest power of two g with k * g * g <= size: fewest values to look at, size / g and then k * g."""
+    g = 1
+    while 4 * g * g * k <= size:
+        g *= 2
+    return g
+
+
+# The k best of n values lie in the k groups with the largest maxima: were one of them elsewhere, each of those k groups
+# would hold a better one. Groups are runs of neighbouring indices and top_k prefers the lower index, so this is true of
+# equal values too, with the lower index counting as better. A maximum is read at the speed of memory; top_k is not.
+def _row_contenders(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """[R, C] -> (values, columns) [R, k * g] among which are the k best of each row; columns ascending."""
+    rows, size = scores.shape
+    g = _group(size, k)
+    grouped = scores.reshape(rows, size // g, g)
+    groups = jnp.sort(jax.lax.top_k(grouped.max(2), k)[1], axis=1)[:, :, None]  # [R, k, 1]
+    values = jnp.take_along_axis(grouped, groups, axis=1, mode='promise_in_bounds')  # [R, k, g]
+    return values.reshape(rows, -1), (groups * g + jnp.arange(g)).reshape(rows, -1)
+
+
+def _column_contenders(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """[R, C] -> (values, rows) [C, k * g] among which are the k best of each column; rows ascending."""
+    size, columns = scores.shape
+    g = _group(size, k)
+    largest = scores.reshape(size // g, g, columns).max(1).T  # [C, R / g]
+    groups = jnp.sort(jax.lax.top_k(largest, k)[1], axis=1)[:, :, None]  # [C, k, 1]
+    rows = groups * g + jnp.arange(g)  # [C, k, g]
+    values = scores.at[rows, jnp.arange(columns)[:, None, None]].get(mode='promise_in_bounds')
+    return values.reshape(columns, -1), rows.reshape(columns, -1)
+
+
 def _merge(
     values: jax.Array, indices: jax.Array, more: jax.Array, where: jax.Array, k: int
 ) -> tuple[jax.Array, jax.Array]:
+    """The k best of both; of equals those that come first."""
     best, place = jax.lax.top_k(jnp.concatenate([values, more], 1), k)
-    return best, jnp.take_along_axis(jnp.concatenate([indices, where], 1), place, axis=1)
+    return best, jnp.take_along_axis(jnp.concatenate([indices, where], 1), place, axis=1, mode='promise_in_bounds')
 
 
-@partial(jax.jit, static_argnames='k', donate_argnums=(2, 3, 4, 5))
+Best = tuple[jax.Array, jax.Array]  # running best of some sentences: values float32 [n, k], indices int32 [n, k]
+
+
+def _one_block(
+    x: jax.Array, y: jax.Array, of_x: Best, of_y: Best, sizes: jax.Array, *, k: int, masked: bool, sharded: bool
+) -> tuple[Best, Best]:
+    # An accelerator's default would round the vectors to fewer bits.
+    scores = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)  # [R, C]
+    x0, n, y0, m = sizes
+    if sharded:
+        x0 += jax.lax.axis_index(BATCH_AXES) * x.shape[0]
+    if masked:
+        real = (x0 + jnp.arange(x.shape[0]) < n)[:, None] & (y0 + jnp.arange(y.shape[0]) < m)[None]
+        scores = jnp.where(real, scores, -jnp.inf)
+    values, columns = _row_contenders(scores, k)
+    of_x = _merge(*of_x, values, y0 + columns, k)
+    values, rows = _column_contenders(scores, k)
+    rows += x0
+    if sharded:  # each device's own k best, those of the lower rows first
+        values, place = jax.lax.top_k(values, k)
+        rows = jnp.take_along_axis(rows, place, axis=1)
+        values, rows = (jax.lax.all_gather(part, BATCH_AXES, axis=1, tiled=True) for part in (values, rows))
+    return of_x, _merge(*of_y, values, rows, k)
+
+
+@partial(jax.jit, static_argnames=('k', 'masked', 'mesh'))
 def _block(
-    x: jax.Array, y: jax.Array, xv: jax.Array, xi: jax.Array, yv: jax.Array, yi: jax.Array, sizes: jax.Array, k: int
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """One block [R, C] of scores merged into the running best of its rows and columns. sizes: (x0, n, y0, m)."""
-    rows, columns = sizes[0] + jnp.arange(x.shape[0]), sizes[2] + jnp.arange(y.shape[0])
-    real = (rows < sizes[1])[:, None] & (columns < sizes[3])[None]
-    scores = jnp.where(real, x @ y.T, -jnp.inf)
-    values, place = jax.lax.top_k(scores, k)
-    xv, xi = _merge(xv, xi, values, columns[place], k)
-    values, place = jax.lax.top_k(scores.T, k)
-    yv, yi = _merge(yv, yi, values, rows[place], k)
-    return xv, xi, yv, yi
+    x: jax.Array, y: jax.Array, of_x: Best, of_y: Best, sizes: jax.Array, *, k: int, masked: bool, mesh: Mesh | None
+) -> tuple[Best, Best]:
+    """One block [R, C] of scores merged into the running best of its rows and columns.
+
+    sizes: int32 (number of the first row, n, number of the first column, m). masked: the block reaches beyond n or m.
+    """
+    function = partial(_one_block, k=k, masked=masked, sharded=mesh is not None)
+    if mesh is not None:
+        rows = P(BATCH_AXES)
+        function = jax.shard_map(
+            function, mesh=mesh, in_specs=(rows, P(), rows, P(), P()), out_specs=(rows, P()), check_vma=False
+        )
+    return function(x, y, of_x, of_y, sizes)
 
 
-def _padded(vectors: np.ndarray, start: int, size: int) -> np.ndarray:
-    part = np.asarray(vectors[start : start + size], np.float32)
-    return np.pad(part, ((0, size - len(part)), (0, 0))) if len(part) < size else part
+@lru_cache(maxsize=8)
+def _gathered(mesh: Mesh) -> Callable[[Best], Best]:
+    return jax.jit(lambda best: best, out_shardings=NamedSharding(mesh, P()))
+
+
+@jax.jit
+def _unit(vectors: jax.Array) -> jax.Array:
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _put(part: np.ndarray, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array:
+    if mesh is None:
+        return jnp.asarray(part)
+    return jax.make_array_from_callback(part.shape, NamedSharding(mesh, spec), lambda index: part[index])
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side's vectors, a block at a time; sizes of blocks are few, so that few programs are compiled."""
+
+    name: str
+    vectors: np.ndarray
+    size: int  # rows of a block
+    spec: PartitionSpec
+    mesh: Mesh | None
+    cosine: bool
+
+    def block(self, start: int, check: bool = True) -> jax.Array:
+        """float32 [size, D] from row `start` on, zero rows behind the last. Raises ModelError unless finite."""
+        part = np.asarray(self.vectors[start : start + self.size], np.float32)
+        if check and not np.isfinite(part).all():
+            row = start + int(np.flatnonzero(~np.isfinite(part).all(1))[0])
+            raise ModelError(f'sentence vector {row} of the {self.name} side (from 0) is not finite')
+        if len(part) < self.size:
+            part = np.pad(part, ((0, self.size - len(part)), (0, 0)))
+        block = _put(part, self.mesh, self.spec)
+        return _unit(block) if self.cosine else block
+
+    def empty(self, k: int) -> Best:
+        values, indices = np.full((self.size, k), -np.inf, np.float32), np.full((self.size, k), -1, np.int32)
+        return _put(values, self.mesh, self.spec), _put(indices, self.mesh, self.spec)
 
 
 def neighbours(
-    x: np.ndarray, y: np.ndarray, k: int = NEIGHBOURS, *, tick: Callable[[int, int], None] | None = None
+    x: np.ndarray,
+    y: np.ndarray,
+    k: int = NEIGHBOURS,
+    *,
+    cosine: bool = False,
+    mesh: Mesh | None = None,
+    tick: Callable[[int, int], None] | None = None,
 ) -> tuple[Neighbours, Neighbours]:
     """(nearest rows of y for each row of x, nearest rows of x for each row of y), exact, both from one pass.
 
-    x [n, D], y [m, D]: unit vectors, arrays or memory maps (read a block at a time). Equal scores: the lower index
-    first.
+    x [n, D], y [m, D]: unit vectors, or any with cosine=True; arrays or memory maps, read a block at a time. Equal
+    scores: the lower index first. mesh: its data and fsdp axes share the rows of x; the results are those of one
+    device. tick: told (rows of x done, n). Raises ModelError where a vector is not finite.
+
+    Memory beside the vectors, float32: on each device a few blocks of scores (2048 * 2048 on a CPU, 8192 * 8192 on an
+    accelerator) and four blocks of x with two of y; on the host the results, 8 k (n + m) bytes. n and m below 2^31.
     """
     n, m = len(x), len(y)
-    rows, columns = min(_ROWS, max(k, n)), min(_COLUMNS, max(k, m))
+    shards = batch_devices(mesh) if mesh is not None else 1
+    mesh = mesh if shards > 1 else None
+    most = max(_power_of_two(k), _CPU_BLOCK if jax.default_backend() == 'cpu' else _BLOCK)
+    rows, columns = (min(most, _power_of_two(max(k, size))) for size in (-(-n // shards), m))
+    first = _Side('first', x, rows * shards, P(BATCH_AXES), mesh, cosine)
+    second = _Side('second', y, columns, P(), mesh, cosine)
 
-    def empty(size: int) -> tuple[jax.Array, jax.Array]:
-        return jnp.full((size, k), -jnp.inf), jnp.full((size, k), -1, jnp.int32)
-
-    found = [empty(columns) for _ in range(0, m, columns)]
-    x_values, x_indices = [], []
-    for x0 in range(0, n, rows):
-        part = jnp.asarray(_padded(x, x0, rows))
-        xv, xi = empty(rows)
-        for j, y0 in enumerate(range(0, m, columns)):
-            sizes = jnp.asarray([x0, n, y0, m], jnp.int32)
-            xv, xi, yv, yi = _block(part, jnp.asarray(_padded(y, y0, columns)), xv, xi, *found[j], sizes, k)
-            found[j] = (yv, yi)
-        x_values.append(np.asarray(xv))
-        x_indices.append(np.asarray(xi))
+    of_y = [second.empty(k) for _ in range(0, m, second.size)]
+    of_x: list[tuple[np.ndarray, ...]] = []
+    running: deque[Best] = deque()
+    for start in range(0, n, first.size * _HELD):
+        places = range(start, min(n, start + first.size * _HELD), first.size)
+        held, best = [first.block(x0) for x0 in places], [first.empty(k) for _ in places]
+        for j, y0 in enumerate(range(0, m, second.size)):
+            part = second.block(y0, check=not start)
+            for i, x0 in enumerate(places):
+                sizes = np.asarray([x0, n, y0, m], np.int32)
+                masked = x0 + first.size > n or y0 + second.size > m
+                best[i], of_y[j] = _block(held[i], part, best[i], of_y[j], sizes, k=k, masked=masked, mesh=mesh)
+                running.append(of_y[j])
+                if len(running) > 2:  # the host reads ahead by one block, not by all of them
+                    jax.block_until_ready(running.popleft())
+        of_x += [_host(found if mesh is None else _gathered(mesh)(found)) for found in best]
         if tick:
-            tick(min(x0 + rows, n), n)
-    back = Neighbours(
-        np.concatenate([np.asarray(v) for v, _ in found])[:m], np.concatenate([np.asarray(i) for _, i in found])[:m]
-    )
-    return _finished(Neighbours(np.concatenate(x_values)[:n], np.concatenate(x_indices)[:n])), _finished(back)
+            tick(min(n, start + first.size * _HELD), n)
+    return _joined(of_x, n, k), _joined([_host(found) for found in of_y], m, k)
 
 
-def _finished(found: Neighbours) -> Neighbours:
-    return Neighbours(found.values, np.where(np.isfinite(found.values), found.indices, -1).astype(np.int32))
+def _host(best: Best) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(part) for part in best)
+
+
+def _joined(parts: Sequence[tuple[np.ndarray, ...]], n: int, k: int) -> Neighbours:
+    if not parts:
+        return Neighbours(np.zeros((0, k), np.float32), np.zeros((0, k), np.int32))
+    values, indices = (np.concatenate(side)[:n] for side in zip(*parts, strict=True))
+    return Neighbours(values, np.where(np.isfinite(values), indices, -1).astype(np.int32))
 
 
 @dataclass(frozen=True)

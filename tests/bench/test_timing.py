@@ -1,0 +1,88 @@
+"""What the subjects of the bench share: ratios, workers, memory, the report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xlmr_flax.bench.report import to_markdown
+from xlmr_flax.bench.subject import BenchError
+from xlmr_flax.bench.timing import Measured, Outcome, Ratio, Worker, ratio
+
+
+def test_ratios_pair_the_rounds() -> None:
+    """The second round was slow for both: the ratio of medians would be 2 / 4."""
+    assert ratio([1.0, 8.0, 2.0], [4.0, 10.0, 2.5]) == Ratio(0.8, 0.25, 0.8)
+    with pytest.raises(ValueError, match='zip'):
+        ratio([1.0], [1.0, 2.0])
+
+
+def _outcome(others: float | None) -> Outcome:
+    measured = {
+        'ours': Measured([1.0, 2.0, 4.0], [2.0, 2.0, 2.0], [others, others, 0.0], 9.0, 300 << 20, 100 << 20),
+        'theirs': Measured([2.0, 4.0, 4.0], [4.0, 4.0, 4.0], [others, others, 0.0], 1.5, 700 << 20, 200 << 20),
+    }
+    ratios = {'theirs': Ratio(0.5, 0.5, 1.0)}
+    return Outcome(
+        's', 'T', {}, 'Same.', measured, ratios, {'third': 'x is not installed'}, '2 of 2 cores', {'jax': '1'}
+    )
+
+
+def test_the_report_has_every_figure() -> None:
+    text = to_markdown(_outcome(0.01))
+    assert '| ours | 2.000 | 1.000 to 4.000 | 2.000 |  | 300 | 100 | 9.000 |' in text
+    assert '| theirs | 4.000 | 2.000 to 4.000 | 4.000 | 0.50 (0.50 to 1.00) | 700 | 200 | 1.500 |' in text
+    assert 'Medians of 3 round(s)' in text and 'Same.' in text and 'jax 1' in text
+    assert 'Left out: third: x is not installed.' in text
+    assert 'The machine was quiet: other processes used at most 0.01 of a core' in text
+
+
+def test_the_report_says_that_the_machine_was_busy() -> None:
+    assert '**The machine was not quiet**' in to_markdown(_outcome(0.7))
+    assert 'ours 0.70, theirs 0.70' in to_markdown(_outcome(0.7))
+    text = to_markdown(_outcome(None))
+    assert 'The machine was quiet' in text  # of one round it is known
+
+
+def test_a_contestant_that_stops_says_why(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"bench: nobody stopped with exit code 1: KeyError: 'nobody'"):
+        Worker('retrieval', 'nobody', {}, tmp_path, 1)
+
+
+def _python(code: str) -> str:
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_peak_memory_counts_what_is_no_longer_held() -> None:
+    code = """if True:
+        from xlmr_flax.bench.memory import peak_memory
+        before = peak_memory()
+        held = bytearray(b'x') * (64 << 20)
+        del held
+        print(before, peak_memory())
+    """
+    before, after = map(int, _python(code).split())
+    assert 5 << 20 < before < after - (60 << 20)
+
+
+def test_peak_memory_is_not_the_parents() -> None:
+    """A child that is started by a large process begins small."""
+    held = bytearray(b'x') * (256 << 20)
+    assert int(_python('from xlmr_flax.bench.memory import peak_memory; print(peak_memory())')) < len(held) // 2
+
+
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='this system cannot keep a process to some cores')
+def test_a_worker_keeps_to_its_cores() -> None:
+    code = """if True:
+        import os
+        from xlmr_flax.bench.worker import use_cores
+        assert use_cores(1)
+        print(len(os.sched_getaffinity(0)))
+    """
+    assert _python(code) == '1\n'

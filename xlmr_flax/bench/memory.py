@@ -1,0 +1,20 @@
+"""The most memory that this process has held."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def peak_memory() -> int:
+    """Bytes of resident memory at the process's peak, interpreter and libraries among them.
+
+    Linux: VmHWM, which belongs to this program. Elsewhere ru_maxrss, which a child begins with its parent's value.
+    """
+    try:
+        status = Path('/proc/self/status').read_text(encoding='ascii')
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith('VmHWM:')) * 1024
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
