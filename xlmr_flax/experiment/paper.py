@@ -16,6 +16,7 @@ from xlmr_flax.config import ConfigError, to_dict
 from xlmr_flax.config import Member as MemberSpec
 from xlmr_flax.data.sources import available
 from xlmr_flax.experiment import presets
+from xlmr_flax.experiment.plan import has_gold
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import closest
 
@@ -90,9 +91,7 @@ def study(table: str, size: str = 'large', preset: str = presets.DEFAULT, seeds:
     raw['recipes'] = lengths | raw['recipes']
     raw['evaluation']['split'] = {} if table == 'best' else {t: 'dev' for t in TARGETS if _has_dev(t)}
     if table == 'joint':
-        raw['targets'] = tuple(t for t in TARGETS if get_task(t).kind != 'retrieval')
-        raw['recipes'] = {k: v for k, v in raw['recipes'].items() if k in (*rows, *raw['targets'])}
-        raw['evaluation']['split'] = {t: s for t, s in raw['evaluation']['split'].items() if t in raw['targets']}
+        raw = only(raw, {'targets': '+'.join(t for t in TARGETS if get_task(t).kind != 'retrieval')})
     return raw
 
 
@@ -137,13 +136,30 @@ def text_languages(task: str) -> tuple[str, ...]:
     return tuple(code for code in known if code in get_task(task).languages)
 
 
+def only(raw: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    """A study with the rows and columns of the arguments intermediate=a+b and targets=a+b alone."""
+    for key in ('intermediate', 'targets'):
+        wanted = tuple(values[key].split('+')) if key in values else raw[key]
+        for name in wanted:
+            if name not in raw[key]:
+                raise ConfigError(
+                    f'config argument {key}={values[key]}: {name!r} is not in it{closest(name, raw[key])}'
+                )
+        raw[key] = wanted
+    raw['arms'] = {k: v for k, v in raw['arms'].items() if k in raw['intermediate']}
+    known = {*raw['intermediate'], *raw['targets']}
+    raw['recipes'] = {k: v for k, v in raw['recipes'].items() if k in known}
+    for field in ('languages', 'split'):
+        found = raw['evaluation'][field]
+        raw['evaluation'][field] = {k: v for k, v in found.items() if k in raw['targets']}
+    return raw
+
+
 def from_argument(argument: str) -> dict[str, Any]:
     """The study that configs/paper.py's argument asks for, as 'table=main,size=large,preset=jiant,seeds=1+2'."""
-    values = presets.arguments(argument, ('table', 'size', 'preset', 'seeds'))
-    return study(
-        values.get('table', 'main'), values.get('size', 'large'), values.get('preset', presets.DEFAULT),
-        presets.seeds_of(values),
-    )  # fmt: skip
+    values = presets.arguments(argument, ('table', 'size', 'preset', 'seeds', 'intermediate', 'targets'))
+    table, size = values.get('table', 'main'), values.get('size', 'large')
+    return only(study(table, size, values.get('preset', presets.DEFAULT), presets.seeds_of(values)), values)
 
 
 def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
@@ -178,10 +194,23 @@ def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
         raw['intermediate'] = (NONE, 'mnli', 'squad_v1', 'multi')
         raw['targets'] = ('xnli', 'udpos', 'xquad', 'tatoeba')
         raw['seeds'] = tuple(seeds) or (1, 2, 3)
-        raw['arms'] = {'multi': raw['arms']['multi']}
-    known = {*raw['intermediate'], *raw['targets']}
-    raw['recipes'] = {k: v for k, v in raw['recipes'].items() if k in known}
-    return raw
+    _scored_there(raw)
+    return only(raw, {})
+
+
+def _scored_there(raw: dict[str, Any]) -> None:
+    """The languages of each target whose labelled rows are under the data root, of the split that has most of them."""
+    for name in raw['targets']:
+        task = get_task(name)
+        there = {
+            split: tuple(c for c in task.languages if available(task, c, split) and has_gold(task, c, split, ''))
+            for split in ('test', 'dev')
+            if split in task.splits
+        }
+        split = max(there, key=lambda s: len(there[s]))
+        if there[split]:  # else the plan says which files are missing
+            raw['evaluation']['languages'] = {**raw['evaluation']['languages'], name: there[split]}
+            raw['evaluation']['split'] = {**raw['evaluation']['split'], name: split}
 
 
 def _only_there(raw: dict[str, Any]) -> None:
@@ -198,8 +227,8 @@ def _only_there(raw: dict[str, Any]) -> None:
 
 def small_from_argument(argument: str) -> dict[str, Any]:
     """The study that configs/paper_small.py's argument asks for: 'table=main' or 'table=subset,seeds=1+2+3'."""
-    values = presets.arguments(argument, ('table', 'seeds'))
+    values = presets.arguments(argument, ('table', 'seeds', 'intermediate', 'targets'))
     table = values.get('table', 'main')
     if table not in (*TABLES, 'subset'):
         raise ConfigError(f'config argument table={table}: not one of {", ".join((*TABLES, "subset"))}')
-    return small(table, presets.seeds_of(values))
+    return only(small(table, presets.seeds_of(values)), values)
