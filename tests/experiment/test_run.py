@@ -21,7 +21,7 @@ from xlmr_flax.tasks import get_task
 
 REQUIRED = ('encoder', 'intermediate', 'target', 'language', 'split', 'metric', 'value', 'n', 'seed', 'step')
 OPTIONAL = {
-    'run', 'command', 'preset', 'english', 'chance', 'stand_in', 'note',
+    'run', 'command', 'preset', 'english', 'chance', 'stand_in', 'note', 'source', 'tfds', 'left_out',
     'language_name', 'script', 'family', 'resource_level', 'cc100_gib',
 }  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_every_row_has_the_documented_fields(finished: Path) -> None:
         assert row['encoder'] == 'random:tiny'
         assert row['step'] == (3 if row['target'] == 'world_pairs' else 0)
         assert row['english'] is (row['language'] == 'en')
-        assert (row['command'], row['preset']) == ('first', '')
+        assert (row['command'], row['preset'], row['source']) == ('first', '', 'world')
     german = next(r for r in rows if r['language'] == 'de')
     facts = ('language_name', 'script', 'family', 'resource_level')
     assert [german[k] for k in facts] == ['German', 'Latn', 'IE:Germanic', 'high']

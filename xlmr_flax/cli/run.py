@@ -3,6 +3,10 @@
 Trains and evaluates what the config's plan asks for and DIR lacks, then writes DIR/results.jsonl, DIR/metrics.jsonl,
 DIR/predictions/ and DIR/report/index.html. Started again, it finishes what is missing and repeats nothing.
 A config file may take an argument: --config=FILE:ARGUMENT. --config.KEY=VALUE overrides one field.
+
+Several processes, on one machine or on many that see DIR, share a plan: the same command with --shard=1/4 to
+--shard=4/4. Each claims a run before it does it, helps the others when its own part is done, and ends when the plan is.
+A run that fails is reported and recorded in DIR/failed/; the others go on, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -31,6 +35,18 @@ def define_flags(values: flags.FlagValues) -> None:
         accept_new_attributes=True,
     )
     flags.DEFINE_string('workdir', None, 'Folder that holds everything the run writes.', flag_values=values)
+    flags.DEFINE_bool(
+        'dry_run', False, 'Print the plan with its estimated cost; write and train nothing.', flag_values=values
+    )
+    flags.DEFINE_string('shard', '', 'NUMBER/COUNT, from 1: one of several processes of a plan.', flag_values=values)
+    flags.DEFINE_float(
+        'claim_timeout',
+        900.0,
+        'Seconds without a sign of life after which the run of a process elsewhere is taken over. A process of this '
+        'machine that has ended is noticed at once.',
+        flag_values=values,
+    )
+    flags.DEFINE_bool('retry_failed', False, 'Try the runs again that failed in an earlier start.', flag_values=values)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -95,10 +111,24 @@ def run(values: flags.FlagValues) -> int:
         raise UsageError('--workdir=DIR is missing')
     config = load_config(values)
     from xlmr_flax.experiment.reporting import write_run_report
-    from xlmr_flax.experiment.runner import Runner
+    from xlmr_flax.experiment.runner import PlanFailed, Runner
+    from xlmr_flax.experiment.sharing import Share, parse_shard
 
     command = f'xlmr-flax {shlex.join(sys.argv[1:])}'
-    runner = Runner(config, Path(values.workdir), command)
-    runner.run()
-    print(write_run_report(runner, versions()))
-    return 0
+    share = Share(*parse_shard(values.shard), values.claim_timeout, values.retry_failed)
+    runner = Runner(config, Path(values.workdir), command, share, look_only=values.dry_run)
+    if values.dry_run:
+        from xlmr_flax.experiment.dry_run import describe
+
+        print(describe(runner))
+        return 0
+    failed: PlanFailed | None = None
+    try:
+        runner.run()
+    except PlanFailed as e:
+        failed = e
+    if runner.workdir.results_path.read_text(encoding='utf-8').strip() or not failed:
+        print(write_run_report(runner, versions()))
+    if failed:
+        print(*(f'failed: {line}' for line in failed.failures), f'error: {failed}', sep='\n', file=sys.stderr)
+    return int(failed is not None)

@@ -56,6 +56,7 @@ def start_params(setting: Setting, run: Run) -> Params:
 def parent_dir(setting: Setting, run: Run) -> str:
     """The run directory of a run's parent, found by its id."""
     matches = sorted((setting.workdir.path / 'runs').glob(f'*-{run.parent[:8]}'))
+    matches.sort(key=lambda path: not (path / 'model').is_dir())  # two arms of one definition are one run by two names
     return str(matches[0]) if matches else f'{setting.workdir.path}/runs/(of {run.parent})'
 
 

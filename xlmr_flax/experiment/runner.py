@@ -1,8 +1,14 @@
-"""Runs a plan: what is missing is trained and evaluated, what is there is used; then tables and report."""
+"""Runs a plan: what is missing is trained and evaluated, what is there is used; then tables and report.
+
+The plan is a graph: an intermediate run is trained once, and all targets of its arm start from it. A process walks it
+and does what is not finished, not failed, not waiting for its parent and not claimed by another process, until nothing
+is left. All that it knows is read from the workdir, so that it can be killed at any moment and started again.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,53 +18,189 @@ from xlmr_flax.config import Config, digest, to_dict
 from xlmr_flax.data.sources import content_digest
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.experiment.bad_rows import collector
+from xlmr_flax.experiment.claims import Claim, ClaimLost, Claims, Holder
 from xlmr_flax.experiment.phase import Setting, head_of, make_model, start_params, train_run, trained_facts
 from xlmr_flax.experiment.plan import Run, evaluation_languages, evaluation_split, make_plan, task_of, training_task
 from xlmr_flax.experiment.rows import result_rows
+from xlmr_flax.experiment.sharing import Share, Waiting, order, stopping
 from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluation
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.report.progress import Line, say
+from xlmr_flax.train.loop import Stopped
+
+FINISHED, FAILED, SKIPPED = 'finished', 'failed', 'skipped'
+
+
+class PlanFailed(RuntimeError):
+    """Some runs of a plan failed; all others are finished, and their results are written. failures: a line for each."""
+
+    def __init__(self, message: str, failures: list[str]):
+        super().__init__(message)
+        self.failures = failures
 
 
 class Runner:
-    """Carries out one plan in one workdir."""
+    """Carries out one plan in one workdir, alone or with other processes.
 
-    def __init__(self, config: Config, workdir: Path, command: str):
-        self.config, self.command = config, command
-        self.workdir = Workdir(workdir)
+    look_only: nothing is written, and `run` is not called (run --dry_run).
+    """
+
+    def __init__(
+        self, config: Config, workdir: Path, command: str, share: Share | None = None, *, look_only: bool = False
+    ):
+        self.config, self.command, self.share = config, command, share or Share()
+        self.workdir = Workdir(workdir, self.share.label, look_only)
         self._data: dict[tuple[str, str, str], str] = {}
+        self._splits: dict[str, str] = {}
         source = open_source(config.encoder.source, seed=config.seeds[0])
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
-        self._board = _Board(workdir / 'tensorboard') if config.tensorboard else None
-        self.setting = Setting(config, source, make_model(config, source), tokenizer, mesh, self.workdir, self._log)
+        self._board = _Board(workdir / 'tensorboard') if config.tensorboard and not look_only else None
+        self.bad_rows = collector(config.skip_bad_rows and not look_only, workdir)
+        model = make_model(config, source)
+        self.setting = Setting(config, source, model, tokenizer, mesh, self.workdir, self._log, self.bad_rows)
         self.plan = make_plan(config, source)
+        self.claims = Claims(workdir / 'claims', self.share.label, self.share.claim_timeout, look_only)
+        self.outcomes: dict[str, str] = {}  # names of the runs that this process need not look at any more
+        self._trainings = {run.id: run for run in self.plan if not run.target}
+        self._claim: Claim | None = None
+        self._written = time.monotonic()
+        self._retried: set[str] = set()  # failures to try again, by their token: those of an earlier start
 
     def _log(self, record: dict[str, Any]) -> None:
+        if self._claim:
+            self._claim.check()
         self.workdir.log(record)
         if self._board:
             self._board.add(record)
 
     def run(self) -> list[dict[str, Any]]:
-        """Trains and evaluates what is missing, writes results.jsonl; returns its rows."""
+        """Trains and evaluates what is missing, writes results.jsonl; returns its rows.
+
+        Raises PlanFailed behind the work where runs failed (of a plan of one run, what that run raised), and Stopped.
+        """
         self.workdir.save_config(self.config, self.command)
-        started = time.monotonic()
+        if self.share.retry_failed:
+            self._retried = {failure['token'] for run in self.plan if (failure := self.workdir.failure(run))}
         try:
-            for number, run in enumerate(self.plan, 1):
-                say(f'[{number}/{len(self.plan)}] {run.name}')
-                self._one(run)
+            with stopping(), self.claims:
+                self._work()
         finally:
             if self._board:
                 self._board.close()
-            self.workdir.add_seconds(time.monotonic() - started)
+            self.workdir.gather_metrics()
         rows = self.results()
         self.workdir.write_results(rows)  # also where nothing was missing: the plan may be another than last time
+        if self.bad_rows:
+            self.bad_rows.close()
+        self._raise_failures()
         return rows
 
+    def _work(self) -> None:
+        left, wait = order(self.plan, self.share), Waiting()
+        while left := [run for run in left if not self._is_settled(run)]:
+            # One at a time, then from the front again: what others have trained may have made own runs possible.
+            if any(self._try(run) for run in left):
+                wait.reset()
+            else:
+                wait(self._held(left), len(left))
+
+    def _is_settled(self, run: Run) -> bool:
+        """Whether there is nothing left to do for a run; says so the first time."""
+        if run.name in self.outcomes:
+            return True
+        parent = self._trainings[run.parent].name if run.parent else ''
+        if self.is_finished(run):
+            self.workdir.remove_leftovers(run)
+            self._settle(run, FINISHED, 'finished')
+        elif self.outcomes.get(parent) in (FAILED, SKIPPED):
+            self._settle(run, SKIPPED, f'skipped: {parent} failed')
+        elif (failure := self.workdir.failure(run)) and failure['token'] not in self._retried:
+            self._settle(run, FAILED, f'failed before: {failure["type"]}: {failure["error"]}')
+        return run.name in self.outcomes
+
+    def _settle(self, run: Run, outcome: str, text: str) -> None:
+        self.outcomes[run.name] = outcome
+        say(f'{self._label(run)}  {text}')
+
+    def _label(self, run: Run) -> str:
+        return f'[{self.plan.index(run) + 1}/{len(self.plan)}] {run.name}'
+
+    def is_trained(self, run: Run) -> bool:
+        """Whether the weights of a run are there (true of retrieval, which trains none)."""
+        return not run.task or trained_facts(self.setting, run) is not None
+
+    def missing_languages(self, run: Run) -> list[str]:
+        """The languages in which a run has yet to be evaluated."""
+        languages = self.languages(run.target) if run.target else ()
+        return [language for language in languages if self._finished(run, language) is None]
+
+    def is_finished(self, run: Run) -> bool:
+        """Whether a run is trained and evaluated."""
+        return self.is_trained(run) and not self.missing_languages(run)
+
+    def _held(self, left: list[Run]) -> dict[str, Holder]:
+        holders = {run.name: self.claims.holder(run.name) for run in left}
+        return {name: holder for name, holder in holders.items() if holder}
+
+    def _try(self, run: Run) -> bool:
+        """Does a run, unless its parent is not trained yet or another process has claimed one of both."""
+        if run.parent and not self.is_trained(self._trainings[run.parent]):
+            return False
+        claim = self.claims.take(run.name)
+        if claim is None:
+            return False
+        self.workdir.refresh(run)  # another process may have finished it between the look and the claim
+        outcome = 'nothing left to do'
+        try:
+            if not self._is_settled(run):
+                outcome = 'stopped'
+                self._do(run, claim)
+                outcome = self.outcomes.get(run.name, outcome)
+        finally:
+            claim.release(outcome)
+        return True
+
+    def _do(self, run: Run, claim: Claim) -> None:
+        say(self._label(run))
+        started, self._claim = time.monotonic(), claim
+        try:
+            self._one(run)
+            claim.check()
+        except ClaimLost as error:
+            say(f'{self._label(run)}  {error}')
+        except Stopped:
+            raise
+        except Exception as error:
+            self.workdir.write_failure(run, error, self.command)
+            if len(self.plan) == 1:
+                raise
+            self._settle(run, FAILED, f'failed: {type(error).__name__}: {error}')
+        else:
+            self.workdir.forget_failure(run)
+            self.outcomes[run.name] = FINISHED
+        finally:
+            self._claim = None
+            self.workdir.add_seconds(time.monotonic() - started)
+            gc.collect()  # the arrays of a failed run live as long as its traceback
+
+    def _raise_failures(self) -> None:
+        failed = [run for run in self.plan if self.outcomes[run.name] == FAILED]
+        skipped = [run for run in self.plan if self.outcomes[run.name] == SKIPPED]
+        if failed:
+            behind = f', {len(skipped)} that start from them were skipped' if skipped else ''
+            text = f'{len(failed)} of {len(self.plan)} runs failed{behind}; run --retry_failed tries again'
+            raise PlanFailed(text, [self._failure_line(run) for run in failed])
+
+    def _failure_line(self, run: Run) -> str:
+        failure = self.workdir.failure(run) or {'type': '', 'error': ''}
+        return f'{run.name}: {failure["type"]}: {failure["error"]} ({self.workdir.failure_path(run)})'
+
     def _one(self, run: Run) -> None:
-        if run.task and trained_facts(self.setting, run) is None:
+        if not self.is_trained(run):
             train_run(self.setting, run)
         if run.target:
             self._evaluate(run)
@@ -69,7 +211,9 @@ class Runner:
 
     def split(self, target: str) -> str:
         """The split that a target is evaluated on."""
-        return evaluation_split(self.config, target)
+        if target not in self._splits:  # asked for all the time, and it looks at every file
+            self._splits[target] = evaluation_split(self.config, target)
+        return self._splits[target]
 
     def _evaluation_key(self, run: Run, language: str) -> str:
         """What decides an evaluation: the weights, the settings and the rows that are scored."""
@@ -86,7 +230,7 @@ class Runner:
 
     def _evaluate(self, run: Run) -> None:
         split = self.split(run.target)
-        missing = [language for language in self.languages(run.target) if self._finished(run, language) is None]
+        missing = self.missing_languages(run)
         if not missing:
             return
         task, evaluator = task_of(self.config, run.target), self._evaluator(run)
@@ -105,11 +249,21 @@ class Runner:
                     n,
                     facts['step'],
                     self.command,
+                    self.bad_rows,
                 )
                 path = self.workdir.evaluation_path(run, language, split)
                 write_evaluation(path, self._evaluation_key(run, language), rows)
-                self.workdir.write_results(self.results())
+                self._write_partial_results(number + 1 == len(missing))
                 line(number + 1, len(missing), number + 1)
+
+                if self._claim:
+                    self._claim.check()
+
+    def _write_partial_results(self, now: bool) -> None:
+        """Rows of the whole plan are read for it: not for every language of a large one."""
+        if now or time.monotonic() - self._written > 10:
+            self.workdir.write_results(self.results())
+            self._written = time.monotonic()
 
     def _evaluator(self, run: Run) -> Evaluator:
         setting, config = self.setting, self.config
@@ -124,6 +278,7 @@ class Runner:
             config.data_root,
             run.recipe.max_length if run.recipe else config.evaluation.max_length,
             head,
+            bad_rows=self.bad_rows,
         )
 
     def _final_params(self, run: Run) -> Params:

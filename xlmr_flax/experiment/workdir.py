@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
+import socket
+import time
+import traceback
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +20,24 @@ from xlmr_flax.experiment.plan import Run
 
 
 class Workdir:
-    """W/config.json, W/metrics.jsonl, W/results.jsonl, W/runs/NAME/, W/predictions/NAME/, W/report/."""
+    """The files of one workdir W:
 
-    def __init__(self, path: Path):
-        self.path = path
+    config.json, results.jsonl, metrics.jsonl, time.json, runs/NAME/, predictions/NAME/, claims/, failed/, report/.
+
+    Several processes may work in it. What lies below runs/NAME/ is written by the one that has claimed the run,
+    its metrics among them; what stands in W itself is put together from those and replaced as a whole.
+    shard: of this process ('1/2'), '' = it has the plan for itself. look_only: nothing is made or written.
+    """
+
+    def __init__(self, path: Path, shard: str = '', look_only: bool = False):
+        self.path, self.shard = path, shard
         self.metrics_path, self.results_path = path / 'metrics.jsonl', path / 'results.jsonl'
+        if look_only:
+            return
         try:
             path.mkdir(parents=True, exist_ok=True)
-            probe = path / '.writable'
+            # Not one name for all: two processes may start at once.
+            probe = path / f'.writable-{uuid.uuid4().hex}'
             probe.write_text('')
             probe.unlink()
         except OSError as e:
@@ -41,39 +58,111 @@ class Workdir:
     def evaluation_path(self, run: Run, language: str, split: str) -> Path:
         return self.run_dir(run) / 'evaluations' / f'{run.target}-{split}-{language}.json'
 
+    def refresh(self, run: Run) -> None:
+        """Lists the folders of a run: NFS asks its server again about a folder that is listed, and may else go on
+        saying for a while that a file which another machine has just written is not there (nfs(5), lookupcache).
+        """
+        for folder in (self.path / 'runs', self.run_dir(run), self.run_dir(run) / 'evaluations', self.path / 'failed'):
+            with contextlib.suppress(OSError):
+                os.listdir(folder)
+
+    def remove_leftovers(self, run: Run) -> None:
+        """Deletes what a process that was killed behind its last step has left of a finished run: the state to go on
+        from, and a model that was not whole.
+        """
+        for folder in (self.run_dir(run) / 'checkpoints', *self.run_dir(run).glob('.model.*')):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _run_metrics(self, run: str) -> Path:
+        return self.path / 'runs' / run / 'metrics.jsonl'
+
     def log(self, record: Mapping[str, Any]) -> None:
-        """Appends one record to metrics.jsonl."""
-        with self.metrics_path.open('a', encoding='utf-8') as f:
-            f.write(json.dumps(record) + '\n')
+        """Appends one record to its run's metrics. Of a process that is alone, metrics.jsonl can be watched too."""
+        line = json.dumps(record) + '\n'
+        path = self._run_metrics(record['run'])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for each in (path,) if self.shard else (path, self.metrics_path):
+            with each.open('a', encoding='utf-8') as f:
+                f.write(line)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole records of metrics.jsonl (a line cut by a kill is left out)."""
-        if not self.metrics_path.is_file():
-            return []
-        records = []
-        for line in self.metrics_path.read_text(encoding='utf-8').splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return records
+        """All whole records by run (a line cut by a kill is left out). Of runs without a file of their own, which
+        older versions did not write, those of metrics.jsonl.
+        """
+        paths = sorted((self.path / 'runs').glob('*/metrics.jsonl'))
+        known = {path.parent.name for path in paths}
+        records = [r for r in _records(self.metrics_path) if r.get('run') not in known]
+        return records + [record for path in paths for record in _records(path)]
+
+    def gather_metrics(self) -> None:
+        """Puts metrics.jsonl together again."""
+        text = ''.join(json.dumps(r) + '\n' for r in self.metrics())
+        if text and (not self.metrics_path.is_file() or self.metrics_path.read_text(encoding='utf-8') != text):
+            write_atomic(self.metrics_path, text)
 
     def forget_metrics(self, run: str, after: int) -> None:
         """Drops a run's records past a step: those that it logs again when it goes on from there."""
-        if self.metrics_path.is_file():
-            kept = [r for r in self.metrics() if r.get('run') != run or r.get('step', 0) <= after]
-            write_atomic(self.metrics_path, ''.join(json.dumps(r) + '\n' for r in kept))
+        path = self._run_metrics(run)
+        records = _records(path if path.is_file() else self.metrics_path)
+        kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
+        write_atomic(path, ''.join(json.dumps(r) + '\n' for r in kept))
+        if not self.shard:
+            self.gather_metrics()
 
     def seconds(self) -> float:
-        """Time spent on this workdir over all starts."""
-        path = self.path / 'time.json'
-        return json.loads(path.read_text(encoding='utf-8'))['seconds'] if path.is_file() else 0.0
+        """Time spent on this workdir by all processes over all starts."""
+        return sum(map(_seconds, [self.path / 'time.json', *self.path.glob('time-*.json')]))
 
     def add_seconds(self, seconds: float) -> None:
-        write_atomic(self.path / 'time.json', json.dumps({'seconds': self.seconds() + seconds}) + '\n')
+        path = self.path / (f'time-{self.shard.replace("/", "of")}.json' if self.shard else 'time.json')
+        write_atomic(path, json.dumps({'seconds': _seconds(path) + seconds}) + '\n')
 
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
         write_atomic(self.results_path, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
+
+    def failure_path(self, run: Run) -> Path:
+        return self.path / 'failed' / f'{run.name}.json'
+
+    def failure(self, run: Run) -> dict[str, Any] | None:
+        """What is known of a run that failed: run, type, error, traceback, command, time. None where it did not."""
+        try:
+            return json.loads(self.failure_path(run).read_text(encoding='utf-8'))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    def write_failure(self, run: Run, error: BaseException, command: str) -> None:
+        facts = {
+            'run': run.name,
+            'id': run.id,
+            'type': type(error).__name__,
+            'error': str(error),
+            'traceback': ''.join(traceback.format_exception(error)),
+            'command': command,
+            'shard': self.shard,
+            'host': socket.gethostname(),
+            'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+            'token': uuid.uuid4().hex,
+        }
+        write_atomic(self.failure_path(run), json.dumps(facts, ensure_ascii=False, indent=1) + '\n')
+
+    def forget_failure(self, run: Run) -> None:
+        self.failure_path(run).unlink(missing_ok=True)
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding='utf-8').splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def _seconds(path: Path) -> float:
+    return json.loads(path.read_text(encoding='utf-8'))['seconds'] if path.is_file() else 0.0
 
 
 def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:

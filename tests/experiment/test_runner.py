@@ -1,0 +1,309 @@
+"""How a plan is walked: failures, shares, runs that other processes hold, and the files that several write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xlmr_flax.config import Config
+from xlmr_flax.experiment import runner as module
+from xlmr_flax.experiment.claims import Holder
+from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.runner import PlanFailed, Runner
+from xlmr_flax.experiment.sharing import Share, order
+from xlmr_flax.train.loop import NonFiniteLoss, Stopped
+
+Configs = Callable[..., Config]
+
+
+class Faked(Runner):
+    """Trains and evaluates nothing but notes what it was asked to: the walk alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.did: list[str] = []
+        self.fails: dict[str, BaseException] = {}
+        self.before: Callable[[str], None] = lambda name: None
+
+    def done_path(self, run: Run) -> Path:
+        return self.workdir.path / 'done' / run.name
+
+    def is_trained(self, run: Run) -> bool:
+        return not run.task or self.done_path(run).exists()
+
+    def is_finished(self, run: Run) -> bool:
+        return self.done_path(run).exists()
+
+    def results(self) -> list[dict[str, Any]]:
+        return [{'run': run.name} for run in self.plan if run.target and self.is_finished(run)]
+
+    def _one(self, run: Run) -> None:
+        short = run.name.rsplit('-', 1)[0]
+        self.before(short)
+        self.did.append(short)
+        if short in self.fails:
+            raise self.fails[short]
+        self.done_path(run).parent.mkdir(exist_ok=True)
+        self.done_path(run).touch()
+
+
+@pytest.fixture
+def walk(config_of: Configs, tmp_path: Path) -> Callable[..., Faked]:
+    """A walk through the plan of two arms and two targets."""
+
+    def make(share: Share | None = None, **changes: Any) -> Faked:
+        return Faked(config_of(**changes), tmp_path / 'w', 'the command', share)
+
+    return make
+
+
+PLAN = [
+    'none--world_pairs--seed1', 'none--world_retrieval--seed1', 'world_nli--intermediate--seed1',
+    'world_nli--world_pairs--seed1', 'world_nli--world_retrieval--seed1',
+]  # fmt: skip
+
+
+def test_alone_it_goes_in_the_order_of_the_plan(walk: Callable[..., Faked], capsys: pytest.CaptureFixture[str]) -> None:
+    first = walk()
+    first.run()
+    assert first.did == PLAN
+    said = capsys.readouterr().out.splitlines()
+    assert [line.rsplit('-', 1)[0] for line in said] == [f'[{i}/5] {name}' for i, name in enumerate(PLAN, 1)]
+    again = walk()
+    again.run()
+    assert again.did == []
+    assert [line.split('  ')[1] for line in capsys.readouterr().out.splitlines()] == ['finished'] * 5
+    assert len(list((again.workdir.path / 'claims').glob('*.json'))) == 5, 'what is finished is not claimed'
+
+
+def test_a_failed_run_stops_what_starts_from_it_and_nothing_else(
+    walk: Callable[..., Faked], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = walk()
+    first.fails = {PLAN[0]: NonFiniteLoss('loss nan at step 3'), PLAN[2]: MemoryError('no room')}
+    with pytest.raises(PlanFailed, match=r'^2 of 5 runs failed, 2 that start from them were skipped; run --retry') as e:
+        first.run()
+    assert first.did == PLAN[:3]
+    assert [line.split(':')[0].rsplit('-', 1)[0] for line in e.value.failures] == [PLAN[0], PLAN[2]]
+    assert 'NonFiniteLoss: loss nan at step 3' in e.value.failures[0]
+    said = capsys.readouterr().out
+    assert '  failed: MemoryError: no room' in said
+    assert said.count('  skipped: world_nli--intermediate--seed1-') == 2
+    record = json.loads(next((first.workdir.path / 'failed').glob('none*.json')).read_text())
+    assert (record['type'], record['error'], record['command']) == (
+        'NonFiniteLoss', 'loss nan at step 3', 'the command',
+    )  # fmt: skip
+    assert 'Traceback' in record['traceback'] and '_one' in record['traceback']
+    assert record['run'].startswith(PLAN[0])
+    assert len(first.workdir.results_path.read_text().splitlines()) == 1, 'the results of the others are there'
+
+
+def test_failures_are_tried_again_on_request(walk: Callable[..., Faked], capsys: pytest.CaptureFixture[str]) -> None:
+    first = walk()
+    first.fails = {PLAN[2]: ValueError('once')}
+    with pytest.raises(PlanFailed):
+        first.run()
+    second = walk()
+    with pytest.raises(PlanFailed, match='1 of 5'):
+        second.run()
+    assert second.did == []
+    assert 'failed before: ValueError: once' in capsys.readouterr().out
+    third = walk(Share(retry_failed=True))
+    third.fails = {PLAN[2]: ValueError('twice')}
+    with pytest.raises(PlanFailed):
+        third.run()
+    assert third.did == [PLAN[2]], 'once, although it failed again'
+    fourth = walk(Share(retry_failed=True))
+    fourth.run()
+    assert fourth.did == PLAN[2:]
+    assert not list((fourth.workdir.path / 'failed').iterdir())
+
+
+def test_another_process_that_tried_again_is_believed(walk: Callable[..., Faked]) -> None:
+    """Both are to try again; the other one was faster and failed: that is a new failure."""
+    first = walk()
+    first.fails = {PLAN[2]: ValueError('once')}
+    with pytest.raises(PlanFailed):
+        first.run()
+    mine, other = walk(Share(1, 2, retry_failed=True)), walk(Share(2, 2, retry_failed=True))
+    other.fails = {PLAN[2]: ValueError('twice')}
+    real = mine._work
+
+    def work() -> None:
+        with pytest.raises(PlanFailed):
+            other.run()
+        real()
+
+    mine._work = work
+    with pytest.raises(PlanFailed, match='1 of 5'):
+        mine.run()
+    assert (other.did, mine.did) == ([PLAN[2]], [])
+
+
+def test_the_failure_of_a_plan_of_one_run_is_raised_as_it_is(walk: Callable[..., Faked]) -> None:
+    only: dict[str, Any] = {'intermediate': ('none',), 'targets': ('world_pairs',), 'evaluation__languages': {}}
+    first = walk(**only)
+    first.fails = {PLAN[0]: NonFiniteLoss('loss nan')}
+    with pytest.raises(NonFiniteLoss, match='loss nan'):
+        first.run()
+    assert first.workdir.failure(first.plan[0])
+    with pytest.raises(PlanFailed):
+        walk(**only).run()
+
+
+def test_a_stop_is_no_failure_and_lets_go(walk: Callable[..., Faked]) -> None:
+    first = walk()
+    first.fails = {PLAN[1]: Stopped('stopped at step 2')}
+    with pytest.raises(Stopped):
+        first.run()
+    assert not (first.workdir.path / 'failed').exists()
+    assert [h.released for h in first.claims.history(first.plan[1].name)] == ['stopped']
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_trainings_stops_and_lets_go(walk: Callable[..., Faked], number: int) -> None:
+    before, first = signal.getsignal(number), walk()
+
+    def send(name: str) -> None:
+        if name == PLAN[1]:
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(5)
+            except Exception as error:
+                raise AssertionError('a stop is not to be taken for an error of the run') from error
+
+    first.before = send
+    with pytest.raises(Stopped, match='what is finished is saved'):
+        first.run()
+    assert first.did == PLAN[:1]
+    assert not (first.workdir.path / 'failed').exists()
+    assert first.claims.holder(first.plan[1].name) is None
+    assert signal.getsignal(number) is before
+
+
+def test_every_process_has_the_whole_plan_its_own_part_first(walk: Callable[..., Faked]) -> None:
+    plan = walk(seeds=(1, 2)).plan
+    names = [run.name for run in plan]
+    for count in (1, 2, 3, 7):
+        orders = [order(plan, Share(i + 1, count)) for i in range(count)]
+        for each in orders:
+            assert sorted(run.name for run in each) == sorted(names)
+            ids = [run.id for run in each]
+            assert all(ids.index(run.parent) < i for i, run in enumerate(each) if run.parent)
+        assert len({each[0].name for each in orders}) == min(count, 6), 'they begin with different runs'
+    assert [run.name for run in order(plan, Share())] == names
+    of_one = [run.name.rsplit('-', 1)[0] for run in order(plan, Share(3, 3))[:3]]
+    assert of_one == PLAN[2:], 'an arm and all that starts from it is of one part'
+
+
+def held_elsewhere(claims: Path, run: Run, age: float = 0.0) -> Path:
+    path = claims / f'{run.name}.1.json'
+    claims.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dataclasses.asdict(Holder('elsewhere', 7, 'x', 1, '2/2', time.time() - age))))
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_what_another_process_holds_is_waited_for(
+    walk: Callable[..., Faked], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = walk(Share(1, 2))
+    run = mine.plan[2]
+    path = held_elsewhere(mine.workdir.path / 'claims', run, age=65)
+
+    real = mine._held
+
+    def look(left: list[Run]) -> dict[str, Holder]:
+        found = real(left)
+        mine.done_path(run).touch()  # and then the other one ends
+        path.write_text(path.read_text().replace('"released": ""', '"released": "finished"'))
+        return found
+
+    mine._held = look
+    mine.run()
+    assert sorted(mine.did) == sorted(name for name in PLAN if name != PLAN[2])
+    assert mine.did.index(PLAN[1]) < mine.did.index(PLAN[3]), 'what does not need it is done first'
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith('waiting')]
+    assert said.startswith(f'waiting for {run.name}  elsewhere, process 7, shard 2/2, for 1m')
+    assert said.endswith('(3 runs left)')
+
+
+def test_what_a_silent_process_held_is_taken_over(walk: Callable[..., Faked]) -> None:
+    mine = walk(Share(claim_timeout=60))
+    held_elsewhere(mine.workdir.path / 'claims', mine.plan[0], age=61)
+    mine.run()
+    assert mine.did == PLAN
+    assert [h.released for h in mine.claims.history(mine.plan[0].name)] == ['', 'finished']
+
+
+def test_a_run_that_was_taken_over_is_left_to_the_other(walk: Callable[..., Faked]) -> None:
+    mine = walk()
+    run = mine.plan[0]
+
+    def lose(name: str) -> None:
+        if name == PLAN[0] and PLAN[0] not in mine.did:
+            mine.did.append(name)
+            other = mine.workdir.path / 'claims' / f'{run.name}.2.json'
+            other.write_text(json.dumps(dataclasses.asdict(Holder('elsewhere', 7, 'x', 1, '', time.time()))))
+            assert mine._claim
+            mine._claim.beat()
+            mine.done_path(run).parent.mkdir(exist_ok=True)
+            threading.Timer(0.8, mine.done_path(run).touch).start()
+            mine._log({'run': run.name, 'step': 1})
+
+    mine.before = lose
+    mine.run()
+    assert sorted(mine.did) == sorted(PLAN)
+    assert not (mine.workdir.path / 'failed').exists()
+    assert not mine.workdir.metrics(), 'it wrote nothing more for that run'
+
+
+def test_a_finish_between_the_look_and_the_claim_is_seen(walk: Callable[..., Faked]) -> None:
+    mine = walk()
+    real = mine.claims.take
+
+    def late(name: str) -> Any:
+        claim = real(name)
+        if name.startswith(PLAN[0]):
+            mine.done_path(mine.plan[0]).parent.mkdir(exist_ok=True)
+            mine.done_path(mine.plan[0]).touch()
+        return claim
+
+    mine.claims.take = late
+    mine.run()
+    assert mine.did == PLAN[1:]
+    assert [h.released for h in mine.claims.history(mine.plan[0].name)] == ['nothing left to do']
+
+
+def test_real_failures_are_recorded_and_real_leftovers_removed(
+    finished: Path, tmp_path: Path, config_of: Configs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On real runs: an arm whose training fails behind finished ones, and the state of a run killed behind its end."""
+    copy = Path(shutil.copytree(finished, tmp_path / 'w'))
+    before = (copy / 'results.jsonl').read_bytes()
+    (nli,) = (copy / 'runs').glob('world_nli--intermediate--seed1-*')
+    (nli / 'checkpoints' / 'last').mkdir(parents=True)
+    (nli / '.model.x').mkdir()
+    (gone,) = (copy / 'runs').glob('world_nli--world_pairs--seed2-*')
+    shutil.rmtree(gone)
+
+    def broken(setting: Any, run: Run) -> None:
+        raise MemoryError('no room')
+
+    monkeypatch.setattr(module, 'train_run', broken)
+    with pytest.raises(PlanFailed, match='1 of 10 runs failed; run --retry_failed'):
+        Runner(config_of(seeds=(1, 2)), copy, 'first').run()
+    assert [p.name for p in nli.iterdir() if p.name in ('checkpoints', '.model.x')] == []
+    monkeypatch.undo()
+    Runner(config_of(seeds=(1, 2)), copy, 'first', Share(retry_failed=True)).run()
+    assert (copy / 'results.jsonl').read_bytes() == before

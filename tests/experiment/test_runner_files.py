@@ -1,0 +1,54 @@
+"""The files of a workdir that several processes write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.experiment.workdir import Workdir
+
+
+def record(run: str, step: int) -> dict[str, Any]:
+    return {'run': run, 'step': step, 'loss': 1.0}
+
+
+def test_metrics_of_several_processes_are_gathered(tmp_path: Path) -> None:
+    one, two, alone = Workdir(tmp_path, '1/2'), Workdir(tmp_path, '2/2'), Workdir(tmp_path)
+    for step in (1, 2, 3):
+        one.log(record('a', step))
+        two.log(record('b', step))
+    assert not alone.metrics_path.exists()
+    wanted = [record(run, step) for run in 'ab' for step in (1, 2, 3)]
+    assert alone.metrics() == wanted
+    two.forget_metrics('a', 1)  # killed there, gone on with here
+    two.log(record('a', 2))
+    with (tmp_path / 'runs' / 'b' / 'metrics.jsonl').open('a') as file:
+        file.write('{"run": "b", "st')  # killed while it wrote
+    wanted = [record('a', 1), record('a', 2), *wanted[3:]]
+    for each in (one, two, alone):
+        each.gather_metrics()
+        assert [json.loads(line) for line in alone.metrics_path.read_text().splitlines()] == wanted
+    stamp = alone.metrics_path.stat().st_mtime_ns
+    one.gather_metrics()
+    assert alone.metrics_path.stat().st_mtime_ns == stamp, 'nothing new, nothing written'
+
+
+def test_metrics_of_older_versions_are_kept(tmp_path: Path) -> None:
+    lines = [json.dumps(record(run, step)) for step in (1, 2) for run in 'ab']
+    (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
+    workdir = Workdir(tmp_path)
+    workdir.gather_metrics()
+    assert (tmp_path / 'metrics.jsonl').read_text().splitlines() == lines
+    workdir.forget_metrics('b', 1)
+    workdir.log(record('b', 2))
+    workdir.log(record('b', 3))
+    assert workdir.metrics() == [*(record('a', i) for i in (1, 2)), *(record('b', i) for i in (1, 2, 3))]
+    assert len((tmp_path / 'metrics.jsonl').read_text().splitlines()) == 5, 'it can be watched while a run trains'
+
+
+def test_time_of_several_processes_is_summed(tmp_path: Path) -> None:
+    for shard, seconds in (('', 1.0), ('1/2', 2.0), ('2/2', 4.0), ('2/2', 8.0)):
+        Workdir(tmp_path, shard).add_seconds(seconds)
+    assert Workdir(tmp_path).seconds() == 15.0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['time-1of2.json', 'time-2of2.json', 'time.json']

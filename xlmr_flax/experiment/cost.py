@@ -1,0 +1,289 @@
+"""What a plan will cost, roughly: operations from its numbers alone, time from a speed that was reached before.
+
+A token in a row of T tokens takes 2 N + 4 L D T floating-point operations forwards, where L and D are the layers and
+the width, and N = L (4 D² + 2 D F) the weights of the layers' matrix products (embeddings look up and multiply
+nothing); the second term is attention, scores and their sum over the values. Backwards takes twice as many, so that
+training is 6 N + 12 L D T a token: Kaplan et al. 2020 (Scaling laws for neural language models, section 2.1), and for
+the attention of an encoder, which sees the whole row, Chowdhery et al. 2022 (PaLM, appendix B). With recomputed layers
+(`remat`) there is one more forward pass. A language model's head multiplies its predicted tokens with the word table.
+Other heads, the optimizer, and compilation are left out. Padding counts as tokens: it is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xlmr_flax.config import Arm, Config, Recipe, digest, to_dict
+from xlmr_flax.data.batches import padded_length, row_lengths
+from xlmr_flax.data.cache import INDEX, cache_dir
+from xlmr_flax.data.encode import encode
+from xlmr_flax.data.masking import Masking
+from xlmr_flax.data.readers_paths import find_files, resolve_data_root
+from xlmr_flax.data.sources import read_pairs, read_split
+from xlmr_flax.data.tables import read_rows
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.experiment.arms import Dataset, datasets, has_dev, member_limit, member_sizes, mixture_of
+from xlmr_flax.experiment.plan import Run
+from xlmr_flax.models.config import EncoderConfig
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import Embedded, Task
+from xlmr_flax.train.loop import total_steps
+
+CACHED, SAMPLED, BOUND = 'token cache', 'first rows', 'max_length'
+_SAMPLE = 64  # rows that are encoded to see how long they are
+_LARGE = 20_000  # a retrieval task's sides are read as a whole: not for a sample of larger ones
+_BATCHES = 64  # drawn to see how far batches are padded
+EFFICIENCY = 0.4  # share of the speed of matrix products that training reaches; PaLM reports 46 % (table 3)
+
+
+@dataclass(frozen=True)
+class Work:
+    """tokens: with padding. flops: floating-point operations. basis: where the lengths of the rows are from."""
+
+    tokens: float = 0.0
+    flops: float = 0.0
+    basis: frozenset[str] = frozenset()
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.tokens + other.tokens, self.flops + other.flops, self.basis | other.basis)
+
+    def times(self, factor: float) -> Work:
+        return Work(self.tokens * factor, self.flops * factor, self.basis)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a run trains: `steps` steps, `work` in all (dev: its evaluations on dev rows)."""
+
+    steps: int
+    work: Work
+    dev: Work
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded rows of a split. examples, units: how many there are, and how many rows that training draws they give.
+    lengths: int [n], tokens of some rows, () where none is known. group: rows of a unit."""
+
+    examples: int
+    units: int
+    lengths: np.ndarray
+    group: int
+    basis: str
+
+
+def layer_weights(shape: EncoderConfig) -> int:
+    """N: the weights of the layers' matrix products."""
+    return shape.num_layers * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.ffn_size)
+
+
+def forward_flops(shape: EncoderConfig, tokens: float, length: float) -> float:
+    """Operations of one forward pass over so many tokens in rows of `length`."""
+    return tokens * (2 * layer_weights(shape) + 4 * shape.num_layers * shape.hidden_size * length)
+
+
+@lru_cache(maxsize=4096)
+def count_rows(name: str, language: str, split: str, data_root: str) -> int:
+    """Rows in the files of a split, both sides of a retrieval task: counted, not parsed. Raises DataError."""
+    task, total = get_task(name), 0
+    for source in task.sources(split):
+        if isinstance(source, Embedded):
+            total += source.rows
+        else:
+            for found in find_files(task, source, language, resolve_data_root(data_root)):
+                total += sum(1 for _ in read_rows(found.path, found.table, found.label_path))
+    return total
+
+
+@lru_cache(maxsize=1)
+def _cached_entries(root: Path | None) -> Mapping[str, list[tuple[Path, dict[str, Any]]]]:
+    """task -> (folder, index) of the entries of the token cache."""
+    entries: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for path in sorted(root.glob(f'*/{INDEX}')) if root else ():
+        try:
+            index = json.loads(path.read_text(encoding='utf-8'))
+            entries.setdefault(index['task'], []).append((path.parent, index))
+        except (OSError, ValueError, KeyError):  # being written or deleted by another process
+            continue
+    return entries
+
+
+class Estimator:
+    """Estimates the runs of one plan. Seeds and arms share what is found out. splits: target -> the split it is
+    evaluated on."""
+
+    def __init__(self, config: Config, shape: EncoderConfig, tokenizer: Tokenizer, splits: Mapping[str, str]):
+        self.config, self.shape, self.tokenizer, self.splits = config, shape, tokenizer, splits
+        self._rows: dict[tuple[object, ...], Rows] = {}
+        self._trainings: dict[str, Training] = {}
+        self._evaluations: dict[tuple[object, ...], Work] = {}
+
+    def rows(self, task: Task, language: str, split: str, limit: int, max_length: int) -> Rows:
+        """The rows of a split. limit: the first so many, 0 = all; of both sides of a retrieval task."""
+        key = (task.name, language, split, limit, max_length)
+        if key not in self._rows:
+            sides = 2 if task.kind == 'retrieval' else 1
+            n = count_rows(task.name, language, split, self.config.data_root)
+            n = min(n, limit * sides) if limit else n
+            self._rows[key] = self._from_cache(task, n // sides, sides, max_length) or self._sampled(
+                task, language, split, n, max_length
+            )
+        return self._rows[key]
+
+    def _from_cache(self, task: Task, n: int, sides: int, max_length: int) -> Rows | None:
+        """Entries of this task and length with about so many examples (some may be dropped), of any language."""
+        entries = _cached_entries(cache_dir()).get(task.name, [])
+        found = [
+            (np.diff(np.load(path / 'offsets.npy', mmap_mode='r', allow_pickle=False)), index)
+            for path, index in entries
+            if index.get('max_length') == max_length and 0.9 * n <= index.get('examples', 0) <= n
+        ][:16]
+        if not found:
+            return None
+        group = found[0][1]['group']
+        units = round(float(np.mean([len(lengths) for lengths, _ in found])) / group)
+        examples = round(float(np.mean([index['examples'] for _, index in found])))
+        return Rows(examples * sides, units * sides, np.concatenate([x for x, _ in found]), group, CACHED)
+
+    def _sampled(self, task: Task, language: str, split: str, n: int, max_length: int) -> Rows:
+        root, nothing = self.config.data_root, np.zeros(0, np.int64)
+        if task.kind == 'retrieval':
+            if n > _LARGE:
+                return Rows(n, n, nothing, 1, BOUND)
+            examples = [e for side in read_pairs(task, language, split, root, _SAMPLE) for e in side[:_SAMPLE]]
+        else:
+            examples = read_split(task, language, split, root, _SAMPLE, [])
+        if not examples:
+            return Rows(n, n, nothing, 1, BOUND)
+        data = encode(task, examples, self.tokenizer, max_length)
+        return Rows(n, round(n * len(data) / len(examples)), data.tokens.lengths, data.group, SAMPLED)
+
+    def training(self, run: Run) -> Training:
+        """The training of a run. Raises DataError, ConfigError."""
+        if run.arm is None or run.recipe is None:
+            return Training(0, Work(), Work())
+        key = digest([to_dict(run.arm), to_dict(run.recipe)])
+        if key not in self._trainings:
+            self._trainings[key] = self._training(run, run.arm, run.recipe)
+        return self._trainings[key]
+
+    def _training(self, run: Run, arm: Arm, recipe: Recipe) -> Training:
+        config = self.config
+        found = datasets(config, arm, run.where)
+        rows = [self._training_rows(dataset, recipe) for dataset in found]
+        sizes = [max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(found, rows, strict=True)]
+        steps = total_steps(recipe, *(capped for _, capped in member_sizes(arm, found, sizes).values()))
+        parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
+        counts = mixture_of(arm, found, sizes, run.seed, run.where).counts(steps * parts)
+        work = Work()
+        for dataset, each, draws in zip(found, rows, counts, strict=True):
+            work += self._batches(dataset, each, recipe, recipe.batch_size // parts).times(float(draws))
+        evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
+        return Training(steps, work, self._dev(found, recipe).times(evaluations))
+
+    def _training_rows(self, dataset: Dataset, recipe: Recipe) -> Rows:
+        limit, length = member_limit(dataset.spec, recipe.max_train), dataset.spec.max_length or recipe.max_length
+        return self.rows(dataset.task, dataset.language, dataset.split, limit, length)
+
+    def _batches(self, dataset: Dataset, rows: Rows, recipe: Recipe, size: int) -> Work:
+        """One batch of a dataset, forwards and backwards, padded as batches of its rows are on average."""
+        length = dataset.spec.max_length or recipe.max_length
+        lengths = row_lengths(length, tuple(n for n in dataset.spec.lengths or recipe.lengths if n <= length))
+        padded = float(length)
+        if len(rows.lengths):
+            draws = np.random.default_rng(0).choice(rows.lengths, (_BATCHES, size * rows.group)).max(axis=1)
+            padded = float(np.mean([padded_length(min(int(n), length), lengths) for n in draws]))
+        tokens = size * rows.group * padded
+        flops = (4 if self.config.encoder.remat else 3) * forward_flops(self.shape, tokens, padded)
+        if dataset.task.kind == 'text':
+            predicted = size * Masking.of(self.tokenizer).most(int(padded))
+            flops += 3 * 2 * predicted * self.shape.hidden_size * (self.shape.hidden_size + self.shape.vocab_size)
+        return Work(tokens, flops, frozenset({rows.basis}))
+
+    def _dev(self, found: Iterable[Dataset], recipe: Recipe) -> Work:
+        """One evaluation of the dev rows that choose the checkpoint (text is held out of its training rows)."""
+        work, seen = Work(), set()
+        for dataset in found:
+            task, length = dataset.task, dataset.spec.max_length or recipe.max_length
+            if task.kind != 'text' and task.name not in seen and has_dev(self.config, task):
+                seen.add(task.name)
+                work += self._pass(self.rows(task, 'en', 'dev', recipe.eval_examples, length), length)
+        return work
+
+    def evaluation(self, run: Run, language: str) -> Work:
+        """The evaluation of a run in one language. Raises DataError."""
+        length = run.recipe.max_length if run.recipe else self.config.evaluation.max_length
+        key = (run.target, language, min(length, self.shape.max_length))
+        if key not in self._evaluations:
+            self._evaluations[key] = self._evaluation(*key)
+        return self._evaluations[key]
+
+    def _evaluation(self, target: str, language: str, length: int) -> Work:
+        config, task, split = self.config, get_task(target), self.splits[target]
+        by_gold = split in task.gold  # whole pools; mining takes its threshold from dev
+        limit = 0 if by_gold else config.evaluation.max_examples
+        splits = {'dev', split} if by_gold and 'f1' in task.metrics else {split}
+        work = Work()
+        for each in sorted(splits):
+            work += self._pass(self.rows(task, language, each, limit, length), length)
+        return work
+
+    def _pass(self, rows: Rows, max_length: int) -> Work:
+        """Every row once, forwards, in batches of rows that are about as long."""
+        known = row_lengths(max_length)
+        lengths = rows.lengths if len(rows.lengths) else np.asarray([max_length])
+        padded = np.asarray(known)[np.searchsorted(known, np.minimum(lengths, max_length))]
+        scale = rows.units * rows.group / len(padded)
+        flops = sum(forward_flops(self.shape, float(n), float(n)) for n in padded)
+        return Work(float(padded.sum()) * scale, flops * scale, frozenset({rows.basis}))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """flops: operations a second on all devices. origin: for people, where the number is from."""
+
+    flops: float
+    origin: str
+
+
+def reached_speed(records: Iterable[Mapping[str, Any]], examples: Callable[[str], float], devices: str) -> Speed | None:
+    """The speed of earlier trainings in a workdir, from the `examples_per_s` of its metrics: the median over runs.
+
+    examples: run name -> operations of a training example, 0 = not a run of this plan. The first record of a run is
+    left out, since compilation is in it. None where nothing is known.
+    """
+    by_run: dict[str, list[float]] = {}
+    for record in records:
+        if 'examples_per_s' in record:
+            by_run.setdefault(record['run'], []).append(record['examples_per_s'])
+    found = [float(np.median(v[1:] or v)) * examples(run) for run, v in by_run.items()]
+    found = [speed for speed in found if speed > 0]
+    if not found:
+        return None
+    runs = f'{len(found)} training{"s" if len(found) > 1 else ""}'
+    return Speed(float(np.median(found)), f'as in {runs} of this workdir ({devices})')
+
+
+def machine_speed(dtype: str, devices: Sequence[Any], seconds: float = 0.3, size: int = 1024) -> Speed:
+    """EFFICIENCY of the speed of matrix products [size, size] on one device, times the devices."""
+    a = jax.device_put(jnp.ones((size, size), dtype), devices[0])
+    product = jax.jit(lambda x: x @ x / size)
+    product(a).block_until_ready()  # compiles
+    count, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < seconds or count < 2:
+        product(a).block_until_ready()
+        count += 1
+    flops = count * 2 * size**3 / spent
+    many = f' on each of {len(devices)} devices' if len(devices) > 1 else ''
+    origin = f'{EFFICIENCY:.0%} of what {dtype} matrix products reached here just now{many}'
+    return Speed(EFFICIENCY * flops * len(devices), origin)

@@ -1,0 +1,215 @@
+"""run --dry_run: the plan as a table, what of it is there, and what the rest will cost. Writes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+
+from xlmr_flax.experiment.cost import (
+    CACHED,
+    Estimator,
+    Speed,
+    Training,
+    Work,
+    layer_weights,
+    machine_speed,
+    reached_speed,
+)
+from xlmr_flax.experiment.plan import Run, run_tasks
+from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.report.progress import duration
+
+INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
+
+
+@dataclass(frozen=True)
+class Item:
+    """A run of a plan. state: for people. evaluation: work of all its languages; left: of those that are missing. done:
+    share of the training that need not be done again."""
+
+    run: Run
+    state: str
+    training: Training
+    evaluation: Work
+    done: float
+    left: Work
+
+    @property
+    def training_work(self) -> Work:
+        return self.training.work + self.training.dev
+
+
+def describe(runner: Runner) -> str:
+    """The text of --dry_run. Raises DataError and ConfigError, as the run would."""
+    splits = {target: runner.split(target) for target in runner.config.targets}
+    estimator = Estimator(runner.config, runner.setting.model.config, runner.setting.tokenizer, splits)
+    items = [_item(runner, estimator, run) for run in runner.plan]
+    speed = _speed(runner, items)
+    states = Counter(item.state.split()[0] for item in items)
+    head = f'{len(items)} runs in {runner.workdir.path}: ' + ', '.join(f'{n} {state}' for state, n in states.items())
+    return '\n\n'.join(
+        [head, _columns(_plan_table(items, speed)), _columns(_totals(items, speed)), _notes(runner, items, speed)]
+    )
+
+
+def _item(runner: Runner, estimator: Estimator, run: Run) -> Item:
+    training = estimator.training(run)
+    languages = runner.languages(run.target) if run.target else ()
+    works = {language: estimator.evaluation(run, language) for language in languages}
+    missing = runner.missing_languages(run)
+    done = 1.0 if runner.is_trained(run) else min(1.0, _saved_step(runner, run) / max(1, training.steps))
+    evaluation, left = sum(works.values(), Work()), sum((works[language] for language in missing), Work())
+    state = 'finished' if done == 1 and not missing else _state(runner, run, training.steps, languages, missing)
+    return Item(run, state, training, evaluation, done, left)
+
+
+def _saved_step(runner: Runner, run: Run) -> int:
+    """The step of the state that a run would go on from, 0 without one."""
+    steps = (runner.workdir.run_dir(run) / 'checkpoints' / 'last').glob('[0-9]*')
+    return max((int(path.name) for path in steps if path.name.isdigit()), default=0)
+
+
+def _state(runner: Runner, run: Run, steps: int, languages: Sequence[str], missing: Sequence[str]) -> str:
+    """Of a run that is not finished."""
+    if holder := runner.claims.holder(run.name):
+        return f'claimed by {holder}'
+    if failure := runner.workdir.failure(run):
+        return f'failed ({failure["type"]})'
+    if run.task and runner.is_trained(run):
+        return f'partly (trained, {len(languages) - len(missing)} of {len(languages)} languages)'
+    if step := _saved_step(runner, run):
+        return f'partly (step {step} of {steps})'
+    if len(missing) < len(languages):
+        return f'partly ({len(languages) - len(missing)} of {len(languages)} languages)'
+    return 'missing'
+
+
+def _speed(runner: Runner, items: Sequence[Item]) -> Speed:
+    devices = jax.devices()
+    examples = {
+        item.run.name: item.training.work.flops / (item.training.steps * item.run.recipe.batch_size)
+        for item in items
+        if item.run.recipe and item.training.steps
+    }
+    named = f'{len(devices)} × {devices[0].device_kind}, if it is the same machine'
+    reached = reached_speed(runner.workdir.metrics(), lambda run: examples.get(run, 0.0), named)
+    return reached or machine_speed(runner.config.encoder.dtype, devices)
+
+
+def _plan_table(items: Sequence[Item], speed: Speed) -> list[list[str]]:
+    number = {item.run.id: i for i, item in enumerate(items, 1) if not item.run.target}
+    rows = [
+        [
+            '#',
+            'intermediate',
+            'target',
+            'seed',
+            'trains on',
+            'steps',
+            'batch',
+            'length',
+            'from',
+            'FLOPs',
+            'time',
+            'state',
+        ]
+    ]
+    for i, item in enumerate(items, 1):
+        run, recipe, work = item.run, item.run.recipe, item.training_work + item.evaluation
+        lengths = _lengths(run)
+        rows.append(
+            [
+                str(i),
+                run.intermediate,
+                run.target or (f'({run.warms}, first)' if run.warms else '-'),
+                str(run.seed),
+                _trains(run),
+                f'{item.training.steps:,}' if recipe else '-',
+                str(recipe.batch_size) if recipe else '-',
+                lengths,
+                f'#{number[run.parent]}' if run.parent else 'encoder',
+                _short(work.flops),
+                duration(work.flops / speed.flops),
+                item.state,
+            ]
+        )
+    return rows
+
+
+def _trains(run: Run) -> str:
+    names = run_tasks(run)
+    if len(names) > 3:
+        return f'{names[0]}+{names[1]}+ … ({len(names)} tasks)'
+    return '+'.join(names) or 'nothing'
+
+
+def _lengths(run: Run) -> str:
+    if run.arm is None or run.recipe is None:
+        return '-'
+    found = sorted({member.max_length or run.recipe.max_length for member in run.arm.tasks.values()})
+    return str(found[0]) if len(found) == 1 else f'{found[0]}-{found[-1]}'
+
+
+def _totals(items: Sequence[Item], speed: Speed) -> list[list[str]]:
+    """By phase: all of it, and what is left to do."""
+    rows = [['phase', 'runs', 'steps', 'tokens', 'FLOPs', 'time', 'left', 'time left']]
+    total, left = Work(), Work()
+    for phase in (INTERMEDIATE, TARGET, EVALUATION):
+        if phase == EVALUATION:
+            mine = [item for item in items if item.run.target]
+            parts = [(item.evaluation, item.left) for item in mine]
+        else:
+            mine = [item for item in items if item.run.task and bool(item.run.target) == (phase == TARGET)]
+            parts = [(item.training_work, item.training_work.times(1 - item.done)) for item in mine]
+        if mine:
+            work, rest = sum((a for a, _ in parts), Work()), sum((b for _, b in parts), Work())
+            total, left = total + work, left + rest
+            steps = f'{sum(item.training.steps for item in mine):,}' if phase != EVALUATION else '-'
+            rows.append([phase, str(len(mine)), steps, *_total_cells(work, rest, speed)])
+    return [*rows, ['total', str(len(items)), '', *_total_cells(total, left, speed)]]
+
+
+def _total_cells(work: Work, left: Work, speed: Speed) -> list[str]:
+    cells = [_short(work.tokens), _short(work.flops), duration(work.flops / speed.flops)]
+    return [*cells, f'{left.flops / work.flops:.0%}' if work.flops else '-', duration(left.flops / speed.flops)]
+
+
+def _notes(runner: Runner, items: Sequence[Item], speed: Speed) -> str:
+    shape = runner.setting.model.config
+    basis = sorted(frozenset().union(*(item.training_work.basis | item.evaluation.basis for item in items)))
+    lengths = {
+        CACHED: 'the token cache',
+        'first rows': 'the first rows of a split',
+        'max_length': 'max_length, an upper bound',
+    }
+    return f"""Estimates, with padding.
+Training takes 6 N + 12 L D T operations a token, evaluation 2 N + 4 L D T (Kaplan et al. 2020; PaLM, appendix B):
+N = {layer_weights(shape):,}, L = {shape.num_layers}, D = {shape.hidden_size}, T the length of a row.
+Lengths: {', '.join(lengths[name] for name in basis)}. Rows are counted, not read: a task may drop some.
+Time: {_short(speed.flops)}FLOP/s, {speed.origin}.
+Compilation, tokenizing and reading are not in it. Several processes (--shard) divide it."""
+
+
+def _short(number: float) -> str:
+    """Two digits and k, M, G, T, P or E."""
+    power = min(6, max(0, math.floor(math.log10(number) / 3))) if number >= 1 else 0
+    value = number / 1000**power
+    return f'{value:.{1 if value < 9.95 and power else 0}f}{["", "k", "M", "G", "T", "P", "E"][power]}'
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    """Text in columns; what holds numbers alone is on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = [all(cell[:1].isdigit() or cell in ('-', '') for cell in column[1:]) for column in zip(*rows, strict=True)]
+    lines = (
+        '  '.join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        )
+        for row in rows
+    )
+    return '\n'.join(line.rstrip() for line in lines)

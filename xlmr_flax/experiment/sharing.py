@@ -1,0 +1,120 @@
+"""How one process of several goes through a plan: in which order, when it waits, how it stops."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+from xlmr_flax.config import ConfigError
+from xlmr_flax.experiment.claims import TIMEOUT, Holder
+from xlmr_flax.experiment.plan import Run
+from xlmr_flax.report.progress import duration, say
+from xlmr_flax.train.loop import Stopped
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a process takes part in a plan. number: of `count` processes, from 1. claim_timeout: seconds without a sign
+    of life after which another machine's process counts as gone. retry_failed: runs that failed before are tried again.
+    """
+
+    number: int = 1
+    count: int = 1
+    claim_timeout: float = TIMEOUT
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.claim_timeout <= 0:
+            raise ConfigError(f'--claim_timeout={self.claim_timeout:g}: expected a number of seconds above 0')
+
+    @property
+    def label(self) -> str:
+        """'1/2'; '' for a process that has the plan for itself."""
+        return f'{self.number}/{self.count}' if self.count > 1 else ''
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """'2/4' -> (2, 4); '' -> (1, 1). Raises ConfigError."""
+    found = re.fullmatch(r'(\d+)/(\d+)', text or '1/1')
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(
+            f'--shard={text}: expected NUMBER/COUNT, counted from 1: 1/4, 2/4, 3/4 and 4/4 are four processes'
+        )
+    return int(found[1]), int(found[2])
+
+
+def order(plan: Sequence[Run], share: Share) -> list[Run]:
+    """The whole plan, own part first, then those of the next processes; parents before what starts from them.
+
+    The parts are made of families (a run without parent and all that comes from it), so that as few processes as
+    possible wait for a training of another one.
+    """
+    families: dict[str, int] = {}
+    ids: dict[str, int] = {}
+    for run in plan:
+        family = ids[run.parent] if run.parent in ids else families.setdefault(run.name, len(families))
+        if not run.target:
+            ids[run.id] = family
+    where = {run.name: ids[run.parent] if run.parent in ids else families[run.name] for run in plan}
+    return sorted(plan, key=lambda run: (where[run.name] - (share.number - 1)) % share.count)
+
+
+@dataclass
+class Waiting:
+    """Waits until other processes may have got further, longer and longer, and says for whom."""
+
+    shortest: float = 0.5
+    longest: float = 10.0
+    again: float = 600.0
+    _pause: float = 0.0
+    _said: tuple[str, ...] = ()
+    _when: float = field(default=0.0)
+
+    def __call__(self, held: Mapping[str, Holder], left: int) -> None:
+        """held: run -> who has it. left: runs of the plan that are not finished."""
+        names, now = tuple(sorted(held)), time.monotonic()
+        if names and (names != self._said or now - self._when > self.again):
+            self._said, self._when = names, now
+            for name in names:
+                since = duration(max(0.0, time.time() - held[name].since))
+                say(f'waiting for {name}  {held[name]}, for {since}  ({left} runs left)')
+        self._pause = min(self.longest, self._pause * 1.5 or self.shortest)
+        time.sleep(self._pause)
+
+    def reset(self) -> None:
+        """There was something to do."""
+        self._pause = 0.0
+
+
+class _Asked(BaseException):
+    """A stop request: no `except Exception` on the way takes it for a failure."""
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """SIGTERM and SIGINT end the work inside with Stopped, so that what is held is let go. A training handles them by
+    itself and saves its state first (train/loop.py)."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, old[signal.Signals(number)])  # a second signal acts at once
+        raise _Asked
+
+    try:
+        old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in old:
+            signal.signal(number, handle)
+    except ValueError:  # not the main thread (notebooks, tests): signals stay as they are
+        yield
+        return
+    try:
+        yield
+    except _Asked:
+        raise Stopped('stopped; what is finished is saved') from None
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)
