@@ -188,6 +188,7 @@ class Config:
     evaluation: Evaluation = Evaluation()
     mesh: MeshSpec = MeshSpec()
     skip_bad_rows: bool = False
+    keep_models: str = 'all'
     data_root: str = ''
     tensorboard: bool = True
 
@@ -273,6 +274,7 @@ def _check(config: Config) -> None:
         'encoder.head': (config.encoder.head, ('jiant', 'hf')),
         'encoder.dtype': (config.encoder.dtype, ('float32', 'bfloat16')),
         'evaluation.pooling': (config.evaluation.pooling, ('mean', 'cls')),
+        'keep_models': (config.keep_models, ('all', 'intermediate')),
     }
     named = {'recipe': config.recipe} | {f'recipes.{k}': v for k, v in config.recipes.items()}
     for where, recipe in named.items():

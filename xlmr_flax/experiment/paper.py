@@ -85,7 +85,7 @@ def study(table: str, size: str = 'large', preset: str = presets.DEFAULT, seeds:
     rows = (NONE, *_rows(table, arms))
     raw = presets.preset(preset, TARGETS, rows, SIZES[size], seeds)
     raw['arms'] = {name: arms[name] for name in rows if name in arms}
-    raw['name'] = f'paper_{table}'
+    raw['name'], raw['keep_models'] = f'paper_{table}', 'intermediate'
     raw['title'] = f'English intermediate tasks and XTREME: {table}, {size}, recipe of {preset}'
     lengths = {task: {'max_length': _SPAN_LENGTH} for task in rows if task in SPANS}
     raw['recipes'] = lengths | raw['recipes']

@@ -200,10 +200,13 @@ class Runner:
         return f'{run.name}: {failure["type"]}: {failure["error"]} ({self.workdir.failure_path(run)})'
 
     def _one(self, run: Run) -> None:
-        if not self.is_trained(run):
+        weights = self.workdir.weights(run)
+        if not self.is_trained(run) or (run.task and not weights.exists() and self.missing_languages(run)):
             train_run(self.setting, run)
         if run.target:
             self._evaluate(run)
+            if self.config.keep_models == 'intermediate':
+                weights.unlink(missing_ok=True)
 
     def languages(self, target: str) -> tuple[str, ...]:
         """The languages that a target is evaluated in, English first where it is one of them."""

@@ -48,6 +48,10 @@ class Workdir:
         text = json.dumps({'command': command, 'config': to_dict(config)}, indent=2, sort_keys=True)
         write_atomic(self.path / 'config.json', text + '\n')
 
+    def weights(self, run: Run) -> Path:
+        """Where a run's trained weights lie."""
+        return self.run_dir(run) / 'model' / 'model.safetensors'
+
     def run_dir(self, run: Run) -> Path:
         return self.path / 'runs' / run.name
 
