@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
+import subprocess
 
 import pytest
 
+from xlmr_flax.report.latex import latex, latex_document, latex_table
 from xlmr_flax.report.rows import RowsError, Score
-from xlmr_flax.report.table import BLANK, Column, Line, Table, latex, signed, text
-from xlmr_flax.report.tables import all_tables, sampling_margin, side_by_side, summary, tidy, write_tables
+from xlmr_flax.report.study import make_study
+from xlmr_flax.report.table import BLANK, Column, Line, Table, signed, text
+from xlmr_flax.report.tables import all_tables, sampling_margin, side_by_side, tidy, write_tables
 
 
 def by_head(table, line):
@@ -33,6 +37,15 @@ def test_side_by_side_has_languages_as_rows_and_worked_means(study):
     assert everything['Code'] == 'mean of all (12 languages)'
     assert (everything['none'], everything['Δ mnli']) == ('54.8 ± 0.4', '+4.0 ± 0.0')
     assert [line.mean for line in table.lines[-3:]] == [False, True, True]
+
+
+def test_side_by_side_knows_the_run_of_each_number(make_row):
+    rows = [make_row('de', 60, run='a1', preset='p'), make_row('de', 61, run='a2', seed=1)]
+    rows += [make_row('de', 70, run='b1', intermediate='mnli')]
+    table = side_by_side(rows, 'xnli')
+    heads = [c.head for c in table.columns]
+    assert table.hints[0, heads.index('none')] == 'run a1 (seed 0), run a2 (seed 1); preset p'
+    assert table.hints[0, heads.index('Δ mnli')] == 'run b1 (seed 0)'
 
 
 def test_side_by_side_without_english_has_one_mean(study):
@@ -69,35 +82,16 @@ def test_two_encoders_are_two_groups_each_with_its_own_none(make_row):
     table = side_by_side(rows, 'xnli')
     assert table.groups() == [('', 2), ('S', 3), ('L', 3)]
     assert table.texts()[0] == ['de', '400', '50.0', '53.0', '+3.0', '70.0', '71.0', '+1.0']
-    lines = summary(rows).texts()
-    assert lines == [['S', 'none', '50.0', '–'], ['S', 'mnli', '53.0', '+3.0'],
-                     ['L', 'none', '70.0', '–'], ['L', 'mnli', '71.0', '+1.0']]  # fmt: skip
-
-
-def test_summary_has_intermediates_as_rows_and_an_average(study):
-    table = summary(study)
-    assert table.groups() == [('', 1), ('xnli (accuracy)', 2), ('tatoeba (accuracy)', 2), ('average', 2)]
-    none, mnli, squad = table.texts()
-    # tatoeba, languages 1 to 11: 90 - 12; average with xnli's 54.25
-    assert none == ['none', '54.2 ± 0.4', '–', '78.0 ± 0.0', '–', '66.1 ± 0.2', '–']
-    assert mnli == ['mnli', '57.7 ± 0.4', '+3.5 ± 0.0', '81.0 ± 0.0', '+3.0 ± 0.0', '69.4 ± 0.2', '+3.2 ± 0.0']
-    assert squad[2:5] == ['−1.0 ± 0.0', '78.0 ± 0.0', '0.0 ± 0.0']
-    assert {i for i, _ in table.marked()} == {1}
-    assert summary(study, zero_shot=False).texts()[0][1] == '54.8 ± 0.4'
-
-
-def test_summary_gives_no_average_over_missing_targets(make_row):
-    rows = [make_row(), make_row(target='pawsx'), make_row(intermediate='mnli', value=60)]
-    assert summary(rows).texts()[1] == ['mnli', '60.0', '+10.0', '–', '–', '–', '–']
-    with pytest.raises(RowsError):
-        summary([])
+    names = [table.name for table in all_tables(make_study(rows))]
+    assert [name for name in names if name.startswith('differences')] == ['differences-1', 'differences-2']
+    assert len(set(names)) == len(names)
 
 
 def test_notes_say_chance_training_language_and_margin(study, make_row):
     notes = ' '.join(side_by_side(study, 'xnli').notes)
     assert 'Chance: 33.3.' in notes
     assert 'en is the training language' in notes
-    assert 'Stand-in data: XNLI cut <small>' in notes
+    assert '§ Stand-in data, not the dataset itself: XNLI cut <small>.' in notes
     assert 'over seeds 0, 1' in notes
     assert sampling_margin([make_row(value=50, n=400)]) == pytest.approx(4.9)  # 1.96 · sqrt(0.25 / 400)
     assert sampling_margin([make_row(metric='f1')]) is None
@@ -139,7 +133,7 @@ AWKWARD = Table(
 
 
 def test_markdown_has_the_same_cells_in_every_line_and_right_aligned_numbers(study):
-    for table in [AWKWARD, *all_tables(study)]:
+    for table in [AWKWARD, *all_tables(make_study(study))]:
         lines = [line for line in table.markdown().splitlines() if line.startswith('|')]
         assert len(lines) == 2 + len(table.lines)
         assert {len(re.findall(r'(?<!\\)\|', line)) for line in lines} == {len(table.columns) + 1}
@@ -155,10 +149,11 @@ def test_csv_is_rectangular_with_plain_numbers(study):
     assert grid[0] == ['Name', 'g_1 none', 'g_1 x|y', 'g_1 x|y sd']
     assert grid[2] == ['Õ ñ ħ ő 中', '', '1.0', '0.5']
     assert grid[3] == ['mean, "all"', '1.0', '2.0', '']
-    for table in all_tables(study):
+    for table in all_tables(make_study(study)):
         rows = list(csv.reader(io.StringIO(table.csv())))
         assert len({len(row) for row in rows}) == 1
-        assert not any(mark in table.csv() for mark in '–−±†')
+        if table.name.startswith('xnli'):
+            assert not any(mark in table.csv() for mark in '–−±†')
 
 
 def latex_columns(line: str) -> int:
@@ -168,8 +163,8 @@ def latex_columns(line: str) -> int:
 
 
 def test_latex_is_balanced_and_every_line_fills_the_columns(study):
-    for table in [AWKWARD, *all_tables(study)]:
-        source = table.latex()
+    for table in [AWKWARD, *all_tables(make_study(study))]:
+        source = latex_table(table)
         bare = re.sub(r'\\[{}]', '', source)
         assert bare.count('{') == bare.count('}')
         assert re.findall(r'\\begin\{(\w+)\}', source) == re.findall(r'\\end\{(\w+)\}', source)[::-1]
@@ -177,9 +172,9 @@ def test_latex_is_balanced_and_every_line_fills_the_columns(study):
         lines = [line for line in source.splitlines() if line.endswith(r'\\')]
         assert len(lines) == 1 + bool(table.groups()) + len(table.lines)
         assert {latex_columns(line) for line in lines} == {len(table.columns)}
-    assert r'\textbf{2.0}' in AWKWARD.latex()
-    assert r'\multicolumn{2}{l}{over}' in AWKWARD.latex()
-    assert r'\cmidrule(lr){2-3}' in AWKWARD.latex()
+    assert r'\textbf{2.0}' in latex_table(AWKWARD)
+    assert r'\multicolumn{2}{l}{over}' in latex_table(AWKWARD)
+    assert r'\cmidrule(lr){2-3}' in latex_table(AWKWARD)
 
 
 def test_latex_escapes():
@@ -194,24 +189,84 @@ def test_a_line_of_another_length_is_refused():
         Table('t', (Column('a'), Column('b')), (Line(('x',)),))
 
 
-def test_tidy_has_one_number_a_line(study):
-    records = {(x['target'], x['intermediate'], x['language']): x for x in tidy(study)}
+def test_tidy_has_one_number_a_line_in_full_precision_with_its_runs(study):
+    rows = [row | {'run': f'r{row["seed"]}', 'preset': 'p', 'command': 'run it'} for row in study]
+    records = {(x['target'], x['intermediate'], x['language']): x for x in tidy(make_study(rows))}
     assert len(records) == 3 * (12 + 2) + 3 * (11 + 1)
     mean = records['xnli', 'mnli', 'mean:zero-shot']
     assert mean['value'] == pytest.approx(54.25 + 38 / 11)
     assert mean['delta'] == pytest.approx(38 / 11)
     assert (mean['seeds'], mean['n']) == (2, None)
+    assert (mean['runs'], mean['presets'], mean['commands']) == ('r0:seed0 | r1:seed1', 'p', 'run it')
+    assert mean['stand_in'] is True
     assert records['xnli', 'none', 'sw']['delta'] is None
 
 
 def test_write_tables(tmp_path, study):
-    paths = write_tables(tmp_path / 'new', study)
-    assert sorted(path.name for path in paths) == ['tables.csv', 'tables.md', 'tables.tex']
-    assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['tables.csv', 'tables.md', 'tables.tex']
+    write_tables(tmp_path / 'new', make_study(study), 'A_title', ['one & two'], 'xlmr-flax run')
+    written = {p.relative_to(tmp_path / 'new').as_posix() for p in (tmp_path / 'new').rglob('*') if p.is_file()}
+    assert written >= {
+        'tables.md',
+        'tables.tex',
+        'tables.csv',
+        'results.csv',
+        'latex/differences.tex',
+        'latex/runs.tex',
+    }
     with open(tmp_path / 'new' / 'tables.csv', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
-    assert rows[0]['language'] == 'en'
-    assert rows[0]['value'] == '60.2500'
+    assert (rows[0]['language'], rows[0]['value']) == ('en', '60.25')
+    with open(tmp_path / 'new' / 'results.csv', encoding='utf-8') as file:
+        raw = list(csv.DictReader(file))
+    assert len(raw) == len(study)
+    assert [float(row['value']) for row in raw] == [row['value'] for row in study]
     document = (tmp_path / 'new' / 'tables.tex').read_text(encoding='utf-8')
     assert document.startswith(r'\documentclass')
-    assert document.count(r'\begin{table}') == 4
+    assert r'\section*{A\_title}' in document
+    assert r'\item one \& two' in document
+    assert (tmp_path / 'new' / 'tables.md').read_text(encoding='utf-8').startswith('# A\\_title\n\n- one & two')
+    with pytest.raises(RowsError, match='no rows'):
+        write_tables(tmp_path, make_study([]))
+
+
+def columns_of(source: str) -> list[int]:
+    return [len(spec) for spec in re.findall(r'\\begin\{tabular\}\{([lr]+)\}', source)]
+
+
+def wide(columns: int, lines: int = 3) -> Table:
+    heads = tuple(Column(f'language{j}', 'score', best=True) for j in range(columns))
+    rows = tuple(Line(('arm', *(10.0 * i + j for j in range(columns)))) for i in range(lines))
+    return Table('Wide', (Column('Arm'), *heads), rows, ('a note',), 'row')
+
+
+def test_a_wide_table_is_turned_then_split_and_never_loses_a_column():
+    assert 'landscape' not in latex_table(wide(5))
+    turned = latex_table(wide(11))
+    assert r'\begin{landscape}' in turned
+    assert columns_of(turned) == [12]
+    split = latex_table(wide(40))
+    found = columns_of(split)
+    assert len(found) > 1
+    assert sum(found) == 40 + len(found)  # the first column again in each
+    assert re.findall(r'language\d+', split) == [f'language{j}' for j in range(40)]
+    assert split.count('a note') == 1
+    assert split.count(r'\textbf{') == 3  # the best of the whole row, not of each part
+    assert f'(1 of {len(found)})' in split
+
+
+def test_a_long_table_goes_on_in_another():
+    source = latex_table(wide(2, lines=200))
+    assert len(columns_of(source)) > 2
+    assert source.count('arm & ') == 200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('pdflatex') is None, reason='no pdflatex')
+def test_latex_compiles_without_a_box_that_is_too_wide(tmp_path, study):
+    tables = [AWKWARD, wide(11), wide(40), wide(2, lines=200), *all_tables(make_study(study))]
+    (tmp_path / 'all.tex').write_text(latex_document(tables, 'A & B', ['50 % of _']), encoding='utf-8')
+    command = ['pdflatex', '-interaction=nonstopmode', '-halt-on-error', 'all.tex']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert 'Overfull' not in done.stdout
+    assert 'too large for page' not in done.stdout

@@ -10,11 +10,14 @@ from typing import Any
 
 from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.experiment import presets
-from xlmr_flax.experiment.plan import NONE, task_of, training_task
+from xlmr_flax.experiment.arms import arm_tasks, member_tasks
+from xlmr_flax.experiment.plan import evaluation_languages, task_of, training_task
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.experiment.significance import significance
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models import embedded
-from xlmr_flax.report import read_rows, write_report, write_tables
+from xlmr_flax.report import make_study, read_rows, write_report, write_tables
+from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task
 
 _WORLD_NOTE = (
@@ -41,32 +44,60 @@ def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
 def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str, str]) -> str:
     rows = read_rows(workdir.results_path)
     report = workdir.path / 'report'
-    tables = write_tables(report, rows)
+    points = curves(workdir.metrics())
+    tested = significance(workdir, config, rows, report / 'significance.json')
+    study = make_study(rows, plan(config), tested, points)
+    title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
+    tables = write_tables(report, study, title, remarks, command)
     info = {
-        'title': config.title or config.name,
+        'title': title,
         'command': command,
         'config': json.loads((workdir.path / 'config.json').read_text(encoding='utf-8'))['config'],
         'versions': dict(versions),
         'seconds': workdir.seconds(),
         'date': time.strftime('%Y-%m-%d'),
-        'notes': notes(config),
+        'notes': remarks,
         'licences': licences(config),
     }
-    page = write_report(report / 'index.html', rows, curves(workdir.metrics()), info)
+    page = write_report(report / 'index.html', study, points, info)
     return f'report: {page}\ntables: {next(t for t in tables if t.suffix == ".md")}'
+
+
+def failures(workdir: Workdir, config: Config) -> list[str]:
+    """A line for each run of this plan that failed."""
+    found = []
+    for path in sorted((workdir.path / 'failed').glob('*.json')):
+        try:
+            saved = json.loads(path.read_text(encoding='utf-8'))
+            if saved['run'].split('--')[0] in config.intermediate:
+                found.append(f'Failed run {saved["run"]}: {saved["type"]}: {saved["error"]}')
+        except (OSError, json.JSONDecodeError, KeyError):
+            continue
+    return found
+
+
+def plan(config: Config) -> dict[str, Any]:
+    """What the tables hold results against: arms, targets, seeds, languages, and which checkpoint is kept."""
+    return {
+        'intermediate': list(config.intermediate),
+        'targets': list(config.targets),
+        'seeds': list(config.seeds),
+        'languages': {name: list(evaluation_languages(config, name)) for name in config.targets},
+        'keep': {name: config.recipe_for(name).keep for name in config.targets},
+    }
 
 
 def used_tasks(config: Config) -> list[Task]:
     """Every task whose data a plan reads, once."""
-    found: dict[str, Task] = {}
-    for name in (*config.intermediate, *config.targets):
-        if name != NONE:
-            task = task_of(config, name)
-            found[name] = task
-            if name in config.targets and task.kind != 'retrieval':
-                train = training_task(config, task)
-                found[train.name] = train
-    return list(found.values())
+    names = [task for arm in config.intermediate for task in arm_tasks(config, arm)]
+    for name in config.targets:
+        task, own = task_of(config, name), config.training.get(name)
+        names.append(name)
+        if own:
+            names += [part for key, member in own.tasks.items() for part in member_tasks(key, member)]
+        elif task.kind != 'retrieval':
+            names.append(training_task(config, task).name)
+    return [task_of(config, name) for name in dict.fromkeys(names)]
 
 
 def notes(config: Config) -> list[str]:
@@ -92,5 +123,11 @@ def curves(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if 'loss' in record:
             points.append(point | {'loss': record['loss']})
         if 'dev_metric' in record:
-            points.append(point | {'metric': 'dev accuracy', 'value': record['dev_metric']})
+            metric = f'dev {_dev_metric(str(record.get("task", "")))}'
+            points.append(point | {'metric': metric, 'value': record['dev_metric']})
     return points
+
+
+def _dev_metric(task: str) -> str:
+    """The metric that a run is selected by: its task's major one; of several tasks, a mean of theirs."""
+    return get_task(task).metrics[0] if task in all_tasks() else 'score'

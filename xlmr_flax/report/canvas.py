@@ -9,11 +9,12 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, GRID, SOFT, PAPER, ACCENT = '#1b1f24', '#d3d7dc', '#5b636d', '#fefefe', '#0072b2'
@@ -24,6 +25,17 @@ VARIABLES = {
     PAPER: f'var(--paper, {PAPER})',
     ACCENT: f'var(--data, {ACCENT})',
 }
+
+# Okabe and Ito's colours for the colour-blind, each with a marker and a dash pattern that do without the colour.
+STYLES = [
+    (ACCENT, 'o', '-'),
+    ('#d55e00', 's', '--'),
+    ('#009e73', '^', '-.'),
+    ('#cc79a7', 'D', ':'),
+    ('#e69f00', 'v', (0, (5, 1))),
+    ('#56b4e9', 'P', (0, (3, 1, 1, 1))),
+    ('#8a6d00', 'X', (0, (1, 1))),
+]
 
 
 @contextmanager
@@ -70,19 +82,18 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout='constrained')
 
 
-def svg(figure: Figure, label: str = '', inline: bool = False, prefix: str = '') -> str:
-    """The figure as SVG, the same for the same figure. label: what a screen reader says.
-
-    inline: for a page: no prolog, `prefix` before every id (two figures share a page), colours as CSS variables.
-    """
+def svg(figure: Figure, label: str = '') -> str:
+    """The figure as SVG, the same for the same figure. label: what a screen reader says."""
     out = io.StringIO()
     with style():
         figure.savefig(out, format='svg', metadata={'Date': None, 'Creator': None, 'Type': None, 'Format': None})
     text = re.sub(r'\s*<metadata>.*?</metadata>', '', out.getvalue(), flags=re.DOTALL)
     said = f'role="img" aria-label="{html.escape(label)}"'
-    text = text.replace('<svg ', f'<svg {said} ', 1)
-    if not inline:
-        return text
+    return text.replace('<svg ', f'<svg {said} ', 1)
+
+
+def inline(text: str, prefix: str) -> str:
+    """An SVG for a page: no prolog, `prefix` before every id (two figures share a page), colours as CSS variables."""
     text = text[text.index('<svg ') :]
     text = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{prefix}', text)
     for colour, variable in VARIABLES.items():
@@ -96,3 +107,12 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
     with style():
         figure.savefig(out, format='png', dpi=dpi, facecolor='white')
     return out.getvalue()
+
+
+def unique_legend(grid: Iterable[Axes]) -> tuple[list[Any], list[str]]:
+    """Handles and labels of several axes, each label once."""
+    found: dict[str, Any] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)

@@ -1,16 +1,16 @@
-"""Figures of result rows and training curves, as SVG or PNG. Matplotlib's Agg and SVG writers, imported when needed.
+"""Figures of scores by language. Matplotlib's Agg and SVG writers, imported when needed.
 
-Each function returns a matplotlib Figure; `svg` and `png` turn it into what can be written. Nothing here touches
-pyplot or keeps state.
+Each function returns a matplotlib Figure; `canvas.svg` and `canvas.png` turn it into what can be written. Nothing here
+touches pyplot or keeps state.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from xlmr_flax.report.canvas import ACCENT, INK, PAPER, SOFT, new_figure, png, style, svg
+from xlmr_flax.report.canvas import ACCENT, INK, PAPER, SOFT, new_figure, style, unique_legend
 from xlmr_flax.report.rows import (
     NONE,
     Row,
@@ -21,32 +21,20 @@ from xlmr_flax.report.rows import (
     delta,
     distinct,
     facts,
+    language_labels,
     languages,
-    latest,
-    major_metric,
     over_seeds,
     scored,
 )
+from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import signed
-from xlmr_flax.report.tables import metric_name
+from xlmr_flax.report.view import View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours for the colour-blind, each with a marker and a dash pattern that do without the colour.
-STYLES = [
-    (ACCENT, 'o', '-'),
-    ('#d55e00', 's', '--'),
-    ('#009e73', '^', '-.'),
-    ('#cc79a7', 'D', ':'),
-    ('#e69f00', 'v', (0, (5, 1))),
-    ('#56b4e9', 'P', (0, (3, 1, 1, 1))),
-    ('#8a6d00', 'X', (0, (1, 1))),
-]
-GAIN, LOSS = (0.35, 0.65, 0.90), (0.96, 0.62, 0.35)  # a cell's colour at the largest difference
 PANELS = 3  # at most this many beside each other
-Curve = Mapping[str, Any]
 
 
 def dumbbells(
@@ -85,91 +73,15 @@ def dumbbells(
                 axes.axvline(chance, color=INK, lw=1, ls=(0, (4, 3)), label=f'chance ({chance:.1f} %)')
         for axes in grid[len(names) :]:
             axes.set_visible(False)
-        grid[0].set_yticks(range(len(codes)), _labels(chosen, codes))
+        grid[0].set_yticks(range(len(codes)), language_labels(chosen, codes))
         grid[0].set_ylim(len(codes) - 0.4, -0.6)
         grid[0].set_xlim(*_limits(found, chance if near else None))
         far = f'; chance ({chance:.1f} %) lies outside' if chance is not None and not near else ''
         spread = '; whiskers: sd over seeds' if len(distinct(chosen, 'seed')) > 1 else ''
         axis = f'{target}: {metric_name(chosen[0]["metric"])} (%), {chosen[0]["split"]} split{spread}{far}'
         figure.supxlabel(axis, fontsize=9.5)
-        figure.legend(*_unique_legend(grid), loc='outside upper right', ncols=4, fontsize=9)
+        figure.legend(*unique_legend(grid), loc='outside upper right', ncols=4, fontsize=9)
     return figure
-
-
-def delta_heatmap(
-    rows: Iterable[Row], encoder: str | None = None, metrics: Mapping[str, str] | None = None
-) -> Figure | None:
-    """Differences to 'none' in points: languages down, intermediates across, grouped by target; the means last.
-
-    The number stands in every cell; colours are light enough for black text, and losses are hatched, so that the figure
-    can be printed in black and white. None when nothing can be compared.
-    """
-    rows = latest(rows)
-    encoder = encoder or (rows[0]['encoder'] if rows else '')
-    blocks: list[tuple[str, str, Values, Values, list[Row]]] = []
-    for target in distinct(rows, 'target'):
-        metric = (metrics or {}).get(target) or major_metric(rows, target)
-        chosen = scored(rows, target, metric)
-        found = {name: values for (e, name), values in columns(chosen).items() if e == encoder}
-        blocks += [(target, n, v, found[NONE], chosen) for n, v in found.items() if n != NONE and NONE in found]
-    if not blocks:
-        return None
-    codes = languages([row for row in rows if any(row['target'] == block[0] for block in blocks)])
-    cells = [[delta(values, base, [code]) for _, _, values, base, _ in blocks] for code in codes]
-    cells.append([delta(values, base, languages(chosen, zero_shot=True)) for _, _, values, base, chosen in blocks])
-    labels = [*_labels(rows, codes), 'zero-shot mean']
-    with style():
-        figure = new_figure(2.4 + 0.78 * len(blocks), 1.5 + 0.27 * len(labels))
-        axes = figure.subplots()
-        _draw_cells(axes, cells)
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set_xticks(range(len(blocks)), [block[1] for block in blocks])
-        axes.tick_params(length=0)
-        if max(len(block[1]) for block in blocks) > 8:
-            for label in axes.get_xticklabels():
-                label.set(rotation=35, ha='right', rotation_mode='anchor')
-        axes.spines[:].set_visible(False)
-        _target_headings(axes, [block[0] for block in blocks])
-        axes.set_xlabel(f'Δ in points against {NONE!r}; hatched: worse', fontsize=9)
-    return figure
-
-
-def training_curves(curves: Iterable[Curve], title: str = '') -> Figure | None:
-    """Training loss and dev metric by step, a line for each run; None when there is no point to draw.
-
-    curves: dicts with run, intermediate, target, seed, step and loss, or metric and value, or both. One colour, marker
-    and dash pattern for an intermediate; its seeds share them.
-    """
-    points = list(curves)
-    losses = _lines(points, 'loss')
-    metrics = {name: _lines([p for p in points if p.get('metric') == name], 'value') for name in _metrics(points)}
-    panels = ([('training loss', losses)] if losses else []) + [
-        (f'dev {metric_name(name.removeprefix("dev "))} (%)', lines) for name, lines in metrics.items() if lines
-    ]
-    if not panels:
-        return None
-    kinds = sorted({str(p.get('intermediate', '')) for p in points}, key=lambda name: (name != NONE, name))
-    with style():
-        figure = new_figure(1.0 + 3.6 * len(panels), 3.3)
-        grid = figure.subplots(1, len(panels), squeeze=False).flatten()
-        for axes, (label, lines) in zip(grid, panels, strict=True):
-            for (kind, run), (steps, values) in lines.items():
-                colour, marker, dash = STYLES[kinds.index(kind) % len(STYLES)]
-                few = marker if len(steps) <= 25 else ''
-                axes.plot(steps, values, color=colour, ls=dash, marker=few, ms=4, lw=1.4, label=kind or run)
-            axes.set(xlabel='training step', ylabel=label)
-            axes.grid(visible=True)
-            axes.margins(x=0.02)
-            axes.ticklabel_format(axis='x', style='plain', useOffset=False)
-        figure.legend(*_unique_legend(grid), loc='outside upper right', ncols=5, fontsize=9)
-        if title:
-            figure.suptitle(title, x=0.01, ha='left', fontsize=10, fontweight='bold')
-    return figure
-
-
-def _labels(rows: Sequence[Row], codes: Sequence[str]) -> list[str]:
-    names = facts(rows, 'language_name')
-    return [f'{names[code]} ({code})' if code in names else code for code in codes]
 
 
 def _sorted_languages(rows: Sequence[Row], found: Mapping[str, Values], sort: str) -> list[str]:
@@ -187,7 +99,7 @@ def _sorted_languages(rows: Sequence[Row], found: Mapping[str, Values], sort: st
 
 
 def _dumbbell_panel(axes: Axes, codes: Sequence[str], base: Values, values: Values, name: str) -> None:
-    colour = STYLES[0][0]
+    colour = ACCENT
     for y, code in enumerate(codes):
         start, end = over_seeds(base.get(code, {})), over_seeds(values.get(code, {}))
         if start and end and name != NONE:
@@ -229,63 +141,61 @@ def _chance(rows: Sequence[Row]) -> float | None:
     return levels.pop() if len(levels) == 1 else None
 
 
-def _unique_legend(grid: Iterable[Axes]) -> tuple[list[Any], list[str]]:
-    found: dict[str, Any] = {}
-    for axes in grid:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values()), list(found)
+def gains_by_language(view: View) -> Figure | None:
+    """Differences to 'none' by language, a panel for each target: bars for the arm that gains most on average, dots for
+    the others, so that the reach of the choice is seen. None when nothing can be compared."""
+    panels = []
+    for target in view.study.scored_targets:
+        values, codes = view.study.values(target, view.encoder), view.study.codes(target)
+        changes = {n: delta(v, values.get(NONE, {}), view.codes(target)) for n, v in values.items() if n != NONE}
+        whole = {n: c.mean for n, c in changes.items() if c and not c.partial} or {
+            n: c.mean for n, c in changes.items() if c
+        }
+        if whole:
+            best = max(whole, key=lambda n: whole[n])
+            lines = {n: [delta(values[n], values[NONE], [code]) for code in codes] for n in whole}
+            panels.append((target, best, codes, lines))
+    if not panels:
+        return None
+    panels.sort(key=lambda panel: -len(panel[2]))  # panels beside each other are then of about one height
+    across = min(len(panels), PANELS)
+    rows = [panels[i : i + across] for i in range(0, len(panels), across)]
+    heights = [0.75 + 0.19 * len(row[0][2]) for row in rows]
+    with style():
+        figure = new_figure(0.6 + 3.1 * across, 0.4 + sum(heights))
+        grid = figure.subplots(len(rows), across, squeeze=False, height_ratios=heights)
+        for axes in grid.flatten()[len(panels) :]:
+            axes.set_visible(False)
+        names = facts(view.study.rows, 'language_name') if len(panels) == 1 else {}
+        for axes, (target, best, codes, lines) in zip(grid.flatten(), panels, strict=False):
+            _gain_panel(axes, best, lines)
+            axes.set_yticks(range(len(codes)), [f'{names[c]} ({c})' if c in names else c for c in codes], fontsize=8.5)
+            axes.set_ylim(len(codes) - 0.4, -0.6)
+            axes.set_title(f'{view.target_name(target)}: {best}', fontsize=9.5)
+        figure.supxlabel(
+            f'Δ in points against {NONE!r} (bar: the named arm, hatched: worse; dots: the others)', fontsize=9
+        )
+    return figure
 
 
-def _draw_cells(axes: Axes, cells: Sequence[Sequence[Score | None]]) -> None:
-    from matplotlib.patches import Rectangle
-
-    largest = max((abs(cell.mean) for line in cells for cell in line if cell), default=0.0) or 1.0
-    for y, line in enumerate(cells):
-        for x, cell in enumerate(line):
-            if cell is None:
-                axes.text(x, y, '–', ha='center', va='center', color=SOFT)
-                continue
-            share = abs(cell.mean) / largest
-            end = GAIN if cell.mean >= 0 else LOSS
-            face = tuple(1 - share * (1 - part) for part in end)
-            hatch = '////' if round(cell.mean, 1) < 0 else None
-            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc=face, ec='#ffffff', lw=1.2, hatch=hatch))
-            box = {'boxstyle': 'square,pad=0.12', 'fc': face, 'ec': 'none'} if hatch else None
-            weight = 'bold' if y == len(cells) - 1 else 'normal'
-            where = {'ha': 'center', 'va': 'center', 'color': '#000000', 'fontsize': 9}
-            axes.text(x, y, signed(cell.mean), weight=weight, bbox=box, **where)
-    axes.set(xlim=(-0.5, len(cells[0]) - 0.5), ylim=(len(cells) - 0.5, -0.5))
-    axes.axhline(len(cells) - 1.5, color=INK, lw=1)
+def _gain_panel(axes: Axes, best: str, lines: Mapping[str, Sequence[Score | None]]) -> None:
+    for y, score in enumerate(lines[best]):
+        if score:
+            worse = score.mean < 0
+            look = {
+                'fc': 'none' if worse else ACCENT,
+                'ec': SOFT if worse else ACCENT,
+                'hatch': '/////' if worse else None,
+            }
+            spread = {'xerr': score.sd, 'ecolor': INK, 'error_kw': {'elinewidth': 0.9}} if score.sd is not None else {}
+            axes.barh(y, score.mean, height=0.62, lw=0.7, **look, **spread)
+    for name, scores in lines.items():
+        if name != best:
+            places = [(score.mean, y) for y, score in enumerate(scores) if score]
+            axes.plot(*zip(*places, strict=True), ls='', marker='o', ms=2.6, mfc=PAPER, mec=SOFT, mew=0.7)
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.grid(visible=True, axis='x')
+    axes.tick_params(axis='y', length=0)
 
 
-def _target_headings(axes: Axes, targets: Sequence[str]) -> None:
-    """The target's name over its columns, and a line between targets."""
-    start = 0
-    for x in range(1, len(targets) + 1):
-        if x == len(targets) or targets[x] != targets[start]:
-            middle = (start + x - 1) / 2
-            axes.annotate(
-                targets[start], (middle, -0.5), xytext=(0, 5), textcoords='offset points', ha='center', va='bottom',
-                weight='bold', annotation_clip=False,
-            )  # fmt: skip
-            if x < len(targets):
-                axes.axvline(x - 0.5, color=INK, lw=1)
-            start = x
-
-
-def _metrics(points: Sequence[Curve]) -> list[str]:
-    return list(dict.fromkeys(p['metric'] for p in points if p.get('metric') and p.get('value') is not None))
-
-
-def _lines(points: Sequence[Curve], field: str) -> dict[tuple[str, str], tuple[list[int], list[float]]]:
-    """(intermediate, run) -> steps and values, in the order of steps; the last of two values for a step counts."""
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for point in points:
-        value = point.get(field)
-        if value is not None and math.isfinite(value):
-            found.setdefault((str(point.get('intermediate', '')), str(point['run'])), {})[point['step']] = value
-    return {key: (sorted(at), [at[step] for step in sorted(at)]) for key, at in found.items()}
-
-
-__all__ = ['delta_heatmap', 'dumbbells', 'png', 'svg', 'training_curves']
+__all__ = ['dumbbells', 'gains_by_language']

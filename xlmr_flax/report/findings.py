@@ -17,8 +17,9 @@ from xlmr_flax.report.rows import (
     latest,
     scored,
 )
+from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import signed
-from xlmr_flax.report.tables import metric_name, sampling_margin
+from xlmr_flax.report.tables import sampling_margin
 
 
 def findings(rows: Iterable[Row]) -> list[str]:

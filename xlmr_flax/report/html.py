@@ -8,60 +8,67 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report import figures
+from xlmr_flax.report.canvas import inline, svg
+from xlmr_flax.report.curves import training_curves
+from xlmr_flax.report.figures import dumbbells, gains_by_language
 from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.findings import findings
+from xlmr_flax.report.heatmaps import arms_by_targets, delta_heatmap
+from xlmr_flax.report.html_table import html_list, html_table
 from xlmr_flax.report.page_style import CSS
-from xlmr_flax.report.rows import (
-    NONE,
-    Row,
-    distinct,
-    facts,
-    intermediates,
-    is_english,
-    languages,
-    latest,
-    major_metric,
-    scored,
-    select,
-)
-from xlmr_flax.report.table import MISSING, Table
-from xlmr_flax.report.tables import caveats, metric_name, side_by_side, summary, write_tables
+from xlmr_flax.report.paper_tables import differences, intervals, runs_table, scores, upright
+from xlmr_flax.report.rows import NONE, Row, RowsError, distinct, facts, intermediates, languages, scored
+from xlmr_flax.report.study import Study, metric_name, score_metrics
+from xlmr_flax.report.table import Table
+from xlmr_flax.report.tables import FEW_ARMS, caveats, language_tables
+from xlmr_flax.report.view import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = Mapping[str, Any]
+WIDE = 16  # columns of a heat map that a page holds
+MOST_COLUMNS = 12  # of a table that a page holds
 
 
 def write_report(
-    path: str | Path, rows: Iterable[Row], curves: Iterable[Curve] = (), info: Mapping[str, Any] | None = None
+    path: str | Path, study: Study, curves: Iterable[Curve] = (), info: Mapping[str, Any] | None = None
 ) -> Path:
-    """Writes the page at once or not at all; returns its path.
+    """Writes the page at once or not at all, and its figures beside it as figures/NAME.svg; returns its path.
 
     curves: dicts {run, intermediate, target, seed, step, loss?, metric?, value?}; those of an intermediate phase have
     the target ''. info: any of title, command, config (dict), versions (dict), seconds, date, notes and licences (lists
     of texts). Raises RowsError when there are no rows.
     """
-    return write_atomically(path, page(rows, curves, info))
+    figures = _Figures()
+    text = page(study, curves, info, figures)
+    for name, drawing in figures.files.items():
+        write_atomically(Path(path).parent / 'figures' / f'{name}.svg', drawing)
+    return write_atomically(path, text)
 
 
-def page(rows: Iterable[Row], curves: Iterable[Curve] = (), info: Mapping[str, Any] | None = None) -> str:
+def page(
+    study: Study,
+    curves: Iterable[Curve] = (),
+    info: Mapping[str, Any] | None = None,
+    figures: _Figures | None = None,
+) -> str:
     """The page as text; see `write_report`."""
-    rows, curves, info = latest(rows), list(curves), dict(info or {})
+    if not study.rows:
+        raise RowsError('no rows to make a report of')
+    rows, curves, info, figures = study.rows, list(curves), dict(info or {}), figures or _Figures()
     title = str(info.get('title') or 'Cross-lingual transfer')
-    counter = _Counter()
-    sections = [('results', 'Results', _results(rows))]
-    for i, target in enumerate(distinct(rows, 'target')):
-        sections.append((f'target-{i}', target, _target(rows, target, counter)))
+    sections = [('results', 'Results', _results(study, figures))]
+    for i, target in enumerate(study.scored_targets):
+        sections.append((f'target-{i}', target, _target(study, target, figures)))
     for id_, name, body in (
-        ('differences', 'Differences by language', _differences(rows, counter)),
-        ('curves', 'Training curves', _curves(curves, counter)),
+        ('differences', 'Differences by language', _differences(study, figures)),
+        ('curves', 'Training curves', _curves(study, curves, figures)),
     ):
         if body:
             sections.append((id_, name, body))
     sections.append(('run', 'What was run', _what_was_run(rows, info)))
-    sections.append(('reproduce', 'How to reproduce', _reproduce(rows, info)))
+    sections.append(('reproduce', 'How to reproduce', _reproduce(study, info)))
     links = ' '.join(f'<a href="#{id_}">{escape(name)}</a>' for id_, name, _ in sections)
     bodies = '\n'.join(f'<section id="{i}">\n<h2>{escape(name)}</h2>\n{body}\n</section>' for i, name, body in sections)
     return f"""<!DOCTYPE html>
@@ -90,46 +97,20 @@ def page(rows: Iterable[Row], curves: Iterable[Curve] = (), info: Mapping[str, A
 """
 
 
-def html_table(table: Table) -> str:
-    """Its title, a <table> in a box that scrolls sideways, and its notes."""
-    marked, groups, title = table.marked(), table.groups(), escape(table.title)
-    out = [f'<h3>{title}</h3>', f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">']
-    out += [f'<table aria-label="{title}">', '<thead>']
-    if groups:
-        named = ' class="named" scope="colgroup"'
-        cells = [f'<th colspan="{n}"{named if g else ""}><span>{escape(g)}</span></th>' for g, n in groups]
-        out.append(f'<tr class="groups">{"".join(cells)}</tr>')
-    heads = [f'<th scope="col"{_class(c.kind != "text" and "number")}>{escape(c.head)}</th>' for c in table.columns]
-    out += [f'<tr>{"".join(heads)}</tr>', '</thead>', '<tbody>']
-    for i, (line, cells) in enumerate(zip(table.lines, table.texts(), strict=True)):
-        first = line.mean and i and not table.lines[i - 1].mean
-        out.append(f'<tr{_class(line.mean and "mean", first and "first")}>')
-        span = table.span(i)
-        wide = f' colspan="{span}"' if span > 1 else ''
-        out.append(f'<th scope="row"{wide}>{escape(cells[0])}</th>')
-        for j in range(span, len(cells)):
-            numeric = table.columns[j].kind != 'text' and 'number'
-            names = _class(numeric, (i, j) in marked and 'best', cells[j] == MISSING and 'missing')
-            out.append(f'<td{names}>{escape(cells[j])}</td>')
-        out.append('</tr>')
-    out += ['</tbody>', '</table>', '</div>']
-    return '\n'.join(out) + _list(table.all_notes(), 'notes')
-
-
-class _Counter:
-    """Numbers figures, so that no two on a page share an id."""
+class _Figures:
+    """Numbers figures, so that no two on a page share an id, and keeps them as files: name -> SVG."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.files: dict[str, str] = {}
 
-    def figure(self, figure: Figure | None, label: str, caption: str) -> str:
+    def add(self, figure: Figure | None, name: str, label: str, caption: str) -> str:
         if figure is None:
             return ''
-        self.count += 1
-        drawing = figures.svg(figure, label, inline=True, prefix=f'f{self.count}-')
+        drawing = svg(figure, label)
+        self.files[name] = drawing
         return (
-            f'<figure><div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{drawing}</div>'
-            f'<figcaption>{escape(caption)}</figcaption></figure>'
+            f'<figure><div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+            f'{inline(drawing, f"f{len(self.files)}-")}</div><figcaption>{escape(caption)}</figcaption></figure>'
         )
 
 
@@ -147,54 +128,87 @@ def _lead(rows: Sequence[Row]) -> str:
 
 def _caveats(rows: Sequence[Row], info: Mapping[str, Any]) -> str:
     notes = [*info.get('notes', ()), *caveats(rows)]
-    return f'<div class="caveats">{_list(list(dict.fromkeys(notes)), "")}</div>' if notes else ''
+    return f'<div class="caveats">{html_list(list(dict.fromkeys(notes)), "")}</div>' if notes else ''
 
 
-def _results(rows: Sequence[Row]) -> str:
-    parts = [_list(findings(rows), 'findings'), html_table(summary(rows))]
-    flags = {is_english(row) for row in rows}
-    if len(flags) == 2:
-        whole = html_table(summary(rows, zero_shot=False))
-        parts.append(f'<details><summary>The same with English in the means</summary>{whole}</details>')
+def _results(study: Study, figures: _Figures) -> str:
+    parts = [html_list(findings(study.rows), 'findings')]
+    for encoder in study.encoders:
+        view, other = View(study, encoder), View(study, encoder, zero_shot=True)
+        english = any(other.codes(target) != view.codes(target) for target in study.scored_targets)
+        if not view.compares:
+            parts.append(html_table(scores(view)))
+            parts.append(_folded('Without English (zero-shot means)', [scores(other)] if english else []))
+            continue
+        parts.append(html_table(differences(view)))
+        name = f'differences{view.slug}'
+        caption = f'{encoder}. Points won or lost against the same encoder without intermediate training.'
+        if len(study.arms) * len(study.targets) > 4:
+            drawn = arms_by_targets(view)
+            parts.append(figures.add(drawn, name, f'Differences by intermediate and target, {encoder}', caption))
+        parts.append(_folded('Absolute scores', [scores(view)]))
+        if english:
+            parts.append(_folded('The same without English (zero-shot means)', [differences(other), scores(other)]))
+        parts.append(_folded('Intervals of the differences', [intervals(view), intervals(other) if english else None]))
     return '\n'.join(part for part in parts if part)
 
 
-def _target(rows: Sequence[Row], target: str, counter: _Counter) -> str:
-    major = major_metric(rows, target)
-    parts = [html_table(side_by_side(rows, target, major))]
-    chosen = scored(rows, target, major)
-    for encoder in distinct(chosen, 'encoder'):
-        label = f'{target}: {metric_name(major)} by language, {encoder}'
-        caption = 'Languages from high-resource to low-resource. Open: without intermediate training; filled: with it.'
-        if len(distinct(chosen, 'encoder')) > 1:
+def _folded(name: str, tables: Iterable[Table | None]) -> str:
+    bodies = '\n'.join(html_table(table) for table in tables if table)
+    return f'<details><summary>{escape(name)}</summary>{bodies}</details>' if bodies else ''
+
+
+def _target(study: Study, target: str, figures: _Figures) -> str:
+    rows, few = study.of_target(target), len(study.arms) <= FEW_ARMS
+    majors = score_metrics(rows, target)
+    tables = language_tables(study, target)
+    tables = [upright(t) if not few and len(t.columns) > MOST_COLUMNS else t for t in tables]
+    main = tables[: 1 if few else len(study.encoders)]
+    parts = [html_table(table) for table in main]
+    chosen = scored(rows, target, majors[0])
+    for number, encoder in enumerate(distinct(chosen, 'encoder'), 1):
+        label = f'{target}: {metric_name(majors[0])} by language, {encoder}'
+        name = f'{target}-by-language' + (f'-{number}' if len(study.encoders) > 1 else '')
+        if few:
+            caption = (
+                'Languages from high-resource to low-resource. Open: without intermediate training; filled: with it.'
+            )
+            drawn = dumbbells(rows, target, majors[0], encoder=encoder)
+        else:
+            caption = f'Differences in {metric_name(majors[0])} to no intermediate training, in points.'
+            drawn = delta_heatmap(chosen, encoder)
+        if len(study.encoders) > 1:
             caption = f'{encoder}. {caption}'
-        parts.append(counter.figure(figures.dumbbells(rows, target, major, encoder=encoder), label, caption))
-    others = [m for m in distinct(select(rows, target=target), 'metric') if m != major]
-    for metric in others:
-        table = html_table(side_by_side(rows, target, metric))
-        parts.append(f'<details><summary>{escape(metric_name(metric))}</summary>{table}</details>')
-    return '\n'.join(parts)
+        parts.append(figures.add(drawn, name, label, caption))
+    for table in tables:
+        if table not in main:
+            parts.append(_folded(table.title, [table]))
+    return '\n'.join(part for part in parts if part)
 
 
-def _differences(rows: Sequence[Row], counter: _Counter) -> str:
-    drawn = [
-        counter.figure(
-            figures.delta_heatmap(rows, encoder),
-            f'Differences by language, {encoder}',
-            f'{encoder}. Points won or lost against the same encoder without intermediate training.',
-        )
-        for encoder in distinct(rows, 'encoder')
-    ]
+def _differences(study: Study, figures: _Figures) -> str:
+    drawn = []
+    for number, encoder in enumerate(study.encoders, 1):
+        place = f'-{number}' if len(study.encoders) > 1 else ''
+        if len(study.arms) <= FEW_ARMS and len(study.targets) * (len(study.arms) - 1) <= WIDE:
+            caption = f'{encoder}. Points won or lost against the same encoder without intermediate training.'
+            figure = delta_heatmap(study.rows, encoder)
+            drawn.append(figures.add(figure, f'by-language{place}', f'Differences by language, {encoder}', caption))
+        caption = f'{encoder}. The arm that gains most on average for each target, and what the others do.'
+        label = f'Gains by language, {encoder}'
+        if len(study.arms) > 2:
+            drawn.append(figures.add(gains_by_language(View(study, encoder)), f'gains{place}', label, caption))
     return '\n'.join(figure for figure in drawn if figure)
 
 
-def _curves(curves: Sequence[Curve], counter: _Counter) -> str:
+def _curves(study: Study, curves: Sequence[Curve], figures: _Figures) -> str:
     drawn = []
     for target in dict.fromkeys(str(curve.get('target') or '') for curve in curves):
         title = target or 'intermediate training'
         mine = [curve for curve in curves if str(curve.get('target') or '') == target]
-        figure = figures.training_curves(mine, title)
-        drawn.append(counter.figure(figure, f'Training curves, {title}', f'{title}, by training step.'))
+        name = f'curves-{target or "intermediate"}'
+        label = f'Training curves, {title}'
+        drawn.append(figures.add(training_curves(mine, title, study.arms), name, label, f'{title}, by training step.'))
     return '\n'.join(figure for figure in drawn if figure)
 
 
@@ -219,23 +233,18 @@ def _what_was_run(rows: Sequence[Row], info: Mapping[str, Any]) -> str:
     facts_list = ''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in shown if v)
     parts = [f'<dl class="facts">{facts_list}</dl>']
     if info.get('licences'):
-        parts.append(f'<h3>Licences of data and encoder</h3>{_list(info["licences"], "")}')
+        parts.append(f'<h3>Licences of data and encoder</h3>{html_list(info["licences"], "")}')
     if info.get('config'):
         text = json.dumps(info['config'], indent=2, ensure_ascii=False, default=str)
         parts.append(f'<details><summary>Configuration</summary><pre>{escape(text)}</pre></details>')
     return '\n'.join(parts)
 
 
-def _reproduce(rows: Sequence[Row], info: Mapping[str, Any]) -> str:
-    parts = []
+def _reproduce(study: Study, info: Mapping[str, Any]) -> str:
+    rows, parts = study.rows, []
     if info.get('command'):
         parts.append(f'<p>This page comes of</p><pre>{escape(str(info["command"]))}</pre>')
-    commands = dict.fromkeys(str(row['command']) for row in rows if row.get('command'))
-    single = [command for command in commands if command != info.get('command')]
-    if single:
-        listed = escape('\n'.join(single))
-        heading = f'Commands of single runs ({len(single)})'
-        parts.append(f'<details><summary>{heading}</summary><pre>{listed}</pre></details>')
+    parts.append(_folded('Run, preset and command of every score', [runs_table(study)]))
     seeds = _join(distinct(rows, 'seed'))
     parts.append(
         f'<p>with the versions listed above, the same data, and seed {escape(seeds)}. The order of training examples '
@@ -254,15 +263,6 @@ def duration(seconds: float) -> str:
     return f'{whole // 3600} h {whole % 3600 // 60:02d} min'
 
 
-def _list(items: Sequence[str], name: str) -> str:
-    return f'<ul{_class(name)}>{"".join(f"<li>{escape(str(item))}</li>" for item in items)}</ul>' if items else ''
-
-
-def _class(*names: Any) -> str:
-    there = ' '.join(name for name in names if name)
-    return f' class="{there}"' if there else ''
-
-
 def _join(items: Iterable[Any]) -> str:
     return ', '.join(str(item) for item in items)
 
@@ -271,4 +271,4 @@ def _number(count: int, noun: str) -> str:
     return f'{count} {noun}{"s" * (count != 1)}'
 
 
-__all__ = ['findings', 'html_table', 'page', 'write_report', 'write_tables']
+__all__ = ['page', 'write_report']

@@ -17,7 +17,7 @@ body {
   margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif;
 }
-main { max-width: 70rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
+main { max-width: 80rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.3rem; margin: 2.8rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--grid); }
 h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
@@ -43,6 +43,10 @@ details > summary { cursor: pointer; color: var(--mark); margin: .6rem 0; }
 .scroll:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .9rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .65rem; white-space: nowrap; text-align: left; vertical-align: baseline; }
+table.wide { font-size: .82rem; }
+.wide th, .wide td { padding: .26rem .42rem; }
+table.wider { font-size: .74rem; }
+.wider th, .wider td { padding: .24rem .28rem; }
 th:first-child, td:first-child { padding-left: .3rem; }
 thead th { font-weight: 600; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
 thead tr.groups th { border-bottom: none; padding-bottom: 0; }
@@ -53,6 +57,7 @@ tbody tr:nth-child(even):not(.mean) th { background: var(--band); }
 tbody tr:nth-child(even) { background: var(--band); }
 tbody tr.mean { background: none; font-weight: 600; }
 tbody tr.mean th { font-weight: 600; }
+tbody td.name { white-space: normal; overflow-wrap: anywhere; }
 tbody tr.mean.first > * { border-top: 1px solid var(--ink); }
 table { border-bottom: 1.5px solid var(--ink); }
 .number { text-align: right; }
@@ -75,6 +80,8 @@ footer { color: var(--soft); font-size: .85rem; }
   main { max-width: none; padding: 0; }
   nav { display: none; }
   .scroll { overflow: visible; }
+  table, table.wide, table.wider { font-size: 6.5pt; }
+  .wide th, .wide td { padding: .15rem .25rem; }
   figure, tr { break-inside: avoid; }
 }
 """.strip()

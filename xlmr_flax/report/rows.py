@@ -52,12 +52,14 @@ class Score:
     """A mean over seeds. sd: the sample standard deviation over them, None for one seed or unequal sets of seeds.
 
     partial: a language or seed that others have is missing from it, so that it is not to be compared with theirs.
+    mark: signs that stand behind the number, explained in the notes of its table.
     """
 
     mean: float
     sd: float | None = None
     seeds: int = 1
     partial: bool = False
+    mark: str = ''
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
@@ -176,6 +178,12 @@ def languages(rows: Iterable[Row], zero_shot: bool = False) -> list[str]:
 
     found = sorted(set(distinct(rows, 'language')), key=place)
     return [code for code in found if not (zero_shot and code in english)]
+
+
+def language_labels(rows: Sequence[Row], codes: Sequence[str]) -> list[str]:
+    """Languages as figures name them: 'Swahili (sw)'."""
+    names = facts(rows, 'language_name')
+    return [f'{names[code]} ({code})' if code in names else code for code in codes]
 
 
 def columns(rows: Iterable[Row]) -> dict[tuple[str, str], Values]:

@@ -1,12 +1,11 @@
-"""A table and its three renderings: Markdown, CSV, LaTeX. HTML is in html.py."""
+"""A table and two of its renderings, Markdown and CSV. LaTeX is in latex.py, HTML in html_table.py."""
 
 from __future__ import annotations
 
 import csv
 import io
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from xlmr_flax.report.rows import Score
@@ -38,7 +37,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """A row. mean: set apart from the rows above it, as their average."""
+    """A row. mean: set apart from the rows above it, as their average or what was chosen among them."""
 
     cells: tuple[Cell, ...]
     mean: bool = False
@@ -46,13 +45,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. best: whether the highest is marked 'row' by row, 'column' by column, or not at all."""
+    """A table. best: whether the highest is marked 'row' by row, 'column' by column (rows set apart are left out), or
+    not at all; bold: these cells instead. name: what a file of it is called. hints: (line, column) -> where the cell's
+    number comes from."""
 
     title: str
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
     best: Literal['row', 'column', ''] = ''
+    name: str = ''
+    hints: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    bold: frozenset[tuple[int, int]] | None = None
 
     def __post_init__(self) -> None:
         for line in self.lines:
@@ -65,6 +69,8 @@ class Table:
 
     def marked(self) -> set[tuple[int, int]]:
         """(line, column) of the best cells: the highest as printed, so that ties are all marked."""
+        if self.bold is not None:
+            return set(self.bold)
         if not self.best:
             return set()
         shown = {
@@ -72,6 +78,7 @@ class Table:
             for i, line in enumerate(self.lines)
             for j, (cell, column) in enumerate(zip(line.cells, self.columns, strict=True))
             if column.best and (score := as_score(cell)) is not None and not score.partial
+            if self.best == 'row' or not line.mean
         }
         axis = 0 if self.best == 'row' else 1
         found: set[tuple[int, int]] = set()
@@ -104,9 +111,9 @@ class Table:
     def markdown(self) -> str:
         """A GitHub table under its title in bold; the columns are padded, so that it reads as plain text too."""
         marked = self.marked()
-        grid = [[_markdown(column_name(column)) for column in self.columns]]
+        grid = [[markdown(column_name(column)) for column in self.columns]]
         for i, cells in enumerate(self.texts()):
-            escaped = [f'**{_markdown(c)}**' if (i, j) in marked else _markdown(c) for j, c in enumerate(cells)]
+            escaped = [f'**{markdown(c)}**' if (i, j) in marked else markdown(c) for j, c in enumerate(cells)]
             if self.lines[i].mean:
                 escaped[0] = f'*{escaped[0]}*'
             grid.append(escaped)
@@ -118,8 +125,8 @@ class Table:
             padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
             return f'| {" | ".join(padded)} |'
 
-        parts = [f'**{_markdown(self.title)}**', '', line(grid[0]), line(rules), *map(line, grid[1:])]
-        parts += ['', *(f'- {_markdown(note)}' for note in self.all_notes())] if self.all_notes() else []
+        parts = [f'**{markdown(self.title)}**', '', line(grid[0]), line(rules), *map(line, grid[1:])]
+        parts += ['', *(f'- {markdown(note)}' for note in self.all_notes())] if self.all_notes() else []
         return '\n'.join(parts) + '\n'
 
     def csv(self) -> str:
@@ -135,63 +142,6 @@ class Table:
                 cells += _plain(cell, column, has_sd)
             writer.writerow(cells)
         return out.getvalue()
-
-    def latex(self) -> str:
-        """A `table` environment with booktabs rules, no wider than the line; needs the packages of `latex_document`."""
-        marked = self.marked()
-        spec = ''.join('l' if column.kind == 'text' else 'r' for column in self.columns)
-        heads = ' & '.join(latex(column.head) for column in self.columns)
-        body: list[str] = []
-        for i, cells in enumerate(self.texts()):
-            if self.lines[i].mean and i and not self.lines[i - 1].mean:
-                body.append(r'\midrule')
-            escaped = [rf'\textbf{{{latex(c)}}}' if (i, j) in marked else latex(c) for j, c in enumerate(cells)]
-            if (span := self.span(i)) > 1:
-                escaped[:span] = [rf'\multicolumn{{{span}}}{{l}}{{{escaped[0]}}}']
-            body.append(' & '.join(escaped) + r' \\')
-        notes = ' '.join(latex(note) for note in self.all_notes())
-        parts = [
-            r'\begin{table}',
-            r'\centering',
-            rf'\caption{{{latex(self.title)}}}',
-            r'\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%',
-            rf'\begin{{tabular}}{{{spec}}}',
-            r'\toprule',
-            *self._latex_groups(),
-            heads + r' \\',
-            r'\midrule',
-            *body,
-            r'\bottomrule',
-            r'\end{tabular}}',
-            *([rf'\par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}'] if notes else []),
-            r'\end{table}',
-        ]
-        return '\n'.join(parts) + '\n'
-
-    def _latex_groups(self) -> list[str]:
-        if not (groups := self.groups()):
-            return []
-        cells = [rf'\multicolumn{{{width}}}{{c}}{{{latex(name)}}}' for name, width in groups]
-        rules, start = [], 1
-        for name, width in groups:
-            if name:
-                rules.append(rf'\cmidrule(lr){{{start}-{start + width - 1}}}')
-            start += width
-        return [' & '.join(cells) + r' \\', ''.join(rules)]
-
-
-def latex_document(tables: Sequence[Table]) -> str:
-    """A document of the tables that compiles as it is (pdflatex); each table can be copied out of it."""
-    head = [
-        r'\documentclass{article}',
-        r'\usepackage[utf8]{inputenc}',
-        r'\usepackage[T1]{fontenc}',
-        r'\usepackage[margin=2cm]{geometry}',
-        r'\usepackage{booktabs}',
-        r'\usepackage{graphicx}',
-        r'\begin{document}',
-    ]
-    return '\n'.join([*head, *(f'\n{table.latex()}\\clearpage' for table in tables), '', r'\end{document}']) + '\n'
 
 
 def as_score(cell: Cell) -> Score | None:
@@ -214,7 +164,7 @@ def text(cell: Cell, column: Column) -> str:
     shown = signed(score.mean, column.decimals, plus=column.kind == 'delta')
     if score.sd is not None:
         shown += f' ± {score.sd:.{column.decimals}f}'
-    return shown + PARTIAL * score.partial
+    return shown + PARTIAL * score.partial + score.mark
 
 
 def signed(value: float, decimals: int = 1, plus: bool = True) -> str:
@@ -241,33 +191,8 @@ def _plain(cell: Cell, column: Column, has_sd: bool) -> list[str]:
     return [value, '' if sd is None else f'{sd:.{column.decimals}f}'][: 1 + has_sd]
 
 
-def _markdown(value: str) -> str:
+def markdown(value: str) -> str:
+    """Escaped for GitHub's Markdown, on one line."""
     for mark in ('\\', '|', '*', '_', '`', '<', '>', '[', ']'):
         value = value.replace(mark, '\\' + mark)
     return ' '.join(value.split())
-
-
-_LATEX = {
-    '\\': r'\textbackslash{}', '{': r'\{', '}': r'\}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_',
-    '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': r'\textless{}', '>': r'\textgreater{}',
-    '|': r'\textbar{}', '"': r'\textquotedbl{}', '–': '--', '—': '---', MINUS: '$-$', '±': r'$\pm$', 'Δ': r'$\Delta$',
-    '×': r'$\times$', '→': r'$\to$', PARTIAL: r'\textsuperscript{\dag}', '’': "'", '‘': '`', '“': '``', '”': "''",
-    '…': r'\ldots{}', '\n': ' ', '\t': ' ',
-    '[': '{[}', ']': '{]}', '*': '{*}',  # after a line's \\ these would be read as its arguments
-}  # fmt: skip
-
-
-def latex(value: str) -> str:
-    """Escaped for pdflatex with T1 fonts. Letters that it has no glyph for lose their marks or are given by number."""
-    return ''.join(_latex_character(c) for c in unicodedata.normalize('NFC', value))
-
-
-def _latex_character(c: str) -> str:
-    if c in _LATEX:
-        return _LATEX[c]
-    if ' ' <= c <= '~' or ('À' <= c <= 'ÿ' and c not in '×÷'):
-        return c
-    plain = ''.join(p for p in unicodedata.normalize('NFKD', c) if ' ' <= p <= '~')
-    if plain:
-        return ''.join(_LATEX.get(p, p) for p in plain)
-    return '' if unicodedata.category(c) in ('Mn', 'Cf', 'Cc') else rf'\texttt{{U+{ord(c):04X}}}'

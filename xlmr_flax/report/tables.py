@@ -1,4 +1,4 @@
-"""The tables made of result rows: languages side by side, the summary of a plan, and a long form for other programs."""
+"""Every table of a study: the paper's, each target by language, and a long form for other programs."""
 
 from __future__ import annotations
 
@@ -7,37 +7,30 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from xlmr_flax.report.files import write_atomically
+from xlmr_flax.report.latex import latex_document, latex_fragment
+from xlmr_flax.report.paper_tables import by_language, differences, intervals, runs_table, scores
 from xlmr_flax.report.rows import (
     NONE,
     Row,
     RowsError,
-    Score,
     Values,
     columns,
     delta,
     distinct,
     facts,
-    is_english,
     language_mean,
     languages,
-    latest,
-    major_metric,
     scored,
-    seed_means,
 )
-from xlmr_flax.report.table import BLANK, Cell, Column, Line, Table, latex_document
+from xlmr_flax.report.study import STAND_IN, Study, metric_name, score_metrics, score_rows
+from xlmr_flax.report.table import BLANK, Cell, Column, Line, Table, markdown
+from xlmr_flax.report.view import View, provenance, stand_in_notes
 
-METRIC_NAMES = {'accuracy': 'accuracy', 'f1': 'F1', 'exact_match': 'exact match', 'em': 'exact match', 'map': 'mAP'}
 ZERO_SHOT, ALL = 'zero-shot mean', 'mean of all'
-
-
-def metric_name(metric: str) -> str:
-    """A metric as it is written in a heading."""
-    return METRIC_NAMES.get(metric, metric.replace('_', ' '))
+FEW_ARMS = 4  # up to so many, languages are rows and arms stand side by side
 
 
 def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None, split: str | None = None) -> Table:
@@ -51,125 +44,167 @@ def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None, sp
     left = _language_columns(chosen)
     several = len(distinct(chosen, 'encoder')) > 1
     right: list[Column] = []
+    sources: list[tuple[str, str]] = []  # encoder and intermediate of each of them
     pairs: list[tuple[Values, Values | None]] = []  # a column's values, and for a difference what it is taken from
     for encoder in distinct(chosen, 'encoder'):
         mine = {name: values for (e, name), values in found.items() if e == encoder}
         group = encoder if several else ''
         for name, values in mine.items():
             right.append(Column(name, 'score', group, best=True))
+            sources.append((encoder, name))
             pairs.append((values, None))
         for name, values in mine.items():
             if NONE in mine and name != NONE:
                 right.append(Column(f'Δ {name}', 'delta', group))
+                sources.append((encoder, name))
                 pairs.append((values, mine[NONE]))
     lines = [Line((*_language_cells(chosen, left, code), *_cells(pairs, [code]))) for code in codes]
+    runs: dict[tuple, list[Row]] = {}
+    for row in chosen:
+        runs.setdefault((row['language'], row['encoder'], row['intermediate']), []).append(row)
+    hints = {
+        (i, len(left) + j): provenance(runs.get((code, *source), ()))
+        for i, code in enumerate(codes)
+        for j, source in enumerate(sources)
+    }
     for name, over in _averages(chosen, codes):
         head = f'{name} ({len(over)} language{"s" * (len(over) != 1)})'
         blanks = [BLANK] * (len(left) - 1)
         lines.append(Line((head, *blanks, *_cells(pairs, over)), mean=True))
     shown = metric_name(chosen[0]['metric'])
     title = f'{target}: {shown} by language, without and with intermediate training'
-    return Table(title, (*left, *right), tuple(lines), tuple(_notes(chosen)), best='row')
+    name = f'{target}-{chosen[0]["metric"]}'
+    return Table(title, (*left, *right), tuple(lines), tuple(_notes(chosen)), 'row', name, hints)
 
 
-def summary(rows: Iterable[Row], zero_shot: bool = True, metrics: Mapping[str, str] | None = None) -> Table:
-    """Intermediates as rows, targets as columns: the mean over languages and its difference to 'none'; their average.
-
-    zero_shot: means without the training language. metrics: target -> metric, where not the major one. The average is
-    unweighted over targets, and is given where every target has been scored. The highest of a column is marked.
-    """
-    rows = list(rows)
-    targets = distinct(rows, 'target')
-    if not targets:
-        raise RowsError('no rows to summarise')
-    chosen = {t: scored(rows, t, (metrics or {}).get(t)) for t in targets}
-    found = {t: columns(chosen[t]) for t in targets}
-    codes = {t: languages(chosen[t], zero_shot) for t in targets}
-    several = len(distinct(rows, 'encoder')) > 1
-    heads = [*([Column('Encoder')] if several else []), Column('Intermediate')]
-    for target in targets:
-        group = f'{target} ({metric_name(chosen[target][0]["metric"])})'
-        heads += [Column('mean', 'score', group, best=True), Column('Δ', 'delta', group)]
-    if len(targets) > 1:
-        heads += [Column('mean', 'score', 'average', best=True), Column('Δ', 'delta', 'average')]
-    lines = []
-    for encoder, name in _pairs(found):
-        cells: list[Cell] = [*([encoder] if several else []), name]
-        scores, deltas = [], []
-        for target in targets:
-            values = found[target].get((encoder, name), {})
-            base = found[target].get((encoder, NONE), {})
-            scores.append(language_mean(values, codes[target]))
-            deltas.append(None if name == NONE else delta(values, base, codes[target]))
-            cells += [scores[-1], deltas[-1]]
-        if len(targets) > 1:
-            cells += _average_cells(found, codes, encoder, name, scores, deltas)
-        lines.append(Line(tuple(cells)))
-    kind = 'zero-shot mean (all languages but English)' if zero_shot else 'mean over all languages, English included'
-    notes = [f'Each number is the {kind}, in %; Δ: points above the same encoder without intermediate training.']
-    notes += [f'{t}: {len(codes[t])} languages, {chosen[t][0]["split"]} split.' for t in targets]
-    title = 'Summary: zero-shot means' if zero_shot else 'Summary: means over all languages'
-    return Table(title, tuple(heads), tuple(lines), (*notes, *_seed_notes(rows)), best='column')
-
-
-def tidy(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Long form, one number a row: every target, metric and split, each language and the two means ('mean:zero-shot',
-    'mean:all'); value and sd over seeds, delta and its sd against 'none'. Missing is None."""
-    rows = latest(rows)
+def tidy(study: Study) -> list[dict[str, Any]]:
+    """Long form, one number a row: every target, metric (with the mean of F1 and exact match) and split, each language
+    and the two means ('mean:zero-shot', 'mean:all'); value and sd over seeds, delta and its sd against 'none', and,
+    where it was tested, its interval and p. runs, presets, commands: where the value comes from. Missing is None."""
     found = []
-    for target, metric, split in dict.fromkeys((r['target'], r['metric'], r['split']) for r in rows):
-        chosen = scored(rows, target, metric, split)
-        codes = languages(chosen)
-        names, scripts, levels = (facts(chosen, f) for f in ('language_name', 'script', 'resource_level'))
-        sizes = {code: _counts(chosen, code) for code in codes}
-        means = {ZERO_SHOT: 'mean:zero-shot', ALL: 'mean:all'}
-        places = [(code, [code]) for code in codes] + [(means[n], over) for n, over in _averages(chosen, codes)]
-        table = columns(chosen)
-        for (encoder, name), values in table.items():
-            base = table.get((encoder, NONE), {})
-            for code, over in places:
-                score = language_mean(values, over)
-                change = None if name == NONE else delta(values, base, over)
-                found.append(
-                    {
-                        'encoder': encoder, 'intermediate': name, 'target': target, 'metric': metric, 'split': split,
-                        'language': code, 'language_name': names.get(code), 'script': scripts.get(code),
-                        'resource_level': levels.get(code), 'n': sizes.get(code),
-                        'seeds': score and score.seeds, 'value': score and score.mean, 'sd': score and score.sd,
-                        'delta': change and change.mean, 'delta_sd': change and change.sd,
-                        'partial': bool((score and score.partial) or (change and change.partial)),
-                    }
-                )  # fmt: skip
+    for target in study.scored_targets:
+        rows = study.of_target(target)
+        keys = dict.fromkeys((r['metric'], r['split']) for r in rows)
+        sets = [scored(rows, target, metric, split) for metric, split in keys]
+        if len(score_metrics(rows, target)) > 1:
+            sets.append(score_rows(rows, target))
+        for chosen in sets:
+            found += _tidy_rows(study, chosen)
     return found
 
 
-def all_tables(rows: Iterable[Row]) -> list[Table]:
-    """The summary, with and without English where that differs, then each target and metric side by side."""
-    rows = latest(rows)
-    tables = [summary(rows)]
-    if any(is_english(row) for row in rows) and any(not is_english(row) for row in rows):
-        tables.append(summary(rows, zero_shot=False))
-    for target in distinct(rows, 'target'):
-        major = major_metric(rows, target)
-        metrics = distinct([row for row in rows if row['target'] == target], 'metric')
-        tables += [side_by_side(rows, target, metric) for metric in [major, *(m for m in metrics if m != major)]]
-    return tables
+def _tidy_rows(study: Study, chosen: list[Row]) -> list[dict[str, Any]]:
+    codes, first = languages(chosen), chosen[0]
+    names, scripts, levels = (facts(chosen, f) for f in ('language_name', 'script', 'resource_level'))
+    sizes = {code: _counts(chosen, code) for code in codes}
+    means = {ZERO_SHOT: 'mean:zero-shot', ALL: 'mean:all'}
+    places = [(code, [code]) for code in codes] + [(means[n], over) for n, over in _averages(chosen, codes)]
+    table, found = columns(chosen), []
+    sources: dict[tuple, list[Row]] = {}
+    for row in chosen:
+        sources.setdefault((row['encoder'], row['intermediate']), []).append(row)
+    for (encoder, name), values in table.items():
+        base = table.get((encoder, NONE), {})
+        for code, over in places:
+            score = language_mean(values, over)
+            change = None if name == NONE else delta(values, base, over)
+            mine = [row for row in sources[encoder, name] if row['language'] in over]
+            found.append(
+                {
+                    'encoder': encoder, 'intermediate': name, 'target': first['target'], 'metric': first['metric'],
+                    'split': first['split'], 'language': code, 'language_name': names.get(code),
+                    'script': scripts.get(code), 'resource_level': levels.get(code), 'n': sizes.get(code),
+                    'seeds': score and score.seeds, 'value': score and score.mean, 'sd': score and score.sd,
+                    'delta': change and change.mean, 'delta_sd': change and change.sd,
+                    'partial': bool((score and score.partial) or (change and change.partial)),
+                    **_tested(study, encoder, name, first, code),
+                    'stand_in': any(row.get('stand_in') for row in mine),
+                    'runs': _joined(f'{r.get("run", "")}:seed{r["seed"]}' for r in mine),
+                    'presets': _joined(row.get('preset') for row in mine),
+                    'commands': _joined(row.get('command') for row in mine),
+                }
+            )  # fmt: skip
+    return found
 
 
-def write_tables(folder: str | Path, rows: Iterable[Row]) -> list[Path]:
-    """Writes tables.md and tables.tex (every table) and tables.csv (`tidy`) there. Returns their paths."""
-    rows, folder = latest(rows), Path(folder)
-    tables = all_tables(rows)
-    out = io.StringIO()
-    records = tidy(rows)
-    writer = csv.DictWriter(out, list(records[0]), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows({k: _decimals(v) for k, v in record.items()} for record in records)
+def _tested(study: Study, encoder: str, name: str, row: Row, code: str) -> dict[str, Any]:
+    """Interval and p of a mean's difference."""
+    test = None
+    if code.startswith('mean:') and name != NONE:
+        test = study.test(encoder, name, row['target'], code == 'mean:zero-shot')
+        if test is None and code == 'mean:zero-shot':  # a target without English has one mean, tested as such
+            test = study.test(encoder, name, row['target'], zero_shot=False)
+    there = test if test and test['metric'] == row['metric'] and test['split'] == row['split'] else {}
+    return {
+        field: there.get(key) for field, key in (('low', 'low'), ('high', 'high'), ('p', 'p'), ('p_holm', 'p_holm'))
+    }
+
+
+def _joined(values: Iterable[Any]) -> str:
+    return ' | '.join(dict.fromkeys(str(value) for value in values if value))
+
+
+def all_tables(study: Study) -> list[Table]:
+    """For each encoder the paper's table, absolute numbers and intervals, and the same without English where that
+    differs; then each target by language, and the runs."""
+    tables: list[Table | None] = []
+    for encoder in study.encoders:
+        views = [View(study, encoder)]
+        if any(study.codes(t, zero_shot=True) != study.codes(t) for t in study.scored_targets):
+            views.append(View(study, encoder, zero_shot=True))
+        for view in views:
+            tables += [differences(view) if view.compares else None, scores(view), intervals(view)]
+    for target in study.scored_targets:
+        tables += language_tables(study, target)
+    return [table for table in tables if table] + [runs_table(study)]
+
+
+def language_tables(study: Study, target: str, others: bool = True) -> list[Table]:
+    """A target by language: side by side where there are few arms, else arms as rows and a table for each encoder.
+
+    A table for each metric that makes the target's score, then (others) for each further one.
+    """
+    rows = study.of_target(target)
+    major = list(score_metrics(rows, target))
+    metrics = [*major, *(m for m in distinct(rows, 'metric') if m not in major and others)]
+    if len(study.arms) <= FEW_ARMS:
+        return [side_by_side(rows, target, metric) for metric in metrics]
+    return [by_language(View(study, encoder), target, metric) for metric in metrics for encoder in study.encoders]
+
+
+def write_tables(
+    folder: str | Path, study: Study, title: str = '', notes: Sequence[str] = (), command: str = ''
+) -> list[Path]:
+    """Writes every table there as tables.md and tables.tex, and alone as latex/NAME.tex; the numbers in full precision
+    as tables.csv (`tidy`: means, differences, intervals) and results.csv (the rows). Returns their paths.
+
+    title, notes: what stands at the head of the documents. Raises RowsError when there are no rows.
+    """
+    if not study.rows:
+        raise RowsError('no rows to make tables of')
+    folder, tables = Path(folder), all_tables(study)
+    made = [f'Command: {command}'] if command else []
+    files = 'Numbers in full precision, each with its run, seed, preset and command: results.csv; means: tables.csv.'
+    head = [*notes, *made, files]
+    text = ''.join([f'# {markdown(title)}\n\n' if title else '', *(f'- {markdown(note)}\n' for note in head), '\n'])
+    fragments = [write_atomically(folder / 'latex' / f'{t.name}.tex', latex_fragment(t)) for t in tables]
     return [
-        write_atomically(folder / 'tables.md', '\n'.join(table.markdown() for table in tables)),
-        write_atomically(folder / 'tables.csv', out.getvalue()),
-        write_atomically(folder / 'tables.tex', latex_document(tables)),
+        write_atomically(folder / 'tables.md', text + '\n'.join(table.markdown() for table in tables)),
+        write_atomically(folder / 'tables.csv', csv_text(tidy(study))),
+        write_atomically(folder / 'results.csv', csv_text(study.rows)),
+        write_atomically(folder / 'tables.tex', latex_document(tables, title, head)),
+        *fragments,
     ]
+
+
+def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """Comma-separated with a head line; nothing rounded; missing is empty."""
+    fields = list(dict.fromkeys(name for record in records for name in record))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fields, restval='', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows({k: repr(v) if isinstance(v, float) else v for k, v in record.items()} for record in records)
+    return out.getvalue()
 
 
 def sampling_margin(rows: Iterable[Row]) -> float | None:
@@ -182,10 +217,6 @@ def sampling_margin(rows: Iterable[Row]) -> float | None:
             return None
         widest = max(widest or 0.0, 196 * math.sqrt(p * (1 - p) / row['n']))
     return widest
-
-
-def _decimals(value: Any) -> Any:
-    return f'{value:.4f}' if isinstance(value, float) else value
 
 
 def _language_columns(rows: Sequence[Row]) -> list[Column]:
@@ -218,40 +249,6 @@ def _averages(rows: Sequence[Row], codes: Sequence[str]) -> list[tuple[str, list
     return [(ZERO_SHOT, others)] + ([(ALL, list(codes))] if len(others) < len(codes) else [])
 
 
-def _pairs(found: Mapping[str, Mapping[tuple[str, str], Values]]) -> list[tuple[str, str]]:
-    """(encoder, intermediate) over all targets: by encoder, 'none' first."""
-    pairs = list(dict.fromkeys(pair for table in found.values() for pair in table))
-    encoders = list(dict.fromkeys(encoder for encoder, _ in pairs))
-    return sorted(pairs, key=lambda pair: (encoders.index(pair[0]), pair[1] != NONE))
-
-
-def _average_cells(
-    found: Mapping[str, Mapping[tuple[str, str], Values]],
-    codes: Mapping[str, Sequence[str]],
-    encoder: str,
-    name: str,
-    scores: Sequence[Score | None],
-    deltas: Sequence[Score | None],
-) -> list[Cell]:
-    """Average over targets and its difference to 'none'. Spreads where the same seeds have scored every target."""
-
-    def by_target(intermediate: str) -> Values:
-        return {t: seed_means(found[t].get((encoder, intermediate), {}), codes[t]) for t in found}
-
-    cells: list[Cell] = []
-    whole = language_mean(by_target(name), list(found))
-    change = delta(by_target(name), by_target(NONE), list(found))
-    for parts, total in ((scores, whole), (deltas, change)):
-        there = [part for part in parts if part is not None]
-        if len(there) < len(parts) or total is None:
-            cells.append(None)
-        elif any(part.partial for part in there):
-            cells.append(Score(fmean(part.mean for part in there), None, total.seeds, partial=True))
-        else:
-            cells.append(Score(total.mean, total.sd, total.seeds))
-    return cells
-
-
 def _notes(rows: Sequence[Row]) -> list[str]:
     first = rows[0]
     scale = f'{metric_name(first["metric"])} in %, {first["split"]} split'
@@ -272,7 +269,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 def caveats(rows: Iterable[Row]) -> list[str]:
     """What the rows say of themselves: data that stands in for other data, and notes."""
     rows = list(rows)
-    notes = [f'Stand-in data: {text}' for text in dict.fromkeys(r['stand_in'] for r in rows if r.get('stand_in'))]
+    notes = [f'{STAND_IN} Stand-in data, not the dataset itself: {text}.' for text in stand_in_notes(rows)]
     return notes + list(dict.fromkeys(row['note'] for row in rows if row.get('note')))
 
 
@@ -284,4 +281,4 @@ def _seed_notes(rows: Sequence[Row]) -> list[str]:
     return [f'Mean ± sample standard deviation over seeds {listed}; for a Δ, over the differences seed by seed.']
 
 
-__all__ = ['Table', 'all_tables', 'side_by_side', 'summary', 'tidy', 'write_tables']
+__all__ = ['Table', 'all_tables', 'csv_text', 'language_tables', 'side_by_side', 'tidy', 'write_tables']

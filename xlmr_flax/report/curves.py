@@ -1,0 +1,139 @@
+"""Training curves: loss and dev metric by step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from xlmr_flax.report.canvas import ACCENT, SOFT, STYLES, new_figure, style, unique_legend
+from xlmr_flax.report.rows import NONE
+from xlmr_flax.report.study import metric_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curve = Mapping[str, Any]
+Line = tuple[list[int], list[float]]  # steps and values
+Lines = dict[tuple[str, str], Line]  # (intermediate, run) -> its line
+FEW = 5  # intermediates in one panel
+ACROSS = 4  # panels beside each other
+POINTS = 400  # drawn of a line
+
+
+def training_curves(curves: Iterable[Curve], title: str = '', order: Sequence[str] = ()) -> Figure | None:
+    """Training loss and dev metric by step, a line for each run; None when there is no point to draw.
+
+    curves: dicts with run, intermediate, target, seed, step and loss, or metric and value, or both. Seeds of one
+    intermediate share its look. Up to FEW intermediates share a panel, each with its colour, marker and dash pattern;
+    more have a panel each, with 'none' in grey for comparison. A loss is smoothed where it has many points, and pale
+    behind that as it was. order: of the intermediates.
+    """
+    points = list(curves)
+    losses = _lines(points, 'loss')
+    metrics = {name: _lines([p for p in points if p.get('metric') == name], 'value') for name in _metrics(points)}
+    panels = ([('training loss', losses)] if losses else []) + [
+        (f'dev {metric_name(name.removeprefix("dev "))} (%)', lines) for name, lines in metrics.items() if lines
+    ]
+    if not panels:
+        return None
+    there = {str(p.get('intermediate', '')) for p in points}
+    known = [name for name in order if name in there]
+    kinds = [*known, *sorted(there - set(known), key=lambda name: (name != NONE, name))]
+    with style():
+        figure = _together(panels, kinds) if len(kinds) <= FEW else _apart(panels, kinds)
+        if title:
+            apart = len(kinds) > FEW and NONE in kinds
+            title += f' (dashed: {NONE!r}, for comparison)' * apart
+            figure.suptitle(title, x=0.01, ha='left', fontsize=10, fontweight='bold')
+    return figure
+
+
+def _together(panels: Sequence[tuple[str, Lines]], kinds: Sequence[str]) -> Figure:
+    figure = new_figure(1.0 + 3.6 * len(panels), 3.3)
+    grid = figure.subplots(1, len(panels), squeeze=False).flatten()
+    for axes, (label, lines) in zip(grid, panels, strict=True):
+        for (kind, run), line in lines.items():
+            colour, marker, dash = STYLES[kinds.index(kind) % len(STYLES)]
+            few = marker if len(line[0]) <= 25 else ''
+            _draw(axes, line, colour, ls=dash, marker=few, ms=4, lw=1.4, label=kind or run)
+        axes.set(xlabel='training step', ylabel=label)
+        _tidy(axes)
+    figure.legend(*unique_legend(grid), loc='outside upper right', ncols=5, fontsize=9)
+    return figure
+
+
+def _apart(panels: Sequence[tuple[str, Lines]], kinds: Sequence[str]) -> Figure:
+    from matplotlib.figure import Figure
+
+    down = math.ceil(len(kinds) / ACROSS)
+    width, height = 1.0 + 2.2 * ACROSS, 0.3 + (0.85 + 1.5 * down) * len(panels)
+    figure = Figure(figsize=(width, height))  # laid out by hand: the constrained layout takes seconds for 30 panels
+    parts = figure.add_gridspec(
+        len(panels), 1, left=0.75 / width, right=0.99, bottom=0.5 / height, top=1 - 0.55 / height, hspace=0.5 / down
+    )
+    for part, (label, lines) in zip(parts, panels, strict=True):
+        cells = part.subgridspec(down, ACROSS, wspace=0.08, hspace=0.32)
+        grid = list(cells.subplots(sharex=True, sharey=True, squeeze=False).flatten())
+        for axes, kind in zip(grid, kinds, strict=False):
+            if kind != NONE:
+                _draw_kind(axes, lines, NONE, SOFT, ls=(0, (3, 1)), lw=1.0, faint=False)
+            _draw_kind(axes, lines, kind, ACCENT, ls='-', lw=1.3)
+            axes.set_title(kind, fontsize=9, fontweight='normal', pad=3)
+            axes.locator_params(nbins=4)
+            _tidy(axes)
+        for axes in grid[len(kinds) :]:
+            axes.set_visible(False)
+        for number, axes in enumerate(grid[: len(kinds)]):
+            if number + ACROSS >= len(kinds):  # the lowest of its column
+                axes.tick_params(labelbottom=True)
+                axes.set_xlabel('training step', fontsize=8.5)
+            if number % ACROSS == 0:
+                axes.set_ylabel(label, fontsize=8.5)
+    return figure
+
+
+def _draw_kind(axes: Axes, lines: Lines, kind: str, colour: str, **look: Any) -> None:
+    for (name, _), line in lines.items():
+        if name == kind:
+            _draw(axes, line, colour, **look)
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """A centred running mean over a thirtieth of the points on either side; the same for less than 30 points."""
+    reach = len(values) // 30
+    sums = [0.0, *itertools.accumulate(values)]
+    spans = [(max(0, i - reach), min(len(values), i + reach + 1)) for i in range(len(values))]
+    return [(sums[end] - sums[start]) / (end - start) for start, end in spans] if reach else list(values)
+
+
+def _draw(axes: Axes, line: Line, colour: str, faint: bool = True, **look: Any) -> None:
+    steps, values = line
+    smoothed = smooth(values)
+    if faint and smoothed != values:
+        thin = max(1, len(steps) // POINTS)
+        axes.plot(steps[::thin], values[::thin], color=colour, lw=0.5, alpha=0.3)
+    thin = max(1, len(steps) // POINTS)
+    axes.plot(steps[::thin], smoothed[::thin], color=colour, **look)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(visible=True)
+    axes.margins(x=0.02)
+    axes.ticklabel_format(axis='x', style='plain', useOffset=False)
+
+
+def _metrics(points: Sequence[Curve]) -> list[str]:
+    return list(dict.fromkeys(p['metric'] for p in points if p.get('metric') and p.get('value') is not None))
+
+
+def _lines(points: Sequence[Curve], field: str) -> Lines:
+    """(intermediate, run) -> steps and values, in the order of steps; the last of two values for a step counts."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for point in points:
+        value = point.get(field)
+        if value is not None and math.isfinite(value):
+            found.setdefault((str(point.get('intermediate', '')), str(point['run'])), {})[point['step']] = value
+    return {key: (sorted(at), [at[step] for step in sorted(at)]) for key, at in found.items()}

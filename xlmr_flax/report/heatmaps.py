@@ -1,0 +1,149 @@
+"""Heat maps of differences to the baseline: arms by targets, and languages by arms. Legible in black and white."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from xlmr_flax.report.canvas import INK, SOFT, new_figure, style
+from xlmr_flax.report.rows import (
+    NONE,
+    Row,
+    Score,
+    Values,
+    columns,
+    delta,
+    distinct,
+    language_labels,
+    languages,
+    latest,
+    major_metric,
+    scored,
+)
+from xlmr_flax.report.study import MARKED
+from xlmr_flax.report.table import MISSING, PARTIAL, signed
+from xlmr_flax.report.view import View
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAIN, LOSS = (0.35, 0.65, 0.90), (0.96, 0.62, 0.35)  # a cell's colour at the largest difference
+HATCH = '#8a8a8a'
+
+
+def delta_heatmap(
+    rows: Iterable[Row], encoder: str | None = None, metrics: Mapping[str, str] | None = None
+) -> Figure | None:
+    """Differences to 'none' in points: languages down, intermediates across, grouped by target; the means last.
+
+    None when nothing can be compared.
+    """
+    rows = latest(rows)
+    encoder = encoder or (rows[0]['encoder'] if rows else '')
+    blocks: list[tuple[str, str, Values, Values, list[Row]]] = []
+    for target in distinct(rows, 'target'):
+        metric = (metrics or {}).get(target) or major_metric(rows, target)
+        chosen = scored(rows, target, metric)
+        found = {name: values for (e, name), values in columns(chosen).items() if e == encoder}
+        blocks += [(target, n, v, found[NONE], chosen) for n, v in found.items() if n != NONE and NONE in found]
+    if not blocks:
+        return None
+    codes = languages([row for row in rows if any(row['target'] == block[0] for block in blocks)])
+    cells = [[delta(values, base, [code]) for _, _, values, base, _ in blocks] for code in codes]
+    cells.append([delta(values, base, languages(chosen, zero_shot=True)) for _, _, values, base, chosen in blocks])
+    labels = [*language_labels(rows, codes), 'zero-shot mean']
+    with style():
+        figure = new_figure(2.4 + 0.78 * len(blocks), 1.5 + 0.27 * len(labels))
+        axes = figure.subplots()
+        draw_cells(axes, cells, mean_line=True)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_xticks(range(len(blocks)), [block[1] for block in blocks])
+        axes.tick_params(length=0)
+        if max(len(block[1]) for block in blocks) > 8:
+            for label in axes.get_xticklabels():
+                label.set(rotation=35, ha='right', rotation_mode='anchor')
+        axes.spines[:].set_visible(False)
+        _target_headings(axes, [block[0] for block in blocks])
+        _wrapped_note(axes, f'Δ in points against {NONE!r}; hatched: worse', len(blocks))
+    return figure
+
+
+def arms_by_targets(view: View) -> Figure | None:
+    """Differences to 'none': arms down, targets across, their average last; a star as in the table. None when nothing
+    can be compared."""
+    names = [name for name in view.study.arms if name != NONE]
+    targets = [target for target in view.targets if view.study.of_target(target)]
+    cells = [[view.change(name, target) for target in targets] for name in names]
+    if len(targets) > 1:
+        cells = [[*line, view.average(name)[1]] for line, name in zip(cells, names, strict=True)]
+    if not any(cell for line in cells for cell in line):
+        return None
+    heads = [view.target_name(t) for t in targets] + (['average'] if len(targets) > 1 else [])
+    with style():
+        longest = max(len(name) for name in names)
+        figure = new_figure(1.0 + 0.085 * longest + 0.8 * len(heads), 1.2 + 0.33 * len(names))
+        axes = figure.subplots()
+        draw_cells(axes, cells, mean_column=len(targets) > 1)
+        axes.set_yticks(range(len(names)), [view.arm_name(name) for name in names])
+        axes.set_xticks(range(len(heads)), heads)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        starred = any(cell and cell.mark.startswith(MARKED) for line in cells for cell in line)
+        star = f'; {MARKED} significant, see the table' if starred else ''
+        _wrapped_note(axes, f'Δ in points against {NONE!r}; hatched: worse{star}', len(heads))
+    return figure
+
+
+def _wrapped_note(axes: Axes, note: str, cells: int) -> None:
+    """Under the cells, broken where the figure is narrower than the note."""
+    axes.set_xlabel(textwrap.fill(note, max(30, 14 * cells)), fontsize=9)
+
+
+def draw_cells(
+    axes: Axes, cells: Sequence[Sequence[Score | None]], mean_line: bool = False, mean_column: bool = False
+) -> None:
+    """Cells with their numbers; colours light enough for black text, losses hatched. mean_line, mean_column: the last
+    ones are means of the others, in bold behind a line."""
+    from matplotlib.patches import Rectangle
+
+    largest = max((abs(cell.mean) for line in cells for cell in line if cell), default=0.0) or 1.0
+    for y, line in enumerate(cells):
+        for x, cell in enumerate(line):
+            if cell is None:
+                axes.text(x, y, MISSING, ha='center', va='center', color=SOFT)
+                continue
+            share = abs(cell.mean) / largest
+            end = GAIN if cell.mean >= 0 else LOSS
+            face = tuple(1 - share * (1 - part) for part in end)
+            worse = round(cell.mean, 1) < 0
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc=face, ec='#ffffff', lw=1.2))
+            if worse:
+                axes.add_patch(Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fc='none', ec=HATCH, lw=0, hatch='////'))
+            box = {'boxstyle': 'square,pad=0.15', 'fc': face, 'ec': 'none'} if worse else None
+            mean = (mean_line and y == len(cells) - 1) or (mean_column and x == len(line) - 1)
+            where = {'ha': 'center', 'va': 'center', 'color': '#000000', 'fontsize': 9}
+            shown = signed(cell.mean) + PARTIAL * cell.partial + cell.mark
+            axes.text(x, y, shown, weight='bold' if mean else 'normal', bbox=box, **where)
+    axes.set(xlim=(-0.5, len(cells[0]) - 0.5), ylim=(len(cells) - 0.5, -0.5))
+    if mean_line:
+        axes.axhline(len(cells) - 1.5, color=INK, lw=1)
+    if mean_column:
+        axes.axvline(len(cells[0]) - 1.5, color=INK, lw=1)
+
+
+def _target_headings(axes: Axes, targets: Sequence[str]) -> None:
+    """The target's name over its columns, and a line between targets."""
+    start = 0
+    for x in range(1, len(targets) + 1):
+        if x == len(targets) or targets[x] != targets[start]:
+            middle = (start + x - 1) / 2
+            axes.annotate(
+                targets[start], (middle, -0.5), xytext=(0, 5), textcoords='offset points', ha='center', va='bottom',
+                weight='bold', annotation_clip=False,
+            )  # fmt: skip
+            if x < len(targets):
+                axes.axvline(x - 0.5, color=INK, lw=1)
+            start = x

@@ -1,0 +1,218 @@
+"""One encoder of a study and one kind of mean over languages: the numbers of the paper's tables, and their notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from xlmr_flax.report.rows import NONE, Row, Score, Values, delta, language_mean, seed_means
+from xlmr_flax.report.study import F1_AND_EM, MARKED, STAND_IN, Study, score_metrics
+from xlmr_flax.report.table import MISSING, PARTIAL
+
+ON_SHOWN = '‡'
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class View:
+    """A study as seen in one table: one encoder, and means over all languages or only those without training data."""
+
+    study: Study
+    encoder: str
+    zero_shot: bool = False
+
+    @property
+    def where(self) -> str:
+        """What stands in titles behind the table's own."""
+        means = 'zero-shot means, without English' if self.zero_shot else 'means over all languages'
+        return means + (f'; {self.encoder}' if len(self.study.encoders) > 1 else '')
+
+    @property
+    def slug(self) -> str:
+        """The same for file names."""
+        number = f'-{self.study.encoders.index(self.encoder) + 1}' if len(self.study.encoders) > 1 else ''
+        return ('-zero-shot' if self.zero_shot else '') + number
+
+    def codes(self, target: str) -> list[str]:
+        return self.study.codes(target, self.zero_shot)
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are arms to compare with 'none'."""
+        return NONE in self.study.arms and len(self.study.arms) > 1
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets of the table: with all languages every one, else those that have a further language."""
+        return [t for t in self.study.targets if not self.zero_shot or self.codes(t)]
+
+    def score(self, name: str, target: str, metric: str | None = None) -> Score | None:
+        """The mean over languages of a target's score or of one metric."""
+        values = self.study.values(target, self.encoder, metric).get(name, {})
+        found = language_mean(values, self.codes(target))
+        return self.whole_seeds(found, values)
+
+    def change(self, name: str, target: str) -> Score | None:
+        """The difference to 'none', with the mark of a test that rejects."""
+        values = self.study.values(target, self.encoder)
+        found = delta(values.get(name, {}), values.get(NONE, {}), self.codes(target))
+        found = self.whole_seeds(found, values.get(name, {}))
+        test = self.study.test(self.encoder, name, target, self.zero_shot)
+        if found is None or test is None or found.partial:
+            return found
+        agrees = abs(found.mean - test['difference']) < 0.01
+        return replace(found, mark=MARKED) if agrees and test['p_holm'] < test['alpha'] else found
+
+    def whole_seeds(self, score: Score | None, values: Values) -> Score | None:
+        """The score of these values, partial where a planned seed is in none of them."""
+        there = {seed for seeds in values.values() for seed in seeds}
+        return replace(score, partial=True, sd=None) if score and set(self.study.seeds) - there else score
+
+    def average(self, name: str) -> tuple[Score | None, Score | None]:
+        """The unweighted mean over targets and its difference to 'none'; None where a target is missing or partial."""
+        parts = [self.score(name, t) for t in self.targets]
+        if any(part is None or part.partial for part in parts):
+            return None, None
+        mine = language_mean(self._by_target(name), self.targets)
+        base = [self.score(NONE, t) for t in self.targets]
+        if name == NONE or any(part is None or part.partial for part in base):
+            return mine, None
+        return mine, delta(self._by_target(name), self._by_target(NONE), self.targets)
+
+    def _by_target(self, name: str) -> Values:
+        found = {}
+        for target in self.targets:
+            found[target] = seed_means(self.study.values(target, self.encoder).get(name, {}), self.codes(target))
+        return found
+
+    def best(self, target: str) -> tuple[str, bool]:
+        """(arm, whether it was chosen on dev) of a target; '' where no arm is whole. Without a dev score for every arm
+        it is chosen by the scores shown."""
+        scores = {n: s for n in self.study.arms if (s := self.score(n, target)) and not s.partial}
+        on_dev = bool(scores) and all((name, target) in self.study.dev for name in scores)
+        by = {n: self.study.dev[n, target] if on_dev else score.mean for n, score in scores.items()}
+        return (max(by, key=lambda n: by[n]), on_dev) if by else ('', False)
+
+    def flagged(self, cell: Score | None, name: str, target: str) -> Score | None:
+        """The cell, with a mark where its data stand in and neither its row nor its column says so."""
+        study = self.study
+        if cell is None or study.stands_in(target=target) or study.stands_in(name):
+            return cell
+        return replace(cell, mark=cell.mark + STAND_IN) if study.stands_in(name, target) else cell
+
+    def target_name(self, target: str) -> str:
+        return target + STAND_IN * self.study.stands_in(target=target)
+
+    def arm_name(self, name: str) -> str:
+        return name + STAND_IN * (self.study.stands_in(name) and not self.study.stands_in())
+
+    def runs(self, name: str, target: str, language: str | None = None) -> str:
+        """The runs behind a cell, for whoever points at it."""
+        rows = self.study.behind(self.encoder, name, target)
+        return provenance(row for row in rows if language in (None, row['language']))
+
+
+def provenance(rows: Iterable[Row]) -> str:
+    """'run 3f2a… (seed 1), run … (seed 2); preset paper' of rows that say so."""
+    rows = list(rows)
+    runs = dict.fromkeys(f'run {row["run"]} (seed {row["seed"]})' for row in rows if row.get('run'))
+    presets = dict.fromkeys(f'preset {row["preset"]}' for row in rows if row.get('preset'))
+    return '; '.join(part for part in (', '.join(runs), ', '.join(presets)) if part)
+
+
+def stand_in_notes(rows: Iterable[Row]) -> list[str]:
+    """What stands in for real data, each thing once with the data it stands for: rows carry 'NAME SPLIT: what; ...'."""
+    by_text: dict[str, list[str]] = {}
+    for full in dict.fromkeys(row['stand_in'] for row in rows if row.get('stand_in')):
+        for part in full.split('; '):
+            name, colon, said = part.partition(': ')
+            names = by_text.setdefault(said if colon else part, [])
+            if colon and name not in names:
+                names.append(name)
+    return [f'{", ".join(names)}: {said}' if names else said for said, names in by_text.items()]
+
+
+def means_note(view: View) -> str:
+    """Which languages and splits the means of a table are over."""
+    counts = {t: len(view.codes(t)) for t in view.targets}
+    listed = ', '.join(f'{t} {n}' for t, n in counts.items())
+    splits = {t: rows[0]['split'] for t in view.targets if (rows := view.study.of_target(t))}
+    split = f'{next(iter(splits.values()))} split' if len(set(splits.values())) == 1 else (
+        'split: ' + ', '.join(f'{t} {s}' for t, s in splits.items()))  # fmt: skip
+    which = 'without English' if view.zero_shot else 'English included'
+    return f'Unweighted means over languages, {which} ({listed}); {split}.'
+
+
+def test_notes(view: View) -> list[str]:
+    """What the mark of a tested difference says, and what was not tested, why."""
+    which = 'zero-shot' if view.zero_shot else 'all'
+    mine = [row for row in view.study.tested if row['languages'] == which and row['encoder'] == view.encoder]
+    tested = [row for row in mine if row.get('p_holm') is not None]
+    if not tested:
+        return [f'No test of the differences: {reason}.' for reason in dict.fromkeys(r['reason'] for r in mine)][:1]
+    first = tested[0]
+    notes = [
+        f'{MARKED} differs from {NONE!r} at a family-wise error rate of {100 * first["alpha"]:g} %: two-sided paired '
+        f'bootstrap over test examples (B = {first["resamples"]:,}; an example that languages share is drawn in all '
+        f"of them), Holm's correction over the {first['family']} differences tested. It is about the test examples: "
+        'training is not drawn anew.'
+    ]
+    untested: dict[str, dict[str, list[str]]] = {}
+    for row in mine:
+        if row.get('p_holm') is None:
+            untested.setdefault(row['reason'], {}).setdefault(row['target'], []).append(row['intermediate'])
+    for reason, places in untested.items():
+        whole = [t for t, names in places.items() if not any(row['target'] == t for row in tested)]
+        single = [f'{t} with {name}' for t, names in places.items() if t not in whole for name in names]
+        notes.append(f'Not tested ({_some([*whole, *single])}): {reason}.')
+    return notes
+
+
+def best_notes(chosen: Mapping[str, tuple[str, bool]], view: View) -> list[str]:
+    """By what the best arm of a target was chosen."""
+    if len(view.study.arms) < 2 or not any(name for name, _ in chosen.values()):
+        return []
+    notes = []
+    if any(on_dev for name, on_dev in chosen.values() if name):
+        notes.append('Best arm of a target: the one with the highest score on its English dev set.')
+    if any(not on_dev for name, on_dev in chosen.values() if name):
+        notes.append(
+            f'{ON_SHOWN} Best arm by the very scores shown, for want of dev scores: its advantage is flattered.'
+        )
+    return notes
+
+
+def common_notes(view: View, target: str = '', missing: bool = True) -> list[str]:
+    """What holds for every table: question answering, seeds, what is missing, what stands in, what the study is."""
+    study, notes = view.study, []
+    targets = [target] if target else view.targets
+    double = [t for t in targets if (rows := study.of_target(t)) and len(score_metrics(rows, t)) == 2]
+    if double and not target:
+        notes.append(
+            f'F1/EM: the {F1_AND_EM} (exact match), which is what counts in the average, as in XTREME '
+            f'({", ".join(double)}).'
+        )
+    listed = ', '.join(map(str, study.seeds))
+    notes.append(
+        f'One seed ({listed}): no spread is known, and small differences may be noise.'
+        if len(study.seeds) == 1
+        else f'Mean ± sample standard deviation over seeds {listed}; for a difference, over those seed by seed.'
+    )
+    gaps = {k: v for k, v in study.missing(view.encoder).items() if k[1] in targets} if missing else {}
+    if gaps:
+        whole = [f'{name} on {t}' for (name, t), (lost, planned) in gaps.items() if lost == planned]
+        some = [f'{n} on {t} ({lost} of {planned})' for (n, t), (lost, planned) in gaps.items() if lost < planned]
+        cells = len(study.arms) * len(targets)
+        parts = [f'{len(whole)} of {cells} have no score ({MISSING}): {_some(whole)}'] if whole else []
+        parts += [f'{len(some)} of {cells} lack some languages or seeds ({PARTIAL}): {_some(some)}'] if some else []
+        notes.append(f'Missing among intermediates and targets: {"; ".join(parts)}.')
+    mine = [row for t in targets for row in study.of_target(t)]
+    stands = stand_in_notes(mine)
+    if stands:
+        notes.append(f'{STAND_IN} Stand-in data, not the dataset itself: {"; ".join(stands)}.')
+    return notes + list(dict.fromkeys(row['note'] for row in mine if row.get('note')))
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f' and {len(items) - _LISTED} more' if len(items) > _LISTED else ''
+    return ', '.join(items[:_LISTED]) + more
