@@ -188,7 +188,7 @@ def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
                 spec['tasks']['mlm'] |= {'task': 'udhr', 'languages': text_languages('udhr')}
     if table == 'translation':
         _only_there(raw)
-    evaluation = {'max_examples': 8, 'max_length': 64, 'batch_tokens': 4096, 'split': {}}
+    evaluation = {'max_examples': 8, 'max_length': 64, 'batch_tokens': 512, 'split': {}}
     raw['evaluation'] |= evaluation | {'retrieval_layer': -1, 'retrieval_layers': {}}
     if table == 'subset':
         raw['intermediate'] = (NONE, 'mnli', 'squad_v1', 'multi')
