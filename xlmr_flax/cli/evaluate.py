@@ -31,8 +31,11 @@ from pathlib import Path
 
 from absl import flags
 
+from xlmr_flax.cli import processes
+
 
 def define_flags(values: flags.FlagValues) -> None:
+    processes.define_flags(values)
     flags.DEFINE_string('encoder', None, 'embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE.', flag_values=values)
     flags.DEFINE_string('task', None, 'Task to evaluate on; with --input the head or its task.', flag_values=values)
     flags.DEFINE_list('languages', [], 'Language codes; default: all of the task.', flag_values=values)
@@ -98,8 +101,9 @@ def run(values: flags.FlagValues) -> int:
         skip_bad_rows=values.skip_bad_rows,
         input=values.input,
     )
-    if request.input:
-        annotate(request)
-    else:
-        evaluate(request)
+    with processes.together(values):
+        if request.input:
+            annotate(request)
+        else:
+            evaluate(request)
     return 0

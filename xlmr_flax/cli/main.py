@@ -81,6 +81,7 @@ def known_errors() -> tuple[type[BaseException], ...]:
     from xlmr_flax.data.sources import DataError
     from xlmr_flax.data.tokenize import TokenizerError
     from xlmr_flax.models.config import ModelError
+    from xlmr_flax.parallel.distributed import DistributedError, FailedElsewhere
     from xlmr_flax.parallel.mesh import MeshError
     from xlmr_flax.report.rows import RowsError
     from xlmr_flax.tasks.base import TaskError
@@ -94,6 +95,8 @@ def known_errors() -> tuple[type[BaseException], ...]:
         TokenizerError,
         ModelError,
         MeshError,
+        DistributedError,
+        FailedElsewhere,
         RowsError,
         TaskError,
         CheckpointError,

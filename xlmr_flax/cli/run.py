@@ -6,6 +6,9 @@ A config file may take an argument: --config=FILE:ARGUMENT. --config.KEY=VALUE o
 
 Several processes, on one machine or on many that see DIR, share a plan: the same command with --shard=1/4 to
 --shard=4/4. Each claims a run before it does it, helps the others when its own part is done, and ends when the plan is.
+Several hosts do one run together on one mesh: the same command on each, with --coordinator=HOST:PORT (of the first)
+--num_processes=N --process_id=0 to N-1; under srun and on TPU slices without these flags. All see one DIR; the first
+writes.
 A run that fails is reported and recorded in DIR/failed/; the others go on, and the exit code is 1.
 """
 
@@ -23,8 +26,11 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from xlmr_flax.cli import processes
+
 
 def define_flags(values: flags.FlagValues) -> None:
+    processes.define_flags(values)
     # Unknown keys are let in here: `parse` refuses them, and knows more names than the file has (recipes.TASK.steps).
     config_flags.DEFINE_config_file(
         'config',
@@ -113,22 +119,29 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.reporting import write_run_report
     from xlmr_flax.experiment.runner import PlanFailed, Runner
     from xlmr_flax.experiment.sharing import Share, parse_shard
+    from xlmr_flax.parallel.distributed import is_leader, on_leader
 
     command = f'xlmr-flax {shlex.join(sys.argv[1:])}'
     share = Share(*parse_shard(values.shard), values.claim_timeout, values.retry_failed)
-    runner = Runner(config, Path(values.workdir), command, share, look_only=values.dry_run)
-    if values.dry_run:
-        from xlmr_flax.experiment.dry_run import describe
+    with processes.together(values):
+        runner = Runner(config, Path(values.workdir), command, share, look_only=values.dry_run)
+        if values.dry_run:
+            from xlmr_flax.experiment.dry_run import describe
 
-        print(describe(runner))
-        return 0
-    failed: PlanFailed | None = None
-    try:
-        runner.run()
-    except PlanFailed as e:
-        failed = e
-    if runner.workdir.results_path.read_text(encoding='utf-8').strip() or not failed:
-        print(write_run_report(runner, versions()))
-    if failed:
+            if is_leader():
+                print(describe(runner))
+            return 0
+        failed: PlanFailed | None = None
+        try:
+            runner.run()
+        except PlanFailed as e:
+            failed = e
+
+        def report() -> None:
+            if runner.workdir.results_path.read_text(encoding='utf-8').strip() or not failed:
+                print(write_run_report(runner, versions()))
+
+        on_leader('report', report)
+    if failed and is_leader():
         print(*(f'failed: {line}' for line in failed.failures), f'error: {failed}', sep='\n', file=sys.stderr)
     return int(failed is not None)

@@ -5,7 +5,7 @@ Shapes are few: every batch is padded to one of a recipe's row lengths, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +15,7 @@ from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Ragged
 
 Batch = dict[str, np.ndarray]
+ALL = slice(None)  # rows of a batch: every one
 _LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512)
 
 
@@ -60,8 +61,10 @@ def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fi
     return out
 
 
-def train_batch(data: Encoded, step: int, batch_size: int, seed: int, lengths: Sequence[int], pad: int) -> Batch:
-    """The batch of a step: valid float32 [B] and by kind
+def train_batch(
+    data: Encoded, step: int, batch_size: int, seed: int, lengths: Sequence[int], pad: int, part: slice = ALL
+) -> Batch:
+    """The batch of a step, or these rows of it (T is the whole batch's): valid float32 [B] and by kind
     pair: ids, segments [B, T], label [B]; choice: ids, segments [B, N, T], label [B]; tag: ids, segments, labels [B,
     T];
     span: ids, segments [B, T], start, end [B].
@@ -69,12 +72,14 @@ def train_batch(data: Encoded, step: int, batch_size: int, seed: int, lengths: S
     units = rows_at(step, len(data), batch_size, seed)
     rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
     length = padded_length(int(data.tokens.lengths[rows].max()), lengths)
+    units = units[part]
+    rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
     batch = pad_rows(data.tokens, rows, length, pad)
-    batch['valid'] = np.ones(batch_size, np.float32)
+    batch['valid'] = np.ones(len(units), np.float32)
     if data.kind in ('pair', 'choice'):
         batch['label'] = data.label[units]
     if data.kind == 'choice':
-        batch |= {k: batch[k].reshape(batch_size, data.group, length) for k in ('ids', 'segments')}
+        batch |= {k: batch[k].reshape(len(units), data.group, length) for k in ('ids', 'segments')}
     if data.tags is not None:
         batch['labels'] = pad_values(data.tags.labels, rows, length, IGNORED)
     if data.spans is not None:
@@ -83,26 +88,38 @@ def train_batch(data: Encoded, step: int, batch_size: int, seed: int, lengths: S
 
 
 def eval_batches(
-    tokens: Ragged, lengths: Sequence[int], batch_tokens: int, pad: int, multiple: int = 1
+    tokens: Ragged,
+    lengths: Sequence[int],
+    batch_tokens: int,
+    pad: int,
+    multiple: int = 1,
+    own: Callable[[int], slice] = lambda size: ALL,
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Every row once: (row numbers, {'ids', 'segments'}); batches are of one shape per length.
 
     A batch has batch_tokens // length rows rounded up to `multiple` (the devices along the batch axes). Rows go from
     long to short, each batch as long as its first row needs, so that only the last one is not full; the row numbers
-    say how many rows of a batch are real.
+    say how many rows of a batch are real. own: which rows of a batch of so many are made; the numbers are all of them.
     """
     order = np.argsort(-tokens.lengths, kind='stable')
     start = 0
     while start < len(order):
         length = padded_length(int(tokens.lengths[order[start]]), lengths)
-        size = max(1, -(-(batch_tokens // length) // multiple)) * multiple
+        size = eval_batch_size(length, batch_tokens, multiple)
         rows = order[start : start + size]
         start += size
-        batch = pad_rows(tokens, rows, length, pad)
-        missing = size - len(rows)
+        made = np.concatenate([rows, np.full(size - len(rows), -1, rows.dtype)])[own(size)]
+        real = made[made >= 0]  # padding stands behind
+        batch = pad_rows(tokens, real, length, pad)
+        missing = len(made) - len(real)
         if missing:
             batch = {
                 'ids': np.pad(batch['ids'], ((0, missing), (0, 0)), constant_values=pad),
                 'segments': np.pad(batch['segments'], ((0, missing), (0, 0))),
             }
         yield rows, batch
+
+
+def eval_batch_size(length: int, batch_tokens: int, multiple: int = 1) -> int:
+    """Rows of an evaluation batch whose rows have so many tokens."""
+    return max(1, -(-(batch_tokens // length) // multiple)) * multiple

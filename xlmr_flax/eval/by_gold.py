@@ -13,6 +13,7 @@ from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs
 from xlmr_flax.eval import files
 from xlmr_flax.eval.metrics.retrieval import map_at_k, pair_f1
 from xlmr_flax.eval.mining import Candidates, best_threshold, neighbours, ratio_candidates
+from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.tasks.base import SentenceExample, Task
 
 RANKED = 20
@@ -55,10 +56,14 @@ def mine(
     if split != 'dev':
         tuned, *sides = _candidates(task, language, 'dev', data_root, embed, mesh)
         tuned_pairs = _named(tuned, *sides)
-    threshold, _ = best_threshold(tuned_pairs, tuned.score.tolist(), read_gold(task, language, 'dev', data_root))
-    files.write_pairs(path, [pair for pair, score in zip(pairs, found.score, strict=True) if score >= threshold])
     gold = read_gold(task, language, split, data_root)
-    return pair_f1(gold, files.read_pairs(path)), len(gold)
+
+    def scores() -> dict[str, float]:
+        threshold, _ = best_threshold(tuned_pairs, tuned.score.tolist(), read_gold(task, language, 'dev', data_root))
+        files.write_pairs(path, [pair for pair, score in zip(pairs, found.score, strict=True) if score >= threshold])
+        return pair_f1(gold, files.read_pairs(path))
+
+    return on_leader('scores', scores), len(gold)
 
 
 def rank(
@@ -71,9 +76,13 @@ def rank(
     ranked = {
         query.id: [pool[i].id for i in row if i >= 0] for query, row in zip(queries, nearest.indices, strict=True)
     }
-    files.write_answers(path, ranked)
     gold: dict[str, list[str]] = {}
     for query, right in read_gold(task, language, split, data_root):
         gold.setdefault(query, []).append(right)
     asked = {query.id: gold[query.id] for query in queries}
-    return map_at_k(asked, files.read_rankings(path)), len(queries)
+
+    def scores() -> dict[str, float]:
+        files.write_answers(path, ranked)
+        return map_at_k(asked, files.read_rankings(path))
+
+    return on_leader('scores', scores), len(queries)

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xlmr_flax.data.batches import eval_batches
+from xlmr_flax.data.batches import eval_batch_size, eval_batches
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.models.model import HeadSpec, Model, Params
-from xlmr_flax.parallel.mesh import batch_devices, put_batch
+from xlmr_flax.parallel.mesh import batch_devices, own_rows, put_batch
 
 # Vectors of one piece of work below this many bytes stay in memory.
 SMALL_VECTORS = 64 << 20
@@ -60,8 +60,14 @@ class Forward:
             if tick:
                 tick(len(rows))
 
-        for rows, batch in eval_batches(tokens, self.lengths, self.batch_tokens, self.pad, batch_devices(self.mesh)):
-            arrays = put_batch(batch, self.mesh)
+        multiple = batch_devices(self.mesh)
+
+        def own(size: int) -> slice:
+            return own_rows(size, self.mesh)
+
+        for rows, batch in eval_batches(tokens, self.lengths, self.batch_tokens, self.pad, multiple, own):
+            size = eval_batch_size(batch['ids'].shape[1], self.batch_tokens, multiple)
+            arrays = put_batch(batch, self.mesh, size)
             waiting.append((rows, program(self.params, arrays['ids'], arrays['segments'])))
             if len(waiting) > 2:  # the device works on the next batch while this one is read
                 yield from collect()
@@ -70,7 +76,7 @@ class Forward:
 
 
 @lru_cache(maxsize=32)
-def _logits_program(model: Model, head: HeadSpec, mesh: Mesh, scored_tags: bool = False) -> Program:
+def logits_program(model: Model, head: HeadSpec, mesh: Mesh, scored_tags: bool = False) -> Program:
     """One compiled program per head shape and row length, shared by all tasks and languages of a process."""
 
     def forward(params: Params, ids: jax.Array, segments: jax.Array) -> jax.Array:
@@ -89,7 +95,7 @@ def _logits_program(model: Model, head: HeadSpec, mesh: Mesh, scored_tags: bool 
 
 
 @lru_cache(maxsize=32)
-def _embed_program(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> Program:
+def embed_program(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> Program:
     def forward(params: Params, ids: jax.Array, segments: jax.Array) -> jax.Array:
         return model.embed(params, ids, segments, layer=layer, pooling=pooling)
 
@@ -100,7 +106,7 @@ def predict_logits(
     forward: Forward, name: str, head: HeadSpec, tokens: Ragged, *, tick: Tick | None = None
 ) -> np.ndarray:
     """float32 [rows, C] logits of a pair head, [rows, 1] of a choice head, in row order."""
-    program = _logits_program(forward.model, head, forward.mesh)
+    program = logits_program(forward.model, head, forward.mesh)
     out = np.empty((len(tokens), head.outputs), np.float32)
     return _filled(out, forward.with_head(name).rows(program, tokens, tick))
 
@@ -112,7 +118,7 @@ def predict_tokens(
 
     scored_tags: of a tag head float32 [tokens, 2] instead, the best tag (a whole number) and its probability.
     """
-    program = _logits_program(forward.model, head, forward.mesh, scored_tags)
+    program = logits_program(forward.model, head, forward.mesh, scored_tags)
     out: list[np.ndarray] = [np.zeros(0)] * len(tokens)
     for row, value in forward.with_head(name).rows(program, tokens, tick):
         out[row] = value[: int(tokens.lengths[row])].copy()
@@ -133,7 +139,7 @@ def embed_sentences(
     out: where the vectors are to lie (.npy) instead of in memory; the result is then that file, memory-mapped and
     read-only. The file appears when it is whole. Its folder is made.
     """
-    program = _embed_program(forward.model, layer, pooling, forward.mesh)
+    program = embed_program(forward.model, layer, pooling, forward.mesh)
     shape = (len(tokens), forward.model.config.hidden_size)
     if out is None:
         return _filled(np.empty(shape, np.float32), forward.rows(program, tokens, tick))

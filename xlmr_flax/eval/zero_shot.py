@@ -25,6 +25,7 @@ from xlmr_flax.eval.retrieval import nearest, retrieval_layer
 from xlmr_flax.eval.score import score_files
 from xlmr_flax.eval.spans import decode
 from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.parallel.distributed import index, is_leader, on_leader
 from xlmr_flax.tasks.base import Example, SentenceExample, SpanExample, Task, TaskError
 
 Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
@@ -66,7 +67,8 @@ class Evaluator:
         examples = read_split(task, language, split, self.data_root, limit, self.bad_rows)
         path = files.prediction_path(out, task, language, split)
         self.predict(task, examples, path, progress)
-        return score_files(task, language, path, examples, split), len(examples)
+        scores = on_leader('scores', lambda: score_files(task, language, path, examples, split))
+        return scores, len(examples)
 
     def predict(self, task: Task, examples: Sequence[Example], path: Path, progress: Progress | None = None) -> None:
         """Writes the prediction file of a task with a head. Raises TaskError where this model has none."""
@@ -78,7 +80,7 @@ class Evaluator:
         predict = predict_tokens if task.kind in ('tag', 'span') else predict_logits
         forward = self.forward(row_lengths(self.max_length, self.lengths))
         out = predict(forward, name, spec, tokens, tick=counter(progress, len(tokens)))
-        write_predictions(task, path, examples, data, out, self.label_order)
+        on_leader('prediction file', lambda: write_predictions(task, path, examples, data, out, self.label_order))
 
     def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
         """English asks, the foreign side answers (XTREME's direction, the file); the other direction is measured
@@ -99,10 +101,14 @@ class Evaluator:
             tick(len(english))
         vectors = (self._english[key], self._embed(task.name, sides[1], max_length, tick))
         path = files.prediction_path(out, task, language, split)
-        files.write_labels(path, nearest(vectors[0], vectors[1]))
-        scores = score_files(task, language, path, english)
-        back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
-        return scores | {'accuracy_to_en': back['accuracy']}, len(english)
+
+        def scores() -> dict[str, float]:
+            files.write_labels(path, nearest(vectors[0], vectors[1]))
+            found = score_files(task, language, path, english)
+            back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
+            return found | {'accuracy_to_en': back['accuracy']}
+
+        return on_leader('scores', scores), len(english)
 
     def _by_gold(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
         """Mining where F1 is asked for (BUCC), else ranking; max_examples is not applied: the pool is part of the
@@ -117,7 +123,9 @@ class Evaluator:
             tick, place = counter(progress, len(sentences)), vectors.place(file, len(sentences))
             return self._embed(task.name, tokens, max_length, tick, place)
 
-        with VectorFiles(path.with_suffix('.embeddings'), self.model.config.hidden_size) as vectors:
+        # Each process reads blocks of all vectors, from files of its own.
+        folder = path.with_suffix('.embeddings' if is_leader() else f'.embeddings-{index()}')
+        with VectorFiles(folder, self.model.config.hidden_size) as vectors:
             if 'f1' in task.metrics:
                 return mine(task, language, split, self.data_root, embed, path, self.mesh)
             return rank(task, language, split, self.data_root, embed, path.with_suffix('.json'), self.mesh)

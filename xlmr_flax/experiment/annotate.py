@@ -22,8 +22,9 @@ from xlmr_flax.experiment.evaluate import Opened, Request, choose_head, list_hea
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import HeadSpec
 from xlmr_flax.models.source import EncoderSource, open_source
+from xlmr_flax.parallel.distributed import is_leader, on_leader
 from xlmr_flax.parallel.mesh import make_mesh
-from xlmr_flax.report.progress import Line, say
+from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, closest
 
@@ -75,6 +76,8 @@ def annotate(request: Request) -> list[Record]:
     eval/records.predict_records says. With an `out` that ends in .npy: float32 [rows, D] sentence vectors. Either file
     is whole or not there. Raises DataError naming file, line and column of the input.
     """
+    if not is_leader():
+        be_quiet()
     source, path = open_source(request.encoder), Path(request.input)
     vectors = request.out.suffix == VECTORS
     head = None if vectors else input_head(source, request.task, request.data_root)
@@ -93,7 +96,8 @@ def annotate(request: Request) -> list[Record]:
         records = []
     else:
         records = _predicted(forward, opened, head, found, Line(f'{head.name} {path.name}'))
-        write_atomic(request.out, ''.join(json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records))
+        lines = (json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records)
+        on_leader('records', lambda: write_atomic(request.out, ''.join(lines)))
         for record, example in zip(records[:_SHOWN], found.examples, strict=False):
             say(f'{record["row"]}  {readable(example, record)}')
         say(f'{len(records)} rows, head {head.name} ({head.spec.kind}): {request.out}')
@@ -137,7 +141,8 @@ def _write_vectors(request: Request, opened: Opened, forward: Forward, found: In
     line = Line(f'vectors {Path(request.input).name}')
     data = encode(found.task, found.examples, opened.tokenizer, opened.max_length)
     tick = counter(lambda done, total: line(done, total, done), len(found.examples))
-    vectors = embed_sentences(forward, data.tokens, layer=layer, pooling=pooling, out=request.out, tick=tick)
+    out = request.out if is_leader() else None
+    vectors = embed_sentences(forward, data.tokens, layer=layer, pooling=pooling, out=out, tick=tick)
     line.close(f'{len(vectors)} rows')
     say(
         f'float32 {list(vectors.shape)}, layer {layer} of {opened.source.config.num_layers}, {pooling} pooling: '

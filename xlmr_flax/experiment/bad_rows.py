@@ -8,6 +8,7 @@ from typing import SupportsIndex
 
 from xlmr_flax.data.readers_text import DataError, read_lines
 from xlmr_flax.data.sources import BadRow
+from xlmr_flax.parallel.distributed import is_leader
 from xlmr_flax.report.progress import say
 
 FILE = 'bad_rows.tsv'
@@ -19,8 +20,8 @@ class BadRows(list[BadRow]):
     """A list for the `skip_bad_rows` of data/sources, which `append`s to it.
 
     A row that is read again (dev rows before every training, the same file in two runs) counts once. The file is only
-    ever appended to, a line at a time: several processes may share it, and a run that goes on knows what an earlier
-    start left out.
+    ever appended to, a line at a time: several processes may share it (of those of one job, the first writes), and a
+    run that goes on knows what an earlier start left out.
     """
 
     def __init__(self, path: Path, shown: int = _SHOWN):
@@ -44,6 +45,8 @@ class BadRows(list[BadRow]):
         elif self._said == self._shown:
             say(f'left out: further rows, listed in {self.path}')
         self._said += 1
+        if not is_leader():
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = f'{row.file}\t{row.line}\t{row.reason}'
         with self.path.open('a', encoding='utf-8') as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from jax.sharding import Mesh
 from xlmr_flax.config import Config, EncoderSpec, Evaluation
 from xlmr_flax.data.sources import with_labels
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
 from xlmr_flax.experiment.bad_rows import collector
@@ -23,8 +21,9 @@ from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.models.source import EncoderSource, open_source
+from xlmr_flax.parallel.distributed import is_leader
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
-from xlmr_flax.report.progress import Line, say
+from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
 
@@ -95,7 +94,9 @@ def list_heads(source: EncoderSource) -> str:
 def evaluate(request: Request) -> list[dict[str, Any]]:
     """Evaluates every language, writes results.jsonl and predictions; returns the rows."""
     task, source = with_labels(get_task(request.task), request.data_root), open_source(request.encoder)
-    workdir, retrieval = Workdir(request.out), task.kind == 'retrieval'
+    if not is_leader():
+        be_quiet()
+    workdir, retrieval = Workdir(request.out, look_only=not is_leader()), task.kind == 'retrieval'
     opened = open_model(request, source, heads=not retrieval)
     evaluation = dataclasses.replace(request.evaluation, max_length=opened.max_length)
     head = None if retrieval else choose_head(source, task)
@@ -136,7 +137,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
         found = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
         rows += found
         line.close(f'n {n}  ' + '  '.join(f'{r["metric"]} {r["value"]:.2f}' for r in found))
-        write_atomic(workdir.results_path, ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in rows))
+        workdir.write_results(rows)
     if bad_rows:
         bad_rows.close()
     return rows

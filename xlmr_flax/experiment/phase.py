@@ -31,6 +31,8 @@ from xlmr_flax.experiment.selection import Selection
 from xlmr_flax.experiment.setting import Setting, make_model
 from xlmr_flax.models.model import HeadSpec, Model, Params, head_key
 from xlmr_flax.models.source import open_source, save_checkpoint
+from xlmr_flax.parallel.distributed import on_leader
+from xlmr_flax.parallel.mesh import fetch
 from xlmr_flax.report.progress import Line, say
 from xlmr_flax.tasks.base import Task
 from xlmr_flax.train.loop import Phase, Trained, total_steps, train
@@ -193,7 +195,8 @@ def train_run(setting: Setting, run: Run) -> None:
         restarted=lambda step: setting.workdir.forget_metrics(run.name, step),
     )
     trained = train(phase, active.cut(params))
-    _save(setting, run, trained, active, full_word, recipe, training)
+    kept = fetch(trained.params, setting.mesh)
+    on_leader('model', lambda: _save(setting, run, trained, kept, active, full_word, recipe, training))
     phase.forget_checkpoints()
     line.close(f'{trained.step} steps, dev {trained.metric:.2f}, {trained.programs} programs compiled')
 
@@ -206,6 +209,7 @@ def _save(
     setting: Setting,
     run: Run,
     trained: Trained,
+    kept: Params,
     active: ActiveRows,
     full_word: np.ndarray,
     recipe: Recipe,
@@ -213,7 +217,7 @@ def _save(
 ) -> None:
     metric = None if np.isnan(trained.metric) else trained.metric
     factor = decay_factor(recipe.optimizer, training.steps, trained.step)
-    params = active.restore(jax.device_get(trained.params), full_word, factor)
+    params = active.restore(kept, full_word, factor)
     save_checkpoint(
         setting.workdir.run_dir(run) / 'model',
         setting.model.config,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,18 @@ from xlmr_flax.data.sources import content_digest
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.bad_rows import collector
+from xlmr_flax.experiment.board import Board
 from xlmr_flax.experiment.claims import Claim, ClaimLost, Claims, Holder
 from xlmr_flax.experiment.phase import Setting, head_of, make_model, start_params, train_run, trained_facts
 from xlmr_flax.experiment.plan import Run, evaluation_languages, evaluation_split, make_plan, task_of, training_task
 from xlmr_flax.experiment.rows import result_rows
-from xlmr_flax.experiment.sharing import Share, Waiting, order, stopping
+from xlmr_flax.experiment.sharing import Share, Waiting, order, require_one_job, stopping
 from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluation
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
+from xlmr_flax.parallel import distributed
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
-from xlmr_flax.report.progress import Line, say
+from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.train.loop import Stopped
 
 FINISHED, FAILED, SKIPPED = 'finished', 'failed', 'skipped'
@@ -52,14 +54,17 @@ class Runner:
         self, config: Config, workdir: Path, command: str, share: Share | None = None, *, look_only: bool = False
     ):
         self.config, self.command, self.share = config, command, share or Share()
+        if not distributed.is_leader():
+            be_quiet()
+        self.bad_rows = collector(config.skip_bad_rows and not look_only, workdir)
+        look_only |= not distributed.is_leader()
         self.workdir = Workdir(workdir, self.share.label, look_only)
         self._data: dict[tuple[str, str, str], str] = {}
         self._splits: dict[str, str] = {}
         source = open_source(config.encoder.source, seed=config.seeds[0])
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
-        self._board = _Board(workdir / 'tensorboard') if config.tensorboard and not look_only else None
-        self.bad_rows = collector(config.skip_bad_rows and not look_only, workdir)
+        self._board = Board(workdir / 'tensorboard') if config.tensorboard and not look_only else None
         model = make_model(config, source)
         self.setting = Setting(config, source, model, tokenizer, mesh, self.workdir, self._log, self.bad_rows)
         self.plan = make_plan(config, source)
@@ -71,17 +76,20 @@ class Runner:
         self._retried: set[str] = set()  # failures to try again, by their token: those of an earlier start
 
     def _log(self, record: dict[str, Any]) -> None:
-        if self._claim:
-            self._claim.check()
+        if distributed.count() == 1:  # of several, all must hear of it at one place
+            self._check_claim()
         self.workdir.log(record)
         if self._board:
             self._board.add(record)
 
     def run(self) -> list[dict[str, Any]]:
-        """Trains and evaluates what is missing, writes results.jsonl; returns its rows.
+        """Trains and evaluates what is missing, writes results.jsonl; returns its rows (of several processes of one
+        job, process 0 does; the others return none).
 
         Raises PlanFailed behind the work where runs failed (of a plan of one run, what that run raised), and Stopped.
         """
+        require_one_job(self.config, self.plan, self.workdir.path)
+        distributed.last_words(self._let_go)
         self.workdir.save_config(self.config, self.command)
         if self.share.retry_failed:
             self._retried = {failure['token'] for run in self.plan if (failure := self.workdir.failure(run))}
@@ -92,21 +100,51 @@ class Runner:
             if self._board:
                 self._board.close()
             self.workdir.gather_metrics()
-        rows = self.results()
+        rows = self.results() if distributed.is_leader() else []
         self.workdir.write_results(rows)  # also where nothing was missing: the plan may be another than last time
         if self.bad_rows:
             self.bad_rows.close()
-        self._raise_failures()
+        if failures := distributed.on_leader('failures', self._failures):
+            raise PlanFailed(*failures)
         return rows
 
+    def _let_go(self) -> None:
+        if self._claim:
+            self._claim.release('stopped')
+
     def _work(self) -> None:
+        """Process 0 chooses the runs, from the files and claims that it sees, and all processes do them together."""
+        runs = {run.name: run for run in self.plan}
+        with contextlib.closing(self._claimed()) as claimed:
+            while name := distributed.on_leader('next run', lambda: next(claimed, '')):
+                self._do(runs[name])
+
+    def _claimed(self) -> Generator[str]:
+        """The names of the runs to do, each held while the caller does it; ends when nothing is left for anybody."""
         left, wait = order(self.plan, self.share), Waiting()
         while left := [run for run in left if not self._is_settled(run)]:
             # One at a time, then from the front again: what others have trained may have made own runs possible.
-            if any(self._try(run) for run in left):
+            claim = None
+            for run in left:
+                if claim := self._take(run):
+                    yield from self._held_while(run, claim)
+                    break
+            if claim:
                 wait.reset()
             else:
                 wait(self._held(left), len(left))
+
+    def _held_while(self, run: Run, claim: Claim) -> Iterator[str]:
+        self.workdir.refresh(run)  # another process may have finished it between the look and the claim
+        outcome = 'nothing left to do'
+        try:
+            if not self._is_settled(run):
+                outcome, self._claim = 'stopped', claim
+                yield run.name
+                outcome = self.outcomes.get(run.name, outcome)
+        finally:
+            self._claim = None
+            claim.release(outcome)
 
     def _is_settled(self, run: Run) -> bool:
         """Whether there is nothing left to do for a run; says so the first time."""
@@ -146,54 +184,53 @@ class Runner:
         holders = {run.name: self.claims.holder(run.name) for run in left}
         return {name: holder for name, holder in holders.items() if holder}
 
-    def _try(self, run: Run) -> bool:
-        """Does a run, unless its parent is not trained yet or another process has claimed one of both."""
+    def _take(self, run: Run) -> Claim | None:
+        """Claims a run, unless its parent is not trained yet or another process has claimed one of both."""
         if run.parent and not self.is_trained(self._trainings[run.parent]):
-            return False
-        claim = self.claims.take(run.name)
-        if claim is None:
-            return False
-        self.workdir.refresh(run)  # another process may have finished it between the look and the claim
-        outcome = 'nothing left to do'
-        try:
-            if not self._is_settled(run):
-                outcome = 'stopped'
-                self._do(run, claim)
-                outcome = self.outcomes.get(run.name, outcome)
-        finally:
-            claim.release(outcome)
-        return True
+            return None
+        return self.claims.take(run.name)
 
-    def _do(self, run: Run, claim: Claim) -> None:
+    def _do(self, run: Run) -> None:
         say(self._label(run))
-        started, self._claim = time.monotonic(), claim
+        started = time.monotonic()
+        failure: Exception | None = None
         try:
-            self._one(run)
-            claim.check()
-        except ClaimLost as error:
-            say(f'{self._label(run)}  {error}')
-        except Stopped:
-            raise
-        except Exception as error:
-            self.workdir.write_failure(run, error, self.command)
-            if len(self.plan) == 1:
+            try:
+                self._one(run)
+                self._check_claim()
+            except Stopped:
                 raise
-            self._settle(run, FAILED, f'failed: {type(error).__name__}: {error}')
-        else:
-            self.workdir.forget_failure(run)
-            self.outcomes[run.name] = FINISHED
+            except Exception as error:
+                failure = error
+            failure = distributed.agreed(failure)
+            if failure and distributed.on_leader('claim lost', lambda: isinstance(failure, ClaimLost)):
+                say(f'{self._label(run)}  {failure}')
+            elif failure is not None:
+                self.workdir.write_failure(run, failure, self.command)
+                if len(self.plan) == 1:
+                    raise failure
+                self._settle(run, FAILED, f'failed: {type(failure).__name__}: {failure}')
+            else:
+                self.workdir.forget_failure(run)
+                self.outcomes[run.name] = FINISHED
         finally:
-            self._claim = None
             self.workdir.add_seconds(time.monotonic() - started)
+            failure = None
             gc.collect()  # the arrays of a failed run live as long as its traceback
 
-    def _raise_failures(self) -> None:
+    def _check_claim(self) -> None:
+        if self._claim:
+            self._claim.check()
+
+    def _failures(self) -> tuple[str, list[str]] | None:
+        """What PlanFailed says, None where no run failed."""
         failed = [run for run in self.plan if self.outcomes[run.name] == FAILED]
         skipped = [run for run in self.plan if self.outcomes[run.name] == SKIPPED]
-        if failed:
-            behind = f', {len(skipped)} that start from them were skipped' if skipped else ''
-            text = f'{len(failed)} of {len(self.plan)} runs failed{behind}; run --retry_failed tries again'
-            raise PlanFailed(text, [self._failure_line(run) for run in failed])
+        if not failed:
+            return None
+        behind = f', {len(skipped)} that start from them were skipped' if skipped else ''
+        text = f'{len(failed)} of {len(self.plan)} runs failed{behind}; run --retry_failed tries again'
+        return text, [self._failure_line(run) for run in failed]
 
     def _failure_line(self, run: Run) -> str:
         failure = self.workdir.failure(run) or {'type': '', 'error': ''}
@@ -201,11 +238,17 @@ class Runner:
 
     def _one(self, run: Run) -> None:
         weights = self.workdir.weights(run)
-        if not self.is_trained(run) or (run.task and not weights.exists() and self.missing_languages(run)):
+
+        def lacking() -> tuple[bool, list[str]]:
+            missing = self.missing_languages(run)
+            return not self.is_trained(run) or bool(run.task and not weights.exists() and missing), missing
+
+        train, _ = distributed.on_leader('what a run lacks', lacking)
+        if train:
             train_run(self.setting, run)
         if run.target:
             self._evaluate(run)
-            if self.config.keep_models == 'intermediate':
+            if self.config.keep_models == 'intermediate' and distributed.is_leader():
                 weights.unlink(missing_ok=True)
 
     def languages(self, target: str) -> tuple[str, ...]:
@@ -233,34 +276,36 @@ class Runner:
 
     def _evaluate(self, run: Run) -> None:
         split = self.split(run.target)
-        missing = self.missing_languages(run)
+        missing = distributed.on_leader('languages', lambda: self.missing_languages(run))
         if not missing:
             return
+        self.workdir.refresh(run)
         task, evaluator = task_of(self.config, run.target), self._evaluator(run)
         facts = trained_facts(self.setting, run) or {'step': 0}
-        with _progress(f'evaluate {run.name}', len(missing)) as line:
-            for number, language in enumerate(missing):
-                metrics, n = evaluator.run(task, language, split, self.workdir.predictions(run))
-                rows = result_rows(
-                    self.config,
-                    self.setting.source,
-                    run,
-                    task,
-                    language,
-                    split,
-                    metrics,
-                    n,
-                    facts['step'],
-                    self.command,
-                    self.bad_rows,
-                )
-                path = self.workdir.evaluation_path(run, language, split)
-                write_evaluation(path, self._evaluation_key(run, language), rows)
-                self._write_partial_results(number + 1 == len(missing))
-                line(number + 1, len(missing), number + 1)
-
-                if self._claim:
-                    self._claim.check()
+        line = Line(f'evaluate {run.name}', 'languages')
+        for number, language in enumerate(missing):
+            metrics, n = evaluator.run(task, language, split, self.workdir.predictions(run))
+            distributed.on_leader('claim', self._check_claim)
+            if not distributed.is_leader():
+                continue
+            rows = result_rows(
+                self.config,
+                self.setting.source,
+                run,
+                task,
+                language,
+                split,
+                metrics,
+                n,
+                facts['step'],
+                self.command,
+                self.bad_rows,
+            )
+            path = self.workdir.evaluation_path(run, language, split)
+            write_evaluation(path, self._evaluation_key(run, language), rows)
+            self._write_partial_results(number + 1 == len(missing))
+            line(number + 1, len(missing), number + 1)
+        line.close(f'{len(missing)} languages')
 
     def _write_partial_results(self, now: bool) -> None:
         """Rows of the whole plan are read for it: not for every language of a large one."""
@@ -298,32 +343,3 @@ class Runner:
                 for language in self.languages(run.target):
                     rows += self._finished(run, language) or []
         return rows
-
-
-@contextlib.contextmanager
-def _progress(label: str, total: int) -> Iterator[Line]:
-    line = Line(label, 'languages')
-    yield line
-    line.close(f'{total} languages')
-
-
-class _Board:
-    """TensorBoard scalars, one folder a run."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-        self.writers: dict[str, Any] = {}
-
-    def add(self, record: dict[str, Any]) -> None:
-        from tensorboardX import SummaryWriter
-
-        run = record['run']
-        if run not in self.writers:
-            self.writers[run] = SummaryWriter(str(self.directory / run), purge_step=record['step'])
-        for name, value in record.items():
-            if name not in ('step', 'seed') and isinstance(value, (int, float)) and not isinstance(value, bool):
-                self.writers[run].add_scalar(name, value, record['step'])
-
-    def close(self) -> None:
-        for writer in self.writers.values():
-            writer.close()

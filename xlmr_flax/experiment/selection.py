@@ -25,6 +25,7 @@ from xlmr_flax.experiment.arms import Dataset, has_dev, head_spec
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.setting import Setting
 from xlmr_flax.models.model import Model, Params
+from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.tasks.base import Example
 
 
@@ -135,4 +136,4 @@ class Selection:
         folder = setting.workdir.run_dir(run)
         path = folder / f'dev-predictions{"" if len(self.sets) == 1 else f"-{task.name}"}.{files.SUFFIXES[task.kind]}'
         evaluator.predict(task, dev.examples, path)
-        return score_files(task, 'en', path, dev.examples)[task.metrics[0]]
+        return on_leader('dev score', lambda: score_files(task, 'en', path, dev.examples)[task.metrics[0]])

@@ -8,11 +8,16 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
-from xlmr_flax.config import ConfigError
+import jax
+
+import xlmr_flax
+from xlmr_flax.config import Config, ConfigError, digest
 from xlmr_flax.experiment.claims import TIMEOUT, Holder
 from xlmr_flax.experiment.plan import Run
+from xlmr_flax.parallel import distributed
 from xlmr_flax.report.progress import duration, say
 from xlmr_flax.train.loop import Stopped
 
@@ -62,6 +67,17 @@ def order(plan: Sequence[Run], share: Share) -> list[Run]:
             ids[run.id] = family
     where = {run.name: ids[run.parent] if run.parent in ids else families[run.name] for run in plan}
     return sorted(plan, key=lambda run: (where[run.name] - (share.number - 1)) % share.count)
+
+
+def require_one_job(config: Config, plan: Sequence[Run], workdir: Path) -> None:
+    """Of several processes with one job: raises DistributedError unless all have the same config, package, devices,
+    plan, training data and workdir.
+    """
+    facts = {'config': digest(config), 'package': xlmr_flax.__version__, 'jax': jax.__version__}
+    facts['devices'] = str(jax.device_count())
+    runs = {f'run {run.name}': run.id for run in plan}  # the digests of the training data are a part of an id
+    distributed.require_equal(facts | runs)
+    distributed.require_shared(workdir)
 
 
 @dataclass

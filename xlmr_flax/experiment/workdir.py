@@ -26,11 +26,12 @@ class Workdir:
 
     Several processes may work in it. What lies below runs/NAME/ is written by the one that has claimed the run,
     its metrics among them; what stands in W itself is put together from those and replaced as a whole.
-    shard: of this process ('1/2'), '' = it has the plan for itself. look_only: nothing is made or written.
+    shard: of this process ('1/2'), '' = it has the plan for itself. look_only: nothing is made or written (a dry run;
+    of several processes of one job all but the first).
     """
 
     def __init__(self, path: Path, shard: str = '', look_only: bool = False):
-        self.path, self.shard = path, shard
+        self.path, self.shard, self.look_only = path, shard, look_only
         self.metrics_path, self.results_path = path / 'metrics.jsonl', path / 'results.jsonl'
         if look_only:
             return
@@ -46,7 +47,11 @@ class Workdir:
     def save_config(self, config: Config, command: str) -> None:
         """The config as run last, with the command."""
         text = json.dumps({'command': command, 'config': to_dict(config)}, indent=2, sort_keys=True)
-        write_atomic(self.path / 'config.json', text + '\n')
+        self._write(self.path / 'config.json', text + '\n')
+
+    def _write(self, path: Path, text: str) -> None:
+        if not self.look_only:
+            write_atomic(path, text)
 
     def weights(self, run: Run) -> Path:
         """Where a run's trained weights lie."""
@@ -74,6 +79,8 @@ class Workdir:
         """Deletes what a process that was killed behind its last step has left of a finished run: the state to go on
         from, and a model that was not whole.
         """
+        if self.look_only:
+            return
         for folder in (self.run_dir(run) / 'checkpoints', *self.run_dir(run).glob('.model.*')):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -82,6 +89,8 @@ class Workdir:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends one record to its run's metrics. Of a process that is alone, metrics.jsonl can be watched too."""
+        if self.look_only:
+            return
         line = json.dumps(record) + '\n'
         path = self._run_metrics(record['run'])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,12 +109,16 @@ class Workdir:
 
     def gather_metrics(self) -> None:
         """Puts metrics.jsonl together again."""
+        if self.look_only:
+            return
         text = ''.join(json.dumps(r) + '\n' for r in self.metrics())
         if text and (not self.metrics_path.is_file() or self.metrics_path.read_text(encoding='utf-8') != text):
             write_atomic(self.metrics_path, text)
 
     def forget_metrics(self, run: str, after: int) -> None:
         """Drops a run's records past a step: those that it logs again when it goes on from there."""
+        if self.look_only:
+            return
         path = self._run_metrics(run)
         records = _records(path if path.is_file() else self.metrics_path)
         kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
@@ -119,10 +132,10 @@ class Workdir:
 
     def add_seconds(self, seconds: float) -> None:
         path = self.path / (f'time-{self.shard.replace("/", "of")}.json' if self.shard else 'time.json')
-        write_atomic(path, json.dumps({'seconds': _seconds(path) + seconds}) + '\n')
+        self._write(path, json.dumps({'seconds': _seconds(path) + seconds}) + '\n')
 
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        write_atomic(self.results_path, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
+        self._write(self.results_path, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
 
     def failure_path(self, run: Run) -> Path:
         return self.path / 'failed' / f'{run.name}.json'
@@ -147,10 +160,11 @@ class Workdir:
             'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
             'token': uuid.uuid4().hex,
         }
-        write_atomic(self.failure_path(run), json.dumps(facts, ensure_ascii=False, indent=1) + '\n')
+        self._write(self.failure_path(run), json.dumps(facts, ensure_ascii=False, indent=1) + '\n')
 
     def forget_failure(self, run: Run) -> None:
-        self.failure_path(run).unlink(missing_ok=True)
+        if not self.look_only:
+            self.failure_path(run).unlink(missing_ok=True)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -19,9 +20,10 @@ class MeshError(ValueError):
     """A mesh that the devices do not allow, or a parameter that the rules do not place exactly once."""
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
-    """A mesh over all devices. One axis may be -1: what is left. Raises MeshError when the product does not fit."""
-    sizes, n = [data, fsdp, model], jax.device_count()
+def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over all devices, or those given. One axis may be -1: what is left. Raises MeshError when the product does
+    not fit."""
+    sizes, n = [data, fsdp, model], jax.device_count() if devices is None else len(devices)
     if sizes.count(-1) > 1 or any(s == 0 or s < -1 for s in sizes):
         raise MeshError(f'mesh data={data} fsdp={fsdp} model={model}: sizes are positive, and one may be -1')
     known = int(np.prod([s for s in sizes if s != -1]))
@@ -29,7 +31,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1) -> Mesh:
         sizes[sizes.index(-1)] = n // known
     if int(np.prod(sizes)) != n:
         raise MeshError(f'mesh data={data} fsdp={fsdp} model={model} does not fit {n} device(s)')
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 # Parameter path (and AdamW's moments, whose paths end alike) -> spec. Every leaf matches exactly one rule.
@@ -57,7 +59,9 @@ def path_name(path: Sequence[Any]) -> str:
     return '/'.join(str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in path)
 
 
-def spec_for(name: str, shape: Sequence[int], mesh: Mesh, rules: Sequence[tuple[str, PartitionSpec]] = RULES) -> P:
+def spec_for(
+    name: str, shape: Sequence[int], mesh: Mesh, rules: Sequence[tuple[str, PartitionSpec]] = RULES
+) -> PartitionSpec:
     """The spec of one leaf; an axis that does not divide its dimension is left out. Raises MeshError unless one rule
     fits.
     """
@@ -87,10 +91,48 @@ def batch_devices(mesh: Mesh) -> int:
     return mesh.shape['data'] * mesh.shape['fsdp']
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Host rows -> global arrays, rows sharded. Every process holds the whole batch and gives its own rows."""
+def own_rows(rows: int, mesh: Mesh) -> slice:
+    """Which rows of a batch of so many the devices of this process need; all of them where it is the only process."""
+    if jax.process_count() == 1:
+        return slice(0, rows)
+    places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    ends = [place[0].indices(rows)[:2] for place in places if place is not None]
+    return slice(min(start for start, _ in ends), max(stop for _, stop in ends))
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, rows: int = 0) -> dict[str, jax.Array]:
+    """Host rows -> global arrays, rows sharded. Every process gives the rows of its own devices.
+
+    rows: of the global batch, where `batch` holds only this process's, those of `own_rows`; 0 = it holds all.
+    """
     sharding = batch_sharding(mesh)
-    return {k: jax.make_array_from_callback(v.shape, sharding, lambda index, v=v: v[index]) for k, v in batch.items()}
+    first = own_rows(rows, mesh).start if rows else 0
+
+    def one(v: np.ndarray) -> jax.Array:
+        shape = (rows or v.shape[0], *v.shape[1:])
+
+        def part(place: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = place[0].indices(shape[0])
+            return v[start - first : stop - first]
+
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return {k: one(v) for k, v in batch.items()}
+
+
+@lru_cache(maxsize=8)
+def _replicated(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda leaf: leaf, out_shardings=NamedSharding(mesh, P()))
+
+
+def fetch(tree: Any, mesh: Mesh) -> Any:
+    """Global arrays -> a host tree of whole arrays on every process, one leaf at a time on the devices."""
+
+    def one(leaf: jax.Array) -> np.ndarray:
+        whole = leaf.is_fully_addressable or leaf.is_fully_replicated
+        return np.asarray(leaf if whole else _replicated(mesh)(leaf))
+
+    return jax.tree.map(one, tree)
 
 
 def put_tree(tree: Any, mesh: Mesh) -> Any:

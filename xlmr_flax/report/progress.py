@@ -6,6 +6,14 @@ import sys
 import time
 from typing import TextIO
 
+_quiet = False
+
+
+def be_quiet() -> None:
+    """From now on nothing is said or drawn: of several processes with one job, one speaks."""
+    global _quiet
+    _quiet = True
+
 
 def duration(seconds: float) -> str:
     """'42s', '3m05s', '2h10m'."""
@@ -17,6 +25,8 @@ def duration(seconds: float) -> str:
 
 def say(text: str) -> None:
     """One line on standard output, at once."""
+    if _quiet:
+        return
     sys.stdout.write(text + '\n')
     sys.stdout.flush()
 
@@ -34,6 +44,8 @@ class Line:
         """done of total steps; examples: seen so far. Draws at most twice a second (every 10 s where lines are
         kept).
         """
+        if _quiet:
+            return
         now = time.monotonic()
         if self.first is None:  # the first call is behind compilation: speed counts from here
             self.first = (now, done, examples)
@@ -57,6 +69,8 @@ class Line:
 
     def close(self, text: str = '') -> None:
         """Ends the line with what came of the work and how long it took."""
+        if _quiet:
+            return
         took = duration(time.monotonic() - self.started)
         start = '\r\x1b[K' if self.open else ''
         self.stream.write(f'{start}{self.label}  {text}{"  " if text else ""}{took}\n')

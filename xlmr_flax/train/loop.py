@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +16,9 @@ from jax.sharding import Mesh
 
 from xlmr_flax.config import Recipe
 from xlmr_flax.models.model import HeadSpec, Model, Params
-from xlmr_flax.parallel.mesh import put_batch, put_tree
-from xlmr_flax.train.checkpoint import Checkpoints
+from xlmr_flax.parallel.distributed import gather, is_leader
+from xlmr_flax.parallel.mesh import own_rows, put_batch, put_tree
+from xlmr_flax.train.checkpoint import CheckpointError, Checkpoints
 from xlmr_flax.train.mixed import Part, mixed_step
 from xlmr_flax.train.optimizer import AdamW, schedule
 from xlmr_flax.train.step import (
@@ -32,6 +31,7 @@ from xlmr_flax.train.step import (
     pad_head,
     programs_traced,
 )
+from xlmr_flax.train.stopping import StopVote, stop_requests
 from xlmr_flax.train.streams import Blend, Stream
 
 
@@ -76,7 +76,8 @@ class Phase:
 
     def forget_checkpoints(self) -> None:
         """Deletes the state of a finished run: its model has been saved, and the state is three times as large."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if is_leader():
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -98,29 +99,6 @@ def total_steps(recipe: Recipe, *examples: int) -> int:
     if recipe.steps > 0:
         return recipe.steps
     return max(1, sum(math.ceil(recipe.epochs * n / recipe.batch_size) for n in examples))
-
-
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields `asked()`; while inside, SIGTERM and SIGINT only set it. A second signal acts at once."""
-    asked: list[int] = []
-    try:
-        old: dict[int, Any] = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-
-        def handle(number: int, frame: Any) -> None:
-            asked.append(number)
-            signal.signal(number, old[number])
-
-        for number in old:
-            signal.signal(number, handle)
-    except ValueError:  # not the main thread (notebooks, tests): signals stay as they are
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
 
 
 class _Run:
@@ -148,6 +126,8 @@ class _Run:
             self.start, self.done = facts['step'], facts['done']
             self.metric, self.best_metric, self.stale = facts['metric'], facts['best_metric'], facts['stale']
             self.pending = [(s, {k: np.float32(v) for k, v in m.items()}) for s, m in facts['pending']]
+        if len(steps := set(gather('step to start from', self.start))) > 1:
+            raise CheckpointError(f'{phase.directory}: processes found checkpoints of different steps: {sorted(steps)}')
         self.best.forget(self.start + 1)
         if phase.restarted:
             phase.restarted(self.start)
@@ -179,13 +159,16 @@ class _Run:
             accumulation=recipe.accumulation,
             outputs=self.padded(stream.head),
         )
-        batch = stream.batch(draw, recipe.batch_size, phase.pad)
-        self.state, metrics = step_fn(self.state, put_batch(batch, phase.mesh), self.key)
+        self.state, metrics = step_fn(self.state, self._batch(stream, draw, recipe.batch_size), self.key)
         return metrics
 
+    def _batch(self, stream: Stream, draw: int, size: int) -> dict[str, jax.Array]:
+        """A draw on the mesh; this process makes the rows of its own devices."""
+        rows = own_rows(size, self.phase.mesh)
+        return put_batch(stream.batch(draw, size, self.phase.pad, rows), self.phase.mesh, size)
+
     def _part(self, stream: Stream, draw: int) -> Part:
-        size = self.recipe.batch_size // self.recipe.accumulation
-        batch = put_batch(stream.batch(draw, size, self.phase.pad), self.phase.mesh)
+        batch = self._batch(stream, draw, self.recipe.batch_size // self.recipe.accumulation)
         own = stream.head.outputs if self.padded(stream.head) else 0
         return Part(stream.head_name, self.wide(stream.head), own, batch)
 
@@ -290,9 +273,11 @@ def train(phase: Phase, params: Params) -> Trained:
     run = _Run(phase, params)
     recipe, step = phase.recipe, run.start
     try:
-        with _stop_requests() as asked:
+        with stop_requests() as asked:
+            vote = StopVote(phase.mesh, asked)
             while step < run.steps and not run.done:
-                run.pending.append((step, run.advance(step)))
+                metrics = run.advance(step)
+                run.pending.append((step, metrics))
                 step += 1
                 at_end = run.done = step == run.steps
                 if step % recipe.log_every == 0 or at_end:
@@ -303,7 +288,7 @@ def train(phase: Phase, params: Params) -> Trained:
                     run.flush(step)
                     run.select(step)
                     run.done |= 0 < recipe.patience <= run.stale
-                stop = asked()
+                stop = vote(metrics['loss'], run.done)
                 if recipe.checkpoint_every and step % recipe.checkpoint_every == 0 and not run.done:
                     run.flush(step)
                     run.save_last(step, run.done)

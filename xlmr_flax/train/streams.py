@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlmr_flax.data.batches import Batch, rows_at, train_batch
+from xlmr_flax.data.batches import ALL, Batch, rows_at, train_batch
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking, mask_batch
 from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
@@ -30,12 +30,16 @@ class Stream:
     seed: int
     masking: Masking | None = None
 
-    def batch(self, draw: int, size: int, pad: int) -> Batch:
-        """The host batch of this stream's draw (0-based): a function of the seed and the draw alone."""
+    def batch(self, draw: int, size: int, pad: int, part: slice = ALL) -> Batch:
+        """The host batch of this stream's draw (0-based), or these rows of it: a function of the seed and the draw
+        alone.
+        """
+        if not self.masking:
+            return train_batch(self.data, draw, size, self.seed, self.lengths, pad, part)
+        # Which tokens are masked is drawn for the whole batch: its rows are cut out behind that.
         found = train_batch(self.data, draw, size, self.seed, self.lengths, pad)
-        if self.masking:
-            found |= mask_batch(found['ids'], found['segments'], (self.seed, draw), self.masking)
-        return found
+        found |= mask_batch(found['ids'], found['segments'], (self.seed, draw), self.masking)
+        return {k: v[part] for k, v in found.items()}
 
     def example_ids(self, draw: int, size: int) -> list[str]:
         """The examples of a draw."""
