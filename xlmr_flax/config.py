@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -302,16 +303,25 @@ def _check(config: Config) -> None:
     for where, (value, known) in choices.items():
         if value not in known:
             raise ConfigError(f'{where}: {value!r} is not one of {", ".join(known)}')
+    for name, arm in {**config.arms, **config.training}.items():
+        recipe = config.recipe_for(name)
+        if arm.mix == 'micro_batch' and recipe.optimizer.clip_per == 'micro_batch' and recipe.optimizer.clip_norm:
+            raise ConfigError(
+                f"arms.{name}: mix 'micro_batch' clips once per step; set optimizer.clip_per='step' in its recipe"
+            )
     for where, items in (('seeds', config.seeds), ('intermediate', config.intermediate), ('targets', config.targets)):
         if not items or len(set(items)) != len(items):
             raise ConfigError(f'{where}: expected at least one entry and no entry twice, got {items!r}')
 
 
+_NAME = re.compile(r'[\w+.-]+')  # names become folders and parameter paths
 SAMPLERS = ('uniform', 'proportional', 'capped', 'temperature', 'weights', 'time_dependent')
 
 
 def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Raises ConfigError for numbers that mean nothing; returns what must be one of a few names."""
+    if not _NAME.fullmatch(where.split('.', 1)[1]):
+        raise ConfigError(f'{where}: a name may hold letters, digits and ._+- only')
     if not arm.tasks:
         raise ConfigError(f'{where}.tasks: expected at least one entry')
     if arm.cap < 0 or arm.block < 0 or arm.temperature <= 0 or (arm.sampler == 'capped' and not arm.cap):
@@ -322,6 +332,14 @@ def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
     for name, member in arm.tasks.items():
         if not member.languages or len(set(member.languages)) != len(member.languages):
             raise ConfigError(f'{where}.tasks.{name}.languages: expected one or more, none twice: {member.languages!r}')
+        if not _NAME.fullmatch(name) or (member.head and not _NAME.fullmatch(member.head)):
+            raise ConfigError(
+                f'{where}.tasks.{name}: name and head {member.head!r} may hold letters, digits and ._+- only'
+            )
+        lengths = [n for n in (member.max_length, *member.lengths) if n]
+        if any(n < 8 for n in lengths) or (member.max_length and any(n > member.max_length for n in lengths)):
+            said = f'max_length {member.max_length} is below 8 or below one of lengths {member.lengths}'
+            raise ConfigError(f'{where}.tasks.{name}: {said}')
         if not 0 < member.fraction <= 1 or member.weight < 0 or member.select < 0 or member.max_train < 0:
             raise ConfigError(
                 f'{where}.tasks.{name}: fraction {member.fraction}, weight {member.weight}, select {member.select}, '

@@ -310,7 +310,9 @@ def test_real_failures_are_recorded_and_real_leftovers_removed(
 
 
 def test_weights_of_targets_may_go_when_all_is_evaluated(config_of: Any, tmp_path: Path) -> None:
-    """keep_models='intermediate': the rows are the same; a further language trains the target again, to the same rows."""
+    """keep_models='intermediate': the rows are the same; a further language trains the target again, to the same rows,
+    and settings of retrieval do not.
+    """
     changes = {'intermediate': ('none',), 'targets': ('world_pairs',), 'keep_models': 'intermediate'}
     one = {'evaluation__languages': {'world_pairs': ('en',)}}
     two = {'evaluation__languages': {'world_pairs': ('en', 'de')}}
@@ -320,6 +322,8 @@ def test_weights_of_targets_may_go_when_all_is_evaluated(config_of: Any, tmp_pat
     assert not runner.workdir.weights(run).exists()
     again = Runner(config_of(**changes, **one), tmp_path, 'x')
     assert again.run() == rows and not again.workdir.weights(run).exists(), 'nothing was left to do'
+    pooled = Runner(config_of(**changes, **one, evaluation__pooling='cls'), tmp_path, 'x')
+    assert not pooled.missing_languages(run)
     more = Runner(config_of(**changes, **two), tmp_path, 'x')
     found = more.run()
     assert [r for r in found if r['language'] == 'en'] == rows and len(found) == 2 * len(rows)

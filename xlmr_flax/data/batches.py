@@ -29,7 +29,7 @@ def padded_length(longest: int, lengths: Sequence[int]) -> int:
     return next(n for n in lengths if n >= longest)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # one for each stream of a mixture, and its next
 def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
 

@@ -143,20 +143,32 @@ def _whole(rates: np.ndarray, total: int) -> np.ndarray:
     return found
 
 
-def timed_quotas(expressions: Sequence[Expression], names: Sequence[str], block: int = DEFAULT_BLOCK) -> Quotas:
-    """Quotas of rates f_i(t) / sum f(t) at draw t. Raises MixtureError where a rate is negative or not finite, or all
-    are 0.
+def timed_quotas(
+    expressions: Sequence[Expression],
+    names: Sequence[str],
+    block: int = DEFAULT_BLOCK,
+    *,
+    shares: Sequence[float] = (),
+    per_step: int = 1,
+    steps: int = 0,
+) -> Quotas:
+    """Quotas of rates share_i * f_i(t) / sum share * f(t) at step t, of which each has `per_step` draws.
+
+    steps: of the training, 0 = without end; beyond its last one the rates stay as they are there. Raises MixtureError
+    where a rate is negative or not finite, or all are 0: at once for the steps of the training.
     """
     sums: list[np.ndarray] = [np.zeros(len(expressions))]
 
     def wanted(blocks: int) -> np.ndarray:
         while len(sums) <= blocks:
-            t = np.arange((len(sums) - 1) * block, len(sums) * block, dtype=np.float64)
+            t = np.arange((len(sums) - 1) * block, len(sums) * block) // per_step
+            t = np.minimum(t, steps - 1) if steps else t
             values = np.stack([np.broadcast_to(e(t), t.shape) for e in expressions])
             for name, row, expression in zip(names, values, expressions, strict=True):
                 if not np.isfinite(row).all() or (row < 0).any():
                     at = int(t[np.flatnonzero(~np.isfinite(row) | (row < 0))[0]])
                     raise MixtureError(f'rate of {name!r}, {expression.text!r}: negative or not finite at step {at}')
+            values = values * np.asarray(shares or [1.0] * len(names))[:, None]
             total = values.sum(0)
             if (total <= 0).any():
                 raise MixtureError(f'all rates are 0 at step {int(t[np.flatnonzero(total <= 0)[0]])}')
@@ -174,6 +186,7 @@ def timed_quotas(expressions: Sequence[Expression], names: Sequence[str], block:
             low, high = (low, middle) if sums[middle][i] > level else (middle, high)
         return high
 
+    wanted(-(-steps * per_step // block))
     return Quotas(wanted, block, deadline)
 
 

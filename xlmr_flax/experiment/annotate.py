@@ -18,7 +18,7 @@ from xlmr_flax.eval.records import KINDS, Record, predict_records, readable
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import counter, label_order
 from xlmr_flax.experiment.bad_rows import BadRows
-from xlmr_flax.experiment.evaluate import Opened, Request, choose_head, list_heads, open_model
+from xlmr_flax.experiment.evaluate import Opened, Request, choose_head, list_heads, open_model, require_one_request
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import HeadSpec
 from xlmr_flax.models.source import EncoderSource, open_source
@@ -79,6 +79,7 @@ def annotate(request: Request) -> list[Record]:
     if not is_leader():
         be_quiet()
     source, path = open_source(request.encoder), Path(request.input)
+    require_one_request(request, source)
     vectors = request.out.suffix == VECTORS
     head = None if vectors else input_head(source, request.task, request.data_root)
     bad_rows = BadRows(request.out.with_name(f'{request.out.name}.bad_rows.tsv')) if request.skip_bad_rows else None

@@ -6,19 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from xlmr_flax.config import Arm, Config, ConfigError, Member
+from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe
 from xlmr_flax.data.corpus import read_texts
 from xlmr_flax.data.expression import Expression, ExpressionError
 from xlmr_flax.data.mixture import (
     DEFAULT_BLOCK,
     Mixture,
     MixtureError,
-    Quotas,
     fixed_quotas,
     language_shares,
     mixture_rates,
@@ -28,6 +28,7 @@ from xlmr_flax.data.sources import BadRow, available, content_digest, read_split
 from xlmr_flax.models.model import HeadSpec
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError, closest
+from xlmr_flax.train.loop import total_steps
 
 NONE = 'none'
 MLM = 'mlm'
@@ -139,6 +140,9 @@ def datasets(config: Config, arm: Arm, where: str) -> list[Dataset]:
                 head = member.head or (MLM if task.kind == 'text' else (name if len(tasks) > 1 else task.name))
                 found.append(Dataset('/'.join(parts), name, task, language, split, head, member))
     _check_heads(found, where)
+    names = [d.name for d in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f'{where}: {twice[0]!r} is there twice')
     return found
 
 
@@ -216,34 +220,57 @@ def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
     return [dataclasses.replace(e, label=labelled[i].label) for e, i in zip(labelled, order.tolist(), strict=True)]
 
 
-def mixture_of(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int], seed: int, where: str) -> Mixture:
-    """The mixture over datasets of so many examples. A member's rate is divided among its datasets by
-    size ** alpha. Raises ConfigError for rates that no mixture can have.
+def mixture_of(
+    arm: Arm, found: Sequence[Dataset], sizes: Sequence[int], seed: int, where: str, steps: int = 0, parts: int = 1
+) -> Mixture:
+    """The mixture over datasets of so many examples. A member's rate is divided among its datasets by size ** alpha.
+
+    steps, parts: of the training, and micro-batches of a step. Raises ConfigError for rates that no mixture can have.
     """
-    members = list(arm.tasks)
-    parts = {m: [i for i, d in enumerate(found) if d.member == m] for m in members}
-    totals = [sum(sizes[i] for i in parts[m]) for m in members]
     share = np.ones(len(found))
-    for m in members:
-        share[parts[m]] = language_shares([sizes[i] for i in parts[m]], arm.tasks[m].alpha)
-    names = tuple(d.name for d in found)
+    for member, spec in arm.tasks.items():
+        own = [i for i, d in enumerate(found) if d.member == member]
+        share[own] = language_shares([sizes[i] for i in own], spec.alpha)
+    names, block = tuple(d.name for d in found), arm.block or DEFAULT_BLOCK
     try:
-        quotas = _quotas(arm, members, totals, share, [members.index(d.member) for d in found], names)
+        if arm.sampler == 'time_dependent':
+            rates = [Expression(arm.tasks[d.member].rate) for d in found]
+            per_step = parts if arm.mix == 'micro_batch' else 1
+            quotas = timed_quotas(rates, names, block, shares=share.tolist(), per_step=per_step, steps=steps)
+        else:
+            of_members = _member_rates(arm, found, sizes)
+            quotas = fixed_quotas(np.asarray([of_members[d.member] for d in found]) * share, block)
     except (MixtureError, ExpressionError) as e:
         raise ConfigError(f'{where}: {e}') from None
     return Mixture(names, quotas, seed)
 
 
-def _quotas(
-    arm: Arm, members: list[str], totals: list[int], share: np.ndarray, of: list[int], names: Sequence[str]
-) -> Quotas:
-    block = arm.block or DEFAULT_BLOCK
-    if arm.sampler == 'time_dependent':
-        rates = [f'({arm.tasks[members[m]].rate}) * {float(s)!r}' for m, s in zip(of, share, strict=True)]
-        return timed_quotas([Expression(rate) for rate in rates], names, block)
-    weights = [arm.tasks[m].weight for m in members]
-    rates_of = mixture_rates(arm.sampler, totals, cap=arm.cap, temperature=arm.temperature, weights=weights)
-    return fixed_quotas(rates_of[of] * share, block)
+def _member_rates(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, float]:
+    """{member: its rate} of samplers with fixed rates. Raises MixtureError."""
+    totals = [n for n, _ in member_sizes(arm, found, sizes).values()]
+    weights = [spec.weight for spec in arm.tasks.values()]
+    rates = mixture_rates(arm.sampler, totals, cap=arm.cap, temperature=arm.temperature, weights=weights)
+    return dict(zip(arm.tasks, rates.tolist(), strict=True))
+
+
+def check_rates(arm: Arm, found: Sequence[Dataset], where: str) -> None:
+    """Raises ConfigError for rates that are wrong whatever the data are, before anything is read."""
+    mixture_of(arm, found, [1] * len(found), 0, where, steps=1)
+
+
+def phase_steps(arm: Arm, recipe: Recipe, found: Sequence[Dataset], sizes: Sequence[int]) -> int:
+    """Optimizer steps of a training. Text beside a task adds its share of the steps and takes none from the task: with
+    fixed rates the task has as many steps of its own as it would have alone.
+    """
+    text = {d.member for d in found if d.task.kind == 'text'}
+    members = member_sizes(arm, found, sizes)
+    tasks = {member: capped for member, (_, capped) in members.items() if member not in text}
+    steps = total_steps(recipe, *(tasks or {m: capped for m, (_, capped) in members.items()}).values())
+    if recipe.steps or not text or not tasks or arm.sampler == 'time_dependent':
+        return steps
+    rates = _member_rates(arm, found, sizes)
+    share = sum(rate for member, rate in rates.items() if member in tasks)
+    return math.ceil(steps / share) if share else steps
 
 
 def member_sizes(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, tuple[int, int]]:

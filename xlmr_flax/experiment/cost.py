@@ -32,12 +32,11 @@ from xlmr_flax.data.readers_paths import find_files, resolve_data_root
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.tables import read_rows
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.experiment.arms import Dataset, datasets, has_dev, member_limit, member_sizes, mixture_of
-from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.arms import Dataset, datasets, has_dev, member_limit, mixture_of, phase_steps
+from xlmr_flax.experiment.plan import Run, scored_length
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Embedded, Task
-from xlmr_flax.train.loop import total_steps
 
 CACHED, SAMPLED, BOUND = 'token cache', 'first rows', 'max_length'
 _SAMPLE = 64  # rows that are encoded to see how long they are
@@ -182,9 +181,9 @@ class Estimator:
         found = datasets(config, arm, run.where)
         rows = [self._training_rows(dataset, recipe) for dataset in found]
         sizes = [max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(found, rows, strict=True)]
-        steps = total_steps(recipe, *(capped for _, capped in member_sizes(arm, found, sizes).values()))
+        steps = phase_steps(arm, recipe, found, sizes)
         parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
-        counts = mixture_of(arm, found, sizes, run.seed, run.where).counts(steps * parts)
+        counts = mixture_of(arm, found, sizes, run.seed, run.where, steps, recipe.accumulation).counts(steps * parts)
         work = Work()
         for dataset, each, draws in zip(found, rows, counts, strict=True):
             work += self._batches(dataset, each, recipe, recipe.batch_size // parts).times(float(draws))
@@ -215,14 +214,15 @@ class Estimator:
         work, seen = Work(), set()
         for dataset in found:
             task, length = dataset.task, dataset.spec.max_length or recipe.max_length
-            if task.kind != 'text' and task.name not in seen and has_dev(self.config, task):
-                seen.add(task.name)
+            key = (dataset.member, task.name)
+            if task.kind != 'text' and key not in seen and has_dev(self.config, task):
+                seen.add(key)
                 work += self._pass(self.rows(task, 'en', 'dev', recipe.eval_examples, length), length)
         return work
 
     def evaluation(self, run: Run, language: str) -> Work:
         """The evaluation of a run in one language. Raises DataError."""
-        length = run.recipe.max_length if run.recipe else self.config.evaluation.max_length
+        length = scored_length(self.config, run)
         key = (run.target, language, min(length, self.shape.max_length))
         if key not in self._evaluations:
             self._evaluations[key] = self._evaluation(*key)

@@ -61,7 +61,11 @@ def _item(runner: Runner, estimator: Estimator, run: Run) -> Item:
     languages = runner.languages(run.target) if run.target else ()
     works = {language: estimator.evaluation(run, language) for language in languages}
     missing = runner.missing_languages(run)
-    done = 1.0 if runner.is_trained(run) else min(1.0, _saved_step(runner, run) / max(1, training.steps))
+    done = (
+        1.0
+        if runner.is_trained(run) and not runner.must_train_again(run)
+        else min(1.0, _saved_step(runner, run) / max(1, training.steps))
+    )
     evaluation, left = sum(works.values(), Work()), sum((works[language] for language in missing), Work())
     state = 'finished' if done == 1 and not missing else _state(runner, run, training.steps, languages, missing)
     return Item(run, state, training, evaluation, done, left)

@@ -8,6 +8,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+import xlmr_flax
 from xlmr_flax.config import Config, EncoderSpec, Evaluation
 from xlmr_flax.data.sources import with_labels
 from xlmr_flax.data.tokenize import Tokenizer
@@ -21,7 +22,7 @@ from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.models.source import EncoderSource, open_source
-from xlmr_flax.parallel.distributed import is_leader
+from xlmr_flax.parallel.distributed import is_leader, require_equal, require_shared
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.tasks import get_task
@@ -86,6 +87,15 @@ def choose_head(source: EncoderSource, task: Task) -> tuple[str, HeadSpec]:
     )
 
 
+def require_one_request(request: Request, source: EncoderSource) -> None:
+    """Of several processes with one job: raises DistributedError unless all have the same request, encoder and package,
+    and see the folder of `out`.
+    """
+    asked = {f'--{k}': str(v) for k, v in dataclasses.asdict(request).items() if k != 'command'}
+    require_equal({'package': xlmr_flax.__version__, 'encoder': source.digest, **asked})
+    require_shared(request.out.parent if request.input else request.out)
+
+
 def list_heads(source: EncoderSource) -> str:
     """'xnli (pair, 3), panx (tag, 7)', or 'none'."""
     return ', '.join(f'{name} ({spec.kind}, {spec.outputs})' for name, spec in source.heads.items()) or 'none'
@@ -97,6 +107,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     if not is_leader():
         be_quiet()
     workdir, retrieval = Workdir(request.out, look_only=not is_leader()), task.kind == 'retrieval'
+    require_one_request(request, source)
     opened = open_model(request, source, heads=not retrieval)
     evaluation = dataclasses.replace(request.evaluation, max_length=opened.max_length)
     head = None if retrieval else choose_head(source, task)

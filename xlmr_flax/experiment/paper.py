@@ -3,7 +3,7 @@
 What the authors' code says is taken from it (recipes: presets.py; ANLI+ as one head over five datasets: jiant,
 guides/tasks/task_specific.md). Which sampler the multi-task row used, the text, languages and rate of the masked-LM
 variant and the tasks and languages of the translated one are stated nowhere that could be read: the values here are
-this package's choice, said in `CHOICES` and shown in every report of these studies.
+this package's choice, said in `CHOICES` and shown in the reports of these studies.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ FRACTIONS = (0.01, 0.1, 0.5, 1.0)
 MLM_RATE, MLM_ALPHA = 0.2, 0.3
 CHOICES = (
     "multi: jiant's default sampler (proportional); the paper's is not known",
-    f"mlm: {MLM_RATE:.0%} of the steps, languages by size ** {MLM_ALPHA} (XLM-R's exponent); the paper's corpus, "
-    'languages and rate are not known',
+    f"mlm: {MLM_RATE:.0%} of the steps, beside as many of the task's own as without it; languages by size ** "
+    f"{MLM_ALPHA} (XLM-R's exponent); the paper's corpus, languages and rate are not known",
     "translation: English and all translated languages of a task, each by its size; the paper's tasks, languages and "
     'translations are not known',
 )
@@ -58,10 +58,10 @@ def arm(tasks: Mapping[str, Mapping[str, Any]], **fields: Any) -> dict[str, Any]
     return to_dict(ArmSpec()) | {'tasks': dict(tasks), **fields}
 
 
-def part(task: str, **fields: Any) -> dict[str, Any]:
+def part(name: str, **fields: Any) -> dict[str, Any]:
     """A task of the nine as a member of a mixture."""
-    length = {'max_length': _SPAN_LENGTH} if task in SPANS else {}
-    return anli_plus(**fields) if task == 'anli_plus' else member(**length, **fields)
+    length = {'max_length': _SPAN_LENGTH} if name in SPANS else {}
+    return anli_plus(**fields) if name == 'anli_plus' else member(**length, **fields)
 
 
 def with_text(task: str, text: str, languages: Sequence[str], rate: float = MLM_RATE) -> dict[str, Any]:
@@ -113,9 +113,10 @@ def _arms(table: str) -> dict[str, dict[str, Any]]:
             found[f'{task}_translated_only'] = arm({task: part(task, languages=tuple(foreign))})
     if table == 'fraction':
         for task in MLM_TASKS:
-            found |= {f'{task}_{f:g}': arm({task: part(task, fraction=f)}) for f in FRACTIONS}
+            found |= {f'{task}_{f * 100:g}pct': arm({task: part(task, fraction=f)}) for f in FRACTIONS}
     if table == 'joint':
-        found |= {f'{task}_joint': arm({task: part(task)}, joint=True) for task in MLM_TASKS}
+        # Under a name of its own: some targets are trained on the same task, with their own head.
+        found |= {f'{t}_joint': arm({f'{t}_joint': part(t, task=t, head=t)}, joint=True) for t in MLM_TASKS}
     return found
 
 

@@ -24,6 +24,7 @@ from xlmr_flax.experiment.arms import (
     heads_of,
     member_sizes,
     mixture_of,
+    phase_steps,
     training_examples,
 )
 from xlmr_flax.experiment.plan import Run
@@ -35,7 +36,7 @@ from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import fetch
 from xlmr_flax.report.progress import Line, say
 from xlmr_flax.tasks.base import Task
-from xlmr_flax.train.loop import Phase, Trained, total_steps, train
+from xlmr_flax.train.loop import Phase, Trained, train
 from xlmr_flax.train.streams import Blend, Stream
 from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
 
@@ -99,8 +100,9 @@ class Training:
         self.data = [self._encoded(dataset) for dataset in self.datasets]
         sizes = [len(data) for data in self.data]
         self.members = member_sizes(self.arm, self.datasets, sizes)
-        self.steps = total_steps(self.recipe, *(capped for _, capped in self.members.values()))
-        self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, run.where)
+        self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
+        parts = self.recipe.accumulation
+        self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, run.where, self.steps, parts)
         self.selection = Selection.of(setting.config, setting.tokenizer, self.datasets, self.recipe, setting.bad_rows)
 
     def _encoded(self, dataset: Dataset) -> Encoded:

@@ -11,9 +11,11 @@ from xlmr_flax.experiment.arms import (
     NONE,
     Dataset,
     arm_of,
+    check_rates,
     data_digests,
     datasets,
     has_dev,
+    head_spec,
     member_tasks,
     target_arm,
     task_of,
@@ -25,7 +27,7 @@ from xlmr_flax.tasks.base import ChoiceExample, PairExample, SpanExample, TagExa
 
 __all__ = ['NONE', 'Run', 'has_dev', 'make_plan', 'task_of', 'training_task']
 # Raised when the code changes what a run computes, so that an old workdir is not taken for a new result.
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,14 @@ def run_tasks(run: Run) -> tuple[str, ...]:
     if run.arm is None:
         return ()
     return tuple(dict.fromkeys(t for name, member in run.arm.tasks.items() for t in member_tasks(name, member)))
+
+
+def scored_length(config: Config, run: Run) -> int:
+    """Tokens a row when a target is scored: those of the training rows of its head, else the evaluation's."""
+    if run.recipe is None or run.arm is None:
+        return config.evaluation.max_length
+    own = [spec.max_length for name, spec in run.arm.tasks.items() if (spec.head or name) == run.target]
+    return max(own, default=0) or run.recipe.max_length
 
 
 def evaluation_languages(config: Config, target: str) -> tuple[str, ...]:
@@ -132,10 +142,19 @@ def make_plan(config: Config, source: EncoderSource) -> list[Run]:
             if not has_gold(task, language, split, config.data_root, config.skip_bad_rows):
                 raise DataError(f'targets: {name!r} has no gold labels for {split} in {language!r}: nothing to score')
     builder = _Builder(config, source)
-    return [run for seed in config.seeds for arm in config.intermediate for run in builder.arm(arm, seed)]
+    runs = [run for seed in config.seeds for arm in config.intermediate for run in builder.arm(arm, seed)]
+    first: dict[str, Run] = {}
+    for run in runs:
+        other = first.setdefault(run.id, run) if not run.target else run
+        if other.intermediate != run.intermediate:
+            raise ConfigError(f'intermediate: {other.intermediate!r} and {run.intermediate!r} train on the same')
+    return runs
 
 
 def _check_names(config: Config) -> None:
+    for name, languages in config.evaluation.languages.items():
+        if len(set(languages)) != len(languages):
+            raise ConfigError(f'evaluation.languages.{name}: a language twice: {", ".join(languages)}')
     for name in config.arms:
         if name == NONE or name in all_tasks():
             raise ConfigError(f'arms.{name}: the name of a task; give the mixture another')
@@ -173,6 +192,7 @@ class _Builder:
         if name != NONE and not arm_of(config, name).joint:
             parts = arm_of(config, name)
             found = datasets(config, parts, f'arms.{name}' if name in config.arms else 'intermediate')
+            check_rates(parts, found, f'arms.{name}')
             recipe = config.recipe_for(name)
             runs.append(Run(self.train_id(parts, found, recipe, seed, ''), name, '', name, seed, '', recipe, parts))
             parent = runs[0].id
@@ -194,9 +214,20 @@ class _Builder:
             runs = self.warmup(arm, target, seed, parent)
         parts, recipe = target_arm(config, target, arm), config.recipe_for(target.name)
         found, where = datasets(config, parts, f'training.{target.name}'), runs[0].id if runs else parent
+        self.check_head(target, found)
+        check_rates(parts, found, f'training.{target.name}')
         identity = self.train_id(parts, found, recipe, seed, where)
-        task = training_task(config, target).name if len(found) == 1 else '+'.join(parts.tasks)
+        task = found[0].task.name if len(found) == 1 else '+'.join(parts.tasks)
         return [*runs, Run(identity, arm, target.name, task, seed, where, recipe, parts, keeps_head=bool(runs))]
+
+    def check_head(self, target: Task, found: list[Dataset]) -> None:
+        """A target's training must have the head that it is scored with. Raises ConfigError."""
+        task = training_task(self.config, target)
+        heads = {dataset.head: dataset.task for dataset in found}
+        own = heads.get(target.name)
+        if own is None or head_spec(own) != head_spec(task) or (own.kind != 'choice' and own.labels != task.labels):
+            said = f'{own.name!r} has another kind or other labels' if own else f'the heads are {", ".join(heads)}'
+            raise ConfigError(f'training.{target.name}: no head {target.name!r} as {task.name!r} trains it: {said}')
 
     def warmup(self, arm: str, target: Task, seed: int, parent: str) -> list[Run]:
         """What a target is trained on before its own rows, with the same head (XCOPA: Social IQa); [] without them."""
@@ -210,9 +241,9 @@ class _Builder:
         return [Run(identity, arm, '', name, seed, parent, recipe, parts, warms=target.name)]
 
     def train_id(self, arm: Arm, found: list[Dataset], recipe: Recipe, seed: int, parent: str) -> str:
-        return self.id(
-            parent, seed=seed, arm=to_dict(arm), recipe=to_dict(recipe), data=data_digests(self.config, found)
-        )
+        # How often it logs and saves its state changes nothing that is trained.
+        decides = {k: v for k, v in to_dict(recipe).items() if k not in ('log_every', 'checkpoint_every')}
+        return self.id(parent, seed=seed, arm=to_dict(arm), recipe=decides, data=data_digests(self.config, found))
 
     def id(self, parent: str, **decides: object) -> str:
         # The mesh and the unrolling change where numbers are computed, not what is asked for.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.config import Config, ConfigError, parse
-from xlmr_flax.experiment import presets
+from xlmr_flax.experiment import paper, presets
 from xlmr_flax.experiment.arms import arm_tasks, member_tasks
 from xlmr_flax.experiment.plan import evaluation_languages, task_of, training_task
 from xlmr_flax.experiment.runner import Runner
@@ -57,6 +57,7 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
         'seconds': workdir.seconds(),
         'date': time.strftime('%Y-%m-%d'),
         'notes': remarks,
+        'data_notes': data_notes(config),
         'licences': licences(config),
     }
     page = write_report(report / 'index.html', study, points, info)
@@ -107,7 +108,14 @@ def notes(config: Config) -> list[str]:
     if any(task.name.startswith('world_') for task in tasks):
         found.append(_WORLD_NOTE)
     found += presets.remarks(config)
-    return found + [f'{task.name}: {task.note}' for task in tasks if task.note and not task.name.startswith('world_')]
+    if config.name.startswith('paper_'):
+        found += [f"this package's choice: {choice}" for choice in paper.CHOICES]
+    return found
+
+
+def data_notes(config: Config) -> list[str]:
+    """What each task's rows are, for the end of the page."""
+    return [f'{t.name}: {t.note}' for t in used_tasks(config) if t.note and not t.name.startswith('world_')]
 
 
 def licences(config: Config) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.config import Config, digest, to_dict
+from xlmr_flax.config import Config, digest
 from xlmr_flax.data.sources import content_digest
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
@@ -22,9 +22,17 @@ from xlmr_flax.experiment.bad_rows import collector
 from xlmr_flax.experiment.board import Board
 from xlmr_flax.experiment.claims import Claim, ClaimLost, Claims, Holder
 from xlmr_flax.experiment.phase import Setting, head_of, make_model, start_params, train_run, trained_facts
-from xlmr_flax.experiment.plan import Run, evaluation_languages, evaluation_split, make_plan, task_of, training_task
+from xlmr_flax.experiment.plan import (
+    Run,
+    evaluation_languages,
+    evaluation_split,
+    make_plan,
+    scored_length,
+    task_of,
+    training_task,
+)
 from xlmr_flax.experiment.rows import result_rows
-from xlmr_flax.experiment.sharing import Share, Waiting, order, require_one_job, stopping
+from xlmr_flax.experiment.sharing import PlanFailed, Share, Waiting, order, require_one_job, stopping
 from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluation
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
@@ -34,14 +42,6 @@ from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.train.loop import Stopped
 
 FINISHED, FAILED, SKIPPED = 'finished', 'failed', 'skipped'
-
-
-class PlanFailed(RuntimeError):
-    """Some runs of a plan failed; all others are finished, and their results are written. failures: a line for each."""
-
-    def __init__(self, message: str, failures: list[str]):
-        super().__init__(message)
-        self.failures = failures
 
 
 class Runner:
@@ -152,7 +152,7 @@ class Runner:
             return True
         parent = self._trainings[run.parent].name if run.parent else ''
         if self.is_finished(run):
-            self.workdir.remove_leftovers(run)
+            self.workdir.remove_leftovers(run, bool(run.target) and self.config.keep_models == 'intermediate')
             self._settle(run, FINISHED, 'finished')
         elif self.outcomes.get(parent) in (FAILED, SKIPPED):
             self._settle(run, SKIPPED, f'skipped: {parent} failed')
@@ -170,6 +170,10 @@ class Runner:
     def is_trained(self, run: Run) -> bool:
         """Whether the weights of a run are there (true of retrieval, which trains none)."""
         return not run.task or trained_facts(self.setting, run) is not None
+
+    def must_train_again(self, run: Run) -> bool:
+        """Whether a trained run has a language to be evaluated in, but no longer its weights (config.keep_models)."""
+        return bool(run.task and not self.workdir.weights(run).exists() and self.missing_languages(run))
 
     def missing_languages(self, run: Run) -> list[str]:
         """The languages in which a run has yet to be evaluated."""
@@ -238,13 +242,7 @@ class Runner:
 
     def _one(self, run: Run) -> None:
         weights = self.workdir.weights(run)
-
-        def lacking() -> tuple[bool, list[str]]:
-            missing = self.missing_languages(run)
-            return not self.is_trained(run) or bool(run.task and not weights.exists() and missing), missing
-
-        train, _ = distributed.on_leader('what a run lacks', lacking)
-        if train:
+        if distributed.on_leader('to train', lambda: not self.is_trained(run) or self.must_train_again(run)):
             train_run(self.setting, run)
         if run.target:
             self._evaluate(run)
@@ -263,12 +261,15 @@ class Runner:
 
     def _evaluation_key(self, run: Run, language: str) -> str:
         """What decides an evaluation: the weights, the settings and the rows that are scored."""
-        settings = to_dict(self.config.evaluation)
-        decides = {k: v for k, v in settings.items() if k not in ('languages', 'split', 'batch_tokens')}
+        settings = self.config.evaluation
+        decides: dict[str, Any] = {'max_examples': settings.max_examples}
+        if not run.recipe:  # of the rest only retrieval takes something
+            decides |= {'layer': settings.layer_of(run.target), 'pooling': settings.pooling}
+            decides['max_length'] = settings.max_length
         where = (run.target, language, self.split(run.target))
         if where not in self._data:
             self._data[where] = content_digest(task_of(self.config, run.target), *where[1:], self.config.data_root)
-        return digest({'run': run.id, 'data': self._data[where], **decides})
+        return digest({'run': run.id, 'data': self._data[where], 'length': scored_length(self.config, run), **decides})
 
     def _finished(self, run: Run, language: str) -> list[dict[str, Any]] | None:
         path = self.workdir.evaluation_path(run, language, self.split(run.target))
@@ -324,7 +325,7 @@ class Runner:
             setting.mesh,
             config.evaluation,
             config.data_root,
-            run.recipe.max_length if run.recipe else config.evaluation.max_length,
+            scored_length(config, run),
             head,
             bad_rows=self.bad_rows,
         )

@@ -31,18 +31,16 @@ from xlmr_flax.tasks.base import Example
 
 @dataclass(frozen=True)
 class DevSet:
-    """Dev rows of one dataset. weight: in the mean; 0 = measured alone."""
+    """Dev rows of one dataset. name: as in logs: the task; of text, and where two members have the task, the dataset.
+    weight: in the mean; 0 = measured alone.
+    """
 
+    name: str
     dataset: Dataset
     examples: Sequence[Example]
     data: Encoded
     max_length: int
     weight: float
-
-    @property
-    def name(self) -> str:
-        """As in logs: the task, or for text the dataset."""
-        return self.dataset.name if self.dataset.task.kind == 'text' else self.dataset.task.name
 
 
 def _is_masked(data: Encoded, tokenizer: Tokenizer) -> bool:
@@ -70,7 +68,7 @@ class Selection:
         takes rows that cannot be read.
         """
         sets: list[DevSet] = []
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         for dataset in found:
             task, length = dataset.task, dataset.spec.max_length or recipe.max_length
             limit = recipe.eval_examples or None
@@ -78,14 +76,17 @@ class Selection:
                 examples = read_texts(task, dataset.language, 'dev', config.data_root, limit, bad_rows)
                 if not _is_masked(encode_cached(task, examples, tokenizer, length), tokenizer):
                     continue
-            elif task.name in seen or not has_dev(config, task):
+            elif (dataset.member, task.name) in seen or not has_dev(config, task):
                 continue
             else:
                 examples = read_split(task, 'en', 'dev', config.data_root, limit, bad_rows)
-            seen.add(task.name)
+            seen.add((dataset.member, task.name))
             parts = {d.task.name for d in found if d.member == dataset.member and has_dev(config, d.task)}
             weight = 0.0 if task.kind == 'text' else dataset.spec.select / len(parts)
-            sets.append(DevSet(dataset, examples, encode_cached(task, examples, tokenizer, length), length, weight))
+            several = len({d.member for d in found if d.task.name == task.name}) > 1
+            name = dataset.name if task.kind == 'text' or several else task.name
+            data = encode_cached(task, examples, tokenizer, length)
+            sets.append(DevSet(name, dataset, examples, data, length, weight))
         return cls(tuple(sets), recipe.lengths)
 
     def tokens(self) -> Iterator[Ragged]:
@@ -99,10 +100,12 @@ class Selection:
         the mean. A run on text alone is selected by the lowest mean perplexity (dev_metric is its negative).
         """
         found = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
-        weights = {dev.name: dev.weight for dev in self.sets}
-        total = sum(weights.values())
-        if total:
-            mean = sum(value * weights[name] for name, value in found.items()) / total
+        labelled = [dev for dev in self.sets if dev.dataset.task.kind != 'text']
+        weights = [dev.weight for dev in labelled]
+        if labelled:  # where no weight is above 0 they count alike
+            scale = sum(weights) or len(labelled)
+            weights = weights if sum(weights) else [1.0] * len(labelled)
+            mean = sum(found[dev.name] * weight for dev, weight in zip(labelled, weights, strict=True)) / scale
         else:
             mean = -sum(found.values()) / len(found)
         each = {f'dev/{name}': value for name, value in found.items()} if len(found) > 1 else {}
@@ -134,6 +137,7 @@ class Selection:
             forward = evaluator.forward(row_lengths(dev.max_length, evaluator.lengths))
             return masked_perplexity(forward, dev.dataset.head, dev.data.tokens, Masking.of(setting.tokenizer))
         folder = setting.workdir.run_dir(run)
-        path = folder / f'dev-predictions{"" if len(self.sets) == 1 else f"-{task.name}"}.{files.SUFFIXES[task.kind]}'
+        name = '' if len(self.sets) == 1 else f'-{dev.name.replace("/", "-")}'
+        path = folder / f'dev-predictions{name}.{files.SUFFIXES[task.kind]}'
         evaluator.predict(task, dev.examples, path)
         return on_leader('dev score', lambda: score_files(task, 'en', path, dev.examples)[task.metrics[0]])

@@ -22,6 +22,14 @@ from xlmr_flax.report.progress import duration, say
 from xlmr_flax.train.loop import Stopped
 
 
+class PlanFailed(RuntimeError):
+    """Some runs of a plan failed; all others are finished, and their results are written. failures: a line for each."""
+
+    def __init__(self, message: str, failures: list[str]):
+        super().__init__(message)
+        self.failures = failures
+
+
 @dataclass(frozen=True)
 class Share:
     """How a process takes part in a plan. number: of `count` processes, from 1. claim_timeout: seconds without a sign

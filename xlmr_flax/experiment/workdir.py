@@ -75,14 +75,16 @@ class Workdir:
             with contextlib.suppress(OSError):
                 os.listdir(folder)
 
-    def remove_leftovers(self, run: Run) -> None:
+    def remove_leftovers(self, run: Run, drop_weights: bool = False) -> None:
         """Deletes what a process that was killed behind its last step has left of a finished run: the state to go on
-        from, and a model that was not whole.
+        from, a model that was not whole, and weights that are not to be kept.
         """
         if self.look_only:
             return
         for folder in (self.run_dir(run) / 'checkpoints', *self.run_dir(run).glob('.model.*')):
             shutil.rmtree(folder, ignore_errors=True)
+        if drop_weights:
+            self.weights(run).unlink(missing_ok=True)
 
     def _run_metrics(self, run: str) -> Path:
         return self.path / 'runs' / run / 'metrics.jsonl'

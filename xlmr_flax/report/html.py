@@ -37,8 +37,8 @@ def write_report(
     """Writes the page at once or not at all, and its figures beside it as figures/NAME.svg; returns its path.
 
     curves: dicts {run, intermediate, target, seed, step, loss?, metric?, value?}; those of an intermediate phase have
-    the target ''. info: any of title, command, config (dict), versions (dict), seconds, date, notes and licences (lists
-    of texts). Raises RowsError when there are no rows.
+    the target ''. info: any of title, command, config (dict), versions (dict), seconds, date, notes, data_notes and
+    licences (lists of texts). Raises RowsError when there are no rows.
     """
     figures = _Figures()
     text = page(study, curves, info, figures)
@@ -232,6 +232,8 @@ def _what_was_run(rows: Sequence[Row], info: Mapping[str, Any]) -> str:
     ]
     facts_list = ''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in shown if v)
     parts = [f'<dl class="facts">{facts_list}</dl>']
+    if info.get('data_notes'):
+        parts.append(f'<h3>Notes on the data</h3>{html_list(info["data_notes"], "")}')
     if info.get('licences'):
         parts.append(f'<h3>Licences of data and encoder</h3>{html_list(info["licences"], "")}')
     if info.get('config'):

@@ -1,0 +1,54 @@
+"""Flags and the frame of the commands that several processes, one a host, can do together."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+
+from absl import flags
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        'coordinator',
+        '',
+        'HOST:PORT of process 0, where several processes do this command together; with --num_processes and '
+        '--process_id. Under SLURM (srun) and on TPU slices it is found out; "none" = this process is alone.',
+        flag_values=values,
+    )
+    flags.DEFINE_integer('num_processes', 0, 'With --coordinator: how many processes there are.', flag_values=values)
+    flags.DEFINE_integer(
+        'process_id', -1, 'With --coordinator: which of them this is, from 0.', flag_values=values, lower_bound=-1
+    )
+
+
+@contextlib.contextmanager
+def together(values: flags.FlagValues) -> Iterator[None]:
+    """The inside is done by all processes of a job, which end together: what one of them raises ends the others, too,
+    with its exit code. To be entered before any JAX computation. Raises DistributedError.
+    """
+    from xlmr_flax.cli.main import STOPPED, known_errors
+    from xlmr_flax.parallel import distributed
+    from xlmr_flax.train.loop import Stopped
+
+    distributed.start(values.coordinator, values.num_processes, values.process_id)
+    try:
+        yield
+        distributed.barrier('end')
+    except BaseException as error:
+        if distributed.count() == 1:
+            raise
+        if isinstance(error, Stopped):
+            code, text = STOPPED, f'{error}. The same command goes on from there.'
+        elif isinstance(error, distributed.ProcessLost):
+            code, text = distributed.LOST, f'error: {error}. The same command goes on from the last saved state.'
+        elif isinstance(error, known_errors()):
+            code, text = 1, f'error: {error}'
+        else:
+            code, text = 1, f'{type(error).__name__}: {error}'
+            traceback.print_exception(error)
+        print(text, file=sys.stderr)
+        distributed.leave(code, text.removeprefix('error: '))
+        raise  # not reached
