@@ -15,7 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from xlmr_flax.config import Config, ConfigError, OptimizerSpec, Recipe, defaults, digest, parse, to_dict
-from xlmr_flax.experiment.plan import NONE
+from xlmr_flax.experiment.arms import arm_tasks
 from xlmr_flax.tasks import get_task
 
 CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
@@ -133,9 +133,9 @@ def test_a_config_file_parses_and_its_tasks_exist(path: Path) -> None:
     config = parse(raw.to_dict())
     assert config.name
     assert config.title
-    for name in (*config.intermediate, *config.targets, *config.recipes):
-        if name != NONE:
-            get_task(name)
+    tasks = [task for name in config.intermediate for task in arm_tasks(config, name)]
+    for name in (*tasks, *config.targets):
+        get_task(name)
     for name, languages in config.evaluation.languages.items():
         assert name in config.targets
         for language in languages:

@@ -22,7 +22,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tup
     seen: list[tuple[Config, str]] = []
 
     class Runner:
-        def __init__(self, config: Config, workdir: Path, command: str):
+        def __init__(self, config: Config, workdir: Path, command: str, *_: object, **__: object):
             seen.append((config, command))
 
         def run(self) -> None: ...
@@ -85,7 +85,7 @@ def test_a_file_may_take_an_argument(parsed: Callable[..., Any], tmp_path: Path)
         ('--config.encoder.source=random:tny', "error: random:tny: size 'tny' is not one of tiny, small, base, large"),
         ('--config.mesh.data=3', 'error: mesh data=3 fsdp=1 model=1 does not fit'),
         ("--config.targets=('world_pair',)", "error: unknown task 'world_pair' (did you mean 'world_pairs'?)"),
-        ("--config.intermediate=('mnly',)", "error: unknown task 'mnly' (did you mean 'mnli'?)"),
+        ("--config.intermediate=('mnly',)", "error: intermediate: 'mnly' is no arm and no task (did you mean 'mnli'?)"),
         (
             "--config.evaluation.languages.world_pairs=('dee',)",
             "error: task 'world_pairs' has no language 'dee' (did you mean 'de'?)",

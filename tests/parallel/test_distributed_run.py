@@ -1,0 +1,224 @@
+"""Several real processes on this machine, over gloo: they compute what one process with as many devices does, stop
+together, and notice when one of them dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--config.intermediate=('none',)",
+    "--config.targets=('world_pairs',)",
+    "--config.evaluation.languages={'world_pairs': ('en', 'de')}",
+    '--config.recipe.max_train=64',
+    '--config.recipe.steps=4',
+)
+# Rows that no number of devices divides; losses of every step; selection in the middle, so that the best is kept apart.
+UNEVEN = (
+    '--config.evaluation.max_examples=13',
+    '--config.recipe.eval_examples=21',
+    '--config.recipe.log_every=1',
+    '--config.recipe.eval_every=2',
+)
+
+
+class Process(subprocess.Popen):
+    """One process. log: what it has said."""
+
+    def __init__(self, command: list[str], log: Path, **options: Any):
+        super().__init__(command, **options)
+        self.log = log
+
+
+class Processes:
+    """Starts processes of one job; those that are left are killed in the end."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._all: list[Process] = []
+
+    def start(self, count: int, program: list[str], flags: tuple[str, ...], devices: int = 1) -> list[Process]:
+        """count processes with so many devices each."""
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = free.getsockname()[1]
+        env = os.environ | {
+            'PYTHONPATH': str(ROOT),
+            'OMP_NUM_THREADS': '1',
+            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        }
+        started = []
+        for index in range(count):
+            together = (f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={index}')
+            command = [sys.executable, *program, *flags, *(together if count > 1 else ())]
+            path = self.folder / f'log-{len(self._all)}'
+            with path.open('w') as log:
+                started.append(Process(command, path, cwd=ROOT, env=env, stdout=log, stderr=log))
+            self._all.append(started[-1])
+        return started
+
+    def end(self) -> None:
+        for process in self._all:
+            process.kill()
+            process.wait()
+
+
+def said(process: Process) -> str:
+    return process.log.read_text(encoding='utf-8')
+
+
+def finish(processes: list[Process], seconds: float = 300) -> list[int]:
+    """The exit codes."""
+    until = time.monotonic() + seconds
+    return [process.wait(max(0.1, until - time.monotonic())) for process in processes]
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    found = Processes(tmp_path)
+    yield found
+    found.end()
+
+
+def run_flags(workdir: Path, *more: str) -> tuple[str, ...]:
+    return (f'--config={ROOT / "configs" / "tiny.py"}', f'--workdir={workdir}', *more)
+
+
+def jsonl(path: Path, *without: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+    return [{k: v for k, v in row.items() if k not in without} for row in rows]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+
+def check_equal(processes: Processes, count: int, flags: tuple[str, ...]) -> None:
+    """The same run and mining by `count` processes and by one process with `count` devices."""
+    folder = processes.folder
+    worker = str(Path(__file__).with_name('distributed_worker.py'))
+    many = processes.start(count, [worker, str(folder / 'many.npz')], run_flags(folder / 'many', *flags))
+    one = processes.start(1, [worker, str(folder / 'one.npz')], run_flags(folder / 'one', *flags), devices=count)
+    codes = finish([*many, *one])
+    assert codes == [0] * (count + 1), '\n'.join(said(process) for process in [*many, *one])
+
+    many_log, one_log = (jsonl(folder / name / 'metrics.jsonl', 'examples_per_s') for name in ('many', 'one'))
+    assert [sorted(r) for r in many_log] == [sorted(r) for r in one_log]
+    assert sum('loss' in r for r in one_log) >= 4
+    for a, b in zip(many_log, one_log, strict=True):
+        assert {k: v for k, v in a.items() if isinstance(v, str)} == {k: v for k, v in b.items() if isinstance(v, str)}
+        for name, value in b.items():
+            if isinstance(value, float):
+                assert a[name] == pytest.approx(value, abs=1e-6), (name, b['step'])
+    assert jsonl(folder / 'many' / 'results.jsonl', 'command') == jsonl(folder / 'one' / 'results.jsonl', 'command')
+    predictions = files(folder / 'one' / 'predictions')
+    assert predictions
+    assert files(folder / 'many' / 'predictions') == predictions
+    assert set(files(folder / 'many')) == set(files(folder / 'one'))  # nobody but process 0 left a file
+    with np.load(folder / 'many.npz') as found, np.load(folder / 'one.npz') as want:
+        assert len(want['x']) > 100
+        for name in want:
+            np.testing.assert_array_equal(found[name], want[name], name)
+    for follower in many[1:]:
+        assert 'train' not in said(follower)
+
+
+def test_two_processes_compute_what_one_does(processes: Processes) -> None:
+    check_equal(processes, 2, (*SMALL, *UNEVEN))
+
+
+@pytest.mark.slow
+def test_four_processes_with_parameters_cut_over_them_compute_what_one_does(processes: Processes) -> None:
+    # Retrieval, too, an intermediate task, and a target that starts from it.
+    check_equal(processes, 4, (*UNEVEN, '--config.recipe.max_train=64', '--config.mesh.fsdp=2'))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, 'nothing happened'
+        time.sleep(0.2)
+
+
+def long_run(processes: Processes, workdir: Path, steps: int = 1000000) -> list[Process]:
+    """Two processes in the middle of a training."""
+    flags = run_flags(workdir, *SMALL, f'--config.recipe.steps={steps}', '--config.recipe.log_every=5')
+    found = processes.start(2, ['-m', 'xlmr_flax'], ('run', *flags))
+    wait_for(lambda: (workdir / 'metrics.jsonl').is_file() or any(p.poll() is not None for p in found))
+    assert [p.poll() for p in found] == [None, None], '\n'.join(map(said, found))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('asked', [0, 1])
+def test_a_stop_request_to_one_stops_all_at_one_step(processes: Processes, asked: int) -> None:
+    workdir = processes.folder / 'w'
+    found = long_run(processes, workdir)
+    found[asked].send_signal(signal.SIGTERM)
+    assert finish(found, 60) == [143, 143]
+    lines = [line for p in found for line in said(p).splitlines() if line.startswith('stopped at step')]
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    (saved,) = (workdir / 'runs').glob('*/checkpoints/last/*')
+    assert f'stopped at step {saved.name} of' in lines[0]
+    assert not (workdir / 'failed').exists()
+
+
+@pytest.mark.slow
+def test_what_two_processes_began_one_ends_as_if_never_stopped(processes: Processes) -> None:
+    workdir, straight = processes.folder / 'w', processes.folder / 'straight'
+    found = long_run(processes, workdir, 400)
+    found[0].send_signal(signal.SIGTERM)
+    assert finish(found, 60) == [143, 143]
+    more = (*SMALL, '--config.recipe.steps=400', '--config.recipe.log_every=5')
+    alone = [processes.start(1, ['-m', 'xlmr_flax'], ('run', *run_flags(w, *more)), 2)[0] for w in (workdir, straight)]
+    assert finish(alone) == [0, 0], '\n'.join(map(said, alone))
+    again, want = (jsonl(w / 'metrics.jsonl', 'examples_per_s') for w in (workdir, straight))
+    assert [r['step'] for r in again] == [r['step'] for r in want]
+    for a, b in zip(again, want, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    assert files(workdir / 'predictions') == files(straight / 'predictions')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize('who', [0, 1])
+def test_a_process_that_dies_or_hangs_ends_the_other_within_a_minute(
+    processes: Processes, who: int, how: signal.Signals
+) -> None:
+    found = long_run(processes, processes.folder / 'w')
+    found[who].send_signal(how)
+    other = found[1 - who]
+    started = time.monotonic()
+    code = other.wait(60)
+    assert code in (134, -signal.SIGABRT), said(other)  # by its own hand, or by JAX's health check
+    text = said(other)
+    assert f'process {who} of 2' in text or 'another task died' in text
+    assert time.monotonic() - started < 60
+    assert not (processes.folder / 'w' / 'failed').exists()  # no failure of the run: it goes on when started again
+
+
+@pytest.mark.slow
+def test_processes_that_differ_say_in_what(processes: Processes) -> None:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        address = f'127.0.0.1:{free.getsockname()[1]}'
+    found = []
+    for index in range(2):
+        flags = run_flags(processes.folder / 'w', *SMALL, f'--config.recipe.batch_size={8 + 8 * index}')
+        job = (f'--coordinator={address}', '--num_processes=2', f'--process_id={index}')
+        found += processes.start(1, ['-m', 'xlmr_flax'], ('run', *flags, *job))
+    assert finish(found, 120) == [1, 1]
+    assert all('error: process 1 differs from process 0 in config' in said(p) for p in found)
