@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tup
     class Runner:
         def __init__(self, config: Config, workdir: Path, command: str, *_: object, **__: object):
             seen.append((config, command))
+            self.workdir = SimpleNamespace(results_path=TINY)  # any file that has something in it
 
         def run(self) -> None: ...
 
