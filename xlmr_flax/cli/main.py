@@ -20,6 +20,7 @@ COMMANDS = {
     'report': "tables and the HTML report of a workdir's results, made again",
     'prepare': 'which data is there and what is missing; tokens made ahead of a run',
     'bench': 'time and memory of one part, against other implementations',
+    'estimate': 'time, memory and chip-hours on TPUs, by compiling ahead of time',
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
 

@@ -1,0 +1,160 @@
+"""usage: xlmr-flax estimate --config=FILE --topology=v5e:4x4[,v5p:2x2x4] [--config.KEY=VALUE ...]
+       xlmr-flax estimate --size=large --rows=32 --length=128 --topology=v5e:2x4
+
+Compiles training steps and forward passes ahead of time for a slice of TPU chips, on any machine, and prints of a chip
+memory against HBM, model FLOPs, collectives, the compiler's own estimate of the cycles by kind of operation and part of
+the model, the ideal time and the ratio of both, and the largest operations with their source lines. Of a config also
+the hours and chip-hours of every phase and of the whole plan, on each slice. The compiler for TPUs comes with
+pip install 'xlmr-flax[tpu]'; no TPU is asked for. The first form needs the plan's data files, as run --dry_run does.
+
+Chips: v4 and v5p (three numbers), v5e and v6e (two). The config's mesh is used: --config.mesh.data=1
+--config.mesh.fsdp=-1 shards parameters over all chips; so is encoder.dtype: --config.encoder.dtype=bfloat16 on a TPU.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+from ml_collections import config_flags
+
+from xlmr_flax.cli import run as run_command
+
+if TYPE_CHECKING:
+    from xlmr_flax.estimate.chips import Topology
+    from xlmr_flax.estimate.programs import Compiled, Program
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    config_flags.DEFINE_config_file(
+        'config',
+        None,
+        'Config file: a Python file with get_config(); estimates its whole plan.',
+        flag_values=values,
+        lock_config=False,
+        accept_new_attributes=True,
+    )
+    flags.DEFINE_list('topology', [], 'Slices, as v5e:4x4 or v5p:2x2x4, separated by commas.', flag_values=values)
+    flags.DEFINE_string('json', None, 'Keep everything in this JSON file.', flag_values=values)
+    flags.DEFINE_string('text', None, 'Keep the compiled programs as text in this folder.', flag_values=values)
+    flags.DEFINE_bool('every', False, 'Of a plan, print every program in full.', flag_values=values)
+    flags.DEFINE_integer(
+        'active_rows',
+        0,
+        'Rows of the word table that training keeps, those that its data use; 0 = all, an upper bound. All are always '
+        "kept in a language model's training.",
+        flag_values=values,
+    )
+    flags.DEFINE_string('size', None, 'Without a config: an encoder size, as large.', flag_values=values)
+    flags.DEFINE_integer('rows', 32, 'Without a config: rows of a chip and micro-batch.', flag_values=values)
+    flags.DEFINE_integer('length', 128, 'Without a config: tokens a row.', flag_values=values)
+    flags.DEFINE_string('head', 'pair', 'Without a config: pair, choice, span, tag or mlm.', flag_values=values)
+    flags.DEFINE_integer('accumulation', 1, 'Without a config: micro-batches of a step.', flag_values=values)
+    flags.DEFINE_string('dtype', 'bfloat16', 'Without a config: compute dtype.', flag_values=values)
+    flags.DEFINE_bool('remat', False, 'Without a config: recompute layers in the backward pass.', flag_values=values)
+    flags.DEFINE_integer('fsdp', -1, 'Without a config: chips that share parameters, -1 = all.', flag_values=values)
+    flags.DEFINE_integer('model', 1, 'Without a config: chips that share the work of a layer.', flag_values=values)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """As of run: what is wrong with the config file, in one line. Raises ConfigError."""
+    run_command.check_arguments(arguments)
+
+
+def run(values: flags.FlagValues) -> int:
+    from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.estimate import EstimateError
+    from xlmr_flax.estimate.chips import parse_topologies
+    from xlmr_flax.eval.files import write_atomic
+
+    if not values.topology:
+        raise UsageError('--topology=SLICE is missing, as --topology=v5e:4x4')
+    if (values.config is None) == (values.size is None):
+        raise UsageError('give either --config=FILE or --size=SIZE')
+    try:
+        topologies = parse_topologies(values.topology)
+        text, found = (_plan if values.config is not None else _programs)(values, topologies)
+    except EstimateError as e:
+        raise UsageError(str(e)) from None
+    if values.json:
+        write_atomic(Path(values.json), json.dumps(found, indent=1) + '\n')
+    print(text)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _keep(values: flags.FlagValues, compiled: Compiled) -> None:
+    from xlmr_flax.eval.files import write_atomic
+
+    if values.text and compiled.text:
+        name = re.sub(r'\W+', '-', f'{compiled.topology.name} {compiled.program.name}')
+        write_atomic(Path(values.text) / f'{name}.txt', compiled.text)
+
+
+def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
+    from xlmr_flax.estimate.plan import PlanWork, estimate_plan
+    from xlmr_flax.estimate.report import plan_dict, plan_text
+
+    work = PlanWork(run_command.load_config(values), values.active_rows)
+    found = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
+    return plan_text(found, every=values.every), [plan_dict(e) for e in found]
+
+
+def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
+    """The training step and the forward pass of one shape."""
+    from xlmr_flax.config import MeshSpec
+    from xlmr_flax.estimate.programs import compile_program, mesh_on
+    from xlmr_flax.estimate.report import METHOD, compiled_dict, program_text, programs_table
+
+    wanted = [(topology, _both(values, topology.chips // max(1, values.model))) for topology in topologies]
+    found: list[Compiled] = []
+    for topology, programs in wanted:
+        mesh = mesh_on(topology, MeshSpec(-1 if values.fsdp != -1 else 1, values.fsdp, values.model))
+        for program in programs:
+            _say(f'{topology.name}: {program.name}')
+            found.append(compile_program(program, topology, mesh))
+            _keep(values, found[-1])
+    parts = [programs_table(found), *(program_text(c) for c in found), METHOD]
+    return '\n\n'.join(parts), [compiled_dict(c) for c in found]
+
+
+def _both(values: flags.FlagValues, shards: int) -> list[Program]:
+    import dataclasses
+
+    from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.estimate.programs import EMBED, EVALUATE, TRAIN, Program
+    from xlmr_flax.models.config import SIZES
+    from xlmr_flax.models.heads import HEAD_KINDS
+    from xlmr_flax.models.model import HeadSpec, Model
+    from xlmr_flax.tasks.base import closest
+
+    for name, value, known in (('size', values.size, SIZES), ('head', values.head, HEAD_KINDS)):
+        if value not in known:
+            raise UsageError(f'--{name}: {value!r} is not one of {", ".join(known)}{closest(value, known)}')
+    shape = SIZES[values.size]
+    for name, most in (('rows', 0), ('length', shape.max_length), ('accumulation', 0), ('model', 0)):
+        if getattr(values, name) < 1 or 0 < most < getattr(values, name):
+            raise UsageError(f'--{name}={getattr(values, name)}: expected 1 or more{f", at most {most}" * bool(most)}')
+    model = Model(shape, dtype=values.dtype, remat=values.remat)
+    trained = dataclasses.replace(shape, vocab_size=min(values.active_rows or shape.vocab_size, shape.vocab_size))
+    rows, is_mlm = values.rows * shards, values.head == 'mlm'
+    head = HeadSpec(values.head, {'pair': 3, 'tag': 17}.get(values.head, 1))  # natural language inference, UD tags
+    train = Program(
+        TRAIN,
+        model if is_mlm else dataclasses.replace(model, config=trained),
+        head,
+        rows * values.accumulation,
+        values.length,
+        values.accumulation,
+        2 if values.head == 'choice' else 1,
+        -(-values.length * 15 // 100) if is_mlm else 0,
+    )
+    return [train, Program(EMBED if is_mlm else EVALUATE, model, head, rows, values.length)]
