@@ -173,7 +173,7 @@ def _no_cache() -> Iterator[None]:
     """Without JAX's compilation cache: what was compiled without a TPU can be written to it but not read again."""
     from jax.experimental.compilation_cache import compilation_cache
 
-    before = jax.config.jax_enable_compilation_cache
+    before = getattr(jax.config, 'jax_enable_compilation_cache')  # noqa: B009 (made by jax at run time: types do not know it)
     jax.config.update('jax_enable_compilation_cache', False)
     compilation_cache.reset_cache()  # it looks at its settings once
     try:

@@ -209,15 +209,18 @@ def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
     if examples and isinstance(examples[0], TagExample):
         rows = [e for e in examples if isinstance(e, TagExample)]
         flat = np.asarray([tag for e in rows for tag in e.tags or ()])
-        flat, start, found = flat[random.permutation(len(flat))], 0, []
+        flat, start, tagged = flat[random.permutation(len(flat))], 0, []
         for e in rows:
             size = len(e.tags or ())
-            found.append(dataclasses.replace(e, tags=tuple(flat[start : start + size].tolist()) if e.tags else e.tags))
+            tagged.append(dataclasses.replace(e, tags=tuple(flat[start : start + size].tolist()) if e.tags else e.tags))
             start += size
-        return list(found)
+        return list(tagged)
     labelled = [e for e in examples if isinstance(e, PairExample | ChoiceExample)]
     order = random.permutation(len(labelled))
-    return [dataclasses.replace(e, label=labelled[i].label) for e, i in zip(labelled, order.tolist(), strict=True)]
+    dealt = [labelled[i].label for i in order.tolist()]
+    found: list[Example] = []
+    found += [dataclasses.replace(e, label=label) for e, label in zip(labelled, dealt, strict=True)]
+    return found
 
 
 def mixture_of(

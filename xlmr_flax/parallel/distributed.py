@@ -186,7 +186,7 @@ def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1) -
     if coordinator == _NONE or num_processes == 1 or not (explicit or _on_slurm() or _on_tpu()):
         return
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-    limits = {'heartbeat_timeout_seconds': HEARTBEAT, 'shutdown_timeout_seconds': HEARTBEAT}
+    limits: dict[str, Any] = {'heartbeat_timeout_seconds': HEARTBEAT, 'shutdown_timeout_seconds': HEARTBEAT}
     try:
         if explicit:
             jax.distributed.initialize(

@@ -111,7 +111,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, rows: int = 0) -> dic
     def one(v: np.ndarray) -> jax.Array:
         shape = (rows or v.shape[0], *v.shape[1:])
 
-        def part(place: tuple[slice, ...]) -> np.ndarray:
+        def part(place: Any) -> np.ndarray:
             start, stop, _ = place[0].indices(shape[0])
             return v[start - first : stop - first]
 

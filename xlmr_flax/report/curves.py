@@ -74,8 +74,8 @@ def _apart(panels: Sequence[tuple[str, Lines]], kinds: Sequence[str]) -> Figure:
     parts = figure.add_gridspec(
         len(panels), 1, left=0.75 / width, right=0.99, bottom=0.5 / height, top=1 - 0.55 / height, hspace=0.5 / down
     )
-    for part, (label, lines) in zip(parts, panels, strict=True):
-        cells = part.subgridspec(down, ACROSS, wspace=0.08, hspace=0.32)
+    for i, (label, lines) in enumerate(panels):
+        cells = parts[i].subgridspec(down, ACROSS, wspace=0.08, hspace=0.32)
         grid = list(cells.subplots(sharex=True, sharey=True, squeeze=False).flatten())
         for axes, kind in zip(grid, kinds, strict=False):
             if kind != NONE:
