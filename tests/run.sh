@@ -28,7 +28,8 @@ step() {
 }
 step 'ruff check' "$bin/ruff" check .
 step 'pyright' "$bin/pyright" --pythonpath "$bin/python"
-step 'pytest' "$bin/python" -m pytest -q "$@"
+# Two workers: many tests wait for processes of their own. `-n 0` among the arguments runs them one by one.
+step 'pytest' "$bin/python" -m pytest -q -n 2 "$@"
 
 if ((${#failed[@]})); then
   printf 'FAILED: %s\n' "${failed[@]}" >&2

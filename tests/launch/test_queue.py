@@ -239,7 +239,15 @@ def test_an_interruption_leaves_the_request_and_says_so(gcloud: Fakes):
     environment = os.environ | {'PATH': f'{gcloud.folder / "bin"}{os.pathsep}{os.environ["PATH"]}'}
     command = [bash(), LAUNCH / 'queued_resource.sh', *ARGUMENTS, '--poll=60']
     with (gcloud.folder / 'log').open('w') as log:
-        loop = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        # What started the tests may ignore SIGINT (a job in the background), and a shell cannot trap what it inherits so.
+        loop = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
     deadline = time.monotonic() + 20
     while 'WAITING_FOR_RESOURCES' not in (gcloud.folder / 'log').read_text():
         assert time.monotonic() < deadline
