@@ -239,7 +239,7 @@ def test_an_interruption_leaves_the_request_and_says_so(gcloud: Fakes):
     environment = os.environ | {'PATH': f'{gcloud.folder / "bin"}{os.pathsep}{os.environ["PATH"]}'}
     command = [bash(), LAUNCH / 'queued_resource.sh', *ARGUMENTS, '--poll=60']
     with (gcloud.folder / 'log').open('w') as log:
-        # What started the tests may ignore SIGINT (a job in the background), and a shell cannot trap what it inherits so.
+        # What started the tests may ignore SIGINT (a background job), and a shell cannot trap what it inherits so.
         loop = subprocess.Popen(
             command,
             env=environment,
