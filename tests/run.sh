@@ -28,8 +28,7 @@ step() {
 }
 step 'ruff check' "$bin/ruff" check .
 step 'pyright' "$bin/pyright" --pythonpath "$bin/python"
-# Two workers: many tests wait for processes of their own. `-n 0` among the arguments runs them one by one.
-step 'pytest' "$bin/python" -m pytest -q -n 2 "$@"
+step 'pytest' "$bin/python" -m pytest -q "$@"
 
 if ((${#failed[@]})); then
   printf 'FAILED: %s\n' "${failed[@]}" >&2
