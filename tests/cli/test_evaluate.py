@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from pawsx_files import BAD, HEADER, ROWS, write_pawsx
 from tasks import tiny_files
 
 from xlmr_flax.cli.main import main
@@ -18,21 +19,11 @@ from xlmr_flax.models.source import save_checkpoint
 from xlmr_flax.tasks import get_task
 
 Fails = Callable[..., str]
-HEADER = 'id\tsentence1\tsentence2\tlabel\n'
-ROWS = ''.join(f'{i}\tthe cat {i}\ta dog {i}\t{i % 2}\n' for i in range(6))
-BAD = '90\tthe cat\ta dog\tyes\n91\tthe cat\n'
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """PAWS-X in English and German; the German test file has two bad rows, as its second and third."""
-    folder = tmp_path / 'data' / 'xtreme' / 'pawsx' / 'x-final'
-    for name in ('en/train.tsv', 'en/dev_2k.tsv', 'en/test_2k.tsv', 'de/test_2k.tsv'):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(HEADER + ROWS, 'utf-8')
-    first, rest = ROWS.split('\n', 1)
-    (folder / 'de' / 'test_2k.tsv').write_text(f'{HEADER}{first}\n{BAD}{rest}', 'utf-8')
-    return tmp_path / 'data'
+    return write_pawsx(tmp_path / 'data')
 
 
 @pytest.fixture(scope='module')

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pawsx_files import BAD, HEADER, ROWS, write_pawsx
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.cache import entry_name
@@ -15,21 +16,10 @@ from xlmr_flax.experiment.bad_rows import FILE, BadRows, collector, count_among
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.tasks import get_task
 
-HEADER = 'id\tsentence1\tsentence2\tlabel\n'
-ROWS = ''.join(f'{i}\tthe cat {i}\ta dog {i}\t{i % 2}\n' for i in range(6))
-BAD = '90\tthe cat\ta dog\tyes\n91\tthe cat\n'
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """PAWS-X in English and German; the German test file has two bad rows, as its second and third."""
-    folder = tmp_path / 'data' / 'xtreme' / 'pawsx' / 'x-final'
-    for name in ('en/train.tsv', 'en/dev_2k.tsv', 'en/test_2k.tsv', 'de/test_2k.tsv'):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(HEADER + ROWS, 'utf-8')
-    first, rest = ROWS.split('\n', 1)
-    (folder / 'de' / 'test_2k.tsv').write_text(f'{HEADER}{first}\n{BAD}{rest}', 'utf-8')
-    return tmp_path / 'data'
+    return write_pawsx(tmp_path / 'data')
 
 
 def test_a_row_counts_once_and_the_first_ones_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,8 +144,8 @@ def make_plan(config: Config, source: EncoderSource) -> list[Run]:
     builder = _Builder(config, source)
     runs = [run for seed in config.seeds for arm in config.intermediate for run in builder.arm(arm, seed)]
     first: dict[str, Run] = {}
-    for run in runs:
-        other = first.setdefault(run.id, run) if not run.target else run
+    for run in (run for run in runs if not run.target):  # two names of one definition would be trained twice
+        other = first.setdefault(run.id, run)
         if other.intermediate != run.intermediate:
             raise ConfigError(f'intermediate: {other.intermediate!r} and {run.intermediate!r} train on the same')
     return runs
