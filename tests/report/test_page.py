@@ -161,6 +161,20 @@ def test_findings_say_what_cannot_be_compared_and_what_is_chance(make_row):
     assert findings([make_row()]) == []
 
 
+def test_findings_say_whether_a_difference_is_significant(make_row):
+    rows = [make_row('de', 60), make_row('de', 64, intermediate='mnli')]
+    test = {'encoder': rows[0]['encoder'], 'intermediate': 'mnli', 'target': 'xnli', 'alpha': 0.05}
+    test |= {'languages': 'zero-shot', 'low': 1.25, 'high': 6.75, 'p': 0.01, 'p_holm': 0.02}
+    verdict = 'significant over test examples (+1.2 to +6.8; Holm-adjusted p = 0.020).'
+    assert findings(rows, [test])[0].endswith(f'. {verdict.capitalize().replace("holm", "Holm")}')
+    assert findings(rows, [test | {'alpha': 0.01}])[0].endswith(f'. Not {verdict}')
+    for other in ({'target': 'pawsx'}, {'intermediate': 'qqp'}, {'p_holm': None}, {'encoder': 'another'}):
+        assert 'ignificant' not in findings(rows, [test | other])[0]
+    whole = test | {'languages': 'all', 'p_holm': 0.5}  # where both were tested, the sentence is on the zero-shot mean
+    assert findings(rows, [whole, test]) == findings(rows, [test])
+    assert 'p = 0.500' in findings(rows, [whole])[0]
+
+
 def test_duration():
     assert [duration(s) for s in (42.4, 754.2, 11100, 3599.9)] == ['42 s', '12 min 34 s', '3 h 05 min', '1 h 00 min']
 

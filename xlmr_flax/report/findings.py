@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from xlmr_flax.report.rows import (
     NONE,
@@ -17,17 +18,21 @@ from xlmr_flax.report.rows import (
     latest,
     scored,
 )
-from xlmr_flax.report.study import metric_name
+from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, metric_name
 from xlmr_flax.report.table import signed
 from xlmr_flax.report.tables import sampling_margin
 
+Tests = Iterable[Mapping[str, Any]]
 
-def findings(rows: Iterable[Row]) -> list[str]:
+
+def findings(rows: Iterable[Row], tested: Tests = ()) -> list[str]:
     """One sentence for each target and encoder that has 'none' and something to compare it with.
 
     Which intermediate task raised the zero-shot mean most, in how many languages; whether only some languages can be
-    compared; whether neither score is clearly above chance.
+    compared; whether neither score is clearly above chance; whether the difference is significant, where it is among
+    `tested` (rows of `experiment.significance`).
     """
+    tested = list(tested)
     rows = latest(rows)
     found = []
     for target in distinct(rows, 'target'):
@@ -36,12 +41,12 @@ def findings(rows: Iterable[Row]) -> list[str]:
         for encoder in distinct(chosen, 'encoder'):
             mine = {name: values for (e, name), values in table.items() if e == encoder}
             where = f' with {encoder}' if len(distinct(rows, 'encoder')) > 1 else ''
-            if sentence := _sentence(chosen, mine, codes):
+            if sentence := _sentence(chosen, mine, codes, [test for test in tested if test['encoder'] == encoder]):
                 found.append(f'{target} ({metric_name(chosen[0]["metric"])}){where}: {sentence}')
     return found
 
 
-def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str]) -> str:
+def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str], tested: Tests) -> str:
     base = mine.get(NONE, {})
     changes = {n: c for n, values in mine.items() if n != NONE and (c := delta(values, base, codes))}
     # What covers every language goes before what does not.
@@ -58,7 +63,20 @@ def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str]
     moved = f'from {before.mean:.1f} to {after.mean:.1f} ({signed(change.mean)} points)'
     wide = f'higher in {higher} of {len(both)} {"language" if len(both) == 1 else "languages"}'
     text = f'{best}{among} moves the zero-shot mean{over} {moved}; {wide}.'
-    return text + (' Neither is clearly above chance.' if _near_chance(rows, before, after) else '')
+    text += ' Neither is clearly above chance.' if _near_chance(rows, before, after) else ''
+    return text + ('' if change.partial else _verdict(tested, rows[0]['target'], best))
+
+
+def _verdict(tested: Tests, target: str, name: str) -> str:
+    """Whether test examples drawn anew could have given the difference, in a sentence; '' where nothing was tested."""
+    mine = [test for test in tested if (test['target'], test['intermediate']) == (target, name)]
+    found = {test['languages']: test for test in mine if test.get('p_holm') is not None}
+    test = found.get(ZERO_SHOT, found.get(ALL_LANGUAGES))  # a target without English has one mean, tested as such
+    if test is None:
+        return ''
+    significant = 'Significant' if test['p_holm'] < test['alpha'] else 'Not significant'
+    limits = f'{signed(test["low"])} to {signed(test["high"])}'
+    return f' {significant} over test examples ({limits}; Holm-adjusted p = {test["p_holm"]:.3f}).'
 
 
 def _gain(values: Values, base: Values, code: str) -> float:

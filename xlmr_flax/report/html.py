@@ -132,7 +132,7 @@ def _caveats(rows: Sequence[Row], info: Mapping[str, Any]) -> str:
 
 
 def _results(study: Study, figures: _Figures) -> str:
-    parts = [html_list(findings(study.rows), 'findings')]
+    parts = [html_list(findings(study.rows, study.tested), 'findings')]
     for encoder in study.encoders:
         view, other = View(study, encoder), View(study, encoder, zero_shot=True)
         english = any(other.codes(target) != view.codes(target) for target in study.scored_targets)
