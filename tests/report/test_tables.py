@@ -14,7 +14,7 @@ from xlmr_flax.report.latex import latex, latex_document, latex_table
 from xlmr_flax.report.rows import RowsError, Score
 from xlmr_flax.report.study import make_study
 from xlmr_flax.report.table import BLANK, Column, Line, Table, signed, text
-from xlmr_flax.report.tables import all_tables, sampling_margin, side_by_side, tidy, write_tables
+from xlmr_flax.report.tables import all_tables, caveats, sampling_margin, side_by_side, tidy, write_tables
 
 
 def by_head(table, line):
@@ -270,3 +270,16 @@ def test_latex_compiles_without_a_box_that_is_too_wide(tmp_path, study):
     assert done.returncode == 0, done.stdout[-2000:]
     assert 'Overfull' not in done.stdout
     assert 'too large for page' not in done.stdout
+
+
+def test_left_out_rows_and_tfds_are_said(make_row):
+    rows = [make_row('de', 60, left_out=2), make_row('sw', 40, left_out=1000), make_row('fr', 50)]
+    rows += [
+        make_row('de', 61, left_out=2, intermediate='mnli'),
+        make_row('de', 1, target='pawsx', tfds='paws_x:1.0.0'),
+    ]
+    assert caveats(rows) == [
+        'xnli: test rows that could not be read are left out of the scores (de 2, sw 1,000).',
+        'pawsx: read from TFDS (paws_x:1.0.0), not from the official files.',
+    ]
+    assert caveats([make_row('de', 60)]) == []

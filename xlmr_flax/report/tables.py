@@ -267,9 +267,16 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 
 def caveats(rows: Iterable[Row]) -> list[str]:
-    """What the rows say of themselves: data that stands in for other data, and notes."""
+    """What the rows say of themselves: data that stands in for other data, test rows left out as bad, data read from
+    TFDS instead of the official files, and notes."""
     rows = list(rows)
     notes = [f'{STAND_IN} Stand-in data, not the dataset itself: {text}.' for text in stand_in_notes(rows)]
+    bad = {(row['target'], row['language']): row['left_out'] for row in rows if row.get('left_out')}
+    for target in dict.fromkeys(target for target, _ in bad):
+        counts = ', '.join(f'{language} {n:,}' for (name, language), n in bad.items() if name == target)
+        notes.append(f'{target}: test rows that could not be read are left out of the scores ({counts}).')
+    other = dict.fromkeys((row['target'], row['tfds']) for row in rows if row.get('tfds'))
+    notes += [f'{target}: read from TFDS ({builder}), not from the official files.' for target, builder in other]
     return notes + list(dict.fromkeys(row['note'] for row in rows if row.get('note')))
 
 
