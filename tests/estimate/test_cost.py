@@ -94,6 +94,21 @@ def test_cycles_of_loops_and_of_what_has_no_estimate(cost: ProgramCost) -> None:
     assert not {'custom-call.9', 'copy-start', 'copy-done', 'while.7', 'fusion.532', 'all-reduce.29'} & set(by_name)
 
 
+@pytest.mark.parametrize('chip', ['v5e', 'v4'])
+def test_elementwise_operations_that_a_kernel_says_it_has(chip: str) -> None:
+    """In its metadata, which the compiler writes over several lines; they come on top of its products."""
+    said = (
+        'frontend_attributes={kernel_metadata={\n"vector_ops":"61440000000"\n}}, metadata={op_name="jit(step)/mykernel'
+    )
+    text = TEXT.replace('metadata={op_name="jit(step)/mykernel', said)
+    assert text != TEXT
+    found = {o.name: o for o in program_cost(hlo.parse(text), CHIPS[chip]).operations}
+    lanes = 8 * 128 * 4 * (2 if chip == 'v4' else 1)  # of a chip: a v4 has two cores
+    products = 1.97e9 / CHIPS[chip].flops * CHIPS[chip].clock
+    assert found['mykernel.1'].cycles == pytest.approx(products + 61440000000 / lanes)
+    assert {o.name for o in program_cost(hlo.parse(TEXT), CHIPS[chip]).operations} == set(found)
+
+
 def test_groups(cost: ProgramCost) -> None:
     kinds = cost.by('kind')
     assert kinds['matrix products',] == 24 * 9988

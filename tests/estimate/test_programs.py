@@ -90,7 +90,9 @@ def test_tiny_steps_compile(kind: str) -> None:
     assert found.cost.loops_unknown == 0
     assert {o.times for o in found.cost.operations} >= {1, 2, 4}  # once, a micro-batch, a layer of a micro-batch
     assert 0 < found.ideal < found.seconds < found.slowest
-    assert found.cost.marked_cycles < 0.1 * found.cost.cycles
+    assert found.cost.marked_cycles < 0.1 * found.cost.cycles + sum(
+        o.cycles for o in found.cost.operations if o.kind == 'kernels'
+    )
     with pytest.raises(EstimateError, match='batch_size must be a multiple of 8'):
         compile_program(train_program(kind, accumulation=2, rows=12), topology, mesh)
 
@@ -119,7 +121,11 @@ def test_large_on_eight_chips() -> None:
     cut, whole = 24 * (12 * 1024**2) + 250002 * 1024, 2 * 1024**2  # by eight; pooler and head, on every chip
     assert found.memory.parameters == pytest.approx(4 * (cut / 8 + whole), rel=0.01)
     assert found.memory.optimizer == pytest.approx(2 * found.memory.parameters, rel=0.01)
-    assert 0.01 < found.ideal / found.seconds < 1
+    assert 0.4 < found.ideal / found.seconds < 1
+    kernels = {o.name.split('.')[0]: o.times for o in found.cost.operations if o.kind == 'kernels'}
+    assert kernels == dict.fromkeys(
+        ('attention', 'attention_gradients', 'sum_and_norm', 'sum_and_norm_gradients'), 24
+    ), 'a kernel is not carried out again in the backward pass'
     assert any(o.times == 24 for o in found.cost.operations)
     assert any(o.source.startswith('models/encoder.py:') for o in found.cost.largest(5))
     assert found.cost.collectives and found.cost.sent > 0

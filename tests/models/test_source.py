@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,22 @@ def test_a_save_that_fails_leaves_the_old_one(params: Params, tiny_tokenizer: Pa
     assert [p.name for p in tmp_path.iterdir()] == ['model']
 
 
+def test_a_disk_that_is_full(
+    params: Params, tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the size of files makes the real write fail."""
+    out = save(tmp_path / 'model', params, tiny_tokenizer)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(ModelError, match=rf'^{out}: cannot be saved: .*File too large.* MB needed, .* MB free\)$'):
+            save(out, jax.tree.map(lambda x: x + 1, params), tiny_tokenizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_same(open_source(f'ckpt:{out}').load(), params)
+    assert [p.name for p in tmp_path.iterdir()] == ['model']
+
+
 def test_random_weights_are_the_seeds() -> None:
     a, b, c = (open_source('random:tiny', seed) for seed in (1, 1, 2))
     assert_same(a.load(), b.load())
@@ -100,10 +117,29 @@ def test_a_description_that_does_not_fit(
     change: dict[str, Any], said: str, params: Params, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
     path = save(tmp_path / 'model', params, tiny_tokenizer) / 'model.json'
+    (tmp_path / 'model' / 'manifest.json').unlink()  # as the message about a changed file says
     raw = json.loads(path.read_text()) | change
     path.write_text(json.dumps({k: v for k, v in raw.items() if v is not None}))
     with pytest.raises(ModelError, match=said):
         open_source(f'ckpt:{tmp_path}/model').load()
+
+
+@pytest.mark.parametrize('name', ['model.json', 'tokenizer.json', 'model.safetensors', 'manifest.json'])
+def test_a_flipped_byte_is_found(name: str, params: Params, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    out = save(tmp_path / 'model', params, tiny_tokenizer)
+    path = out / name
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match='delete it to train the run again') as caught:
+        open_source(f'ckpt:{out}').load()
+    assert name == 'manifest.json' or str(path) in str(caught.value)
+
+
+def test_a_directory_of_an_older_version_has_no_list(params: Params, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    out = save(tmp_path / 'model', params, tiny_tokenizer)
+    (out / 'manifest.json').unlink()
+    assert_same(open_source(f'ckpt:{out}').load(), params)
 
 
 @pytest.mark.parametrize('name', ['', 'embedded:x', 'random', 'random:', 'hf', 'ckpt:', 'tf:x', 'Embedded'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -87,6 +88,48 @@ def test_meshes_that_cannot_be(sizes: tuple[int, int, int], said: str) -> None:
 def test_the_axis_that_is_left_takes_all_devices() -> None:
     for sizes in ((-1, 1, 1), (1, -1, 1), (1, 1, -1), (1, 1, 1)):
         assert dict(make_mesh(*sizes).shape) == {'data': 1, 'fsdp': 1, 'model': 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A description of a chip, of which a mesh asks no more."""
+
+    id: int
+    slice_index: int | None
+    platform: str = 'fake'
+    device_kind: str = 'fake'
+    process_index: int = 0
+
+
+def chips(*slices: int | None) -> list[Device]:
+    return [Device(i, s) for i, s in enumerate(slices)]
+
+
+@pytest.mark.parametrize('slices', [2, -1])
+def test_data_spans_slices_and_the_other_axes_lie_inside(slices: int) -> None:
+    devices = chips(1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0)  # in no order
+    mesh = make_mesh(-1, 2, 2, slices, devices=devices)
+    assert dict(mesh.shape) == {'data': 4, 'fsdp': 2, 'model': 2}
+    found = np.vectorize(lambda d: d.slice_index)(mesh.devices)
+    assert (found[:2] == 0).all() and (found[2:] == 1).all()
+    assert sorted(d.id for d in mesh.devices.flat) == list(range(16))
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'devices', 'said'),
+    [
+        ((4, 1, 1, 2), chips(0, 0, 1, None), r'device Device\(id=3.* has no slice_index'),
+        ((-1, 1, 1, -1), chips(0, None), 'has no slice_index'),
+        ((4, 1, 1, 4), chips(0, 0, 1, 1), r'data=4 fsdp=1 model=1 slices=4: the devices are in 2 slice'),
+        ((1, 4, 1, 2), chips(0, 0, 1, 1), 'data spans the slices, so it is a multiple of their number'),
+        ((4, 1, 1, 2), chips(0, 0, 0, 1), r'slices of different sizes, \{0: 3, 1: 1\}'),
+        ((4, 2, 1, 2), chips(0, 0, 1, 1), r'does not fit 4 device'),
+        ((4, 1, 1, 0), chips(0, 0, 1, 1), r'slices=0: the devices are in 2 slice'),
+    ],
+)
+def test_slices_that_cannot_be(sizes: tuple[int, int, int, int], devices: list[Device], said: str) -> None:
+    with pytest.raises(MeshError, match=said):
+        make_mesh(*sizes, devices=devices)
 
 
 def test_arrays_go_over_whole() -> None:

@@ -3,8 +3,9 @@
 A TPU core carries out one operation of the schedule after another; the compiler's `estimated_cycles` of each are added
 up, those of a loop's body times its trip count. What carries none is costed by its own roofline and marked:
 
-- kernels (Pallas): the larger of operations / peak and bytes / HBM bandwidth, from the CostEstimate that the kernel was
-  given, else from the bytes of its operands and results alone;
+- kernels (Pallas): the larger of computing and bytes / HBM bandwidth, from the CostEstimate that the kernel was given,
+  else from the bytes of its operands and results alone. Computing is products at the peak, then elementwise operations
+  at that of the vector units (`vector_ops` of a kernel's metadata), nothing of the two at once;
 - gathers, scatters and copies that the compiler does not estimate: bytes / HBM bandwidth.
 
 Asynchronous copies run beside the operations and are not counted. Collectives have no estimate; they are listed with
@@ -285,7 +286,9 @@ def _roofline(
         if found := re.search(r'"cost_estimate":(\{[^}]*\})', instruction.rest):
             given = {k: float(v) for k, v in json.loads(found[1]).items()}
             bytes_moved, flops = given.get('bytes_accessed') or bytes_moved, given.get('flops', 0.0)
-        return max(flops / chip.flops, bytes_moved / chip.hbm_speed)
+        vector = re.search(r'vector_ops\W+(\d+)', instruction.rest)
+        elementwise = float(vector[1]) / (chip.vector * chip.clock) if vector else 0.0
+        return max(flops / chip.flops + elementwise, bytes_moved / chip.hbm_speed)
     is_collective = any(code.startswith(COLLECTIVES) for code in codes)
     is_call = 'custom-call' in codes and codes <= _FREE | {'custom-call'}  # buffers, and the ends of collectives
     is_free = instruction.opcode in _NOT_COSTED or is_call

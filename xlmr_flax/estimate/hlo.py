@@ -22,6 +22,7 @@ _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
 _HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _NAME = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = ')
 _OPCODE = re.compile(r' ?([a-z][\w\-]*)\(')
+_ONE_LINE = re.compile(r'kernel_metadata=\{\n.*?\n\}')  # the only attribute that is written in several lines
 _ROW = re.compile(r'^(\d+) (?:"(.*)"|\{(.*)\})$')
 
 
@@ -150,7 +151,7 @@ def parse(text: str) -> Module:
     computations: dict[str, Computation] = {}
     tables: dict[str, dict[int, str]] = {}
     entry, current, table = '', None, None
-    for line in text.splitlines():
+    for line in _ONE_LINE.sub(lambda found: found[0].replace('\n', ''), text).splitlines():
         if line in ('FileNames', 'FunctionNames', 'FileLocations', 'StackFrames'):
             table = tables.setdefault(line, {})
         elif table is not None and (row := _ROW.match(line)):

@@ -110,7 +110,9 @@ class PlanWork(Estimator):
         phase, what = self._place(run)
         model = self._trained_model(any(dataset.task.kind == 'text' for dataset in found))
         for dataset, each, draws in zip(found, rows, counts, strict=True):
-            one = self._batches(dataset, each, recipe, recipe.batch_size)
+            # Of padded batches, which have an example in each row: an upper bound where the recipe packs them.
+            padded = dataclasses.replace(recipe, packing=False)
+            one = self._batches(dataset, each, padded, recipe.batch_size)
             length = self._length(dataset, recipe, one.tokens / (recipe.batch_size * each.group))
             predicted = Masking.of(self.tokenizer).most(length) if dataset.task.kind == 'text' else 0
             program = Program(

@@ -131,7 +131,7 @@ class Compiled:
 
 def mesh_on(topology: Topology, spec: MeshSpec) -> Mesh:
     """The mesh of a config over a slice's chips. Raises MeshError, EstimateError."""
-    return make_mesh(spec.data, spec.fsdp, spec.model, devices=devices(topology))
+    return make_mesh(spec.data, spec.fsdp, spec.model, spec.slices, devices=devices(topology))
 
 
 def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compiled:
@@ -142,9 +142,7 @@ def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compile
             f'{program.name}: {part} rows of a micro-batch cannot be cut over {shards} shards of '
             f'{topology.name}; batch_size must be a multiple of {shards * program.accumulation}'
         )
-    # By platform, the encoder asks the backend of this process, which is not the one that the program is for.
-    model = dataclasses.replace(program.model, unroll=program.model.unroll or 1)
-    own, lowered = _lower(dataclasses.replace(program, model=model), mesh)
+    own, lowered = _lower(program, mesh)
     began = time.monotonic()
     try:
         with _no_cache():

@@ -6,6 +6,8 @@ independent-looking bits with the right rate (tests/models/test_dropout.py check
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -33,9 +35,33 @@ def hash_bits(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     for axis in reversed(range(len(lead))):
         row = row + jax.lax.broadcasted_iota(jnp.uint32, (*lead, 1), axis) * jnp.uint32(stride)
         stride *= lead[axis]
+    return _row_bits((seed[0], seed[1]), row, columns)
+
+
+def _row_bits(seed: tuple[Any, Any], row: jax.Array, columns: int) -> jax.Array:
+    """uint32 bits [..., columns] of rows with those numbers, uint32 [..., 1]."""
     row = _mix(row * jnp.uint32(_GOLDEN) + seed[0]) ^ seed[1]
-    column = jax.lax.broadcasted_iota(jnp.uint32, (*([1] * len(lead)), columns), len(lead))
+    # Signed, as the kernels' compiler has no other, and of the same bits.
+    column = jax.lax.broadcasted_iota(jnp.int32, (*([1] * (row.ndim - 1)), columns), row.ndim - 1).astype(jnp.uint32)
     return _mix(row + column * jnp.uint32(_GOLDEN))
+
+
+def seed_of(key: jax.Array, site: int) -> jax.Array:
+    """uint32 [2]: the seed of one use of a jax.random key."""
+    return jax.random.key_data(jax.random.fold_in(key, site)).astype(jnp.uint32).reshape(-1)[:2]
+
+
+def drop_factor(seed: tuple[Any, Any], row: jax.Array, columns: int, rate: float) -> jax.Array:
+    """float32 [..., columns], 0 or 1 / (1 - rate): what `dropout` multiplies rows with, by their numbers among all rows
+    of the array, int32 [..., 1]. For kernels, which have a part of one. seed: two int32 scalars, of `seed_of`'s bits.
+    """
+    words = (seed[0].astype(jnp.uint32), seed[1].astype(jnp.uint32))
+    keep = _row_bits(words, row.astype(jnp.uint32), columns) >= _threshold(rate)
+    return jnp.where(keep, jnp.float32(1.0 / (1.0 - rate)), jnp.float32(0.0))
+
+
+def _threshold(rate: float) -> jax.Array:
+    return jnp.uint32(round(rate * 2**32))
 
 
 def dropout(x: jax.Array, key: jax.Array | None, site: int, rate: float) -> jax.Array:
@@ -44,6 +70,5 @@ def dropout(x: jax.Array, key: jax.Array | None, site: int, rate: float) -> jax.
     """
     if key is None or rate == 0.0:
         return x
-    seed = jax.random.key_data(jax.random.fold_in(key, site)).astype(jnp.uint32).reshape(-1)[:2]
-    keep = hash_bits(seed, x.shape) >= jnp.uint32(round(rate * 2**32))
+    keep = hash_bits(seed_of(key, site), x.shape) >= _threshold(rate)
     return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros((), x.dtype))

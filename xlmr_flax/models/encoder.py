@@ -7,15 +7,37 @@ layer in tests/models/test_parity.py.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
+from xlmr_flax.models.attention import CPU, INTERPRET, KERNELS, attend, cpu_attention, segment_bias
 from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.dropout import dropout
+from xlmr_flax.models.dropout import dropout, seed_of
+from xlmr_flax.models.place import ANYWHERE, FFN, HEADS, ROWS, Dims, Place
 
-# Finite, so that a row of padding alone gives numbers and not NaN.
-_MASKED = -1e30
+# What a layer keeps for its backward pass: everything; what matrix products and attention gave, from which the rest is
+# computed again; its input alone.
+ALL, PRODUCTS, LAYERS = 'all', 'products', 'layers'
+KEPT = (ALL, PRODUCTS, LAYERS)
+_SUMS = {1: 'attention_sum', 2: 'layer_sum'}  # by dropout's site
+_PRODUCTS = ('qkv', 'mixed', 'inner', 'normed', *_SUMS.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How a forward pass is computed, which changes no number but by rounding. dtype: of activations. attention: one of
+    models/attention.py's. kept: one of KEPT. unroll: layers a step of the scan, 0 = all. place: of activations."""
+
+    dtype: str = 'float32'
+    attention: str = CPU
+    kept: str = ALL
+    unroll: int = 0
+    place: Place = ANYWHERE
 
 
 class Dense(nnx.Module):
@@ -25,8 +47,13 @@ class Dense(nnx.Module):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (features_in, features_out)) * std)
         self.bias = nnx.Param(jnp.zeros(features_out))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+    def __call__(self, x: jax.Array, place: Place = ANYWHERE, dims: Dims = (None, None)) -> jax.Array:
+        """x [..., in] -> [..., out]. dims: of the kernel, where it lies on a mesh (models/place.py)."""
+        return x @ self.weight(x.dtype, place, dims) + self.bias[...].astype(x.dtype)
+
+    def weight(self, dtype: jnp.dtype, place: Place, dims: Dims) -> jax.Array:
+        """The kernel [in, out] in a compute dtype, placed."""
+        return place(self.kernel[...].astype(dtype), *dims)
 
 
 class LayerNorm(nnx.Module):
@@ -49,6 +76,31 @@ def gelu(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1.0 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
 
 
+def _product(x: jax.Array, weight: jax.Array, name: str, how: How) -> jax.Array:
+    """x [N, in] @ weight [in, out]. name: of x where it is what a kernel gave, and so is not computed again."""
+    return _named_product(x, weight, name) if how.attention in KERNELS else x @ weight
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _named_product(x: jax.Array, weight: jax.Array, name: str) -> jax.Array:
+    del name
+    return x @ weight
+
+
+def _named_forward(x: jax.Array, weight: jax.Array, name: str) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    # Named beside its use: jax.checkpoint rounds what is both kept and used, with a pass over memory of its own.
+    return x @ weight, (checkpoint_name(x, name), weight)
+
+
+def _named_backward(name: str, kept: tuple[jax.Array, jax.Array], given: jax.Array) -> tuple[jax.Array, jax.Array]:
+    del name
+    x, weight = kept
+    return given @ weight.T, x.T @ given
+
+
+_named_product.defvjp(_named_forward, _named_backward)
+
+
 class Embeddings(nnx.Module):
     """Word + position + (the single) token type, layer norm, dropout."""
 
@@ -59,9 +111,10 @@ class Embeddings(nnx.Module):
         self.word, self.position, self.token_type = table(cfg.vocab_size), table(cfg.max_positions), table(1)
         self.norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
 
-    def __call__(self, ids: jax.Array, positions: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        x = self.word[...][ids] + self.position[...][positions] + self.token_type[...][0]  # [B, T, D]
-        return self.norm(x).astype(dtype)
+    def __call__(self, ids: jax.Array, positions: jax.Array, dtype: jnp.dtype, place: Place) -> jax.Array:
+        x = place.lookup(self.word[...], ids) + place(self.position[...], None, None)[positions]  # [B, T, D]
+        x = x + self.token_type[...][0]
+        return place(self.norm(x).astype(dtype), ROWS, None, None)
 
 
 class Attention(nnx.Module):
@@ -75,23 +128,26 @@ class Attention(nnx.Module):
         self.out_bias = nnx.Param(jnp.zeros(d))
         self.rate = cfg.attention_dropout
 
-    def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None) -> jax.Array:
-        """x [B, T, D], bias float32 [B, 1, T, T] (0 or -1e30) -> [B, T, D]."""
-        (b, t, d), (_, _, h, k) = x.shape, self.qkv.shape
-        # Two-dimensional products: XLA:CPU hands only those to its fast matmul, on both passes.
-        qkv = x.reshape(b * t, d) @ self.qkv[...].reshape(d, -1).astype(x.dtype)
-        qkv = qkv + self.qkv_bias[...].reshape(-1).astype(x.dtype)
-        qkv = qkv.reshape(b, t, 3, h, k)
-        q, keys, v = qkv[:, :, 0].swapaxes(1, 2), qkv[:, :, 1].transpose(0, 2, 3, 1), qkv[:, :, 2].swapaxes(1, 2)
-        scores = (q * jnp.asarray(k**-0.5, x.dtype)) @ keys  # [B, H, T, K] @ [B, H, K, T] -> [B, H, T, T]
-        scores = scores.astype(jnp.float32) + bias
-        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-        total = weights.sum(-1, keepdims=True)  # normalised after the product with v: T*K divisions, not T*T
-        weights = dropout(weights, key, 0, self.rate)
-        mixed = (weights.astype(x.dtype) @ v) / total.astype(x.dtype)  # [B, H, T, K]
-        mixed = mixed.swapaxes(1, 2).reshape(b * t, d)
-        out = mixed @ self.out[...].reshape(d, d).astype(x.dtype) + self.out_bias[...].astype(x.dtype)
-        return out.reshape(b, t, d)
+    def __call__(self, x: jax.Array, seen: jax.Array, key: jax.Array | None, how: How) -> tuple[jax.Array, jax.Array]:
+        """x [B, T, D]; seen: segments int32 [B, T], for 'xla_cpu' their bias float32 [B, 1, T, T] -> ([B, T, D], the
+        bias [D] that is still to be added)."""
+        (b, t, d), (_, _, h, k), place = x.shape, self.qkv.shape, how.place
+        kernel = place(self.qkv[...].astype(x.dtype), None, None, HEADS, None)
+        if how.attention == CPU:
+            # Two-dimensional products: XLA:CPU hands only those to its fast matmul, on both passes.
+            qkv = x.reshape(b * t, d) @ kernel.reshape(d, -1)
+            qkv = qkv + self.qkv_bias[...].reshape(-1).astype(x.dtype)
+            qkv = place(qkv.reshape(b, t, 3, h, k), ROWS, None, None, HEADS, None)
+            mixed = cpu_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], seen, key, self.rate)
+            mixed = mixed.swapaxes(1, 2).reshape(b, t, d)
+        else:
+            # Queries, keys and values each whole, with the heads of a token side by side: what kernels take.
+            qkv = jnp.einsum('btd,dce->cbte', x, kernel.reshape(d, 3, h * k))
+            qkv = checkpoint_name(place(qkv, None, ROWS, None, HEADS), 'qkv')
+            bias, chosen = self.qkv_bias[...].reshape(3, h * k), how.attention
+            mixed = attend(qkv, bias, seen, heads=h, implementation=chosen, key=key, rate=self.rate, place=place)
+        kernel = place(self.out[...].astype(x.dtype), HEADS, None, None).reshape(d, d)
+        return _product(mixed.reshape(b * t, d), kernel, 'mixed', how).reshape(b, t, d), self.out_bias[...]
 
 
 class Layer(nnx.Module):
@@ -106,12 +162,39 @@ class Layer(nnx.Module):
         self.ffn_norm = LayerNorm(d, cfg.layer_norm_eps)
         self.rate = cfg.dropout
 
-    def __call__(self, x: jax.Array, bias: jax.Array, key: jax.Array | None) -> jax.Array:
-        b, t, d = x.shape
-        mixed = self.attention(x, bias, key)
-        x = self.attention_norm(x + dropout(mixed, key, 1, self.rate))
-        y = self.ffn_out(gelu(self.ffn_in(x.reshape(b * t, d)))).reshape(b, t, d)
-        return self.ffn_norm(x + dropout(y, key, 2, self.rate))
+    def __call__(self, x: jax.Array, seen: jax.Array, key: jax.Array | None, how: How) -> jax.Array:
+        """x [B, T, D], seen: as `Attention` takes it -> [B, T, D]."""
+        (b, t, d), place = x.shape, how.place
+        mixed, bias = self.attention(x, seen, key, how)
+        x = self._close(self.attention_norm, x, mixed, bias, key, 1, how)
+        inner = _product(x.reshape(b * t, d), self.ffn_in.weight(x.dtype, place, (None, FFN)), 'normed', how)
+        inner = place(inner + self.ffn_in.bias[...].astype(x.dtype), ROWS, FFN)
+        y = gelu(checkpoint_name(inner, 'inner')) @ self.ffn_out.weight(x.dtype, place, (FFN, None))
+        return self._close(self.ffn_norm, x, y.reshape(b, t, d), self.ffn_out.bias[...], key, 2, how)
+
+    def _close(
+        self,
+        norm: LayerNorm,
+        x: jax.Array,
+        y: jax.Array,
+        bias: jax.Array,
+        key: jax.Array | None,
+        site: int,
+        how: How,
+    ) -> jax.Array:
+        """norm(x + dropout(y + bias)), [B, T, D]."""
+        y, name = how.place(y, ROWS, None, None), _SUMS[site]
+        if how.attention in KERNELS:
+            from xlmr_flax.models.norm_tpu import sum_and_norm
+
+            seed, rate = (jnp.zeros(2, jnp.uint32), 0.0) if key is None else (seed_of(key, site), self.rate)
+            x = sum_and_norm(
+                x, y, bias, norm.scale[...], norm.bias[...], seed, epsilon=norm.eps, rate=rate, name=name,
+                place=how.place, interpret=how.attention == INTERPRET,
+            )  # fmt: skip
+            return how.place(x, ROWS, None, None)
+        x = checkpoint_name(x + dropout(y + bias.astype(y.dtype), key, site, self.rate), name)
+        return how.place(norm(x), ROWS, None, None)
 
 
 class Encoder(nnx.Module):
@@ -129,27 +212,24 @@ class Encoder(nnx.Module):
         segments: jax.Array,
         key: jax.Array | None,
         *,
-        dtype: jnp.dtype,
-        remat: bool,
-        unroll: int,
+        how: How,
         layer: int | None = None,
         all_layers: bool = False,
     ) -> jax.Array:
-        """ids, segments int32 [B, T] (segment 0 = padding) -> hidden states [B, T, D] in `dtype`.
+        """ids, segments int32 [B, T] (segment 0 = padding) -> hidden states [B, T, D] in the compute dtype.
 
         layer: stop after that many layers (0 = embeddings; transformers' hidden_states index); None = all.
         all_layers: return [L + 1, B, T, D], every hidden state as transformers' hidden_states.
         """
         positions = self.pad_id + jnp.where(segments > 0, _positions(segments), 0)
-        x = self.embeddings(ids, positions, dtype)
+        x = self.embeddings(ids, positions, jnp.dtype(how.dtype), how.place)
         if key is not None:
             x = dropout(x, jax.random.fold_in(key, 0), 3, self.rate)
-        same = (segments[:, None, :, None] == segments[:, None, None, :]) & (segments[:, None, None, :] > 0)
-        bias = jnp.where(same, 0.0, _MASKED).astype(jnp.float32)  # [B, 1, T, T]
+        seen = segment_bias(segments) if how.attention == CPU else segments
 
         def block(x: jax.Array, item: tuple[Layer, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
             module, layer_key = item
-            y = module(x, bias, layer_key)
+            y = module(x, seen, layer_key, how)
             return y, (y if all_layers else None)
 
         depth = self.num_layers if layer is None else layer
@@ -157,7 +237,11 @@ class Encoder(nnx.Module):
         keys = None if key is None else jax.random.split(jax.random.fold_in(key, 1), self.num_layers)[:depth]
         if depth == 0:
             return x[None] if all_layers else x
-        out, states = jax.lax.scan(jax.checkpoint(block) if remat else block, x, (layers, keys), unroll=unroll or depth)
+        step = block
+        if how.kept != ALL:
+            policy = jax.checkpoint_policies.save_only_these_names(*_PRODUCTS) if how.kept == PRODUCTS else None
+            step = jax.checkpoint(block, policy=policy)
+        out, states = jax.lax.scan(step, x, (layers, keys), unroll=how.unroll or depth)
         return out if states is None else jnp.concatenate([x[None], states])
 
 

@@ -2,6 +2,9 @@
 
 params = {'encoder': {...}, 'pooler': {...}, 'heads': {name: {...}}}, float32. A batch is a dict of int32 arrays:
 ids, segments [B, T] (choice: [B, N, T]). One model serves every head: heads are looked up by name in params.
+
+A row may hold several examples, its segments 1 to S, one behind the other (data/packing.py): heads that give one output
+an example then read at `starts` int32 [B, S] (choice: [B, N, S]), the first token of each segment.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from xlmr_flax.models.attention import AUTO, check_name, choose
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.encoder import Encoder
+from xlmr_flax.models.encoder import ALL, KEPT, LAYERS, PRODUCTS, Encoder, How
 from xlmr_flax.models.heads import STYLES, Pooler, make_head
+from xlmr_flax.models.place import ANYWHERE, ROWS, WORDS, Place
 
 Params = dict[str, Any]
 POOLINGS = ('mean', 'cls')
@@ -35,8 +40,11 @@ class Model:
     """Forward functions of one encoder shape.
 
     style: 'jiant' or 'hf' heads (models/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
-    float32 always. remat: recompute each layer in the backward pass. unroll: layers per scan step; 0 = all on CPU
-    (where a scanned backward pass is 20-40 % slower), 1 elsewhere.
+    float32 always. remat: recompute each layer in the backward pass ('layers' of `kept`). unroll: layers per scan
+    step; 0 = all on CPU (where a scanned backward pass is 20-40 % slower), 1 elsewhere. attention: a formulation of
+    models/attention.py. kept: what layers keep for the backward pass, 'all', 'products' (the rest is computed again)
+    or 'layers' (their inputs alone); 'auto' = all on CPU, products elsewhere. place: of the activations on a mesh, and
+    platform: what 'auto' is decided by, '' = this process's; both are given by parallel/placement.py.
     """
 
     config: EncoderConfig
@@ -44,12 +52,28 @@ class Model:
     dtype: str = 'float32'
     remat: bool = False
     unroll: int = 0
+    attention: str = AUTO
+    kept: str = AUTO
+    place: Place = ANYWHERE
+    platform: str = ''
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
             raise ModelError(f'head style {self.style!r} is not one of {", ".join(STYLES)}')
         if self.dtype not in ('float32', 'bfloat16'):
             raise ModelError(f'compute dtype {self.dtype!r} is not float32 or bfloat16')
+        if self.kept not in (AUTO, *KEPT):
+            raise ModelError(f'encoder.kept {self.kept!r} is not one of {", ".join((AUTO, *KEPT))}')
+        check_name(self.attention)
+
+    def how(self) -> How:
+        """How the encoder is computed on the platform. Raises ModelError where it cannot be."""
+        platform = self.platform or jax.default_backend()
+        is_cpu = platform == 'cpu'
+        by_platform = ALL if is_cpu else PRODUCTS
+        kept = LAYERS if self.remat else by_platform if self.kept == AUTO else self.kept
+        unroll = self.unroll or (0 if is_cpu else 1)
+        return How(self.dtype, choose(self.attention, platform, self.dtype), kept, unroll, self.place)
 
     def init(self, key: jax.Array, heads: Mapping[str, HeadSpec]) -> Params:
         """Fresh float32 parameters with the given heads. normal(0, initializer_range), biases 0."""
@@ -92,14 +116,11 @@ class Model:
     ) -> jax.Array:
         """ids, segments [B, T] -> hidden states [B, T, D] (all_layers: [L + 1, B, T, D]) in the compute dtype."""
         graph = _graph(Encoder, self.config)
-        unroll = self.unroll or (0 if jax.default_backend() == 'cpu' else 1)
         return nnx.merge(graph, params['encoder'])(
             ids,
             segments,
             key,
-            dtype=jnp.dtype(self.dtype),
-            remat=self.remat,
-            unroll=unroll,
+            how=self.how(),
             layer=layer,
             all_layers=all_layers,
         )
@@ -117,10 +138,12 @@ class Model:
         segments: jax.Array,
         key: jax.Array | None = None,
         positions: jax.Array | None = None,
+        starts: jax.Array | None = None,
     ) -> jax.Array:
         """float32 logits of one head: pair [B, C], choice [B, N], span [B, T, 2], tag [B, T, C], mlm [B, T, V].
 
-        positions: int32 [B, M], for mlm alone: the logits of these tokens only, [B, M, V].
+        positions: int32 [B, M], for mlm alone: the logits of these tokens only, [B, M, V]. starts: of the segments of
+        packed rows, for pair [B, S, C] and choice [B, S, N]: those of slots without a segment mean nothing.
         """
         shape = ids.shape
         if spec.kind == 'choice':  # [B, N, T] -> [B*N, T]
@@ -131,24 +154,48 @@ class Model:
         if spec.kind == 'mlm':
             if positions is not None:
                 hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, M, D]
-            return head(hidden, params['encoder']['embeddings']['word'])
+            return self.place(head(hidden, params['encoder']['embeddings']['word']), ROWS, None, WORDS)
         if spec.kind in ('span', 'tag'):
-            return head(hidden, head_dropout)
-        pooled = hidden[:, 0] if self.style == 'hf' and spec.kind == 'pair' else self.pool(params, hidden)
-        out = head(pooled, head_dropout)
-        return out.reshape(shape[:2]) if spec.kind == 'choice' else out
+            return self.place(head(hidden, head_dropout), ROWS, None, None)
+        first = hidden[:, 0] if starts is None else self._firsts(hidden, starts)
+        pooled = first if self.style == 'hf' and spec.kind == 'pair' else self.pool(params, first[:, None])
+        out = self.place(head(pooled, head_dropout), ROWS, None)
+        if spec.kind == 'choice':  # [B*N*S, 1] -> [B, N], or [B, S, N]
+            return out.reshape(shape[:2]) if starts is None else out.reshape(*shape[:2], -1).swapaxes(1, 2)
+        return out if starts is None else out.reshape(shape[0], -1, out.shape[-1])  # [B*S, C] -> [B, S, C]
+
+    def _firsts(self, hidden: jax.Array, starts: jax.Array) -> jax.Array:
+        """The hidden states of every slot's first token, slot by slot: [B, T, D] -> [B*S, D]."""
+        starts = starts.reshape(-1, starts.shape[-1])  # a choice head's come as [B, N, S]
+        return jnp.take_along_axis(hidden, starts[..., None], axis=1).reshape(-1, hidden.shape[-1])
 
     def embed(
-        self, params: Params, ids: jax.Array, segments: jax.Array, *, layer: int | None = None, pooling: str = 'mean'
+        self,
+        params: Params,
+        ids: jax.Array,
+        segments: jax.Array,
+        starts: jax.Array | None = None,
+        *,
+        layer: int | None = None,
+        pooling: str = 'mean',
     ) -> jax.Array:
-        """Sentence vectors float32 [B, D] of hidden_states[layer]; 'mean' includes the special tokens, as XTREME's."""
+        """Sentence vectors float32 [B, D] of hidden_states[layer]; 'mean' includes the special tokens, as XTREME's.
+
+        starts: of the segments of packed rows; then [B, S, D], a vector for each slot.
+        """
         if pooling not in POOLINGS:
             raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
         hidden = self.encode(params, ids, segments, layer=layer).astype(jnp.float32)
         if pooling == 'cls':
-            return hidden[:, 0]
-        mask = (segments > 0)[..., None].astype(jnp.float32)
-        return (hidden * mask).sum(1) / jnp.maximum(mask.sum(1), 1.0)
+            return hidden[:, 0] if starts is None else self._firsts(hidden, starts).reshape(*starts.shape, -1)
+        if starts is None:
+            mask = (segments > 0)[..., None].astype(jnp.float32)
+            return (hidden * mask).sum(1) / jnp.maximum(mask.sum(1), 1.0)
+        numbers = jnp.arange(1, starts.shape[-1] + 1, dtype=segments.dtype)
+        mask = (segments[:, None] == numbers[:, None]).astype(jnp.float32)  # [B, S, T]
+        # A sum, not a product of matrices of which the device may round the factors.
+        sums = jnp.einsum('bst,btd->bsd', mask, hidden, precision=jax.lax.Precision.HIGHEST)
+        return sums / jnp.maximum(mask.sum(-1, keepdims=True), 1.0)
 
 
 def head_key(key: jax.Array, name: str) -> jax.Array:

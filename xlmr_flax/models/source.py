@@ -1,7 +1,8 @@
 """Where an encoder comes from: `embedded`, `hf:NAME-OR-DIR`, `ckpt:DIR` or `random:SIZE`, opened the same way.
 
-`ckpt:` directories are written by train/checkpoint.py: this module reads only their description (model.json) and
-weights (safetensors in this package's own names), so that a fine-tuned model opens without the training code.
+`ckpt:` directories are written by `save_checkpoint`: their description (model.json), weights (safetensors in this
+package's own names) and tokenizer, so that a fine-tuned model opens without the training code; and the list of these
+files with their sha256 (models/manifest.py), which is checked when one is read.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from xlmr_flax.models import embedded, hf
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
+from xlmr_flax.models.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
 from xlmr_flax.models.model import HeadSpec, Model, Params
 
 MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = 'model.json', 'model.safetensors', 'tokenizer.json'
@@ -112,6 +115,7 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
             break
     else:
         raise ModelError(f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory')
+    _check_files(directory, MODEL_FILE, TOKENIZER_FILE)
     raw = hf.read_json(directory / MODEL_FILE)
     try:
         config = EncoderConfig(**raw['encoder'])
@@ -123,6 +127,7 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
     tensors = hf.TensorFiles(directory)
 
     def load() -> Params:
+        _check_files(directory)
         params: Params = {}
         for path in tensors.where:
             *parents, leaf = path.split('/')
@@ -138,6 +143,21 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
     )
 
 
+def _check_files(directory: Path, *names: str) -> None:
+    """Raises ModelError where files (none named: any) are not as they were written. Directories that an older version
+    wrote have no list.
+    """
+    if not (directory / MANIFEST).is_file():
+        return
+    try:
+        check_manifest(directory, names or None)
+    except ManifestError as e:
+        raise ModelError(
+            f'{e}; copy the directory again, or delete it to train the run again '
+            f'(if the change is yours, delete {MANIFEST} alone)'
+        ) from None
+
+
 def _check_tree(params: Params, shapes: Params, directory: Path) -> None:
     have = {jax.tree_util.keystr(p): v.shape for p, v in jax.tree_util.tree_leaves_with_path(params)}
     want = {jax.tree_util.keystr(p): v.shape for p, v in jax.tree_util.tree_leaves_with_path(shapes)}
@@ -148,6 +168,16 @@ def _check_tree(params: Params, shapes: Params, directory: Path) -> None:
             f'{directory / WEIGHTS_FILE}: {k} is {have.get(k)}, {MODEL_FILE} says {want.get(k)}'
             + (f' (and {len(wrong) - 1} more)' if len(wrong) > 1 else '')
         )
+
+
+def _save_tensors(tensors: dict[str, np.ndarray], path: Path, out: Path) -> None:
+    """safetensors' own errors are no OSError, and do not say how large the file was to be. Raises ModelError."""
+    try:
+        save_file(tensors, path)
+    except (SafetensorError, OSError) as e:
+        need, free = sum(t.nbytes for t in tensors.values()), shutil.disk_usage(out.parent).free
+        said = f'{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'
+        raise ModelError(f'{out}: cannot be saved: {e} ({said})') from None
 
 
 def save_checkpoint(
@@ -173,7 +203,7 @@ def save_checkpoint(
             '/'.join(str(k.key) for k in path): np.ascontiguousarray(leaf, np.float32)
             for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         }
-        save_file(tensors, scratch / WEIGHTS_FILE)
+        _save_tensors(tensors, scratch / WEIGHTS_FILE, out)
         shutil.copyfile(tokenizer, scratch / TOKENIZER_FILE)
         raw = {
             'encoder': dataclasses.asdict(config),
@@ -185,6 +215,7 @@ def save_checkpoint(
             **extra,
         }
         (scratch / MODEL_FILE).write_text(json.dumps(raw, indent=2, sort_keys=True) + '\n', encoding='utf-8')
+        write_manifest(scratch)
         os.chmod(scratch, 0o755)
         old = out.with_name(f'.{out.name}.old')
         shutil.rmtree(old, ignore_errors=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
 LOST = 134  # exit code where another process died: that of the abort by which JAX's own health check ends a process
@@ -306,6 +309,28 @@ def _marked(folder: Path) -> str:
     name = f'.shared-{os.getpid()}-{time.time_ns()}'
     (folder / name).touch()
     return name
+
+
+def meet(mesh: Mesh) -> None:
+    """Opens the connections between the processes for every group of devices that a program on this mesh may sum over.
+
+    Gloo, which joins the processes of CPUs, does it at a group's first collective, and gives up where two processes
+    come to it more than 30 seconds apart: when one of them has to compile what another finds in its cache. Here they
+    come together. Without effect on accelerators and where this process is alone.
+    """
+    axes = [name for name in mesh.axis_names if mesh.shape[name] > 1]
+    if _crew is None or jax.default_backend() != 'cpu' or not axes:
+        return
+    groups = [group for n in range(1, len(axes) + 1) for group in itertools.combinations(axes, n)]
+
+    def sums() -> jax.Array:
+        own = sum(jax.lax.axis_index(name) for name in axes)  # of a constant, the compiler knows the sum
+        return jnp.stack([jax.lax.psum(own, group) for group in groups]).sum()
+
+    program = jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=(), out_specs=PartitionSpec(), check_vma=False))
+    compiled = program.lower().compile()
+    barrier('meet')
+    jax.block_until_ready(compiled())
 
 
 def leave(code: int, text: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 P = PartitionSpec
@@ -20,9 +22,19 @@ class MeshError(ValueError):
     """A mesh that the devices do not allow, or a parameter that the rules do not place exactly once."""
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(
+    data: int = -1, fsdp: int = 1, model: int = 1, slices: int = 1, *, devices: Sequence[Any] | None = None
+) -> Mesh:
     """A mesh over all devices, or those given. One axis may be -1: what is left. Raises MeshError when the product does
-    not fit."""
+    not fit.
+
+    slices: more than 1 where the devices are in so many TPU slices, joined by a data-centre network that is an order
+    of magnitude slower than what joins the chips of one. Then data spans the slices (their gradients are summed, once a
+    step) and fsdp and model lie inside each, as every layer needs those. -1: as many as there are.
+    """
+    if slices != 1:
+        devices = jax.devices() if devices is None else devices
+        slices = len(_slices(devices)) if slices == -1 else slices
     sizes, n = [data, fsdp, model], jax.device_count() if devices is None else len(devices)
     if sizes.count(-1) > 1 or any(s == 0 or s < -1 for s in sizes):
         raise MeshError(f'mesh data={data} fsdp={fsdp} model={model}: sizes are positive, and one may be -1')
@@ -31,7 +43,30 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices: Sequenc
         sizes[sizes.index(-1)] = n // known
     if int(np.prod(sizes)) != n:
         raise MeshError(f'mesh data={data} fsdp={fsdp} model={model} does not fit {n} device(s)')
+    if slices != 1:
+        return _across_slices(sizes, slices, devices or ())
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _slices(devices: Sequence[Any]) -> dict[int, int]:
+    """{slice: how many of the devices are in it}."""
+    missing = next((d for d in devices if getattr(d, 'slice_index', None) is None), None)
+    if missing is not None:
+        raise MeshError(f'mesh slices: device {missing} is in no slice (it has no slice_index); expected slices=1')
+    return dict(Counter(d.slice_index for d in devices))
+
+
+def _across_slices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) -> Mesh:
+    """A mesh of which data's blocks are slices. sizes: data, fsdp, model."""
+    found, asked = _slices(devices), f'mesh data={sizes[0]} fsdp={sizes[1]} model={sizes[2]} slices={slices}'
+    if slices != len(found):
+        raise MeshError(f'{asked}: the devices are in {len(found)} slice(s)')
+    if sizes[0] % slices:
+        raise MeshError(f'{asked}: data spans the slices, so it is a multiple of their number')
+    if len(set(found.values())) > 1:
+        raise MeshError(f'{asked}: slices of different sizes, {dict(sorted(found.items()))} (slice: devices)')
+    inside = (sizes[0] // slices, *sizes[1:])
+    return Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 # Parameter path (and AdamW's moments, whose paths end alike) -> spec. Every leaf matches exactly one rule.

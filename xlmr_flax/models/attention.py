@@ -1,0 +1,122 @@
+"""Attention within segments, in the formulations that platforms need; all of them give the same numbers.
+
+    xla_cpu    products that XLA:CPU hands to its fast matrix product
+    xla        the same as einsums, for any platform
+    cudnn      the fused kernel of NVIDIA's library, bfloat16 only; a step that drops attention weights takes xla
+    tpu        Pallas kernels: attention_tpu.py, dropout included, rows of up to 512 tokens (of more, xla); norm_tpu.py
+    interpret  that kernel interpreted, on any platform: slow, for tests
+
+A token sees the tokens of its own segment and no padding (segment 0). Rows of padding alone give numbers, not NaN.
+Dropout applies to normalised weights [B, H, T, T]; its mask is models/dropout.py's in every formulation.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from xlmr_flax.models.config import ModelError
+from xlmr_flax.models.dropout import dropout, seed_of
+from xlmr_flax.models.place import ANYWHERE, HEADS, ROWS, Place
+
+CPU, XLA, CUDNN, TPU, INTERPRET = 'xla_cpu', 'xla', 'cudnn', 'tpu', 'interpret'
+IMPLEMENTATIONS = (CPU, XLA, CUDNN, TPU, INTERPRET)
+KERNELS = (TPU, INTERPRET)
+AUTO = 'auto'
+MOST_TOKENS = 512  # of a row that the kernels take: a v4's VMEM holds no more scores
+_SITE = 0  # of dropout under a layer's key
+_MASKED = -1e30  # finite, so that a row of padding alone gives numbers and not NaN
+_NEEDS = {CUDNN: 'gpu', TPU: 'tpu'}
+_PLATFORMS = {'cuda': 'gpu', 'rocm': 'gpu'}
+
+
+def choose(name: str, platform: str, dtype: str) -> str:
+    """The formulation that `name` ('auto': the platform's fastest) means on a platform. Raises ModelError for one that
+    is not known or that the platform or the compute dtype does not have."""
+    platform = _PLATFORMS.get(platform, platform)
+    if name == AUTO:
+        fastest = {'cpu': CPU, 'tpu': TPU, 'gpu': CUDNN if dtype == 'bfloat16' else XLA}
+        return fastest.get(platform, XLA)
+    check_name(name)
+    if _NEEDS.get(name, platform) != platform:
+        raise ModelError(f'encoder.attention {name!r} needs the platform {_NEEDS[name]}, and this is {platform}')
+    if name == CUDNN and dtype != 'bfloat16':
+        raise ModelError(f"encoder.attention 'cudnn' computes in bfloat16, and encoder.dtype is {dtype}")
+    return name
+
+
+def check_name(name: str) -> None:
+    """Raises ModelError for a formulation that is not known."""
+    if name not in (AUTO, *IMPLEMENTATIONS):
+        raise ModelError(f'encoder.attention {name!r} is not one of {", ".join((AUTO, *IMPLEMENTATIONS))}')
+
+
+def attend(
+    qkv: jax.Array,
+    bias: jax.Array,
+    segments: jax.Array,
+    *,
+    heads: int,
+    implementation: str = XLA,
+    key: jax.Array | None = None,
+    rate: float = 0.0,
+    place: Place = ANYWHERE,
+) -> jax.Array:
+    """qkv [3, B, T, H * K] (queries, keys, values), bias [3, H * K] added to it, segments int32 [B, T] -> the values
+    mixed, [B, T, H * K].
+
+    heads: H. key, rate: of dropout, as in `models.dropout.dropout`; no key, no dropout.
+    """
+    check_name(implementation)
+    rate = 0.0 if key is None else rate
+    (_, b, t, width), size = qkv.shape, qkv.shape[-1] // heads
+    if implementation in KERNELS and t <= MOST_TOKENS:
+        from xlmr_flax.models import attention_tpu
+
+        seed = jnp.zeros(2, jnp.uint32) if key is None else seed_of(key, _SITE)
+        is_interpreted = implementation == INTERPRET
+        return attention_tpu.attention(
+            qkv, bias, segments, seed, heads=heads, rate=rate, place=place, interpret=is_interpreted
+        )
+    qkv = qkv + bias.astype(qkv.dtype)[:, None, None]
+    split = place(qkv.reshape(3, b, t, heads, size), None, ROWS, None, HEADS, None)
+    if implementation == CPU:
+        mixed = cpu_attention(split[0], split[1], split[2], segment_bias(segments), key, rate)
+        return mixed.swapaxes(1, 2).reshape(b, t, width)
+    if implementation == CUDNN and rate == 0.0:
+        mask = same_segment(segments)
+        mixed = jax.nn.dot_product_attention(split[0], split[1], split[2], mask=mask, implementation='cudnn')
+        return mixed.reshape(b, t, width)
+    scores = jnp.einsum('bqhk,bshk->bhqs', split[0] * jnp.asarray(size**-0.5, qkv.dtype), split[1])
+    weights, total = _weights(scores, segment_bias(segments))
+    weights = dropout(weights, key, _SITE, rate).astype(qkv.dtype)
+    mixed = jnp.einsum('bhqs,bshk->bqhk', weights, split[2]) / total.astype(qkv.dtype).swapaxes(1, 2)
+    return place(mixed.reshape(b, t, width), ROWS, None, HEADS)
+
+
+def same_segment(segments: jax.Array) -> jax.Array:
+    """int32 [B, T] -> bool [B, 1, T, T]: which tokens (last) a token (last but one) sees."""
+    return (segments[:, None, :, None] == segments[:, None, None, :]) & (segments[:, None, None, :] > 0)
+
+
+def segment_bias(segments: jax.Array) -> jax.Array:
+    """int32 [B, T] -> float32 [B, 1, T, T], 0 where a token is seen and -1e30 where not."""
+    return jnp.where(same_segment(segments), 0.0, _MASKED).astype(jnp.float32)
+
+
+def cpu_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, key: jax.Array | None, rate: float
+) -> jax.Array:
+    """q, k, v [B, T, H, K], bias of `segment_bias` -> [B, H, T, K]."""
+    q, k, v = q.swapaxes(1, 2), k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)
+    scores = (q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)) @ k  # [B, H, T, K] @ [B, H, K, T] -> [B, H, T, T]
+    weights, total = _weights(scores, bias)
+    return (dropout(weights, key, _SITE, rate).astype(q.dtype) @ v) / total.astype(q.dtype)
+
+
+def _weights(scores: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """float32 weights [B, H, T, T] and their sums [B, H, T, 1], by which the product with v is divided: T * K
+    divisions, not T * T."""
+    scores = scores.astype(jnp.float32) + bias
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    return weights, weights.sum(-1, keepdims=True)

@@ -1,0 +1,180 @@
+"""The end of a block as a Pallas kernel for TPUs: bias, dropout, residual sum and layer norm in one pass over memory.
+
+Written with jax.numpy it takes four passes forward and more backward, because a row's mean and variance stand between
+the sum and its use. The backward pass computes both again from the sum, hashes dropout's mask again, and adds up the
+gradients of scale and biases on the way; nothing but the sum is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from xlmr_flax.models.dropout import drop_factor
+from xlmr_flax.models.place import ROWS, Place
+
+_TOKENS = 256  # of a program of the grid, at most
+_SUBLANES = 16  # tokens of a register of bfloat16: what a part of a row is a multiple of
+# Of an element, by (backward, with dropout): as the code below is written.
+_VECTOR_OPS = {(False, False): 17, (False, True): 29, (True, False): 21, (True, True): 33}
+_VMEM = 14 << 20  # bytes, as in attention_tpu.py
+
+Static = tuple[float, float, str, bool]  # epsilon, dropout's rate (0: none), the name of the sum, interpreted
+
+
+def sum_and_norm(
+    x: jax.Array,
+    y: jax.Array,
+    bias: jax.Array,
+    scale: jax.Array,
+    shift: jax.Array,
+    seed: jax.Array,
+    *,
+    epsilon: float,
+    rate: float,
+    name: str,
+    place: Place,
+    interpret: bool,
+) -> jax.Array:
+    """layer norm(x + dropout(y + bias)), for x, y [B, T, D]; bias, scale, shift float32 [D]; seed uint32 [2] of the
+    mask, models/dropout.py's of [B, T, D] -> [B, T, D] in x's dtype; mean and variance are float32.
+
+    name: under which jax.checkpoint finds the sum.
+    """
+    seed = jax.lax.bitcast_convert_type(seed, jnp.int32)
+    return _apply(x, y, bias, scale, shift, seed, (epsilon, rate, name, interpret), place)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+def _apply(
+    x: jax.Array, y: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array, seed: jax.Array,
+    static: Static, place: Place,
+) -> jax.Array:  # fmt: skip
+    return _forward(x, y, bias, scale, shift, seed, static, place)[0]
+
+
+_WHOLE = (ROWS, None, None)
+
+
+def _forward(
+    x: jax.Array, y: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array, seed: jax.Array,
+    static: Static, place: Place,
+) -> Any:  # fmt: skip
+    vectors = jnp.stack([bias, scale, shift])
+    inputs = ((None,), (ROWS,), (None, None), _WHOLE, _WHOLE)
+    run = place.mapped(functools.partial(_call, static, True), inputs, (_WHOLE, _WHOLE))
+    out, total = run(seed, jnp.arange(x.shape[0], dtype=jnp.int32), vectors, x, y)
+    return out, (checkpoint_name(total, static[2]), vectors, seed)
+
+
+def _backward(static: Static, place: Place, kept: Any, gradient: jax.Array) -> Any:
+    total, vectors, seed = kept
+    inputs = ((None,), (ROWS,), (None, None), _WHOLE, _WHOLE)
+    outputs = (_WHOLE, _WHOLE, _WHOLE) if static[1] else (_WHOLE, _WHOLE)
+    run = place.mapped(functools.partial(_call, static, False), inputs, outputs)
+    *found, sums = run(seed, jnp.arange(total.shape[0], dtype=jnp.int32), vectors, total, gradient)
+    of_bias, of_scale, of_shift = sums.sum(0)
+    return found[0], found[-1], of_bias, of_scale, of_shift, None
+
+
+_apply.defvjp(_forward, _backward)
+
+
+def _call(
+    static: Static, is_forward: bool, seed: jax.Array, rows: jax.Array, vectors: jax.Array, a: jax.Array, b: jax.Array
+) -> Any:
+    """The kernel on one device's rows. Forward: a, b = x, y -> (normalised, sum). Backward: a, b = sum, gradient ->
+    (gradient of x, where there is dropout another of y, sums of programs [programs, 3, D])."""
+    (n, t, d), (_, rate, _, interpret) = a.shape, static
+    at_once = next(k for k in range(max(1, min(n, _TOKENS // t)), 0, -1) if n % k == 0)
+    part = next((k for k in range(min(t, _TOKENS), 0, -1) if t % k == 0 and k % _SUBLANES == 0), t)
+    whole = pl.BlockSpec((at_once, part, d), lambda i, j, *_: (i, j, 0))
+    arrays = 2 if is_forward or rate else 1
+    shapes: list[Any] = [jax.ShapeDtypeStruct(a.shape, a.dtype)] * arrays
+    specs = [whole] * arrays
+    if not is_forward:
+        parts = t // part
+        shapes.append(jax.ShapeDtypeStruct((n // at_once * parts, 3, d), jnp.float32))
+        specs.append(pl.BlockSpec((1, 3, d), lambda i, j, *_: (i * parts + j, 0, 0)))
+    return pl.pallas_call(
+        functools.partial(_forward_kernel if is_forward else _backward_kernel, static=static, t=t),
+        out_shape=tuple(shapes),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=2,
+            grid=(n // at_once, t // part),
+            in_specs=[pl.BlockSpec((3, d), lambda i, j, *_: (0, 0)), whole, whole],
+            out_specs=tuple(specs),
+        ),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'parallel'), vmem_limit_bytes=_VMEM),
+        cost_estimate=pl.CostEstimate(
+            flops=0, bytes_accessed=(2 + arrays) * a.size * a.dtype.itemsize, transcendentals=n * t * d
+        ),
+        metadata={'vector_ops': str(_VECTOR_OPS[not is_forward, rate > 0] * n * t * d)},
+        interpret=interpret,
+        name='sum_and_norm' if is_forward else 'sum_and_norm_gradients',
+    )(seed, rows, vectors, a, b)
+
+
+def _drop(seed: Any, first: Any, x: jax.Array, rate: float) -> jax.Array:
+    """Dropout of tokens [part, D], the first of which has that number among all tokens of all rows."""
+    if rate == 0.0:
+        return x
+    tokens = first + jax.lax.broadcasted_iota(jnp.int32, (x.shape[0], 1), 0)
+    return x * drop_factor((seed[0], seed[1]), tokens, x.shape[1], rate)
+
+
+def _statistics(total: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """(total - mean, 1 / standard deviation) of rows [T, D], float32."""
+    centred = total - total.mean(1, keepdims=True)
+    return centred, jax.lax.rsqrt(jnp.square(centred).mean(1, keepdims=True) + epsilon)
+
+
+def _forward_kernel(
+    seed: Any, rows: Any, vectors: Any, x: Any, y: Any, out: Any, total: Any, *, static: Static, t: int
+) -> None:
+    epsilon, rate = static[:2]
+    row, token, dtype = pl.program_id(0) * x.shape[0], pl.program_id(1) * x.shape[1], out.dtype
+
+    def one(i: Any, carry: None) -> None:
+        # Rounded where the same in jax.numpy is, so that both give the same numbers.
+        added = (y[i].astype(jnp.float32) + vectors[0:1]).astype(dtype).astype(jnp.float32)
+        added = _drop(seed, rows[row + i] * t + token, added, rate).astype(dtype).astype(jnp.float32)
+        summed = (x[i].astype(jnp.float32) + added).astype(dtype)
+        total[i] = summed
+        centred, inverse = _statistics(summed.astype(jnp.float32), epsilon)
+        out[i] = (centred * inverse * vectors[1:2] + vectors[2:3]).astype(dtype)
+        return carry
+
+    jax.lax.fori_loop(0, x.shape[0], one, None)
+
+
+def _backward_kernel(
+    seed: Any, rows: Any, vectors: Any, total: Any, given: Any, of_x: Any, *more: Any, static: Static, t: int
+) -> None:
+    epsilon, rate = static[:2]
+    *of_y, sums = more
+    row, token = pl.program_id(0) * total.shape[0], pl.program_id(1) * total.shape[1]
+    sums[...] = jnp.zeros_like(sums)
+
+    def one(i: Any, carry: None) -> None:
+        centred, inverse = _statistics(total[i].astype(jnp.float32), epsilon)
+        normed, gradient = centred * inverse, given[i].astype(jnp.float32)
+        scaled = gradient * vectors[1:2]
+        mean, slope = scaled.mean(1, keepdims=True), (scaled * normed).mean(1, keepdims=True)
+        of_sum = inverse * (scaled - mean - normed * slope)
+        of_x[i] = of_sum.astype(of_x.dtype)
+        of_added = _drop(seed, rows[row + i] * t + token, of_sum, rate)
+        if of_y:
+            of_y[0][i] = of_added.astype(of_x.dtype)
+        sums[0, 0:1] += of_added.sum(0, keepdims=True)
+        sums[0, 1:2] += (gradient * normed).sum(0, keepdims=True)
+        sums[0, 2:3] += gradient.sum(0, keepdims=True)
+        return carry
+
+    jax.lax.fori_loop(0, total.shape[0], one, None)

@@ -1,0 +1,58 @@
+"""Where the arrays inside a program lie, said by the models in names of dimensions and decided elsewhere.
+
+The compiler decides the placement of everything between a program's inputs and outputs, and where parameters are cut
+over the same devices as the batch, it may choose to gather the batch. So the models say at each activation which
+dimension is which, and a `Place` that knows the mesh (parallel/placement.py) turns that into constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+
+Dims = tuple[str | None, ...]
+# ROWS: of a batch, or tokens with the rows outermost. HEADS, FFN, WORDS: what tensor parallelism cuts. None: whole.
+ROWS, HEADS, FFN, WORDS = 'rows', 'heads', 'ffn', 'words'
+
+
+class Place(Protocol):
+    """Hashable, as programs are cached by their model."""
+
+    def __call__(self, x: jax.Array, *dims: str | None) -> jax.Array:
+        """x, with one name for each of its dimensions -> x, placed so."""
+        ...
+
+    def lookup(self, table: jax.Array, ids: jax.Array) -> jax.Array:
+        """table [V, D], ids int32 [B, T] -> rows of the table [B, T, D]."""
+        ...
+
+    def mapped(
+        self, function: Callable[..., Any], inputs: Sequence[Dims], outputs: Dims | tuple[Dims, ...]
+    ) -> Callable[..., Any]:
+        """`function` carried out by each device on its own part of the arrays: for kernels, which the compiler would
+        gather everything for. outputs: of the result, or of each where there are several."""
+        ...
+
+
+@dataclass(frozen=True)
+class Anywhere:
+    """One device, or the compiler's choice: the program has no constraints."""
+
+    def __call__(self, x: jax.Array, *dims: str | None) -> jax.Array:
+        del dims
+        return x
+
+    def lookup(self, table: jax.Array, ids: jax.Array) -> jax.Array:
+        return table[ids]
+
+    def mapped(
+        self, function: Callable[..., Any], inputs: Sequence[Dims], outputs: Dims | tuple[Dims, ...]
+    ) -> Callable[..., Any]:
+        del inputs, outputs
+        return function
+
+
+ANYWHERE = Anywhere()

@@ -1,0 +1,94 @@
+"""Activations on the mesh: rows over data and fsdp, heads, feed-forward and words over model.
+
+Without constraints the compiler sees parameters cut over fsdp next to a batch cut over fsdp and may gather the batch
+instead of one layer's parameters (the second is what fully sharded training means: Rajbhandari et al. 2020, ZeRO, stage
+3; Xu et al. 2021, GSPMD, section 3.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from xlmr_flax.parallel.mesh import BATCH_AXES, MeshError
+
+P = PartitionSpec
+# Names of dimensions (those of models/place.py) -> mesh axes.
+DIMENSIONS: dict[str | None, tuple[str, ...]] = {
+    None: (),
+    'rows': BATCH_AXES,
+    'heads': ('model',),
+    'ffn': ('model',),
+    'words': ('model',),
+}
+
+
+Dims = tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Places activations on a mesh (a `Place` of models/place.py). A dimension that its axes do not divide is whole."""
+
+    mesh: Mesh
+
+    def spec(self, shape: Sequence[int], dims: Sequence[str | None]) -> PartitionSpec:
+        """The spec of an array. Raises MeshError for a name that is not known or another number of names."""
+        if len(shape) != len(dims) or any(d not in DIMENSIONS for d in dims):
+            known = ', '.join(str(d) for d in DIMENSIONS)
+            raise MeshError(
+                f'dimensions {tuple(dims)} of an array of shape {tuple(shape)}: expected one of {known} each'
+            )
+        return P(*(self._axes(size, DIMENSIONS[d]) for size, d in zip(shape, dims, strict=True)))
+
+    def _axes(self, size: int, axes: tuple[str, ...]) -> tuple[str, ...] | None:
+        count = int(np.prod([self.mesh.shape[a] for a in axes]))
+        return axes if count > 1 and size % count == 0 else None
+
+    def __call__(self, x: jax.Array, *dims: str | None) -> jax.Array:
+        return self._constrain(x, self.spec(x.shape, dims))
+
+    def _constrain(self, x: jax.Array, spec: PartitionSpec) -> jax.Array:
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
+
+    def lookup(self, table: jax.Array, ids: jax.Array) -> jax.Array:
+        """Rows of a table [V, D] whose columns lie over fsdp, for ids [B, T] whose rows do: every device fetches its
+        columns for the ids of all fsdp devices, and one exchange turns columns into rows. What moves is the size of the
+        result; gathering the table would move V * D.
+        """
+        rows, columns = self._axes(ids.shape[0], ('data',)), self._axes(table.shape[1], ('fsdp',))
+        found = table[self._constrain(ids, P(rows, None))]
+        return self(self._constrain(found, P(rows, None, columns)), 'rows', None, None)
+
+    def mapped(
+        self, function: Callable[..., Any], inputs: Sequence[Dims], outputs: Dims | tuple[Dims, ...]
+    ) -> Callable[..., Any]:
+        """`function` on each device's own part of the arrays (jax.shard_map)."""
+
+        def run(*arrays: jax.Array) -> Any:
+            specs = tuple(self.spec(x.shape, dims) for x, dims in zip(arrays, inputs, strict=True))
+            named: dict[str | None, Any] = {}
+            for d, axes in ((d, axes) for i, spec in enumerate(specs) for d, axes in zip(inputs[i], spec, strict=True)):
+                if named.setdefault(d, axes) != axes:
+                    raise MeshError(f'mesh {dict(self.mesh.shape)}: {d} cannot be cut, as some have a part of one')
+
+            def spec_of(dims: Any) -> Any:
+                return P(*(named.get(d) for d in dims))
+
+            out = tuple(map(spec_of, outputs)) if isinstance(outputs[0], tuple) else spec_of(outputs)
+            return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)(*arrays)
+
+        return run
+
+
+def placed(model: Any, mesh: Mesh) -> Any:
+    """The model (models/model.py Model) with its activations placed on a mesh, and with what depends on the platform
+    decided by the mesh's. On one device there are no constraints."""
+    place = model.place if mesh.size == 1 else Placement(mesh)
+    return dataclasses.replace(model, place=place, platform=mesh.devices.flat[0].platform)
