@@ -72,7 +72,9 @@ def test_it_is_the_mean_over_masked_tokens(params: Params, tokens: Ragged) -> No
     assert abs(masked_perplexity(forward, 'mlm', tokens, MASKING, seed=4) - whole) > 1e-3 * whole
 
 
-@pytest.mark.parametrize(('changes', 'logits'), [({'batch_tokens': 1}, 1), ({'lengths': (40,)}, 4000)])
+@pytest.mark.parametrize(
+    ('changes', 'logits'), [({'batch_tokens': 1}, 1), ({'lengths': (40,)}, 4000), ({'packing': False}, 4000)]
+)
 def test_neither_batches_nor_padding_matter(
     changes: dict[str, Any], logits: int, params: Params, tokens: Ragged, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.eval import predict as module
 from xlmr_flax.eval.predict import (
     SMALL_VECTORS,
     Forward,
@@ -76,6 +77,39 @@ def test_tags_come_with_their_probability_where_asked_for(forward: Forward, toke
         assert plain[row].tolist() == logits.argmax(-1).tolist() == scored[row][:, 0].tolist()
         softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         np.testing.assert_allclose(scored[row][:, 1], softmax.max(-1), atol=1e-5)
+
+
+def test_packed_rows_give_what_padded_ones_do(forward: Forward, tokens: Ragged) -> None:
+    """For every kind of head, and sentence vectors."""
+    heads = {'x': PAIR, 'y': TAG, 'span': HeadSpec('span'), 'choice': HeadSpec('choice')}
+    params = {**forward.params, 'heads': forward.model.init(jax.random.key(0), heads)['heads']}
+    packed = dataclasses.replace(forward, params=params)
+    padded = dataclasses.replace(packed, packing=False)
+    for name in ('x', 'choice'):
+        found, want = (predict_logits(each, name, heads[name], tokens) for each in (packed, padded))
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-5)
+        assert found.argmax(-1).tolist() == want.argmax(-1).tolist()
+    for name in ('y', 'span'):
+        found, want = (predict_tokens(each, name, heads[name], tokens) for each in (packed, padded))
+        for a, b in zip(found, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 if name == 'span' else 0)
+    for layer, pooling in ((None, 'mean'), (1, 'cls')):
+        found, want = (embed_sentences(each, tokens, layer=layer, pooling=pooling) for each in (packed, padded))
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-5)
+
+
+def test_a_set_takes_few_programs(forward: Forward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One shape, and one for a last batch that is not full; a few rows are not padded to a whole batch."""
+    random, shapes = np.random.default_rng(0), []
+    real = module.put_batch
+    monkeypatch.setattr(
+        module, 'put_batch', lambda batch, *rest: (shapes.append(batch['ids'].shape), real(batch, *rest))[1]
+    )
+    for n in (97, 2):
+        tokens = Ragged.from_rows([random.integers(5, 60, size) for size in random.integers(2, 9, n)])
+        assert len(predict_logits(forward, 'x', PAIR, tokens)) == n
+    assert set(shapes) == {(4, 16), (1, 16)}
+    assert shapes[-1] != (4, 16)
 
 
 @pytest.mark.parametrize(('layer', 'pooling'), [(None, 'mean'), (1, 'mean'), (0, 'cls')])

@@ -73,6 +73,35 @@ def test_another_order_of_the_outputs_gives_the_same_predictions(evaluator: Eval
     assert (tmp_path / 'c' / 'world_nli' / 'test-en.tsv').read_text() != files[0]
 
 
+def test_languages_in_one_stream_score_as_each_alone(
+    evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are computed together; predictions are the same bytes."""
+    task, languages = get_task('world_nli'), ['de', 'en', 'es', 'sw']
+    padded = dataclasses.replace(evaluator, evaluation=dataclasses.replace(evaluator.evaluation, packing=False))
+    want = {lang: padded.run(task, lang, 'test', tmp_path / 'want') for lang in languages}
+    passes: list[int] = []
+    real = zero_shot.predict_logits
+    monkeypatch.setattr(zero_shot, 'predict_logits', lambda *a, **k: (passes.append(len(a[3])), real(*a, **k))[1])
+    for together, sets in ((1000, [160]), (0, [40] * 4)):
+        monkeypatch.setattr(zero_shot, '_PASSES', together)
+        passes.clear()
+        found = list(evaluator.run_all(task, languages, 'test', tmp_path / str(together)))
+        assert passes == sets
+        assert {lang: (scores, n) for lang, scores, n in found} == want and [f[0] for f in found] == languages
+        for lang in languages:
+            a, b = (tmp_path / name / 'world_nli' / f'test-{lang}.tsv' for name in (str(together), 'want'))
+            assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_language_that_cannot_be_read_loses_none_before_it(evaluator: Evaluator, tmp_path: Path) -> None:
+    found = []
+    with pytest.raises(TaskError, match='xx'):
+        for language, *_ in evaluator.run_all(get_task('world_nli'), ['de', 'en', 'xx', 'es'], 'test', tmp_path):
+            found.append(language)
+    assert found == ['de', 'en']
+
+
 @pytest.mark.parametrize(
     ('labels', 'want'),
     [

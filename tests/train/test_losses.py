@@ -45,15 +45,38 @@ def test_one_class_a_token_where_there_is_a_label(kind: str) -> None:
 
 
 def test_spans_are_the_mean_of_start_and_end() -> None:
-    start, end = RANDOM.integers(0, T, (2, B)).astype(np.int32)
-    batch = {'start': start, 'end': end, 'valid': VALID}
+    """Over the tokens of each window: padding is no place that an answer may begin at."""
+    start, end = RANDOM.integers(0, 4, (2, B)).astype(np.int32)
+    lengths = [4, 7, 5, 6, 4]
+    segments = (np.arange(T) < np.asarray(lengths)[:, None]).astype(np.int32)
+    batch = {'start': start, 'end': end, 'valid': VALID, 'segments': segments}
     logits = LOGITS[..., :2]
     total, n, right = loss_sums('span', logits, batch)
-    both = [cross_entropy(logits[KEPT][..., i], gold[KEPT]) for i, gold in enumerate((start, end))]
-    assert float(total / n) == pytest.approx(sum(both) / 2, rel=1e-6)
+    both, hits = 0.0, 0
+    for i, gold in enumerate((start, end)):
+        for row in np.flatnonzero(KEPT):
+            own = logits[row : row + 1, : lengths[row], i]
+            both += cross_entropy(own, gold[row : row + 1])
+            hits += int(own.argmax() == gold[row])
+    assert float(total) == pytest.approx(both / 2, rel=1e-6)
     assert float(n) == float(count('span', batch)) == 3
-    hits = [(logits[KEPT][..., i].argmax(-1) == gold[KEPT]).sum() for i, gold in enumerate((start, end))]
-    assert float(right) == sum(hits) / 2
+    assert float(right) == hits / 2
+
+
+def test_packed_spans_are_each_windows_own() -> None:
+    """Three windows in two rows, and a slot that is empty; against the same windows in rows of their own."""
+    segments = np.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1]], np.int32)
+    start, end = np.array([[2, 3], [0, 0]], np.int32), np.array([[1, 5], [6, 0]], np.int32)
+    valid = np.array([[1, 1], [1, 0]], np.float32)
+    logits = LOGITS[:2, :, :2]
+    packed = loss_sums('span', logits, {'start': start, 'end': end, 'valid': valid, 'segments': segments})
+    alone = np.zeros((3, T, 2), np.float32)
+    alone[0, :3], alone[1, :3], alone[2] = logits[0, :3], logits[0, 3:6], logits[1]
+    own = (np.arange(T) < np.array([[3], [3], [7]])).astype(np.int32)
+    plain = {'start': np.array([2, 0, 0]), 'end': np.array([1, 2, 6]), 'valid': np.ones(3, np.float32), 'segments': own}
+    for a, b in zip(packed, loss_sums('span', alone, plain), strict=True):
+        assert float(a) == pytest.approx(float(b), rel=1e-6)
+    assert float(packed[1]) == 3
 
 
 def test_large_logits_stay_finite() -> None:

@@ -1,6 +1,7 @@
-"""Which rows at which step, and rows -> padded arrays. The stream is a pure function of (seed, step).
+"""Which rows at which step, and rows -> arrays, padded or packed. The stream is a pure function of (seed, step).
 
-Shapes are few: every batch is padded to one of a recipe's row lengths, so that each compiles once.
+Shapes are few, so that each compiles once: a padded batch has one of a recipe's row lengths, a packed one one of a few
+numbers of rows (data/packing.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.packing import Layout, PackedBatch, packed_batches, place, place_segments, place_slots, slots_of
 from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Ragged
 
@@ -61,15 +63,31 @@ def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fi
     return out
 
 
+def unit_lengths(data: Encoded, units: np.ndarray) -> np.ndarray:
+    """int64 [units, N]: tokens of the N rows of each of these units (N choices, else 1)."""
+    rows = units[:, None] * data.group + np.arange(data.group)
+    return data.tokens.offsets[rows + 1] - data.tokens.offsets[rows]
+
+
 def train_batch(
-    data: Encoded, step: int, batch_size: int, seed: int, lengths: Sequence[int], pad: int, part: slice = ALL
+    data: Encoded,
+    step: int,
+    batch_size: int,
+    seed: int,
+    lengths: Sequence[int],
+    pad: int,
+    part: slice = ALL,
+    layout: Layout | None = None,
 ) -> Batch:
     """The batch of a step, or these rows of it (T is the whole batch's): valid float32 [B] and by kind
     pair: ids, segments [B, T], label [B]; choice: ids, segments [B, N, T], label [B]; tag: ids, segments, labels [B,
-    T];
-    span: ids, segments [B, T], start, end [B].
+    T]; span: ids, segments [B, T], start, end [B].
+
+    layout: where the batch's examples lie in packed rows [R, T] with S slots: then as `packed_batch` says.
     """
     units = rows_at(step, len(data), batch_size, seed)
+    if layout is not None:
+        return packed_batch(data, units, layout, pad, part)
     rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
     length = padded_length(int(data.tokens.lengths[rows].max()), lengths)
     units = units[part]
@@ -85,6 +103,46 @@ def train_batch(
     if data.spans is not None:
         batch |= {'start': data.spans.start[rows], 'end': data.spans.end[rows]}
     return batch
+
+
+def packed_batch(data: Encoded, units: np.ndarray, layout: Layout, pad: int, part: slice = ALL) -> Batch:
+    """These units in packed rows, or these rows of them; a segment is numbered by its slot + 1. By kind
+    pair: ids, segments [R, T], starts, label [R, S], valid float32 [R, S]; choice: ids, segments [R, N, T], starts
+    [R, N, S], label, valid [R, S], the n-th choices of a row's examples behind one another in its n-th line; tag (and
+    text without its labels): ids, segments, labels [R, T], valid [R]; span: ids, segments [R, T], start, end (tokens of
+    the row), valid [R, S].
+    """
+    first, stop, _ = part.indices(layout.rows)
+    rows, spots = (stop - first, layout.length), (stop - first, layout.slots)
+
+    def slotted(values: np.ndarray) -> np.ndarray:
+        return place_slots(values, layout.row, layout.slot, spots, first)
+
+    def line(n: int) -> Batch:
+        found, start = [data.tokens[int(u) * data.group + n] for u in units], layout.start[:, n]
+        lengths = np.asarray([len(tokens) for tokens in found])
+        return {
+            'ids': place(found, layout.row, start, rows, pad, first),
+            'segments': place_segments(lengths, layout.row, layout.slot, start, rows, first),
+            'starts': slotted(start.astype(np.int32)),
+        }
+
+    if data.kind == 'choice':
+        lines = [line(n) for n in range(data.group)]
+        batch = {name: np.stack([each[name] for each in lines], axis=1) for name in lines[0]}
+    else:
+        batch = line(0)
+    if data.kind in ('pair', 'choice'):
+        return batch | {'label': slotted(data.label[units]), 'valid': slotted(np.ones(len(units), np.float32))}
+    starts = batch.pop('starts')
+    if data.spans is not None:
+        at = layout.start[:, 0]
+        ends = {name: slotted((getattr(data.spans, name)[units] + at).astype(np.int32)) for name in ('start', 'end')}
+        return batch | ends | {'valid': slotted(np.ones(len(units), np.float32))}
+    if data.tags is not None:
+        labels = [data.tags.labels[int(u)] for u in units]
+        batch['labels'] = place(labels, layout.row, layout.start[:, 0], rows, IGNORED, first)
+    return batch | {'valid': np.ones(len(starts), np.float32)}
 
 
 def eval_batches(
@@ -123,3 +181,29 @@ def eval_batches(
 def eval_batch_size(length: int, batch_tokens: int, multiple: int = 1) -> int:
     """Rows of an evaluation batch whose rows have so many tokens."""
     return max(1, -(-(batch_tokens // length) // multiple)) * multiple
+
+
+def packed_eval_batches(
+    tokens: Ragged,
+    lengths: Sequence[int],
+    batch_tokens: int,
+    pad: int,
+    multiple: int = 1,
+    own: Callable[[int], slice] = lambda size: ALL,
+) -> Iterator[tuple[PackedBatch, Batch]]:
+    """Every row once, several to a packed row: (where the rows lie, {'ids', 'segments' [size, T], 'starts' [size, S]});
+    shapes as `packing.packed_batches` says. own: which rows of a batch of so many are made."""
+    sizes = tokens.lengths
+    for found in packed_batches(sizes, lengths, batch_tokens, multiple):
+        first, stop, _ = own(found.size).indices(found.size)
+        shape = (stop - first, found.length)
+        values = [tokens[i] for i in found.item.tolist()]
+        starts = found.start.astype(np.int32)
+        yield (
+            found,
+            {
+                'ids': place(values, found.row, found.start, shape, pad, first),
+                'segments': place_segments(sizes[found.item], found.row, found.slot, found.start, shape, first),
+                'starts': place_slots(starts, found.row, found.slot, (shape[0], slots_of(found.length)), first),
+            },
+        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xlmr_flax.data.packing import Layout, place, place_segments
 from xlmr_flax.data.tokenize import Ragged, Tokenizer, TokenizerError
 
 IGNORED = -1  # label of a token that is not predicted
@@ -92,6 +93,28 @@ def mask_batch(ids: np.ndarray, segments: np.ndarray, key: tuple[int, int], mask
     ids, labels = mask_tokens(ids, segments, key, masking)
     positions, labels = gather(labels, masking.most(ids.shape[1]))
     return {'ids': ids, 'positions': positions, 'labels': labels}
+
+
+def pack_masked(
+    ids: np.ndarray, segments: np.ndarray, key: tuple[int, int], masking: Masking, layout: Layout, pad: int
+) -> dict[str, np.ndarray]:
+    """As `mask_batch`, with the same tokens masked, in packed rows: int32 ids, segments [R, T], positions and labels
+    [R, M], float32 valid [R]."""
+    ids, labels = mask_tokens(ids, segments, key, masking)
+    lengths, start, shape = (segments > 0).sum(axis=1), layout.start[:, 0], (layout.rows, layout.length)
+
+    def packed(values: np.ndarray, fill: int) -> np.ndarray:
+        cut = [row[:n] for row, n in zip(values, lengths, strict=True)]
+        return place(cut, layout.row, start, shape, fill)
+
+    positions, wanted = gather(packed(labels, IGNORED), masking.most(layout.length))
+    return {
+        'ids': packed(ids, pad),
+        'segments': place_segments(lengths, layout.row, layout.slot, start, shape),
+        'positions': positions,
+        'labels': wanted,
+        'valid': np.ones(layout.rows, np.float32),
+    }
 
 
 def mask_rows(tokens: Ragged, seed: int, masking: Masking) -> tuple[Ragged, Ragged]:

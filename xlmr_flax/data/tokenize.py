@@ -46,6 +46,15 @@ class Ragged:
         flat = np.concatenate([np.asarray(row, np.int32) for row in rows]) if rows else np.zeros(0, np.int32)
         return cls(flat.astype(np.int32, copy=False), offsets)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of all parts, one part after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = np.cumsum([0, *(len(part.flat) for part in parts)])
+        ends = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
+        return cls(np.concatenate([part.flat for part in parts]), np.concatenate([[0], *ends]).astype(np.int64))
+
 
 class Tokenizer:
     """XLM-R's tokenizer. `bos`, `eos`, `pad` are its special ids (0, 2, 1 in XLM-R's vocabulary), `mask` that of <mask>

@@ -7,6 +7,7 @@ same (XLM and XLM-R choose checkpoints by it: Conneau and Lample 2019, Conneau e
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import jax
@@ -14,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xlmr_flax.data.batches import eval_batches, pad_values
+from xlmr_flax.data.batches import Batch, eval_batches, packed_eval_batches, pad_values
 from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_rows
+from xlmr_flax.data.packing import place
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.eval.predict import HEAD, Forward, Program
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, put_batch
+from xlmr_flax.parallel.placement import placed
 
 MLM = HeadSpec('mlm')
 # Logits of one pass at most, a gigabyte: they are as wide as the vocabulary, which batch_tokens knows nothing of.
@@ -47,19 +50,32 @@ def masked_loss(forward: Forward, name: str, tokens: Ragged, masking: Masking, s
     program, forward = _loss_program(forward.model, forward.mesh), forward.with_head(name)
     budget = min(forward.batch_tokens, max(1, _LOGITS // forward.model.config.vocab_size))
     total, count = 0.0, 0
-    for rows, batch in eval_batches(ids, forward.lengths, budget, forward.pad, batch_devices(forward.mesh)):
-        size, length = batch['ids'].shape
-        wanted = np.full((size, length), IGNORED, np.int32)
-        wanted[: len(rows)] = pad_values(labels, rows, length, IGNORED)
-        batch['positions'], batch['labels'] = gather(wanted, masking.most(length))
+    for batch, wanted in _batches(forward, ids, labels, budget):
+        batch['positions'], batch['labels'] = gather(wanted, masking.most(wanted.shape[1]))
         total += float(program(forward.params, put_batch(batch, forward.mesh)))
         count += int((batch['labels'] != IGNORED).sum())
     return total, count
 
 
+def _batches(forward: Forward, ids: Ragged, labels: Ragged, budget: int) -> Iterator[tuple[Batch, np.ndarray]]:
+    """({'ids', 'segments'}, labels) int32 [size, T], packed or padded; labels are IGNORED on padding."""
+    passes = (ids, forward.lengths, budget, forward.pad, batch_devices(forward.mesh))
+    if forward.packing:
+        for found, batch in packed_eval_batches(*passes):
+            del batch['starts']
+            values = [labels[i] for i in found.item.tolist()]
+            yield batch, place(values, found.row, found.start, (found.size, found.length), IGNORED)
+        return
+    for rows, batch in eval_batches(*passes):
+        wanted = np.full(batch['ids'].shape, IGNORED, np.int32)
+        wanted[: len(rows)] = pad_values(labels, rows, batch['ids'].shape[1], IGNORED)
+        yield batch, wanted
+
+
 @lru_cache(maxsize=8)
 def _loss_program(model: Model, mesh: Mesh) -> Program:
     """(params, batch) -> the sum of the losses of all masked tokens."""
+    model = placed(model, mesh)
 
     def loss(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
         labels = batch['labels']

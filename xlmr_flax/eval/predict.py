@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xlmr_flax.data.batches import eval_batch_size, eval_batches
+from xlmr_flax.data.batches import Batch, eval_batch_size, eval_batches, packed_eval_batches
+from xlmr_flax.data.packing import PackedBatch
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, own_rows, put_batch
+from xlmr_flax.parallel.placement import placed
 
 # Vectors of one piece of work below this many bytes stay in memory.
 SMALL_VECTORS = 64 << 20
@@ -25,15 +27,17 @@ SMALL_VECTORS = 64 << 20
 HEAD = 'head'  # every head's name inside a program
 
 Tick = Callable[[int], None]  # told the number of rows just done
-Program = Callable[..., jax.Array]  # (params, ids, segments) -> outputs by row
+Program = Callable[..., jax.Array]  # (params, ids, segments[, starts]) -> outputs by row [by slot]
+Waiting = tuple[np.ndarray | PackedBatch, jax.Array]  # rows that are being computed, and their outputs
 
 
 @dataclass(frozen=True)
 class Forward:
     """What every forward pass over a set needs.
 
-    params: on the mesh. lengths: the padded row lengths, ascending; no row is longer than the last. batch_tokens:
-    padded tokens of one pass. pad: the tokenizer's id of padding.
+    params: on the mesh. lengths: the row lengths in use, ascending; no row is longer than the last. batch_tokens: of
+    one pass, padding included. pad: the tokenizer's id of padding. packing: rows of the set share rows of a pass
+    (data/packing.py); the outputs are the same to float rounding.
     """
 
     model: Model
@@ -42,6 +46,7 @@ class Forward:
     lengths: tuple[int, ...]
     batch_tokens: int
     pad: int
+    packing: bool = True
 
     def with_head(self, name: str) -> Forward:
         """The same with that head alone, called HEAD: programs then do not depend on a head's name or on what other
@@ -50,39 +55,68 @@ class Forward:
         params = {**self.params, 'heads': {HEAD: self.params['heads'][name]}}
         return dataclasses.replace(self, params=params)
 
-    def rows(self, program: Program, tokens: Ragged, tick: Tick | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """(row number, its output) of every row, in the order of the batches."""
-        waiting: list[tuple[np.ndarray, jax.Array]] = []
+    def rows(
+        self, program: Program, tokens: Ragged, tick: Tick | None = None, *, by_token: bool = False
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(row number, its output) of every row, in the order of the batches. by_token: the program has an output for
+        each token, and a row's are cut out; else one for each row of the set."""
+        waiting: list[Waiting] = []
+        sizes = tokens.lengths
 
         def collect() -> Iterator[tuple[int, np.ndarray]]:
-            rows, values = waiting.pop(0)
-            yield from zip(rows.tolist(), np.asarray(values), strict=False)  # behind the real rows: padding
+            rows, values = waiting[0][0], np.asarray(waiting.pop(0)[1])
+            if isinstance(rows, PackedBatch):
+                yield from _unpacked(rows, values, sizes, by_token)
+                done = len(rows.item)
+            else:
+                for row, value in zip(rows.tolist(), values, strict=False):  # behind the real rows: padding
+                    yield row, value[: sizes[row]].copy() if by_token else value
+                done = len(rows)
             if tick:
-                tick(len(rows))
+                tick(done)
 
-        multiple = batch_devices(self.mesh)
-
-        def own(size: int) -> slice:
-            return own_rows(size, self.mesh)
-
-        for rows, batch in eval_batches(tokens, self.lengths, self.batch_tokens, self.pad, multiple, own):
-            size = eval_batch_size(batch['ids'].shape[1], self.batch_tokens, multiple)
+        for rows, size, batch in self._batches(tokens):
             arrays = put_batch(batch, self.mesh, size)
-            waiting.append((rows, program(self.params, arrays['ids'], arrays['segments'])))
+            # Heads that have an output for each token need no starts, and compile without.
+            inputs = [arrays[name] for name in ('ids', 'segments', *(['starts'] if 'starts' in arrays else []))]
+            waiting.append((rows, program(self.params, *(inputs[:2] if by_token else inputs))))
             if len(waiting) > 2:  # the device works on the next batch while this one is read
                 yield from collect()
         while waiting:
             yield from collect()
 
+    def _batches(self, tokens: Ragged) -> Iterator[tuple[np.ndarray | PackedBatch, int, Batch]]:
+        """(which rows of the set, rows of the batch, this process's part of it)."""
+        multiple = batch_devices(self.mesh)
+        wanted = (tokens, self.lengths, self.batch_tokens, self.pad, multiple, lambda size: own_rows(size, self.mesh))
+        if self.packing:
+            for found, batch in packed_eval_batches(*wanted):
+                yield found, found.size, batch
+            return
+        for rows, batch in eval_batches(*wanted):
+            yield rows, eval_batch_size(batch['ids'].shape[1], self.batch_tokens, multiple), batch
+
+
+def _unpacked(
+    rows: PackedBatch, values: np.ndarray, sizes: np.ndarray, by_token: bool
+) -> Iterator[tuple[int, np.ndarray]]:
+    """values: [size, T, ...] where by_token, else [size, S, ...]."""
+    for item, row, slot, start in zip(
+        *(getattr(rows, n).tolist() for n in ('item', 'row', 'slot', 'start')), strict=True
+    ):
+        yield item, values[row, start : start + sizes[item]].copy() if by_token else values[row, slot]
+
 
 @lru_cache(maxsize=32)
 def logits_program(model: Model, head: HeadSpec, mesh: Mesh, scored_tags: bool = False) -> Program:
-    """One compiled program per head shape and row length, shared by all tasks and languages of a process."""
+    """One compiled program per head shape and batch shape, shared by all tasks and languages of a process."""
+    model = placed(model, mesh)
 
-    def forward(params: Params, ids: jax.Array, segments: jax.Array) -> jax.Array:
-        if head.kind == 'choice':  # a row is one choice of an example: [B, T] -> [B, 1, T] -> [B, 1]
-            return model.logits(params, HEAD, head, ids[:, None], segments[:, None])
-        logits = model.logits(params, HEAD, head, ids, segments)
+    def forward(params: Params, ids: jax.Array, segments: jax.Array, starts: jax.Array | None = None) -> jax.Array:
+        if head.kind == 'choice':  # a row of the set is one choice: [B, T] -> [B, 1, T] -> [B, 1] or [B, S, 1]
+            starts = None if starts is None else starts[:, None]
+            return model.logits(params, HEAD, head, ids[:, None], segments[:, None], starts=starts)
+        logits = model.logits(params, HEAD, head, ids, segments, starts=starts)
         if head.kind != 'tag':
             return logits
         best = logits.argmax(-1)  # on the device: what comes back is a hundredth of the logits
@@ -96,8 +130,10 @@ def logits_program(model: Model, head: HeadSpec, mesh: Mesh, scored_tags: bool =
 
 @lru_cache(maxsize=32)
 def embed_program(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> Program:
-    def forward(params: Params, ids: jax.Array, segments: jax.Array) -> jax.Array:
-        return model.embed(params, ids, segments, layer=layer, pooling=pooling)
+    model = placed(model, mesh)
+
+    def forward(params: Params, ids: jax.Array, segments: jax.Array, starts: jax.Array | None = None) -> jax.Array:
+        return model.embed(params, ids, segments, starts, layer=layer, pooling=pooling)
 
     return jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
@@ -120,8 +156,8 @@ def predict_tokens(
     """
     program = logits_program(forward.model, head, forward.mesh, scored_tags)
     out: list[np.ndarray] = [np.zeros(0)] * len(tokens)
-    for row, value in forward.with_head(name).rows(program, tokens, tick):
-        out[row] = value[: int(tokens.lengths[row])].copy()
+    for row, value in forward.with_head(name).rows(program, tokens, tick, by_token=True):
+        out[row] = value
     return out
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +31,7 @@ from xlmr_flax.tasks.base import Example, SentenceExample, SpanExample, Task, Ta
 
 Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
 Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples)
+_PASSES = 64  # full batches beside which a last one that is not does not count
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ class Evaluator:
     _english: dict[bytes, np.ndarray] = field(default_factory=dict)
 
     def forward(self, lengths: tuple[int, ...]) -> Forward:
-        """Forward passes of this model over rows padded to `lengths`."""
-        return Forward(self.model, self.params, self.mesh, lengths, self.evaluation.batch_tokens, self.tokenizer.pad)
+        """Forward passes of this model over rows of these lengths."""
+        wanted = self.evaluation
+        return Forward(
+            self.model, self.params, self.mesh, lengths, wanted.batch_tokens, self.tokenizer.pad, wanted.packing
+        )
 
     def run(self, task: Task, language: str, split: str, out: Path, progress: Progress | None = None) -> Scored:
         """(metrics in percent, number of examples); the prediction file lies under `out` in XTREME's layout."""
@@ -70,17 +75,75 @@ class Evaluator:
         scores = on_leader('scores', lambda: score_files(task, language, path, examples, split))
         return scores, len(examples)
 
+    def run_all(
+        self, task: Task, languages: Sequence[str], split: str, out: Path, progress: Progress | None = None
+    ) -> Iterator[tuple[str, dict[str, float], int]]:
+        """(language, metrics in percent, number of examples) of each language in order, as `run` has them.
+
+        The examples of one language after the other form one stream, so that no language ends with a batch that is
+        mostly padding: they are read until there is enough for `_PASSES` full ones, which are then computed together.
+        Where a language cannot be read, those before it are finished first. progress: over what is computed together.
+        """
+        if task.kind == 'retrieval' or not self.evaluation.packing:
+            for language in languages:
+                yield language, *self.run(task, language, split, out, progress)
+            return
+        waiting: list[tuple[str, Sequence[Example], Encoded]] = []
+        for language in languages:
+            try:
+                examples = read_split(
+                    task, language, split, self.data_root, self.evaluation.max_examples or None, self.bad_rows
+                )
+                waiting.append((language, examples, self._encode(task, examples)))
+            except Exception:
+                yield from self._finish(task, split, out, waiting, progress)
+                raise
+            if sum(len(data.tokens.flat) for *_, data in waiting) >= _PASSES * self.evaluation.batch_tokens:
+                yield from self._finish(task, split, out, waiting, progress)
+                waiting = []
+        yield from self._finish(task, split, out, waiting, progress)
+
+    def _finish(
+        self,
+        task: Task,
+        split: str,
+        out: Path,
+        waiting: Sequence[tuple[str, Sequence[Example], Encoded]],
+        progress: Progress | None,
+    ) -> Iterator[tuple[str, dict[str, float], int]]:
+        if not waiting:
+            return
+        found = self._outputs(task, [data for *_, data in waiting], progress)
+        for (language, examples, data), values in zip(waiting, found, strict=True):
+            path = files.prediction_path(out, task, language, split)
+            write = partial(write_predictions, task, path, examples, data, values, self.label_order)
+            score = partial(score_files, task, language, path, examples, split)
+            on_leader('prediction file', write)
+            yield language, on_leader('scores', score), len(examples)
+
     def predict(self, task: Task, examples: Sequence[Example], path: Path, progress: Progress | None = None) -> None:
         """Writes the prediction file of a task with a head. Raises TaskError where this model has none."""
+        data = self._encode(task, examples)
+        (out,) = self._outputs(task, [data], progress)
+        on_leader('prediction file', lambda: write_predictions(task, path, examples, data, out, self.label_order))
+
+    def _encode(self, task: Task, examples: Sequence[Example]) -> Encoded:
+        return encode_cached(task, examples, self.tokenizer, self.max_length)
+
+    def _outputs(
+        self, task: Task, sets: Sequence[Encoded], progress: Progress | None
+    ) -> list[np.ndarray | list[np.ndarray]]:
+        """What the head gives for the rows of each set, computed as if they were one."""
         if self.head is None:
             raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
-        data = encode_cached(task, examples, self.tokenizer, self.max_length)
-        tokens = self.remap(data.tokens) if self.remap else data.tokens
         name, spec = self.head
+        tokens = Ragged.joined([data.tokens for data in sets])
+        tokens = self.remap(tokens) if self.remap else tokens
         predict = predict_tokens if task.kind in ('tag', 'span') else predict_logits
         forward = self.forward(row_lengths(self.max_length, self.lengths))
         out = predict(forward, name, spec, tokens, tick=counter(progress, len(tokens)))
-        on_leader('prediction file', lambda: write_predictions(task, path, examples, data, out, self.label_order))
+        ends = np.cumsum([len(data.tokens) for data in sets]).tolist()
+        return [out[end - len(data.tokens) : end] for end, data in zip(ends, sets, strict=True)]
 
     def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
         """English asks, the foreign side answers (XTREME's direction, the file); the other direction is measured

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.parallel.placement import placed
 from xlmr_flax.train.losses import count
 from xlmr_flax.train.optimizer import AdamW, global_norm
 from xlmr_flax.train.step import Batch, Metrics, State, head_loss, join, note_trace, split, updated
@@ -73,7 +74,7 @@ def mixed_step(
         shared, head = split(state, part.name)
         real = jnp.int32(part.outputs) if part.outputs else None
         params = {**shared['params'], **head['params']}
-        grads, loss, right = gradient_program(model, part.head)(
+        grads, loss, right = gradient_program(placed(model, mesh), part.head)(
             params, part.batch, jax.random.fold_in(key, index), real
         )
         mine = {'heads': grads.pop('heads')}

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
+from xlmr_flax.parallel.placement import placed
 from xlmr_flax.train.losses import count, loss_sums
 from xlmr_flax.train.optimizer import AdamW, clip
 
@@ -116,7 +117,9 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
     def loss(
         params: Params, part: Batch, key: jax.Array, total: jax.Array, outputs: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        logits = model.logits(params, _HEAD, head, part['ids'], part['segments'], key, part.get('positions'))
+        logits = model.logits(
+            params, _HEAD, head, part['ids'], part['segments'], key, part.get('positions'), part.get('starts')
+        )
         if outputs is not None:
             logits = jnp.where(jnp.arange(head.outputs) < outputs, logits, _OFF)
         value, _, right = loss_sums(head.kind, logits, part)
@@ -143,7 +146,7 @@ def programs_traced() -> int:
 def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, accumulation: int) -> Any:
     """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics); one for all runs of a process
     that ask for the same, compiled once a batch shape (counted by `programs_traced`)."""
-    grad = jax.value_and_grad(head_loss(model, head), has_aux=True)
+    grad = jax.value_and_grad(head_loss(placed(model, mesh), head), has_aux=True)
     spec = optimizer.spec
 
     def gradients(

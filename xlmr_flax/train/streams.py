@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlmr_flax.data.batches import ALL, Batch, rows_at, train_batch
+from xlmr_flax.data.batches import ALL, Batch, padded_length, rows_at, train_batch, unit_lengths
 from xlmr_flax.data.encode import Encoded
-from xlmr_flax.data.masking import Masking, mask_batch
+from xlmr_flax.data.masking import Masking, mask_batch, pack_masked
 from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
+from xlmr_flax.data.packing import Layout, Packing
 from xlmr_flax.models.model import HeadSpec
 
 
@@ -19,7 +20,8 @@ class Stream:
     """The training rows of one dataset in one language.
 
     name: in logs. head_name: in params['heads']; streams may share one. lengths: row lengths that batches are padded
-    to, ascending. seed: of its row order. masking: for kind 'text', else None.
+    to, ascending. seed: of its row order. masking: for kind 'text', else None. packing: how examples share rows, None
+    = each has its own.
     """
 
     name: str
@@ -29,21 +31,57 @@ class Stream:
     lengths: tuple[int, ...]
     seed: int
     masking: Masking | None = None
+    packing: Packing | None = None
+
+    def drawn(self, draw: int, size: int) -> Drawn:
+        """The batch of this stream's draw (0-based) of so many examples: a function of the seed and the draw alone."""
+        lengths = unit_lengths(self.data, rows_at(draw, len(self.data), size, self.seed))
+        return Drawn(self, draw, lengths, self.packing.layout(lengths) if self.packing else None)
 
     def batch(self, draw: int, size: int, pad: int, part: slice = ALL) -> Batch:
-        """The host batch of this stream's draw (0-based), or these rows of it: a function of the seed and the draw
-        alone.
-        """
-        if not self.masking:
-            return train_batch(self.data, draw, size, self.seed, self.lengths, pad, part)
-        # Which tokens are masked is drawn for the whole batch: its rows are cut out behind that.
-        found = train_batch(self.data, draw, size, self.seed, self.lengths, pad)
-        found |= mask_batch(found['ids'], found['segments'], (self.seed, draw), self.masking)
-        return {k: v[part] for k, v in found.items()}
+        """The host batch of a draw, or these rows of it."""
+        return self.drawn(draw, size).batch(pad, part)
 
     def example_ids(self, draw: int, size: int) -> list[str]:
         """The examples of a draw."""
         return [self.data.unit_id(int(row)) for row in rows_at(draw, len(self.data), size, self.seed)]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A draw of a stream. lengths: int [B, N], tokens of its examples' N rows. layout: where they lie if packed."""
+
+    stream: Stream
+    draw: int
+    lengths: np.ndarray
+    layout: Layout | None
+
+    @property
+    def rows(self) -> int:
+        """Of its arrays, along the first axis: as many as examples, but for packed ones."""
+        return self.layout.rows if self.layout else len(self.lengths)
+
+    @property
+    def efficiency(self) -> float:
+        """Share of the batch's tokens that are not padding."""
+        if self.layout:
+            return self.layout.efficiency
+        length = padded_length(int(self.lengths.max()), self.stream.lengths)
+        return float(self.lengths.sum()) / (self.lengths.size * length)
+
+    def batch(self, pad: int, part: slice = ALL) -> Batch:
+        """The arrays, or these rows of them, as data/batches.train_batch says; of text as masking.mask_batch."""
+        stream, size = self.stream, len(self.lengths)
+        take = (stream.data, self.draw, size, stream.seed, stream.lengths, pad)
+        if not stream.masking:
+            return train_batch(*take, part, self.layout)
+        # Which tokens are masked is drawn for the whole batch: its rows are cut out behind that.
+        found, key = train_batch(*take), (stream.seed, self.draw)
+        if self.layout:
+            found = pack_masked(found['ids'], found['segments'], key, stream.masking, self.layout, pad)
+        else:
+            found |= mask_batch(found['ids'], found['segments'], key, stream.masking)
+        return {k: v[part] for k, v in found.items()}
 
 
 @dataclass(frozen=True)
