@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.workdir import Workdir
 
 
@@ -52,3 +53,16 @@ def test_time_of_several_processes_is_summed(tmp_path: Path) -> None:
         Workdir(tmp_path, shard).add_seconds(seconds)
     assert Workdir(tmp_path).seconds() == 15.0
     assert sorted(p.name for p in tmp_path.iterdir()) == ['time-1of2.json', 'time-2of2.json', 'time.json']
+
+
+def test_what_a_kill_left_while_a_file_was_written_goes(tmp_path: Path) -> None:
+    """Of the run's own task alone: another process may be writing another one's."""
+    workdir, run = Workdir(tmp_path), Run('0' * 12, 'none', 'pawsx', 'pawsx', 1, '', None)
+    folder = workdir.predictions(run)
+    left = [folder / 'pawsx' / '.test-de.tsv.12-ab.tmp', workdir.run_dir(run) / 'evaluations' / '.x.json.12-ab.tmp']
+    kept = [folder / 'pawsx' / 'test-de.tsv', folder / 'xnli' / '.test-de.tsv.13-cd.tmp']
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    workdir.forget_partial(run, 'pawsx')
+    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]

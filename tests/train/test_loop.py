@@ -240,7 +240,7 @@ def test_a_state_of_another_run_is_refused(
 
 
 @pytest.mark.parametrize('what', ['tree', 'facts', 'everything'])
-def test_a_state_that_was_cut_names_its_folder(
+def test_a_state_that_was_cut_names_its_file(
     what: str, tiny: Any, data: Encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_step(monkeypatch, 4, crash)
@@ -254,7 +254,7 @@ def test_a_state_that_was_cut_names_its_folder(
     with pytest.raises(CheckpointError) as caught:
         Bench(tiny, data, tmp_path / 'c').train()
     assert str(step) in str(caught.value)
-    assert 'delete it to start this run again' in str(caught.value)
+    assert f'delete {tmp_path / "c"} to train this run from its start' in str(caught.value)
     assert '\n' not in str(caught.value)
 
 

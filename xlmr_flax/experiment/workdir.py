@@ -86,6 +86,14 @@ class Workdir:
         if drop_weights:
             self.weights(run).unlink(missing_ok=True)
 
+    def forget_partial(self, run: Run, folder: str) -> None:
+        """Deletes what a process that was killed while it wrote has left in the folders of a claimed run's
+        evaluations and predictions (folder: of its task): files that have not got their name.
+        """
+        for place in (self.run_dir(run) / 'evaluations', self.predictions(run) / folder):
+            for path in place.glob('.*.tmp'):
+                path.unlink(missing_ok=True)
+
     def _run_metrics(self, run: str) -> Path:
         return self.path / 'runs' / run / 'metrics.jsonl'
 

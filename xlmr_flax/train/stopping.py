@@ -17,10 +17,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 _BEHIND = 2  # votes on their way: the host waits for none that the devices have not had time to count
 
 
+class Stopped(RuntimeError):
+    """The run was asked to stop (SIGTERM, SIGINT) and saved its state first."""
+
+
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields `asked()`; while inside, SIGTERM and SIGINT only set it. A second signal acts at once."""
+    """Yields `asked()`; while inside, SIGTERM and SIGINT only set it. A second signal acts at once.
+
+    What is inside answers a request with Stopped. One that it leaves unanswered, since it came too late or something
+    failed, is handed on at the end to whoever handled the signals before.
+    """
     asked: list[int] = []
+    answered = failed = False
     try:
         old: dict[int, Any] = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
 
@@ -35,9 +44,18 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         return
     try:
         yield lambda: bool(asked)
+    except Stopped:
+        answered = True
+        raise
+    except BaseException:
+        failed = True
+        raise
     finally:
         for number, previous in old.items():
             signal.signal(number, previous)
+        # The system's own way of handling it would end the process before the failure is heard of.
+        if len(asked) == 1 and not answered and not (failed and old[asked[0]] is signal.SIG_DFL):
+            signal.raise_signal(asked[0])
 
 
 class StopVote:

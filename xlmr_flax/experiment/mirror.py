@@ -1,0 +1,263 @@
+"""A workdir on an object store (gs://, s3://, whatever fsspec opens): a copy on this machine's disk, kept equal.
+
+All work is done in the copy, whose files need what an object store lacks (folders that are renamed, files that are
+appended to). What changes is uploaded every half minute and at the end, in the order in which it was written, so that
+the store never says more than it holds: a checkpoint or a model whose list of files (manifest.json) is not there yet
+was not uploaded to its end, and is left where it is when another machine begins.
+
+One process at a time: it signs an object, mirror.json, and others wait until it has let go or has given no sign for ten
+minutes. Several processes or hosts need a folder that all see: mount the bucket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.config import ConfigError
+from xlmr_flax.models.manifest import MANIFEST
+from xlmr_flax.report.files import write_atomically
+from xlmr_flax.report.progress import say
+
+_SIGN, _STATE = 'mirror.json', '.mirror.json'
+_EVERY = 30.0  # seconds between two uploads
+_GONE = 600.0  # seconds without a sign after which a process counts as gone
+# Folders that are whole when they hold their list.
+_LISTED = re.compile(r'(runs/[^/]+/(?:checkpoints/[^/]+/\d+|model))/')
+
+
+class MirrorError(ConfigError):
+    """A workdir on an object store that cannot be opened, read or written; the message names its address."""
+
+
+def is_address(workdir: str) -> bool:
+    """Whether a workdir is no path: gs://BUCKET/PATH and the like."""
+    return '://' in workdir
+
+
+@contextlib.contextmanager
+def opened(workdir: str, *, shared: bool = False, look_only: bool = False) -> Iterator[Path]:
+    """The folder of a workdir, a path or an address. shared: several processes work in it. Raises MirrorError."""
+    if not is_address(workdir):
+        yield Path(workdir)
+    elif shared:
+        raise MirrorError(
+            f'--workdir={workdir}: several processes need a folder that all of them see; mount the bucket (gcsfuse; '
+            'launch/README.md) and give the path'
+        )
+    else:
+        with Mirror(workdir, look_only=look_only) as mirror:
+            say(f'{workdir}: worked on in {mirror.folder}')
+            yield mirror.folder
+
+
+def local_folder(address: str) -> Path:
+    """Where this machine keeps the copy of a workdir: below XDG_CACHE_HOME, else ~/.cache."""
+    home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    name = re.sub(r'[^\w.-]', '-', address.rstrip('/').rpartition('/')[2])
+    return home / 'xlmr_flax' / 'workdirs' / f'{name}-{hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:8]}'
+
+
+class Mirror:
+    """The copy of a workdir; inside the context `folder` can be worked in. Raises MirrorError.
+
+    look_only: nothing is uploaded. every, gone: seconds between uploads, and until a silent process counts as gone.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        folder: Path | None = None,
+        *,
+        look_only: bool = False,
+        every: float = _EVERY,
+        gone: float = _GONE,
+    ):
+        self.address, self.folder, self.look_only = address.rstrip('/'), folder or local_folder(address), look_only
+        self.every, self.gone = every, gone
+        self._fs, self._root = _open(self.address)
+        self._token, self._signed = uuid.uuid4().hex, 0.0
+        self._pushed: dict[str, list[int]] = {}  # what the store holds, as `_scan` gives it
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Mirror:
+        try:
+            self._begin()
+        except MirrorError:
+            raise
+        except Exception as e:  # of the store's own library
+            raise MirrorError(f'{self.address}: cannot be read: {_text(e)}') from e
+        if not self.look_only:
+            self._thread = threading.Thread(target=self._keep_up, name='mirror', daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self._thread is None:
+            return
+        self._end.set()
+        self._thread.join()
+        try:
+            self.push()
+            self._sign(released=True)
+        except Exception as e:
+            text = f'{self.address}: cannot be written: {_text(e)}; what is missing there is in {self.folder}'
+            if error is None:
+                raise MirrorError(f'{text}, and the same command uploads it') from e
+            say(text)
+
+    def _begin(self) -> None:
+        """Waits for another process, then takes what is newer: the copy of this machine or the store."""
+        own = self._own_state()
+        since = ''
+        while True:
+            sign = self._read_sign()
+            self._fs.invalidate_cache()
+            mine = bool(sign) and sign['token'] == own.get('token')
+            age = time.time() - sign['time'] if sign else 0.0
+            if self.look_only or not sign or mine or sign['released'] or age > self.gone:
+                break
+            if since != sign['token']:
+                since = sign['token']
+                say(f'{self.address}: waiting for {sign["who"]}, which works in it (last sign {age:.0f} s ago)')
+            time.sleep(min(10.0, self.every))
+        if mine:
+            # What an upload that was cut has left there and is here no more is deleted by the next one.
+            self._pushed = {name: [-1, -1] for name in self._names()} | own['pushed']
+        else:
+            self.pull()
+        if not self.look_only:
+            self._remember()
+            self._sign()
+
+    def pull(self) -> None:
+        """Makes the copy equal to the store; what was not uploaded to its end is left out."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        found = self._names()
+        for name in sorted(found):
+            listed = _LISTED.match(name)
+            if not listed or f'{listed[1]}/{MANIFEST}' in found:
+                path = self.folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._fs.get_file(f'{self._root}/{name}', str(path))
+        self._pushed = {name: stamp for name, stamp in self._scan().items() if name in found}
+        # What has no list goes: its step may be saved again with other files.
+        for name in found - self._pushed.keys():
+            if not self.look_only:
+                self._fs.rm_file(f'{self._root}/{name}')
+
+    def push(self) -> None:
+        """Uploads what has changed since the last time, then deletes what is gone. Raises what the store's library
+        does.
+        """
+        here = self._scan()
+        changed = [name for name, stamp in here.items() if self._pushed.get(name) != stamp]
+        for name in sorted(changed, key=lambda name: (here[name][1], name.endswith(MANIFEST), name)):
+            try:
+                self._fs.put_file(str(self.folder / name), f'{self._root}/{name}')
+            except FileNotFoundError:  # deleted by now
+                if (self.folder / name).exists():
+                    raise
+                continue
+            self._pushed[name] = here[name]
+            if time.time() - self._signed > self.every:
+                self._sign()
+        gone = [name for name in self._pushed if name not in here]
+        for name in sorted(gone, key=lambda name: (not name.endswith(MANIFEST), name)):
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(f'{self._root}/{name}')
+            del self._pushed[name]
+        self._remember()
+        self._sign()
+
+    def _scan(self) -> dict[str, list[int]]:
+        """{name: [bytes, time of change]} of the files that go to the store: no claims (of processes of this machine),
+        nothing that is being written.
+        """
+        found = {}
+        for folder, folders, names in os.walk(self.folder):
+            inside = os.path.relpath(folder, self.folder)
+            folders[:] = [n for n in folders if not _is_partial(n) and (inside, n) != ('.', 'claims')]
+            for name in names:
+                path = os.path.join(folder, name)
+                try:
+                    stat = os.stat(path)
+                except FileNotFoundError:
+                    continue
+                if not _is_partial(name):
+                    found[os.path.relpath(path, self.folder).replace(os.sep, '/')] = [stat.st_size, stat.st_mtime_ns]
+        return found
+
+    def _keep_up(self) -> None:
+        failed = False
+        while not self._end.wait(self.every):
+            try:
+                self.push()
+                failed = False
+            except Exception as e:
+                if not failed:
+                    say(f'{self.address}: cannot be written: {_text(e)}; trying again')
+                failed = True
+
+    def _names(self) -> set[str]:
+        """The files of the workdir in the store."""
+        return {path.removeprefix(self._root).lstrip('/') for path in self._fs.find(self._root)} - {_SIGN}
+
+    def _read_sign(self) -> dict[str, Any]:
+        try:
+            return json.loads(self._fs.cat_file(f'{self._root}/{_SIGN}'))
+        except FileNotFoundError:
+            return {}
+
+    def _sign(self, released: bool = False) -> None:
+        self._signed = time.time()
+        who = f'{socket.gethostname()}, process {os.getpid()}'
+        sign = {'token': self._token, 'who': who, 'time': self._signed, 'released': released}
+        self._fs.pipe_file(f'{self._root}/{_SIGN}', json.dumps(sign).encode())
+
+    def _own_state(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.folder / _STATE).read_text(encoding='utf-8'))
+        except (OSError, ValueError):
+            return {}
+
+    def _remember(self) -> None:
+        write_atomically(self.folder / _STATE, json.dumps({'token': self._token, 'pushed': self._pushed}))
+
+
+def _is_partial(name: str) -> bool:
+    return name.startswith('.') or '.orbax-checkpoint-tmp' in name
+
+
+def _open(address: str) -> tuple[Any, str]:
+    """(file system, path in it) of an address. Raises MirrorError."""
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    try:
+        fs, root = fsspec.core.url_to_fs(address)
+    except ImportError as e:
+        extra = " (pip install 'xlmr-flax[gcs]')" if address.startswith(('gs://', 'gcs://')) else ''
+        raise MirrorError(f'--workdir={address}: {e}{extra}; or mount the bucket and give a path') from None
+    except Exception as e:  # an unknown protocol, no credentials
+        raise MirrorError(f'--workdir={address}: cannot be opened: {_text(e)}') from None
+    if isinstance(fs, LocalFileSystem):
+        fs.auto_mkdir = True
+    return fs, root.rstrip('/')
+
+
+def _text(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

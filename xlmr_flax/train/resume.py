@@ -1,0 +1,135 @@
+"""What a stopped training goes on from: its last states, and the best weights by the dev metric that they refer to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.models.manifest import ManifestError
+from xlmr_flax.parallel.distributed import on_leader
+from xlmr_flax.train.checkpoint import CheckpointError, Checkpoints, OtherRun, saved_facts
+
+
+class Saved:
+    """The checkpoints of one training in DIRECTORY/last and DIRECTORY/best, written in the background one at a time.
+
+    keep: how many of the last states stay. A state names the step of its best weights (fact `best_step`, 0 = none), and
+    these stay as long as it does: a run that goes on from an older state may not find that step again where its numbers
+    differ in the last digits, on another mesh. say: told which checkpoint was damaged.
+    """
+
+    def __init__(
+        self, directory: Path, run_hash: str, decides: Mapping[str, Any], keep: int, say: Callable[[str], None]
+    ):
+        self.directory, self.keep, self.say = directory, keep, say
+        self.last = Checkpoints(directory / 'last', run_hash, decides)
+        self.best = Checkpoints(directory / 'best', run_hash, decides)
+
+    def start(self) -> dict[str, Any] | None:
+        """The facts of the newest state that is whole, None where nothing has been saved; what is newer is deleted.
+
+        Raises CheckpointError where none is whole, or where they belong to another run.
+        """
+        found = on_leader('checkpoint', self._choose)
+        if found['said']:
+            self.say(found['said'])
+        return found['facts']
+
+    def _choose(self) -> dict[str, Any]:
+        damaged: list[str] = []
+        facts: dict[str, Any] | None = None
+        for each in (self.last, self.best):
+            each.clean()
+        for step in reversed(self.last.steps()):
+            try:
+                facts = self.last.facts(step)
+                if facts['best_step']:
+                    self.best.facts(facts['best_step'])
+                break
+            except OtherRun:
+                raise
+            except CheckpointError as e:
+                facts = None
+                damaged.append(str(e))
+        if damaged and facts is None:
+            raise CheckpointError(
+                f'{damaged[0]}; no older checkpoint is whole: delete {self.directory} to train this run from its start'
+            )
+        start = facts['step'] if facts else 0
+        for each in (self.last, self.best):
+            each.prune([step for step in each.steps() if step <= start])
+        said = f'{"; ".join(damaged)}: going on from the checkpoint of step {start}, which is whole'
+        return {'facts': facts, 'said': said if damaged else ''}
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The state of a step as `start` found it, placed as `like`. Raises CheckpointError."""
+        return self._read(self.last, step, like)
+
+    def restore_best(self, step: int, like: Any) -> tuple[Any, float]:
+        """(parameters, dev metric) of the best step, placed as `like`. Raises CheckpointError."""
+        self.wait()
+        try:
+            facts = on_leader('best checkpoint', lambda: self.best.facts(step))
+        except CheckpointError as e:
+            raise CheckpointError(f'{e}; delete {self.directory} to train this run from its start') from None
+        return self._read(self.best, step, like), facts['metric']
+
+    def _read(self, where: Checkpoints, step: int, like: Any) -> Any:
+        try:
+            return where.restore(step, like)
+        except CheckpointError as e:
+            raise CheckpointError(f'{e}; delete {self.directory} to train this run from its start') from e
+
+    def save_last(self, step: int, state: Any, /, **facts: Any) -> None:
+        """Begins to save a state; the arrays may be donated when this returns. Raises CheckpointError."""
+        with self._saying_what_is_left():
+            self.best.wait()
+            self.last.save(step, state, then=self._prune, step=step, **facts)
+
+    def save_best(self, step: int, params: Any, /, metric: float) -> None:
+        """Begins to save the best weights so far. Raises CheckpointError."""
+        with self._saying_what_is_left():
+            self.last.wait()
+            self.best.save(step, params, then=self._prune, step=step, metric=metric)
+
+    @contextlib.contextmanager
+    def _saying_what_is_left(self) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError as e:
+            states = self.last.steps()
+            left = f'the state of step {states[-1]} is whole and stays' if states else 'no state had been saved before'
+            raise CheckpointError(f'{e}; {left}') from None
+
+    def _prune(self) -> None:
+        self.last.prune(states := self.last.steps()[-self.keep :])
+        best = self.best.steps()
+        needed = {max((b for b in best if b <= step), default=0) for step in states}
+        self.best.prune({*needed, *best[-1:]})
+
+    def check(self) -> None:
+        """Raises the CheckpointError of a save that has failed by now."""
+        with self._saying_what_is_left():
+            self.last.check()
+            self.best.check()
+
+    def wait(self) -> None:
+        """Returns when everything is on disk. Raises CheckpointError."""
+        with self._saying_what_is_left():
+            self.last.wait()
+            self.best.wait()
+
+    def close(self) -> None:
+        """Waits for what is under way; raises nothing."""
+        self.last.close()
+        self.best.close()
+
+
+def newest_decides(directory: Path) -> dict[int, Mapping[str, Any]]:
+    """{step: what decided the training} of the newest state in a folder that a `Saved` wrote; {} without one."""
+    last = Checkpoints(directory / 'last', '')
+    with contextlib.suppress(ManifestError):
+        return {step: saved_facts(last.path(step))['decides'] for step in last.steps()[-1:]}
+    return {}
