@@ -14,6 +14,7 @@ import pytest
 
 from xlmr_flax.parallel import distributed
 from xlmr_flax.parallel.distributed import Crew, DistributedError, FailedElsewhere, ProcessLost
+from xlmr_flax.parallel.mesh import make_mesh
 
 
 class Shelf:
@@ -88,6 +89,7 @@ def test_one_process_needs_no_service() -> None:
     assert distributed.gather('values', 5) == [5]
     distributed.require_equal({'config': 'a'})
     distributed.require_shared(Path('nowhere'))
+    distributed.meet(make_mesh())
     error = ValueError('bad')
     assert distributed.agreed(error) is error
     distributed.leave(1, 'alone, so this returns')

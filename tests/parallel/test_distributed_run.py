@@ -152,12 +152,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.2)
 
 
-def long_run(processes: Processes, workdir: Path, steps: int = 1000000) -> list[Process]:
-    """Two processes in the middle of a training."""
+def long_run(processes: Processes, workdir: Path, steps: int = 1000000, count: int = 2) -> list[Process]:
+    """Processes in the middle of a training, with two devices together."""
     flags = run_flags(workdir, *SMALL, f'--config.recipe.steps={steps}', '--config.recipe.log_every=5')
-    found = processes.start(2, ['-m', 'xlmr_flax'], ('run', *flags))
+    found = processes.start(count, ['-m', 'xlmr_flax'], ('run', *flags), 2 // count)
     wait_for(lambda: (workdir / 'metrics.jsonl').is_file() or any(p.poll() is not None for p in found))
-    assert [p.poll() for p in found] == [None, None], '\n'.join(map(said, found))
+    assert [p.poll() for p in found] == [None] * count, '\n'.join(map(said, found))
     return found
 
 
@@ -177,14 +177,19 @@ def test_a_stop_request_to_one_stops_all_at_one_step(processes: Processes, asked
 
 
 @pytest.mark.slow
-def test_what_two_processes_began_one_ends_as_if_never_stopped(processes: Processes) -> None:
+@pytest.mark.parametrize(('before', 'after'), [(2, 1), (1, 2)])
+def test_what_some_processes_began_others_end_as_if_never_stopped(
+    processes: Processes, before: int, after: int
+) -> None:
+    """All of them go on from the step that process 0 found, on as many devices."""
     workdir, straight = processes.folder / 'w', processes.folder / 'straight'
-    found = long_run(processes, workdir, 400)
+    found = long_run(processes, workdir, 400, before)
     found[0].send_signal(signal.SIGTERM)
-    assert finish(found, 60) == [143, 143]
+    assert finish(found, 60) == [143] * before
     more = (*SMALL, '--config.recipe.steps=400', '--config.recipe.log_every=5')
-    alone = [processes.start(1, ['-m', 'xlmr_flax'], ('run', *run_flags(w, *more)), 2)[0] for w in (workdir, straight)]
-    assert finish(alone) == [0, 0], '\n'.join(map(said, alone))
+    rest = processes.start(after, ['-m', 'xlmr_flax'], ('run', *run_flags(workdir, *more)), 2 // after)
+    alone = processes.start(1, ['-m', 'xlmr_flax'], ('run', *run_flags(straight, *more)), 2)
+    assert finish([*rest, *alone]) == [0] * (after + 1), '\n'.join(map(said, [*rest, *alone]))
     again, want = (jsonl(w / 'metrics.jsonl', 'examples_per_s') for w in (workdir, straight))
     assert [r['step'] for r in again] == [r['step'] for r in want]
     for a, b in zip(again, want, strict=True):
@@ -208,6 +213,44 @@ def test_a_process_that_dies_or_hangs_ends_the_other_within_a_minute(
     assert f'process {who} of 2' in text or 'another task died' in text
     assert time.monotonic() - started < 60
     assert not (processes.folder / 'w' / 'failed').exists()  # no failure of the run: it goes on when started again
+
+
+# The first process computes while the second is still busy, with its compiler say: gloo alone waits for 30 seconds.
+LATE = """
+import sys, time
+import jax, numpy as np
+from xlmr_flax.parallel import distributed
+from xlmr_flax.parallel.mesh import make_mesh, put_batch
+
+address, count, index = (flag.split('=')[1] for flag in sys.argv[1:])
+distributed.start(address, int(count), int(index))
+mesh = make_mesh()
+distributed.meet(mesh)
+time.sleep(40 * int(index))
+found = jax.jit(lambda x: x.sum())(put_batch({'x': np.arange(8.0)}, mesh)['x'])
+print('sum', float(found), flush=True)
+distributed.barrier('end')
+"""
+
+
+@pytest.mark.slow
+def test_a_process_waits_for_one_that_compiles_longer(processes: Processes) -> None:
+    found = processes.start(2, ['-c', LATE], ())
+    assert finish(found, 120) == [0, 0], '\n'.join(map(said, found))
+    assert all('sum 28.0' in said(process) for process in found)
+
+
+@pytest.mark.slow
+def test_two_processes_trace_their_own_hosts_into_one_session(processes: Processes) -> None:
+    workdir = processes.folder / 'w'
+    found = processes.start(2, ['-m', 'xlmr_flax'], ('run', *run_flags(workdir, *SMALL), '--profile=1:3'))
+    assert finish(found) == [0, 0], '\n'.join(map(said, found))
+    traces = sorted(p.relative_to(workdir / 'profile').parts[1:-1] for p in workdir.rglob('*.xplane.pb'))
+    session = traces[0][-1]
+    # Two processes of one machine would write one file, which is named after the host.
+    assert traces == [('plugins', 'profile', session), ('process-1', 'plugins', 'profile', session)]
+    assert 'profile: steps 1 to 2 in' in said(found[0])
+    assert 'profile:' not in said(found[1])
 
 
 @pytest.mark.slow

@@ -9,11 +9,15 @@ Several processes, on one machine or on many that see DIR, share a plan: the sam
 Several hosts do one run together on one mesh: the same command on each, with --coordinator=HOST:PORT (of the first)
 --num_processes=N --process_id=0 to N-1; under srun and on TPU slices without these flags. All see one DIR; the first
 writes.
+--profile traces a few training steps for xprof and TensorBoard: DIR/profile/RUN.
+DIR may be an address on an object store, gs://BUCKET/PATH (extra gcs), for a process that is alone: the work is done in
+a copy on this machine, which is uploaded every half minute and at the end.
 A run that fails is reported and recorded in DIR/failed/; the others go on, and the exit code is 1.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import runpy
 import shlex
@@ -29,8 +33,8 @@ from ml_collections import ConfigDict, config_flags
 from xlmr_flax.cli import processes
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    processes.define_flags(values)
+def define_config_flag(values: flags.FlagValues) -> None:
+    """--config=FILE with --config.KEY=VALUE, for `check_arguments` and `load_config`."""
     # Unknown keys are let in here: `parse` refuses them, and knows more names than the file has (recipes.TASK.steps).
     config_flags.DEFINE_config_file(
         'config',
@@ -40,6 +44,11 @@ def define_flags(values: flags.FlagValues) -> None:
         lock_config=False,
         accept_new_attributes=True,
     )
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    processes.define_flags(values)
+    define_config_flag(values)
     flags.DEFINE_string('workdir', None, 'Folder that holds everything the run writes.', flag_values=values)
     flags.DEFINE_bool(
         'dry_run', False, 'Print the plan with its estimated cost; write and train nothing.', flag_values=values
@@ -52,7 +61,22 @@ def define_flags(values: flags.FlagValues) -> None:
         'machine that has ended is noticed at once.',
         flag_values=values,
     )
+    _define_profile(values)
     flags.DEFINE_bool('retry_failed', False, 'Try the runs again that failed in an earlier start.', flag_values=values)
+
+
+def _define_profile(values: flags.FlagValues) -> None:
+    """--profile, with or without a value."""
+    flags.DEFINE(
+        flags.ArgumentParser[str](),
+        'profile',
+        '',
+        'Trace training steps 10 to 14 of the first training (fewer where it is short) with jax.profiler; '
+        '--profile=FIRST:STOP: steps FIRST to STOP - 1, counted from 0 where the training begins. The trace lies in '
+        'WORKDIR/profile/RUN, in the layout that xprof and TensorBoard open.',
+        flag_values=values,
+        boolean=True,
+    )
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -116,21 +140,30 @@ def run(values: flags.FlagValues) -> int:
     if not values.workdir:
         raise UsageError('--workdir=DIR is missing')
     config = load_config(values)
+    from xlmr_flax.experiment.mirror import opened
     from xlmr_flax.experiment.reporting import write_run_report
     from xlmr_flax.experiment.runner import PlanFailed, Runner
     from xlmr_flax.experiment.sharing import Share, parse_shard
-    from xlmr_flax.parallel.distributed import is_leader, on_leader
+    from xlmr_flax.parallel.distributed import count, is_leader, on_leader
+    from xlmr_flax.report.progress import say
+    from xlmr_flax.train.profile import Profiler, Window
 
+    window = Window.parse(values.profile)
     command = f'xlmr-flax {shlex.join(sys.argv[1:])}'
     share = Share(*parse_shard(values.shard), values.claim_timeout, values.retry_failed)
-    with processes.together(values):
-        runner = Runner(config, Path(values.workdir), command, share, look_only=values.dry_run)
+    with (
+        processes.together(values),
+        opened(values.workdir, shared=count() > 1 or share.count > 1, look_only=values.dry_run) as workdir,
+    ):
+        runner = Runner(config, workdir, command, share, look_only=values.dry_run)
         if values.dry_run:
             from xlmr_flax.experiment.dry_run import describe
 
             if is_leader():
                 print(describe(runner))
             return 0
+        profiler = Profiler(window, runner.workdir.path / 'profile', say) if window else None
+        runner.setting = dataclasses.replace(runner.setting, profiler=profiler)
         failed: PlanFailed | None = None
         try:
             runner.run()
@@ -142,6 +175,8 @@ def run(values: flags.FlagValues) -> int:
                 print(write_run_report(runner, versions()))
 
         on_leader('report', report)
+        if profiler and not profiler.taken:
+            say('profile: nothing was traced, as no training of this start had so many steps')
     if failed and is_leader():
         print(*(f'failed: {line}' for line in failed.failures), f'error: {failed}', sep='\n', file=sys.stderr)
     return int(failed is not None)

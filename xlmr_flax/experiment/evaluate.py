@@ -17,12 +17,13 @@ from xlmr_flax.eval.zero_shot import Evaluator, label_order
 from xlmr_flax.experiment.bad_rows import collector
 from xlmr_flax.experiment.phase import head_spec
 from xlmr_flax.experiment.plan import NONE, Run, default_split
+from xlmr_flax.experiment.room import scored
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.models.source import EncoderSource, open_source
-from xlmr_flax.parallel.distributed import is_leader, require_equal, require_shared
+from xlmr_flax.parallel.distributed import is_leader, meet, require_equal, require_shared
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.tasks import get_task
@@ -112,6 +113,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     evaluation = dataclasses.replace(request.evaluation, max_length=opened.max_length)
     head = None if retrieval else choose_head(source, task)
     mesh, bad_rows = make_mesh(), collector(request.skip_bad_rows, request.out)
+    meet(mesh)
     evaluator = Evaluator(
         opened.model,
         opened.load(mesh, heads=not retrieval),
@@ -138,16 +140,18 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
             f'layer {layer} of {source.config.num_layers}, {evaluation.pooling} pooling, max length {opened.max_length}'
         )
     rows: list[dict[str, Any]] = []
-    for language in languages:
-        line = Line(f'{task.name} {split} {language}')
+    line = Line(f'{task.name} {split}')
 
-        def progress(done: int, total: int, line: Line = line) -> None:
-            line(done, total, done)
+    def progress(done: int, total: int) -> None:
+        line(done, total, done)
 
-        metrics, n = evaluator.run(task, language, split, request.out / 'predictions', progress)
+    outcomes = evaluator.run_all(task, languages, split, request.out / 'predictions', progress)
+    for language, metrics, n in scored(evaluator, request.encoder, outcomes):
         found = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
         rows += found
+        line.label += f' {language}'
         line.close(f'n {n}  ' + '  '.join(f'{r["metric"]} {r["value"]:.2f}' for r in found))
+        line = Line(f'{task.name} {split}')
         workdir.write_results(rows)
     if bad_rows:
         bad_rows.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
+from xlmr_flax.data.packing import Packing
 from xlmr_flax.experiment.arms import (
     MLM,
     Dataset,
@@ -28,15 +28,20 @@ from xlmr_flax.experiment.arms import (
     training_examples,
 )
 from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.room import evaluating
 from xlmr_flax.experiment.selection import Selection
 from xlmr_flax.experiment.setting import Setting, make_model
+from xlmr_flax.models.hf import read_json
 from xlmr_flax.models.model import HeadSpec, Model, Params, head_key
-from xlmr_flax.models.source import open_source, save_checkpoint
+from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
 from xlmr_flax.parallel.distributed import on_leader
-from xlmr_flax.parallel.mesh import fetch
+from xlmr_flax.parallel.mesh import batch_devices, fetch
 from xlmr_flax.report.progress import Line, say
 from xlmr_flax.tasks.base import Task
+from xlmr_flax.train.checkpoint import differences
 from xlmr_flax.train.loop import Phase, Trained, train
+from xlmr_flax.train.resume import newest_decides
+from xlmr_flax.train.stopping import stop_requests
 from xlmr_flax.train.streams import Blend, Stream
 from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
 
@@ -85,9 +90,9 @@ def initial_params(setting: Setting, run: Run) -> Params:
 
 
 def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
-    """{'run', 'step', 'metric'} of a run that has finished training, else None."""
-    path = setting.workdir.run_dir(run) / 'model' / 'model.json'
-    return json.loads(path.read_text(encoding='utf-8'))['trained'] if path.is_file() else None
+    """{'run', 'step', 'metric'} of a run that has finished training, else None. Raises ModelError."""
+    path = setting.workdir.run_dir(run) / 'model' / MODEL_FILE
+    return read_json(path)['trained'] if path.is_file() else None
 
 
 class Training:
@@ -135,10 +140,21 @@ class Training:
                 self.lengths(dataset),
                 stream_seed(self.run.seed, dataset.name, len(self.datasets)),
                 masking if dataset.task.kind == 'text' else None,
+                self.packing(dataset, data),
             )
             for dataset, data in zip(self.datasets, self.data, strict=True)
         )
         return Blend(streams, self.mixture, self.arm.mix)
+
+    def packing(self, dataset: Dataset, data: Encoded) -> Packing | None:
+        """How a dataset's batches are packed; None = padded."""
+        recipe = self.recipe
+        if not recipe.packing:
+            return None
+        parts = 1 if self.arm.mix == 'micro_batch' else recipe.accumulation
+        multiple, apart = batch_devices(self.setting.mesh), recipe.optimizer.clip_per == 'micro_batch'
+        sizes = data.tokens.lengths.reshape(-1, data.group)
+        return Packing.of(sizes, self.lengths(dataset), multiple * (1 if apart else parts), parts if apart else 1)
 
     def lengths(self, dataset: Dataset) -> tuple[int, ...]:
         """Padded row lengths of a dataset."""
@@ -174,11 +190,15 @@ def train_run(setting: Setting, run: Run) -> None:
     if len(blend.streams) > 1:
         for text in training.table():
             say(text)
+    if not (directory := setting.workdir.run_dir(run) / 'checkpoints').exists():
+        for text in other_states(setting, run):
+            say(text)
     line = Line(f'train {run.name}')
     facts = {'run': run.name, 'intermediate': run.intermediate, 'target': run.target, 'task': run.task}
 
     def evaluate(params: Params) -> Mapping[str, float]:
-        return training.selection.evaluate(setting, model, params, run, active.remap)
+        with evaluating(run.name, model, params, setting.mesh, setting.config.evaluation, recipe.max_length):
+            return training.selection.evaluate(setting, model, params, run, active.remap)
 
     phase = Phase(
         task=run.task,
@@ -189,18 +209,35 @@ def train_run(setting: Setting, run: Run) -> None:
         seed=run.seed,
         pad=setting.tokenizer.pad,
         mesh=setting.mesh,
-        directory=setting.workdir.run_dir(run) / 'checkpoints',
+        directory=directory,
         run_hash=run.id,
+        decides=run.decides,
         evaluate=evaluate if training.selection.sets else None,
         log=lambda record: setting.log({**facts, 'seed': run.seed, **record}),
         progress=line,
         restarted=lambda step: setting.workdir.forget_metrics(run.name, step),
+        say=say,
+        trace=setting.profiler.of(run.name) if setting.profiler else None,
     )
-    trained = train(phase, active.cut(params))
-    kept = fetch(trained.params, setting.mesh)
-    on_leader('model', lambda: _save(setting, run, trained, kept, active, full_word, recipe, training))
-    phase.forget_checkpoints()
+    # A stop request behind the last step waits until the model is saved: no other state may be there to go on from.
+    with stop_requests() as asked:
+        trained = train(phase, active.cut(params), asked)
+        kept = fetch(trained.params, setting.mesh)
+        on_leader('model', lambda: _save(setting, run, trained, kept, active, full_word, recipe, training))
+        phase.forget_checkpoints()
     line.close(f'{trained.step} steps, dev {trained.metric:.2f}, {trained.programs} programs compiled')
+
+
+def other_states(setting: Setting, run: Run) -> list[str]:
+    """For people: the states of unfinished trainings of the same arm, target and seed that another configuration left,
+    each with what differs. A run goes on from its own alone.
+    """
+    found = []
+    for directory in sorted((setting.workdir.path / 'runs').glob(f'{run.name.removesuffix(run.id[:8])}*/checkpoints')):
+        for step, decides in newest_decides(directory).items():
+            different = '; '.join(differences(decides, run.decides)[:8])
+            found.append(f'{directory}: step {step} of another configuration, not gone on from ({different})')
+    return found
 
 
 def _cut_model(model: Model, rows: int) -> Model:

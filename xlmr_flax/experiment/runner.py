@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.config import Config, digest
+from xlmr_flax.config import Config, digest, to_dict
 from xlmr_flax.data.sources import content_digest
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
@@ -31,6 +31,7 @@ from xlmr_flax.experiment.plan import (
     task_of,
     training_task,
 )
+from xlmr_flax.experiment.room import scored
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.sharing import PlanFailed, Share, Waiting, order, require_one_job, stopping
 from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluation
@@ -63,7 +64,7 @@ class Runner:
         self._splits: dict[str, str] = {}
         source = open_source(config.encoder.source, seed=config.seeds[0])
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
-        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
+        mesh = make_mesh(**to_dict(config.mesh))
         self._board = Board(workdir / 'tensorboard') if config.tensorboard and not look_only else None
         model = make_model(config, source)
         self.setting = Setting(config, source, model, tokenizer, mesh, self.workdir, self._log, self.bad_rows)
@@ -90,6 +91,7 @@ class Runner:
         """
         require_one_job(self.config, self.plan, self.workdir.path)
         distributed.last_words(self._let_go)
+        distributed.meet(self.setting.mesh)
         self.workdir.save_config(self.config, self.command)
         if self.share.retry_failed:
             self._retried = {failure['token'] for run in self.plan if (failure := self.workdir.failure(run))}
@@ -282,10 +284,12 @@ class Runner:
             return
         self.workdir.refresh(run)
         task, evaluator = task_of(self.config, run.target), self._evaluator(run)
+        if distributed.is_leader():
+            self.workdir.forget_partial(run, task.prediction_folder)
         facts = trained_facts(self.setting, run) or {'step': 0}
         line = Line(f'evaluate {run.name}', 'languages')
-        for number, language in enumerate(missing):
-            metrics, n = evaluator.run(task, language, split, self.workdir.predictions(run))
+        found = evaluator.run_all(task, missing, split, self.workdir.predictions(run))
+        for number, (language, metrics, n) in enumerate(scored(evaluator, run.name, found)):
             distributed.on_leader('claim', self._check_claim)
             if not distributed.is_leader():
                 continue

@@ -15,11 +15,13 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import EncoderSource
+from xlmr_flax.train.profile import Profiler
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all runs of a plan share. bad_rows: takes rows that cannot be read, which are then left out."""
+    """What all runs of a plan share. bad_rows: takes rows that cannot be read, which are then left out. profiler: what
+    this process was asked to trace."""
 
     config: Config
     source: EncoderSource
@@ -29,6 +31,7 @@ class Setting:
     workdir: Workdir
     log: Callable[[dict[str, Any]], None]
     bad_rows: list[BadRow] | None = None
+    profiler: Profiler | None = None
 
 
 def make_model(config: Config, source: EncoderSource) -> Model:
@@ -36,4 +39,4 @@ def make_model(config: Config, source: EncoderSource) -> Model:
     spec, shape = config.encoder, source.config
     rates = {'dropout': spec.dropout, 'attention_dropout': spec.attention_dropout}
     shape = dataclasses.replace(shape, **{k: v for k, v in rates.items() if v >= 0})
-    return Model(shape, spec.head, spec.dtype, spec.remat, spec.unroll)
+    return Model(shape, spec.head, spec.dtype, spec.remat, spec.unroll, spec.attention, spec.kept)

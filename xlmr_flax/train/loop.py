@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +17,14 @@ from jax.sharding import Mesh
 
 from xlmr_flax.config import Recipe
 from xlmr_flax.models.model import HeadSpec, Model, Params
-from xlmr_flax.parallel.distributed import gather, is_leader
+from xlmr_flax.parallel.distributed import is_leader
 from xlmr_flax.parallel.mesh import own_rows, put_batch, put_tree
-from xlmr_flax.train.checkpoint import CheckpointError, Checkpoints
+from xlmr_flax.train.checkpoint import CheckpointError
 from xlmr_flax.train.mixed import Part, mixed_step
 from xlmr_flax.train.optimizer import AdamW, schedule
+from xlmr_flax.train.profile import DATA, EVALUATE, SAVE, Trace
+from xlmr_flax.train.resume import Saved
 from xlmr_flax.train.step import (
-    Metrics,
     State,
     common_outputs,
     cut_head,
@@ -31,16 +33,13 @@ from xlmr_flax.train.step import (
     pad_head,
     programs_traced,
 )
-from xlmr_flax.train.stopping import StopVote, stop_requests
-from xlmr_flax.train.streams import Blend, Stream
+from xlmr_flax.train.stopping import Stopped, StopVote, stop_requests
+from xlmr_flax.train.streams import Blend, Drawn
+from xlmr_flax.train.watch import Watch, placing
 
 
 class NonFiniteLoss(FloatingPointError):
     """The loss became NaN or infinite; the message names step, task and example ids."""
-
-
-class Stopped(RuntimeError):
-    """The run was asked to stop (SIGTERM, SIGINT) and saved its state first."""
 
 
 class Progress(Protocol):
@@ -55,8 +54,9 @@ class Phase:
 
     task: for messages. steps: of the optimizer. evaluate: params -> dev metrics by name (higher is better), of which
     'dev_metric' decides what is kept; or None. log: takes one record per log_every steps and per evaluation.
-    directory: of its checkpoints. run_hash: refuses others' checkpoints. restarted: told the step that training starts
-    from, 0 or a checkpoint's.
+    directory: of its checkpoints. run_hash: refuses others' checkpoints; decides: what it was made of, to show the
+    difference. restarted: told the step that training starts from, 0 or a checkpoint's. say: told what people should
+    know. trace: of some of its steps, for a profiler's viewer.
     """
 
     task: str
@@ -73,6 +73,9 @@ class Phase:
     log: Callable[[dict[str, Any]], None]
     progress: Progress | None = None
     restarted: Callable[[int], None] | None = None
+    decides: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda text: None
+    trace: Trace | None = None
 
     def forget_checkpoints(self) -> None:
         """Deletes the state of a finished run: its model has been saved, and the state is three times as large."""
@@ -115,20 +118,19 @@ class _Run:
         params = {**params, 'heads': wide}
         self.state: State = init_state(put_tree(params, phase.mesh), self.optimizer, phase.mesh)
         self.traced = programs_traced()
-        self.last = Checkpoints(phase.directory / 'last', phase.run_hash)
-        self.best = Checkpoints(phase.directory / 'best', phase.run_hash)
+        self.watch = Watch(phase)
         self.key = jax.random.key(phase.seed)
         self.pending: list[tuple[int, dict[str, Any]]] = []
-        self.metric, self.best_metric, self.stale, self.start, self.done = math.nan, -math.inf, 0, 0, False
+        self.metric, self.best_metric, self.best_step, self.stale = math.nan, -math.inf, 0, 0
+        self.start, self.done = 0, False
         self.since = time.monotonic()
-        if self.last.latest() is not None:
-            self.state, facts = self.last.restore(self.state)
+        self.saved = Saved(phase.directory, phase.run_hash, phase.decides, recipe.keep_checkpoints, phase.say)
+        if facts := self.saved.start():
             self.start, self.done = facts['step'], facts['done']
             self.metric, self.best_metric, self.stale = facts['metric'], facts['best_metric'], facts['stale']
+            self.best_step = facts['best_step']
             self.pending = [(s, {k: np.float32(v) for k, v in m.items()}) for s, m in facts['pending']]
-        if len(steps := set(gather('step to start from', self.start))) > 1:
-            raise CheckpointError(f'{phase.directory}: processes found checkpoints of different steps: {sorted(steps)}')
-        self.best.forget(self.start + 1)
+            self.state = self.saved.restore(self.start, self.state)
         if phase.restarted:
             phase.restarted(self.start)
 
@@ -141,15 +143,19 @@ class _Run:
         several = {other.outputs for other in self.phase.blend.heads.values() if other.kind == head.kind}
         return self.outputs[head.kind] if len(several) > 1 else 0
 
-    def advance(self, step: int) -> Metrics:
-        """One optimizer step: the state moves on; returns its metrics on the device."""
+    def advance(self, step: int) -> dict[str, Any]:
+        """One optimizer step: the state moves on; returns its metrics on the device, and packing_efficiency, the share
+        of the batch's tokens that are not padding."""
         phase, recipe = self.phase, self.recipe
-        draws = phase.blend.draws(step, recipe.accumulation)
+        found = phase.blend.draws(step, recipe.accumulation)
+        draws = [stream.drawn(draw, recipe.batch_size // len(found)) for stream, draw in found]
+        used = {'packing_efficiency': np.float32(np.mean([drawn.efficiency for drawn in draws]))}
         if phase.blend.mix == 'micro_batch':
-            parts = [self._part(stream, draw) for stream, draw in draws]
+            parts = [self._part(drawn) for drawn in draws]
             self.state, metrics = mixed_step(phase.model, self.optimizer, phase.mesh, self.state, parts, self.key)
-            return metrics
-        ((stream, draw),) = draws
+            return metrics | used
+        (drawn,) = draws
+        stream = drawn.stream
         step_fn = make_train_step(
             phase.model,
             stream.head_name,
@@ -159,18 +165,20 @@ class _Run:
             accumulation=recipe.accumulation,
             outputs=self.padded(stream.head),
         )
-        self.state, metrics = step_fn(self.state, self._batch(stream, draw, recipe.batch_size), self.key)
-        return metrics
+        self.state, metrics = step_fn(self.state, self._batch(drawn), self.key)
+        return metrics | used
 
-    def _batch(self, stream: Stream, draw: int, size: int) -> dict[str, jax.Array]:
+    def _batch(self, drawn: Drawn) -> dict[str, jax.Array]:
         """A draw on the mesh; this process makes the rows of its own devices."""
-        rows = own_rows(size, self.phase.mesh)
-        return put_batch(stream.batch(draw, size, self.phase.pad, rows), self.phase.mesh, size)
+        rows = own_rows(drawn.rows, self.phase.mesh)
+        with self.watch.part(DATA):
+            batch = put_batch(drawn.batch(self.phase.pad, rows), self.phase.mesh, drawn.rows)
+        return self.watch.batch(drawn, batch)
 
-    def _part(self, stream: Stream, draw: int) -> Part:
-        batch = self._batch(stream, draw, self.recipe.batch_size // self.recipe.accumulation)
-        own = stream.head.outputs if self.padded(stream.head) else 0
-        return Part(stream.head_name, self.wide(stream.head), own, batch)
+    def _part(self, drawn: Drawn) -> Part:
+        head = drawn.stream.head
+        own = head.outputs if self.padded(head) else 0
+        return Part(drawn.stream.head_name, self.wide(head), own, self._batch(drawn))
 
     def cut(self, params: Params) -> Params:
         """Parameters with heads of their own sizes."""
@@ -179,19 +187,14 @@ class _Run:
         return {**params, 'heads': own}
 
     def save_last(self, step: int, done: bool) -> None:
-        """Saves the state and what is not yet logged, so that a run that stopped anywhere logs what it would have."""
+        """Begins to save the state and what is not yet logged, so that a run that stopped anywhere logs what it would
+        have.
+        """
         self.check()
         pending = [(s, {k: float(v) for k, v in m.items()}) for s, m in self.pending]
-        self.last.save(
-            step,
-            self.state,
-            step=step,
-            done=done,
-            metric=self.metric,
-            best_metric=self.best_metric,
-            stale=self.stale,
-            pending=pending,
-        )
+        facts = {'metric': self.metric, 'best_metric': self.best_metric, 'best_step': self.best_step}
+        with self.watch.part(SAVE):
+            self.saved.save_last(step, self.state, done=done, stale=self.stale, pending=pending, **facts)
 
     def check(self) -> None:
         """Reads the pending metrics and stops on a non-finite loss."""
@@ -238,46 +241,55 @@ class _Run:
     def select(self, step: int) -> None:
         """Evaluates on dev, keeps the best weights, counts evaluations without improvement."""
         assert self.phase.evaluate is not None
-        found = dict(self.phase.evaluate(self.cut(self.state['params'])))
+        with self.watch.part(EVALUATE):
+            found = dict(self.phase.evaluate(self.cut(self.state['params'])))
         self.metric = metric = float(found['dev_metric'])
         better = metric > self.best_metric
         self.phase.log({'step': step, **found, 'best': better})
         if better:
             self.best_metric, self.stale = metric, 0
             if self.recipe.keep == 'best' and step < self.steps:
-                self.best.save(step, self.state['params'], step=step, metric=metric)
+                self.saved.save_best(step, self.state['params'], metric)
+                self.best_step = step
         else:
             self.stale += 1
         self.since = time.monotonic()
 
     def finish(self, step: int) -> Trained:
         """The kept weights: the best ones where an earlier step had them, else the last."""
-        best = self.best.latest()
-        if self.recipe.keep == 'best' and best is not None and self.stale > 0:
-            params, facts = self.best.restore(self.state['params'])
-            step, metric = facts['step'], facts['metric']
+        if self.recipe.keep == 'best' and self.best_step and self.stale > 0:
+            step = self.best_step
+            params, metric = self.saved.restore_best(step, self.state['params'])
         else:
             params, metric = self.state['params'], self.metric
         return Trained(self.cut(params), step, metric, programs_traced() - self.traced)
 
-    def close(self) -> None:
-        self.last.close()
-        self.best.close()
+    def end(self) -> None:
+        """Waits for the last save. What went wrong with it is only said: the training has come to its end."""
+        try:
+            self.saved.wait()
+        except CheckpointError as e:
+            self.phase.say(f'{e}; the training is finished without it')
 
 
-def train(phase: Phase, params: Params) -> Trained:
+def train(phase: Phase, params: Params, asked: Callable[[], bool] | None = None) -> Trained:
     """Trains one phase from `params` (host or device tree), or goes on from its last checkpoint.
 
-    Raises NonFiniteLoss, CheckpointError, and Stopped after a stop request (the state is saved first).
+    asked: whether to stop; None = SIGTERM and SIGINT ask for it while this runs. Raises NonFiniteLoss, CheckpointError,
+    and Stopped after a stop request (the state is on disk first).
     """
-    run = _Run(phase, params)
+    with placing(phase, params):
+        run = _Run(phase, params)
     recipe, step = phase.recipe, run.start
     try:
-        with stop_requests() as asked:
+        with run.watch, contextlib.nullcontext(asked) if asked else stop_requests() as asked:
+            run.watch.begin(step)
             vote = StopVote(phase.mesh, asked)
             while step < run.steps and not run.done:
-                metrics = run.advance(step)
+                with run.watch.step(step, lambda: run.state):
+                    metrics = run.advance(step)
                 run.pending.append((step, metrics))
+                run.saved.check()
                 step += 1
                 at_end = run.done = step == run.steps
                 if step % recipe.log_every == 0 or at_end:
@@ -295,7 +307,9 @@ def train(phase: Phase, params: Params) -> Trained:
                 elif stop:
                     run.save_last(step, run.done)
                 if stop:
+                    run.saved.wait()
                     raise Stopped(f'stopped at step {step} of {run.steps} of task {phase.task!r}; state saved')
-        return run.finish(step)
+            run.end()
+            return run.finish(step)
     finally:
-        run.close()
+        run.saved.close()

@@ -1,0 +1,53 @@
+"""What to say when an evaluation has no room on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from jax.sharding import Mesh
+
+from xlmr_flax.config import Evaluation
+from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.models.model import Model, Params
+from xlmr_flax.parallel.mesh import batch_devices
+from xlmr_flax.train.memory import explained
+from xlmr_flax.train.need import shard_bytes, size
+
+
+def evaluating(
+    name: str, model: Model, params: Params, mesh: Mesh, settings: Evaluation, longest: int
+) -> AbstractContextManager[None]:
+    """Around an evaluation of these weights. name: for people. longest: tokens of a row at most. Raises OutOfMemory."""
+    shape, sizes, tokens = model.config, dict(mesh.shape), settings.batch_tokens
+    wide = 2 if model.dtype == 'bfloat16' else 4
+
+    def layer(tokens: int, width: int) -> float:
+        """Bytes of a layer's attention weights (float32) and its feed-forward layer."""
+        there = max(tokens, longest) / batch_devices(mesh)
+        return there * (shape.num_heads * longest * 4 + shape.ffn_size * width)
+
+    now = layer(tokens, wide)
+    advice = []
+    if tokens > longest:
+        half = max(tokens // 2, longest)
+        advice.append(
+            f'evaluation.batch_tokens={half} (now {tokens}): attention weights and feed-forward of a layer at '
+            f'{longest} tokens {size(now)} -> {size(layer(half, wide))} (the same scores)'
+        )
+    if wide == 4:
+        said = size(layer(tokens, 2))
+        advice.append(f"encoder.dtype='bfloat16': a layer {size(now)} -> {said} (products are rounded more coarsely)")
+    if sizes['data'] > 1:
+        spread = {**sizes, 'data': 1, 'fsdp': sizes['data'] * sizes['fsdp']}
+        before, after = (size(shard_bytes(params, each)) for each in (sizes, spread))
+        advice.append(f'mesh.data=1 mesh.fsdp={spread["fsdp"]}: parameters {before} -> {after} (the same scores)')
+    return explained(f'evaluation of {name}, batches of {tokens} tokens in rows of up to {longest}', params, advice)
+
+
+def scored(evaluator: Evaluator, name: str, found: Iterable[Any]) -> Iterator[Any]:
+    """What an evaluator yields, with its lack of memory explained."""
+    e = evaluator
+    with evaluating(name, e.model, e.params, e.mesh, e.evaluation, e.max_length):
+        yield from found

@@ -1,0 +1,196 @@
+"""Which training programs are compiled at which step: after the first batch of each shape, none should be.
+
+A compilation is noticed by JAX's own monitoring events. What caused it is found by comparing the arguments (shapes,
+dtypes, weak types, shardings) with those of the programs that are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from xlmr_flax.parallel.mesh import path_name
+from xlmr_flax.train.streams import Drawn, Stream
+
+_EVENT = '/jax/core/compile/backend_compile_duration'
+_PROGRAMS = ('step', 'gradients')  # functions of train/step.py and train/mixed.py; JAX calls them 'jit(step)'
+_SHOWN = 4  # arguments that a report names
+
+
+class _Tally:
+    """Training programs that this process has compiled, and the seconds it took."""
+
+    def __init__(self) -> None:
+        self.count, self.seconds, self.listening = 0, 0.0, False
+
+    def listen(self) -> None:
+        if not self.listening:
+            jax.monitoring.register_event_duration_secs_listener(self._heard)
+            self.listening = True
+
+    def _heard(self, event: str, duration_secs: float, **facts: str | int) -> None:
+        if event == _EVENT and str(facts.get('fun_name')).removeprefix('jit(').removesuffix(')') in _PROGRAMS:
+            self.count += 1
+            self.seconds += duration_secs
+
+
+_tally = _Tally()
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What a program is compiled for, of one of its arguments."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    weak: bool
+    sharding: Any
+
+    def same(self, other: Argument) -> bool:
+        """Whether JAX would take one for the other; shardings that say the same in other words do."""
+        if (self.shape, self.dtype, self.weak) != (other.shape, other.dtype, other.weak):
+            return False
+        if self.sharding is None or other.sharding is None:
+            return self.sharding is other.sharding
+        return self.sharding.is_equivalent_to(other.sharding, len(self.shape))
+
+    def __str__(self) -> str:
+        weak, spec = ' (weak)' if self.weak else '', getattr(self.sharding, 'spec', self.sharding)
+        return f'{self.dtype}{list(self.shape)}{weak} on {"the host" if self.sharding is None else spec}'
+
+
+Arguments = dict[str, Argument]
+
+
+def arguments(tree: Any) -> Arguments:
+    """By path. Leaves may be deleted arrays: a step donates its state."""
+
+    def one(leaf: Any) -> Argument:
+        leaf = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
+        weak, sharding = bool(getattr(leaf, 'weak_type', False)), getattr(leaf, 'sharding', None)
+        return Argument(tuple(leaf.shape), str(leaf.dtype), weak, sharding)
+
+    return {path_name(path): one(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def differences(now: Arguments, before: Arguments) -> list[str]:
+    """What differs, an argument each: 'ids: int32[8, 20] on P() instead of int32[8, 16] on P()'."""
+    found = [
+        f'{name}: {now[name]} instead of {before[name]}'
+        for name in now
+        if name in before and not now[name].same(before[name])
+    ]
+    found += [f'{name}: new, {now[name]}' for name in now if name not in before]
+    return found + [f'{name}: gone, {before[name]}' for name in before if name not in now]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of a step as it was given to its program. state: what else its program was given."""
+
+    drawn: Drawn
+    arrays: Any
+    state: Any
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """(stream, rows, tokens a row): what is announced."""
+        shape = self.arrays['ids'].shape
+        return self.drawn.stream.name, shape[0], shape[-1]
+
+    def arguments(self) -> Arguments:
+        return arguments({**self.state, 'batch': self.arrays})
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What a program of the training is for."""
+        shapes = sorted((name, tuple(leaf.shape), str(leaf.dtype)) for name, leaf in self.arrays.items())
+        return (self.drawn.stream.head.kind, *shapes)
+
+
+def announced(streams: Sequence[Stream], examples: int) -> dict[str, set[tuple[int, int]]]:
+    """stream -> the (rows, tokens a row) that its batches of so many examples may have."""
+
+    def shapes(stream: Stream) -> set[tuple[int, int]]:
+        if stream.packing:
+            return {(rows, stream.packing.length) for rows in stream.packing.counts(examples)}
+        return {(examples, length) for length in stream.lengths}
+
+    return {stream.name: shapes(stream) for stream in streams}
+
+
+class Programs:
+    """The programs of one training. say: told, once each, what was compiled that should not have been, as (step, text);
+    steps count from 1, as in the log."""
+
+    def __init__(self, streams: Sequence[Stream], examples: int, say: Callable[[int, str], None]):
+        _tally.listen()
+        self._allowed, self._say = announced(streams, examples), say
+        self.known: dict[tuple[Any, ...], Arguments] = {}
+        self._places: dict[tuple[str, int, int], tuple[Any, ...]] = {}
+        self._said: set[tuple[Any, ...]] = set()
+        self._before = (0, 0.0)
+
+    def before(self) -> None:
+        """A step begins."""
+        self._before = (_tally.count, _tally.seconds)
+
+    @property
+    def compiled(self) -> int:
+        """Programs compiled since `before`."""
+        return _tally.count - self._before[0]
+
+    def after(self, step: int, batches: Sequence[Batch]) -> None:
+        """A step has ended that had these batches."""
+        fresh = {batch.key: batch for batch in batches if batch.key not in self.known}
+        again = self.compiled - len(fresh)
+        took = f'{_tally.seconds - self._before[1]:.1f} s'
+        for batch in fresh.values():
+            self._check_shape(step, batch, took)
+        if again > 0:
+            self._report_again(step, [batch for batch in batches if batch.key not in fresh] or list(batches), took)
+        for key, batch in fresh.items():
+            self.known[key] = batch.arguments()
+            self._places.setdefault(batch.place, key)
+
+    def _check_shape(self, step: int, batch: Batch, took: str) -> None:
+        name, rows, length = batch.place
+        if (rows, length) in self._allowed[name] and batch.place not in self._places:
+            return
+        kind = batch.drawn.stream.head.kind
+        if batch.place in self._places:
+            why = f'batches of {rows} rows of {length} tokens of {name!r} differ among each other'
+        else:
+            shapes = ', '.join(f'{r} x {n}' for r, n in sorted(self._allowed[name]))
+            why = f'a batch of {name!r} has {rows} rows of {length} tokens, its shapes should be {shapes}'
+        self._tell(step, (batch.key,), f'another program for {kind} batches ({took} of compiling): {why}', batch)
+
+    def _report_again(self, step: int, batches: Sequence[Batch], took: str) -> None:
+        """One of these batches' programs was compiled although it was there."""
+
+        def changed(batch: Batch) -> list[str]:
+            known = self.known.get(batch.key)
+            return differences(batch.arguments(), known) if known else []
+
+        batch = next((batch for batch in batches if changed(batch)), batches[-1])
+        kind, (name, rows, length) = batch.drawn.stream.head.kind, batch.place
+        why = f'the program for {kind} batches of {rows} x {length} ({name!r}) was compiled again ({took})'
+        self._tell(step, (batch.key, *changed(batch)), why, batch)
+
+    def _tell(self, step: int, what: tuple[Any, ...], text: str, batch: Batch) -> None:
+        if what in self._said:
+            return
+        self._said.add(what)
+        now = batch.arguments()
+        found = min((differences(now, known) for known in self.known.values()), key=len, default=[])
+        if batch.key in self.known:
+            found = differences(now, self.known[batch.key])
+        shown = '; '.join(found[:_SHOWN]) + (f'; and {len(found) - _SHOWN} more' if len(found) > _SHOWN else '')
+        self._say(
+            step,
+            f'unexpected compilation at step {step}: {text}; {shown or "no argument differs: its cache was emptied"}',
+        )

@@ -1,0 +1,189 @@
+"""What to say when a device has no room: which arrays are the largest, and which settings make them smaller."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from xlmr_flax.parallel.mesh import path_name
+from xlmr_flax.train.need import Need, Step, activations, label, need, options, size
+
+_LARGEST = 6  # arrays that are named of each sort
+_UNITS = {'': 1, 'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'T': 1 << 40}
+
+
+class OutOfMemory(RuntimeError):
+    """A program or its arrays do not fit into a device's memory; the message names the largest arrays and the settings
+    that make them smaller."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether XLA ran out of memory: while compiling (TPU), or when it allocated."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and 'RESOURCE_EXHAUSTED' in str(error)
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array as one device has it. bytes: of its part there. count: of such arrays."""
+
+    bytes: float
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    count: int = 1
+
+    def __str__(self) -> str:
+        many = f' ({self.count} of them)' if self.count > 1 else ''
+        return f'{size(self.bytes):>10}  {self.dtype}{list(self.shape)}  {self.name}{many}'
+
+
+def named_arrays(tree: Any, prefix: str = '') -> list[Array]:
+    """The arrays of a tree by their paths, the largest first. Leaves: arrays (deleted ones, too) or structs with a
+    sharding."""
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
+        bytes_there = float(math.prod(shape) * leaf.dtype.itemsize)
+        found.append(Array(bytes_there, prefix + path_name(path), str(leaf.dtype), tuple(leaf.shape)))
+    return sorted(found, key=lambda array: -array.bytes)
+
+
+def other_arrays(known: Iterable[Any]) -> list[Array]:
+    """What else is alive on this process's first device, beside these arrays."""
+    own = {id(leaf) for leaf in known}
+    found = []
+    for leaf in jax.live_arrays():
+        if id(leaf) not in own and not leaf.is_deleted():
+            shape = leaf.sharding.shard_shape(leaf.shape)
+            found.append(Array(float(math.prod(shape) * leaf.dtype.itemsize), '', str(leaf.dtype), tuple(leaf.shape)))
+    return sorted(found, key=lambda array: -array.bytes)
+
+
+def summary(error: BaseException) -> str:
+    """The first sentence of XLA's message behind RESOURCE_EXHAUSTED, in one line."""
+    text = str(error).split('RESOURCE_EXHAUSTED:')[-1].strip()
+    return ' '.join(text.split('\n\n')[0].splitlines()[0].split())
+
+
+def told_limit(message: str) -> float:
+    """Bytes of a device by XLA's message, of either of libtpu's forms; 0 where it does not say."""
+    found = re.search(r'(?:Used [\d.]+[KMGT]? of |available HBM \()([\d.]+)([KMGT]?)', message)
+    return float(found[1]) * _UNITS[found[2]] if found else 0.0
+
+
+def told_arrays(message: str) -> list[Array]:
+    """The largest buffers that XLA's message lists: 'Largest program allocations in hbm' on a TPU, 'Peak buffers' on a
+    GPU. name: the path of the operation in the traced function."""
+    found = []
+    for block in re.split(r'={5,}', message):
+        amount = re.search(r'Size: ([\d.]+) ?([KMGT]?)i?B?', block)
+        shape = re.search(r'Shape: (\w+)\[([\d,]*)\]', block)
+        if amount and shape:
+            name = re.search(r'op_name="([^"]*)"', block)
+            sizes = tuple(int(n) for n in shape[2].split(',') if n)
+            path = name[1] if name else ''
+            found.append(Array(float(amount[1]) * _UNITS[amount[2]], path, shape[1], sizes))
+    return sorted(found, key=lambda array: -array.bytes)
+
+
+def device_limit(message: str = '') -> tuple[float, str]:
+    """(bytes that a device has, 0 = not known; what it says of its use, '' = nothing)."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    limit = float(stats.get('bytes_limit', 0)) or told_limit(message)
+    used = stats.get('bytes_in_use')
+    if used is None or not limit:
+        return limit, ''
+    peak = f', {size(peak)} at most' if (peak := stats.get('peak_bytes_in_use')) else ''
+    block = f', largest free block {size(free)}' if (free := stats.get('largest_free_block_bytes')) else ''
+    return limit, f'{size(used)} of {size(limit)} in use{peak}{block}'
+
+
+def option_lines(step: Step, base: Need, limit: float) -> list[str]:
+    """What each setting would make of a step's need, those with the same training first."""
+    lines, unrolled = [], step.model.unroll == 0 and jax.default_backend() == 'cpu'
+    for setting, meaning, changed in options(step, limit, unrolled):
+        after = need(changed)
+        if after.total >= base.total:
+            continue
+        before, now = ({k: round(v) for k, v in vars(n).items()} for n in (base, after))
+        parts = [f'{k} {size(before[k])} -> {size(now[k])}' for k in before if before[k] != now[k]]
+        fits = ', fits' if limit and after.total <= limit else ''
+        lines.append(f'{setting}: {", ".join(parts)}; total {size(after.total)}{fits} ({meaning})')
+    return lines
+
+
+def compiled_line(analysis: Any) -> str:
+    """What the compiler says that a program needs on a device. analysis: of a compiled program's memory_analysis()."""
+    if analysis is None:
+        return ''
+    reused = f', {size(analysis.alias_size_in_bytes)} of them in place' if analysis.alias_size_in_bytes else ''
+    return (
+        f'arguments {size(analysis.argument_size_in_bytes)}, temporaries {size(analysis.temp_size_in_bytes)}, '
+        f'results {size(analysis.output_size_in_bytes)}{reused}'
+    )
+
+
+def activation_arrays(step: Step) -> list[Array]:
+    """What is kept for the backward pass, the largest first; arrays of one shape are one."""
+    counts = Counter((a.shape, a.dtype) for a in activations(step))
+    found = []
+    for (shape, dtype), count in counts.items():
+        name = ' '.join(filter(None, (label(step, shape), 'kept for the backward pass')))
+        found.append(Array(math.prod(shape) * dtype.itemsize / step.shards, name, str(dtype), shape, count))
+    return sorted(found, key=lambda array: -array.bytes * array.count)
+
+
+def block(title: str, lines: Sequence[object]) -> list[str]:
+    """A heading and its lines, nothing where there are none."""
+    return [f'  {title}:', *(f'    {line}' for line in lines)] if lines else []
+
+
+def explain_step(error: BaseException, what: str, step: Step, arrays: list[Array], analysis: Any = None) -> str:
+    """The message for a training step. what: the program, for people. arrays: of its arguments."""
+    told = str(error)
+    limit, use = device_limit(told)
+    base = need(step)
+    largest = sorted([*arrays[:_LARGEST], *activation_arrays(step)[:_LARGEST]], key=lambda array: -array.bytes)
+    lines = [
+        f'out of memory: {what}',
+        f'  XLA: {summary(error)}',
+        f'  needed on a device, by arithmetic: {size(base.total)}: {base.parts()}',
+        *([f'  needed on a device, by the compiler: {compiled_line(analysis)}'] if analysis else []),
+        *([f'  the device: {use}'] if use else [f'  the device has {size(limit)}'] if limit else []),
+        *block('largest arrays (bytes on one device)', largest),
+        *block('largest buffers of the program, by the compiler', told_arrays(told)[:_LARGEST]),
+        *block('smaller by', option_lines(step, base, limit)),
+    ]
+    return '\n'.join(lines)
+
+
+@contextmanager
+def explained(what: str, tree: Any, advice: Sequence[str]) -> Iterator[None]:
+    """Raises OutOfMemory for a lack of memory inside. tree: the arrays that the work is about; advice: what makes them
+    smaller."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        _, use = device_limit(str(error))
+        arrays, others = named_arrays(tree), other_arrays(jax.tree.leaves(tree))
+        total, rest = sum(a.bytes for a in arrays), sum(a.bytes for a in others)
+        lines = [
+            f'out of memory: {what}',
+            f'  XLA: {summary(error)}',
+            *([f'  the device: {use}'] if use else []),
+            *block(f'largest of its arrays ({size(total)} on one device)', arrays[:_LARGEST]),
+            *(block(f'other arrays there ({size(rest)})', others[:_LARGEST]) if rest > total / 10 else []),
+            *block('largest buffers of the program, by the compiler', told_arrays(str(error))[:_LARGEST]),
+            *block('smaller by', advice),
+        ]
+        raise OutOfMemory('\n'.join(lines)) from error

@@ -1,0 +1,191 @@
+"""How much memory a training step needs on one device, by part, and what each setting would change of it.
+
+Arithmetic on shapes: nothing is allocated or compiled. Parameters, moments and gradients follow the sharding rules.
+Activations are what automatic differentiation keeps from the forward for the backward pass; the compiler may keep less
+of it (it recomputes what is cheap) and needs room for the work itself, so that they are right to about a third.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh
+
+from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.parallel.mesh import AXES, BATCH_AXES, path_name, spec_for
+from xlmr_flax.train.step import head_loss
+
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step as shapes. params: the shared part and one head under the name 'head'. resident: other bytes of
+    the state on a device (other heads). batch: the arrays of a program. examples: of it (packed rows hold several).
+    accumulation: parts that the program cuts its batch into. programs: that an optimizer step has (micro-batches of a
+    mixture)."""
+
+    model: Model
+    head: HeadSpec
+    params: Params
+    batch: Shapes
+    examples: int
+    accumulation: int
+    mesh: Mapping[str, int]
+    resident: float = 0.0
+    programs: int = 1
+
+    @property
+    def shards(self) -> int:
+        """Devices that a batch's rows are cut over."""
+        return math.prod(self.mesh[axis] for axis in BATCH_AXES)
+
+    @property
+    def rows(self) -> int:
+        """Of one part."""
+        return -(-self.batch['valid'].shape[0] // self.accumulation)
+
+    @property
+    def length(self) -> int:
+        return self.batch['ids'].shape[-1]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on one device."""
+
+    parameters: float
+    moments: float
+    gradients: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        return self.parameters + self.moments + self.gradients + self.activations
+
+    def parts(self) -> str:
+        """'parameters 2.1 GiB, ...'"""
+        return ', '.join(f'{f.name} {size(getattr(self, f.name))}' for f in dataclasses.fields(self))
+
+
+def size(count: float) -> str:
+    """Bytes for people, in binary units."""
+    for unit, name in ((1 << 30, 'GiB'), (1 << 20, 'MiB'), (1 << 10, 'KiB')):
+        if abs(count) >= unit:
+            return f'{count / unit:.1f} {name}'
+    return f'{count:.0f} B'
+
+
+def shard_bytes(tree: Any, mesh: Mapping[str, int]) -> float:
+    """Bytes on one device of a tree of parameters or moments, placed by the rules on a mesh of these sizes."""
+    shape: Any = AbstractMesh(tuple(mesh[axis] for axis in AXES), AXES)
+    total = 0.0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        cut = [axis for axis in spec_for(path_name(path), leaf.shape, shape) if axis]
+        total += math.prod(leaf.shape) * leaf.dtype.itemsize / math.prod(mesh[axis] for axis in cut)
+    return total
+
+
+def kept(model: Model, head: HeadSpec, params: Params, batch: Shapes, rows: int) -> list[jax.ShapeDtypeStruct]:
+    """The arrays that the backward pass of so many rows reads (parameters among them)."""
+    loss, key = head_loss(model, head), jax.eval_shape(lambda: jax.random.key(0))
+    part = {k: jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype) for k, v in batch.items()}
+
+    def forward(params: Params, part: Any, key: jax.Array) -> list[jax.Array]:
+        _, backward = jax.vjp(lambda p: loss(p, part, key, jnp.float32(1), None)[0], params)
+        return list({id(leaf): leaf for leaf in jax.tree.leaves(backward)}.values())
+
+    return jax.eval_shape(forward, params, part, key)
+
+
+def activations(step: Step) -> list[jax.ShapeDtypeStruct]:
+    """The arrays of one part that are kept for the backward pass on all devices together, the largest first: those that
+    grow with the rows."""
+    rows = max(2, step.rows)  # a dimension of 1 can be left out
+    few, many = (kept(step.model, step.head, step.params, step.batch, n * rows) for n in (1, 2))
+    found = []
+    for a, b in zip(few, many, strict=True):
+        if a.shape != b.shape:
+            own = tuple(n if n == m else n * step.rows // rows for n, m in zip(a.shape, b.shape, strict=True))
+            found.append(jax.ShapeDtypeStruct(own, a.dtype))
+    return sorted(found, key=_bytes, reverse=True)
+
+
+def label(step: Step, shape: tuple[int, ...]) -> str:
+    """What an array of the forward pass is, by its last dimensions; '' where they do not say."""
+    config, (*_, before, last) = step.model.config, (0, 0, *shape)
+    if before == last == step.length:
+        return 'attention weights'
+    names = {config.vocab_size: 'words', config.ffn_size: 'feed-forward', config.hidden_size: 'hidden states'}
+    return names.get(last, '')
+
+
+def _bytes(leaf: Any) -> float:
+    return float(math.prod(leaf.shape) * leaf.dtype.itemsize)
+
+
+def need(step: Step) -> Need:
+    """What a step needs on one device. Where layers are recomputed, those of one layer come to what is kept."""
+    parameters = shard_bytes(step.params, step.mesh)
+    held = sum(map(_bytes, activations(step)))
+    if step.model.remat:
+        whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=False))
+        held += sum(map(_bytes, activations(whole))) / max(1, step.model.config.num_layers)
+    summed = 2 if step.accumulation > 1 else 1  # the sum so far, and those of the part at work
+    return Need(
+        parameters + step.resident / 3, 2 * parameters + 2 * step.resident / 3, summed * parameters, held / step.shards
+    )
+
+
+def options(step: Step, limit: float = 0.0, unrolled: bool = False) -> Iterator[tuple[str, str, Step]]:
+    """(the setting, what else it changes, the step under it) for every setting that makes a step smaller. limit: what a
+    device has, 0 = not known. unrolled: whether the program has its layers one by one."""
+    n, parts = step.examples, step.accumulation
+    more = [k for k in range(parts + 1, n + 1) if n % k == 0 and n // k % step.shards == 0]
+    if cut := [_with(step, accumulation=k) for k in more if step.programs == 1]:
+        # As few parts as fit, or as make a difference: small matrix products are slow ones.
+        enough = limit or 0.9 * need(step).total
+        smaller = next((s for s in cut if need(s).total <= enough), cut[-1])
+        setting = f'recipe.accumulation={smaller.accumulation} (now {parts})'
+        yield setting, 'the same training, in smaller parts', smaller
+    if not step.model.remat and step.model.config.num_layers > 1:
+        # Where all layers are unrolled, as on a CPU, the compiler finds the two computations of a layer to be one.
+        unroll = ' encoder.unroll=1' if unrolled else ''
+        model = dataclasses.replace(step.model, remat=True, unroll=1)
+        yield f'encoder.remat=True{unroll}', 'the same numbers; layers are computed twice', _with(step, model=model)
+    if step.model.dtype == 'float32':
+        model = dataclasses.replace(step.model, dtype='bfloat16')
+        yield "encoder.dtype='bfloat16'", 'products are rounded more coarsely', _with(step, model=model)
+    mesh, spread = step.mesh, step.mesh['data'] * step.mesh['fsdp']
+    if mesh['data'] > 1:
+        wide = {**mesh, 'data': 1, 'fsdp': spread}
+        yield f'mesh.data=1 mesh.fsdp={spread}', 'the same numbers, more traffic', _with(step, mesh=wide)
+    elif spread * mesh['model'] == 1:
+        yield 'mesh.fsdp=8 on 8 devices', 'the same training', _with(step, mesh={**mesh, 'fsdp': 8})
+    if n % 2 == 0 and n // 2 % (parts * step.shards) == 0:
+        half = {k: jax.ShapeDtypeStruct((v.shape[0] // 2, *v.shape[1:]), v.dtype) for k, v in step.batch.items()}
+        setting = f'recipe.batch_size={n // 2 * step.programs} (now {n * step.programs})'
+        yield setting, 'another training', _with(step, batch=half, examples=n // 2)
+    if step.length >= 16:
+        yield f'recipe.max_length={step.length // 2}', 'longer texts are cut or split', _with(step, batch=_short(step))
+
+
+def _with(step: Step, **changes: Any) -> Step:
+    return dataclasses.replace(step, **changes)
+
+
+def _short(step: Step) -> Shapes:
+    """The batch with rows of half the length; predicted tokens of a language model's rows halve, too."""
+
+    def one(name: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        by_token = leaf.shape[-1:] == (step.length,) or ('positions' in step.batch and name in ('positions', 'labels'))
+        shape = (*leaf.shape[:-1], max(1, leaf.shape[-1] // 2)) if by_token else leaf.shape
+        return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+    return {name: one(name, leaf) for name, leaf in step.batch.items()}

@@ -1,0 +1,180 @@
+"""What is noticed beside a training without changing it: traces, compilations that should not be, lack of memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from xlmr_flax.models.model import HeadSpec, Params
+from xlmr_flax.parallel.mesh import shardings
+from xlmr_flax.parallel.placement import placed
+from xlmr_flax.train.compiled import Batch, Programs
+from xlmr_flax.train.memory import OutOfMemory, explain_step, explained, is_out_of_memory, named_arrays, summary
+from xlmr_flax.train.mixed import gradient_program
+from xlmr_flax.train.need import Step, shard_bytes, size
+from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.profile import STEP
+from xlmr_flax.train.step import State, common_outputs, split, step_program
+from xlmr_flax.train.streams import Drawn
+
+if TYPE_CHECKING:
+    from xlmr_flax.train.loop import Phase
+
+
+def placing(phase: Phase, params: Params) -> AbstractContextManager[None]:
+    """Around what puts parameters and moments on the devices. Raises OutOfMemory."""
+    mesh = phase.mesh
+
+    def one(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    tree = jax.tree.map(one, params, shardings(params, mesh))
+    now, wide = dict(mesh.shape), {'data': 1, 'fsdp': mesh.size if mesh.size > 1 else 8, 'model': 1}
+    before, after = (3 * shard_bytes(params, sizes) for sizes in (now, wide))
+    setting = f'mesh.data=1 mesh.fsdp={wide["fsdp"]}{"" if mesh.size > 1 else " on 8 devices"}'
+    said = f'{setting}: parameters and moments {size(before)} -> {size(after)} on a device'
+    what = f'parameters and moments of task {phase.task!r} on mesh {" ".join(f"{k}={v}" for k, v in now.items())}'
+    return explained(what, tree, [said] if after < before else [])
+
+
+class Watch:
+    """Entered around a training of a phase; `step` and `part` around its pieces. Raises OutOfMemory instead of XLA's
+    error."""
+
+    def __init__(self, phase: Phase):
+        self.phase, self._mixed = phase, phase.blend.mix == 'micro_batch'
+        parts = phase.recipe.accumulation if self._mixed else 1
+        self.programs = Programs(phase.blend.streams, phase.recipe.batch_size // parts, self._report)
+        self._batches: list[Batch] = []
+        self._state: State = {}
+        self._step = 0
+
+    def _report(self, step: int, text: str) -> None:
+        self.phase.say(text)
+        self.phase.log({'step': step, 'recompiled': text})
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if error is not None and is_out_of_memory(error) and self._batches:
+                raise OutOfMemory(self._explain(error)) from error
+        finally:
+            if self.phase.trace:
+                self.phase.trace.close()
+
+    def begin(self, start: int) -> None:
+        """Training goes on from that step."""
+        if self.phase.trace:
+            self.phase.trace.begin(start, self.phase.steps)
+
+    @contextlib.contextmanager
+    def step(self, step: int, state: Callable[[], State]) -> Iterator[None]:
+        """Around an optimizer step (0-based)."""
+        trace, self._step, self._state, self._batches = self.phase.trace, step, state(), []
+        if trace:
+            trace.before(step, self._state['step'])
+        self.programs.before()
+        with jax.profiler.StepTraceAnnotation(STEP, step_num=step):
+            yield
+        self.programs.after(step + 1, self._batches)
+        if trace:
+            trace.after(step, state()['step'])
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Around a piece of the work: its name stands in a trace."""
+        with jax.profiler.TraceAnnotation(name):
+            yield
+
+    def batch(self, drawn: Drawn, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Notes a batch that a step is about to be given; returns its arrays."""
+        self._batches.append(Batch(drawn, arrays, self._given(drawn)))
+        return arrays
+
+    def _given(self, drawn: Drawn) -> Any:
+        """What a step's program is given of the state."""
+        shared, mine = split(self._state, drawn.stream.head_name)
+        given = {'shared': shared, 'head': mine}
+        return {name: part['params'] for name, part in given.items()} if self._mixed else given
+
+    def _head(self, drawn: Drawn) -> tuple[HeadSpec, int | None]:
+        """(the head as its program has it, its own outputs where the program has more)."""
+        heads, head = self.phase.blend.heads.values(), drawn.stream.head
+        several = len({other.outputs for other in heads if other.kind == head.kind}) > 1
+        return HeadSpec(head.kind, common_outputs(heads)[head.kind]), head.outputs if several else None
+
+    def _explain(self, error: BaseException) -> str:
+        phase, recipe, batch = self.phase, self.phase.recipe, self._batches[-1]
+        name, rows, length = batch.place
+        config, head = phase.model.config, batch.drawn.stream.head
+        shape = f'{rows} x {batch.arrays["ids"].shape[1]}' if batch.arrays['ids'].ndim == 3 else f'{rows}'
+        parts = f' in {recipe.accumulation} parts' if recipe.accumulation > 1 and not self._mixed else ''
+        mesh = ' '.join(f'{axis}={count}' for axis, count in phase.mesh.shape.items())
+        device = phase.mesh.devices.flat[0].device_kind
+        what = (
+            f'training step {self._step + 1} of task {phase.task!r}: {head.kind} batch of {name!r}, {shape} rows of '
+            f'{length} tokens{parts}, {config.num_layers} layers of {config.hidden_size} in {phase.model.dtype}, mesh '
+            f'{mesh} of {device}'
+        )
+        try:
+            arrays = named_arrays({**self._full_state(), 'batch': batch.arrays})
+            return explain_step(error, what, self._as_shapes(batch), arrays, self._analysis(batch))
+        except Exception as e:  # an account that cannot be given must not hide what it is an account of
+            return f'out of memory: {what}\n  XLA: {summary(error)}\n  no account of it: {type(e).__name__}: {e}'
+
+    def _full_state(self) -> State:
+        return {k: v for k, v in self._state.items() if k != 'step'}
+
+    def _as_shapes(self, batch: Batch) -> Step:
+        phase = self.phase
+
+        def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+        shared, mine = split(self._state, batch.drawn.stream.head_name)
+        params = jax.tree.map(shape, {**shared['params'], **mine['params']})
+        whole, own = (
+            sum(a.bytes for a in named_arrays(tree))
+            for tree in (self._full_state(), [shared['params'], shared['opt'], mine])
+        )
+        return Step(
+            phase.model,
+            self._head(batch.drawn)[0],
+            params,
+            {k: shape(v) for k, v in batch.arrays.items()},
+            len(batch.drawn.lengths),
+            1 if self._mixed else phase.recipe.accumulation,
+            dict(phase.mesh.shape),
+            max(0.0, whole - own),
+            phase.recipe.accumulation if self._mixed else 1,
+        )
+
+    def _analysis(self, batch: Batch) -> Any:
+        """What the compiler says of the program, where it got as far as having one: it is then at hand."""
+        if not self.programs.compiled and batch.key not in self.programs.known:
+            return None
+        phase, (head, outputs) = self.phase, self._head(batch.drawn)
+
+        def struct(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+        key, real = jax.random.key(0), None if outputs is None else jnp.int32(outputs)
+        given, arrays = jax.tree.map(struct, (self._given(batch.drawn), batch.arrays))
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            if self._mixed:
+                program = gradient_program(placed(phase.model, phase.mesh), head)
+                return (
+                    program.lower({**given['shared'], **given['head']}, arrays, key, real).compile().memory_analysis()
+                )
+            optimizer = AdamW(phase.recipe.optimizer, phase.steps)
+            program = step_program(phase.model, head, optimizer, phase.mesh, phase.recipe.accumulation)
+            return program.lower(given['shared'], given['head'], arrays, key, real).compile().memory_analysis()
+        return None
