@@ -122,4 +122,4 @@ def test_command_lines_that_cannot_be(arguments: list[str], said: str, capsys: p
 def test_a_subject_is_whole(name: str) -> None:
     module = load_subject(name)
     assert not next(iter(module.CONTESTANTS.values())).needs, 'the first is ours and always there'
-    assert all(hasattr(module, part) for part in ('ENVIRONMENT', 'inputs', 'check', 'title'))
+    assert all(hasattr(module, part) for part in ('UNIT', 'environment', 'inputs', 'check', 'title'))

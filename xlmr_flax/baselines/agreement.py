@@ -23,13 +23,20 @@ from xlmr_flax.report.table import Column, Line, Table
 _IGNORED = (
     'encoder.unroll',
     'encoder.remat',
+    'encoder.attention',
+    'encoder.kept',
     'recipe.log_every',
     'recipe.checkpoint_every',
+    'recipe.keep_checkpoints',
+    'recipe.packing',
     'recipe.eval_examples',
     'evaluation.languages',
     'evaluation.split',
     'evaluation.batch_tokens',
+    'evaluation.packing',
 )
+
+Where = tuple[str, str, int]  # arm, target, seed
 
 
 @dataclass(frozen=True)
@@ -45,17 +52,18 @@ class Side:
     config: Mapping[str, Any]
 
 
-def read_side(workdir: Path, like: Side | None = None) -> Side:
-    """Reads a workdir that holds one run, or the run in it that has the arm, target and seed of `like`.
+def read_side(workdir: Path, like: Side | None = None, where: Where | None = None) -> Side:
+    """Reads a workdir that holds one run, or the run in it that has the arm, target and seed of `like` or `where`.
 
     Raises ConfigError and RowsError where there is no such run, or more than one.
     """
+    where = (like.arm, like.target, like.seed) if like else where
     records = _records(workdir / 'metrics.jsonl')
     keys = {(r['intermediate'], r['target'], r['seed']) for r in records if r.get('target')}
-    wanted = (like.arm, like.target, like.seed) if like else next(iter(keys), None)
-    if wanted not in keys or (like is None and len(keys) > 1):
+    wanted = where or next(iter(keys), None)
+    if wanted not in keys or (where is None and len(keys) > 1):
         known = ', '.join(f'{arm} to {target} (seed {seed})' for arm, target, seed in sorted(keys)) or 'none'
-        asked = f'{like.arm} to {like.target} (seed {like.seed})' if like else 'one run'
+        asked = f'{where[0]} to {where[1]} (seed {where[2]})' if where else 'one run'
         raise ConfigError(f'{workdir}: expected {asked}; trained targets in metrics.jsonl: {known}')
     assert wanted is not None
     arm, target, seed = wanted

@@ -1,91 +1,81 @@
-"""A run's model in PyTorch: transformers' XLM-R with the weights that our run starts from."""
+"""Our weights in PyTorch and back: the start of a run for `torch_modules`, and what torch trained as our parameters."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-import transformers
-from torch import nn
+from safetensors.numpy import save_file
 
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.model import HeadSpec, Params
+from xlmr_flax.models.weights import export_head, import_encoder, import_head, import_pooler
+
+KINDS = ('pair', 'choice', 'span', 'tag')
 
 
-class HfClassifier(nn.Module):
-    """XLMRobertaForSequenceClassification as it is: encoder.head='hf'."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-        """ids, segments int64 [B, T] (segment 0 = padding) -> float32 logits [B, C]."""
-        return self.model(input_ids=ids, attention_mask=segments).logits
+def head_style(kind: str, style: str) -> str:
+    """'jiant' for the heads that only the authors have, else 'hf'."""
+    return style if kind in ('pair', 'choice') else 'hf'
 
 
-class JiantClassifier(nn.Module):
-    """The authors' head (encoder.head='jiant'): XLMRobertaModel's pooler, dropout, dense, tanh, dropout, linear."""
-
-    def __init__(self, encoder: nn.Module, head: Params, rate: float):
-        super().__init__()
-        self.encoder, self.dropout = encoder, nn.Dropout(rate)
-        self.dense, self.out = _linear(head['dense']), _linear(head['out'])
-
-    def forward(self, ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-        """As HfClassifier.forward."""
-        pooled = self.encoder(input_ids=ids, attention_mask=segments).pooler_output
-        return self.out(self.dropout(torch.tanh(self.dense(self.dropout(pooled)))))
-
-
-def _linear(values: Params) -> nn.Linear:
-    kernel, bias = np.array(values['kernel']), np.array(values['bias'])  # [in, out], [out]; copies, since torch writes
-    layer = nn.Linear(*kernel.shape)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(kernel.T.copy()))
-        layer.bias.copy_(torch.from_numpy(bias))
-    return layer
-
-
-def torch_classifier(
+def export_start(
+    folder: Path,
     config: EncoderConfig,
     params: Params,
     tokenizer: Path,
-    head: tuple[str, HeadSpec],
+    heads: Mapping[str, HeadSpec],
     style: str,
-    labels: Sequence[str],
-) -> nn.Module:
-    """The model of a 'pair' head: `params` exported by models.hf.save and opened by transformers.
-
-    head: (name in params['heads'], spec). style: 'hf' or 'jiant'. Raises ModelError where transformers would fill in a
-    weight of its own, or leave one of ours out: the two runs would not start from the same model.
+) -> None:
+    """Writes `params` as a start (see torch_modules); the folder must not be there. heads: those of params['heads']
+    that are wanted. Raises ModelError for a kind of head that the baseline does not have.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / 'start'
-        if style == 'hf':
-            hf.save(out, config, params, tokenizer, head=head, style=style, labels=labels)
-            return HfClassifier(_open(transformers.XLMRobertaForSequenceClassification, out))
-        hf.save(out, config, params, tokenizer)
-        encoder = _open(transformers.XLMRobertaModel, out)
-    return JiantClassifier(encoder, params['heads'][head[0]], config.dropout)
+    for name, spec in heads.items():
+        if spec.kind not in KINDS:
+            raise ModelError(f'head {name!r}: the PyTorch baseline has no head of kind {spec.kind!r}')
+    hf.save(folder / 'encoder', config, params, tokenizer)
+    about = {}
+    for i, (name, spec) in enumerate(heads.items()):
+        own, head = head_style(spec.kind, style), params['heads'][name]
+        tensors = _jiant_tensors(head) if own == 'jiant' else dict(export_head(head, spec, own))
+        file = f'head_{i}.safetensors'
+        save_file({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, folder / file)
+        about[name] = {'kind': spec.kind, 'outputs': spec.outputs, 'style': own, 'file': file}
+    # Last, and by the name that torch_modules.HEADS_FILE has: importing it would bring torch.
+    (folder / 'heads.json').write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
 
 
-def _open(cls: Any, directory: Path) -> nn.Module:
-    model, info = cls.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
-    wrong = [*info['missing_keys'], *info['unexpected_keys'], *info['mismatched_keys']]
-    if wrong:
-        names = ', '.join(map(str, wrong[:5]))
-        raise ModelError(f'{cls.__name__} does not take the exported weights as they are: {names}')
-    return model
+def _jiant_tensors(head: Params) -> dict[str, np.ndarray]:
+    return {
+        f'{layer}.{ours}': np.asarray(head[layer][theirs]).T if theirs == 'kernel' else np.asarray(head[layer][theirs])
+        for layer in ('dense', 'out')
+        for theirs, ours in (('kernel', 'weight'), ('bias', 'bias'))
+    }
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """AdamW's two groups, as in transformers' examples and jiant: biases and layer norms are not decayed."""
-    free = [p for name, p in model.named_parameters() if name.endswith('bias') or 'LayerNorm' in name]
-    decayed = [p for name, p in model.named_parameters() if not (name.endswith('bias') or 'LayerNorm' in name)]
-    return [{'params': decayed, 'weight_decay': weight_decay}, {'params': free, 'weight_decay': 0.0}]
+def import_trained(
+    tensors: Mapping[str, np.ndarray],
+    heads: Mapping[str, Mapping[str, np.ndarray]],
+    specs: Mapping[str, HeadSpec],
+    config: EncoderConfig,
+    style: str,
+) -> Params:
+    """What torch trained as our parameters. tensors: XLMRobertaModel's, float32 by name; heads: each head's own."""
+    found: Params = {
+        'encoder': import_encoder(tensors.__getitem__, config),
+        'pooler': import_pooler(tensors.__getitem__),
+        'heads': {},
+    }
+    for name, spec in specs.items():
+        own = heads[name]
+        if head_style(spec.kind, style) == 'jiant':
+            found['heads'][name] = {
+                layer: {'kernel': np.ascontiguousarray(own[f'{layer}.weight'].T), 'bias': own[f'{layer}.bias']}
+                for layer in ('dense', 'out')
+            }
+        else:
+            found['heads'][name] = import_head(own.__getitem__, spec, 'hf')
+    return found

@@ -1,196 +1,198 @@
 """usage: python -m xlmr_flax.baselines.torch_run --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
 
-The same experiment in PyTorch, to compare with: the starting weights, batches, recipe and scorer are those of
+The same experiment in PyTorch, to compare with: the plan, starting weights, batches, recipe and scorer are those of
 `xlmr-flax run` with this config; model, gradients, clipping, AdamW, learning rate and dropout are transformers' and
-torch's. DIR must hold no run. Writes DIR/metrics.jsonl (every step), DIR/results.jsonl (encoder 'NAME (torch)') and
-DIR/predictions/. The config must ask for one seed, the arm 'none' and one classification target. There is no dev
-evaluation: the last weights are scored. Runs on the GPU that torch finds, else on the CPU.
+torch's. Rows are padded, never packed. DIR must hold no run. Writes DIR/metrics.jsonl (every step), DIR/results.jsonl
+(encoder 'NAME (torch)'), DIR/predictions/ and what it trained as DIR/runs/NAME/model/ in our own form. There is no
+dev evaluation: the last weights are scored. Runs on the GPU that torch finds, else on the CPU; with
+encoder.dtype='bfloat16' under torch.autocast.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import json
 import shlex
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
 
-from xlmr_flax.baselines.torch_model import parameter_groups, torch_classifier
-from xlmr_flax.config import Config, ConfigError, OptimizerSpec, Recipe, parse
-from xlmr_flax.data.batches import eval_batches, row_lengths, train_batch
-from xlmr_flax.data.encode import Encoded, encode
-from xlmr_flax.data.sources import DataError, read_split
+from xlmr_flax.baselines.against import read_workdir
+from xlmr_flax.baselines.limits import check
+from xlmr_flax.baselines.torch_evaluate import TorchEvaluator
+from xlmr_flax.baselines.torch_model import export_start, import_trained
+from xlmr_flax.baselines.torch_modules import (
+    MultiTask,
+    Piece,
+    StartError,
+    autocast_to,
+    count,
+    learning_rates,
+    make_optimizer,
+    open_start,
+    pieces,
+    train_step,
+)
+from xlmr_flax.config import Config, ConfigError, parse
+from xlmr_flax.data.batches import train_batch
+from xlmr_flax.data.sources import DataError
 from xlmr_flax.data.tokenize import TokenizerError
-from xlmr_flax.eval import files
-from xlmr_flax.eval.score import score_files
-from xlmr_flax.experiment.phase import Setting, head_of, initial_params
-from xlmr_flax.experiment.plan import NONE, Run, evaluation_languages, evaluation_split
+from xlmr_flax.experiment.arms import heads_of
+from xlmr_flax.experiment.phase import Setting, Training, head_of, initial_params, start_params, trained_facts
+from xlmr_flax.experiment.plan import Run, scored_length, task_of, training_task
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.models.config import ModelError
+from xlmr_flax.models.model import HeadSpec, Params
+from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.report.progress import Line
-from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TaskError
-from xlmr_flax.train.loop import total_steps
+from xlmr_flax.train.streams import Blend, Stream
+from xlmr_flax.train.vocabulary import ActiveRows
 
 SUFFIX = ' (torch)'
 
 
-def check(config: Config) -> None:
-    """Raises ConfigError, naming the field, for what the baseline does not do."""
-    if len(config.seeds) != 1:
-        raise ConfigError(f'seeds: the PyTorch baseline runs one seed, not {config.seeds!r}')
-    if config.intermediate != (NONE,):
-        raise ConfigError(f"intermediate: the PyTorch baseline runs the arm 'none' alone, not {config.intermediate!r}")
-    if len(config.targets) != 1 or get_task(config.targets[0]).kind != 'pair':
-        raise ConfigError(f'targets: the PyTorch baseline runs one classification task, not {config.targets!r}')
-    if config.encoder.dtype != 'float32':
-        raise ConfigError(f'encoder.dtype: the PyTorch baseline computes in float32, not {config.encoder.dtype}')
-    recipe = config.recipe_for(config.targets[0])
-    if recipe.eval_every and (recipe.keep == 'best' or recipe.patience):
-        raise ConfigError(
-            f'recipe.eval_every {recipe.eval_every} with keep {recipe.keep!r} and patience {recipe.patience}: the '
-            f"PyTorch baseline has no dev evaluation; compare with eval_every=0, or with keep='last' and patience=0"
-        )
-
-
 def run_baseline(config: Config, workdir: Path, command: str = '') -> list[dict[str, Any]]:
-    """Trains and scores in an empty workdir; returns the result rows. Raises ConfigError as `check`."""
+    """Trains and scores a plan in an empty workdir; returns the result rows. Raises ConfigError as `check`."""
     check(config)
+    for name in ('metrics.jsonl', 'results.jsonl'):
+        if (workdir / name).exists():
+            raise ConfigError(f'{workdir}: holds a run already ({name}); the baseline takes a folder of its own')
     runner = Runner(dataclasses.replace(config, tensorboard=False), workdir, command)
-    setting, (run,) = runner.setting, runner.plan
-    for path in (setting.workdir.metrics_path, setting.workdir.results_path):
-        if path.exists():
-            raise ConfigError(f'{workdir}: holds a run already ({path.name}); the baseline takes a folder of its own')
+    setting = runner.setting
     setting.workdir.save_config(config, command)
-    torch.manual_seed(run.seed)
-    task = get_task(run.task)
-    model = torch_classifier(
-        setting.model.config,
-        initial_params(setting, run),
-        setting.tokenizer.path,
-        head_of(run, task),
-        setting.model.style,
-        task.labels,
-    )
-    model.to('cuda' if torch.cuda.is_available() else 'cpu')
-    steps = _train(setting, run, model)
-    return _evaluate(setting, run, model, steps, command)
+    rows: list[dict[str, Any]] = []
+    for run in runner.plan:
+        began = time.monotonic()
+        if run.recipe:
+            _train(setting, run)
+        trained = time.monotonic()
+        if run.target:
+            rows += _evaluate(runner, run, command)
+            setting.workdir.write_results(rows)
+        _note_seconds(workdir, run, trained - began, time.monotonic() - trained)
+    setting.workdir.gather_metrics()
+    return rows
 
 
-def _encoded(setting: Setting, run: Run, examples: Sequence[Any], task: str) -> Encoded:
-    assert run.recipe is not None
-    return encode(get_task(task), examples, setting.tokenizer, run.recipe.max_length)
+def _note_seconds(workdir: Path, run: Run, training: float, evaluation: float) -> None:
+    with (workdir / 'seconds.jsonl').open('a', encoding='utf-8') as file:
+        file.write(json.dumps({'run': run.name, 'training': training, 'evaluation': evaluation}) + '\n')
 
 
-def learning_rates(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, steps: int) -> LRScheduler:
-    """transformers' schedule of that name: linear warm-up, then linear decay to 0 at `steps`, or constant."""
-    warmup = spec.warmup_steps if spec.warmup_steps >= 0 else round(spec.warmup * steps)
-    if spec.schedule == 'linear':
-        return transformers.get_linear_schedule_with_warmup(optimizer, warmup, steps)
-    return transformers.get_constant_schedule_with_warmup(optimizer, warmup)
+def _device() -> str:
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def _train(setting: Setting, run: Run, model: nn.Module) -> int:
-    """Trains in place, logs every step; returns the number of steps."""
-    recipe, config = run.recipe, setting.config
+def _open(setting: Setting, params: Params, heads: dict[str, HeadSpec]) -> MultiTask:
+    model = setting.model
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / 'start'
+        export_start(folder, model.config, params, setting.tokenizer.path, heads, model.style)
+        return open_start(folder).to(_device())
+
+
+def _train(setting: Setting, run: Run) -> None:
+    """Trains a run, logs every step, saves its weights where ours would."""
+    training, recipe = Training(setting, run), run.recipe
     assert recipe is not None
-    spec, pad = recipe.optimizer, setting.tokenizer.pad
-    setting.tokenizer.check_length(recipe.max_length, setting.model.config.max_length)
-    examples = read_split(get_task(run.task), 'en', 'train', config.data_root, recipe.max_train or None)
-    data = _encoded(setting, run, examples, run.task)
-    steps, lengths = total_steps(recipe, len(data)), row_lengths(recipe.max_length, recipe.lengths)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, spec.weight_decay),
-        lr=spec.learning_rate,
-        betas=(spec.beta1, spec.beta2),
-        eps=spec.epsilon,
-        fused=True,
-    )
-    scheduler = learning_rates(optimizer, spec, steps)
+    heads, params = heads_of(training.datasets), initial_params(setting, run)
+    torch.manual_seed(run.seed)
+    model = _open(setting, params, heads)
+    blend = training.blend(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32)))
+    optimizer = make_optimizer(model, recipe.optimizer)
+    scheduler = learning_rates(optimizer, recipe.optimizer, training.steps)
+    autocast = autocast_to(setting.model.dtype, _device())
     line = Line(f'train {run.name}{SUFFIX}')
     names: dict[str, Any] = {'run': run.name, 'intermediate': run.intermediate, 'target': run.target}
     names |= {'task': run.task, 'seed': run.seed}
     model.train()
     since = time.monotonic()
-    for step in range(steps):
-        batch = train_batch(data, step, recipe.batch_size, run.seed, lengths, pad)
+    for step in range(training.steps):
+        parts = _parts(blend, step, recipe.accumulation, recipe.batch_size, setting.tokenizer.pad)
         rate = scheduler.get_last_lr()[0]
-        metrics = _step(model, batch, optimizer, recipe)
+        metrics = {k: float(v) for k, v in train_step(model, parts, optimizer, recipe.optimizer, autocast).items()}
         scheduler.step()
         now = time.monotonic()
         speed, since = recipe.batch_size / max(now - since, 1e-9), now
         setting.log({**names, 'step': step + 1, **metrics, 'learning_rate': rate, 'examples_per_s': speed})
-        line(step + 1, steps, (step + 1) * recipe.batch_size, loss=metrics['loss'])
-    line.close(f'{steps} steps')
-    return steps
+        line(step + 1, training.steps, (step + 1) * recipe.batch_size, loss=metrics['loss'])
+    line.close(f'{training.steps} steps')
+    _save(setting, run, training, model, heads)
 
 
-def _step(
-    model: nn.Module, batch: Mapping[str, np.ndarray], optimizer: torch.optim.Optimizer, recipe: Recipe
-) -> dict[str, float]:
-    """One optimizer step: the mean loss of the batch, in micro-batches where the recipe says so."""
-    spec, total = recipe.optimizer, len(batch['label'])
-    limit = spec.clip_norm if spec.clip_norm > 0 else math.inf
-    loss_sum = right = 0.0
-    optimizer.zero_grad()
-    for rows in np.split(np.arange(total), recipe.accumulation):
-        ids, segments, label = (_tensor(batch[name][rows], model) for name in ('ids', 'segments', 'label'))
-        logits = model(ids, segments)
-        loss = nn.functional.cross_entropy(logits, label, reduction='sum') / total
-        loss.backward()
-        if recipe.accumulation > 1 and spec.clip_per == 'micro_batch':
-            nn.utils.clip_grad_norm_(model.parameters(), limit)
-        loss_sum += float(loss.detach())
-        right += float((logits.detach().argmax(-1) == label).sum())
-    norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
-    optimizer.step()
-    return {'loss': loss_sum, 'accuracy': right / total, 'grad_norm': float(norm)}
-
-
-def _tensor(array: np.ndarray, model: nn.Module) -> torch.Tensor:
-    return torch.from_numpy(array).long().to(next(model.parameters()).device)
-
-
-def _predict(setting: Setting, run: Run, model: nn.Module, data: Encoded) -> np.ndarray:
-    """Label numbers int64 [n] in row order, computed in the batches of our evaluation."""
-    assert run.recipe is not None
-    found = np.empty(len(data), np.int64)
-    lengths, size = row_lengths(run.recipe.max_length), setting.config.evaluation.batch_tokens
-    with torch.inference_mode():
-        for rows, batch in eval_batches(data.tokens, lengths, size, setting.tokenizer.pad):
-            logits = model(_tensor(batch['ids'], model), _tensor(batch['segments'], model))
-            found[rows] = logits.argmax(-1).cpu().numpy()[: len(rows)]
+def _parts(blend: Blend, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
+    """The micro-batches of an optimizer step, on the rows that ours has in it."""
+    drawn = blend.draws(step, accumulation)
+    if blend.mix != 'micro_batch':
+        ((stream, draw),) = drawn
+        batch = _batch(stream, draw, batch_size, pad)
+        return list(pieces(stream.head_name, stream.head.kind, batch, accumulation))
+    found = []
+    for stream, draw in drawn:  # the mean over micro-batches of each one's own mean (train/mixed.py)
+        batch = _batch(stream, draw, batch_size // accumulation, pad)
+        found.append(Piece(stream.head_name, batch, count(stream.head.kind, batch) * len(drawn)))
     return found
 
 
-def _evaluate(setting: Setting, run: Run, model: nn.Module, steps: int, command: str) -> list[dict[str, Any]]:
+def _batch(stream: Stream, draw: int, size: int, pad: int) -> dict[str, torch.Tensor]:
+    """A draw with a row for each example, whether or not ours packs them."""
+    arrays = train_batch(stream.data, draw, size, stream.seed, stream.lengths, pad)
+    return {k: torch.from_numpy(v).long().to(_device()) for k, v in arrays.items() if k != 'valid'}
+
+
+def _save(setting: Setting, run: Run, training: Training, model: MultiTask, heads: dict[str, HeadSpec]) -> None:
+    def arrays(module: torch.nn.Module) -> Iterator[tuple[str, np.ndarray]]:
+        return ((name, value.detach().cpu().numpy()) for name, value in module.state_dict().items())
+
+    own = {name: dict(arrays(model.head(name))) for name in heads}
+    params = import_trained(dict(arrays(model.encoder)), own, heads, setting.model.config, setting.model.style)
+    save_checkpoint(
+        setting.workdir.run_dir(run) / 'model',
+        setting.model.config,
+        params,
+        setting.tokenizer.path,
+        style=setting.model.style,
+        heads=heads,
+        labels={dataset.head: dataset.task.labels for dataset in training.datasets},
+        note=setting.source.note,
+        max_length=max(training.max_length(dataset) for dataset in training.datasets),
+        extra={'trained': {'run': run.id, 'step': training.steps, 'metric': None}},
+    )
+
+
+def _evaluate(runner: Runner, run: Run, command: str) -> list[dict[str, Any]]:
     """Predicts, writes the benchmark's files and scores them, in every language of the target."""
-    config, workdir, task = setting.config, setting.workdir, get_task(run.target)
-    languages, split = evaluation_languages(config, run.target), evaluation_split(config, run.target)
+    setting, config = runner.setting, runner.config
+    task, split, languages = task_of(config, run.target), runner.split(run.target), runner.languages(run.target)
+    head: tuple[str, HeadSpec] | None = None
+    if run.recipe is None:
+        params, step = start_params(setting, run), 0
+    else:
+        params = open_source(f'ckpt:{setting.workdir.run_dir(run)}').load()
+        head = head_of(run, training_task(config, task))
+        step = (trained_facts(setting, run) or {'step': 0})['step']
+    model = _open(setting, params, dict([head]) if head else {})
+    evaluator = TorchEvaluator(
+        setting.model, {}, setting.tokenizer, setting.mesh, config.evaluation, config.data_root,
+        scored_length(config, run), head, bad_rows=setting.bad_rows, torch_model=model.eval(),
+    )  # fmt: skip
     source = dataclasses.replace(setting.source, name=setting.source.name + SUFFIX)
-    line = Line(f'evaluate {run.name}{SUFFIX}', 'languages')
-    rows: list[dict[str, Any]] = []
-    model.eval()
+    line, rows = Line(f'evaluate {run.name}{SUFFIX}', 'languages'), []
     for number, language in enumerate(languages, 1):
-        examples = read_split(task, language, split, config.data_root, config.evaluation.max_examples or None)
-        found = _predict(setting, run, model, _encoded(setting, run, examples, run.target))
-        path = files.prediction_path(workdir.predictions(run), task, language, split)
-        files.write_labels(path, [task.labels[i] for i in found])
-        metrics = score_files(task, language, path, examples)
-        rows += result_rows(config, source, run, task, language, split, metrics, len(examples), steps, command)
-        workdir.write_results(rows)
+        metrics, n = evaluator.run(task, language, split, setting.workdir.predictions(run))
+        rows += result_rows(
+            config, source, run, task, language, split, metrics, n, step, command, setting.bad_rows
+        )  # fmt: skip
         line(number, len(languages), number)
     line.close(f'{len(languages)} languages')
     return rows
@@ -205,6 +207,7 @@ def define_flags(values: flags.FlagValues) -> None:
         lock_config=False,
         accept_new_attributes=True,  # `parse` refuses unknown keys, and names the closest
     )
+    flags.DEFINE_string('saved', None, 'A workdir, whose config is taken instead of --config.', flag_values=values)
     flags.DEFINE_string('workdir', None, 'Folder to write to.', flag_values=values)
 
 
@@ -219,6 +222,8 @@ def load_arguments(values: flags.FlagValues, arguments: Sequence[str]) -> tuple[
         raise ConfigError(str(e.args[0]) if e.args else repr(e)) from None
     if len(left) > 1:
         raise ConfigError(f'unexpected argument {left[1]!r}; flags are written --name=value')
+    if values.saved and values.workdir:
+        return read_workdir(Path(values.saved)), Path(values.workdir)
     if values.config is None or not values.workdir:
         raise ConfigError(f'{"--config=FILE" if values.config is None else "--workdir=DIR"} is missing')
     raw = values.config
@@ -242,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config, workdir = load_arguments(values, arguments)
         run_baseline(config, workdir, f'python -m xlmr_flax.baselines.torch_run {shlex.join(arguments)}')
-    except (ConfigError, DataError, ModelError, TaskError, TokenizerError, flags.Error) as e:
+    except (ConfigError, DataError, ModelError, StartError, TaskError, TokenizerError, flags.Error) as e:
         sys.stderr.write(f'error: {e}\n')
         return 1
     return 0

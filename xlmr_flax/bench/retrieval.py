@@ -11,8 +11,14 @@ from xlmr_flax.bench.subject import BenchError, Contestant, Options, Run
 
 BLOCK = 2048  # rows of a block in torch
 NEAR = 1e-5  # two float32 inner products of unit vectors that are summed in another order differ by less
-ENVIRONMENT = {'JAX_PLATFORMS': 'cpu'}  # all of them on the CPU
+UNIT = ''
 Outcome = dict[str, np.ndarray]
+
+
+def environment(options: Options) -> dict[str, str]:
+    """All of them on the CPU."""
+    del options
+    return {'JAX_PLATFORMS': 'cpu'}
 
 
 def title(options: Options) -> str:

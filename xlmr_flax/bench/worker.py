@@ -1,7 +1,8 @@
 """One contestant in a process of its own, told by its parent when to run.
 
 python -m xlmr_flax.bench.worker SUBJECT CONTESTANT FOLDER THREADS OPTIONS: after each line on standard input it runs
-once and answers with one line of JSON. Memory, thread pools and libraries are then the contestant's alone.
+once and answers with one line of JSON. Memory, thread pools and libraries are then the contestant's alone. With the
+contestant '' it writes the subject's inputs into FOLDER and ends.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def use_cores(threads: int) -> bool:
     return True
 
 
-def _busy() -> float | None:
+def busy() -> float | None:
     """Seconds that the cores of the machine have worked, all processes together; None where that is not told."""
     try:
         fields = Path('/proc/stat').read_text(encoding='ascii').split('\n', 1)[0].split()[1:]
@@ -35,7 +36,7 @@ def _busy() -> float | None:
     return (user + nice + system + irq + softirq) / os.sysconf('SC_CLK_TCK')
 
 
-def _own() -> float:
+def own() -> float:
     """User and system seconds of this process and of its finished children."""
     import resource
 
@@ -56,21 +57,34 @@ def main(arguments: Sequence[str]) -> None:
     from xlmr_flax.bench.memory import peak_memory
     from xlmr_flax.bench.subject import load_subject
 
-    run = load_subject(subject).CONTESTANTS[name].prepare(json.loads(options), Path(folder))
+    module = load_subject(subject)
+    if not name:
+        module.inputs(json.loads(options), Path(folder))
+        answer(pinned=pinned, memory=peak_memory())
+        return
+    run = module.CONTESTANTS[name].prepare(json.loads(options), Path(folder))
     answer(pinned=pinned, memory=peak_memory())
     for count, _ in enumerate(sys.stdin):
-        busy, own, start = _busy(), _own(), time.perf_counter()
+        before, used, start = busy(), own(), time.perf_counter()
         outcome = run()
-        seconds, used = time.perf_counter() - start, _own() - own
-        later = _busy()
-        others = None if busy is None or later is None else max(0.0, (later - busy - used) / seconds)
+        seconds, used = time.perf_counter() - start, own() - used
+        later = busy()
+        others = None if before is None or later is None else max(0.0, (later - before - used) / seconds)
         memory = peak_memory()  # before the outcome is written: that is not the contestant's
         if not count:
             import numpy as np
 
             np.savez(Path(folder) / f'{name}.npz', allow_pickle=False, **outcome)
-        answer(seconds=seconds, cpu_seconds=used, others=others, memory=memory)
+        facts = getattr(run, 'facts', {})
+        answer(seconds=seconds, cpu_seconds=used, others=others, memory=memory, facts=facts)
 
 
 if __name__ == '__main__':
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except Exception as e:
+        import traceback
+
+        traceback.print_exc()
+        # The last line is what the parent shows.
+        sys.exit(f'{type(e).__name__}: {" ".join(str(e).split())}')

@@ -1,58 +1,179 @@
-"""usage: xlmr-flax bench SUBJECT [--alternations=N] [--threads=N] [--out=DIR] [--rows=N] [--dim=N]
+"""usage: xlmr-flax bench SUBJECT [--alternations=N] [--threads=N] [--sides=A,B] [--out=DIR] [--task=T] [--rows=N] ...
 
-Measures time and memory against other implementations, in turn and in one call, after checking that all of them compute
-the same. Subjects:
+Measures speed and memory against other implementations, in turn and in one call, after checking that all of them
+compute the same. Subjects:
+  train       our training loop against a PyTorch one as transformers' Trainer has it (length grouping, dynamic padding,
+              padding to --max_length; fused AdamW, SDPA; on a GPU bfloat16 and torch.compile)
+  eval        zero-shot evaluation over the languages of --task; --embed: sentence vectors of a retrieval task
   retrieval   exact nearest neighbours both ways (--rows vectors of --dim numbers a side): torch, faiss-cpu
-Prints Markdown; --out keeps it as DIR/SUBJECT.md, with every single time in DIR/SUBJECT.json. Implementations that are
-not installed are left out (pip install 'xlmr-flax[bench]' brings them).
+and parts of our own, with nothing beside them:
+  pipeline    reading, tokenizing, token cache, batches: each in examples/s, and their share of a training step
+  startup     a first and a second start of a training in fresh processes, by parts
+train, pipeline and startup take --task, --encoder, --rows, --max_length, --batch and --dropout, or --config=FILE (the
+first training of its plan). Prints Markdown; --out keeps it as DIR/SUBJECT.md, with every single time in
+DIR/SUBJECT.json. Implementations that are not installed are left out (pip install 'xlmr-flax[bench]' brings them).
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from xlmr_flax.cli import run as run_command
+
+if TYPE_CHECKING:
+    from xlmr_flax.tasks.base import Task
+
 ARGUMENTS = 1  # the subject
+ROWS = {'retrieval': 30_000, 'train': 256, 'eval': 64, 'pipeline': 4096, 'startup': 64}
+check_arguments = run_command.check_arguments
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer('alternations', 3, 'Rounds; every contestant runs once in each.', flag_values=values)
+    run_command.define_config_flag(values)
+    flags.DEFINE_integer(
+        'alternations', 0, 'Rounds; every contestant runs once in each (0: 5, retrieval 3).', flag_values=values
+    )
     flags.DEFINE_integer('threads', 0, 'Cores for each contestant; 0 = all there are.', flag_values=values)
+    flags.DEFINE_list('sides', [], 'Contestants to run beside ours; all by default.', flag_values=values)
     flags.DEFINE_string('out', None, 'Keep the outcome in this folder.', flag_values=values)
-    flags.DEFINE_integer('rows', 30_000, 'retrieval: vectors a side.', flag_values=values)
+    flags.DEFINE_integer(
+        'rows', 0, 'Training rows; eval: rows a language; retrieval: vectors a side (0: as fits the subject).',
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_integer('dim', 768, 'retrieval: numbers of a vector.', flag_values=values)
+    flags.DEFINE_string('task', '', 'Task (train: mnli; eval: xnli; eval --embed: tatoeba).', flag_values=values)
+    flags.DEFINE_string(
+        'encoder', 'embedded', 'Encoder source: embedded, random:SIZE, hf:..., ckpt:...', flag_values=values
+    )
+    flags.DEFINE_integer('max_length', 128, 'Tokens a row at most.', flag_values=values)
+    flags.DEFINE_integer('batch', 16, 'Examples a step; eval: rows of a batch in PyTorch.', flag_values=values)
+    flags.DEFINE_float('dropout', 0.1, 'On both sides; below 0: as the encoder has it.', flag_values=values)
+    flags.DEFINE_bool('packing', True, 'Whether ours packs several examples into a row.', flag_values=values)
+    flags.DEFINE_list('languages', [], 'eval: only these languages.', flag_values=values)
+    flags.DEFINE_bool('embed', False, 'eval: sentence vectors of a retrieval task.', flag_values=values)
+    flags.DEFINE_enum('device', 'auto', ['auto', 'cpu', 'gpu'], 'auto: the GPU where one is.', flag_values=values)
+    flags.DEFINE_enum(
+        'dtype', 'auto', ['auto', 'float32', 'bfloat16'], 'auto: bfloat16 on a GPU, else float32.', flag_values=values
+    )
+    flags.DEFINE_bool('compile', False, 'torch.compile on a CPU too.', flag_values=values)
+    flags.DEFINE_bool(
+        'huge_pages', False, 'Huge pages and kept memory (glibc) for every contestant.', flag_values=values
+    )
+    flags.DEFINE_bool(
+        'full_rows',
+        False,
+        "train: MNLI's sentences joined until every row is full (the step itself).",
+        flag_values=values,
+    )
+    flags.DEFINE_string('data_root', '', "Root of the data files; '' = XLMR_DATA_ROOT.", flag_values=values)
+
+
+def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
+    """What the contestants are told: JSON values."""
+    rows = values.rows or ROWS[subject]
+    if subject == 'retrieval':
+        from xlmr_flax.eval.mining import NEIGHBOURS
+
+        return {'rows': rows, 'dim': values.dim, 'k': NEIGHBOURS, 'seed': 0}
+    from xlmr_flax.bench import settings
+    from xlmr_flax.bench.timing import machine
+    from xlmr_flax.tasks import get_task
+
+    gpu = '' if values.device == 'cpu' else settings.gpu_name()
+    device = ('gpu' if gpu else 'cpu') if values.device == 'auto' else values.device
+    dtype = ('bfloat16' if device == 'gpu' else 'float32') if values.dtype == 'auto' else values.dtype
+    task = values.task or ('mnli' if subject != 'eval' else 'tatoeba' if values.embed else 'xnli')
+    _check_task(subject, get_task(task), embed=values.embed)
+    if values.config is not None and subject != 'eval':
+        config, task = (
+            settings.as_dict(run_command.load_config(values)),
+            Path(getattr(values['config'], 'config_filename', 'config')).stem,
+        )
+    else:
+        config = settings.task_config(
+            task, values.encoder, rows=rows, max_length=values.max_length, batch=values.batch, dropout=values.dropout,
+            dtype=dtype, data_root=values.data_root, target=subject == 'eval', languages=tuple(values.languages),
+            packing=values.packing,
+        )  # fmt: skip
+    return {
+        'config': config,
+        'task': task,
+        'device': device,
+        'device_name': gpu or machine()['processor'],
+        'peak_flops': settings.peak_flops(gpu) if device == 'gpu' else 0.0,
+        'embed': values.embed,
+        'compile': values.compile,
+        'huge_pages': values.huge_pages,
+        'full_rows': values.full_rows,
+    }
+
+
+def _check_task(subject: str, task: Task, *, embed: bool) -> None:
+    """Raises BenchError for a task that the subject does not take."""
+    from xlmr_flax.bench.subject import BenchError
+
+    if subject == 'eval' and (task.kind == 'retrieval') != embed:
+        other = 'go with a retrieval task' if embed else 'are what a retrieval task is measured by: --embed'
+        raise BenchError(f'task {task.name!r} is of kind {task.kind!r}: sentence vectors {other}')
+    if subject != 'eval' and (embed or task.kind == 'retrieval'):
+        raise BenchError(f'bench {subject} trains; task {task.name!r} and --embed are for bench eval --embed')
 
 
 def run(values: flags.FlagValues, subject: str = '') -> int:
-    from xlmr_flax.bench import SUBJECTS
-    from xlmr_flax.bench.report import to_markdown
+    from xlmr_flax.bench import PARTS, SUBJECTS
     from xlmr_flax.bench.subject import BenchError
-    from xlmr_flax.bench.timing import bench
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.eval.files import write_atomic
-    from xlmr_flax.eval.mining import NEIGHBOURS
     from xlmr_flax.tasks.base import closest
 
+    known = {**SUBJECTS, **PARTS}
     if not subject:
-        raise UsageError(f'the subject is missing: xlmr-flax bench {"|".join(SUBJECTS)}')
-    if subject not in SUBJECTS:
-        raise UsageError(f'unknown bench subject {subject!r}{closest(subject, SUBJECTS)}')
-    options = {'rows': values.rows, 'dim': values.dim, 'k': NEIGHBOURS, 'seed': 0}
+        raise UsageError(f'the subject is missing: xlmr-flax bench {"|".join(known)}')
+    if subject not in known:
+        raise UsageError(f'unknown bench subject {subject!r}{closest(subject, known)}')
+    share_compiled_programs()
     try:
-        outcome = bench(
-            subject,
-            options,
-            alternations=values.alternations,
-            threads=values.threads,
-            say=lambda line: print(line, file=sys.stderr),
-        )
+        text, numbers = _measure(values, subject)
     except BenchError as e:
         raise UsageError(str(e)) from None
-    text = to_markdown(outcome)
     if values.out:
-        write_atomic(Path(values.out) / f'{subject}.json', outcome.to_json())
+        write_atomic(Path(values.out) / f'{subject}.json', numbers)
         write_atomic(Path(values.out) / f'{subject}.md', text)
     print(text)
     return 0
+
+
+def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
+    """(Markdown, JSON). Raises BenchError."""
+    from xlmr_flax.bench import PARTS
+    from xlmr_flax.bench.report import to_markdown
+    from xlmr_flax.bench.timing import bench
+
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)  # noqa: E731
+    options = _options(values, subject)
+    if subject in PARTS:
+        from xlmr_flax.bench import parts
+
+        return parts.measure(subject, options, threads=values.threads, say=say)
+    alternations = values.alternations if values['alternations'].present else 3 if subject == 'retrieval' else 5
+    outcome = bench(
+        subject, options, alternations=alternations, threads=values.threads, say=say, sides=tuple(values.sides)
+    )
+    return to_markdown(outcome), outcome.to_json()
+
+
+def share_compiled_programs() -> None:
+    """Lets the processes of a bench keep compiled programs where this one does (`cli.main.set_up_jax`)."""
+    import jax
+
+    settings: Any = jax.config
+    if folder := settings.jax_compilation_cache_dir:
+        os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', folder)
+        least = settings.jax_persistent_cache_min_compile_time_secs
+        os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', str(least))

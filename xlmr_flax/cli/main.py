@@ -19,7 +19,8 @@ COMMANDS = {
     'convert': 'an encoder or fine-tuned model as a directory that transformers opens',
     'report': "tables and the HTML report of a workdir's results, made again",
     'prepare': 'which data is there and what is missing; tokens made ahead of a run',
-    'bench': 'time and memory of one part, against other implementations',
+    'bench': 'speed and memory of training, evaluation and retrieval, against other implementations',
+    'compare': 'the same experiment here and in PyTorch: losses, scores with a paired test, time',
     'estimate': 'time, memory and chip-hours on TPUs, by compiling ahead of time',
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
@@ -88,6 +89,8 @@ def known_errors() -> tuple[type[BaseException], ...]:
     from xlmr_flax.tasks.base import TaskError
     from xlmr_flax.train.checkpoint import CheckpointError
     from xlmr_flax.train.loop import NonFiniteLoss
+    from xlmr_flax.train.memory import OutOfMemory
+    from xlmr_flax.train.profile import ProfileError
 
     return (
         UsageError,
@@ -102,6 +105,8 @@ def known_errors() -> tuple[type[BaseException], ...]:
         TaskError,
         CheckpointError,
         NonFiniteLoss,
+        OutOfMemory,
+        ProfileError,
         flags.Error,
     )
 

@@ -1,7 +1,13 @@
-"""usage: xlmr-flax report --workdir=DIR
+"""usage: xlmr-flax report --workdir=DIR [--against=PREDICTIONS] | --results=DIR
 
 Makes the tables (Markdown, CSV, LaTeX), figures and the self-contained HTML page of a workdir again, from its
 results.jsonl, metrics.jsonl and config.json.
+--against compares DIR's predictions with a folder of XTREME predictions (PREDICTIONS/TASK/test-LANG.tsv or .json) of
+any system instead: scores in each language, the difference and a paired bootstrap test, printed and kept as
+DIR/report/against-NAME.md and .json. The folder holds predictions for the rows that DIR was scored on, or for all rows
+of the split where those were the first ones. A language without a file is an error; --allow_missing leaves it out.
+--results makes tables, effects by language and their figures of a folder that holds results.jsonl (and what else of a
+workdir it holds: config.json, tokens_per_word.json, significance.json), beside it; it needs neither data nor a run.
 """
 
 from __future__ import annotations
@@ -13,13 +19,35 @@ from absl import flags
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string('workdir', None, 'Workdir of a run.', flag_values=values)
+    flags.DEFINE_string(
+        'against', None, "Compare with this folder of predictions in XTREME's layout.", flag_values=values
+    )
+    flags.DEFINE_string('results', None, 'Folder with a results.jsonl, instead of a workdir.', flag_values=values)
+    flags.DEFINE_bool('allow_missing', False, 'with --against: leave out languages without a file.', flag_values=values)
 
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError, versions
+
+    if bool(values.workdir) == bool(values.results):
+        raise UsageError('--workdir=DIR is missing (or --results=DIR; not both)')
+    if values.results:
+        from xlmr_flax.experiment.reporting import write_results_report
+
+        if values.against or values.allow_missing:
+            raise UsageError('--against goes with --workdir=DIR')
+        print(write_results_report(Path(values.results)))
+        return 0
+    if values.allow_missing and not values.against:
+        raise UsageError('--allow_missing goes with --against=DIR')
+    from xlmr_flax.experiment.mirror import opened
     from xlmr_flax.experiment.reporting import write_report_again
 
-    if not values.workdir:
-        raise UsageError('--workdir=DIR is missing')
-    print(write_report_again(Path(values.workdir), versions()))
+    with opened(values.workdir) as workdir:
+        if values.against:
+            from xlmr_flax.baselines.against import against
+
+            print(against(workdir, Path(values.against), allow_missing=values.allow_missing))
+        else:
+            print(write_report_again(workdir, versions()))
     return 0

@@ -1,0 +1,218 @@
+"""transformers' XLM-R with our heads, losses and one optimizer step, in torch alone: nothing of JAX is imported here,
+so that a process that measures torch holds torch and nothing else.
+
+A start is a folder that `torch_model.export_start` writes: encoder/ (a directory of transformers), HEAD.safetensors for
+each head, and heads.json with what each of them is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from xlmr_flax.config import OptimizerSpec
+
+HEADS_FILE = 'heads.json'
+IGNORED = -1  # a label that counts for nothing
+_OUTSIDE = -1e30
+CLASSES = {
+    'pair': transformers.XLMRobertaForSequenceClassification,
+    'choice': transformers.XLMRobertaForMultipleChoice,
+    'span': transformers.XLMRobertaForQuestionAnswering,
+    'tag': transformers.XLMRobertaForTokenClassification,
+}
+Tensors = Mapping[str, torch.Tensor]
+
+
+class StartError(ValueError):
+    """Weights that transformers does not take as they are."""
+
+
+class JiantHead(nn.Module):
+    """The authors' head (encoder.head='jiant'): the pooler's output, dropout, dense, tanh, dropout, linear."""
+
+    def __init__(self, encoder: nn.Module, tensors: Tensors, rate: float):
+        super().__init__()
+        self.encoder, self.dropout = encoder, nn.Dropout(rate)
+        sizes = [tensors[f'{name}.weight'].shape for name in ('dense', 'out')]
+        self.dense, self.out = (nn.Linear(inputs, outputs) for outputs, inputs in sizes)
+        own = {name: value for name, value in self.state_dict().items() if not name.startswith('encoder.')}
+        self.load_state_dict({**own, **tensors}, strict=False)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """int64 [B, T] or [B, N, T] (mask 0 = padding) -> float logits [B, C] or [B, N]."""
+        shape = input_ids.shape
+        flat = [value.reshape(-1, shape[-1]) for value in (input_ids, attention_mask)]
+        pooled = self.encoder(input_ids=flat[0], attention_mask=flat[1]).pooler_output
+        out = self.out(self.dropout(torch.tanh(self.dense(self.dropout(pooled)))))
+        return out.reshape(shape[:2]) if len(shape) == 3 else out
+
+
+class MultiTask(nn.Module):
+    """One encoder with heads by name, which are transformers' own classes where they are of style 'hf'."""
+
+    def __init__(self, encoder: nn.Module, heads: Mapping[str, tuple[str, nn.Module]]):
+        super().__init__()
+        self.encoder = encoder
+        self.kinds = {name: kind for name, (kind, _) in heads.items()}
+        self._names = {name: f'head_{i}' for i, name in enumerate(heads)}  # torch takes no dots in a name
+        self.heads = nn.ModuleDict({self._names[name]: head for name, (_, head) in heads.items()})
+
+    def head(self, name: str) -> nn.Module:
+        """The module of a head; it holds the shared encoder too."""
+        return self.heads[self._names[name]]
+
+    def forward(self, name: str, ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+        """ids, segments int64 [B, T], choice [B, N, T] (segment 0 = padding) -> float32 logits: pair [B, C], choice
+        [B, N], span [B, T, 2], tag [B, T, C].
+        """
+        out = self.head(name)(input_ids=ids, attention_mask=segments)
+        if isinstance(out, torch.Tensor):
+            return out.float()
+        if self.kinds[name] == 'span':
+            return torch.stack([out.start_logits, out.end_logits], -1).float()
+        return out.logits.float()
+
+
+def open_start(folder: Path, pooler: bool = True) -> MultiTask:
+    """The model of a start, in float32. pooler: whether it is kept where no head reads it, as XLMRobertaModel has it.
+
+    Raises StartError where transformers would fill in a weight of its own, or leave one out.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    read: Any = transformers.XLMRobertaModel.from_pretrained
+    encoder, info = read(folder / 'encoder', dtype=torch.float32, output_loading_info=True)
+    wrong = [*info['missing_keys'], *info['unexpected_keys'], *info['mismatched_keys']]
+    if wrong:
+        raise StartError(f'{folder}: XLMRobertaModel does not take these weights: {", ".join(map(str, wrong[:5]))}')
+    heads, pooled = {}, False
+    for name, about in json.loads((folder / HEADS_FILE).read_text(encoding='utf-8')).items():
+        tensors = load_file(folder / about['file'])
+        pooled |= about['kind'] == 'choice' or about['style'] == 'jiant'
+        heads[name] = (about['kind'], _make_head(encoder, about, tensors))
+    if not (pooler or pooled):
+        encoder.pooler = None
+    return MultiTask(encoder, heads)
+
+
+def _make_head(encoder: Any, about: Mapping[str, Any], tensors: Tensors) -> nn.Module:
+    if about['style'] == 'jiant':
+        return JiantHead(encoder, tensors, encoder.config.hidden_dropout_prob)
+    config = transformers.XLMRobertaConfig(**{**encoder.config.to_dict(), 'num_hidden_layers': 0, 'vocab_size': 8})
+    config.num_labels = about['outputs'] if about['kind'] in ('pair', 'tag') else 2
+    model = CLASSES[about['kind']](config)
+    missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
+    left = [name for name in missing if not name.startswith('roberta.')]
+    if left or unexpected:
+        raise StartError(f'{type(model).__name__} does not take this head: {", ".join([*left, *unexpected])}')
+    model.roberta = encoder
+    return model
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """AdamW's two groups, as in transformers' examples and jiant: biases and layer norms are not decayed."""
+    free = [p for name, p in model.named_parameters() if name.endswith('bias') or 'LayerNorm' in name]
+    decayed = [p for name, p in model.named_parameters() if not (name.endswith('bias') or 'LayerNorm' in name)]
+    return [{'params': decayed, 'weight_decay': weight_decay}, {'params': free, 'weight_decay': 0.0}]
+
+
+def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+    """torch's fused AdamW, transformers' default ('adamw_torch_fused')."""
+    groups = parameter_groups(model, spec.weight_decay)
+    return torch.optim.AdamW(
+        groups, lr=spec.learning_rate, betas=(spec.beta1, spec.beta2), eps=spec.epsilon, fused=True
+    )
+
+
+def learning_rates(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, steps: int) -> LRScheduler:
+    """transformers' schedule of that name: linear warm-up, then linear decay to 0 at `steps`, or constant."""
+    warmup = spec.warmup_steps if spec.warmup_steps >= 0 else round(spec.warmup * steps)
+    if spec.schedule == 'linear':
+        return transformers.get_linear_schedule_with_warmup(optimizer, warmup, steps)
+    return transformers.get_constant_schedule_with_warmup(optimizer, warmup)
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """logits [n, C], labels [n] -> (loss sum, number of right ones)."""
+    loss = nn.functional.cross_entropy(logits, labels, reduction='sum', ignore_index=IGNORED)
+    return loss, (logits.detach().argmax(-1) == labels).sum()
+
+
+def loss_sums(kind: str, logits: torch.Tensor, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+    """(loss sum, correct sum) as train/losses.py counts: an example of pair and choice, a tag, a window of span, whose
+    places are its tokens (transformers' own loss of ForQuestionAnswering counts padding too).
+    """
+    if kind == 'span':
+        logits = logits.masked_fill(batch['segments'][..., None] == 0, _OUTSIDE)
+        start = _cross_entropy(logits[..., 0], batch['start'])
+        end = _cross_entropy(logits[..., 1], batch['end'])
+        return (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    if kind == 'tag':
+        return _cross_entropy(logits.flatten(0, 1), batch['labels'].flatten())
+    return _cross_entropy(logits, batch['label'])
+
+
+def count(kind: str, batch: Tensors) -> torch.Tensor | int:
+    """What a batch's loss sum is divided by for its mean."""
+    return (batch['labels'] != IGNORED).sum().clamp(min=1) if kind == 'tag' else len(batch['ids'])
+
+
+class Piece(NamedTuple):
+    """One micro-batch: the head's name, its tensors, and what its loss sum is divided by."""
+
+    head: str
+    batch: Tensors
+    divisor: torch.Tensor | float
+
+
+def pieces(head: str, kind: str, batch: Tensors, accumulation: int) -> Iterator[Piece]:
+    """A batch in equal parts whose losses sum to the batch's mean."""
+    total = count(kind, batch)
+    for part in range(accumulation):
+        size = len(batch['ids']) // accumulation
+        yield Piece(head, {k: v[part * size : (part + 1) * size] for k, v in batch.items()}, total)
+
+
+def train_step(
+    model: MultiTask,
+    parts: Sequence[Piece],
+    optimizer: torch.optim.Optimizer,
+    spec: OptimizerSpec,
+    autocast: AbstractContextManager[Any] | None = None,
+    forward: Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
+    """One update; the scheduler is the caller's. Returns loss, accuracy and grad_norm (before clipping) as tensors that
+    nobody has waited for. forward: the model as torch.compile made it.
+    """
+    limit = spec.clip_norm if spec.clip_norm > 0 else math.inf
+    parameters = list(model.parameters())
+    loss_sum, right_sum = torch.zeros((), device=parameters[0].device), torch.zeros((), device=parameters[0].device)
+    optimizer.zero_grad(set_to_none=True)
+    for head, batch, divisor in parts:
+        with autocast or nullcontext():
+            logits = (forward or model)(head, batch['ids'], batch['segments'])
+        value, right = loss_sums(model.kinds[head], logits, batch)
+        (value / divisor).backward()
+        if len(parts) > 1 and spec.clip_per == 'micro_batch':
+            nn.utils.clip_grad_norm_(parameters, limit)
+        loss_sum, right_sum = loss_sum + value.detach() / divisor, right_sum + right / divisor
+    norm = nn.utils.clip_grad_norm_(parameters, limit)
+    optimizer.step()
+    return {'loss': loss_sum, 'accuracy': right_sum, 'grad_norm': norm}
+
+
+def autocast_to(dtype: str, device: torch.device | str) -> AbstractContextManager[Any] | None:
+    """torch's mixed precision for a compute dtype, as Trainer's bf16=True; None = float32."""
+    if dtype == 'float32':
+        return None
+    return torch.autocast(torch.device(device).type, dtype=getattr(torch, dtype))
