@@ -46,7 +46,7 @@ def test_the_page_is_short_and_its_module_too() -> None:
     assert list(FILES)[3] == MODULE
     assert len(FILES[MODULE].splitlines()) <= 40
     assert len(FILES['DATA/reviews/train-en.jsonl'].splitlines()) == 3
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 2
 
 
 def test_the_data_is_checked_with_the_output_that_is_shown(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,22 +63,9 @@ def test_a_bad_row_is_named(reader: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "test-sw.jsonl, line 3, column 'stars': a number from 1 to 5 is expected, not 6" in capsys.readouterr().out
 
 
-def test_a_language_of_an_open_task(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(command('xlmr-flax prepare --check --tasks=mlm_text')) == 0
-    assert '1 of 1 splits are there and whole' in capsys.readouterr().out
-
-
 def test_the_task_is_trained_and_scored(reader: Path) -> None:
     assert main(command('xlmr-flax run --config=configs/tiny.py --workdir=runs/reviews')) == 0
     rows = [json.loads(line) for line in (reader / 'runs/reviews/results.jsonl').read_text().splitlines()]
     assert {(row['target'], row['language'], row['metric'], row['n']) for row in rows} == {
         ('reviews', code, 'accuracy', 2) for code in ('en', 'sw')
     }
-
-
-@pytest.mark.slow
-def test_an_encoder_directory_is_taken_as_it_is(reader: Path) -> None:
-    assert main(['convert', '--source=random:tiny', '--out=DIR']) == 0
-    assert main(command('xlmr-flax run --config=configs/tiny.py --workdir=runs/mine')) == 0
-    row = json.loads((reader / 'runs/mine/results.jsonl').read_text().splitlines()[0])
-    assert row['encoder'] == 'hf:DIR'
