@@ -26,7 +26,9 @@ class EncoderSpec:
     """The pretrained encoder. source: embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE. head: 'jiant' (the authors':
     pooler and a two-layer head) or 'hf' (transformers' classes; can be exported). dtype: compute, float32 or bfloat16
     (parameters are float32 always). dropout rates below 0 mean: as the checkpoint says. unroll: layers per scan step,
-    0 = by platform.
+    0 = by platform. attention: 'auto' (by platform), or 'xla_cpu', 'xla', 'cudnn' or 'tpu' (models/attention.py). kept:
+    what a layer keeps for its backward pass, 'all', 'products' (of matrices; the rest is computed again), 'layers' (its
+    input; as remat says, too) or 'auto'.
     """
 
     source: str = 'embedded'
@@ -36,6 +38,8 @@ class EncoderSpec:
     attention_dropout: float = -1.0
     remat: bool = False
     unroll: int = 0
+    attention: str = 'auto'
+    kept: str = 'auto'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +66,13 @@ class OptimizerSpec:
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How one phase trains. steps > 0 overrides epochs. batch_size: examples per optimizer step, over all devices and
-    micro-batches; accumulation: micro-batches per step. max_length: tokens, special ones included. lengths: the padded
-    row lengths that may be compiled (each batch takes the shortest that holds it); () = multiples chosen up to
-    max_length.
-    eval_every: steps between dev evaluations (0 = only at the end); eval_examples: the first so many dev rows (jiant:
-    500; 0 = all). keep: 'best' by dev metric or 'last'. patience: evaluations without improvement before stopping (0
-    = never).
-    checkpoint_every: steps between saved states (0 = only when stopped). max_train: first so many training rows (0 =
-    all).
+    micro-batches; accumulation: micro-batches per step. max_length: tokens, special ones included. lengths: the row
+    lengths that may be compiled (the shortest that holds a batch is taken); () = multiples chosen up to max_length.
+    packing: several examples share a row, of the length that the longest of all needs; the loss is the same, dropout
+    falls elsewhere. eval_every: steps between dev evaluations (0 = only at the end); eval_examples: the first so many
+    dev rows (jiant: 500; 0 = all). keep: 'best' by dev metric or 'last'. patience: evaluations without improvement
+    before stopping (0 = never). checkpoint_every: steps between saved states (0 = only when stopped); keep_checkpoints:
+    how many of the last of them stay (a damaged one is then passed over). max_train: first so many rows (0 = all).
     """
 
     epochs: float = 3.0
@@ -78,11 +81,13 @@ class Recipe:
     accumulation: int = 1
     max_length: int = 128
     lengths: tuple[int, ...] = ()
+    packing: bool = True
     eval_every: int = 0
     eval_examples: int = 500
     keep: str = 'last'
     patience: int = 0
     checkpoint_every: int = 0
+    keep_checkpoints: int = 1
     log_every: int = 10
     max_train: int = 0
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -95,7 +100,8 @@ class Member:
     name one head share it ('' = one of the task's own). rate: for sampler 'time_dependent', an expression in the step
     t. max_length, lengths, max_train: 0 or () = the recipe's. fraction: share of the training rows, a subset that the
     seed draws. shuffle_labels: labels dealt anew among the rows (a control). select: weight of its dev metric in the
-    choice of the best checkpoint. alpha: languages are drawn by size ** alpha.
+    choice of the best checkpoint. alpha: languages are drawn by size ** alpha. split: trained on instead of the
+    training rows, where those are not at hand ('dev'; result rows say so, and it selects nothing by its own dev rows).
     """
 
     task: str = ''
@@ -110,6 +116,7 @@ class Member:
     shuffle_labels: bool = False
     select: float = 1.0
     alpha: float = 1.0
+    split: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,17 +140,16 @@ class Arm:
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Zero-shot evaluation. languages: task name -> languages (absent = all the task has). split: task -> split
-    (absent = 'test'). max_examples: first so many rows per language (0 = all). batch_tokens: padded tokens per
-    forward pass.
-    retrieval_layer: hidden_states index, -1 = by convention (layer 14 of a 24-layer encoder as jiant and XTREME, else
-    the last); retrieval_layers: task name -> its own. pooling: 'mean' (special tokens included, as both) or 'cls'.
-    max_length: of retrieval sentences (both: 512).
-    """
+    (absent = 'test'). max_examples: first so many rows per language (0 = all). batch_tokens: of a forward pass, padding
+    included. packing: several examples share a row. retrieval_layer: hidden_states index, -1 = by convention (layer 14
+    of 24, as jiant and XTREME, else the last); retrieval_layers: task name -> its own. pooling: 'mean' (special tokens
+    included, as both) or 'cls'. max_length: of retrieval sentences (both: 512)."""
 
     languages: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     split: Mapping[str, str] = dataclasses.field(default_factory=dict)
     max_examples: int = 0
     batch_tokens: int = 4096
+    packing: bool = True
     retrieval_layer: int = -1
     retrieval_layers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     pooling: str = 'mean'
@@ -156,11 +162,13 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class MeshSpec:
-    """Devices along each axis; -1 once = all that are left."""
+    """Devices along each axis; -1 once = all that are left. slices: TPU slices joined by a data-centre network, which
+    data then spans (-1 = as many as there are)."""
 
     data: int = -1
     fsdp: int = 1
     model: int = 1
+    slices: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,6 +282,8 @@ def _check(config: Config) -> None:
     choices = {
         'encoder.head': (config.encoder.head, ('jiant', 'hf')),
         'encoder.dtype': (config.encoder.dtype, ('float32', 'bfloat16')),
+        'encoder.attention': (config.encoder.attention, ('auto', 'xla_cpu', 'xla', 'cudnn', 'tpu', 'interpret')),
+        'encoder.kept': (config.encoder.kept, ('auto', 'all', 'products', 'layers')),
         'evaluation.pooling': (config.evaluation.pooling, ('mean', 'cls')),
         'keep_models': (config.keep_models, ('all', 'intermediate')),
     }
@@ -283,21 +293,18 @@ def _check(config: Config) -> None:
         choices[f'{where}.optimizer.schedule'] = (recipe.optimizer.schedule, ('linear', 'constant'))
         choices[f'{where}.optimizer.clip_per'] = (recipe.optimizer.clip_per, ('step', 'micro_batch'))
         if recipe.batch_size < 1 or recipe.accumulation < 1 or recipe.batch_size % recipe.accumulation:
-            raise ConfigError(
-                f'{where}.batch_size {recipe.batch_size} is not a positive multiple of '
-                f'accumulation {recipe.accumulation}'
-            )
-        counts = ('steps', 'eval_every', 'eval_examples', 'patience', 'checkpoint_every', 'log_every', 'max_train')
-        for name in counts:
-            value, least = getattr(recipe, name), int(name == 'log_every')
+            said = f'is not a positive multiple of accumulation {recipe.accumulation}'
+            raise ConfigError(f'{where}.batch_size {recipe.batch_size} {said}')
+        counts = ('steps', 'eval_every', 'eval_examples', 'patience', 'checkpoint_every', 'max_train')
+        for name in (*counts, 'log_every', 'keep_checkpoints'):
+            value, least = getattr(recipe, name), int(name not in counts)
             if value < least:
                 raise ConfigError(f'{where}.{name} {value} is below {least}')
         if not recipe.steps and recipe.epochs <= 0:
             raise ConfigError(f'{where}: epochs {recipe.epochs} and steps 0 train nothing')
         if recipe.max_length < 8 or any(n > recipe.max_length for n in recipe.lengths):
-            raise ConfigError(
-                f'{where}: max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}'
-            )
+            said = f'max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}'
+            raise ConfigError(f'{where}: {said}')
     for where, arm in [(f'{f}.{k}', v) for f in ('arms', 'training') for k, v in getattr(config, f).items()]:
         choices |= _check_arm(where, arm)
     for where, (value, known) in choices.items():
@@ -306,9 +313,8 @@ def _check(config: Config) -> None:
     for name, arm in {**config.arms, **config.training}.items():
         recipe = config.recipe_for(name)
         if arm.mix == 'micro_batch' and recipe.optimizer.clip_per == 'micro_batch' and recipe.optimizer.clip_norm:
-            raise ConfigError(
-                f"arms.{name}: mix 'micro_batch' clips once per step; set optimizer.clip_per='step' in its recipe"
-            )
+            said = "mix 'micro_batch' clips once per step; set optimizer.clip_per='step' in its recipe"
+            raise ConfigError(f'arms.{name}: {said}')
     for where, items in (('seeds', config.seeds), ('intermediate', config.intermediate), ('targets', config.targets)):
         if not items or len(set(items)) != len(items):
             raise ConfigError(f'{where}: expected at least one entry and no entry twice, got {items!r}')
@@ -325,24 +331,20 @@ def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
     if not arm.tasks:
         raise ConfigError(f'{where}.tasks: expected at least one entry')
     if arm.cap < 0 or arm.block < 0 or arm.temperature <= 0 or (arm.sampler == 'capped' and not arm.cap):
-        raise ConfigError(
-            f'{where}: cap {arm.cap}, block {arm.block}, temperature {arm.temperature}: expected cap and block >= 0, '
-            f"temperature > 0, and a cap for the sampler 'capped'"
-        )
+        said = "expected cap and block >= 0, temperature > 0, and a cap for the sampler 'capped'"
+        raise ConfigError(f'{where}: cap {arm.cap}, block {arm.block}, temperature {arm.temperature}: {said}')
     for name, member in arm.tasks.items():
+        at = f'{where}.tasks.{name}'
         if not member.languages or len(set(member.languages)) != len(member.languages):
-            raise ConfigError(f'{where}.tasks.{name}.languages: expected one or more, none twice: {member.languages!r}')
+            raise ConfigError(f'{at}.languages: expected one or more, none twice: {member.languages!r}')
         if not _NAME.fullmatch(name) or (member.head and not _NAME.fullmatch(member.head)):
-            raise ConfigError(
-                f'{where}.tasks.{name}: name and head {member.head!r} may hold letters, digits and ._+- only'
-            )
+            raise ConfigError(f'{at}: name and head {member.head!r} may hold letters, digits and ._+- only')
         lengths = [n for n in (member.max_length, *member.lengths) if n]
         if any(n < 8 for n in lengths) or (member.max_length and any(n > member.max_length for n in lengths)):
             said = f'max_length {member.max_length} is below 8 or below one of lengths {member.lengths}'
-            raise ConfigError(f'{where}.tasks.{name}: {said}')
-        if not 0 < member.fraction <= 1 or member.weight < 0 or member.select < 0 or member.max_train < 0:
-            raise ConfigError(
-                f'{where}.tasks.{name}: fraction {member.fraction}, weight {member.weight}, select {member.select}, '
-                f'max_train {member.max_train}: expected 0 < fraction <= 1 and the others not below 0'
-            )
+            raise ConfigError(f'{at}: {said}')
+        if not 0 < member.fraction <= 1 or min(member.weight, member.select, member.max_train) < 0:
+            found = f'fraction {member.fraction}, weight {member.weight}, select {member.select}'
+            said = f'max_train {member.max_train}: expected 0 < fraction <= 1 and the others not below 0'
+            raise ConfigError(f'{at}: {found}, {said}')
     return {f'{where}.sampler': (arm.sampler, SAMPLERS), f'{where}.mix': (arm.mix, ('step', 'micro_batch'))}

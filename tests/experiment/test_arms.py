@@ -207,7 +207,7 @@ def test_only_what_decides_a_training_is_in_its_name(config_of: Configs) -> None
     def identity(**recipe: Any) -> str:
         return plan_of(config_of(intermediate=('none',), recipes={'world_pairs': recipe}))[0].id
 
-    assert identity() == identity(log_every=7, checkpoint_every=9) != identity(steps=9)
+    assert identity() == identity(log_every=7, checkpoint_every=9, keep_checkpoints=2) != identity(steps=9)
     with pytest.raises(ConfigError, match="'a' and 'b' train on the same"):
         plan_of(config_of(intermediate=('a', 'b'), arms={'a': arm(world_nli={}), 'b': arm(world_nli={})}))
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.batches import row_lengths, train_batch
+from xlmr_flax.data.batches import row_lengths
 from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.encode import encode
+from xlmr_flax.data.packing import Packing
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment import cost
+from xlmr_flax.experiment.arms import head_spec
 from xlmr_flax.experiment.cost import Estimator, count_rows, forward_flops, layer_weights, machine_speed, reached_speed
 from xlmr_flax.experiment.dry_run import _short
 from xlmr_flax.experiment.plan import Run, evaluation_split, make_plan
@@ -25,6 +27,7 @@ from xlmr_flax.models.config import SIZES, EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
 from xlmr_flax.tasks import get_task
+from xlmr_flax.train.streams import Stream
 
 Configs = Callable[..., Config]
 
@@ -106,15 +109,24 @@ def test_the_token_cache_is_used_where_it_is(
     cost._cached_entries.cache_clear()
 
 
-def test_a_training_costs_what_its_batches_have(config_of: Configs) -> None:
-    config = config_of(recipe__steps=0, recipe__epochs=2.0, recipe__lengths=(16, 24), recipe__max_length=32)
+@pytest.mark.parametrize('packing', [False, True])
+def test_a_training_costs_what_its_batches_have(packing: bool, config_of: Configs) -> None:
+    config = config_of(
+        recipe__steps=0,
+        recipe__epochs=2.0,
+        recipe__lengths=(16, 24),
+        recipe__max_length=32,
+        recipe__packing=packing,
+    )
     run, mine = runs(config)['world_nli--intermediate'], estimator(config)
     assert run.recipe
     found, task = mine.training(run), get_task('world_nli')
     data = encode(task, read_split(task, 'en', 'train', limit=64), mine.tokenizer, 32)
     assert found.steps == 2 * 64 // 8
     lengths = row_lengths(32, (16, 24))
-    real = [train_batch(data, step, 8, 1, lengths, 0)['ids'].shape for step in range(found.steps)]
+    layout = Packing.of(data.tokens.lengths[:, None], lengths) if packing else None
+    stream = Stream('x', 'x', head_spec(task), data, lengths, 1, None, layout)
+    real = [stream.batch(step, 8, 0)['ids'].shape for step in range(found.steps)]
     tokens = sum(rows * length for rows, length in real)
     assert found.work.tokens == pytest.approx(tokens, rel=0.1)
     flops = 3 * sum(forward_flops(mine.shape, rows * length, length) for rows, length in real)

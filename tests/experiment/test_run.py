@@ -41,18 +41,19 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def done(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What a start trains and evaluates from here on."""
     found: dict[str, list[str]] = {'trained': [], 'evaluated': []}
-    train, evaluate = runner.train_run, runner.Evaluator.run
+    train, evaluate = runner.train_run, runner.Evaluator.run_all
 
     def counted_train(setting: Any, run: Any) -> None:
         found['trained'].append(run.name.rsplit('-', 1)[0])
         train(setting, run)
 
-    def counted_evaluate(self: Any, task: Any, language: str, *rest: Any) -> Any:
-        found['evaluated'].append(f'{task.name}-{language}')
-        return evaluate(self, task, language, *rest)
+    def counted_evaluate(self: Any, task: Any, *rest: Any) -> Any:
+        for language, *scores in evaluate(self, task, *rest):
+            found['evaluated'].append(f'{task.name}-{language}')
+            yield language, *scores
 
     monkeypatch.setattr(runner, 'train_run', counted_train)
-    monkeypatch.setattr(runner.Evaluator, 'run', counted_evaluate)
+    monkeypatch.setattr(runner.Evaluator, 'run_all', counted_evaluate)
     return found
 
 

@@ -131,7 +131,10 @@ def datasets(config: Config, arm: Arm, where: str) -> list[Dataset]:
         for task in tasks:
             for language in member.languages:
                 try:
-                    split = task.training_split(language)
+                    if member.split:  # these say which split or language there is
+                        task.sources(member.split)
+                        task.local_code(language, member.split)
+                    split = member.split or task.training_split(language)
                 except TaskError as e:
                     raise ConfigError(f'{where}: {e}') from None
                 parts = [name]
@@ -173,6 +176,11 @@ def data_digests(config: Config, found: Sequence[Dataset]) -> dict[str, str]:
         if has_dev(config, dataset.task):
             digests[f'{dataset.task.name} dev'] = content_digest(dataset.task, 'en', 'dev', config.data_root)
     return digests
+
+
+def selects(config: Config, dataset: Dataset) -> bool:
+    """Whether a dataset has English dev rows to select by, which it is not itself trained on."""
+    return has_dev(config, dataset.task) and dataset.split != 'dev'
 
 
 def has_dev(config: Config, task: Task) -> bool:

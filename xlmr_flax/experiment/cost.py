@@ -28,11 +28,12 @@ from xlmr_flax.data.batches import padded_length, row_lengths
 from xlmr_flax.data.cache import INDEX, cache_dir
 from xlmr_flax.data.encode import encode
 from xlmr_flax.data.masking import Masking
+from xlmr_flax.data.packing import Packing, pack_set
 from xlmr_flax.data.readers_paths import find_files, resolve_data_root
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.tables import read_rows
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.experiment.arms import Dataset, datasets, has_dev, member_limit, mixture_of, phase_steps
+from xlmr_flax.experiment.arms import Dataset, datasets, member_limit, mixture_of, phase_steps, selects
 from xlmr_flax.experiment.plan import Run, scored_length
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.tasks import get_task
@@ -42,6 +43,7 @@ CACHED, SAMPLED, BOUND = 'token cache', 'first rows', 'max_length'
 _SAMPLE = 64  # rows that are encoded to see how long they are
 _LARGE = 20_000  # a retrieval task's sides are read as a whole: not for a sample of larger ones
 _BATCHES = 64  # drawn to see how far batches are padded
+_PACKED = 1024  # rows that are packed to see how well they fit
 EFFICIENCY = 0.4  # share of the speed of matrix products that training reaches; PaLM reports 46 % (table 3)
 
 
@@ -195,17 +197,24 @@ class Estimator:
         return self.rows(dataset.task, dataset.language, dataset.split, limit, length)
 
     def _batches(self, dataset: Dataset, rows: Rows, recipe: Recipe, size: int) -> Work:
-        """One batch of a dataset, forwards and backwards, padded as batches of its rows are on average."""
+        """One batch of a dataset, forwards and backwards, padded or packed as batches of its rows are on average."""
         length = dataset.spec.max_length or recipe.max_length
         lengths = row_lengths(length, tuple(n for n in dataset.spec.lengths or recipe.lengths if n <= length))
-        padded = float(length)
+        padded, batch_rows = float(length), float(size)
         if len(rows.lengths):
-            draws = np.random.default_rng(0).choice(rows.lengths, (_BATCHES, size * rows.group)).max(axis=1)
-            padded = float(np.mean([padded_length(min(int(n), length), lengths) for n in draws]))
-        tokens = size * rows.group * padded
-        flops = (4 if self.config.encoder.remat else 3) * forward_flops(self.shape, tokens, padded)
+            known = np.minimum(rows.lengths, length)
+            draws = np.random.default_rng(0).choice(known, (_BATCHES, size, rows.group))
+            if recipe.packing:
+                packing = Packing.of(known[:, None], lengths)
+                batch_rows = float(np.mean([packing.layout(draw).rows for draw in draws]))
+                padded = float(packing.length)
+            else:
+                padded = float(np.mean([padded_length(int(draw.max()), lengths) for draw in draws]))
+        tokens = batch_rows * rows.group * padded
+        encoder = self.config.encoder
+        flops = (4 if encoder.remat or encoder.kept == 'layers' else 3) * forward_flops(self.shape, tokens, padded)
         if dataset.task.kind == 'text':
-            predicted = size * Masking.of(self.tokenizer).most(int(padded))
+            predicted = batch_rows * Masking.of(self.tokenizer).most(int(padded))
             flops += 3 * 2 * predicted * self.shape.hidden_size * (self.shape.hidden_size + self.shape.vocab_size)
         return Work(tokens, flops, frozenset({rows.basis}))
 
@@ -215,7 +224,7 @@ class Estimator:
         for dataset in found:
             task, length = dataset.task, dataset.spec.max_length or recipe.max_length
             key = (dataset.member, task.name)
-            if task.kind != 'text' and key not in seen and has_dev(self.config, task):
+            if task.kind != 'text' and key not in seen and selects(self.config, dataset):
                 seen.add(key)
                 work += self._pass(self.rows(task, 'en', 'dev', recipe.eval_examples, length), length)
         return work
@@ -239,11 +248,15 @@ class Estimator:
         return work
 
     def _pass(self, rows: Rows, max_length: int) -> Work:
-        """Every row once, forwards, in batches of rows that are about as long."""
+        """Every row once, forwards, in batches of rows that are about as long, or packed."""
         known = row_lengths(max_length)
-        lengths = rows.lengths if len(rows.lengths) else np.asarray([max_length])
-        padded = np.asarray(known)[np.searchsorted(known, np.minimum(lengths, max_length))]
-        scale = rows.units * rows.group / len(padded)
+        lengths = np.minimum(rows.lengths if len(rows.lengths) else np.asarray([max_length]), max_length)
+        if self.config.evaluation.packing:
+            lengths = np.resize(lengths, max(len(lengths), _PACKED))  # of a few, the last packed row would count
+            padded = np.asarray([row.length for row in pack_set(lengths, known)])
+        else:
+            padded = np.asarray(known)[np.searchsorted(known, lengths)]
+        scale = rows.units * rows.group / len(lengths)
         flops = sum(forward_flops(self.shape, float(n), float(n)) for n in padded)
         return Work(float(padded.sum()) * scale, flops * scale, frozenset({rows.basis}))
 

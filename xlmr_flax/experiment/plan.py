@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe, digest, to_dict
 from xlmr_flax.data.sources import DataError, available, read_split, split_files
@@ -38,6 +38,7 @@ class Run:
     warm-up. task: what is trained on, for people: the task, or the mixture's name ('' = nothing). parent: id of the run
     whose encoder this one starts from, '' = the pretrained one. arm: the datasets of the training, None without one.
     warms: the target whose head this run trains first; keeps_head: the parent is such a run, and its head goes on.
+    decides: what `id` is the hash of, to show how two runs differ.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Run:
     arm: Arm | None = None
     warms: str = ''
     keeps_head: bool = False
+    decides: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -143,6 +145,7 @@ def make_plan(config: Config, source: EncoderSource) -> list[Run]:
                 raise DataError(f'targets: {name!r} has no gold labels for {split} in {language!r}: nothing to score')
     builder = _Builder(config, source)
     runs = [run for seed in config.seeds for arm in config.intermediate for run in builder.arm(arm, seed)]
+    runs = [replace(run, decides=builder.decided[run.id]) for run in runs]
     first: dict[str, Run] = {}
     for run in (run for run in runs if not run.target):  # two names of one definition would be trained twice
         other = first.setdefault(run.id, run)
@@ -171,10 +174,10 @@ def _check_names(config: Config) -> None:
         'evaluation.split': config.evaluation.split,
         'training': config.training,
     }
-    for field, names in of_targets.items():
+    for where, names in of_targets.items():
         for name in names:
             if name not in config.targets:
-                raise ConfigError(f'{field}.{name}: no such target{closest(name, config.targets)}')
+                raise ConfigError(f'{where}.{name}: no such target{closest(name, config.targets)}')
     for name in config.training:
         if config.training[name].joint or get_task(name).kind == 'retrieval':
             raise ConfigError(f'training.{name}: joint is for arms, and a retrieval target trains nothing')
@@ -185,6 +188,7 @@ class _Builder:
 
     def __init__(self, config: Config, source: EncoderSource):
         self.config, self.source = config, source
+        self.decided: dict[str, dict[str, object]] = {}  # by id: what it is the hash of, with the parent's in full
 
     def arm(self, name: str, seed: int) -> list[Run]:
         """The intermediate run of an arm, if it has one, then its targets'."""
@@ -242,12 +246,18 @@ class _Builder:
 
     def train_id(self, arm: Arm, found: list[Dataset], recipe: Recipe, seed: int, parent: str) -> str:
         # How often it logs and saves its state changes nothing that is trained.
-        decides = {k: v for k, v in to_dict(recipe).items() if k not in ('log_every', 'checkpoint_every')}
-        return self.id(parent, seed=seed, arm=to_dict(arm), recipe=decides, data=data_digests(self.config, found))
+        beside = ('log_every', 'checkpoint_every', 'keep_checkpoints')
+        decides = {k: v for k, v in to_dict(recipe).items() if k not in beside}
+        parts = to_dict(arm)
+        for member in parts['tasks'].values():
+            if not member['split']:  # so that runs from before there was this field keep their names
+                del member['split']
+        return self.id(parent, seed=seed, arm=parts, recipe=decides, data=data_digests(self.config, found))
 
     def id(self, parent: str, **decides: object) -> str:
-        # The mesh and the unrolling change where numbers are computed, not what is asked for.
-        encoder = {k: v for k, v in to_dict(self.config.encoder).items() if k not in ('source', 'unroll', 'remat')}
-        return digest(
-            {'format': _FORMAT, 'encoder': encoder, 'weights': self.source.digest, 'parent': parent} | decides
-        )
+        # The mesh and these change where and how numbers are computed, not what is asked for.
+        beside = ('source', 'unroll', 'remat', 'attention', 'kept')
+        encoder = {k: v for k, v in to_dict(self.config.encoder).items() if k not in beside}
+        found = {'format': _FORMAT, 'encoder': encoder, 'weights': self.source.digest, 'parent': parent} | decides
+        self.decided[digest(found)] = found | {'parent': self.decided.get(parent, parent)}
+        return digest(found)

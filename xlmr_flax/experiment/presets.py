@@ -273,7 +273,7 @@ def _pairs(where: str, new: Fields, old: Fields) -> list[tuple[str, Any, Any]]:
     for key, value in new.items():
         if isinstance(value, Mapping):
             found += _pairs(f'{where}.{key}', value, old[key])
-        elif key not in ('log_every', 'checkpoint_every', 'lengths'):
+        elif key not in ('log_every', 'checkpoint_every', 'keep_checkpoints', 'lengths'):
             found.append((f'{where}.{key}', value, old[key]))
     return found
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xlmr_flax.config import Config, ConfigError, parse
-from xlmr_flax.experiment import paper, presets
+from xlmr_flax.experiment import logic_study, paper, presets
 from xlmr_flax.experiment.arms import arm_tasks, member_tasks
+from xlmr_flax.experiment.effects import effects
+from xlmr_flax.experiment.fertility import fertility
 from xlmr_flax.experiment.plan import evaluation_languages, task_of, training_task
 from xlmr_flax.experiment.runner import Runner
-from xlmr_flax.experiment.significance import significance
+from xlmr_flax.experiment.significance import read_tests, significance
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models import embedded
-from xlmr_flax.report import make_study, read_rows, write_report, write_tables
+from xlmr_flax.report import make_study, read_rows, write_effects, write_report, write_tables
+from xlmr_flax.report.files import write_atomically
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task
 
+_TOKENS = 'tokens_per_word.json'
 _WORLD_NOTE = (
     'world_* tasks are the embedded world: a small grammar with sentences in several languages, written for this '
     'project. They show that the pipeline works, not how good an encoder is.'
@@ -28,17 +32,50 @@ _WORLD_NOTE = (
 
 def write_run_report(runner: Runner, versions: Mapping[str, str]) -> str:
     """Writes W/report/ after a run; returns a line that says where."""
+    rows, path = read_rows(runner.workdir.results_path), runner.workdir.path / _TOKENS
+    if len({row['seed'] for row in rows}) > 1 and len({row['intermediate'] for row in rows}) > 1:
+        found = fertility(runner.config, runner.setting.tokenizer)  # only a study of effects asks for it
+        write_atomically(path, json.dumps(found, indent=1, sort_keys=True) + '\n')
     return _write(runner.workdir, runner.config, runner.command, versions)
+
+
+def write_results_report(folder: Path) -> str:
+    """Tables and effects of a folder of results, beside them. It holds results.jsonl and, of what a workdir has, any of
+    config.json (order, what was planned, notes), tokens_per_word.json and significance.json (tests over examples);
+    neither data nor weights are needed. Raises RowsError and ConfigError; returns lines that say where.
+    """
+    rows, config, command = read_rows(folder / 'results.jsonl'), None, ''
+    if (folder / 'config.json').is_file():
+        config, command = _saved_config(folder)
+    title, remarks = (config.title or config.name, notes(config)) if config else ('', [])
+    study = make_study(rows, plan(config) if config else {}, read_tests(folder / 'significance.json'))
+    paths = write_tables(folder, study, title, remarks, command)
+    paths += write_effects(folder, study_effects(folder, rows), title, remarks, command)
+    return '\n'.join(f'written: {path}' for path in paths if path.suffix == '.md')
+
+
+def study_effects(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """`effects` of rows, with the tokens per word that were saved in a folder, and the logic study's comparisons where
+    the arms are its."""
+    try:
+        tokens = json.loads((folder / _TOKENS).read_text(encoding='utf-8'))
+    except (OSError, json.JSONDecodeError):
+        tokens = {}
+    return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), tokens)
 
 
 def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
     """Writes W/report/ from W's files. Raises ConfigError where W is no workdir."""
+    config, command = _saved_config(path)  # before there is a workdir, which makes its folder
+    return _write(Workdir(path), config, command, versions)
+
+
+def _saved_config(path: Path) -> tuple[Config, str]:
     try:
         saved = json.loads((path / 'config.json').read_text(encoding='utf-8'))
-        config, command = parse(saved['config']), saved['command']
+        return parse(saved['config']), saved['command']
     except (OSError, json.JSONDecodeError, KeyError) as e:
         raise ConfigError(f'{path / "config.json"}: no workdir of xlmr-flax run ({e})') from None
-    return _write(Workdir(path), config, command, versions)
 
 
 def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str, str]) -> str:
@@ -48,7 +85,10 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     tested = significance(workdir, config, rows, report / 'significance.json')
     study = make_study(rows, plan(config), tested, points)
     title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
-    tables = write_tables(report, study, title, remarks, command)
+    found = study_effects(workdir.path, rows)
+    tables = write_tables(report, study, title, remarks, command) + write_effects(
+        report, found, title, remarks, command
+    )
     info = {
         'title': title,
         'command': command,
@@ -59,9 +99,10 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
         'notes': remarks,
         'data_notes': data_notes(config),
         'licences': licences(config),
+        'effects': found,
     }
     page = write_report(report / 'index.html', study, points, info)
-    return f'report: {page}\ntables: {next(t for t in tables if t.suffix == ".md")}'
+    return f'report: {page}\ntables: {", ".join(str(t) for t in tables if t.suffix == ".md")}'
 
 
 def failures(workdir: Workdir, config: Config) -> list[str]:
@@ -110,6 +151,8 @@ def notes(config: Config) -> list[str]:
     found += presets.remarks(config)
     if config.name.startswith('paper_'):
         found += [f"this package's choice: {choice}" for choice in paper.CHOICES]
+    if config.name == logic_study.NAME:
+        found += logic_study.notes(config)
     return found
 
 

@@ -81,6 +81,9 @@ def stand_ins(config: Config, run: Run, task: Task, language: str, split: str) -
     for each, code, name in [*trained, (task, language, split)]:
         if text := stand_in(each, code, name, config.data_root):
             found.append(f'{each.name} {name}: {text}')
+    for part in _trained_on(config, run):
+        if part.spec.split:
+            found.append(f'{part.task.name} train: its {part.split} rows')
     return '; '.join(dict.fromkeys(found))
 
 

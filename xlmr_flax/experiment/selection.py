@@ -21,7 +21,7 @@ from xlmr_flax.eval import files
 from xlmr_flax.eval.perplexity import masked_perplexity
 from xlmr_flax.eval.score import score_files
 from xlmr_flax.eval.zero_shot import Evaluator
-from xlmr_flax.experiment.arms import Dataset, has_dev, head_spec
+from xlmr_flax.experiment.arms import Dataset, head_spec, selects
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.setting import Setting
 from xlmr_flax.models.model import Model, Params
@@ -76,12 +76,12 @@ class Selection:
                 examples = read_texts(task, dataset.language, 'dev', config.data_root, limit, bad_rows)
                 if not _is_masked(encode_cached(task, examples, tokenizer, length), tokenizer):
                     continue
-            elif (dataset.member, task.name) in seen or not has_dev(config, task):
+            elif (dataset.member, task.name) in seen or not selects(config, dataset):
                 continue
             else:
                 examples = read_split(task, 'en', 'dev', config.data_root, limit, bad_rows)
             seen.add((dataset.member, task.name))
-            parts = {d.task.name for d in found if d.member == dataset.member and has_dev(config, d.task)}
+            parts = {d.task.name for d in found if d.member == dataset.member and selects(config, d)}
             weight = 0.0 if task.kind == 'text' else dataset.spec.select / len(parts)
             several = len({d.member for d in found if d.task.name == task.name}) > 1
             name = dataset.name if task.kind == 'text' or several else task.name

@@ -64,6 +64,12 @@ def significance(
     return [row for encoder in distinct(found, 'encoder') for row in _corrected(select(found, encoder=encoder))]
 
 
+def read_tests(path: Path) -> list[dict[str, Any]]:
+    """The tests that `significance` saved in its cache, corrected; [] where there are none."""
+    found = [row for rows in _read_cache(path).values() for row in rows]
+    return [row for encoder in distinct(found, 'encoder') for row in _corrected(select(found, encoder=encoder))]
+
+
 def _family(rows: Sequence[Row]) -> int:
     """How many differences there are."""
     pairs = {(row['intermediate'], row['target']) for row in rows}

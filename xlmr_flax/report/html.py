@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xlmr_flax.report.canvas import inline, svg
 from xlmr_flax.report.curves import training_curves
+from xlmr_flax.report.effects import Effects, effect_figures, effect_sentences, effect_tables
 from xlmr_flax.report.figures import dumbbells, gains_by_language
 from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.findings import findings
@@ -38,7 +39,7 @@ def write_report(
 
     curves: dicts {run, intermediate, target, seed, step, loss?, metric?, value?}; those of an intermediate phase have
     the target ''. info: any of title, command, config (dict), versions (dict), seconds, date, notes, data_notes and
-    licences (lists of texts). Raises RowsError when there are no rows.
+    licences (lists of texts), and effects (records of experiment.effects). Raises RowsError when there are no rows.
     """
     figures = _Figures()
     text = page(study, curves, info, figures)
@@ -63,6 +64,7 @@ def page(
         sections.append((f'target-{i}', target, _target(study, target, figures)))
     for id_, name, body in (
         ('differences', 'Differences by language', _differences(study, figures)),
+        ('effects', 'Effects by language property', _effects(info.get('effects'), figures)),
         ('curves', 'Training curves', _curves(study, curves, figures)),
     ):
         if body:
@@ -199,6 +201,14 @@ def _differences(study: Study, figures: _Figures) -> str:
         if len(study.arms) > 2:
             drawn.append(figures.add(gains_by_language(View(study, encoder)), f'gains{place}', label, caption))
     return '\n'.join(figure for figure in drawn if figure)
+
+
+def _effects(effects: Effects | None, figures: _Figures) -> str:
+    if not effects or not effects['means']:
+        return ''
+    parts = [html_list(effect_sentences(effects), '')]
+    parts += [figures.add(drawn, name, label, text) for name, (drawn, label, text) in effect_figures(effects).items()]
+    return '\n'.join([*parts, *(_folded(table.title, [table]) for table in effect_tables(effects))])
 
 
 def _curves(study: Study, curves: Sequence[Curve], figures: _Figures) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from xlmr_flax.tasks import parsers
 from xlmr_flax.tasks.base import Table, Task
 from xlmr_flax.tasks.labels import NLI
+from xlmr_flax.tasks.nli import XNLI
 
 AMERICASNLI_LANGUAGES = ('ay', 'bzd', 'cni', 'gn', 'hch', 'nah', 'oto', 'qu', 'shp', 'tar')
 
@@ -60,4 +62,42 @@ KORNLI = _task(
     note='Korean is not a low-resource language; it is one that XNLI lacks',
 )
 
-TASKS = (AMERICASNLI, MYXNLI, KORNLI)
+
+def parse_xnli_plus(row: parsers.Row, task: Task, language: str) -> Any:
+    """A row of whichever of the four benchmarks has the language, told by its columns."""
+    if 'gold_label' in row:
+        return KORNLI.parse(row, task, language)
+    if 'premise' in row:
+        return AMERICASNLI.parse(row, task, language)
+    return (MYXNLI if f'sentence1_{language}' in row else XNLI).parse(row, task, language)
+
+
+def _any_of(split: str) -> tuple[Table, ...]:
+    """The files of a split: those of the first benchmark that has one for the language."""
+    (first, *others) = (
+        source
+        for task in (XNLI, AMERICASNLI, MYXNLI, KORNLI)
+        for source in task.splits[split]
+        if isinstance(source, Table)
+    )
+    # In the names of myXNLI's and KorNLI's files too the language is what is asked for.
+    others = [
+        dataclasses.replace(table, path=table.path.replace('/my.', '/{language}.').replace('.ko.', '.{language}.'))
+        for table in others
+    ]
+    return (dataclasses.replace(first, alternatives=tuple(others)),)
+
+
+XNLI_PLUS = _task(
+    'xnli_plus',
+    {split: _any_of(split) for split in ('dev', 'test')},
+    parse_xnli_plus,
+    languages=(*XNLI.languages, *AMERICASNLI_LANGUAGES, 'my', 'ko'),
+    local_codes=AMERICASNLI.local_codes,
+    licence='CC BY-NC 4.0 (XNLI, myXNLI); CC BY-SA 4.0 (AmericasNLI, KorNLI)',
+    source='https://github.com/facebookresearch/XNLI',
+    note='XNLI and its translations (AmericasNLI, myXNLI, KorNLI) as one target of 27 languages, fine-tuned once; the '
+    'rows and the scores of a language are those of its benchmark',
+)
+
+TASKS = (AMERICASNLI, MYXNLI, KORNLI, XNLI_PLUS)

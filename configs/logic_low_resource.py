@@ -1,0 +1,18 @@
+"""Does intermediate training on logical inference help zero-shot transfer to low-resource languages?
+
+    --config=configs/logic_low_resource.py:size=small,where=core    6 arms x 3 targets x 3 seeds, on two cores
+    --config=configs/logic_low_resource.py:size=large,where=full    15 arms x 10 targets x 3 seeds, XLM-R Large
+
+Keys of the argument: size (small: the embedded encoder; base; large; tiny), where (core or full), rows (training rows
+of every arm; default 1,600 for small, 4,500 for base and large), seeds (numbers joined by '+'), preset (whose recipes
+the targets of base and large take: jiant, xtreme or xtune), intermediate and targets (rows and columns to keep, joined
+by '+'). Arms, controls, statistics and what the study cannot show: docs/logic_study.md.
+"""
+
+from ml_collections import ConfigDict
+
+from xlmr_flax.experiment.logic_study import from_argument
+
+
+def get_config(argument: str = 'size=small,where=core') -> ConfigDict:
+    return ConfigDict(from_argument(argument))

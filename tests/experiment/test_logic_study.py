@@ -1,0 +1,95 @@
+"""The logic study as a config: size-matched arms, controls, and what stands in for training rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from xlmr_flax.config import Config, ConfigError, parse
+from xlmr_flax.data.sources import DATA_ROOT_VARIABLE
+from xlmr_flax.experiment import logic_study
+from xlmr_flax.experiment.arms import arm_of, datasets, selects, shuffled_labels, training_examples
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import PairExample
+
+ROWS = ''.join(
+    f'{{"uid": "{i}", "premise": "p {i}", "hypothesis": "h", "label": "{"enc"[i % 3]}"}}\n' for i in range(9)
+)
+
+
+def _config(argument: str) -> Config:
+    return parse(ConfigDict(logic_study.from_argument(argument)).to_dict())
+
+
+@pytest.mark.parametrize('argument', ['size=small,where=core', 'size=small,where=full', 'size=large,where=full'])
+def test_every_arm_has_the_same_steps_and_rows(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DATA_ROOT_VARIABLE, raising=False)
+    config = _config(argument)
+    assert config.intermediate[0] == 'none' and len(config.seeds) >= 3
+    steps, rows = set(), set()
+    for name in config.intermediate[1:]:
+        recipe = config.recipe_for(name)
+        steps.add((recipe.steps, recipe.batch_size, recipe.keep, recipe.optimizer))
+        spec = config.arms.get(name)
+        rows.add(round(sum(m.max_train for m in spec.tasks.values()) if spec else recipe.max_train, -2))
+        assert {d.task.kind for d in datasets(config, arm_of(config, name), 'x')} <= {'pair', 'tag', 'choice'}
+    assert len(steps) == 1 and len(rows) == 1
+    assert rows == {1600 if 'small' in argument else 4500}
+    assert set(config.targets) >= set(logic_study.CORE_TARGETS)
+    assert [note.split(':')[0] for note in logic_study.notes(config)] == [f'arm {a}' for a in config.intermediate[1:]]
+
+
+def test_the_full_grid_has_what_the_question_asks_for() -> None:
+    config = _config('size=large,where=full')
+    assert config.encoder.source == 'hf:xlm-roberta-large'
+    trained = {name: {d.task.name for d in datasets(config, arm_of(config, name), 'x')} for name in config.arms}
+    assert trained['logic'] == {'logiqa2_nli', 'control', 'folio', 'help', 'med', 'conjnli', 'sick'}
+    assert trained['logic_mnli'] == trained['logic'] | {'mnli'}
+    assert trained['logic_shuffled'] == trained['logic'] and trained['logiqa_mrc'] == {'logiqa2'}
+    spoken = {code for name in config.targets for code in get_task(name).languages}
+    assert {'sw', 'yo', 'ay', 'qu', 'my', 'bm', 'ht'} <= spoken
+    assert all(m.shuffle_labels for m in config.arms['logic_shuffled'].tasks.values())
+
+
+def test_the_core_is_six_arms_and_three_families() -> None:
+    config = _config('size=small,where=core,seeds=1+2+3')
+    assert config.intermediate == ('none', 'mnli', 'conjnli', 'logic', 'logic_shuffled', 'pos_tags')
+    assert {get_task(name).kind for name in config.targets} == {'pair', 'tag', 'retrieval'}
+    assert _config('intermediate=none+logic,targets=panx,rows=64').recipe_for('logic').steps == 4
+
+
+def test_dev_rows_stand_in_only_where_there_are_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
+    assert logic_study.training_rows('control') == '', 'nothing is there: the plan says which file is missing'
+    folder = tmp_path / 'logic' / 'control'
+    folder.mkdir(parents=True)
+    (folder / 'dev.jsonl').write_text(ROWS, encoding='utf-8')
+    assert logic_study.training_rows('control') == 'dev'
+    config = _config('where=full,intermediate=none+control_nli,targets=panx,rows=6')
+    (dataset,) = datasets(config, config.arms['control_nli'], 'x')
+    assert dataset.split == 'dev' and not selects(config, dataset)
+    assert [e.id for e in training_examples(config, dataset, 0, 1)] == list('012345')
+    assert '(its dev rows)' in logic_study.notes(config)[0]
+    (folder / 'train.jsonl').write_text(ROWS, encoding='utf-8')
+    assert logic_study.training_rows('control') == ''
+    (dataset,) = datasets(
+        config := _config('where=full,intermediate=none+control_nli,targets=panx'), config.arms['control_nli'], 'x'
+    )
+    assert dataset.split == 'train' and selects(config, dataset)
+
+
+def test_labels_dealt_anew_keep_their_numbers_and_say_nothing() -> None:
+    rows = [PairExample(str(i), f'text {i}', None, i % 3) for i in range(300)]
+    dealt = shuffled_labels(rows, 1)
+    assert Counter(e.label for e in dealt if isinstance(e, PairExample)) == Counter(e.label for e in rows)
+    assert 70 < sum(a == b for a, b in zip(rows, dealt, strict=True)) < 130
+    assert dealt == shuffled_labels(rows, 1) != shuffled_labels(rows, 2)
+
+
+@pytest.mark.parametrize('argument', ['size=smal', 'where=all', 'rows=many', 'intermediate=logik'])
+def test_unknown_values_are_refused(argument: str) -> None:
+    with pytest.raises(ConfigError, match=argument):
+        logic_study.from_argument(argument)
