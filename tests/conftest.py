@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,12 @@ def tiny_tokenizer() -> Path:
     from importlib import resources
 
     return Path(str(resources.files('xlmr_flax.models') / 'tiny_tokenizer.json'))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _programs() -> Iterator[None]:
+    """Compiled programs of a test module go when there are many: a process has room for some thousands."""
+    yield
+    from xlmr_flax.parallel.programs import release
+
+    release()

@@ -121,7 +121,7 @@ def test_large_on_eight_chips() -> None:
     cut, whole = 24 * (12 * 1024**2) + 250002 * 1024, 2 * 1024**2  # by eight; pooler and head, on every chip
     assert found.memory.parameters == pytest.approx(4 * (cut / 8 + whole), rel=0.01)
     assert found.memory.optimizer == pytest.approx(2 * found.memory.parameters, rel=0.01)
-    assert 0.4 < found.ideal / found.seconds < 1
+    assert 0.3 < found.ideal / found.seconds < 1  # the optimizer of the whole word table is a third of so small a step
     kernels = {o.name.split('.')[0]: o.times for o in found.cost.operations if o.kind == 'kernels'}
     assert kernels == dict.fromkeys(
         ('attention', 'attention_gradients', 'sum_and_norm', 'sum_and_norm_gradients'), 24
@@ -137,6 +137,18 @@ def test_large_on_eight_chips() -> None:
     assert larger.cost is None and not larger.memory.fits and math.isnan(larger.seconds)
     assert larger.memory.peak > 16 * GIB and 'memory' in larger.error
     assert 'Does not fit.' in program_text(larger)
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize(('rows', 'length'), [(8, 512), (32, 128)])
+def test_large_is_at_least_45_percent_of_ideal(rows: int, length: int) -> None:
+    """With the word rows that a run's data use, cut over eight chips (docs/estimate.md)."""
+    topology = parse_topology('v5e:2x4')
+    model = Model(dataclasses.replace(SIZES['large'], vocab_size=16384), dtype='bfloat16')
+    program = Program(TRAIN, model, HeadSpec('pair', 3), 8 * rows, length)
+    found = compile_program(program, topology, mesh_on(topology, MeshSpec(1, -1, 1)))
+    assert found.memory.fits and 0.45 <= found.ideal / found.seconds < 1
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,8 @@ def run(values: flags.FlagValues) -> int:
                 print(describe(runner))
             return 0
         profiler = Profiler(window, runner.workdir.path / 'profile', say) if window else None
-        runner.setting = dataclasses.replace(runner.setting, profiler=profiler)
+        if profiler:
+            runner.setting = dataclasses.replace(runner.setting, profiler=profiler)
         failed: PlanFailed | None = None
         try:
             runner.run()

@@ -8,7 +8,6 @@ is left. All that it knows is read from the workdir, so that it can be killed at
 from __future__ import annotations
 
 import contextlib
-import gc
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -39,6 +38,7 @@ from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel import distributed
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
+from xlmr_flax.parallel.programs import release
 from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.train.loop import Stopped
 
@@ -222,7 +222,7 @@ class Runner:
         finally:
             self.workdir.add_seconds(time.monotonic() - started)
             failure = None
-            gc.collect()  # the arrays of a failed run live as long as its traceback
+            release()
 
     def _check_claim(self) -> None:
         if self._claim:
