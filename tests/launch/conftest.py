@@ -100,6 +100,16 @@ def bash() -> str:
     return shutil.which('bash') or '/bin/bash'
 
 
+def heeding(*command: str | Path) -> list[str]:
+    """The command, to be stopped by SIGINT and SIGHUP although what started the tests may ignore them (a background
+    job, nohup): a shell cannot trap what it inherits so. A small program puts them back; preexec_fn would do so in a
+    fork of this process, and JAX warns of forks.
+    """
+    restore = 'import os, signal, sys; [signal.signal(s, signal.SIG_DFL) for s in (1, 2)]; '
+    restore += 'os.execv(sys.argv[1], sys.argv[1:])'
+    return [sys.executable, '-c', restore, *map(str, command)]
+
+
 def checkout(folder: Path) -> Path:
     """A git checkout with launch/ and one config in its last commit."""
     shutil.copytree(LAUNCH, folder / 'launch')

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import LAUNCH, ROOT, Fakes, bash, checkout
+from .conftest import LAUNCH, ROOT, Fakes, bash, checkout, heeding
 
 # Like xlmr-flax: works until it is told to stop, saves, and ends with 143.
 WORKER = """#!/usr/bin/env bash
@@ -55,12 +55,13 @@ def test_a_run_outlives_its_connection_is_joined_and_stopped(host: Fakes):
     environment = os.environ | {'HOME': str(host.folder)}
     # The first starts it, the second joins it; the end of their connections reaches all that is in their sessions.
     for _ in range(2):
-        followed = subprocess.Popen([bash(), LAUNCH / 'on_host.sh', *command], env=environment, start_new_session=True)
+        on_host = heeding(bash(), LAUNCH / 'on_host.sh', *command)
+        followed = subprocess.Popen(on_host, env=environment, start_new_session=True)
         wait_for(state / 'log', 'started')
         time.sleep(0.5)
         assert followed.poll() is None
         os.killpg(followed.pid, signal.SIGHUP)
-        followed.wait(timeout=10)
+        followed.wait(timeout=30)
     os.kill(int((state / 'child').read_text()), 0)
     assert (state / 'log').read_text().count('started') == 1
     assert host.run('on_host.sh', 'alive').returncode == 0

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
-from .conftest import LAUNCH, Fakes, bash
+from .conftest import LAUNCH, Fakes, bash, heeding
 
 ARGUMENTS = (
     '--project=proj',
@@ -238,11 +237,7 @@ def test_an_interruption_leaves_the_request_and_says_so(gcloud: Fakes):
     gcloud.on(STATE, *states('WAITING_FOR_RESOURCES'))
     gcloud.run('queued_resource.sh', *ARGUMENTS, '--dry_run')  # writes the answers down
     environment = os.environ | {'PATH': f'{gcloud.folder / "bin"}{os.pathsep}{os.environ["PATH"]}'}
-    # What started the tests may ignore SIGINT (a background job), and a shell cannot trap what it inherits so. A small
-    # program puts it back; preexec_fn would do so in a fork of this process, and JAX warns of forks.
-    restore = 'import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])'
-    queue = [bash(), str(LAUNCH / 'queued_resource.sh'), *ARGUMENTS, '--poll=60']
-    command = [sys.executable, '-c', restore, *queue]
+    command = heeding(bash(), LAUNCH / 'queued_resource.sh', *ARGUMENTS, '--poll=60')
     with (gcloud.folder / 'log').open('w') as log:
         loop = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + 20
