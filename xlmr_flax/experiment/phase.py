@@ -182,9 +182,8 @@ def train_run(setting: Setting, run: Run) -> None:
     """Trains a run from its parent's or the source's weights and saves its model directory."""
     training = Training(setting, run)
     recipe = training.recipe
-    params = initial_params(setting, run)
-    full_word = np.asarray(params['encoder']['embeddings']['word'])
-    active = training.active(len(full_word))
+    # The whole word table lives no longer than this line: it is read again when the model is saved.
+    active, params = _cut(training, initial_params(setting, run))
     model = _cut_model(setting.model, len(active.rows))
     blend = training.blend(active)
     if len(blend.streams) > 1:
@@ -221,9 +220,9 @@ def train_run(setting: Setting, run: Run) -> None:
     )
     # A stop request behind the last step waits until the model is saved: no other state may be there to go on from.
     with stop_requests() as asked:
-        trained = train(phase, active.cut(params), asked)
+        trained = train(phase, params, asked)
         kept = fetch(trained.params, setting.mesh)
-        on_leader('model', lambda: _save(setting, run, trained, kept, active, full_word, recipe, training))
+        on_leader('model', lambda: _save(setting, run, trained, kept, active, recipe, training))
         phase.forget_checkpoints()
     line.close(f'{trained.step} steps, dev {trained.metric:.2f}, {trained.programs} programs compiled')
 
@@ -240,6 +239,11 @@ def other_states(setting: Setting, run: Run) -> list[str]:
     return found
 
 
+def _cut(training: Training, params: Params) -> tuple[ActiveRows, Params]:
+    active = training.active(len(params['encoder']['embeddings']['word']))
+    return active, active.cut(params)
+
+
 def _cut_model(model: Model, rows: int) -> Model:
     return dataclasses.replace(model, config=dataclasses.replace(model.config, vocab_size=rows))
 
@@ -250,13 +254,13 @@ def _save(
     trained: Trained,
     kept: Params,
     active: ActiveRows,
-    full_word: np.ndarray,
     recipe: Recipe,
     training: Training,
 ) -> None:
     metric = None if np.isnan(trained.metric) else trained.metric
     factor = decay_factor(recipe.optimizer, training.steps, trained.step)
-    params = active.restore(kept, full_word, factor)
+    started = start_params(setting, run)
+    params = active.restore(kept, started['encoder']['embeddings']['word'], factor)
     save_checkpoint(
         setting.workdir.run_dir(run) / 'model',
         setting.model.config,
