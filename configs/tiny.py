@@ -1,6 +1,6 @@
 """A two-layer random encoder on the embedded world: the whole path in seconds on a CPU, without data or downloads.
 
-For tests and for trying a change locally. The scores are at chance; only that they come out is of interest.
+For tests and for trying a change locally. Only that scores come out is of interest: the encoder is random.
 """
 
 from ml_collections import ConfigDict
