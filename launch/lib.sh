@@ -18,7 +18,7 @@ fail() {
   exit 2
 }
 
-# note MESSAGE: progress, on stderr, so that what --dry_run prints on stdout can be pasted.
+# note MESSAGE: progress, on stderr: stdout has the commands that --dry_run prints, and remarks behind #.
 note() {
   printf '%s\n' "$1" >&2
 }

@@ -42,10 +42,8 @@ require_flags project zone name type config workdir
 require_number max_attempts poll backoff max_backoff settle
 check_tpu_flags
 check_config
-case $flag_workdir in
-  /mnt/* | gs://*) ;;
-  *) note "warning: --workdir=$flag_workdir: a local folder is lost with the TPU; use /mnt/BUCKET/... and --bucket" ;;
-esac
+if [[ -n $flag_keep ]]; then check_workdir ''; else check_workdir 1; fi
+check_data_root
 
 # So often in a row a thing may fail before the script stops believing that it will pass.
 TRIES=3
@@ -236,6 +234,7 @@ step() {
 }
 
 if [[ -n $flag_dry_run ]]; then
+  dry_run_header
   say 'until the run is done:'
   request_command
   run "${words[@]}"

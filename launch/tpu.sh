@@ -71,6 +71,41 @@ check_config() {
   fi
 }
 
+# check_workdir DELETES: what a run writes must not lie on a TPU alone that is deleted (DELETES: 1, if the script does so).
+check_workdir() {
+  local use='use --bucket=B --workdir=/mnt/B/... (or --workdir=gs://B/...)'
+  case $flag_workdir in
+    gs://?*) ;;
+    /mnt/?*)
+      if [[ -n $flag_bucket && $flag_workdir/ != "/mnt/$flag_bucket/"* ]]; then
+        fail "--workdir=$flag_workdir: --bucket=$flag_bucket is mounted at /mnt/$flag_bucket, and the workdir is not in it"
+      elif [[ -z $flag_bucket && -n $1 ]]; then
+        note "warning: --workdir=$flag_workdir without --bucket: nothing is mounted there on a new TPU, and it is deleted at the end"
+      fi
+      ;;
+    *)
+      if [[ -n $1 ]]; then fail "--workdir=$flag_workdir: the only copy of the results would be deleted with the TPU; $use"; fi
+      note "warning: --workdir=$flag_workdir: a local folder is lost with the TPU; $use"
+      ;;
+  esac
+}
+
+# A run that finds no data fails when the TPU is there and paid for. A config with tasks of the embedded world (world_...)
+# needs none, and one that has a data_root says itself where they are.
+check_data_root() {
+  local word
+  if [[ -n $flag_data_root ]] || grep --quiet --no-messages -e world_ -e data_root "${flag_config%%:*}"; then return 0; fi
+  for word in ${rest[@]+"${rest[@]}"}; do
+    case $word in --config.data_root | --config.data_root=?* | *world_*) return 0 ;; esac
+  done
+  note "warning: --config=$flag_config without --data_root: the hosts have no XLMR_DATA_ROOT, and a run that reads files fails there,"
+  note '  when the TPU has been created and costs money (--data_root=/mnt/BUCKET/data; configs of world_ tasks need none)'
+}
+
+# dry_run_header: these are no lines of one script: which of them are needed depends on what the ones before have said.
+dry_run_header() {
+  say 'to be read, or pasted one at a time; nothing was run'
+}
 
 # The words of a gcloud command: tpu_command NODE_OR_QUEUE VERB ARGUMENTS... sets the array `words`.
 tpu_command() {

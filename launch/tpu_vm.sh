@@ -34,6 +34,8 @@ require_flags project zone name type config workdir
 check_tpu_flags
 check_config
 if [[ -n $flag_detach && -n $flag_delete ]]; then fail '--delete and --detach: nobody would be there to delete it'; fi
+check_workdir "$flag_delete"
+check_data_root
 
 tpu_exists() {
   local state
@@ -41,7 +43,7 @@ tpu_exists() {
   tpu_command tpu-vm describe "$flag_name" '--format=value(state)'
   if [[ -n $flag_dry_run ]]; then
     run "${words[@]}"
-    say 'if there is none:'
+    say 'only if there is none:'
     return 1
   fi
   state=$("${words[@]}" 2>/dev/null) || return 1
@@ -67,12 +69,17 @@ delete() {
 }
 
 if [[ -z $flag_dry_run ]]; then require_gcloud; fi
+dry_run_header
 if ! tpu_exists; then create; fi
+say 'then, in any case:'
 status=0
 if [[ -n $flag_install ]]; then install_on_hosts || status=$?; fi
 if ((!status)); then train_on_hosts "${flag_detach:+--detach}" || status=$?; fi
 if [[ -n $flag_dry_run ]]; then
-  if [[ -n $flag_delete ]]; then delete; fi
+  if [[ -n $flag_delete ]]; then
+    say 'when the run has ended:'
+    delete
+  fi
   exit 0
 fi
 note "$flag_name: $(explain "$status")"

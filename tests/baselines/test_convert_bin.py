@@ -118,7 +118,7 @@ def test_a_missing_shard_and_a_missing_file(tmp_path: Path) -> None:
 
 def test_without_torch(saved: tuple[Path, Params], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'torch', None)
-    with pytest.raises(ModelError, match=r"pip install 'xlmr-flax\[torch\]'"):
+    with pytest.raises(ModelError, match=r"pip install -e '\.\[torch\]' in the checkout"):
         convert_bin.convert(saved[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -46,6 +47,32 @@ def test_the_report_says_that_the_machine_was_busy() -> None:
     assert 'ours 0.70, theirs 0.70' in to_markdown(_outcome(0.7))
     text = to_markdown(_outcome(None))
     assert 'The machine was quiet' in text  # of one round it is known
+
+
+def test_the_warning_stands_above_the_table() -> None:
+    text = to_markdown(_outcome(0.7))
+    assert text.index('**The machine was not quiet**') < text.index('| ours |')
+
+
+def test_short_rounds_have_no_ratio() -> None:
+    found = _outcome(0.01)
+    found.measured['theirs'].seconds[:] = [0.07, 0.08, 2.5]
+    text = to_markdown(found)
+    assert '| theirs | 0.080 | 0.070 to 2.500 | 4.000 | trial only | 700' in text and '0.50 (' not in text
+    assert 'no ratio where the median round of either side is shorter than 1 s (theirs 0.08 s)' in text
+    assert 'trial only' not in to_markdown(_outcome(0.01))
+
+
+def test_footnotes_say_why_rounds_differ_and_what_the_first_run_has() -> None:
+    found = dataclasses.replace(_outcome(0.01), unit='examples')
+    for measured, units in zip(found.measured.values(), (64, 16), strict=True):
+        measured.facts = [{'units': units}] * 3
+    text = to_markdown(found)
+    assert 'examples a round: slower contestants have a share of the rows' in text
+    assert 'First run: before the timed ones' in text and 'includes compilation' in text
+    for measured in found.measured.values():
+        measured.facts = [{'units': 64}] * 3
+    assert 'a share of the rows' not in to_markdown(found)
 
 
 def test_a_contestant_that_stops_says_why(tmp_path: Path) -> None:

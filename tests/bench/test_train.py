@@ -86,7 +86,7 @@ def test_too_few_rows(tmp_path: Path, options_of: Make) -> None:
         (['eval', '--task=world_retrieval'], 'what a retrieval task is measured by: --embed'),
         (['train', '--task=world_pairs', '--sides=torch-slow'], "no side 'torch-slow'; there are: ours, torch-grouped"),
         (['startup', '--task=world_pairs', '--threads=1000'], '1000 threads: this process may use'),
-        (['train', '--config=nothing.py'], 'nothing.py is no file'),
+        (['train', '--config=nothing.py'], 'nothing.py: no such file'),
     ],
 )
 def test_command_lines_that_cannot_be(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

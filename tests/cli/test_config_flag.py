@@ -73,6 +73,20 @@ def test_a_file_may_take_an_argument(parsed: Callable[..., Any], tmp_path: Path)
     ('override', 'said'),
     [
         ('--config.recipe.stpes=3', "error: unknown config key 'recipe.stpes' (did you mean 'steps'?)"),
+        (
+            '--config.recipe.learning_rate=1e-4',
+            "error: unknown config key 'recipe.learning_rate' (did you mean 'recipe.optimizer.learning_rate'?)",
+        ),
+        (
+            '--config.recipe.learnig_rate=1e-4',
+            "error: unknown config key 'recipe.learnig_rate' (did you mean 'recipe.optimizer.learning_rate'?)",
+        ),
+        (
+            '--config.max_length=9',
+            "error: unknown config key 'max_length' (did you mean 'recipe.max_length' or 'evaluation.max_length'?)",
+        ),
+        ('--config.optimizer.beta1=0', "error: unknown config key 'optimizer' (did you mean 'recipe.optimizer'?)"),
+        ('--config.recipe.qqqqq=1', "error: unknown config key 'recipe.qqqqq' (known: epochs, steps, "),
         ('--config.sedes=(1,)', "error: unknown config key 'sedes' (did you mean 'seeds'?)"),
         ('--config.encodr.source=x', "error: unknown config key 'encodr' (did you mean 'encoder'?)"),
         ('--config.recipe.optimizer.lr=1', "error: unknown config key 'recipe.optimizer.lr' ("),
@@ -97,13 +111,13 @@ def test_a_file_may_take_an_argument(parsed: Callable[..., Any], tmp_path: Path)
 def test_an_override_that_cannot_be(override: str, said: str, fails: Fails, tmp_path: Path) -> None:
     said = said.replace('write', 'a new entry is given whole: --config.recipes="{\'world_nli\': ...}"')
     assert said in fails('run', f'--config={TINY}', f'--workdir={tmp_path}/w', override)
-    assert not (tmp_path / 'w' / 'runs').exists()
+    assert not (tmp_path / 'w').exists()
 
 
 @pytest.mark.parametrize(
     ('text', 'said'),
     [
-        (None, 'is no file'),
+        (None, 'bad.py: no such file'),
         ('def get_config(:\n', ', line 1: '),
         ('def get_config():\n    x = 1\n    return undefined_name\n', ", line 3: NameError: name 'undefined_name'"),
         ("def get_config():\n    raise ValueError('two\\tthings')\n", ', line 2: ValueError: two'),
@@ -115,6 +129,10 @@ def test_an_override_that_cannot_be(override: str, said: str, fails: Fails, tmp_
             "def get_config():\n    return {'tragets': ('mnli',)}\n",
             "unknown config key 'tragets' (did you mean 'targets'?)",
         ),
+        (
+            "def get_config():\n    return {'targets': ('mnli',), 'recipes': {'mnli': {'learning_rate': 1.0}}}\n",
+            "unknown config key 'recipes.mnli.learning_rate' (did you mean 'recipes.mnli.optimizer.learning_rate'?)",
+        ),
     ],
 )
 def test_a_file_that_is_no_config(text: str | None, said: str, fails: Fails, tmp_path: Path) -> None:
@@ -124,8 +142,32 @@ def test_a_file_that_is_no_config(text: str | None, said: str, fails: Fails, tmp
     for form in ([f'--config={path}'], ['--config', str(path)]):
         line = fails('run', *form, f'--workdir={tmp_path}/w')
         assert said in line
-        if 'tragets' not in said:
+        if 'unknown config key' not in said:
             assert str(path) in line
+
+
+@pytest.mark.parametrize('folder', ['', 'configs/'], ids=['here', 'in a folder'])
+def test_a_config_file_that_is_not_there(
+    folder: str, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'configs').mkdir()
+    for name in ('study.py', 'tiny.py', 'xnli.py', 'notes.txt'):
+        (tmp_path / 'configs' / name).write_text('')
+    for name in ('tiny', 'tny.py'):
+        line = fails('run', f'--config={folder}{name}:x=1', '--workdir=w')
+        said = f'--config={folder}{name}: no such file (did you mean configs/tiny.py?); configs has tiny.py, '
+        assert line.startswith(f'error: {said}')
+        assert 'notes' not in line
+    line = fails('run', f'--config={folder}qqq.py', '--workdir=w')
+    assert line == f'error: --config={folder}qqq.py: no such file; configs has study.py, tiny.py, xnli.py'
+    assert fails('run', '--config=configs', '--workdir=w').startswith('error: --config=configs: a folder; configs has ')
+
+
+def test_data_root_is_the_configs(parsed: Callable[..., Any], tmp_path: Path) -> None:
+    config, _ = parsed('--data_root=/a/b', '--config.data_root=/c')
+    assert config == dataclasses.replace(parsed()[0], data_root='/a/b')
+    assert parsed('--config.data_root=/c')[0].data_root == '/c'
 
 
 def test_a_workdir_below_a_file(fails: Fails, tmp_path: Path) -> None:

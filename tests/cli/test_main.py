@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +13,8 @@ import pytest
 
 from xlmr_flax.cli.main import COMMANDS, main
 
-TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / 'configs' / 'tiny.py'
 Fails = Callable[..., str]
 
 
@@ -57,6 +60,28 @@ def test_the_module_is_the_command_and_help_is_quick() -> None:
     assert found.stderr == "error: unknown command 'rnu' (did you mean 'run'?)\n"
 
 
+def test_what_messages_install_is_an_extra_of_this_checkout() -> None:
+    """The package is on no index: its name there might be anybody's."""
+    texts = [path.read_text('utf-8') for path in sorted((ROOT / 'xlmr_flax').rglob('*.py'))]
+    assert not [text for text in texts if 'xlmr-flax[' in text]
+    named = {name for text in texts for name in re.findall(r"pip install -e '\.\[(\w+)\]'", text)}
+    extras = {name for name in ('tpu', 'gcs', 'torch', 'bench') if f"'{name}': [" in (ROOT / 'setup.py').read_text()}
+    assert named == extras == {'tpu', 'gcs', 'torch', 'bench'}
+
+
+def test_a_reader_that_ends_early_is_no_error() -> None:
+    """`xlmr-flax bench --help | head -1`: no traceback, and the exit code that a shell gives for SIGPIPE."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        found = subprocess.run(
+            [sys.executable, '-m', 'xlmr_flax', 'bench', 'train', '--help'], stdout=writer, stderr=subprocess.PIPE
+        )
+    finally:
+        os.close(writer)
+    assert (found.returncode, found.stderr) == (141, b'')
+
+
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
@@ -71,6 +96,10 @@ def test_the_module_is_the_command_and_help_is_quick() -> None:
         (['score', '--labels=l'], '--predictions=DIR is missing'),
         (['score', '--predictions=p'], '--labels=DIR is missing'),
         (['report', '--wrkdir=w'], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+        (['run', '--conifg.recipe.steps=9'], "line flag 'conifg.recipe.steps'. Did you mean: config.recipe.steps ?"),
+        (['run', '--recipe.steps=9'], "line flag 'recipe.steps'. Did you mean: config.recipe.steps ?"),
+        (['run', '--targets=x'], "line flag 'targets'. Did you mean: config.targets ?"),
+        (['run', '--zzzz=1'], "line flag 'zzzz' (xlmr-flax run --help lists them)"),
         (['report', 'w'], "unexpected argument 'w'; flags are written --name=value"),
         (['convert', '--source=random:tiny', '--out=o', '--seed=x'], 'flag --seed=x'),
         (['evaluate', '--encoder=random:tiny', '--task=t', '--out=o', '--pooling=max'], 'one of <mean|cls>'),

@@ -58,14 +58,14 @@ def row(text: str, task: str, split: str) -> list[str]:
 def test_the_summary_and_where_missing_files_go(prepare: Prepare, root: Path) -> None:
     code, text = prepare('--check', '--tasks=pawsx')
     assert code == 1
-    assert row(text, 'pawsx', 'train') == ['1/1', '3', 'whole', 'files']
+    assert row(text, 'pawsx', 'train') == ['1/1', '3', 'readable', 'files']
     assert row(text, 'pawsx', 'dev') == ['2/7', '3', 'missing', 'files']
     assert row(text, 'pawsx', 'test') == ['1/7', '1', 'missing', 'files']
     assert f'missing: {root}/{PAWSX}/{{language}}/dev_2k.tsv for es fr ja ko zh' in text
     assert f'{PAWSX}/{{language}}/test_2k.tsv for en es fr ja ko zh (or TFDS paws_x_wiki/{{language}}' in text
     assert 'acknowledge Google LLC' in text
     assert 'https://github.com/google-research-datasets/paws' in text
-    assert '4 of 15 splits are there and whole' in text
+    assert '4 of 15 splits are there and readable' in text
     assert text.index('----') < text.index('missing: ')
 
 
@@ -83,7 +83,7 @@ def test_translated_files_are_missed_only_when_they_are_asked_for(prepare: Prepa
     missing = [line.replace(str(root), '') for line in text.splitlines() if 'missing: ' in line]
     assert missing
     assert 'translate' not in ''.join(missing)
-    assert '5 of 6 splits are there and whole' in text
+    assert '5 of 6 splits are there and readable' in text
 
     # MNLI in German can be nothing but a translation.
     assert row(prepare('--check', '--tasks=mnli', '--languages=de')[1], 'mnli', 'translate_train')[2] == 'missing'
@@ -95,12 +95,12 @@ def test_translated_files_are_missed_only_when_they_are_asked_for(prepare: Prepa
     assert f'missing: {root}/{PAWSX}/de/translated_train.tsv (or {other})' in text
     write(root, f'{PAWSX}/de/translated_train.tsv', tsv(HEAD, ('1', 'ä', 'c', '0'), ('2', 'ü', 'e', '1')))
     code, text = prepare(*asked)
-    assert (code, row(text, 'pawsx', 'translate_train')) == (0, ['1/1', '2', 'whole', 'files'])
+    assert (code, row(text, 'pawsx', 'translate_train')) == (0, ['1/1', '2', 'readable', 'files'])
     assert row(prepare('--check', '--tasks=pawsx')[1], 'pawsx', 'translate_train') == [
         '0/0',
         '+1',
         '2',
-        'whole',
+        'readable',
         'files',
     ]
 
@@ -110,7 +110,7 @@ def test_a_task_named_help_is_a_task(prepare: Prepare, root: Path) -> None:
     write(root, 'logic/help/pmb_train_v1.0.tsv', tsv(head, ('He ran', 'He ran and sat', 'neutral')))
     for arguments in (['--tasks=help'], ['--tasks', 'help']):
         code, text = prepare('--check', *arguments)
-        assert (code, row(text, 'help', 'train')) == (0, ['1/1', '1', 'whole', 'files'])
+        assert (code, row(text, 'help', 'train')) == (0, ['1/1', '1', 'readable', 'files'])
 
 
 def test_tested_texts_that_are_trained_on_are_named(prepare: Prepare) -> None:
@@ -140,7 +140,7 @@ def test_bad_rows_are_listed_by_file_line_and_reason(prepare: Prepare, root: Pat
     code, text = prepare('--check', '--tasks=pawsx', '--splits=train', '--skip_bad_rows')
     assert code == 0
     assert f'{file}, line 17, ' in text
-    assert '1 of 1 splits are there and whole; 15 bad rows left out' in text
+    assert '1 of 1 splits are there and readable; 15 bad rows left out' in text
 
 
 def test_a_file_that_cannot_be_read_at_all(prepare: Prepare, root: Path) -> None:
@@ -289,7 +289,7 @@ def test_the_embedded_world_needs_no_data_root(
 ) -> None:
     monkeypatch.delenv('XLMR_DATA_ROOT', raising=False)
     assert main(['prepare', '--check', '--tasks=world_nli', '--languages=en']) == 0
-    assert row(capsys.readouterr().out, 'world_nli', 'train')[2:] == ['whole', 'embedded']
+    assert row(capsys.readouterr().out, 'world_nli', 'train')[2:] == ['readable', 'embedded']
     assert main(['prepare', f'--config={config_file()}']) == 0
     assert 'not kept' in capsys.readouterr().out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -140,3 +141,50 @@ def test_flags_that_mean_nothing(flag: str, said: str, plan: list[str], fails: F
 def test_where_nothing_can_be_written(plan: list[str], fails: Fails, tmp_path: Path) -> None:
     (tmp_path / 'w').write_text('')
     assert f'{tmp_path / "w"}: cannot be written to' in fails(*plan)
+
+
+@pytest.mark.parametrize('more', [[], ['--dry_run']], ids=['run', 'dry'])
+def test_what_a_plan_lacks_is_said_at_once(
+    more: list[str], fails: Fails, config_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Weights and data are both not there; the message ends with what lists all of it, and no folder is left."""
+    (tmp_path / 'data').mkdir()
+    config = f'--config={config_file("config.tensorboard = True")}'
+    lacking = [
+        '--config.encoder.source=hf:./xlm-roberta-large', "--config.targets=('pawsx',)",
+        "--config.intermediate=('none',)", f'--data_root={tmp_path}/data',
+    ]  # fmt: skip
+    workdir = tmp_path / 'runs' / 'w'
+    line = fails('run', config, f'--workdir={workdir}', *lacking, *more)
+    plan = '; for the plan alone: --config.encoder.source=random:large' if more else ''
+    assert line.startswith(f'error: hf:./xlm-roberta-large: there is no such directory{plan}; and {tmp_path}/data/')
+    command = shlex.join(['xlmr-flax', 'prepare', '--check', config, *lacking])
+    assert line.endswith(f' (everything that is missing: {command})')
+    line = fails('run', config, f'--workdir={workdir}', *lacking[1:], *more)
+    command = shlex.join(['xlmr-flax', 'prepare', '--check', config, *lacking[1:]])
+    assert line.startswith(f'error: {tmp_path}/data/')
+    assert line.endswith(f' (everything that is missing: {command})')
+    assert not workdir.parent.exists()
+    assert main(['prepare', '--check', config, *lacking]) == 1, 'the command that is given'
+
+
+def test_a_refused_run_leaves_what_was_there(fails: Fails, config_file: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / 'w').mkdir()
+    fails('run', f'--config={config_file()}', f'--workdir={tmp_path}/w', '--config.encoder.source=foo')
+    assert (tmp_path / 'w').is_dir()
+
+
+def test_weights_alone_are_missing(fails: Fails, config_file: Callable[..., Path], tmp_path: Path) -> None:
+    command = ['run', f'--config={config_file()}', f'--workdir={tmp_path}/w', '--config.encoder.source=hf:./mine']
+    assert fails(*command).endswith('hf:./mine: there is no such directory')
+    assert fails(*command, '--dry_run').endswith('--config.encoder.source=random:SIZE (tiny, small, base, large)')
+
+
+def test_no_weights_and_no_data_root(
+    fails: Fails, config_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ('XLMR_DATA_ROOT', 'TFDS_DATA_DIR'):
+        monkeypatch.delenv(variable, raising=False)
+    lacking = ['--config.encoder.source=hf:./mine', "--config.targets=('pawsx',)"]
+    line = fails('run', f'--config={config_file()}', f'--workdir={tmp_path}/w', *lacking)
+    assert '; and no data root: set --data_root=FOLDER or the environment variable XLMR_DATA_ROOT' in line

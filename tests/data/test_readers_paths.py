@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.readers_paths import Found, find_files, stand_in_notes
+from xlmr_flax.data.readers_paths import Found, MissingFile, find_files, stand_in_notes
 from xlmr_flax.data.tables import DataError
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Table
@@ -29,7 +29,7 @@ def found(root: Path, table: Table, language: str = 'de') -> list[str]:
 def test_the_first_place_that_has_files(tmp_path: Path) -> None:
     table = Table('real/{language}.tsv', 'tsv', (), alternatives=(OTHER,))
     with pytest.raises(
-        DataError, match=r"real/de\.tsv: no such file, .* in 'de' \(nor stand/de\.tsv\)\. Licence: a licen"
+        MissingFile, match=r"real/de\.tsv: no such file, .* in 'de' \(nor stand/de\.tsv\)\. Licence: a licen"
     ):
         find_files(TASK, table, 'de', tmp_path)
     touch(tmp_path, 'stand/de.tsv')

@@ -71,7 +71,10 @@ def test_a_plan(tmp_path: Path, no_compiler: Callable[..., object], capsys: pyte
         (['--topology=v5e:2x2', '--size=tiny', '--length=129'], '--length=129: expected 1 or more, at most 128'),
         (['--topology=v5e:2x2', '--size=tiny', '--rows=0'], '--rows=0: expected 1 or more$'),
         (['--topology=v5e:2x2', '--size=tiny', '--dtype=f32'], "compute dtype 'f32'"),
-        (['--topology=v5e:2x2', '--size=tiny', '--length=32'], "libtpu is not installed.*pip install 'xlmr-flax"),
+        (
+            ['--topology=v5e:2x2', '--size=tiny', '--length=32'],
+            r"libtpu is not installed.*pip install -e '\.\[tpu\]' in the checkout",
+        ),
     ],
 )
 def test_command_lines_that_cannot_be_carried_out(

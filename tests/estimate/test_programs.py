@@ -31,7 +31,7 @@ from xlmr_flax.train.step import split, state_shapes, step_program
 
 TINY = Model(SIZES['tiny'], dtype='bfloat16')
 KINDS = {'pair': 3, 'choice': 1, 'span': 1, 'tag': 5, 'mlm': 1}
-needs_libtpu = pytest.mark.skipif(not has_libtpu(), reason="libtpu is not installed (pip install 'xlmr-flax[tpu]')")
+needs_libtpu = pytest.mark.skipif(not has_libtpu(), reason="libtpu is not installed (pip install -e '.[tpu]')")
 
 
 def train_program(kind: str, **changes: object) -> Program:

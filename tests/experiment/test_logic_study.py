@@ -89,7 +89,16 @@ def test_labels_dealt_anew_keep_their_numbers_and_say_nothing() -> None:
     assert dealt == shuffled_labels(rows, 1) != shuffled_labels(rows, 2)
 
 
-@pytest.mark.parametrize('argument', ['size=smal', 'where=all', 'rows=many', 'intermediate=logik'])
-def test_unknown_values_are_refused(argument: str) -> None:
-    with pytest.raises(ConfigError, match=argument):
+@pytest.mark.parametrize(
+    ('argument', 'said'),
+    [
+        ('size=smal', "not one of large, base, small, tiny (did you mean 'small'?)"),
+        ('where=small', 'not one of core, full'),
+        ('rows=many', 'a number is expected'),
+        ('intermediate=logik', "'logik' is not in it (did you mean 'logic'?)"),
+    ],
+)
+def test_unknown_values_are_refused_and_the_known_ones_named_once(argument: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         logic_study.from_argument(argument)
+    assert str(caught.value) == f'config argument {argument}: {said}'

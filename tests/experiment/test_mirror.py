@@ -175,7 +175,10 @@ def test_a_store_that_fails_for_a_while(
 @pytest.mark.parametrize(
     ('address', 'said'),
     [
-        ('gs://b/w', r"--workdir=gs://b/w: .*xlmr-flax\[gcs\]'\); or mount the bucket and give a path"),
+        (
+            'gs://b/w',
+            r"--workdir=gs://b/w: .*pip install -e '\.\[gcs\]' in the checkout\); or mount the bucket and give a path",
+        ),
         ('nosuch://b/w', '--workdir=nosuch://b/w: cannot be opened: Protocol not known: nosuch'),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +140,10 @@ NO_LANGUAGES = {'evaluation__languages': {}}
             {'evaluation__split': {'world_retrieva': 'test'}}, ConfigError,
             "evaluation.split.world_retrieva: no such target (did you mean 'world_retrieval'?)",
         ),
+        (
+            {'evaluation__retrieval_layers': {'world_retrievl': 1}}, ConfigError,
+            "evaluation.retrieval_layers.world_retrievl: no such target (did you mean 'world_retrieval'?)",
+        ),
         ({'evaluation__split': {'world_pairs': 'tets'}}, TaskError, "no split 'tets' (did you mean 'test'?)"),
         (
             {'recipes': {'world_nly': {'steps': 1}}}, ConfigError,
@@ -171,3 +176,23 @@ def test_a_missing_test_file_is_found_before_anything_is_trained(config_of: Conf
     )  # fmt: skip
     with pytest.raises(DataError, match=r"x-final/de/test_2k\.tsv: no such file, needed for task 'pawsx' in 'de'"):
         ids(config)
+
+
+def test_entries_of_targets_that_the_plan_leaves_out_say_nothing(config_of: Configs) -> None:
+    """--config.targets=... on a config that speaks of more; but a recipe of a mixture's part would be misunderstood."""
+    fewer = {'targets': ('world_retrieval',), 'evaluation__languages': {'world_retrieval': ('de',)}}
+    mentions = {
+        'evaluation__languages': {'world_retrieval': ('de',), 'world_pairs': ('en',)},
+        'evaluation__split': {'world_pairs': 'dev'}, 'evaluation__retrieval_layers': {'tatoeba': 1},
+        'recipes': {'world_pairs': {'steps': 3}, 'mixed': {'steps': 3}},
+        'arms': {'mixed': {'tasks': {'world_pos': {}}}},
+        'training': {'world_pairs': {'tasks': {'world_pairs': {'languages': ('en', 'de')}}}},
+    }  # fmt: skip
+    assert ids(config_of(**{**fewer, **mentions})) == ids(config_of(**fewer))
+    part = {'intermediate': ('mixed',), 'arms': mentions['arms'], 'recipes': {'world_pos': {'steps': 3}}}
+    with pytest.raises(ConfigError, match=r'recipes\.world_pos: no such intermediate or target task in this plan'):
+        ids(config_of(**part))
+
+
+def test_where_the_data_lie_is_no_part_of_a_runs_name(config_of: Configs, tmp_path: Path) -> None:
+    assert ids(config_of(data_root=str(tmp_path))) == ids(config_of())

@@ -150,8 +150,9 @@ def test_the_argument_of_the_config_file() -> None:
     [
         ('preset=xtrem,targets=xnli', r"unknown 'xtrem' \(did you mean 'xtreme'\?\)"),
         ('preset=jiant', 'targets: name one task or more'),
-        ('target=xnli', r"'target=xnli': expected KEY=VALUE \(did you mean 'targets'\?\)"),
-        ('xnli', "'xnli': expected KEY=VALUE"),
+        ('target=xnli', r"'target=xnli': unknown key 'target' \(did you mean 'targets'\?\)"),
+        ('bogus=1', r"unknown key 'bogus' \(known: encoder, intermediate, preset, seeds, targets\)"),
+        ('xnli', r"'xnli': expected KEY=VALUE \(keys: preset, targets, "),
         ('targets=', "'targets=': expected KEY=VALUE"),
         ('targets=xnli,targets=pawsx', "'targets' is given twice"),
         ('targets=xnli,seeds=one', 'seeds=one: numbers'),

@@ -19,6 +19,7 @@ PLACE = ('--project=proj', '--zone=us-west4-a', '--name=my-tpu')
 RUN = ('--config=configs/quickstart.py', '--workdir=/mnt/b/runs/q', '--data_root=/mnt/b/my data')
 GIT = ('--git=https://example.org/xlmr_flax.git', '--ref=v1')
 MORE = ('--', '--config.recipe.log_every=1')
+LOST = (*PLACE, *GIT, '--type=v4-8', '--config=configs/quickstart.py')
 WHERE = ['--project=proj', '--zone=us-west4-a']
 TRAINING = [
     'xlmr-flax',
@@ -155,6 +156,11 @@ def test_help(fakes: Fakes, script: str):
         ('tpu_vm.sh', [*PLACE, *RUN, *GIT, '--type=v4-8', '--detach', '--delete'], '--delete and --detach'),
         ('tpu_vm.sh', [*PLACE, *RUN, '--type=v4-8', '--config=configs/none.py'], 'no file configs/none.py'),
         ('queued_resource.sh', [*PLACE, *RUN, *GIT, '--type=v4-8', '--poll=1m'], '--poll=1m: not a whole number'),
+        ('tpu_vm.sh', [*LOST, '--workdir=runs/x', '--delete'], 'the only copy of the results would be deleted'),
+        ('tpu_vm.sh', [*LOST, '--workdir=/home/me/x', '--bucket=b', '--delete'], 'use --bucket=B --workdir=/mnt/B/...'),
+        ('queued_resource.sh', [*LOST, '--workdir=runs/x'], 'the only copy of the results would be deleted'),
+        ('tpu_vm.sh', [*LOST, '--workdir=/mnt/other/x', '--bucket=b'], '--bucket=b is mounted at /mnt/b, and the'),
+        ('queued_resource.sh', [*LOST, '--workdir=/mnt/bb', '--bucket=b', '--keep'], '--bucket=b is mounted at /mnt/b'),
         ('on_host.sh', ['go'], "'go': the commands are install, run"),
         ('on_host.sh', ['run'], 'run needs a command after --'),
     ],
@@ -166,6 +172,41 @@ def test_mistakes_are_named_before_anything_happens(gcloud: Fakes, script: str, 
     assert says in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert gcloud.calls == []
+
+
+@pytest.mark.parametrize('script', ['tpu_vm.sh', 'queued_resource.sh'])
+def test_a_workdir_that_outlives_the_tpu_is_taken(gcloud: Fakes, script: str):
+    delete = ['--delete'] if script == 'tpu_vm.sh' else []
+    for arguments in (['--workdir=/mnt/b/x', '--bucket=b'], ['--workdir=/mnt/b', '--bucket=b'], ['--workdir=gs://b/x']):
+        result = gcloud.run(script, *LOST, *arguments, *delete, '--dry_run')
+        assert (result.returncode, result.stderr) == (0, '')
+    result = gcloud.run(script, *LOST, '--workdir=/mnt/b/x', *delete, '--dry_run')
+    assert (result.returncode, len(result.stderr.splitlines())) == (0, 1)
+    assert 'without --bucket: nothing is mounted there' in result.stderr
+
+
+@pytest.mark.parametrize('script', ['tpu_vm.sh', 'queued_resource.sh'])
+def test_a_config_whose_data_the_hosts_do_not_have(gcloud: Fakes, script: str):
+    arguments = [*LOST, '--bucket=b', '--workdir=/mnt/b/x', '--dry_run', '--config=configs/xnli_small.py']
+    result = gcloud.run(script, *arguments)
+    assert result.returncode == 0
+    assert 'warning: --config=configs/xnli_small.py without --data_root' in result.stderr
+    assert 'costs money' in result.stderr
+    for more in (
+        ['--data_root=/mnt/b/data'], ['--', '--config.data_root=/mnt/b/data'], ['--', '--config.data_root', '/d'],
+        ['--', "--config.targets=('world_pairs',)"], ['--config=configs/tiny.py'],
+    ):  # fmt: skip
+        assert gcloud.run(script, *arguments, *more).stderr == ''
+    assert gcloud.calls == []
+
+
+@pytest.mark.parametrize('script', ['tpu_vm.sh', 'queued_resource.sh'])
+def test_a_dry_run_says_that_it_is_no_script(gcloud: Fakes, script: str):
+    result = gcloud.run(script, *LOST, '--workdir=gs://b/x', '--dry_run')
+    first, *lines = result.stdout.splitlines()
+    assert first == '# to be read, or pasted one at a time; nothing was run'
+    (create,) = [i for i, line in enumerate(lines) if ' create ' in line]
+    assert lines[create - 1].startswith('# ')
 
 
 def test_flags_and_values_may_be_two_words(gcloud: Fakes):

@@ -213,7 +213,7 @@ def test_keep(gcloud: Fakes):
 
 
 def test_a_workdir_that_is_lost_with_the_tpu_is_remarked_upon(gcloud: Fakes):
-    result = gcloud.run('queued_resource.sh', *ARGUMENTS, '--workdir=runs/q', '--dry_run')
+    result = gcloud.run('queued_resource.sh', *ARGUMENTS, '--workdir=runs/q', '--keep', '--dry_run')
     assert result.returncode == 0
     assert 'a local folder is lost with the TPU' in result.stderr
 

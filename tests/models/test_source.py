@@ -146,3 +146,20 @@ def test_a_directory_of_an_older_version_has_no_list(params: Params, tiny_tokeni
 def test_names_that_are_no_source(name: str) -> None:
     with pytest.raises(ModelError, match='is not one of embedded, hf:NAME-OR-DIR, ckpt:DIR, random:SIZE'):
         open_source(name)
+
+
+def test_a_workdir_names_its_run_directories(tmp_path: Path) -> None:
+    """ckpt: takes a run directory; of a workdir and of a folder of workdirs the message lists those with weights."""
+    for i in range(6):
+        (tmp_path / 'w' / 'runs' / f'r{i}' / 'model').mkdir(parents=True)
+        (tmp_path / 'w' / 'runs' / f'r{i}' / 'model' / 'model.safetensors').write_text('')
+    (tmp_path / 'w' / 'runs' / 'a' / 'model').mkdir(parents=True)
+    (tmp_path / 'w' / 'runs' / 'b' / 'model').mkdir(parents=True)
+    (tmp_path / 'w' / 'runs' / 'b' / 'model' / 'model.json').write_text('{}')  # its weights were not kept
+    names = ', '.join(f'ckpt:{tmp_path}/w/runs/r{i}' for i in range(5))
+    for folder in (tmp_path, tmp_path / 'w', tmp_path / 'w' / 'runs'):
+        with pytest.raises(ModelError) as caught:
+            open_source(f'ckpt:{folder}')
+        assert str(caught.value).endswith(f'; name a run directory: {names}, ...')
+    with pytest.raises(ModelError, match=r'name a run directory$'):
+        open_source(f'ckpt:{tmp_path}/w/runs/a')

@@ -1,20 +1,19 @@
-"""The HTML page and its figures: whole, self-contained, escaped, with the numbers of the rows."""
+"""The HTML page: whole, self-contained, escaped, with the numbers of the rows."""
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import pytest
 
-from xlmr_flax.report import canvas, figures, heatmaps
-from xlmr_flax.report import curves as curve_figures
 from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.findings import findings
 from xlmr_flax.report.html import duration, page, write_report
+from xlmr_flax.report.html_table import Notes
 from xlmr_flax.report.rows import RowsError
 from xlmr_flax.report.study import make_study
 
@@ -130,6 +129,69 @@ def test_the_page_shows_numbers_facts_and_caveats(whole):
     )  # heat maps of arms and of languages, gains; two targets; curves of both phases
 
 
+def test_a_repeated_note_is_printed_once_and_then_by_its_number(whole):
+    reader = read(whole)
+    assert '\0' not in whole and '\1' not in whole
+    assert whole.count('Mean ± sample standard deviation over seeds 0, 1') == 1
+    numbers = re.findall(r'<li id="note-(\d+)"><b>\[\1\]</b> ', whole)
+    assert numbers == [str(i + 1) for i in range(len(numbers))] and numbers
+    assert {f'note-{number}' for number in numbers} == {
+        value[1:] for tag, name, value in reader.attributes if name == 'href' and value.startswith('#note-')
+    }
+    first, again = whole.index('id="note-1"'), whole.index('href="#note-1"')
+    assert first < again
+
+
+def test_a_fold_is_no_place_to_send_a_reader_to():
+    a, b, c = ('a' * 60, 'b' * 60, 'c' * 60)
+    notes = Notes()
+    assert notes.html([a], folded=True) == f'<ul class="notes"><li>{a}</li></ul>'
+    text = notes.html([a, b, 'short']) + notes.html([a, c, 'short'], folded=True)
+    assert notes.numbered(text) == (
+        f'<ul class="notes"><li id="note-1"><b>[1]</b> {a}</li><li>{b}</li><li>short</li></ul>'
+        f'<ul class="notes"><li>{c}</li><li>short</li><li>As above: <a href="#note-1">[1]</a>.</li></ul>'
+    )
+
+
+def test_the_end_of_the_page_says_what_its_numbers_come_from(study, curves, whole):
+    footer = whole[whole.index('<footer>') :]
+    assert f'from {len(study):,} result rows (results.jsonl)' in footer and 'metrics.jsonl' in footer
+    assert 'test predictions' not in footer  # nothing was tested
+    assert 'metrics.jsonl' not in page(make_study(study))
+    end = whole[whole.index('How to reproduce</h2>') :]
+    assert end.index('This page was made by') < end.index('with the versions listed') < end.index('<details>')
+
+
+def test_the_page_names_the_source_where_it_is_known(study, whole):
+    text = page(make_study(study), info={**INFO, 'sources': ['abc', 'def (modified)']})
+    assert '<dt>Source</dt><dd>commit abc, commit def (modified)</dd>' in text
+    assert 'with the source of commit abc, def (modified), the versions listed above' in text
+    assert '<dt>Source</dt>' not in whole and 'source of commit' not in whole
+
+
+def test_captions_name_the_encoder_only_where_there_are_several(study, make_row):
+    assert '<figcaption>small.' not in page(make_study(study))
+    two = [row | {'encoder': name} for row in study for name in ('small', 'large')]
+    assert '<figcaption>small.' in page(make_study(two))
+
+
+def test_both_directions_of_retrieval_stand_beside_each_other_and_are_named(make_row):
+    more = {'target': 'tatoeba'}
+    rows = [
+        make_row('de', value, intermediate=name, metric=metric, **more)
+        for metric in ('accuracy', 'accuracy_to_en')
+        for name, value in (('none', 50), ('mnli', 60))
+    ]
+    text = page(make_study(rows))
+    open_part = re.sub('<details>.*?</details>', '', text, flags=re.DOTALL)
+    for way in ('English asks, the language answers', 'the language asks, English answers'):
+        assert f'<h3>tatoeba: accuracy ({way}) by language, without and with intermediate training</h3>' in open_part
+    assert "tatoeba: accuracy is that of one direction, English asks, the language answers (XTREME's" in html.unescape(
+        open_part
+    )
+    assert 'direction' not in page(make_study([row for row in rows if row['metric'] == 'accuracy']))
+
+
 def test_the_least_page_has_no_empty_parts(make_row):
     text = page(make_study([make_row()]))
     assert read(text).open == []
@@ -143,9 +205,9 @@ def test_the_least_page_has_no_empty_parts(make_row):
 def test_findings(study):
     assert findings(study) == [
         'xnli (accuracy): mnli, the best of 2, moves the zero-shot mean from 54.2 to 57.7 (+3.5 points); '
-        'higher in 10 of 11 languages.',
+        'higher in 10 of 11 languages. Both are clearly above chance (33.3).',
         'tatoeba (accuracy): mnli, the best of 2, moves the zero-shot mean from 78.0 to 81.0 (+3.0 points); '
-        'higher in 11 of 11 languages.',
+        'higher in 11 of 11 languages. Both are clearly above chance (0.1).',
     ]
 
 
@@ -156,9 +218,25 @@ def test_findings_say_what_cannot_be_compared_and_what_is_chance(make_row):
         '(−9.0 points); higher in 0 of 1 language.'
     ]
     rows = [make_row('de', 50, chance=50.0), make_row('de', 54, chance=50.0, intermediate='mnli')]
-    assert findings(rows)[0].endswith('Neither is clearly above chance.')  # n = 400: 4.9 points of margin
-    assert not findings([row | {'value': row['value'] + 2} for row in rows])[0].endswith('chance.')
+    assert findings(rows)[0].endswith('Neither is clearly above chance (50.0).')  # n = 400: 4.9 points of margin
+    higher = [row | {'value': row['value'] + 2} for row in rows]
+    assert findings(higher)[0].endswith('Only the second is clearly above chance (50.0).')
+    assert findings(higher[::-1])[0] == findings(higher)[0]
+    retrieval = [row | {'target': 'tatoeba', 'value': 90.0} for row in rows]
+    assert findings(retrieval)[0].endswith('Both are clearly above chance (50.0).')
     assert findings([make_row()]) == []
+
+
+def test_findings_say_that_there_is_no_difference(make_row):
+    rows = [make_row('de', 50), make_row('sw', 40), make_row('de', 50.02, intermediate='mnli')]
+    same = [*rows, make_row('sw', 40, intermediate='mnli')]
+    assert findings([row | {'value': round(row['value'])} for row in same]) == [
+        'xnli (accuracy): mnli makes no difference to the zero-shot mean (45.0).'
+    ]
+    assert findings([*rows, make_row('sw', 39.98, intermediate='mnli')]) == [
+        'xnli (accuracy): mnli makes no difference to the zero-shot mean (45.0); '
+        'higher in 1, lower in 1 of 2 languages.'
+    ]
 
 
 def test_findings_say_whether_a_difference_is_significant(make_row):
@@ -194,61 +272,9 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, study, monkeypatch):
     assert [p.name for p in path.parent.iterdir() if p.is_file()] == ['report.html']
 
 
-def texts(svg: str) -> list[str]:
-    return [''.join(e.itertext()).strip() for e in ElementTree.fromstring(svg).iter() if e.tag.endswith('}text')]
-
-
-def test_dumbbells_say_language_metric_unit_and_chance(study):
-    found = texts(canvas.svg(figures.dumbbells(study, 'xnli')))
-    for said in ('Swahili (sw)', 'mnli: +3.5 zero-shot', 'squad: −1.0 zero-shot', 'chance (33.3 %)'):
-        assert said in found
-    assert 'xnli: accuracy (%), test split; whiskers: sd over seeds' in found
-    assert found.index('English (en)') < found.index('Thai (th)') < found.index('Swahili (sw)')
-    axes = figures.dumbbells([row for row in study if row['language'] == 'sw'], 'xnli').axes[0]
-    assert axes.get_xlim()[1] - axes.get_xlim()[0] >= 10
-    far = texts(canvas.svg(figures.dumbbells(study, 'tatoeba')))
-    assert any('chance (0.1 %) lies outside' in said for said in far)
-
-
-def test_dumbbells_by_delta_put_the_smallest_gain_last(study):
-    found = texts(canvas.svg(figures.dumbbells(study, 'xnli', sort='delta')))
-    assert found.index('Swahili (sw)') > found.index('Telugu (te)')
-    with pytest.raises(RowsError, match="sort='size'"):
-        figures.dumbbells(study, 'xnli', sort='size')
-    with pytest.raises(RowsError, match="encoder 'large'"):
-        figures.dumbbells(study, 'xnli', encoder='large')
-
-
-def test_heat_map_prints_every_difference(study):
-    figure = heatmaps.delta_heatmap(study)
-    assert figure is not None
-    found = texts(canvas.svg(figure))
-    assert found.count('+4.0') == 10
-    assert found.count('+10.0') == 1
-    assert found.count('+3.5') == 1  # the zero-shot mean, without English
-    assert found.count('−2.0') == 1
-    assert found.count('−1.0') == 12 + 1  # with its mean
-    assert found.count('–') == 2  # English has no tatoeba
-    assert heatmaps.delta_heatmap([row for row in study if row['intermediate'] == 'none']) is None
-
-
-def test_curves_have_a_line_for_each_run(curves):
-    figure = curve_figures.training_curves([c for c in curves if c['target']], 'xnli')
-    assert figure is not None
-    loss, metric = figure.axes
-    assert [len(line.get_xdata()) for line in loss.get_lines()] == [5, 5]
-    assert [list(line.get_ydata()) for line in metric.get_lines()] == [[35.0, 55.0, 75.0]] * 2
-    assert (loss.get_xlabel(), metric.get_ylabel()) == ('training step', 'dev accuracy (%)')
-    assert curve_figures.training_curves([]) is None
-
-
-def test_figures_are_the_same_twice_and_text_is_not_mathematics(make_row):
-    rows = [make_row('de', language_name='$x$ & <y>'), make_row('de', 60, intermediate='a_b^c')]
-    first, second = (canvas.svg(figures.dumbbells(rows, 'xnli'), 'it "says"') for _ in range(2))
-    assert first == second
-    assert '$x$ & <y> (de)' in texts(first)
-    assert 'aria-label="it &quot;says&quot;"' in first
-    assert canvas.png(figures.dumbbells(rows, 'xnli'), dpi=40).startswith(b'\x89PNG')
+def test_the_caption_of_curves_says_what_is_drawn(whole):
+    assert 'xnli: training loss and dev accuracy by training step; a line for each run' in whole
+    assert 'intermediate training: training loss by training step' in whole
 
 
 def test_matplotlib_is_imported_only_to_draw():

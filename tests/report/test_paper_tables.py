@@ -124,6 +124,49 @@ def test_the_best_arm_is_chosen_on_dev_where_there_is_one(make_row):
     assert differences(View(make_study([*dev, *rows]), 'small')).texts()[-2][1] == 'qqp'
 
 
+def test_arms_that_tie_are_called_a_tie(make_row):
+    rows = [make_row('de', v, intermediate=n) for n, v in (('none', 50), ('mnli', 60), ('qqp', 60))]
+    rows += [make_row('de', v, intermediate=n, target='pawsx') for n, v in (('none', 70), ('mnli', 60), ('qqp', 60))]
+    table = differences(View(make_study(rows), 'small'))
+    assert [list(line[1:3]) for line in table.texts()[-2:]] == [['tie‡', 'none‡'], ['+10.0', '0.0']]
+    assert 'tie: several arms share the highest; the mean of theirs is given.' in table.notes
+    assert [list(line[1:3]) for line in scores(View(make_study(rows), 'small')).texts()[-1:]] == [['60.0', '70.0']]
+    dev = [make_row('de', 1, intermediate=n, split='dev') for n in ('none', 'mnli', 'qqp')]
+    mixed = differences(View(make_study([*dev, *rows]), 'small'))
+    assert [list(line[1:3]) for line in mixed.texts()[-2:]] == [['tie', 'none‡'], ['+6.7', '0.0']]  # (0 + 10 + 10) / 3
+    assert 'Best arm of xnli: the one with the highest score on its English dev set.' in mixed.notes
+    assert any(note.startswith('‡ Best arm of pawsx by the very scores shown') for note in mixed.notes)
+
+
+def test_an_average_over_different_chance_levels_says_so(make_row):
+    def notes(other: float) -> str:
+        both = (('none', 50), ('mnli', 60))
+        rows = [make_row('de', v, intermediate=n, chance=50.0) for n, v in both]
+        rows += [make_row('de', v, intermediate=n, target='tatoeba', chance=other) for n, v in both]
+        return ' '.join(differences(View(make_study(rows), 'small')).notes)
+
+    assert 'over scores with different chance levels (xnli 50.0, tatoeba 0.1).' in notes(0.1)
+    assert 'chance' not in notes(50.0)
+
+
+def test_means_say_which_targets_have_english(make_row):
+    both = (('none', 50), ('mnli', 60))
+    rows = [make_row(code, v, intermediate=n) for n, v in both for code in ('en', 'de')]
+    rows += [make_row('de', v, intermediate=n, target='tatoeba') for n, v in both]
+    notes = ' '.join(differences(View(make_study(rows), 'small')).notes)
+    assert 'Unweighted means over languages (with English xnli 2; without English tatoeba 1); test split.' in notes
+    zero_shot = ' '.join(differences(View(make_study(rows), 'small', zero_shot=True)).notes)
+    assert 'Unweighted means over languages (without English xnli 1, tatoeba 1); test split.' in zero_shot
+
+
+def test_tables_say_what_bold_means_where_something_is(make_row):
+    rows = [make_row('de', v, intermediate=n) for n, v in (('none', 50), ('mnli', 60))]
+    table = differences(View(make_study(rows), 'small'))
+    assert 'Bold: the highest score of its column.' in table.all_notes()
+    same = [row | {'value': 50} for row in rows]
+    assert not any('Bold' in note for note in differences(View(make_study(same), 'small')).all_notes())
+
+
 def test_none_is_bold_where_nothing_is_better(make_row):
     rows = [make_row('de', value, intermediate=name) for name, value in (('none', 50), ('mnli', 40))]
     assert differences(View(make_study(rows), 'small')).marked() == {(0, 1)}

@@ -51,7 +51,7 @@ def test_side_by_side_knows_the_run_of_each_number(make_row):
 def test_side_by_side_without_english_has_one_mean(study):
     table = side_by_side(study, 'tatoeba')
     assert [line.cells[0] for line in table.lines if line.mean] == ['zero-shot mean (11 languages)']
-    assert 'Trained contrastively: its retrieval scores start high.' in table.notes
+    assert 'tatoeba: Trained contrastively: its retrieval scores start high.' in table.notes
 
 
 def test_best_is_marked_by_row_and_ties_together(study):

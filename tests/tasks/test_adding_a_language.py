@@ -34,7 +34,7 @@ def test_the_commands_do_what_the_page_says(reader: Path, capsys: pytest.Capture
     assert len(FILES) == 3
     check, evaluate = COMMANDS
     assert main(shlex.split(check)[1:]) == 0
-    said = re.search(r'`(\d of \d splits are there and whole)`', PAGE)
+    said = re.search(r'`(\d of \d splits are there and readable)`', PAGE)
     assert said
     assert said.group(1) in capsys.readouterr().out
     assert main(shlex.split(evaluate)[1:]) == 0

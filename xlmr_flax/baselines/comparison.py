@@ -12,10 +12,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from xlmr_flax.baselines.against import as_json, runs_of
 from xlmr_flax.baselines.limits import check
@@ -25,17 +27,20 @@ from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import Column, Line, Table
 
 SIDES = ('JAX', 'PyTorch')
 FOLDER, DONE = 'torch', 'done.json'
 FIRST = 50  # steps, whose losses are looked at by themselves
+# A shorter training says nothing of speed: its median is of a few steps, and a pause of the machine decides it.
+LEAST_STEPS, LEAST_SECONDS = 50, 30.0
 
 
 @dataclass(frozen=True)
 class Curve:
     """One training on both sides. losses: of each side, step (from 1) -> mean training loss since the step before it in
-    ours. speeds: median examples/s without the first record; None where there is only one."""
+    ours. speeds: median examples/s without the first record; None where a side's training was short."""
 
     run: str
     losses: tuple[Mapping[int, float], Mapping[int, float]]
@@ -50,7 +55,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What there is to show. arms: of each pairing. seconds: of each side, training and evaluation."""
+    """What there is to show. pairings: with their arm. seconds: of each side, training and evaluation. sources: commits
+    (`experiment.checkout`)."""
 
     title: str
     command: str
@@ -59,13 +65,25 @@ class Comparison:
     seconds: tuple[float, float]
     notes: tuple[str, ...]
     versions: Mapping[str, str]
+    date: str = ''
+    sources: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, str]:
+        """How it was made, for the head of a page."""
+        found = {
+            'Command': self.command,
+            'Date': self.date,
+            'Source': ', '.join(f'commit {source}' for source in self.sources),
+            'Versions': ', '.join(f'{name} {version}' for name, version in self.versions.items()),
+        }
+        return {name: text for name, text in found.items() if text}
 
 
 def prepare(config: Config) -> Config:
     """The config that both sides run: every step's loss is logged. Raises ConfigError for what the PyTorch side cannot
     do, and where torch is not installed."""
     if importlib.util.find_spec('torch') is None:
-        raise ConfigError("compare needs torch, which is not installed: pip install 'xlmr-flax[torch]'")
+        raise ConfigError("compare needs torch, which is not installed: pip install -e '.[torch]' in the checkout")
     check(config)
     recipes = {name: dataclasses.replace(recipe, log_every=1) for name, recipe in config.recipes.items()}
     recipe = dataclasses.replace(config.recipe, log_every=1)
@@ -126,10 +144,13 @@ def collect(runner: Runner, workdir: Path, versions: Mapping[str, str]) -> Compa
         )
     if config.encoder.dtype == 'bfloat16':
         notes.append('bfloat16: ours computes in it throughout, PyTorch by autocast.')
-    notes.append('The two ran one after the other: speed is measured by xlmr-flax bench train.')
     seconds = (Workdir(workdir, look_only=True).seconds(), _torch_seconds(workdir / FOLDER))
     title = f'{config.title or config.name}: the same experiment in JAX and in PyTorch'
-    return Comparison(title, runner.command, curves, tuple(pairings), seconds, tuple(notes), versions)
+    sources = tuple(Workdir(workdir, look_only=True).sources())
+    date = time.strftime('%Y-%m-%d')
+    return Comparison(
+        title, runner.command, curves, tuple(pairings), seconds, tuple(notes), versions, date, sources
+    )  # fmt: skip
 
 
 def _torch_seconds(folder: Path) -> float:
@@ -149,42 +170,81 @@ def _curve(run: Run, workdir: Path) -> Curve:
         last = step
         if since:
             means[step] = sum(since) / len(since)
-    speeds = [[r['examples_per_s'] for r in records[1:]] for records in sides]
-    first, second = (median(each) if each else None for each in speeds)
-    return Curve(run.name, (ours, means), (first, second))
+    assert run.recipe is not None
+    first, second = (_speed(records, run.recipe.batch_size) for records in sides)
+    return Curve(run.name, (ours, means), (first, second) if first and second else (None, None))
+
+
+def _speed(records: Sequence[Mapping[str, Any]], batch_size: int) -> float | None:
+    """Median examples/s of a training's records without the first; None for a training that was short."""
+    seconds, last = 0.0, 0
+    for record in records:
+        seconds += (record['step'] - last) * batch_size / record['examples_per_s']
+        last = record['step']
+    if last < LEAST_STEPS or seconds < LEAST_SECONDS or len(records) < 2:
+        return None
+    return median(record['examples_per_s'] for record in records[1:])
 
 
 def tables(found: Comparison) -> list[Table]:
-    """Scores by language, then losses and speeds."""
-    shown = []
+    """Means of the scores, losses and speeds, then scores by language."""
+    shown = [_summary(found)] if found.pairings else []
+    shown.append(_training_table(found))
     for arm, pairing in found.pairings:
         title = f'{pairing.target}, {pairing.metric.replace("_", " ")} ({pairing.split}), intermediate: {arm}'
         shown.append(pairing.table(*SIDES, title))
-    return [*shown, _training_table(found)]
+    return shown
+
+
+def _summary(found: Comparison) -> Table:
+    columns = (
+        Column('target'), Column('intermediate'), Column('metric'), Column('languages', 'count'),
+        *(Column(side, 'score', 'mean', decimals=2) for side in SIDES),
+        Column('difference', 'delta', 'mean', decimals=2),
+        Column('largest Δ', 'score', 'single languages', decimals=2),
+        Column('lowest p', 'score', 'single languages', decimals=4),
+    )  # fmt: skip
+    lines = []
+    for arm, pairing in found.pairings:
+        mean = pairing.means[0]
+        largest = max(100 * abs(each.change.difference) for each in pairing.languages)
+        lowest = min(each.p_holm for each in pairing.languages if each.p_holm is not None)
+        about = (pairing.target, arm, metric_name(pairing.metric), len(pairing.languages))
+        lines.append(Line((*about, mean.first, mean.second, 100 * mean.change.difference, largest, lowest)))
+    note = (
+        f'Scores in %; mean: over all languages of a target, its difference {SIDES[0]} - {SIDES[1]} in points; single '
+        'languages: the largest difference without its sign, and the lowest p, corrected over the languages (Holm).'
+    )
+    return Table('Summary', columns, tuple(lines), (note,))
 
 
 def _training_table(found: Comparison) -> Table:
+    timed = any(None not in curve.speeds for curve in found.curves)
     columns = (
         Column('run'),
         Column('steps', 'count'),
         Column(f'steps 1–{FIRST}', 'score', 'largest difference of the losses,'),
         Column('all steps', 'score', 'largest difference of the losses,'),
-        *(Column(side, 'score', 'examples/s', decimals=1) for side in SIDES),
+        *(Column(side, 'score', 'examples/s', decimals=1) for side in SIDES if timed),
     )
-    lines = [
-        Line((c.run, max(c.losses[0], default=0), f'{c.apart(FIRST)[0]:.1e}', f'{c.apart()[0]:.1e}', *c.speeds))
-        for c in found.curves
-    ]
+    lines = []
+    for c in found.curves:
+        apart = f'{c.apart(FIRST)[0]:.1e}', f'{c.apart()[0]:.1e}'
+        lines.append(Line((c.run, max(c.losses[0], default=0), *apart, *(c.speeds if timed else ()))))
     took = ', '.join(f'{side} {seconds:.0f} s' for side, seconds in zip(SIDES, found.seconds, strict=True))
-    note = f'Training and evaluation in all: {took} (compilation included).'
-    return Table('Training', columns, tuple(lines), (note, *found.notes))
+    notes = [f'Training and evaluation in all: {took} (compilation included), one side after the other.']
+    if timed:
+        notes.append(f'examples/s: median of the steps, of trainings of {LEAST_STEPS} steps and {LEAST_SECONDS:.0f} s.')
+    notes.append('Speed: measure with: xlmr-flax bench train')
+    return Table('Training', columns, tuple(lines), (*notes, *found.notes))
 
 
 def to_json(found: Comparison) -> str:
     """Everything in numbers."""
     return json.dumps(
         {
-            'title': found.title, 'command': found.command, 'versions': dict(found.versions),
+            'title': found.title, 'command': found.command, 'versions': dict(found.versions), 'date': found.date,
+            'sources': found.sources,
             'seconds': dict(zip(SIDES, found.seconds, strict=True)),
             'curves': [
                 {'run': c.run, 'losses': dict(zip(SIDES, c.losses, strict=True)), 'examples_per_s': c.speeds}
@@ -203,9 +263,9 @@ def report(found: Comparison, folder: Path) -> Path:
     drawn = figures(found)
     for name, drawing in drawn.items():
         write_atomic(folder / 'figures' / f'{name}.svg', drawing)
-    lines = [f'# {found.title}', '', *(table.markdown() for table in tables(found))]
+    lines = [f'# {found.title}', '', *(f'- {name}: `{text}`' for name, text in found.facts().items()), '']
+    lines += [table.markdown() for table in tables(found)]
     lines += [f'![Training losses of {name}](figures/{name}.svg)\n' for name in drawn]
-    lines += [f'Made by: `{found.command}`', '']
     write_atomic(folder / 'compare.md', '\n'.join(lines))
     write_atomic(folder / 'compare.json', to_json(found))
     write_atomic(folder / 'index.html', page(found, tables(found), drawn))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xlmr_flax.report.canvas import inline, svg
 from xlmr_flax.report.curves import training_curves
-from xlmr_flax.report.html_table import html_table
+from xlmr_flax.report.html_table import Notes, html_table
 from xlmr_flax.report.page_style import CSS
 from xlmr_flax.report.table import Table
 
@@ -37,24 +37,24 @@ def figures(found: Comparison) -> dict[str, str]:
 
 def page(found: Comparison, tables: Sequence[Table], drawn: Mapping[str, str]) -> str:
     """The page as text."""
-    sections = [html_table(table) for table in tables]
+    notes = Notes()
+    facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in found.facts().items())
+    by_language = len(found.pairings)
+    sections = [html_table(table, notes) for table in tables[: len(tables) - by_language]]
     sections.append('<h2>Training losses</h2>')
     for number, (name, drawing) in enumerate(drawn.items()):
-        said = f'Training loss by step of {escape(name)}; where the lines lie on each other, one hides the other.'
+        said = f"Training loss by step of {escape(name)}; where the two agree, PyTorch's dashes lie on JAX's line."
         sections.append(
             f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Training losses of {escape(name)}">'
             f'{inline(drawing, f"c{number}-")}</div><figcaption>{said}</figcaption></figure>'
         )
     if len(found.curves) > len(drawn):
         sections.append(f'<p>{len(found.curves) - len(drawn)} more runs are in compare.json.</p>')
-    versions = '; '.join(f'{name} {version}' for name, version in found.versions.items())
-    sections += [
-        '<h2>How to reproduce</h2>',
-        f'<pre><code>{escape(found.command)}</code></pre>',
-        f'<p>{escape(versions)}</p>',
-    ]
+    if by_language:
+        sections.append('<h2>Scores by language</h2>')
+        sections += [html_table(table, notes) for table in tables[len(tables) - by_language :]]
     body = '\n'.join(sections)
-    return f"""<!DOCTYPE html>
+    text = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -70,9 +70,11 @@ def page(found: Comparison, tables: Sequence[Table], drawn: Mapping[str, str]) -
 <h1>{escape(found.title)}</h1>
 <p class="lead">The same starting weights, batches, recipe and scorers; model, gradients, optimizer and dropout are this
 package's on one side, and those of transformers and torch on the other.</p>
+<dl class="facts">{facts}</dl>
 </header>
 {body}
 </main>
 </body>
 </html>
 """
+    return notes.numbered(text)

@@ -55,7 +55,8 @@ def convert(directory: Path) -> tuple[Path, int]:
     except ModuleNotFoundError as e:
         if (e.name or '').split('.')[0] != 'torch':
             raise
-        raise ModelError(f"{paths[0]}: torch reads it, and is not installed: pip install 'xlmr-flax[torch]'") from None
+        said = "torch reads it, and is not installed: pip install -e '.[torch]' in the checkout"
+        raise ModelError(f'{paths[0]}: {said}') from None
     tensors: dict[str, torch.Tensor] = {}
     stored: set[int] = set()
     for path in paths:

@@ -20,6 +20,8 @@ from xlmr_flax.eval import files
 from xlmr_flax.eval.statistics import ALPHA, Interval, Part, bootstrap, enough_resamples, holm, interval
 from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, number_units, read_gold_set
 from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split, task_of
+from xlmr_flax.experiment.rows import language_facts
+from xlmr_flax.report.rows import languages as in_table_order
 from xlmr_flax.report.table import Column, Line, Table
 from xlmr_flax.tasks.base import Task
 
@@ -40,7 +42,8 @@ class Compared:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two systems on one target and metric. means: over all languages, and over those but English."""
+    """Two systems on one target and metric. languages: in the order of the report's tables. means: over all languages,
+    and over those but English."""
 
     target: str
     metric: str
@@ -160,6 +163,8 @@ def _pairing(
         found.append(Compared(name, n, 100 * sides[0], 100 * sides[1], interval(sides[0] - sides[1], drawn)))
     adjusted = holm([each.change.p for each in found[: len(codes)]])
     named = [Compared(e.name, e.n, e.first, e.second, e.change, p) for e, p in zip(found, adjusted, strict=False)]
+    order = in_table_order([{'language': code, **language_facts(code)} for code in codes])
+    named.sort(key=lambda each: order.index(each.name))
     return Pairing(task.name, metric, split, tuple(named), tuple(found[len(codes) :]), resamples, tuple(missing))
 
 

@@ -7,6 +7,9 @@ from statistics import median
 
 from xlmr_flax.bench.timing import QUIET, Measured, Outcome, quiet_rounds
 
+SHORTEST = 1.0  # seconds of a round, of which a ratio is given: what is shorter is decided by chance
+TRIAL = 'trial only'
+
 
 def _others(measured: Measured) -> float | None:
     known = [value for value in measured.others if value is not None]
@@ -17,15 +20,40 @@ def to_markdown(outcome: Outcome) -> str:
     """A table with one line a contestant, and what must be known to read it."""
     head, lines = (_rates if outcome.unit else _times)(outcome)
     rule = '|'.join(['', '---', *('---:' for _ in head[1:]), ''])
-    text = [f'# {outcome.title}', '', _what(outcome), '', f'| {" | ".join(head)} |', rule]
+    text = [f'# {outcome.title}', '', _quietness(outcome), '', _what(outcome), '', f'| {" | ".join(head)} |', rule]
     text += [f'| {" | ".join(line)} |' for line in lines]
-    text += ['', outcome.agreement]
+    text += ['', *(f'- {note}' for note in _footnotes(outcome)), '', outcome.agreement]
     text += [f'Left out: {name}: {why}.' for name, why in outcome.left_out.items()]
-    text.append(_quietness(outcome))
     if outcome.settings:
         text.append('Set for every contestant: ' + ', '.join(f'{k}={v}' for k, v in outcome.settings.items()) + '.')
     text += ['', '; '.join(f'{key} {value}' for key, value in outcome.machine.items() if value), '']
     return '\n'.join(text)
+
+
+def _footnotes(outcome: Outcome) -> list[str]:
+    """What the numbers of the table do not say by themselves."""
+    notes = []
+    short = [name for name in outcome.measured if _block(outcome, name) < SHORTEST]
+    if short:
+        blocks = ', '.join(f'{name} {_block(outcome, name):.2f} s' for name in short)
+        notes.append(
+            f'{TRIAL}: no ratio where the median round of either side is shorter than {SHORTEST:g} s ({blocks}); give '
+            'more --rows.'
+        )
+    units = {name: median(_counted(outcome, [f['units'] for f in m.facts])) for name, m in outcome.measured.items()
+             if outcome.unit}  # fmt: skip
+    if len(set(units.values())) > 1:
+        notes.append(
+            f'{outcome.unit} a round: slower contestants have a share of the rows in each round, so that a round takes '
+            'none of them much longer than the others; the speeds can be compared all the same.'
+        )
+    notes.append('First run: before the timed ones, and in none of them; it includes compilation (ours: by XLA).')
+    return notes
+
+
+def _block(outcome: Outcome, name: str) -> float:
+    """Median seconds of a round."""
+    return median(_counted(outcome, outcome.measured[name].seconds))
 
 
 def _what(outcome: Outcome) -> str:
@@ -91,6 +119,8 @@ def _counted(outcome: Outcome, values: list[float]) -> list[float]:
 
 def _ratio(outcome: Outcome, name: str) -> str:
     found = outcome.ratios.get(name)
+    if found and min(_block(outcome, next(iter(outcome.measured))), _block(outcome, name)) < SHORTEST:
+        return TRIAL
     return f'{found.median:.2f} ({found.low:.2f} to {found.high:.2f})' if found else ''
 
 

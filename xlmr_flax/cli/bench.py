@@ -11,7 +11,8 @@ and parts of our own, with nothing beside them:
   startup     a first and a second start of a training in fresh processes, by parts
 train, pipeline and startup take --task, --encoder, --rows, --max_length, --batch and --dropout, or --config=FILE (the
 first training of its plan). Prints Markdown; --out keeps it as DIR/SUBJECT.md, with every single time in
-DIR/SUBJECT.json. Implementations that are not installed are left out (pip install 'xlmr-flax[bench]' brings them).
+DIR/SUBJECT.json. Implementations that are not installed are left out (pip install -e '.[bench]' in the checkout brings
+them).
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Runs the same experiment here and in PyTorch (transformers' XLM-R, fused AdamW, SDPA), from the same weights, batches
 and recipe, and compares losses, scores in each language with a paired bootstrap test, and time. DIR holds our run, as
 `xlmr-flax run` leaves it (finished runs are used again), DIR/torch the other, DIR/compare/ the page (index.html),
-compare.md and compare.json. Needs torch (pip install 'xlmr-flax[torch]'). The PyTorch side trains pair, choice, span
-and tag heads, intermediate mixtures among them, and scores retrieval; it has no masked language model and no choice of
-a checkpoint by dev scores.
+compare.md and compare.json. Needs torch (pip install -e '.[torch]' in the checkout). The PyTorch side trains pair,
+choice, span and tag heads, intermediate mixtures among them, and scores retrieval; it has no masked language model and
+no choice of a checkpoint by dev scores.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ check_arguments = run_command.check_arguments
 
 def define_flags(values: flags.FlagValues) -> None:
     run_command.define_config_flag(values)
+    run_command.define_data_root(values)
     flags.DEFINE_string('workdir', None, 'Folder that holds everything that both sides write.', flag_values=values)
 
 

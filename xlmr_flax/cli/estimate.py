@@ -5,7 +5,8 @@ Compiles training steps and forward passes ahead of time for a slice of TPU chip
 memory against HBM, model FLOPs, collectives, the compiler's own estimate of the cycles by kind of operation and part of
 the model, the ideal time and the ratio of both, and the largest operations with their source lines. Of a config also
 the hours and chip-hours of every phase and of the whole plan, on each slice. The compiler for TPUs comes with
-pip install 'xlmr-flax[tpu]'; no TPU is asked for. The first form needs the plan's data files, as run --dry_run does.
+pip install -e '.[tpu]' in the checkout; no TPU is asked for. The first form needs the plan's data files, as run
+--dry_run does.
 
 Chips: v4 and v5p (three numbers), v5e and v6e (two). The config's mesh is used: --config.mesh.data=1
 --config.mesh.fsdp=-1 shards parameters over all chips; so is encoder.dtype: --config.encoder.dtype=bfloat16 on a TPU.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 def define_flags(values: flags.FlagValues) -> None:
+    run_command.define_data_root(values)
     config_flags.DEFINE_config_file(
         'config',
         None,

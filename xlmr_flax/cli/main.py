@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import importlib
 import os
 import sys
@@ -24,6 +26,7 @@ COMMANDS = {
     'estimate': 'time, memory and chip-hours on TPUs, by compiling ahead of time',
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
+UNREAD = 141  # as after SIGPIPE
 
 
 class UsageError(ValueError):
@@ -40,7 +43,7 @@ def overview() -> str:
         '  xlmr-flax COMMAND --help   the flags of a command',
         '  xlmr-flax --version        versions that a bug report needs',
         '',
-        'Real data are found by --data_root (run: --config.data_root) or the environment variable XLMR_DATA_ROOT.',
+        'Real data are found by --data_root or the environment variable XLMR_DATA_ROOT.',
     ]
     return '\n'.join(lines)
 
@@ -122,13 +125,44 @@ def set_up_jax() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (0 done, 1 a known error, 2 usage, 143 stopped and saved)."""
+    """Runs one command; returns the exit code (0 done, 1 a known error, 2 usage, 141 nobody reads the output any more,
+    143 stopped and saved)."""
     if argv is not None:  # config overrides, and the command that results keep, are read from sys.argv
         before, sys.argv = sys.argv, ['xlmr-flax', *argv]
         try:
             return main()
         finally:
             sys.argv = before
+    try:
+        code = _main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        try:
+            print(flush=True)  # was it stdout, or a socket?
+        except BrokenPipeError:  # `xlmr-flax ... | head`; what is left to write goes nowhere, at exit too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return UNREAD
+        raise
+    return code
+
+
+def _unknown_flag(error: flags.UnrecognizedFlagError, values: flags.FlagValues, command: str) -> str:
+    """absl's message with the flag that was meant, which it does not find where a dot is in the name."""
+    from xlmr_flax.config import Config
+
+    name, known = error.flagname, list(values)
+    head, dot, rest = name.partition('.')
+    near = difflib.get_close_matches(head, known, n=1)
+    if 'config' in known and head in {field.name for field in dataclasses.fields(Config)}:
+        return str(flags.UnrecognizedFlagError(name, suggestions=[f'config.{name}']))
+    if 'Did you mean' in str(error):
+        return str(error)
+    if near:
+        return str(flags.UnrecognizedFlagError(name, suggestions=[near[0] + dot + rest]))
+    return f'{error} (xlmr-flax {command} --help lists them)'
+
+
+def _main() -> int:
     arguments = list(sys.argv)
     command = arguments[1] if len(arguments) > 1 else 'help'
     if command in ('help', '--help', '-h'):
@@ -155,6 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if hasattr(module, 'check_arguments'):
                 module.check_arguments(arguments[2:])
             left = values([arguments[0], *arguments[2:]])
+        except flags.UnrecognizedFlagError as e:
+            raise UsageError(_unknown_flag(e, values, command)) from None
         except known_errors():
             raise
         except (KeyError, AttributeError, TypeError, ValueError) as e:  # ml_collections' override errors

@@ -4,9 +4,10 @@
 
 --check reads every row of every split of the tasks (default: all) in every language, and says what is there, what only
 stands in for a dataset, which rows cannot be read, which tested texts are in the training data, and for what is missing
-where it goes, its licence and where to get it. With --config: exactly what that config reads. Exit code 0 when all that
-was asked for is there and whole, else 1; training sets in other languages than English, and languages beyond a
-benchmark's own, count only when --languages names them, and translated splits only when --splits names them.
+where it goes, its licence and where to get it. With --config: exactly what that config reads, and which training sets
+are missing that its arms train on other rows for. Exit code 0 when all that is read is there and readable, else 1;
+training sets in other languages than English, and languages beyond a benchmark's own, count only when --languages names
+them, and translated splits only when --splits names them. Readable does not mean complete: compare the numbers of rows.
 
 Without --check: tokenizes what a run of the config reads (or whole tasks) into the cache that runs read from:
 XLMR_CACHE, or ~/.cache/xlmr_flax/tokens. A run does this by itself; done before, it needs no accelerator.
@@ -101,16 +102,21 @@ def _build(values: flags.FlagValues) -> int:
 def _check(values: flags.FlagValues) -> int:
     from xlmr_flax.data.sources import DATA_ROOT_VARIABLE
     from xlmr_flax.experiment.check import check, find_overlaps
+    from xlmr_flax.experiment.substitutes import find_gaps
 
     config = _config(values) if values.config is not None else None
     names = _names(config) if config else values.tasks
     root = _root(config.data_root if config else values.data_root, names)
     wants, trained = _wants(values, config, root)
+    gaps = find_gaps(config) if config else []
     states = [check(want, root) for want in wants]
     print(f'data root: {root} (--data_root or {DATA_ROOT_VARIABLE})\n')
-    print(_table(states))
-    for task in dict.fromkeys(want.task for want in wants):
-        if lines := _details([state for state in states if state.want.task == task], root, values.skip_bad_rows):
+    print(_table(states, gaps))
+    for task in dict.fromkeys([*(want.task for want in wants), *(gap.task for gap in gaps)]):
+        lines = [text for gap in gaps if gap.task == task for text in _of_gap(gap)]
+        if those := [state for state in states if state.want.task == task]:
+            lines += _details(those, root, values.skip_bad_rows)
+        if lines:
             print(f'\n{task}', *lines, sep='\n  ')
     if values.overlap:
         for trainer, name, split, report in find_overlaps(states, root, trained):
@@ -119,7 +125,10 @@ def _check(values: flags.FlagValues) -> int:
     lacking = [state for state in states if not state.is_fine(values.skip_bad_rows)]
     counted = [state for state in states if state.want.required or state.state != 'missing']
     skipped = f'; {bad} bad rows {"left out" if values.skip_bad_rows else ""}'.rstrip() if bad else ''
-    print(f'\n{len(counted) - len(lacking)} of {len(counted)} splits are there and whole{skipped}')
+    fine = [state for state in counted if state not in lacking]
+    print(f'\n{len(fine)} of {len(counted)} splits are there and readable{_of_them(fine, gaps)}{skipped}')
+    if left_out := [gap for gap in gaps if not gap.instead]:
+        print(f'missing, and left out by a run: {", ".join(f"{gap.task} {gap.split}" for gap in left_out)}')
     if lacking:
         print(f'not so: {", ".join(dict.fromkeys(state.want.task for state in lacking))}')
     return 1 if lacking else 0
@@ -147,33 +156,68 @@ def _wants(values: flags.FlagValues, config: Any, root: Path) -> tuple[list[Any]
     return wants, [name for name in values.tasks if 'train' in _task(name).splits]
 
 
-def _table(states: Sequence[Any]) -> str:
-    """A row a task and split."""
+def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
+    """How many of these splits are not what their names say."""
+    used = {(gap.task, gap.instead, gap.language) for gap in gaps if not gap.is_chosen}
+    instead = sum((state.want.task, state.want.split, state.want.language) in used for state in states)
+    stand_ins = sum(bool(state.stand_in) for state in states)
+    said = [f', {instead} of them in place of training rows that are missing'] if instead else []
+    kind = 'stand-ins for datasets' if stand_ins > 1 else 'a stand-in for a dataset'
+    return ''.join([*said, *([f', {stand_ins} of them {kind}'] if stand_ins else [])])
+
+
+def _of_gap(gap: Any) -> list[str]:
+    """Training rows that a config does not get, who would train on them, and where they go."""
+    from xlmr_flax.experiment.check import MISSING, State, Want
+
+    lines = [str(gap)]
+    if gap.missing:
+        task = _task(gap.task)
+        state = State(Want(gap.task, gap.split, gap.language), MISSING, missing=gap.missing)
+        lines += [f'put there: {text}' for text in _places([state])]
+        lines.append(f'licence: {task.licence or "not stated"}. Where to get it: {task.source or "not stated"}')
+    return lines
+
+
+def _table(states: Sequence[Any], gaps: Sequence[Any] = ()) -> str:
+    """A row a task and split; of training rows that are not there before the rows in their place."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for state in states:
         groups.setdefault((state.want.task, state.want.split), []).append(state)
+    absent: dict[tuple[str, str], list[Any]] = {}
+    for gap in gaps:
+        if not gap.is_chosen:
+            absent.setdefault((gap.task, gap.instead), []).append(gap)
     rows = [('task', 'split', 'languages', 'rows', 'state', 'source')]
-    for (task, split), those in groups.items():
-        here = [state for state in those if state.state != 'missing']
-        asked = sum(state.want.required for state in those)
-        more = len(here) - sum(state.want.required for state in here)
-        count = f'{len(here) - more}/{asked}' + (f' +{more}' if more else '')
-        kinds = dict.fromkeys(s.state for s in those if s.state != 'missing' or s.want.required)
-        names = [*(kind for kind in kinds if kind != 'whole'), *(['stand-in'] if any(s.stand_in for s in here) else [])]
-        sources = ', '.join(dict.fromkeys(_short(state.source) for state in here))
-        rows.append(
-            (
-                task,
-                split,
-                count,
-                str(sum(s.rows for s in here)),
-                ', '.join(names) or ('whole' if here else 'none'),
-                sources,
-            )
-        )
+    for key, those in groups.items():
+        wanted = absent.pop(key, [])
+        rows += [_gap_row(wanted)] if wanted else []
+        rows.append((*key, *_cells(those, f'in place of {wanted[0].split}' if wanted else '')))
+    rows += [_gap_row(those) for those in absent.values()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return '\n'.join([lines[0], '  '.join('-' * width for width in widths), *lines[1:]])
+
+
+def _cells(states: Sequence[Any], use: str) -> tuple[str, str, str, str]:
+    """(languages, rows, state, source) of one split. use: what its rows are used for beside its name."""
+    here = [state for state in states if state.state != 'missing']
+    asked = sum(state.want.required for state in states)
+    more = len(here) - sum(state.want.required for state in here)
+    count = f'{len(here) - more}/{asked}' + (f' +{more}' if more else '')
+    names = list(dict.fromkeys(s.state for s in states if s.state != 'missing' or s.want.required))
+    names = [name for name in names if name != 'readable']
+    names += ['stand-in'] if any(s.stand_in for s in here) else []
+    names += [use] if use and here else []
+    state = ', '.join(names) or ('readable' if here else 'none')
+    sources = ', '.join(dict.fromkeys(_short(state.source) for state in here))
+    return count, str(sum(s.rows for s in here)), state, sources
+
+
+def _gap_row(gaps: Sequence[Any]) -> tuple[str, str, str, str, str, str]:
+    """Of one task and split; each gap is a language."""
+    missing = sum(bool(gap.missing) for gap in gaps)
+    return gaps[0].task, gaps[0].split, f'0/{missing}', '0', 'missing' if missing else 'none', ''
 
 
 def _short(source: str) -> str:

@@ -1,4 +1,4 @@
-"""usage: xlmr-flax run --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
+"""usage: xlmr-flax run --config=FILE --workdir=DIR [--data_root=DIR] [--config.KEY=VALUE ...]
 
 Trains and evaluates what the config's plan asks for and DIR lacks, then writes DIR/results.jsonl, DIR/metrics.jsonl,
 DIR/predictions/ and DIR/report/index.html. Started again, it finishes what is missing and repeats nothing.
@@ -17,38 +17,35 @@ A run that fails is reported and recorded in DIR/failed/; the others go on, and 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import itertools
-import runpy
 import shlex
 import sys
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from xlmr_flax.cli import processes
+from xlmr_flax.cli.config_flag import (
+    check_arguments,
+    config_arguments,
+    define_config_flag,
+    define_data_root,
+    load_config,
+)
 
+if TYPE_CHECKING:
+    from xlmr_flax.config import Config
 
-def define_config_flag(values: flags.FlagValues) -> None:
-    """--config=FILE with --config.KEY=VALUE, for `check_arguments` and `load_config`."""
-    # Unknown keys are let in here: `parse` refuses them, and knows more names than the file has (recipes.TASK.steps).
-    config_flags.DEFINE_config_file(
-        'config',
-        None,
-        'Config file: a Python file with get_config().',
-        flag_values=values,
-        lock_config=False,
-        accept_new_attributes=True,
-    )
+__all__ = ['check_arguments', 'define_config_flag', 'define_data_root', 'define_flags', 'load_config', 'run']
 
 
 def define_flags(values: flags.FlagValues) -> None:
     processes.define_flags(values)
     define_config_flag(values)
+    define_data_root(values)
     flags.DEFINE_string('workdir', None, 'Folder that holds everything the run writes.', flag_values=values)
     flags.DEFINE_bool(
         'dry_run', False, 'Print the plan with its estimated cost; write and train nothing.', flag_values=values
@@ -79,61 +76,6 @@ def _define_profile(values: flags.FlagValues) -> None:
     )
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
-    """Runs the config file once by itself, so that what is wrong with it can be said in one line: behind the flag,
-    ml_collections gives whole tracebacks or waits until the config is used. Raises ConfigError."""
-    from xlmr_flax.config import ConfigError
-
-    joined = [a.split('=', 1)[1] for a in arguments if a.startswith(('--config=', '-config='))]
-    apart = [b for a, b in itertools.pairwise(arguments) if a in ('--config', '-config')]
-    for name in joined + apart:
-        path, _, argument = name.partition(':')
-        if not Path(path).is_file():
-            raise ConfigError(f'--config={name}: {path} is no file')
-        try:
-            get_config = runpy.run_path(path).get('get_config')
-            config = get_config(*([argument] if ':' in name else [])) if get_config else None
-        except ConfigError:
-            raise
-        except SyntaxError as e:
-            raise ConfigError(f'--config={name}: {e.filename}, line {e.lineno}: {e.msg}') from None
-        except Exception as e:
-            lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == path]
-            where = f'{path}, line {lines[-1]}' if lines else path
-            raise ConfigError(f'--config={name}: {where}: {type(e).__name__}: {e}') from None
-        if not isinstance(config, (ConfigDict, Mapping)):
-            raise ConfigError(f'--config={name}: {path} has no function get_config() that returns a ConfigDict')
-        for argument in arguments:
-            if argument.lstrip('-').startswith('config.'):
-                _check_parents(config, argument.lstrip('-').split('=')[0].split('.')[1:])
-
-
-def _check_parents(config: Mapping[str, Any] | ConfigDict, path: Sequence[str]) -> None:
-    """An override's key must lie in mappings that the config has. Raises ConfigError."""
-    from xlmr_flax.config import ConfigError
-    from xlmr_flax.tasks.base import closest
-
-    node: Any = config
-    for i, key in enumerate(path[:-1]):
-        if key not in node:
-            hint = f'; a new entry is given whole: --config.{".".join(path[:i])}="{{\'{key}\': ...}}"' if i else ''
-            raise ConfigError(f'unknown config key {".".join(path[: i + 1])!r}{closest(key, node)}{hint}')
-        node = node[key]
-        if not isinstance(node, (ConfigDict, Mapping)):
-            raise ConfigError(f'unknown config key {".".join(path)!r}: {".".join(path[: i + 1])} is {node!r}')
-
-
-def load_config(values: flags.FlagValues) -> Any:
-    """The parsed config of --config with its overrides. Raises UsageError, ConfigError."""
-    from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.config import parse
-
-    if values.config is None:
-        raise UsageError('--config=FILE is missing')
-    raw = values.config
-    return parse(raw.to_dict() if isinstance(raw, ConfigDict) else raw)
-
-
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError, versions
 
@@ -155,13 +97,14 @@ def run(values: flags.FlagValues) -> int:
         processes.together(values),
         opened(values.workdir, shared=count() > 1 or share.count > 1, look_only=values.dry_run) as workdir,
     ):
-        runner = Runner(config, workdir, command, share, look_only=values.dry_run)
-        if values.dry_run:
-            from xlmr_flax.experiment.dry_run import describe
+        with refusals(config, workdir, values.dry_run):
+            runner = Runner(config, workdir, command, share, look_only=values.dry_run)
+            if values.dry_run:
+                from xlmr_flax.experiment.dry_run import describe
 
-            if is_leader():
-                print(describe(runner))
-            return 0
+                if is_leader():
+                    print(describe(runner))
+                return 0
         profiler = Profiler(window, runner.workdir.path / 'profile', say) if window else None
         if profiler:
             runner.setting = dataclasses.replace(runner.setting, profiler=profiler)
@@ -181,3 +124,53 @@ def run(values: flags.FlagValues) -> int:
     if failed and is_leader():
         print(*(f'failed: {line}' for line in failed.failures), f'error: {failed}', sep='\n', file=sys.stderr)
     return int(failed is not None)
+
+
+@contextlib.contextmanager
+def refusals(config: Config, workdir: Path, dry_run: bool) -> Iterator[None]:
+    """What a plan lacks before anything is trained is said at once, with the command that lists all of it; a workdir
+    that was made for nothing goes again. Raises what the inside does, or an error of its kind that says more.
+    """
+    from xlmr_flax.data.sources import DataError, MissingFile
+    from xlmr_flax.models.config import ModelError
+    from xlmr_flax.models.hf import MissingWeights
+
+    new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException as e:
+        for folder in new:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+        if isinstance(e, MissingFile):
+            raise DataError(_with_command(e)) from None
+        if not isinstance(e, ModelError):
+            raise
+        size = next((size for size in ('tiny', 'small', 'base', 'large') if size in config.encoder.source.lower()), '')
+        plan = ''
+        if dry_run and isinstance(e, MissingWeights):
+            plan = f'; for the plan alone: --config.encoder.source=random:{size or "SIZE (tiny, small, base, large)"}'
+        raise ModelError(f'{e}{plan}{_missing_data(config)}') from None
+
+
+def _with_command(error: Exception) -> str:
+    command = shlex.join(['xlmr-flax', 'prepare', '--check', *config_arguments(sys.argv)])
+    return f'{error} (everything that is missing: {command})'
+
+
+def _missing_data(config: Config) -> str:
+    """'; and ...' where the data of a config are not there either."""
+    from xlmr_flax.config import ConfigError
+    from xlmr_flax.data.sources import DataError, MissingFile, split_files
+    from xlmr_flax.experiment.prepare import config_needs
+    from xlmr_flax.tasks import get_task
+    from xlmr_flax.tasks.base import TaskError
+
+    try:
+        for need in config_needs(config):
+            split_files(get_task(need.task), need.language, need.split, config.data_root)
+    except MissingFile as e:
+        return f'; and {_with_command(e)}'
+    except (DataError, TaskError, ConfigError) as e:
+        return f'; and {e}'
+    return ''

@@ -19,6 +19,10 @@ MANIFEST = 'MANIFEST.tsv'
 STAND_IN_MARK = 'STAND-IN'
 
 
+class MissingFile(DataError):
+    """A file that a split needs is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One file: the table it was found for (an alternative, perhaps), its language, its path and its labels' path.
@@ -75,7 +79,7 @@ def _find(task: Task, table: Table, language: str, root: Path) -> list[Found]:
         or _find_local(task, [each for each in tables if each.stand_in], language, code, root)
     )
     if not found:
-        raise DataError(_missing(task, table, language, code, root))
+        raise MissingFile(_missing(task, table, language, code, root))
     return found
 
 
@@ -122,7 +126,7 @@ def _label_path(task: Task, table: Table, path: Path, code: str, root: Path) -> 
         return None
     label_path = root / table.label_file.replace('{language}', code)
     if not label_path.is_file():
-        raise DataError(f'{label_path}: no such file, needed for the labels of {path} (task {task.name!r})')
+        raise MissingFile(f'{label_path}: no such file, needed for the labels of {path} (task {task.name!r})')
     return label_path
 
 

@@ -17,6 +17,7 @@ from xlmr_flax.data import tfds, world
 from xlmr_flax.data.readers_paths import (
     DATA_ROOT_VARIABLE,
     Found,
+    MissingFile,
     find_files,
     resolve_data_root,
     stand_in_notes,
@@ -28,6 +29,7 @@ __all__ = [
     'DATA_ROOT_VARIABLE',
     'BadRow',
     'DataError',
+    'MissingFile',
     'Origin',
     'available',
     'content_digest',

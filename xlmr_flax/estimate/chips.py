@@ -110,7 +110,7 @@ def devices(topology: Topology) -> list[Any]:
     from jax.experimental import topologies
 
     if not has_libtpu():
-        raise EstimateError("libtpu is not installed, the compiler for TPUs: pip install 'xlmr-flax[tpu]'")
+        raise EstimateError("libtpu is not installed, the compiler for TPUs: pip install -e '.[tpu]' in the checkout")
     options: dict[str, Any] = {'chip_config_name': topology.chip.config}
     if 1 in topology.shape[:2]:
         options['chips_per_host_bounds'] = (*topology.shape[:2], 1)

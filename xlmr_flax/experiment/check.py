@@ -29,7 +29,7 @@ from xlmr_flax.data.sources import (
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Example, Table, Task
 
-MISSING, BROKEN, BAD, WHOLE = 'missing', 'unreadable', 'bad rows', 'whole'
+MISSING, BROKEN, BAD, READABLE = 'missing', 'unreadable', 'bad rows', 'readable'
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class Want:
 class State:
     """What was found of a Want.
 
-    state: MISSING, BROKEN (a file cannot be read as a whole: `error`), BAD (some rows cannot: `bad`) or WHOLE. rows:
-    examples that were read; of retrieval those that ask. source: 'files', 'TFDS glue/mnli', 'embedded', '' = nothing.
+    state: MISSING, BROKEN (a file cannot be read as a whole: `error`), BAD (some rows cannot: `bad`) or READABLE (every
+    row there is; that the files are the whole dataset is not known). rows: examples that were read; of retrieval those
+    that ask. source: 'files', 'TFDS glue/mnli', 'embedded', '' = nothing.
     missing: the files that are not there, where they are looked for. stand_in: what the rows stand in for.
     """
 
@@ -65,7 +66,7 @@ class State:
         """Whether a run can read it, or need not."""
         if self.state == MISSING:
             return not self.want.required
-        return self.state == WHOLE or (skip_bad_rows and self.state == BAD)
+        return self.state == READABLE or (skip_bad_rows and self.state == BAD)
 
 
 def wanted(tasks: Iterable[str], root: Path, splits: Sequence[str] = (), languages: Sequence[str] = ()) -> list[Want]:
@@ -104,7 +105,7 @@ def check(want: Want, root: Path) -> State:
             read_gold(task, want.language, want.split, root)
     except DataError as error:
         return State(want, BROKEN, source=source, bad=tuple(bad), error=str(error))
-    return State(want, BAD if bad else WHOLE, rows, source, bad=tuple(bad), stand_in=note)
+    return State(want, BAD if bad else READABLE, rows, source, bad=tuple(bad), stand_in=note)
 
 
 def missing_files(task: Task, split: str, language: str, root: Path) -> dict[Path, str]:
@@ -134,7 +135,7 @@ def find_overlaps(
     training: dict[str, list[Example]] = {}
     targets: dict[tuple[str, str], list[State]] = {}
     for state in states:
-        if state.want.split not in ('train', 'translate_train') and state.state in (WHOLE, BAD):
+        if state.want.split not in ('train', 'translate_train') and state.state in (READABLE, BAD):
             targets.setdefault((state.want.task, state.want.split), []).append(state)
     for (name, split), those in targets.items():
         target = get_task(name)

@@ -34,6 +34,7 @@ from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.tables import read_rows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment.arms import Dataset, datasets, member_limit, mixture_of, phase_steps, selects
+from xlmr_flax.experiment.draws import Draws, expected_draws
 from xlmr_flax.experiment.plan import Run, scored_length
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.tasks import get_task
@@ -64,11 +65,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Training:
-    """What a run trains: `steps` steps, `work` in all (dev: its evaluations on dev rows)."""
+    """What a run trains: `steps` steps, `work` in all (dev: its evaluations on dev rows). draws: of its datasets.
+    programs: head kinds x row lengths, for each of which a training program is compiled if a batch has it (padded rows;
+    packed ones have a few shapes of their own).
+    """
 
     steps: int
     work: Work
     dev: Work
+    draws: tuple[Draws, ...] = ()
+    programs: int = 0
 
 
 @dataclass(frozen=True)
@@ -185,12 +191,14 @@ class Estimator:
         sizes = [max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(found, rows, strict=True)]
         steps = phase_steps(arm, recipe, found, sizes)
         parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
-        counts = mixture_of(arm, found, sizes, run.seed, run.where, steps, recipe.accumulation).counts(steps * parts)
-        work = Work()
-        for dataset, each, draws in zip(found, rows, counts, strict=True):
-            work += self._batches(dataset, each, recipe, recipe.batch_size // parts).times(float(draws))
+        mixture = mixture_of(arm, found, sizes, run.seed, run.where, steps, recipe.accumulation)
+        drawn, work = expected_draws(arm, recipe, found, sizes, mixture, steps), Work()
+        for each, part in zip(rows, drawn, strict=True):
+            work += self._batches(part.dataset, each, recipe, recipe.batch_size // parts).times(float(part.draws))
         evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
-        return Training(steps, work, self._dev(found, recipe).times(evaluations))
+        kinds = {(dataset.task.kind, length) for dataset in found for length in _lengths(dataset, recipe)}
+        dev = self._dev(found, recipe).times(evaluations)
+        return Training(steps, work, dev, tuple(drawn), len(kinds))
 
     def _training_rows(self, dataset: Dataset, recipe: Recipe) -> Rows:
         limit, length = member_limit(dataset.spec, recipe.max_train), dataset.spec.max_length or recipe.max_length
@@ -199,7 +207,7 @@ class Estimator:
     def _batches(self, dataset: Dataset, rows: Rows, recipe: Recipe, size: int) -> Work:
         """One batch of a dataset, forwards and backwards, padded or packed as batches of its rows are on average."""
         length = dataset.spec.max_length or recipe.max_length
-        lengths = row_lengths(length, tuple(n for n in dataset.spec.lengths or recipe.lengths if n <= length))
+        lengths = _lengths(dataset, recipe)
         padded, batch_rows = float(length), float(size)
         if len(rows.lengths):
             known = np.minimum(rows.lengths, length)
@@ -259,6 +267,12 @@ class Estimator:
         scale = rows.units * rows.group / len(lengths)
         flops = sum(forward_flops(self.shape, float(n), float(n)) for n in padded)
         return Work(float(padded.sum()) * scale, flops * scale, frozenset({rows.basis}))
+
+
+def _lengths(dataset: Dataset, recipe: Recipe) -> tuple[int, ...]:
+    """Row lengths that a dataset's batches are padded to."""
+    length = dataset.spec.max_length or recipe.max_length
+    return row_lengths(length, tuple(n for n in dataset.spec.lengths or recipe.lengths if n <= length))
 
 
 @dataclass(frozen=True)

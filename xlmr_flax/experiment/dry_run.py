@@ -19,6 +19,7 @@ from xlmr_flax.experiment.cost import (
     machine_speed,
     reached_speed,
 )
+from xlmr_flax.experiment.dry_draws import draws_notes, draws_table
 from xlmr_flax.experiment.plan import Run, run_tasks
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.report.progress import duration
@@ -50,10 +51,12 @@ def describe(runner: Runner) -> str:
     items = [_item(runner, estimator, run) for run in runner.plan]
     speed = _speed(runner, items)
     states = Counter(item.state.split()[0] for item in items)
-    head = f'{len(items)} runs in {runner.workdir.path}: ' + ', '.join(f'{n} {state}' for state, n in states.items())
-    return '\n\n'.join(
-        [head, _columns(_plan_table(items, speed)), _columns(_totals(items, speed)), _notes(runner, items, speed)]
-    )
+    head = f'{_count(len(items), "run")} in {runner.workdir.path}: '
+    head += ', '.join(f'{n} {state}' for state, n in states.items())
+    drawn = draws_table(runner.config, [(item.run, item.training) for item in items])
+    members = '\n'.join([*([_columns(drawn)] if drawn else []), *draws_notes(runner.config, drawn)])
+    tables = [_columns(_plan_table(items, speed)), members, _columns(_totals(items, speed))]
+    return '\n\n'.join(filter(None, [head, *tables, _notes(runner, items, speed)]))
 
 
 def _item(runner: Runner, estimator: Estimator, run: Run) -> Item:
@@ -137,7 +140,7 @@ def _plan_table(items: Sequence[Item], speed: Speed) -> list[list[str]]:
                 lengths,
                 f'#{number[run.parent]}' if run.parent else 'encoder',
                 _short(work.flops),
-                duration(work.flops / speed.flops),
+                _time(work, speed),
                 item.state,
             ]
         )
@@ -178,8 +181,29 @@ def _totals(items: Sequence[Item], speed: Speed) -> list[list[str]]:
 
 
 def _total_cells(work: Work, left: Work, speed: Speed) -> list[str]:
-    cells = [_short(work.tokens), _short(work.flops), duration(work.flops / speed.flops)]
-    return [*cells, f'{left.flops / work.flops:.0%}' if work.flops else '-', duration(left.flops / speed.flops)]
+    cells = [_short(work.tokens), _short(work.flops), _time(work, speed)]
+    return [*cells, f'{left.flops / work.flops:.0%}' if work.flops else '-', _time(left, speed)]
+
+
+def _time(work: Work, speed: Speed) -> str:
+    seconds = work.flops / speed.flops
+    return '<1s' if 0 < seconds < 0.5 else duration(seconds)
+
+
+def _count(number: int, what: str) -> str:
+    return f'{number:,} {what}{"" if number == 1 else "s"}'
+
+
+def _compiled(items: Sequence[Item]) -> str:
+    """What comes on top of the times: a run has its own rows of the word table, and so its own programs."""
+    left = [item for item in items if item.done < 1 and item.run.recipe]
+    programs = sum(item.training.programs for item in left)
+    if not programs:
+        return 'Compilation comes on top of these times: the programs of the evaluation.'
+    most = 'about' if any(item.run.recipe and item.run.recipe.packing for item in left) else 'at most'
+    return f"""Compilation comes on top of these times, and can be most of a short plan: {most}
+{_count(programs, 'training program')} (head kinds × row lengths, {_count(len(left), 'training')}; seeds may share them)
+and those of the evaluation."""
 
 
 def _notes(runner: Runner, items: Sequence[Item], speed: Speed) -> str:
@@ -190,12 +214,14 @@ def _notes(runner: Runner, items: Sequence[Item], speed: Speed) -> str:
         'first rows': 'the first rows of a split',
         'max_length': 'max_length, an upper bound',
     }
-    return f"""Estimates, with padding.
+    return f"""{_compiled(items)}
+
+Estimates, with padding. Units: k, M, G = 10^3, 10^6, 10^9; T, P, E = 10^12, 10^15, 10^18.
 Training takes 6 N + 12 L D T operations a token, evaluation 2 N + 4 L D T (Kaplan et al. 2020; PaLM, appendix B):
 N = {layer_weights(shape):,}, L = {shape.num_layers}, D = {shape.hidden_size}, T the length of a row.
 Lengths: {', '.join(lengths[name] for name in basis)}. Rows are counted, not read: a task may drop some.
-Time: {_short(speed.flops)}FLOP/s, {speed.origin}.
-Compilation, tokenizing and reading are not in it. Several processes (--shard) divide it."""
+Times are for this machine, at {_short(speed.flops)}FLOP/s: {speed.origin}. For TPUs: xlmr-flax estimate.
+Tokenizing and reading are not in them either. Several processes (--shard) divide them."""
 
 
 def _short(number: float) -> str:
@@ -206,9 +232,11 @@ def _short(number: float) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    """Text in columns; what holds numbers alone is on the right."""
+    """Text in columns; what holds numbers alone is on the right ('<1s' is one)."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    right = [all(cell[:1].isdigit() or cell in ('-', '') for cell in column[1:]) for column in zip(*rows, strict=True)]
+    right = [
+        all(cell[:1].isdigit() or cell in ('-', '', '<1s') for cell in column[1:]) for column in zip(*rows, strict=True)
+    ]
     lines = (
         '  '.join(
             cell.rjust(width) if to_right else cell.ljust(width)

@@ -20,7 +20,6 @@ from xlmr_flax.experiment import presets
 from xlmr_flax.experiment.paper import NONE, SIZES, arm, member, only
 from xlmr_flax.experiment.plan import has_gold
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import closest
 
 NAME = 'logic_low_resource'
 WHERE = ('core', 'full')
@@ -67,9 +66,8 @@ def study(
     size: small (the embedded encoder), base, large or tiny. where: 'core' (six arms, three targets) or 'full'. rows:
     training rows of every arm, 0 = ROWS. preset: whose recipes the targets of base and large take. Raises ConfigError.
     """
-    for key, value, known in (('size', size, tuple(SIZES)), ('where', where, WHERE)):
-        if value not in known:
-            raise ConfigError(f'config argument {key}={value}: not one of {", ".join(known)}{closest(value, known)}')
+    presets.one_of('size', size, tuple(SIZES))
+    presets.one_of('where', where, WHERE)
     rows, compact = rows or ROWS[size], size in ('small', 'tiny')
     names = CORE_ARMS if where == 'core' else FULL_ARMS
     batch = 16 if compact else 32

@@ -250,7 +250,7 @@ def _open(address: str) -> tuple[Any, str]:
     try:
         fs, root = fsspec.core.url_to_fs(address)
     except ImportError as e:
-        extra = " (pip install 'xlmr-flax[gcs]')" if address.startswith(('gs://', 'gcs://')) else ''
+        extra = " (pip install -e '.[gcs]' in the checkout)" if address.startswith(('gs://', 'gcs://')) else ''
         raise MirrorError(f'--workdir={address}: {e}{extra}; or mount the bucket and give a path') from None
     except Exception as e:  # an unknown protocol, no credentials
         raise MirrorError(f'--workdir={address}: cannot be opened: {_text(e)}') from None

@@ -78,9 +78,8 @@ def study(table: str, size: str = 'large', preset: str = presets.DEFAULT, seeds:
     'fraction' (a sweep over the share of the training rows), 'joint' (trained with each target and not before it).
     size: large, base, small (the embedded encoder) or tiny. Raises ConfigError for unknown names.
     """
-    for value, known, key in ((table, TABLES, 'table'), (size, tuple(SIZES), 'size')):
-        if value not in known:
-            raise ConfigError(f'config argument {key}={value}: not one of {", ".join(known)}{closest(value, known)}')
+    presets.one_of('table', table, TABLES)
+    presets.one_of('size', size, tuple(SIZES))
     arms = _arms(table)
     rows = (NONE, *_rows(table, arms))
     raw = presets.preset(preset, TARGETS, rows, SIZES[size], seeds)
@@ -232,6 +231,5 @@ def small_from_argument(argument: str) -> dict[str, Any]:
     """The study that configs/paper_small.py's argument asks for: 'table=main' or 'table=subset,seeds=1+2+3'."""
     values = presets.arguments(argument, ('table', 'seeds', 'intermediate', 'targets'))
     table = values.get('table', 'main')
-    if table not in (*TABLES, 'subset'):
-        raise ConfigError(f'config argument table={table}: not one of {", ".join((*TABLES, "subset"))}')
+    presets.one_of('table', table, (*TABLES, 'subset'))
     return only(small(table, presets.seeds_of(values)), values)

@@ -22,11 +22,11 @@ from xlmr_flax.experiment.arms import (
     datasets,
     head_spec,
     heads_of,
-    member_sizes,
     mixture_of,
     phase_steps,
     training_examples,
 )
+from xlmr_flax.experiment.draws import expected_draws
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.room import evaluating
 from xlmr_flax.experiment.selection import Selection
@@ -104,7 +104,6 @@ class Training:
         self.datasets = run_datasets(setting, run)
         self.data = [self._encoded(dataset) for dataset in self.datasets]
         sizes = [len(data) for data in self.data]
-        self.members = member_sizes(self.arm, self.datasets, sizes)
         self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
         parts = self.recipe.accumulation
         self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, run.where, self.steps, parts)
@@ -164,16 +163,15 @@ class Training:
 
     def table(self) -> list[str]:
         """What is drawn how often, for people: n, cap, rate, expected steps and passes of each dataset."""
-        parts = self.recipe.accumulation if self.arm.mix == 'micro_batch' else 1
-        draws, size = self.steps * parts, self.recipe.batch_size // parts
         lines = [
             f'{self.arm.sampler} mixture, {len(self.datasets)} datasets, {self.steps} steps of {self.recipe.batch_size}'
         ]
         lines.append(f'  {"dataset":28} {"n":>8} {"cap":>8} {"rate":>7} {"draws":>7} {"passes":>7}')
-        for dataset, data, n in zip(self.datasets, self.data, self.mixture.counts(draws), strict=True):
-            cap = f'{self.arm.cap}' if self.members[dataset.member][1] < self.members[dataset.member][0] else '-'
+        sizes = [len(data) for data in self.data]
+        for each in expected_draws(self.arm, self.recipe, self.datasets, sizes, self.mixture, self.steps):
+            cap = f'{each.cap}' if each.cap else '-'
             lines.append(
-                f'  {dataset.name:28} {len(data):8} {cap:>8} {n / draws:7.4f} {n:7} {n * size / len(data):7.2f}'
+                f'  {each.dataset.name:28} {each.rows:8} {cap:>8} {each.rate:7.4f} {each.draws:7} {each.passes:7.2f}'
             )
         return lines
 

@@ -164,23 +164,33 @@ def _check_names(config: Config) -> None:
     for name in config.intermediate:
         if name != NONE:
             arm_of(config, name)
-    targets = [get_task(name) for name in config.targets]
-    known = {*config.intermediate, *config.targets, *(t.warmup_task for t in targets if t.warmup_task)}
-    for name in config.recipes:
-        if name not in known:
-            raise ConfigError(f'recipes.{name}: no such intermediate or target task in this plan{closest(name, known)}')
+    _check_recipe_names(config)
     of_targets = {
         'evaluation.languages': config.evaluation.languages,
         'evaluation.split': config.evaluation.split,
+        'evaluation.retrieval_layers': config.evaluation.retrieval_layers,
         'training': config.training,
     }
     for where, names in of_targets.items():
-        for name in names:
-            if name not in config.targets:
-                raise ConfigError(f'{where}.{name}: no such target{closest(name, config.targets)}')
+        for name in names:  # of a task that this plan leaves out (--config.targets=...) it says nothing
+            if name not in config.targets and name not in all_tasks():
+                raise ConfigError(f'{where}.{name}: no such target{closest(name, {*config.targets, *all_tasks()})}')
     for name in config.training:
         if config.training[name].joint or get_task(name).kind == 'retrieval':
             raise ConfigError(f'training.{name}: joint is for arms, and a retrieval target trains nothing')
+
+
+def _check_recipe_names(config: Config) -> None:
+    """A recipe is of a phase of this plan, or of one that it leaves out; the datasets of a mixture have none."""
+    targets = [get_task(name) for name in config.targets]
+    known = {*config.intermediate, *config.targets, *(t.warmup_task for t in targets if t.warmup_task)}
+    arms = [config.arms[name] for name in config.intermediate if name in config.arms]
+    arms += [arm for name, arm in config.training.items() if name in config.targets]
+    members = {t for arm in arms for name, member in arm.tasks.items() for t in (name, *member_tasks(name, member))}
+    others = {*config.arms, *all_tasks()} - members
+    for name in config.recipes:
+        if name not in known | others:
+            raise ConfigError(f'recipes.{name}: no such intermediate or target task in this plan{closest(name, known)}')
 
 
 class _Builder:

@@ -14,6 +14,7 @@ The numbers are for XLM-R Large. `remarks` lists what a source does not say and 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -217,12 +218,22 @@ def arguments(argument: str, known: Sequence[str]) -> dict[str, str]:
     values: dict[str, str] = {}
     for item in filter(None, argument.split(',')):
         key, equals, value = item.partition('=')
-        if key not in known or not equals or not value:
-            raise ConfigError(f'config argument {item!r}: expected KEY=VALUE{closest(key, known)}')
+        if equals and key not in known:
+            raise ConfigError(f'config argument {item!r}: unknown key {key!r}{closest(key, known)}')
+        if not equals or not value:
+            raise ConfigError(f'config argument {item!r}: expected KEY=VALUE (keys: {", ".join(known)})')
         if key in values:
             raise ConfigError(f'config argument {key!r} is given twice')
         values[key] = value
     return values
+
+
+def one_of(key: str, value: str, known: Sequence[str]) -> None:
+    """Raises ConfigError where a key of a config file's argument has another than the known values."""
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1)
+        guess = f' (did you mean {near[0]!r}?)' if near else ''
+        raise ConfigError(f'config argument {key}={value}: not one of {", ".join(known)}{guess}')
 
 
 def seeds_of(values: Mapping[str, str]) -> tuple[int, ...]:

@@ -94,6 +94,7 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
         'command': command,
         'config': json.loads((workdir.path / 'config.json').read_text(encoding='utf-8'))['config'],
         'versions': dict(versions),
+        'sources': workdir.sources(),
         'seconds': workdir.seconds(),
         'date': time.strftime('%Y-%m-%d'),
         'notes': remarks,

@@ -16,6 +16,7 @@ from typing import Any
 
 from xlmr_flax.config import Config, ConfigError, to_dict
 from xlmr_flax.eval.files import write_atomic
+from xlmr_flax.experiment.checkout import source
 from xlmr_flax.experiment.plan import Run
 
 
@@ -48,6 +49,8 @@ class Workdir:
         """The config as run last, with the command."""
         text = json.dumps({'command': command, 'config': to_dict(config)}, indent=2, sort_keys=True)
         self._write(self.path / 'config.json', text + '\n')
+        if not self.look_only:
+            source()  # asked for before the work: the checkout may change meanwhile
 
     def _write(self, path: Path, text: str) -> None:
         if not self.look_only:
@@ -138,11 +141,22 @@ class Workdir:
 
     def seconds(self) -> float:
         """Time spent on this workdir by all processes over all starts."""
-        return sum(map(_seconds, [self.path / 'time.json', *self.path.glob('time-*.json')]))
+        return sum(each['seconds'] for each in self._times())
+
+    def sources(self) -> list[str]:
+        """The commits that work was done with, as far as they are known (`checkout.source`)."""
+        return list(dict.fromkeys(source for each in self._times() for source in each.get('sources', ())))
+
+    def _times(self) -> list[dict[str, Any]]:
+        return [_time(path) for path in (self.path / 'time.json', *sorted(self.path.glob('time-*.json')))]
 
     def add_seconds(self, seconds: float) -> None:
+        """Notes work that was done: how long, and with which source."""
         path = self.path / (f'time-{self.shard.replace("/", "of")}.json' if self.shard else 'time.json')
-        self._write(path, json.dumps({'seconds': _seconds(path) + seconds}) + '\n')
+        before, now = _time(path), source()
+        sources = list(dict.fromkeys([*before.get('sources', ()), *([now] if now else [])]))
+        facts = {'seconds': before['seconds'] + seconds} | ({'sources': sources} if sources else {})
+        self._write(path, json.dumps(facts) + '\n')
 
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._write(self.results_path, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
@@ -189,8 +203,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _seconds(path: Path) -> float:
-    return json.loads(path.read_text(encoding='utf-8'))['seconds'] if path.is_file() else 0.0
+def _time(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {'seconds': 0.0}
 
 
 def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:

@@ -35,6 +35,10 @@ from xlmr_flax.models.weights import (
 _PREFIXES = ('', 'roberta.', 'xlm_roberta.', 'bert.')
 
 
+class MissingWeights(ModelError):
+    """A model directory is neither here nor to be had from the hub."""
+
+
 class TensorFiles:
     """The tensors of a directory's safetensors files by name, read one at a time."""
 
@@ -87,7 +91,8 @@ def _weight_files(directory: Path) -> list[Path]:
     if pickles:
         raise ModelError(
             f'{pickles[0]} is a pickle, and nothing is unpickled here; convert it once with: '
-            f'python -m xlmr_flax.baselines.convert_bin {directory}   (needs the torch extra)'
+            f'python -m xlmr_flax.baselines.convert_bin {directory}   (needs torch: '
+            "pip install -e '.[torch]' in the checkout)"
         )
     raise ModelError(f'{directory}: no model.safetensors or model.safetensors.index.json')
 
@@ -106,18 +111,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def resolve(name: str) -> Path:
-    """A local directory, or a hub name's snapshot (only json, safetensors and tokenizer files are fetched)."""
+    """A local directory, or a hub name's snapshot (only json, safetensors and tokenizer files are fetched). Raises
+    MissingWeights."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     if path.is_absolute() or name.startswith('.') or name.count('/') > 1:
-        raise ModelError(f'hf:{name}: there is no such directory')
+        raise MissingWeights(f'hf:{name}: there is no such directory')
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', '*.model']))
     except Exception as e:
-        raise ModelError(
+        raise MissingWeights(
             f'hf:{name}: no such directory, and the hub did not give it '
             f'({type(e).__name__}: {str(e).splitlines()[0]}). '
             'Without a network, copy the model directory here and name its path'

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import itertools
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from xlmr_flax.models.manifest import MANIFEST, ManifestError, check_manifest, w
 from xlmr_flax.models.model import HeadSpec, Model, Params
 
 MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = 'model.json', 'model.safetensors', 'tokenizer.json'
+_NAMED = 5  # run directories that a message names
 _KINDS = 'embedded, hf:NAME-OR-DIR, ckpt:DIR, random:SIZE'
 
 
@@ -114,7 +116,8 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
             directory = path
             break
     else:
-        raise ModelError(f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory')
+        said = f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory'
+        raise ModelError(said + _runs_below(directory))
     _check_files(directory, MODEL_FILE, TOKENIZER_FILE)
     raw = hf.read_json(directory / MODEL_FILE)
     try:
@@ -141,6 +144,15 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
     return EncoderSource(
         name, config, tensors.digest(), directory / TOKENIZER_FILE, load, heads, labels, style, note, max_length
     )
+
+
+def _runs_below(directory: Path) -> str:
+    """': A, B' for the first run directories with weights below a folder (a workdir, or one that holds workdirs)."""
+    places = ('*/model', 'runs/*/model', '*/runs/*/model')
+    found = (path.parent.parent for place in places for path in sorted(directory.glob(f'{place}/{WEIGHTS_FILE}')))
+    names = list(itertools.islice((f'ckpt:{path}' for path in found), _NAMED + 1))
+    more = ', ...' if len(names) > _NAMED else ''
+    return f': {", ".join(names[:_NAMED])}{more}' if names else ''
 
 
 def _check_files(directory: Path, *names: str) -> None:

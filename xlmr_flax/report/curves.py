@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ Lines = dict[tuple[str, str], Line]  # (intermediate, run) -> its line
 FEW = 5  # intermediates in one panel
 ACROSS = 4  # panels beside each other
 POINTS = 400  # drawn of a line
+LEAST = 5.0  # points that an axis of a dev metric shows: less than that looks like more than it is
 
 
 def training_curves(curves: Iterable[Curve], title: str = '', order: Sequence[str] = ()) -> Figure | None:
@@ -47,21 +49,27 @@ def training_curves(curves: Iterable[Curve], title: str = '', order: Sequence[st
         if title:
             apart = len(kinds) > FEW and NONE in kinds
             title += f' (dashed: {NONE!r}, for comparison)' * apart
+            title = textwrap.fill(title, round(11 * figure.get_figwidth()))
             figure.suptitle(title, x=0.01, ha='left', fontsize=10, fontweight='bold')
     return figure
 
 
 def _together(panels: Sequence[tuple[str, Lines]], kinds: Sequence[str]) -> Figure:
     figure = new_figure(1.0 + 3.6 * len(panels), 3.3)
-    grid = figure.subplots(1, len(panels), squeeze=False).flatten()
+    grid = figure.subplots(1, len(panels), sharex=True, squeeze=False).flatten()
     for axes, (label, lines) in zip(grid, panels, strict=True):
         for (kind, run), line in lines.items():
-            colour, marker, dash = STYLES[kinds.index(kind) % len(STYLES)]
+            place = kinds.index(kind)
+            colour, marker, dash = STYLES[place % len(STYLES)]
             few = marker if len(line[0]) <= 25 else ''
-            _draw(axes, line, colour, ls=dash, marker=few, ms=4, lw=1.4, label=kind or run)
+            # Open, and each within the one before it: of equal points all are seen.
+            size = 4 + 2.5 * (len(kinds) - 1 - place)
+            _draw(axes, line, colour, ls=dash, marker=few, ms=size, mfc='none', mew=1.4, lw=1.4, label=kind or run)
         axes.set(xlabel='training step', ylabel=label)
         _tidy(axes)
-    figure.legend(*unique_legend(grid), loc='outside upper right', ncols=5, fontsize=9)
+    for axes, (label, lines) in zip(grid, panels, strict=True):
+        _widen([axes], {**lines, **panels[0][1]}, label.endswith('(%)'))
+    figure.legend(*unique_legend(grid), loc='outside lower right', ncols=5, fontsize=9)  # a title may be long
     return figure
 
 
@@ -83,7 +91,8 @@ def _apart(panels: Sequence[tuple[str, Lines]], kinds: Sequence[str]) -> Figure:
             _draw_kind(axes, lines, kind, ACCENT, ls='-', lw=1.3)
             axes.set_title(kind, fontsize=9, fontweight='normal', pad=3)
             axes.locator_params(nbins=4)
-            _tidy(axes)
+            _tidy(axes, nbins=4)
+        _widen(grid, lines, label.endswith('(%)'))
         for axes in grid[len(kinds) :]:
             axes.set_visible(False)
         for number, axes in enumerate(grid[: len(kinds)]):
@@ -111,6 +120,8 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 def _draw(axes: Axes, line: Line, colour: str, faint: bool = True, **look: Any) -> None:
     steps, values = line
+    if len(steps) == 1:  # no line would be seen
+        look = {'marker': 'o', 'ms': 4, **look}
     smoothed = smooth(values)
     if faint and smoothed != values:
         thin = max(1, len(steps) // POINTS)
@@ -119,10 +130,25 @@ def _draw(axes: Axes, line: Line, colour: str, faint: bool = True, **look: Any) 
     axes.plot(steps[::thin], smoothed[::thin], color=colour, **look)
 
 
-def _tidy(axes: Axes) -> None:
+def _tidy(axes: Axes, nbins: int = 7) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.grid(visible=True)
     axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins, integer=True))
     axes.ticklabel_format(axis='x', style='plain', useOffset=False)
+    axes.ticklabel_format(axis='y', useOffset=False)
+
+
+def _widen(grid: Sequence[Axes], lines: Lines, percent: bool) -> None:
+    """Axes around one point, or around differences of nothing, say too much. After everything is drawn: a limit that is
+    set holds for all axes that share it, and for what comes later."""
+    steps = {step for at, _ in lines.values() for step in at}
+    if len(steps) == 1:
+        grid[0].set_xlim(0, 1.25 * max(steps) or 1)
+    low, high = grid[0].get_ylim()
+    if percent and high - low < LEAST:
+        grid[0].set_ylim((low + high - LEAST) / 2, (low + high + LEAST) / 2)
 
 
 def _metrics(points: Sequence[Curve]) -> list[str]:

@@ -25,8 +25,9 @@ from xlmr_flax.report.rows import (
     languages,
     over_seeds,
     scored,
+    select,
 )
-from xlmr_flax.report.study import metric_name
+from xlmr_flax.report.study import metric_title
 from xlmr_flax.report.table import signed
 from xlmr_flax.report.view import View
 
@@ -50,6 +51,7 @@ def dumbbells(
     sort: 'resource' (as in the tables) or 'delta' (largest mean gain first). encoder: the first in the rows if None.
     Raises RowsError when there is no such row.
     """
+    rows = list(rows)
     chosen = scored(rows, target, metric, split)
     encoder = encoder or chosen[0]['encoder']
     found = {name: values for (e, name), values in columns(chosen).items() if e == encoder}
@@ -77,8 +79,9 @@ def dumbbells(
         grid[0].set_ylim(len(codes) - 0.4, -0.6)
         grid[0].set_xlim(*_limits(found, chance if near else None))
         far = f'; chance ({chance:.1f} %) lies outside' if chance is not None and not near else ''
+        shown = metric_title(chosen[0]['metric'], select(rows, target=target))
         spread = '; whiskers: sd over seeds' if len(distinct(chosen, 'seed')) > 1 else ''
-        axis = f'{target}: {metric_name(chosen[0]["metric"])} (%), {chosen[0]["split"]} split{spread}{far}'
+        axis = f'{target}: {shown} in %, {chosen[0]["split"]} split{spread}{far}'
         figure.supxlabel(axis, fontsize=9.5)
         figure.legend(*unique_legend(grid), loc='outside upper right', ncols=4, fontsize=9)
     return figure
@@ -106,16 +109,16 @@ def _dumbbell_panel(axes: Axes, codes: Sequence[str], base: Values, values: Valu
             worse = end.mean < start.mean
             axes.plot([start.mean, end.mean], [y, y], color=SOFT if worse else colour, lw=2, ls=':' if worse else '-')
         if start:
-            _dot(axes, start, y, PAPER, SOFT, NONE)
+            _dot(axes, start, y, PAPER, SOFT, NONE, size=9)  # larger, so that it is seen behind an equal one
         if end and name != NONE:
             _dot(axes, end, y, colour, colour, 'with intermediate training')
     axes.grid(visible=True, axis='x')
     axes.tick_params(axis='y', length=0)
 
 
-def _dot(axes: Axes, score: Score, y: int, face: str, edge: str, label: str) -> None:
+def _dot(axes: Axes, score: Score, y: int, face: str, edge: str, label: str, size: float = 6) -> None:
     axes.errorbar(
-        score.mean, y, xerr=score.sd, fmt='o', ms=6, mfc=face, mec=edge, mew=1.4, ecolor=edge, elinewidth=1,
+        score.mean, y, xerr=score.sd, fmt='o', ms=size, mfc=face, mec=edge, mew=1.4, ecolor=edge, elinewidth=1,
         label=label, zorder=3,
     )  # fmt: skip
 

@@ -60,10 +60,15 @@ def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str]
     whole = [name for name in changes if not changes[name].partial]
     among = f', the best of {len(whole)},' if len(whole) > 1 else ''
     over = f' over the {len(both)} of {len(codes)} languages scored so far' if change.partial else ''
-    moved = f'from {before.mean:.1f} to {after.mean:.1f} ({signed(change.mean)} points)'
-    wide = f'higher in {higher} of {len(both)} {"language" if len(both) == 1 else "languages"}'
-    text = f'{best}{among} moves the zero-shot mean{over} {moved}; {wide}.'
-    text += ' Neither is clearly above chance.' if _near_chance(rows, before, after) else ''
+    of = f'of {len(both)} {"language" if len(both) == 1 else "languages"}'
+    if signed(change.mean) == '0.0':
+        text = f'{best}{among} makes no difference to the zero-shot mean{over} ({after.mean:.1f})'
+        lower = sum(_gain(mine[best], base, code) < 0 for code in both)
+        text += f'; higher in {higher}, lower in {lower} {of}.' if higher or lower else '.'
+    else:
+        moved = f'from {before.mean:.1f} to {after.mean:.1f} ({signed(change.mean)} points)'
+        text = f'{best}{among} moves the zero-shot mean{over} {moved}; higher in {higher} {of}.'
+    text += _against_chance(rows, before, after)
     return text + ('' if change.partial else _verdict(tested, rows[0]['target'], best))
 
 
@@ -84,11 +89,15 @@ def _gain(values: Values, base: Values, code: str) -> float:
     return change.mean if change else 0.0
 
 
-def _near_chance(rows: Sequence[Row], *scores: Score) -> bool:
-    """Whether every score is within one language's sampling margin of chance. (The languages of a benchmark are often
-    translations of each other, so that more of them do not make the margin much smaller.)"""
+def _against_chance(rows: Sequence[Row], before: Score, after: Score) -> str:
+    """Which of two scores are clearly above chance: further than one language's sampling margin. (The languages of a
+    benchmark are often translations of each other, so that more of them do not make the margin much smaller.) ''
+    where chance or margin is not known."""
     chances = [row['chance'] for row in rows if row.get('chance') is not None]
     margin = sampling_margin(rows)
     if not chances or margin is None:
-        return False
-    return all(score.mean - max(chances) < margin for score in scores)
+        return ''
+    above = [score.mean - max(chances) >= margin for score in (before, after)]
+    said = {(False, False): 'Neither is', (True, True): 'Both are', (False, True): 'Only the second is'}
+    levels = ' to '.join(dict.fromkeys(f'{level:.1f}' for level in (min(chances), max(chances))))
+    return f' {said.get((above[0], above[1]), "Only the first is")} clearly above chance ({levels}).'

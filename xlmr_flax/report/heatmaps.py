@@ -22,7 +22,7 @@ from xlmr_flax.report.rows import (
     scored,
 )
 from xlmr_flax.report.study import MARKED
-from xlmr_flax.report.table import MISSING, PARTIAL, signed
+from xlmr_flax.report.table import MINUS, MISSING, PARTIAL, signed
 from xlmr_flax.report.view import View
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GAIN, LOSS = (0.35, 0.65, 0.90), (0.96, 0.62, 0.35)  # a cell's colour at the largest difference
+STEPS = 6  # colours on either side of white in the scale
 HATCH = '#8a8a8a'
 
 
@@ -59,14 +60,17 @@ def delta_heatmap(
         axes = figure.subplots()
         draw_cells(axes, cells, mean_line=True)
         axes.set_yticks(range(len(labels)), labels)
-        axes.set_xticks(range(len(blocks)), [block[1] for block in blocks])
+        arms = list(dict.fromkeys(block[1] for block in blocks))
+        axes.set_xticks(range(len(blocks)), [block[1] for block in blocks] if len(arms) > 1 else [''] * len(blocks))
         axes.tick_params(length=0)
-        if max(len(block[1]) for block in blocks) > 8:
+        if len(arms) > 1 and max(len(block[1]) for block in blocks) > 8:
             for label in axes.get_xticklabels():
                 label.set(rotation=35, ha='right', rotation_mode='anchor')
         axes.spines[:].set_visible(False)
         _target_headings(axes, [block[0] for block in blocks])
-        _wrapped_note(axes, f'Δ in points against {NONE!r}; hatched: worse', len(blocks))
+        of = '' if len(arms) > 1 else f' of {arms[0]}'
+        _wrapped_note(axes, f'Δ{of} in points against {NONE!r}{_hatched(cells)}', len(blocks))
+        _colour_scale(figure, axes, cells)
     return figure
 
 
@@ -93,13 +97,52 @@ def arms_by_targets(view: View) -> Figure | None:
         axes.spines[:].set_visible(False)
         starred = any(cell and cell.mark.startswith(MARKED) for line in cells for cell in line)
         star = f'; {MARKED} significant, see the table' if starred else ''
-        _wrapped_note(axes, f'Δ in points against {NONE!r}; hatched: worse{star}', len(heads))
+        _wrapped_note(axes, f'Δ in points against {NONE!r}{_hatched(cells)}{star}', len(heads))
+        _colour_scale(figure, axes, cells)
     return figure
 
 
 def _wrapped_note(axes: Axes, note: str, cells: int) -> None:
     """Under the cells, broken where the figure is narrower than the note."""
     axes.set_xlabel(textwrap.fill(note, max(30, 14 * cells)), fontsize=9)
+
+
+def _hatched(cells: Sequence[Sequence[Score | None]]) -> str:
+    return '; hatched: worse' if any(cell and _is_worse(cell) for line in cells for cell in line) else ''
+
+
+def _is_worse(cell: Score) -> bool:
+    return round(cell.mean, 1) < 0
+
+
+def _largest(cells: Sequence[Sequence[Score | None]]) -> float:
+    """The difference whose colour is the fullest."""
+    return max((abs(cell.mean) for line in cells for cell in line if cell), default=0.0) or 1.0
+
+
+def _colour(share: float) -> tuple[float, ...]:
+    """Of a difference as a share of the largest, from -1 to 1."""
+    return tuple(1 - abs(share) * (1 - part) for part in (GAIN if share >= 0 else LOSS))
+
+
+def _colour_scale(figure: Figure, axes: Axes, cells: Sequence[Sequence[Score | None]]) -> None:
+    """Which colour is which difference; nothing where all are the same."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    numbers = [cell.mean for line in cells for cell in line if cell]
+    if min(numbers) == max(numbers):
+        return
+    largest = _largest(cells)
+    colours = ListedColormap([_colour(i / STEPS) for i in range(-STEPS, STEPS + 1)])
+    # Its own steps, not a gradient: that would be an image in the SVG.
+    scale = figure.colorbar(
+        ScalarMappable(Normalize(-largest, largest), colours), ax=axes, fraction=0.04, pad=0.03, shrink=0.9, aspect=16
+    )
+    ends = [f'{MINUS}{largest:.3g}', '0', f'+{largest:.3g}']
+    scale.set_ticks([-largest, 0, largest], labels=ends, fontsize=8)
+    scale.ax.tick_params(length=0)
+    scale.outline.set_linewidth(0.4)
 
 
 def draw_cells(
@@ -109,16 +152,13 @@ def draw_cells(
     ones are means of the others, in bold behind a line."""
     from matplotlib.patches import Rectangle
 
-    largest = max((abs(cell.mean) for line in cells for cell in line if cell), default=0.0) or 1.0
+    largest = _largest(cells)
     for y, line in enumerate(cells):
         for x, cell in enumerate(line):
             if cell is None:
                 axes.text(x, y, MISSING, ha='center', va='center', color=SOFT)
                 continue
-            share = abs(cell.mean) / largest
-            end = GAIN if cell.mean >= 0 else LOSS
-            face = tuple(1 - share * (1 - part) for part in end)
-            worse = round(cell.mean, 1) < 0
+            face, worse = _colour(cell.mean / largest), _is_worse(cell)
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc=face, ec='#ffffff', lw=1.2))
             if worse:
                 axes.add_patch(Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fc='none', ec=HATCH, lw=0, hatch='////'))

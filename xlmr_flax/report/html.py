@@ -15,11 +15,11 @@ from xlmr_flax.report.figures import dumbbells, gains_by_language
 from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.findings import findings
 from xlmr_flax.report.heatmaps import arms_by_targets, delta_heatmap
-from xlmr_flax.report.html_table import html_list, html_table
+from xlmr_flax.report.html_table import Notes, html_list, html_table
 from xlmr_flax.report.page_style import CSS
 from xlmr_flax.report.paper_tables import differences, intervals, runs_table, scores, upright
 from xlmr_flax.report.rows import NONE, Row, RowsError, distinct, facts, intermediates, languages, scored
-from xlmr_flax.report.study import Study, metric_name, score_metrics
+from xlmr_flax.report.study import TO_ENGLISH, Study, metric_name, metric_title, score_metrics
 from xlmr_flax.report.table import Table
 from xlmr_flax.report.tables import FEW_ARMS, caveats, language_tables
 from xlmr_flax.report.view import View
@@ -38,8 +38,9 @@ def write_report(
     """Writes the page at once or not at all, and its figures beside it as figures/NAME.svg; returns its path.
 
     curves: dicts {run, intermediate, target, seed, step, loss?, metric?, value?}; those of an intermediate phase have
-    the target ''. info: any of title, command, config (dict), versions (dict), seconds, date, notes, data_notes and
-    licences (lists of texts), and effects (records of experiment.effects). Raises RowsError when there are no rows.
+    the target ''. info: any of title, command, config (dict), versions (dict), sources (commits), seconds, date, notes,
+    data_notes and licences (lists of texts), and effects (records of experiment.effects). Raises RowsError when there
+    are no rows.
     """
     figures = _Figures()
     text = page(study, curves, info, figures)
@@ -59,6 +60,7 @@ def page(
         raise RowsError('no rows to make a report of')
     rows, curves, info, figures = study.rows, list(curves), dict(info or {}), figures or _Figures()
     title = str(info.get('title') or 'Cross-lingual transfer')
+    head = _caveats(rows, info, figures)
     sections = [('results', 'Results', _results(study, figures))]
     for i, target in enumerate(study.scored_targets):
         sections.append((f'target-{i}', target, _target(study, target, figures)))
@@ -70,10 +72,10 @@ def page(
         if body:
             sections.append((id_, name, body))
     sections.append(('run', 'What was run', _what_was_run(rows, info)))
-    sections.append(('reproduce', 'How to reproduce', _reproduce(study, info)))
+    sections.append(('reproduce', 'How to reproduce', _reproduce(study, info, figures)))
     links = ' '.join(f'<a href="#{id_}">{escape(name)}</a>' for id_, name, _ in sections)
     bodies = '\n'.join(f'<section id="{i}">\n<h2>{escape(name)}</h2>\n{body}\n</section>' for i, name, body in sections)
-    return f"""<!DOCTYPE html>
+    text = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -90,20 +92,29 @@ def page(
 <p class="lead">{escape(_lead(rows))}</p>
 <nav aria-label="Sections">{links}</nav>
 </header>
-{_caveats(rows, info)}
+{head}
 {bodies}
-<footer>Made by xlmr_flax from {len(rows):,} result rows. Every number on this page follows from them.</footer>
+<footer>{escape(_footer(study, curves))}</footer>
 </main>
 </body>
 </html>
 """
+    return figures.notes.numbered(text)
+
+
+def _footer(study: Study, curves: Sequence[Curve]) -> str:
+    parts = [f'scores, means and differences from {_number(len(study.rows), "result row")} (results.jsonl)']
+    parts += ['losses and dev scores from what the runs logged (metrics.jsonl)'] if curves else []
+    parts += ['intervals and p from the test predictions'] if study.tested else []
+    return f'Made by xlmr_flax: {"; ".join(parts)}; times, versions and settings as recorded with the runs.'
 
 
 class _Figures:
-    """Numbers figures, so that no two on a page share an id, and keeps them as files: name -> SVG."""
+    """Numbers figures, so that no two on a page share an id, and keeps them as files: name -> SVG; the page's notes."""
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
+        self.notes = Notes()
 
     def add(self, figure: Figure | None, name: str, label: str, caption: str) -> str:
         if figure is None:
@@ -128,9 +139,9 @@ def _lead(rows: Sequence[Row]) -> str:
     return f'{parts[0]}, {parts[1]}; {", ".join(parts[2:])}.'
 
 
-def _caveats(rows: Sequence[Row], info: Mapping[str, Any]) -> str:
+def _caveats(rows: Sequence[Row], info: Mapping[str, Any], figures: _Figures) -> str:
     notes = [*info.get('notes', ()), *caveats(rows)]
-    return f'<div class="caveats">{html_list(list(dict.fromkeys(notes)), "")}</div>' if notes else ''
+    return f'<div class="caveats">{figures.notes.html(notes, "")}</div>' if notes else ''
 
 
 def _results(study: Study, figures: _Figures) -> str:
@@ -139,24 +150,32 @@ def _results(study: Study, figures: _Figures) -> str:
         view, other = View(study, encoder), View(study, encoder, zero_shot=True)
         english = any(other.codes(target) != view.codes(target) for target in study.scored_targets)
         if not view.compares:
-            parts.append(html_table(scores(view)))
-            parts.append(_folded('Without English (zero-shot means)', [scores(other)] if english else []))
+            parts.append(html_table(scores(view), figures.notes))
+            without = [scores(other)] if english else []
+            parts.append(_folded('Without English (zero-shot means)', without, figures))
             continue
-        parts.append(html_table(differences(view)))
+        parts.append(html_table(differences(view), figures.notes))
         name = f'differences{view.slug}'
-        caption = f'{encoder}. Points won or lost against the same encoder without intermediate training.'
+        caption = _of(study, encoder) + 'Points won or lost against the same encoder without intermediate training.'
         if len(study.arms) * len(study.targets) > 4:
             drawn = arms_by_targets(view)
             parts.append(figures.add(drawn, name, f'Differences by intermediate and target, {encoder}', caption))
-        parts.append(_folded('Absolute scores', [scores(view)]))
+        parts.append(_folded('Absolute scores', [scores(view)], figures))
         if english:
-            parts.append(_folded('The same without English (zero-shot means)', [differences(other), scores(other)]))
-        parts.append(_folded('Intervals of the differences', [intervals(view), intervals(other) if english else None]))
+            without = [differences(other), scores(other)]
+            parts.append(_folded('The same without English (zero-shot means)', without, figures))
+        tested = [intervals(view), intervals(other) if english else None]
+        parts.append(_folded('Intervals of the differences', tested, figures))
     return '\n'.join(part for part in parts if part)
 
 
-def _folded(name: str, tables: Iterable[Table | None]) -> str:
-    bodies = '\n'.join(html_table(table) for table in tables if table)
+def _of(study: Study, encoder: str) -> str:
+    """What a caption begins with where there are several encoders."""
+    return f'{encoder}. ' if len(study.encoders) > 1 else ''
+
+
+def _folded(name: str, tables: Iterable[Table | None], figures: _Figures) -> str:
+    bodies = '\n'.join(html_table(table, figures.notes, folded=True) for table in tables if table)
     return f'<details><summary>{escape(name)}</summary>{bodies}</details>' if bodies else ''
 
 
@@ -166,10 +185,12 @@ def _target(study: Study, target: str, figures: _Figures) -> str:
     tables = language_tables(study, target)
     tables = [upright(t) if not few and len(t.columns) > MOST_COLUMNS else t for t in tables]
     main = tables[: 1 if few else len(study.encoders)]
-    parts = [html_table(table) for table in main]
+    # Retrieval's other direction stands beside the first, so that neither is taken for the other.
+    main += [table for table in tables if few and table.name == f'{target}-{TO_ENGLISH}']
+    parts = [html_table(table, figures.notes) for table in main]
     chosen = scored(rows, target, majors[0])
     for number, encoder in enumerate(distinct(chosen, 'encoder'), 1):
-        label = f'{target}: {metric_name(majors[0])} by language, {encoder}'
+        label = f'{target}: {metric_title(majors[0], rows)} by language, {encoder}'
         name = f'{target}-by-language' + (f'-{number}' if len(study.encoders) > 1 else '')
         if few:
             caption = (
@@ -179,12 +200,10 @@ def _target(study: Study, target: str, figures: _Figures) -> str:
         else:
             caption = f'Differences in {metric_name(majors[0])} to no intermediate training, in points.'
             drawn = delta_heatmap(chosen, encoder)
-        if len(study.encoders) > 1:
-            caption = f'{encoder}. {caption}'
-        parts.append(figures.add(drawn, name, label, caption))
+        parts.append(figures.add(drawn, name, label, _of(study, encoder) + caption))
     for table in tables:
         if table not in main:
-            parts.append(_folded(table.title, [table]))
+            parts.append(_folded(table.title, [table], figures))
     return '\n'.join(part for part in parts if part)
 
 
@@ -193,10 +212,10 @@ def _differences(study: Study, figures: _Figures) -> str:
     for number, encoder in enumerate(study.encoders, 1):
         place = f'-{number}' if len(study.encoders) > 1 else ''
         if len(study.arms) <= FEW_ARMS and len(study.targets) * (len(study.arms) - 1) <= WIDE:
-            caption = f'{encoder}. Points won or lost against the same encoder without intermediate training.'
+            caption = _of(study, encoder) + 'Points won or lost against the same encoder without intermediate training.'
             figure = delta_heatmap(study.rows, encoder)
             drawn.append(figures.add(figure, f'by-language{place}', f'Differences by language, {encoder}', caption))
-        caption = f'{encoder}. The arm that gains most on average for each target, and what the others do.'
+        caption = _of(study, encoder) + 'The arm that gains most on average for each target, and what the others do.'
         label = f'Gains by language, {encoder}'
         if len(study.arms) > 2:
             drawn.append(figures.add(gains_by_language(View(study, encoder)), f'gains{place}', label, caption))
@@ -208,7 +227,7 @@ def _effects(effects: Effects | None, figures: _Figures) -> str:
         return ''
     parts = [html_list(effect_sentences(effects), '')]
     parts += [figures.add(drawn, name, label, text) for name, (drawn, label, text) in effect_figures(effects).items()]
-    return '\n'.join([*parts, *(_folded(table.title, [table]) for table in effect_tables(effects))])
+    return '\n'.join([*parts, *(_folded(table.title, [table], figures) for table in effect_tables(effects))])
 
 
 def _curves(study: Study, curves: Sequence[Curve], figures: _Figures) -> str:
@@ -218,8 +237,16 @@ def _curves(study: Study, curves: Sequence[Curve], figures: _Figures) -> str:
         mine = [curve for curve in curves if str(curve.get('target') or '') == target]
         name = f'curves-{target or "intermediate"}'
         label = f'Training curves, {title}'
-        drawn.append(figures.add(training_curves(mine, title, study.arms), name, label, f'{title}, by training step.'))
+        drawn.append(figures.add(training_curves(mine, title, study.arms), name, label, _curve_caption(mine, title)))
     return '\n'.join(figure for figure in drawn if figure)
+
+
+def _curve_caption(curves: Sequence[Curve], title: str) -> str:
+    metrics = dict.fromkeys(str(c['metric']) for c in curves if c.get('metric') and c.get('value') is not None)
+    names = [f'dev {metric_name(metric.removeprefix("dev "))}' for metric in metrics]
+    names = ['training loss', *names] if any(c.get('loss') is not None for c in curves) else names
+    shown = ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return f'{title}: {shown} by training step; a line for each run.'
 
 
 def _what_was_run(rows: Sequence[Row], info: Mapping[str, Any]) -> str:
@@ -238,6 +265,7 @@ def _what_was_run(rows: Sequence[Row], info: Mapping[str, Any]) -> str:
         ('Presets', _join(dict.fromkeys(row['preset'] for row in rows if row.get('preset')))),
         ('Time', duration(info['seconds']) if info.get('seconds') is not None else ''),
         ('Date', str(info.get('date') or '')),
+        ('Source', _join(f'commit {source}' for source in info.get('sources', ()))),
         ('Versions', ', '.join(f'{name} {version}' for name, version in info.get('versions', {}).items())),
     ]
     facts_list = ''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in shown if v)
@@ -252,16 +280,19 @@ def _what_was_run(rows: Sequence[Row], info: Mapping[str, Any]) -> str:
     return '\n'.join(parts)
 
 
-def _reproduce(study: Study, info: Mapping[str, Any]) -> str:
+def _reproduce(study: Study, info: Mapping[str, Any], figures: _Figures) -> str:
     rows, parts = study.rows, []
     if info.get('command'):
-        parts.append(f'<p>This page comes of</p><pre>{escape(str(info["command"]))}</pre>')
-    parts.append(_folded('Run, preset and command of every score', [runs_table(study)]))
-    seeds = _join(distinct(rows, 'seed'))
+        parts.append(f'<p>This page was made by</p><pre>{escape(str(info["command"]))}</pre>')
+    seeds, sources = distinct(rows, 'seed'), info.get('sources', ())
+    same = [f'the source of commit {_join(sources)}'] if sources else []
+    same += ['the versions listed above', 'the same data', f'and seed{"s" * (len(seeds) > 1)} {_join(seeds)}']
     parts.append(
-        f'<p>with the versions listed above, the same data, and seed {escape(seeds)}. The order of training examples '
-        'depends on the seed alone; the last digits of a score can differ from one kind of hardware to another.</p>'
+        f'<p>{"with" if info.get("command") else "The scores were made with"} {escape(", ".join(same))}. The order of '
+        'training examples depends on the seed alone; the last digits of a score can differ from one kind of hardware '
+        'to another.</p>'
     )
+    parts.append(_folded('Run, preset and command of every score', [runs_table(study)], figures))
     return '\n'.join(parts)
 
 

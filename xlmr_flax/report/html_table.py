@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from xlmr_flax.report.table import MISSING, Table
 
+SHORT = 50  # characters of a note that is no trouble to read again
 WIDE, WIDER = 9, 12  # columns beyond which a table is set smaller, and smaller still
 
 
-def html_table(table: Table) -> str:
-    """Its title, a <table> in a box that scrolls sideways, and its notes."""
+class Notes:
+    """The notes of a page: each is printed where it first applies, and elsewhere by its number.
+
+    Only notes that are referred to get one, by `numbered`, when the page is whole. A fold is no place to send a reader
+    to: what is printed there is printed again outside it.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        self._used: set[int] = set()
+
+    def html(self, notes: Sequence[str], name: str = 'notes', folded: bool = False) -> str:
+        """A <ul> of the notes that are new, and one item for the others."""
+        items, known = [], []
+        for note in dict.fromkeys(notes):
+            if note in self._places and len(note) > SHORT:
+                known.append(self._places[note])
+            elif folded or note in self._places:
+                items.append(f'<li>{escape(note)}</li>')
+            else:
+                place = self._places[note] = len(self._places)
+                items.append(f'<li\0{place}\0>{escape(note)}</li>')
+        if known:
+            self._used |= set(known)
+            items.append(f'<li>As above: {", ".join(f"{chr(1)}{place}{chr(1)}" for place in known)}.</li>')
+        return f'<ul{html_class(name)}>{"".join(items)}</ul>' if items else ''
+
+    def numbered(self, page: str) -> str:
+        """The whole page with its notes' numbers."""
+        numbers = {place: i for i, place in enumerate(sorted(self._used), 1)}
+
+        def first(found: re.Match[str]) -> str:
+            number = numbers.get(int(found[1]))
+            return f' id="note-{number}"><b>[{number}]</b> ' if number else '>'
+
+        def again(found: re.Match[str]) -> str:
+            number = numbers[int(found[1])]
+            return f'<a href="#note-{number}">[{number}]</a>'
+
+        return re.sub('\1(\\d+)\1', again, re.sub('\0(\\d+)\0>', first, page))
+
+
+def html_table(table: Table, notes: Notes | None = None, folded: bool = False) -> str:
+    """Its title, a <table> in a box that scrolls sideways, and its notes (notes: of the page, see `Notes`)."""
     marked, groups, title = table.marked(), table.groups(), escape(table.title)
     out = [f'<h3>{title}</h3>', f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">']
     wide = html_class(len(table.columns) > WIDE and 'wide', len(table.columns) > WIDER and 'wider')
@@ -39,7 +83,9 @@ def html_table(table: Table) -> str:
             out.append(f'<td{names}{title_of}>{escape(cells[j])}</td>')
         out.append('</tr>')
     out += ['</tbody>', '</table>', '</div>']
-    return '\n'.join(out) + html_list(table.all_notes(), 'notes')
+    # The means are in bold as well, and this style sheet makes the highest blue.
+    said = [re.sub('^Bold: ', 'Blue: ', note) for note in table.all_notes()]
+    return '\n'.join(out) + (notes.html(said, folded=folded) if notes else html_list(said, 'notes'))
 
 
 def html_list(items: Sequence[str], name: str) -> str:

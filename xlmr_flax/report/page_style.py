@@ -17,11 +17,10 @@ body {
   margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif;
 }
-main { max-width: 80rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
+main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.3rem; margin: 2.8rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--grid); }
 h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
-p, ul.notes, ul.findings { max-width: 46rem; }
 p { margin: .5rem 0; }
 .lead { color: var(--soft); font-size: 1.05rem; }
 nav { margin: 1rem 0 0; font-size: .92rem; }
@@ -30,7 +29,7 @@ a { color: var(--mark); }
 ul { padding-left: 1.2rem; margin: .5rem 0; }
 .findings li { margin: .25rem 0; }
 .notes { color: var(--soft); font-size: .88rem; }
-.caveats { border-left: 3px solid var(--warn); padding: .1rem 0 .1rem .9rem; margin: 1rem 0; max-width: 46rem; }
+.caveats { border-left: 3px solid var(--warn); padding: .1rem 0 .1rem .9rem; margin: 1rem 0; }
 dl.facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1.2rem; margin: .6rem 0; }
 dl.facts dt { color: var(--soft); }
 dl.facts dd { margin: 0; overflow-wrap: anywhere; }
@@ -64,10 +63,13 @@ table { border-bottom: 1.5px solid var(--ink); }
 .best { font-weight: 700; color: var(--mark); }
 .missing { color: var(--soft); }
 figure { margin: 1.4rem 0; }
-figcaption { color: var(--soft); font-size: .88rem; max-width: 46rem; margin-top: .3rem; }
+figcaption { color: var(--soft); font-size: .88rem; margin-top: .3rem; }
 svg { display: block; height: auto; max-width: 100%; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--grid); }
 footer { color: var(--soft); font-size: .85rem; }
+@media (min-width: 66rem) {
+  .scroll:has(> table.wide) { margin-right: calc((62rem - min(100vw, 98rem)) / 2); max-width: none; }
+}
 @media (max-width: 40rem) {
   main { padding: 1.2rem 1rem 3rem; }
   h1 { font-size: 1.5rem; }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
 from xlmr_flax.report.rows import NONE, Row, Score, facts, language_mean
-from xlmr_flax.report.study import MARKED, STAND_IN, Study, metric_name, score_metrics
-from xlmr_flax.report.table import BLANK, MISSING, Cell, Column, Line, Table, text
-from xlmr_flax.report.view import ON_SHOWN, View, best_notes, common_notes, means_note, test_notes
+from xlmr_flax.report.study import MARKED, STAND_IN, Study, metric_name, metric_title, score_metrics
+from xlmr_flax.report.table import BLANK, Cell, Column, Line, Table, text
+from xlmr_flax.report.view import View, best_notes, chance_notes, common_notes, means_note, test_notes
 
 
 def differences(view: View) -> Table:
@@ -31,16 +31,17 @@ def differences(view: View) -> Table:
             cells.append(_shown(mine) if name == NONE else change)
         lines.append(Line(tuple(cells)))
     chosen = {target: view.best(target) for target in view.targets}
-    if any(name for name, _ in chosen.values()) and len(view.study.arms) > 1:
-        lines.append(Line(('best arm', *_arms(chosen), *([BLANK] if several else [])), mean=True))
-        changes = [_gain(view, chosen[target][0], target) for target in view.targets]
+    if any(best.arms for best in chosen.values()) and len(view.study.arms) > 1:
+        names = [chosen[target].shown for target in view.targets]
+        lines.append(Line(('best arm', *names, *([BLANK] if several else [])), mean=True))
+        changes = [_over_ties([_gain(view, name, target) for name in chosen[target].arms]) for target in view.targets]
         mean = fmean(c.mean for c in changes if c) if all(changes) else None
         lines.append(Line(('its Δ', *changes, *([mean] if several else [])), mean=True))
     notes = [
         f'Row {NONE!r}: score in %. Other rows: points above it, the same encoder without intermediate training. '
         f'{means_note(view)}'
     ]
-    notes += test_notes(view) + best_notes(chosen, view) + common_notes(view)
+    notes += test_notes(view) + best_notes(chosen, view) + chance_notes(view) + common_notes(view)
     title = f'Scores without intermediate training, and differences to them ({view.where})'
     name = f'differences{view.slug}'
     bold = frozenset(_highest(view, several))
@@ -77,15 +78,17 @@ def scores(view: View) -> Table:
             hints[len(lines), len(cells) - 1] = view.runs(name, target)
         lines.append(Line((*cells, *([view.average(name)[0]] if several else []))))
     chosen = {target: view.best(target) for target in view.targets}
-    if any(name for name, _ in chosen.values()) and len(view.study.arms) > 1:
-        named = [a if i == 0 or places[i - 1][0] != places[i][0] else BLANK
-                 for i, a in enumerate(_arms({p: chosen[p[0]] for p in places}))]  # fmt: skip
+    if any(best.arms for best in chosen.values()) and len(view.study.arms) > 1:
+        named = [chosen[p[0]].shown if i == 0 or places[i - 1][0] != p[0] else BLANK for i, p in enumerate(places)]
         lines.append(Line(('best arm', *named, *([BLANK] if several else [])), mean=True))
-        best = [view.score(chosen[target][0], target, metric or None) for target, metric in places]
-        whole = [view.score(chosen[target][0], target) for target in view.targets]
+        best = [
+            _over_ties([view.score(name, target, metric or None) for name in chosen[target].arms])
+            for target, metric in places
+        ]
+        whole = [_over_ties([view.score(name, target) for name in chosen[target].arms]) for target in view.targets]
         mean = fmean(score.mean for score in whole if score) if all(whole) else None
         lines.append(Line(('its score', *best, *([mean] if several else [])), mean=True))
-    notes = [f'In %. {means_note(view)}', *best_notes(chosen, view), *common_notes(view)]
+    notes = [f'In %. {means_note(view)}', *best_notes(chosen, view), *chance_notes(view), *common_notes(view)]
     title = f'Scores without and with intermediate training ({view.where})'
     return Table(title, tuple(columns), tuple(lines), tuple(notes), 'column', f'scores{view.slug}', hints)
 
@@ -115,7 +118,7 @@ def by_language(view: View, target: str, metric: str) -> Table:
     notes = [f'In %, {rows[0]["split"]} split, {size} examples a language.']
     notes += ([f'{"; ".join(spelled)}.'] if spelled else []) + common_notes(view, target)
     place = f'; {view.encoder}' if len(view.study.encoders) > 1 else ''
-    title = f'{view.target_name(target)}: {metric_name(metric)} by language{place}'
+    title = f'{view.target_name(target)}: {metric_title(metric, rows)} by language{place}'
     slug = f'{target}-{metric}{replace(view, zero_shot=False).slug}'
     return Table(title, tuple(columns), tuple(lines), tuple(notes), 'column', slug, hints)
 
@@ -189,11 +192,15 @@ def _shown(score: Score | None) -> Cell:
 
 
 def _gain(view: View, name: str, target: str) -> Score | None:
-    return Score(0.0) if name == NONE else view.change(name, target) if name else None
+    return Score(0.0) if name == NONE else view.change(name, target)
 
 
-def _arms(chosen: Mapping) -> list[str]:
-    return [f'{name}{"" if on_dev else ON_SHOWN}' if name else MISSING for name, on_dev in chosen.values()]
+def _over_ties(found: Sequence[Score | None]) -> Score | None:
+    """What the best arms of a target have: one's own score, the mean of several that tie."""
+    there = [score for score in found if score]
+    if len(there) < 2:
+        return there[0] if there else None
+    return Score(fmean(score.mean for score in there))
 
 
 def _difference_hint(view: View, name: str, target: str) -> str:

@@ -28,7 +28,19 @@ from xlmr_flax.report.rows import (
 )
 
 F1_AND_EM = 'mean of F1 and EM'
-METRIC_NAMES = {'accuracy': 'accuracy', 'f1': 'F1', 'exact_match': 'exact match', 'em': 'exact match', 'map': 'mAP'}
+TO_ENGLISH = 'accuracy_to_en'  # of retrieval; its 'accuracy' is that of the other direction (eval.zero_shot)
+DIRECTIONS = {
+    'accuracy': 'English asks, the language answers',
+    TO_ENGLISH: 'the language asks, English answers',
+}
+METRIC_NAMES = {
+    'accuracy': 'accuracy',
+    'f1': 'F1',
+    'exact_match': 'exact match',
+    'em': 'exact match',
+    'map': 'mAP',
+    TO_ENGLISH: 'accuracy to English',
+}
 STAND_IN = '§'
 MARKED = '*'
 ALL_LANGUAGES, ZERO_SHOT = 'all', 'zero-shot'
@@ -37,6 +49,17 @@ ALL_LANGUAGES, ZERO_SHOT = 'all', 'zero-shot'
 def metric_name(metric: str) -> str:
     """A metric as it is written in a heading."""
     return METRIC_NAMES.get(metric, metric.replace('_', ' '))
+
+
+def both_ways(rows: Iterable[Row]) -> bool:
+    """Whether rows of a target are scores of retrieval in two directions."""
+    return any(row['metric'] == TO_ENGLISH for row in rows)
+
+
+def metric_title(metric: str, rows: Iterable[Row]) -> str:
+    """A metric of a target with these rows, with its direction where that is one of two."""
+    way = DIRECTIONS.get(metric) if both_ways(rows) else None
+    return f'{"accuracy" if way else metric_name(metric)}{f" ({way})" if way else ""}'
 
 
 def score_metrics(rows: Iterable[Row], target: str) -> tuple[str, ...]:

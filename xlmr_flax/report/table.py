@@ -104,9 +104,12 @@ class Table:
         return found if any(name for name, _ in found) else []
 
     def all_notes(self) -> tuple[str, ...]:
-        """The notes, with that on partial means where there is one."""
+        """The notes, with what bold means where something is, and that on partial means where there is one."""
         partial = any(isinstance(cell, Score) and cell.partial for line in self.lines for cell in line.cells)
-        return (*self.notes, PARTIAL_NOTE) if partial else self.notes
+        said = 'the highest of its row' if self.best == 'row' else 'the highest of its column'
+        said = 'the highest score of its column' if self.bold is not None else said
+        more = [f'Bold: {said}.'] if self.marked() else []
+        return (*self.notes, *more, *([PARTIAL_NOTE] if partial else []))
 
     def markdown(self) -> str:
         """A GitHub table under its title in bold; the columns are padded, so that it reads as plain text too."""

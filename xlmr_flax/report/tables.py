@@ -24,10 +24,18 @@ from xlmr_flax.report.rows import (
     language_mean,
     languages,
     scored,
+    select,
 )
-from xlmr_flax.report.study import STAND_IN, Study, metric_name, score_metrics, score_rows
+from xlmr_flax.report.study import (
+    STAND_IN,
+    Study,
+    metric_name,
+    metric_title,
+    score_metrics,
+    score_rows,
+)
 from xlmr_flax.report.table import BLANK, Cell, Column, Line, Table, markdown
-from xlmr_flax.report.view import View, provenance, stand_in_notes
+from xlmr_flax.report.view import View, provenance, row_notes, seed_notes, stand_in_notes
 
 ZERO_SHOT, ALL = 'zero-shot mean', 'mean of all'
 FEW_ARMS = 4  # up to so many, languages are rows and arms stand side by side
@@ -39,6 +47,7 @@ def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None, sp
     metric: the target's major one if None. split: 'test' if there is one, else the first in the rows. Several encoders
     become groups of columns. The highest score of a row is marked. Raises RowsError when there are no such rows.
     """
+    rows = list(rows)
     chosen = scored(rows, target, metric, split)
     codes, found = languages(chosen), columns(chosen)
     left = _language_columns(chosen)
@@ -71,7 +80,7 @@ def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None, sp
         head = f'{name} ({len(over)} language{"s" * (len(over) != 1)})'
         blanks = [BLANK] * (len(left) - 1)
         lines.append(Line((head, *blanks, *_cells(pairs, over)), mean=True))
-    shown = metric_name(chosen[0]['metric'])
+    shown = metric_title(chosen[0]['metric'], select(rows, target=target))
     title = f'{target}: {shown} by language, without and with intermediate training'
     name = f'{target}-{chosen[0]["metric"]}'
     return Table(title, (*left, *right), tuple(lines), tuple(_notes(chosen)), 'row', name, hints)
@@ -263,7 +272,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     margin = sampling_margin(rows)
     if margin is not None:
         notes.append(f'By the number of examples alone, a score has a 95 % interval of up to ±{margin:.1f} points.')
-    return notes + _seed_notes(rows) + caveats(rows)
+    return notes + seed_notes(sorted(set(distinct(rows, 'seed')))) + caveats(rows)
 
 
 def caveats(rows: Iterable[Row]) -> list[str]:
@@ -277,15 +286,7 @@ def caveats(rows: Iterable[Row]) -> list[str]:
         notes.append(f'{target}: test rows that could not be read are left out of the scores ({counts}).')
     other = dict.fromkeys((row['target'], row['tfds']) for row in rows if row.get('tfds'))
     notes += [f'{target}: read from TFDS ({builder}), not from the official files.' for target, builder in other]
-    return notes + list(dict.fromkeys(row['note'] for row in rows if row.get('note')))
-
-
-def _seed_notes(rows: Sequence[Row]) -> list[str]:
-    seeds = sorted(set(distinct(rows, 'seed')))
-    if len(seeds) == 1:
-        return [f'One seed ({seeds[0]}): no spread is known, and small differences may be noise.']
-    listed = ', '.join(map(str, seeds))
-    return [f'Mean ± sample standard deviation over seeds {listed}; for a Δ, over the differences seed by seed.']
+    return notes + row_notes(rows)
 
 
 __all__ = ['Table', 'all_tables', 'csv_text', 'language_tables', 'side_by_side', 'tidy', 'write_tables']

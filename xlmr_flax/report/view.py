@@ -6,11 +6,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xlmr_flax.report.rows import NONE, Row, Score, Values, delta, language_mean, seed_means
-from xlmr_flax.report.study import F1_AND_EM, MARKED, STAND_IN, Study, score_metrics
+from xlmr_flax.report.study import DIRECTIONS, F1_AND_EM, MARKED, STAND_IN, Study, both_ways, score_metrics
 from xlmr_flax.report.table import MISSING, PARTIAL
 
 ON_SHOWN = '‡'
+TIE = 'tie'
 _LISTED = 8
+
+
+@dataclass(frozen=True)
+class Best:
+    """What is best for a target: one arm, several that tie, or () where none is whole. on_dev: chosen on dev."""
+
+    arms: tuple[str, ...]
+    on_dev: bool
+
+    @property
+    def shown(self) -> str:
+        """As tables name it."""
+        name = TIE if len(self.arms) > 1 else ''.join(self.arms)
+        return f'{name}{"" if self.on_dev else ON_SHOWN}' if name else MISSING
 
 
 @dataclass(frozen=True)
@@ -85,13 +100,12 @@ class View:
             found[target] = seed_means(self.study.values(target, self.encoder).get(name, {}), self.codes(target))
         return found
 
-    def best(self, target: str) -> tuple[str, bool]:
-        """(arm, whether it was chosen on dev) of a target; '' where no arm is whole. Without a dev score for every arm
-        it is chosen by the scores shown."""
+    def best(self, target: str) -> Best:
+        """The best arm of a target. Without a dev score for every arm it is chosen by the scores shown, as printed."""
         scores = {n: s for n in self.study.arms if (s := self.score(n, target)) and not s.partial}
         on_dev = bool(scores) and all((name, target) in self.study.dev for name in scores)
-        by = {n: self.study.dev[n, target] if on_dev else score.mean for n, score in scores.items()}
-        return (max(by, key=lambda n: by[n]), on_dev) if by else ('', False)
+        by = {n: round(self.study.dev[n, target], 6) if on_dev else round(s.mean, 1) for n, s in scores.items()}
+        return Best(tuple(n for n, value in by.items() if value == max(by.values())), on_dev)
 
     def flagged(self, cell: Score | None, name: str, target: str) -> Score | None:
         """The cell, with a mark where its data stand in and neither its row nor its column says so."""
@@ -134,13 +148,18 @@ def stand_in_notes(rows: Iterable[Row]) -> list[str]:
 
 def means_note(view: View) -> str:
     """Which languages and splits the means of a table are over."""
-    counts = {t: len(view.codes(t)) for t in view.targets}
-    listed = ', '.join(f'{t} {n}' for t, n in counts.items())
-    splits = {t: rows[0]['split'] for t in view.targets if (rows := view.study.of_target(t))}
+    study = view.study
+
+    def listed(targets: Sequence[str]) -> str:
+        return ', '.join(f'{t} {len(view.codes(t))}' for t in targets)
+
+    own = [t for t in view.targets if len(view.codes(t)) > len(study.codes(t, zero_shot=True))]
+    others = [t for t in view.targets if t not in own]
+    parts = [f'{which} English {listed(ts)}' for which, ts in (('with', own), ('without', others)) if ts]
+    splits = {t: rows[0]['split'] for t in view.targets if (rows := study.of_target(t))}
     split = f'{next(iter(splits.values()))} split' if len(set(splits.values())) == 1 else (
         'split: ' + ', '.join(f'{t} {s}' for t, s in splits.items()))  # fmt: skip
-    which = 'without English' if view.zero_shot else 'English included'
-    return f'Unweighted means over languages, {which} ({listed}); {split}.'
+    return f'Unweighted means over languages ({"; ".join(parts)}); {split}.'
 
 
 def test_notes(view: View) -> list[str]:
@@ -168,18 +187,61 @@ def test_notes(view: View) -> list[str]:
     return notes
 
 
-def best_notes(chosen: Mapping[str, tuple[str, bool]], view: View) -> list[str]:
+def best_notes(chosen: Mapping[str, Best], view: View) -> list[str]:
     """By what the best arm of a target was chosen."""
-    if len(view.study.arms) < 2 or not any(name for name, _ in chosen.values()):
+    if len(view.study.arms) < 2 or not any(best.arms for best in chosen.values()):
         return []
+    on_dev = [target for target, best in chosen.items() if best.arms and best.on_dev]
+    shown = [target for target, best in chosen.items() if best.arms and not best.on_dev]
     notes = []
-    if any(on_dev for name, on_dev in chosen.values() if name):
-        notes.append('Best arm of a target: the one with the highest score on its English dev set.')
-    if any(not on_dev for name, on_dev in chosen.values() if name):
-        notes.append(
-            f'{ON_SHOWN} Best arm by the very scores shown, for want of dev scores: its advantage is flattered.'
-        )
+    if on_dev:
+        of = ', '.join(on_dev) if shown else 'a target'
+        notes.append(f'Best arm of {of}: the one with the highest score on its English dev set.')
+    if shown:
+        of = f' of {", ".join(shown)}' if on_dev else ''
+        why = 'for want of dev scores: its advantage is flattered'
+        notes.append(f'{ON_SHOWN} Best arm{of} by the very scores shown, {why}.')
+    if any(len(best.arms) > 1 for best in chosen.values()):
+        notes.append(f'{TIE}: several arms share the highest; the mean of theirs is given.')
     return notes
+
+
+def chance_notes(view: View) -> list[str]:
+    """That an average over targets mixes chance levels, where it does."""
+    levels = {}
+    for target in view.targets:
+        mine = [row['chance'] for row in view.study.of_target(target) if row.get('chance') is not None]
+        if mine:
+            ends = dict.fromkeys(f'{level:.1f}' for level in (min(mine), max(mine)))
+            levels[target] = ' to '.join(ends)
+    if len(set(levels.values())) < 2:
+        return []
+    listed = ', '.join(f'{target} {level}' for target, level in levels.items())
+    return [f'The average is over scores with different chance levels ({listed}).']
+
+
+def direction_notes(targets: Iterable[str], study: Study) -> list[str]:
+    """Which direction of retrieval the main score is."""
+    found = [target for target in targets if both_ways(study.of_target(target))]
+    way = f"{DIRECTIONS['accuracy']} (XTREME's direction)"
+    return [f'{", ".join(found)}: accuracy is that of one direction, {way}.'] if found else []
+
+
+def seed_notes(seeds: Sequence[int]) -> list[str]:
+    """What is known of the spread."""
+    listed = ', '.join(map(str, seeds))
+    if len(seeds) == 1:
+        return [f'One seed ({listed}): no spread is known, and small differences may be noise.']
+    return [f'Mean ± sample standard deviation over seeds {listed}; for a difference, over those seed by seed.']
+
+
+def row_notes(rows: Iterable[Row]) -> list[str]:
+    """What rows say of themselves, each thing once with the targets that it is about."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.get('note'):
+            found.setdefault(row['note'], {})[row['target']] = None
+    return [f'{", ".join(targets)}: {note}' for note, targets in found.items()]
 
 
 def common_notes(view: View, target: str = '', missing: bool = True) -> list[str]:
@@ -192,12 +254,7 @@ def common_notes(view: View, target: str = '', missing: bool = True) -> list[str
             f'F1/EM: the {F1_AND_EM} (exact match), which is what counts in the average, as in XTREME '
             f'({", ".join(double)}).'
         )
-    listed = ', '.join(map(str, study.seeds))
-    notes.append(
-        f'One seed ({listed}): no spread is known, and small differences may be noise.'
-        if len(study.seeds) == 1
-        else f'Mean ± sample standard deviation over seeds {listed}; for a difference, over those seed by seed.'
-    )
+    notes += ([] if target else direction_notes(targets, study)) + seed_notes(study.seeds)
     gaps = {k: v for k, v in study.missing(view.encoder).items() if k[1] in targets} if missing else {}
     if gaps:
         whole = [f'{name} on {t}' for (name, t), (lost, planned) in gaps.items() if lost == planned]
@@ -210,7 +267,7 @@ def common_notes(view: View, target: str = '', missing: bool = True) -> list[str
     stands = stand_in_notes(mine)
     if stands:
         notes.append(f'{STAND_IN} Stand-in data, not the dataset itself: {"; ".join(stands)}.')
-    return notes + list(dict.fromkeys(row['note'] for row in mine if row.get('note')))
+    return notes + row_notes(mine)
 
 
 def _some(items: Sequence[str]) -> str:

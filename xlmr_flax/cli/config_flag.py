@@ -1,0 +1,176 @@
+"""--config=FILE, --config.KEY=VALUE and --data_root, as every command with a config takes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import runpy
+import traceback
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+CONFIGS = 'configs'  # where a file is looked for that lies nowhere
+_NAMED = 12  # files of a folder that a message names
+
+
+def define_config_flag(values: flags.FlagValues) -> None:
+    """--config=FILE with --config.KEY=VALUE, for `check_arguments` and `load_config`."""
+    # Unknown keys are let in here: `parse` refuses them, and knows more names than the file has (recipes.TASK.steps).
+    config_flags.DEFINE_config_file(
+        'config',
+        None,
+        'Config file: a Python file with get_config().',
+        flag_values=values,
+        lock_config=False,
+        accept_new_attributes=True,
+    )
+
+
+def define_data_root(values: flags.FlagValues) -> None:
+    """--data_root, which `load_config` puts into the config."""
+    flags.DEFINE_string(
+        'data_root', '', "Root of the data files; default: the config's, else XLMR_DATA_ROOT.", flag_values=values
+    )
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Runs the config file once by itself, so that what is wrong with it can be said in one line: behind the flag,
+    ml_collections gives whole tracebacks or waits until the config is used. Raises ConfigError."""
+    for name in config_names(arguments):
+        config = _run_file(name)
+        for argument in arguments:
+            if argument.lstrip('-').startswith('config.'):
+                _check_override(config, argument.lstrip('-').split('=')[0].split('.')[1:])
+
+
+def config_names(arguments: Sequence[str]) -> list[str]:
+    """The values of --config on a command line."""
+    joined = [a.split('=', 1)[1] for a in arguments if a.startswith(('--config=', '-config='))]
+    return joined + [b for a, b in itertools.pairwise(arguments) if a in ('--config', '-config')]
+
+
+def config_arguments(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command line that make its config, for a command that is to be given as well."""
+    one = ('--config=', '-config=', '--config.', '-config.', '--data_root=', '-data_root=')
+    two = ('--config', '-config', '--data_root', '-data_root')
+    found = [a for a in arguments if a.startswith(one)]
+    return found + [f'{a}={b}' for a, b in itertools.pairwise(arguments) if a in two]
+
+
+def _run_file(name: str) -> Mapping[str, Any] | ConfigDict:
+    """What get_config() of FILE or FILE:ARGUMENT returns. Raises ConfigError."""
+    from xlmr_flax.config import ConfigError
+
+    path, _, argument = name.partition(':')
+    if not Path(path).is_file():
+        raise ConfigError(f'--config={path}: {"a folder" if Path(path).is_dir() else "no such file"}{_files(path)}')
+    try:
+        get_config = runpy.run_path(path).get('get_config')
+        config = get_config(*([argument] if ':' in name else [])) if get_config else None
+    except ConfigError:
+        raise
+    except SyntaxError as e:
+        raise ConfigError(f'--config={name}: {e.filename}, line {e.lineno}: {e.msg}') from None
+    except Exception as e:
+        lines = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename == path]
+        where = f'{path}, line {lines[-1]}' if lines else path
+        raise ConfigError(f'--config={name}: {where}: {type(e).__name__}: {e}') from None
+    if not isinstance(config, (ConfigDict, Mapping)):
+        raise ConfigError(f'--config={name}: {path} has no function get_config() that returns a ConfigDict')
+    return config
+
+
+def _files(path: str) -> str:
+    """' (did you mean X?); FOLDER has ...': the config files beside one that is not there, the closest first."""
+    wanted = Path(path)
+    folders = [wanted if wanted.is_dir() else wanted.parent, Path(CONFIGS)]
+    folder = next((f for f in folders if any(f.glob('*.py'))), None)
+    if folder is None:
+        return ''
+    names = sorted(p.name for p in folder.glob('*.py') if not p.name.startswith('_'))
+    names.sort(key=lambda name: -difflib.SequenceMatcher(None, wanted.stem, Path(name).stem).ratio())
+    near = difflib.get_close_matches(wanted.stem, [Path(name).stem for name in names], n=1)
+    guess = f' (did you mean {folder / near[0]}.py?)' if near else ''
+    more = ', ...' if len(names) > _NAMED else ''
+    return f'{guess}; {folder} has {", ".join(names[:_NAMED])}{more}'
+
+
+def _check_override(config: Mapping[str, Any] | ConfigDict, path: Sequence[str]) -> None:
+    """An override's key must be a field, in mappings that the config has. Raises ConfigError."""
+    from xlmr_flax.config import Config, ConfigError
+
+    node: Any = config
+    kind: Any = Config
+    for i, key in enumerate(path):
+        above, here = '.'.join(path[:i]), '.'.join(path[: i + 1])
+        if dataclasses.is_dataclass(kind):
+            fields = typing.get_type_hints(kind)
+            if key not in fields:
+                raise ConfigError(f'unknown config key {here!r} ({_guess(path[: i + 1], list(fields))})')
+            kind = fields[key]
+        elif issubclass(typing.get_origin(kind) or kind, Mapping):
+            kind = typing.get_args(kind)[1]
+        else:
+            raise ConfigError(f'unknown config key {".".join(path)!r}: {above} is {node!r}')
+        if i + 1 < len(path) and key not in node:
+            whole = f'--config.{above}="{{\'{key}\': ...}}"' if above else f'--config.{key}="{{...}}"'
+            raise ConfigError(f'{here!r} is not in the config; a new entry is given whole: {whole}')
+        node = node.get(key)
+
+
+def _guess(path: Sequence[str], names: Sequence[str]) -> str:
+    """What an unknown key was meant to be: a field of that name elsewhere, else the closest name here or elsewhere."""
+    from xlmr_flax.config import Config
+
+    *above, key = path
+    places: dict[str, list[str]] = {}
+    for place in _places(Config):
+        if above[:1] == ['recipes'] and place.startswith('recipe.'):
+            place = '.'.join([*above[:2], place.removeprefix('recipe.')])
+        places.setdefault(place.rpartition('.')[2], []).append(place)
+    near = difflib.get_close_matches(key, [*names, *places], n=1)
+    if key in places:
+        found = places[key]
+    else:
+        found = near if not near or near[0] in names else places[near[0]]
+    return f'did you mean {" or ".join(map(repr, found))}?' if found else f'known: {", ".join(names)}'
+
+
+def _places(kind: type, path: str = '') -> Iterator[str]:
+    """The fields of a dataclass and of those in it, as overrides name them."""
+    for name, value in typing.get_type_hints(kind).items():
+        yield path + name
+        if dataclasses.is_dataclass(value):
+            yield from _places(typing.cast(type, value), f'{path}{name}.')
+
+
+def _keys(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Every key in nested mappings, as a path."""
+    for key, value in node.items():
+        yield (str(key),)
+        if isinstance(value, Mapping):
+            yield from ((str(key), *path) for path in _keys(value))
+
+
+def load_config(values: flags.FlagValues) -> Any:
+    """The parsed config of --config with its overrides and --data_root. Raises UsageError, ConfigError."""
+    from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.config import ConfigError, parse
+
+    if values.config is None:
+        raise UsageError('--config=FILE is missing')
+    raw = values.config.to_dict() if isinstance(values.config, ConfigDict) else values.config
+    try:
+        config = parse(raw)
+    except ConfigError:
+        for path in _keys(raw):  # a key that is not known: of the whole tree, the one that was meant
+            _check_override(raw, path)
+        raise
+    data_root = values.data_root if 'data_root' in values else ''
+    return dataclasses.replace(config, data_root=data_root or config.data_root)

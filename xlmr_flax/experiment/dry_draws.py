@@ -1,0 +1,85 @@
+"""run --dry_run: what each mixture draws from its members, and which members are not what their names say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xlmr_flax.config import Arm, Config, Member
+from xlmr_flax.data.sources import stand_in
+from xlmr_flax.experiment.arms import member_limit
+from xlmr_flax.experiment.cost import Training, count_rows
+from xlmr_flax.experiment.draws import Draws
+from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.substitutes import MARK, find_gaps, wanted_split
+
+HEAD = ['arm', 'member', 'rows', 'split', 'rate', 'batches', 'passes']
+
+
+def draws_table(config: Config, trainings: Iterable[tuple[Run, Training]]) -> list[list[str]]:
+    """A row a member of every training that is more than the training rows of one task, of one seed; [] where
+    there is none. rows: those used, of those in the files (a task may drop some)."""
+    rows: dict[tuple[str, str], list[list[str]]] = {}
+    for run, training in trainings:
+        name = _name(config, run)
+        key = (run.target or run.intermediate, name)
+        if run.arm is None or run.recipe is None or key in rows or _is_plain(run.arm):
+            continue
+        rows[key] = [[name, *_cells(config, part, run.recipe.max_train)] for part in training.draws]
+    found = [row for those in rows.values() for row in those]
+    return [HEAD, *found] if found else []
+
+
+def draws_notes(config: Config, table: list[list[str]]) -> list[str]:
+    """What is to be said below that table."""
+    notes = []
+    if table:
+        notes.append(
+            'A batch, or micro-batch, has rows of one member. passes: how often each is seen. Of the first seed.'
+        )
+    if any(MARK in row[HEAD.index('split')] for row in table):
+        notes.append(
+            f'{MARK}: not the training rows of the dataset, but others in their place; tables mark the results.'
+        )
+    return notes + [f'{gap.task} {gap}' for gap in find_gaps(config)]
+
+
+def _name(config: Config, run: Run) -> str:
+    if not run.target and not run.warms:
+        return run.intermediate
+    joint = run.intermediate in config.arms and config.arms[run.intermediate].joint
+    return f'{run.intermediate}, {run.target}' if joint else run.target or run.warms
+
+
+def _is_plain(arm: Arm) -> bool:
+    """Whether it is one task's English training rows, at most the first so many."""
+    [*members] = arm.tasks.items()
+    if len(members) > 1:
+        return False
+    name, member = members[0]
+    plain = Member()
+    names = ('fraction', 'languages', 'shuffle_labels', 'split')
+    return member.task in ('', name) and '+' not in name and all(getattr(member, n) == getattr(plain, n) for n in names)
+
+
+def _cells(config: Config, part: Draws, most: int) -> list[str]:
+    """most: rows of each dataset, 0 = all."""
+    dataset, spec = part.dataset, part.dataset.spec
+    mark = f' {MARK}' if _stands_in(config, part) else ''
+    dealt = ' (labels dealt anew)' if spec.shuffle_labels else ''
+    there = count_rows(dataset.task.name, dataset.language, dataset.split, config.data_root)
+    used = max(1, round(spec.fraction * min(there, member_limit(spec, most) or there)))
+    cut = dataset.task.kind in ('span', 'text')  # one row is several examples
+    rows = f'{used if cut else part.rows:,}'
+    rows += f' of {there:,}' if used < there else ''
+    rows += f', cut into {part.rows:,}' if cut else ''
+    rows += f', cap {part.cap:,}' if part.cap else ''
+    split = f'{dataset.split}{mark}'
+    return [f'{dataset.name}{dealt}', rows, split, f'{part.rate:.4f}', f'{part.draws:,}', f'{part.passes:.2f}']
+
+
+def _stands_in(config: Config, part: Draws) -> bool:
+    """As rows.stand_ins says of result rows."""
+    dataset = part.dataset
+    if wanted_split(dataset) != dataset.split:
+        return True
+    return bool(stand_in(dataset.task, dataset.language, dataset.split, config.data_root))
