@@ -21,8 +21,11 @@ Record = Mapping[str, Any]
 PANELS = 3  # at most this many beside each other
 _FOREST = (('all', ACCENT, ACCENT, -0.14), ('low-resource', PAPER, INK, 0.14))
 _NOTHING = 0.05  # points: what is below it is no difference
-_APART = 0.26  # decades between languages that are not in CC-100
-_TICKS = (0.05, 0.3, 1, 3, 10, 30, 100, 300)
+_APART = 0.38  # decades between languages that are not in CC-100
+_COLUMNS = 4  # that these stand in
+_WIDEST = 105  # points: no difference of scores is larger, an interval may be
+_EDGE = 0.8  # decades left and right
+_TICKS = (0.05, 0.3, 1, 3, 10, 30, 100)
 
 
 def forest(records: Sequence[Record], power: Sequence[Record] = ()) -> Figure:
@@ -41,6 +44,8 @@ def forest(records: Sequence[Record], power: Sequence[Record] = ()) -> Figure:
             _forest_panel(axes, mine, arms, reach[0] if reach and reach[0] >= _NOTHING else None)
             if max(abs(r[end]) for r in mine for end in ('low', 'high')) < _NOTHING:
                 axes.set_xlim(-1, 1)
+            least, most = axes.get_xlim()
+            axes.set_xlim(max(least, -_WIDEST), min(most, _WIDEST))
             axes.set_title(f'{target} ({metric_name(mine[0]["metric"])})')
         for axes in grid[len(targets) :]:
             axes.set_visible(False)
@@ -82,15 +87,22 @@ def line_panels(records: Sequence[Record]) -> Figure:
         for axes in grid[max(0, len(records) - across) : len(records)]:  # the lowest of each column
             axes.tick_params(labelbottom=True)
         least, most = _reach(records)
-        ticks = [t for t in _TICKS if least - 0.4 <= math.log10(t) <= most + 0.4]
+        ticks = [t for t in _TICKS if least - _EDGE <= math.log10(t) <= most + _EDGE]
         names = ['none' if t == _TICKS[0] else f'{t:g}' for t in ticks]
         grid[0].set_xticks([math.log10(t) for t in ticks], names)
-        grid[0].set_xlim(least - 0.4, most + 0.4)
-        figure.supxlabel('size in CC-100 (GiB, logarithmic)', fontsize=9.5)
+        grid[0].set_xlim(least - _EDGE, most + _EDGE)
+        figure.supxlabel('size in CC-100 (GiB, logarithmic); grey: 95 % band, cut at the edge', fontsize=9.5)
         figure.supylabel(f'{records[0]["target"]}: difference (points)', fontsize=9.5)
-        if max(abs(value) for record in records for _, *values in record['at'] for value in values) < _NOTHING:
-            grid[0].set_ylim(-1, 1)
+        grid[0].set_ylim(*_height(records))
     return figure
+
+
+def _height(records: Sequence[Record]) -> tuple[float, float]:
+    """Limits that show every language and line; a band may be far wider, and languages would be one heap in it."""
+    found = [y for record in records for _, _, y in record['points']]
+    found += [middle for record in records for _, middle, _, _ in record['at']] + [0.0]
+    room = max(0.2 * (max(found) - min(found)), 1.0)
+    return min(found) - room, max(found) + room
 
 
 def _reach(records: Sequence[Record]) -> tuple[float, float]:
@@ -103,7 +115,8 @@ def _spread(points: Sequence[tuple[str, float, float]]) -> list[tuple[str, float
     names can be read."""
     least = math.log10(_TICKS[0])
     alone = sorted((p for p in points if p[1] <= least + 1e-9), key=lambda p: p[2])
-    apart = [(code, x + _APART * (i % 3 - 1), y, True) for i, (code, x, y) in enumerate(alone)]
+    middle = (_COLUMNS - 1) / 2
+    apart = [(code, x + _APART * (i % _COLUMNS - middle), y, True) for i, (code, x, y) in enumerate(alone)]
     return apart + [(code, x, y, False) for code, x, y in points if x > least + 1e-9]
 
 
