@@ -59,5 +59,5 @@ def test_peaks_follow_from_the_matrix_units() -> None:
 
 def test_without_libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chips, 'has_libtpu', lambda: False)
-    with pytest.raises(EstimateError, match=r"libtpu is not installed.*pip install 'xlmr-flax\[tpu\]'"):
+    with pytest.raises(EstimateError, match=r"libtpu is not installed.*pip install -e '\.\[tpu\]' in the checkout"):
         devices(Topology(CHIPS['v5e'], (2, 2)))
