@@ -26,7 +26,7 @@ class EncoderSpec:
     """The pretrained encoder. source: embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE. head: 'jiant' (the authors':
     pooler and a two-layer head) or 'hf' (transformers' classes; can be exported). dtype: compute, float32 or bfloat16
     (parameters are float32 always). dropout rates below 0 mean: as the checkpoint says. unroll: layers per scan step,
-    0 = by platform. attention: 'auto' (by platform), or 'xla_cpu', 'xla', 'cudnn' or 'tpu' (models/attention.py). kept:
+    0 = all. attention: 'auto' (by platform), or 'xla_cpu', 'xla', 'cudnn' or 'tpu' (models/attention.py). kept:
     what a layer keeps for its backward pass, 'all', 'products' (of matrices; the rest is computed again), 'layers' (its
     input; as remat says, too) or 'auto'.
     """
@@ -37,7 +37,7 @@ class EncoderSpec:
     dropout: float = -1.0
     attention_dropout: float = -1.0
     remat: bool = False
-    unroll: int = 0
+    unroll: int = 1
     attention: str = 'auto'
     kept: str = 'auto'
 

@@ -144,7 +144,7 @@ def test_training_the_head_of_the_embedded_encoder_lowers_it(
         config, encoder = embedded.load()
     except ModelError as e:
         pytest.skip(str(e))
-    model = Model(dataclasses.replace(config, dropout=0.0, attention_dropout=0.0), unroll=1)
+    model = Model(dataclasses.replace(config, dropout=0.0, attention_dropout=0.0))
     tokenizer = Tokenizer(embedded.tokenizer_path(), config.vocab_size)
     masking = Masking.of(tokenizer)
     train, dev = _texts(tokenizer, data_root)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from xlmr_flax.models import attention_cpu
 from xlmr_flax.models.attention import (
     AUTO,
     CPU,
@@ -84,6 +85,36 @@ def test_values_and_gradients(implementation: str, t: int, heads: int, size: int
     np.testing.assert_allclose(mixed * real, want[0] * real, atol=2e-5)
     for found, expected in zip(pull(given), want[1:], strict=True):
         np.testing.assert_allclose(found, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize(('most', 'blocks'), [(2 * 4 * 24 * 24, (2, 4)), (2 * 24 * 24, (1, 2)), (1, (1, 1))])
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+def test_blocks_on_a_cpu(rate: float, most: int, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several rows a block, some heads of a row, one head: the numbers and the dropout of the batch as a whole."""
+    monkeypatch.setattr(attention_cpu, 'MOST_SCORES', most)
+    monkeypatch.setattr(attention_cpu, '_NO_LOOP', 0)
+    assert attention_cpu.block(4, 24, 4) == blocks
+    qkv, bias, segments, given = case(24, 32, b=4)
+    key = jax.random.key(5)
+    drop = kept(key, 0, (4, 4, 24, 24), rate) if rate else 1.0
+    want = reference(qkv, bias, segments, 4, drop, given)
+
+    def run(qkv: jax.Array, bias: jax.Array) -> jax.Array:
+        return attend(qkv, bias, segments, heads=4, implementation=CPU, key=key, rate=rate)
+
+    mixed, pull = jax.vjp(run, qkv, bias)
+    real = (segments > 0)[..., None]
+    np.testing.assert_allclose(mixed * real, want[0] * real, atol=1e-5)
+    for found, expected in zip(pull(given), want[1:], strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_blocks_fit_a_cache() -> None:
+    """What the loop takes at once: whole rows, heads of one row, and never nothing."""
+    assert attention_cpu.block(16, 128, 12) == (4, 12)
+    assert attention_cpu.block(7, 128, 12) == (1, 12)
+    assert attention_cpu.block(4, 384, 12) == (1, 6)
+    assert attention_cpu.block(2, 4096, 12) == (1, 1)
 
 
 @pytest.mark.parametrize('implementation', HERE)

@@ -32,8 +32,7 @@ class Case:
     """One encoder with a pair head on both sides."""
 
     def __init__(self, config: EncoderConfig, params: Params, tokenizer: Path, out: Path):
-        # Unrolled, twelve layers take a minute to compile; test_encoder.py shows that unrolling changes nothing.
-        self.model = Model(config, style='hf', unroll=1 if config.num_layers > 4 else 0)
+        self.model = Model(config, style='hf')
         self.params = params
         self.torch = torch_model(config, params, tokenizer, out, ('x', PAIR))
         self.ids, self.segments = batch(config, rows=6, length=16)

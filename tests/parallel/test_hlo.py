@@ -48,7 +48,7 @@ def lowered_step(sizes: str, *, accumulation: int = 1) -> str:
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
         for name, (shape, dtype) in (shapes | {'valid': ((ROWS,), jnp.float32)}).items()
     }
-    program = step.step_program(Model(CONFIG, unroll=1), head, optimizer, mesh, accumulation)
+    program = step.step_program(Model(CONFIG), head, optimizer, mesh, accumulation)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return program.lower(*step.split(state, 'x'), batch, key, None).compile().as_text()
 

@@ -155,7 +155,7 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
     config = EncoderConfig(
         vocab_size=512, hidden_size=32, num_layers=1, num_heads=4, ffn_size=64, max_positions=18, initializer_range=0.2
     )
-    model, head, mesh = Model(config, unroll=1), HeadSpec('pair', 3), make_mesh(*sizes)
+    model, head, mesh = Model(config), HeadSpec('pair', 3), make_mesh(*sizes)
     spec = OptimizerSpec(learning_rate=1e-2, epsilon=1e-4, warmup=0.0, clip_norm=0.5)
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
     optimizer = AdamW(spec, 3)

@@ -76,7 +76,7 @@ def steps(sizes: str, folder: Path) -> Outcome:
     """({'losses', 'norms', 'moved': at most, 'cut': parameters of which a device has a part}, {path: parameter})
     of a training."""
     shape = tuple(map(int, sizes.split('x')))
-    model, mesh = Model(CONFIG, unroll=1), make_mesh(*shape, devices=jax.devices()[: math.prod(shape)])
+    model, mesh = Model(CONFIG), make_mesh(*shape, devices=jax.devices()[: math.prod(shape)])
     streams = tuple(map(stream, HEADS))
     blend = Blend(streams, Mixture(tuple(HEADS), fixed_quotas(np.full(len(HEADS), 1 / len(HEADS)), len(HEADS)), 3))
     recipe = Recipe(

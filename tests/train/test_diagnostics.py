@@ -183,7 +183,7 @@ def test_what_is_said_where_a_step_has_no_room(bench: Any, monkeypatch: pytest.M
         '    mesh.fsdp=8 on 8 devices: parameters',
     ):
         assert part in text, part
-    assert 'recipe.accumulation' not in text, 'a second copy of the gradients is more than six rows are'
+    assert 'encoder.remat' not in text, 'the one layer there is has to be there whole'
 
 
 def test_an_error_that_is_none_of_memory_stays_what_it_is(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def step_of(model: Model, rows: int = 8, length: int = 64, mesh: tuple[int, int,
 
 
 def test_what_settings_change_of_what_a_step_needs() -> None:
-    step = step_of(Model(SIZES['tiny'], unroll=1), rows=16, mesh=(4, 1, 1))
+    step = step_of(Model(SIZES['tiny']), rows=16, mesh=(4, 1, 1))
     base = need(step)
     count = sum(leaf.size for leaf in jax.tree.leaves(step.params))
     assert (base.parameters, base.moments, base.gradients) == (4 * count, 8 * count, 4 * count)
@@ -227,7 +227,7 @@ def test_what_settings_change_of_what_a_step_needs() -> None:
     parts, remat, half, cut, small, short = found.values()
     assert parts.activations == small.activations == base.activations / 2
     assert parts.gradients == 2 * base.gradients
-    assert 0.4 < remat.activations / base.activations < 0.7, 'of two layers one is kept whole'
+    assert 0.4 < remat.activations / base.activations < 0.8, 'of two layers one is there whole'
     assert 0.4 < half.activations / base.activations < 0.8, 'what is computed in float32 stays'
     assert cut.activations == base.activations
     assert cut.parameters < 0.4 * base.parameters

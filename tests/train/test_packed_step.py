@@ -151,7 +151,7 @@ def losses(sizes: tuple[int, int, int]) -> list[list[float]]:
     config = EncoderConfig(
         vocab_size=1300, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24, max_positions=34, initializer_range=0.2
     )
-    model, head, mesh = Model(config, unroll=1), HEADS['pair'], make_mesh(*sizes)
+    model, head, mesh = Model(config), HEADS['pair'], make_mesh(*sizes)
     optimizer = AdamW(SPEC, 3)
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
     state = init_state(put_tree(params, mesh), optimizer, mesh)

@@ -120,7 +120,7 @@ def on_a_mesh() -> float:
     config = EncoderConfig(
         vocab_size=1300, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24, max_positions=34, initializer_range=0.2
     )
-    model, head, mesh, data = Model(config, unroll=1), HeadSpec('pair', 3), make_mesh(2, 2, 2), pairs(5, 400, 1)
+    model, head, mesh, data = Model(config), HeadSpec('pair', 3), make_mesh(2, 2, 2), pairs(5, 400, 1)
     params, active = jax.device_get(model.init(jax.random.key(0), {'x': head})), ActiveRows.of([data.tokens], 1300)
     found = []
     for own, cut, used in (

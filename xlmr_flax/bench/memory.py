@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import sys
 from pathlib import Path
+
+from xlmr_flax.data.heap import give_back
 
 
 def peak_memory() -> int:
@@ -28,8 +28,7 @@ def forget_peak() -> bool:
     back first, as far as the allocator can (glibc: malloc_trim(3)).
     """
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
     try:
         Path('/proc/self/clear_refs').write_text('5', encoding='ascii')
     except OSError:

@@ -1,6 +1,6 @@
 """Attention within segments, in the formulations that platforms need; all of them give the same numbers.
 
-    xla_cpu    products that XLA:CPU hands to its fast matrix product
+    xla_cpu    attention_cpu.py: products that XLA:CPU hands to its fast matrix product, in blocks
     xla        the same as einsums, for any platform
     cudnn      the fused kernel of NVIDIA's library, bfloat16 only; a step that drops attention weights takes xla
     tpu        Pallas kernels: attention_tpu.py, dropout included, rows of up to 512 tokens (of more, xla); norm_tpu.py
@@ -15,6 +15,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from xlmr_flax.models.attention_cpu import cpu_attention
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.dropout import dropout, seed_of
 from xlmr_flax.models.place import ANYWHERE, HEADS, ROWS, Place
@@ -81,8 +82,7 @@ def attend(
     qkv = qkv + bias.astype(qkv.dtype)[:, None, None]
     split = place(qkv.reshape(3, b, t, heads, size), None, ROWS, None, HEADS, None)
     if implementation == CPU:
-        mixed = cpu_attention(split[0], split[1], split[2], segment_bias(segments), key, rate)
-        return mixed.swapaxes(1, 2).reshape(b, t, width)
+        return on_cpu(split.transpose(1, 2, 0, 3, 4), segment_bias(segments), key, rate, place)
     if implementation == CUDNN and rate == 0.0:
         mask = same_segment(segments)
         mixed = jax.nn.dot_product_attention(split[0], split[1], split[2], mask=mask, implementation='cudnn')
@@ -104,14 +104,10 @@ def segment_bias(segments: jax.Array) -> jax.Array:
     return jnp.where(same_segment(segments), 0.0, _MASKED).astype(jnp.float32)
 
 
-def cpu_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, key: jax.Array | None, rate: float
-) -> jax.Array:
-    """q, k, v [B, T, H, K], bias of `segment_bias` -> [B, H, T, K]."""
-    q, k, v = q.swapaxes(1, 2), k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)
-    scores = (q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)) @ k  # [B, H, T, K] @ [B, H, K, T] -> [B, H, T, T]
-    weights, total = _weights(scores, bias)
-    return (dropout(weights, key, _SITE, rate).astype(q.dtype) @ v) / total.astype(q.dtype)
+def on_cpu(qkv: jax.Array, bias: jax.Array, key: jax.Array | None, rate: float, place: Place) -> jax.Array:
+    """qkv [B, T, 3, H, K], bias of `segment_bias` -> [B, T, H * K]."""
+    seed, rate = (jnp.zeros(2, jnp.uint32), 0.0) if key is None else (seed_of(key, _SITE), rate)
+    return cpu_attention(qkv, bias, seed, rate, place)
 
 
 def _weights(scores: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:

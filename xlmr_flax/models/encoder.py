@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from xlmr_flax.models.attention import CPU, INTERPRET, KERNELS, attend, cpu_attention, segment_bias
+from xlmr_flax.models.attention import CPU, INTERPRET, KERNELS, attend, on_cpu, segment_bias
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.dropout import dropout, seed_of
 from xlmr_flax.models.place import ANYWHERE, FFN, HEADS, ROWS, Dims, Place
@@ -36,7 +36,7 @@ class How:
     dtype: str = 'float32'
     attention: str = CPU
     kept: str = ALL
-    unroll: int = 0
+    unroll: int = 1
     place: Place = ANYWHERE
 
 
@@ -135,11 +135,10 @@ class Attention(nnx.Module):
         kernel = place(self.qkv[...].astype(x.dtype), None, None, HEADS, None)
         if how.attention == CPU:
             # Two-dimensional products: XLA:CPU hands only those to its fast matmul, on both passes.
-            qkv = x.reshape(b * t, d) @ kernel.reshape(d, -1)
+            qkv = checkpoint_name(x.reshape(b * t, d) @ kernel.reshape(d, -1), 'qkv')
             qkv = qkv + self.qkv_bias[...].reshape(-1).astype(x.dtype)
             qkv = place(qkv.reshape(b, t, 3, h, k), ROWS, None, None, HEADS, None)
-            mixed = cpu_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], seen, key, self.rate)
-            mixed = mixed.swapaxes(1, 2).reshape(b, t, d)
+            mixed = checkpoint_name(on_cpu(qkv, seen, key, self.rate, place), 'mixed')
         else:
             # Queries, keys and values each whole, with the heads of a token side by side: what kernels take.
             qkv = jnp.einsum('btd,dce->cbte', x, kernel.reshape(d, 3, h * k))

@@ -19,7 +19,7 @@ from flax import nnx
 
 from xlmr_flax.models.attention import AUTO, check_name, choose
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.encoder import ALL, KEPT, LAYERS, PRODUCTS, Encoder, How
+from xlmr_flax.models.encoder import KEPT, LAYERS, PRODUCTS, Encoder, How
 from xlmr_flax.models.heads import STYLES, Pooler, make_head
 from xlmr_flax.models.place import ANYWHERE, ROWS, WORDS, Place
 
@@ -41,9 +41,9 @@ class Model:
 
     style: 'jiant' or 'hf' heads (models/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
     float32 always. remat: recompute each layer in the backward pass ('layers' of `kept`). unroll: layers per scan
-    step; 0 = all on CPU (where a scanned backward pass is 20-40 % slower), 1 elsewhere. attention: a formulation of
+    step, 0 = all of them. attention: a formulation of
     models/attention.py. kept: what layers keep for the backward pass, 'all', 'products' (the rest is computed again)
-    or 'layers' (their inputs alone); 'auto' = all on CPU, products elsewhere. place: of the activations on a mesh, and
+    or 'layers' (their inputs alone); 'auto' = products. place: of the activations on a mesh, and
     platform: what 'auto' is decided by, '' = this process's; both are given by parallel/placement.py.
     """
 
@@ -51,7 +51,7 @@ class Model:
     style: str = 'jiant'
     dtype: str = 'float32'
     remat: bool = False
-    unroll: int = 0
+    unroll: int = 1
     attention: str = AUTO
     kept: str = AUTO
     place: Place = ANYWHERE
@@ -69,11 +69,8 @@ class Model:
     def how(self) -> How:
         """How the encoder is computed on the platform. Raises ModelError where it cannot be."""
         platform = self.platform or jax.default_backend()
-        is_cpu = platform == 'cpu'
-        by_platform = ALL if is_cpu else PRODUCTS
-        kept = LAYERS if self.remat else by_platform if self.kept == AUTO else self.kept
-        unroll = self.unroll or (0 if is_cpu else 1)
-        return How(self.dtype, choose(self.attention, platform, self.dtype), kept, unroll, self.place)
+        kept = LAYERS if self.remat else PRODUCTS if self.kept == AUTO else self.kept
+        return How(self.dtype, choose(self.attention, platform, self.dtype), kept, self.unroll, self.place)
 
     def init(self, key: jax.Array, heads: Mapping[str, HeadSpec]) -> Params:
         """Fresh float32 parameters with the given heads. normal(0, initializer_range), biases 0."""

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
+from xlmr_flax.models.encoder import ALL
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import AXES, BATCH_AXES, path_name, spec_for
 from xlmr_flax.train.step import head_loss
@@ -134,8 +135,8 @@ def need(step: Step) -> Need:
     """What a step needs on one device. Where layers are recomputed, those of one layer come to what is kept."""
     parameters = shard_bytes(step.params, step.mesh)
     held = sum(map(_bytes, activations(step)))
-    if step.model.remat:
-        whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=False))
+    if step.model.how().kept != ALL:
+        whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=False, kept=ALL))
         held += sum(map(_bytes, activations(whole))) / max(1, step.model.config.num_layers)
     summed = 2 if step.accumulation > 1 else 1  # the sum so far, and those of the part at work
     return Need(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from xlmr_flax.data.heap import give_back
 from xlmr_flax.models.model import HeadSpec, Params
 from xlmr_flax.parallel.mesh import shardings
 from xlmr_flax.parallel.placement import placed
@@ -84,6 +85,8 @@ class Watch:
         self.programs.before()
         with jax.profiler.StepTraceAnnotation(STEP, step_num=step):
             yield
+        if self.programs.compiled:
+            give_back()
         self.programs.after(step + 1, self._batches)
         if trace:
             trace.after(step, state()['step'])
