@@ -239,6 +239,12 @@ def test_findings_say_that_there_is_no_difference(make_row):
     ]
 
 
+def test_findings_name_no_best_arm_where_several_are(make_row):
+    rows = [make_row('de', 50), *(make_row('de', 52, intermediate=arm) for arm in ('mnli', 'qqp'))]
+    (text,) = findings([*rows, make_row('de', 51, intermediate='ccg')])
+    assert text.startswith('xnli (accuracy): mnli, one of the 2 that share the first place of 3, moves ')
+
+
 def test_findings_say_whether_a_difference_is_significant(make_row):
     rows = [make_row('de', 60), make_row('de', 64, intermediate='mnli')]
     test = {'encoder': rows[0]['encoder'], 'intermediate': 'mnli', 'target': 'xnli', 'alpha': 0.05}

@@ -58,7 +58,9 @@ def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str]
     assert before is not None and after is not None
     change, higher = changes[best], sum(_gain(mine[best], base, code) > 0 for code in both)
     whole = [name for name in changes if not changes[name].partial]
-    among = f', the best of {len(whole)},' if len(whole) > 1 else ''
+    first = [name for name in whole if changes[name].mean == changes[best].mean]
+    place = 'the best' if len(first) < 2 else f'one of the {len(first)} that share the first place'
+    among = f', {place} of {len(whole)},' if len(whole) > 1 else ''
     over = f' over the {len(both)} of {len(codes)} languages scored so far' if change.partial else ''
     of = f'of {len(both)} {"language" if len(both) == 1 else "languages"}'
     if signed(change.mean) == '0.0':
