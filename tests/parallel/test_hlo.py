@@ -20,6 +20,7 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from xlmr_flax.config import OptimizerSpec
+from xlmr_flax.models import attention_cpu
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.models.place import ANYWHERE
@@ -108,13 +109,14 @@ def test_without_constraints_the_compiler_gathers_the_batch(eight: dict[str, lis
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('formulation', ['kernels', 'blocks'])
 @pytest.mark.parametrize('mesh', KERNEL_MESHES)
-def test_kernels_on_parts_give_what_one_device_gives(mesh: str, eight: dict[str, list[Any]]) -> None:
-    """Loss and gradients, dropout's masks included, of the interpreted kernels on eight devices and of plain products
-    on one."""
+def test_kernels_on_parts_give_what_one_device_gives(mesh: str, formulation: str, eight: dict[str, list[Any]]) -> None:
+    """Loss and gradients, dropout's masks included, of the interpreted kernels and of a CPU's blocks on eight devices
+    and of plain products on one."""
     want = kernel_gradients('1x1x1', 'xla_cpu')
     assert np.median(np.abs(want)) > 0.1
-    np.testing.assert_allclose(eight[f'kernels {mesh}'], want, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(eight[f'{formulation} {mesh}'], want, rtol=1e-3, atol=1e-3)
 
 
 def test_one_device_has_a_program_without_constraints() -> None:
@@ -143,6 +145,8 @@ if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).parents[2]))
     outcome: dict[str, list[Any]] = {sizes: whole_batch(lowered_step(sizes)) for sizes in MESHES}
     outcome |= {f'kernels {sizes}': kernel_gradients(sizes, 'interpret') for sizes in KERNEL_MESHES}
+    attention_cpu._NO_LOOP, attention_cpu.MOST_SCORES = 0, 16 * 16  # a head a block
+    outcome |= {f'blocks {sizes}': kernel_gradients(sizes, 'xla_cpu') for sizes in KERNEL_MESHES}
     step.placed = lambda model, mesh: model  # type: ignore[assignment]
     step.step_program.cache_clear()
     print(json.dumps(outcome | {'free': whole_batch(lowered_step('1x8x1'))}))
