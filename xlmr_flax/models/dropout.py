@@ -55,9 +55,13 @@ def drop_factor(seed: tuple[Any, Any], row: jax.Array, columns: int, rate: float
     """float32 [..., columns], 0 or 1 / (1 - rate): what `dropout` multiplies rows with, by their numbers among all rows
     of the array, int32 [..., 1]. For kernels, which have a part of one. seed: two int32 scalars, of `seed_of`'s bits.
     """
+    return jnp.where(kept_in_rows(seed, row, columns, rate), jnp.float32(1.0 / (1.0 - rate)), jnp.float32(0.0))
+
+
+def kept_in_rows(seed: tuple[Any, Any], row: jax.Array, columns: int, rate: float) -> jax.Array:
+    """bool [..., columns]: what `dropout` keeps of such rows."""
     words = (seed[0].astype(jnp.uint32), seed[1].astype(jnp.uint32))
-    keep = _row_bits(words, row.astype(jnp.uint32), columns) >= _threshold(rate)
-    return jnp.where(keep, jnp.float32(1.0 / (1.0 - rate)), jnp.float32(0.0))
+    return _row_bits(words, row.astype(jnp.uint32), columns) >= _threshold(rate)
 
 
 def _threshold(rate: float) -> jax.Array:
