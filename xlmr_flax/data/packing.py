@@ -21,7 +21,9 @@ import numpy as np
 
 _TOKENS_A_SLOT = 8  # a row of T tokens has T / 8 slots: rows of shorter examples than that are not filled
 _SHORTEST = 128  # rows of evaluation: below this attention costs next to nothing, and longer rows are filled better
-_SMALLER = 4  # a last evaluation batch may have this part of the rows, and this part of that
+_LEAST = 0.85  # of the rows that a batch of examples of mean length fills: fewer are rare
+_SMALLER = 4  # last evaluation batches may have this part of the rows, and this part of that
+_SPARE = 8  # of a last batch's rows one of so many may be empty before smaller ones are taken
 
 
 def slots_of(length: int) -> int:
@@ -66,9 +68,9 @@ class Layout:
 class Packing:
     """How the batches of a stream are packed.
 
-    length: tokens of a row. mean: of the examples, tokens of their longest line: batches have at least the rows that
-    so many need, which saves a program for the few that would do with less. multiple: batches have a multiple of so
-    many rows (devices along the batch axes). parts: micro-batches that are packed each by itself, because clipping
+    length: tokens of a row. mean: of the examples, tokens of their longest line: batches have at least 0.85 of the rows
+    that so many fill, which saves programs for the few that would do with less. multiple: batches have a multiple of
+    so many rows (devices along the batch axes). parts: micro-batches that are packed each by itself, because clipping
     looks at each one's gradient; 1 = examples may change places within a step.
     """
 
@@ -87,7 +89,7 @@ class Packing:
 
     def rows(self, need: int, examples: int) -> int:
         """Rows of a batch that needs so many; a part's, where there are several."""
-        expected = math.ceil(examples * self.mean / self.length)
+        expected = math.ceil(_LEAST * examples * self.mean / self.length)
         need, most = (-(-n // self.multiple) for n in (max(need, expected), examples))
         counts = row_counts(need)
         return min(counts[bisect_left(counts, need)], most) * self.multiple
@@ -180,21 +182,33 @@ def packed_batches(
     lengths: np.ndarray, classes: Sequence[int], batch_tokens: int, multiple: int = 1
 ) -> Iterator[PackedBatch]:
     """Every row of a set once. Batches of one row length have one size, batch_tokens // length rounded up to
-    `multiple`, but the last one, which may have a fourth or a sixteenth of it.
+    `multiple`, but the last ones, which may have a fourth or a sixteenth of it: what is left is cut into such parts, so
+    that small sets are not mostly padding.
     """
     rows = pack_set(lengths, classes)
     for length in dict.fromkeys(row.length for row in rows):
         alike = [row.items for row in rows if row.length == length]
         sizes = batch_sizes(length, batch_tokens, multiple)
-        for first in range(0, len(alike), sizes[-1]):
-            part = alike[first : first + sizes[-1]]
-            size = sizes[bisect_left(sizes, len(part))]
+        first = 0
+        while first < len(alike):
+            size = _next_size(len(alike) - first, sizes)
+            part = alike[first : first + size]
+            first += size
             item = np.asarray([i for items in part for i in items], np.int64)
             row = np.repeat(np.arange(len(part)), [len(items) for items in part])
             ends = np.cumsum(lengths[item])
             first_of_row = np.searchsorted(row, row)  # the item that its row begins with
             start = ends - lengths[item] - (ends - lengths[item])[first_of_row]
             yield PackedBatch(size, length, item, row, np.arange(len(item)) - first_of_row, start)
+
+
+def _next_size(left: int, sizes: Sequence[int]) -> int:
+    """Which of these sizes (ascending) the next batch of so many rows has: the least that holds them all and is nearly
+    full, else the largest that they fill."""
+    at = bisect_left(sizes, left)
+    if at < len(sizes) and (at == 0 or _SPARE * (sizes[at] - left) <= sizes[at]):
+        return sizes[at]
+    return sizes[at - 1]
 
 
 def batch_sizes(length: int, batch_tokens: int, multiple: int = 1) -> tuple[int, ...]:
