@@ -23,7 +23,7 @@ from xlmr_flax.models.model import HeadSpec, Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train import loop
 from xlmr_flax.train.loop import Phase, train
-from xlmr_flax.train.memory import OutOfMemory, explained, summary, told_arrays, told_limit
+from xlmr_flax.train.memory import OutOfMemory, explained, option_lines, summary, told_arrays, told_limit
 from xlmr_flax.train.need import Step, need, options, size
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.profile import DATA, EVALUATE, SAVE, STEP, ProfileError, Profiler, Window
@@ -235,6 +235,13 @@ def test_what_settings_change_of_what_a_step_needs() -> None:
     one_device = step_of(step.model, rows=16)  # with room for what each of the four needs
     first = next(setting for setting, _, _ in options(one_device, limit=base.total))
     assert first == 'recipe.accumulation=8 (now 1)', 'two gradients, and a part that is as small as that'
+
+
+def test_a_setting_that_makes_nothing_smaller_is_not_named() -> None:
+    step = step_of(Model(SIZES['tiny']), rows=2, length=8)
+    assert any(setting.startswith('recipe.accumulation') for setting, _, _ in options(step))
+    lines = option_lines(step, need(step), 0.0)
+    assert lines and not any('recipe.accumulation' in line for line in lines), 'a second copy of the gradients is more'
 
 
 def test_the_arithmetic_is_near_what_the_compiler_says(tiny: Any) -> None:

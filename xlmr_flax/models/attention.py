@@ -15,7 +15,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from xlmr_flax.models.attention_cpu import cpu_attention
+from xlmr_flax.models.attention_cpu import cpu_attention, exponentials
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.dropout import dropout, seed_of
 from xlmr_flax.models.place import ANYWHERE, HEADS, ROWS, Place
@@ -88,7 +88,7 @@ def attend(
         mixed = jax.nn.dot_product_attention(split[0], split[1], split[2], mask=mask, implementation='cudnn')
         return mixed.reshape(b, t, width)
     scores = jnp.einsum('bqhk,bshk->bhqs', split[0] * jnp.asarray(size**-0.5, qkv.dtype), split[1])
-    weights, total = _weights(scores, segment_bias(segments))
+    weights, total = exponentials(scores, segment_bias(segments))
     weights = dropout(weights, key, _SITE, rate).astype(qkv.dtype)
     mixed = jnp.einsum('bhqs,bshk->bqhk', weights, split[2]) / total.astype(qkv.dtype).swapaxes(1, 2)
     return place(mixed.reshape(b, t, width), ROWS, None, HEADS)
@@ -108,11 +108,3 @@ def on_cpu(qkv: jax.Array, bias: jax.Array, key: jax.Array | None, rate: float, 
     """qkv [B, T, 3, H, K], bias of `segment_bias` -> [B, T, H * K]."""
     seed, rate = (jnp.zeros(2, jnp.uint32), 0.0) if key is None else (seed_of(key, _SITE), rate)
     return cpu_attention(qkv, bias, seed, rate, place)
-
-
-def _weights(scores: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """float32 weights [B, H, T, T] and their sums [B, H, T, 1], by which the product with v is divided: T * K
-    divisions, not T * T."""
-    scores = scores.astype(jnp.float32) + bias
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    return weights, weights.sum(-1, keepdims=True)

@@ -56,9 +56,13 @@ def _tokens(rows: jax.Array, heads: jax.Array, of: int, t: int) -> jax.Array:
 
 
 def _weights(q: jax.Array, k: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """q, k [B, H, T, K] -> float32 weights [B, H, T, T] and their sums [B, H, T, 1], by which the product with v is
-    divided: T * K divisions, not T * T."""
-    scores = (q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)) @ k.swapaxes(2, 3)
+    """q, k [B, H, T, K] -> `exponentials` of their scores."""
+    return exponentials((q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)) @ k.swapaxes(2, 3), bias)
+
+
+def exponentials(scores: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Scores [B, H, T, T] and their bias -> float32 weights [B, H, T, T] and sums [B, H, T, 1], by which the product
+    with v is divided: T * K divisions, not T * T."""
     scores = scores.astype(jnp.float32) + bias
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     return weights, weights.sum(-1, keepdims=True)

@@ -41,10 +41,10 @@ class Model:
 
     style: 'jiant' or 'hf' heads (models/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
     float32 always. remat: recompute each layer in the backward pass ('layers' of `kept`). unroll: layers per scan
-    step, 0 = all of them. attention: a formulation of
-    models/attention.py. kept: what layers keep for the backward pass, 'all', 'products' (the rest is computed again)
-    or 'layers' (their inputs alone); 'auto' = products. place: of the activations on a mesh, and
-    platform: what 'auto' is decided by, '' = this process's; both are given by parallel/placement.py.
+    step, 0 = all of them. attention: a formulation of models/attention.py. kept: what layers keep for the backward
+    pass, 'all', 'products' (the rest is computed again) or 'layers' (their inputs alone); 'auto' = products. place: of
+    the activations on a mesh, and platform: what attention's 'auto' is decided by, '' = this process's; both are given
+    by parallel/placement.py.
     """
 
     config: EncoderConfig

@@ -156,7 +156,7 @@ def options(step: Step, limit: float = 0.0, unrolled: bool = False) -> Iterator[
         setting = f'recipe.accumulation={smaller.accumulation} (now {parts})'
         yield setting, 'the same training, in smaller parts', smaller
     if not step.model.remat and step.model.config.num_layers > 1:
-        # Where all layers are unrolled, as on a CPU, the compiler finds the two computations of a layer to be one.
+        # Where all layers are unrolled, a CPU's compiler finds the two computations of a layer to be one.
         unroll = ' encoder.unroll=1' if unrolled else ''
         model = dataclasses.replace(step.model, remat=True, unroll=1)
         yield f'encoder.remat=True{unroll}', 'the same numbers; layers are computed twice', _with(step, model=model)
