@@ -18,7 +18,6 @@ from xlmr_flax.bench.subject import BenchError, Contestant, Options, Run
 from xlmr_flax.bench.train import compiled_only_there, unit_flops
 
 if TYPE_CHECKING:
-    from xlmr_flax.data.tokenize import Ragged
     from xlmr_flax.experiment.plan import Run as PlanRun
     from xlmr_flax.experiment.runner import Runner
 
@@ -108,35 +107,34 @@ class Ours:
             rows = read_rows(folder / f'{code}.npz')
             self.sets[code], self.group = Ragged(rows.flat, rows.offsets), rows.group
         config, setting = runner.config, runner.setting
-        head = None
+        self.task, head = task_of(config, run.target), None
         if self.about['embed']:
             params = {k: v for k, v in start_params(setting, run).items() if k != 'heads'}
         else:
             params = initial_params(setting, run)
-            head = head_of(run, training_task(config, task_of(config, run.target)))
-        self.task = run.target
+            head = head_of(run, training_task(config, self.task))
         self.evaluator = Evaluator(
             setting.model, put_tree(params, setting.mesh), setting.tokenizer, setting.mesh, config.evaluation,
             config.data_root, self.about['max_length'], head,
         )  # fmt: skip
 
-    def _outputs(self, tokens: Ragged) -> Any:
+    def _outputs(self) -> list[Any]:
+        """Of each language: what a head gives for all of them in one stream, as evaluator.run_all has it; vectors of
+        one after the other."""
         from xlmr_flax.data.batches import row_lengths
-        from xlmr_flax.eval.predict import embed_sentences, predict_logits, predict_tokens
+        from xlmr_flax.eval.predict import embed_sentences
         from xlmr_flax.eval.retrieval import retrieval_layer
 
-        found, evaluation = self.evaluator, self.evaluator.evaluation
+        found, evaluation, sets = self.evaluator, self.evaluator.evaluation, list(self.sets.values())
+        if found.head is not None:
+            return list(found.outputs(self.task, sets))
         forward = found.forward(row_lengths(self.about['max_length']))
-        if found.head is None:
-            layer = retrieval_layer(found.model.config, evaluation.layer_of(self.task))
-            return embed_sentences(forward, tokens, layer=layer, pooling=evaluation.pooling)
-        name, spec = found.head
-        predict = predict_tokens if self.about['kind'] in ('tag', 'span') else predict_logits
-        return predict(forward, name, spec, tokens)
+        layer = retrieval_layer(found.model.config, evaluation.layer_of(self.task.name))
+        return [embed_sentences(forward, tokens, layer=layer, pooling=evaluation.pooling) for tokens in sets]
 
     def __call__(self) -> dict[str, np.ndarray]:
         before = self.compilations()
-        found = {code: self._outputs(tokens) for code, tokens in self.sets.items()}
+        found = dict(zip(self.sets, self._outputs(), strict=True))
         units = sum(len(tokens) for tokens in self.sets.values()) // self.group
         flops = sum(sum(each) for each in self.about['flops'].values())
         compiled = self.compilations() - before

@@ -113,7 +113,7 @@ class Evaluator:
     ) -> Iterator[tuple[str, dict[str, float], int]]:
         if not waiting:
             return
-        found = self._outputs(task, [data for *_, data in waiting], progress)
+        found = self.outputs(task, [data.tokens for *_, data in waiting], progress)
         for (language, examples, data), values in zip(waiting, found, strict=True):
             path = files.prediction_path(out, task, language, split)
             write = partial(write_predictions, task, path, examples, data, values, self.label_order)
@@ -124,26 +124,28 @@ class Evaluator:
     def predict(self, task: Task, examples: Sequence[Example], path: Path, progress: Progress | None = None) -> None:
         """Writes the prediction file of a task with a head. Raises TaskError where this model has none."""
         data = self._encode(task, examples)
-        (out,) = self._outputs(task, [data], progress)
+        (out,) = self.outputs(task, [data.tokens], progress)
         on_leader('prediction file', lambda: write_predictions(task, path, examples, data, out, self.label_order))
 
     def _encode(self, task: Task, examples: Sequence[Example]) -> Encoded:
         return encode_cached(task, examples, self.tokenizer, self.max_length)
 
-    def _outputs(
-        self, task: Task, sets: Sequence[Encoded], progress: Progress | None
+    def outputs(
+        self, task: Task, sets: Sequence[Ragged], progress: Progress | None = None
     ) -> list[np.ndarray | list[np.ndarray]]:
-        """What the head gives for the rows of each set, computed as if they were one."""
+        """What the head gives for the token rows of each set, computed as if they were one: logits of pairs and choices
+        (eval.predict.predict_logits), what a tag or span head has for each token (predict_tokens). Raises TaskError
+        where this model has no head."""
         if self.head is None:
             raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
         name, spec = self.head
-        tokens = Ragged.joined([data.tokens for data in sets])
+        tokens = Ragged.joined(sets)
         tokens = self.remap(tokens) if self.remap else tokens
         predict = predict_tokens if task.kind in ('tag', 'span') else predict_logits
         forward = self.forward(row_lengths(self.max_length, self.lengths))
         out = predict(forward, name, spec, tokens, tick=counter(progress, len(tokens)))
-        ends = np.cumsum([len(data.tokens) for data in sets]).tolist()
-        return [out[end - len(data.tokens) : end] for end, data in zip(ends, sets, strict=True)]
+        ends = np.cumsum([len(rows) for rows in sets]).tolist()
+        return [out[end - len(rows) : end] for end, rows in zip(ends, sets, strict=True)]
 
     def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
         """English asks, the foreign side answers (XTREME's direction, the file); the other direction is measured
