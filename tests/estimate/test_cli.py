@@ -25,6 +25,7 @@ def test_a_shape(tmp_path: Path, no_compiler: Callable[..., object], capsys: pyt
         '--length=32',
         '--topology=v5e:2x4,v5p:2x2x1',
         '--active_rows=100',
+        '--unroll=0',
     ]
     assert main([*arguments, f'--json={tmp_path}/out.json', f'--text={tmp_path}/text']) == 0
     captured = capsys.readouterr()
@@ -43,6 +44,7 @@ def test_a_shape(tmp_path: Path, no_compiler: Callable[..., object], capsys: pyt
     assert found[0]['estimated_seconds'] == pytest.approx(16 * 32 * CYCLES / 1.5e9)
     assert found[0]['ideal_seconds'] == pytest.approx(found[0]['flops'] / (8 * 197e12))
     assert [f['model']['config']['vocab_size'] for f in found[:2]] == [100, 2048]
+    assert [f['model']['unroll'] for f in found] == [0] * 4
     assert found[0]['memory']['peak'] == 6.5 * 2**30 and found[0]['fits']
     kept = sorted(path.name for path in (tmp_path / 'text').iterdir())
     assert kept[0] == 'v5e-2x4-evaluate-pair-16-32.txt' and len(kept) == 4

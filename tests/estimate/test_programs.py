@@ -141,11 +141,13 @@ def test_large_on_eight_chips() -> None:
 
 @pytest.mark.slow
 @needs_libtpu
-@pytest.mark.parametrize(('rows', 'length'), [(8, 512), (32, 128)])
-def test_large_is_at_least_45_percent_of_ideal(rows: int, length: int) -> None:
+@pytest.mark.parametrize(
+    ('slice', 'rows', 'length', 'unroll'), [('v5e:2x4', 8, 512, 1), ('v5e:2x4', 32, 128, 1), ('v4:2x2x2', 8, 512, 0)]
+)
+def test_large_is_at_least_45_percent_of_ideal(slice: str, rows: int, length: int, unroll: int) -> None:
     """With the word rows that a run's data use, cut over eight chips (docs/estimate.md)."""
-    topology = parse_topology('v5e:2x4')
-    model = Model(dataclasses.replace(SIZES['large'], vocab_size=16384), dtype='bfloat16')
+    topology = parse_topology(slice)
+    model = Model(dataclasses.replace(SIZES['large'], vocab_size=16384), dtype='bfloat16', unroll=unroll)
     program = Program(TRAIN, model, HeadSpec('pair', 3), 8 * rows, length)
     found = compile_program(program, topology, mesh_on(topology, MeshSpec(1, -1, 1)))
     assert found.memory.fits and 0.45 <= found.ideal / found.seconds < 1

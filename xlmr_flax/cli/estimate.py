@@ -59,6 +59,13 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer('accumulation', 1, 'Without a config: micro-batches of a step.', flag_values=values)
     flags.DEFINE_string('dtype', 'bfloat16', 'Without a config: compute dtype.', flag_values=values)
     flags.DEFINE_bool('remat', False, 'Without a config: recompute layers in the backward pass.', flag_values=values)
+    flags.DEFINE_integer(
+        'unroll',
+        1,
+        'Without a config: layers a step of the scan, 0 = all, which compiles several times longer and runs faster.',
+        lower_bound=0,
+        flag_values=values,
+    )
     flags.DEFINE_integer('fsdp', -1, 'Without a config: chips that share parameters, -1 = all.', flag_values=values)
     flags.DEFINE_integer('model', 1, 'Without a config: chips that share the work of a layer.', flag_values=values)
 
@@ -145,7 +152,7 @@ def _both(values: flags.FlagValues, shards: int) -> list[Program]:
     for name, most in (('rows', 0), ('length', shape.max_length), ('accumulation', 0), ('model', 0)):
         if getattr(values, name) < 1 or 0 < most < getattr(values, name):
             raise UsageError(f'--{name}={getattr(values, name)}: expected 1 or more{f", at most {most}" * bool(most)}')
-    model = Model(shape, dtype=values.dtype, remat=values.remat)
+    model = Model(shape, dtype=values.dtype, remat=values.remat, unroll=values.unroll)
     trained = dataclasses.replace(shape, vocab_size=min(values.active_rows or shape.vocab_size, shape.vocab_size))
     rows, is_mlm = values.rows * shards, values.head == 'mlm'
     head = HeadSpec(values.head, {'pair': 3, 'tag': 17}.get(values.head, 1))  # natural language inference, UD tags
