@@ -141,14 +141,14 @@ class Arm:
 class Evaluation:
     """Zero-shot evaluation. languages: task name -> languages (absent = all the task has). split: task -> split
     (absent = 'test'). max_examples: first so many rows per language (0 = all). batch_tokens: of a forward pass, padding
-    included. packing: several examples share a row. retrieval_layer: hidden_states index, -1 = by convention (layer 14
-    of 24, as jiant and XTREME, else the last); retrieval_layers: task name -> its own. pooling: 'mean' (special tokens
-    included, as both) or 'cls'. max_length: of retrieval sentences (both: 512)."""
+    included; 0 = data.batches.pass_tokens. packing: several examples share a row. retrieval_layer: hidden_states index,
+    -1 = by convention (layer 14 of 24, as jiant and XTREME, else the last); retrieval_layers: task name -> its own.
+    pooling: 'mean' (special tokens included, as both) or 'cls'. max_length: of retrieval sentences (both: 512)."""
 
     languages: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     split: Mapping[str, str] = dataclasses.field(default_factory=dict)
     max_examples: int = 0
-    batch_tokens: int = 4096
+    batch_tokens: int = 0
     packing: bool = True
     retrieval_layer: int = -1
     retrieval_layers: Mapping[str, int] = dataclasses.field(default_factory=dict)

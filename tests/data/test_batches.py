@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xlmr_flax.data.batches import eval_batches, pad_rows, padded_length, row_lengths, rows_at, train_batch
+from xlmr_flax.data.batches import eval_batches, pad_rows, padded_length, pass_tokens, row_lengths, rows_at, train_batch
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.tokenize import Ragged
 
@@ -108,3 +108,8 @@ def test_evaluation_sees_every_row_once_in_few_shapes(batch_tokens: int, multipl
 
 def test_no_rows_no_batches() -> None:
     assert list(eval_batches(Ragged.from_rows([]), (8,), 64, PAD)) == []
+
+
+def test_a_pass_is_as_large_as_the_platform_likes_unless_said() -> None:
+    assert [pass_tokens(0, platform) for platform in ('cpu', 'gpu', 'tpu')] == [1024, 4096, 4096]
+    assert pass_tokens(512, 'cpu') == pass_tokens(512, 'tpu') == 512

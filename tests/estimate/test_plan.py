@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from xlmr_flax.config import Arm, Config, Member, Recipe, parse
+from xlmr_flax.data.batches import pass_tokens
 from xlmr_flax.estimate.chips import parse_topology
 from xlmr_flax.estimate.plan import EVALUATION, INTERMEDIATE, TARGET, PlanWork, concrete, estimate_plan, mean_length
 from xlmr_flax.estimate.programs import EMBED, EVALUATE, TRAIN
@@ -106,7 +107,7 @@ def test_hours(work: PlanWork, no_compiler: Callable[..., object]) -> None:
     mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
     tokens = sum(
         times * part.program.tokens
-        for part, times in concrete(work.parts, mesh, work.config.evaluation.batch_tokens)
+        for part, times in concrete(work.parts, mesh, pass_tokens(work.config.evaluation.batch_tokens, 'tpu'))
         if part.phase == INTERMEDIATE
     )
     assert train.seconds == pytest.approx(tokens * CYCLES / V5E.chip.clock)

@@ -44,6 +44,6 @@ def test_the_command_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     asked = ['--encoder=random:tiny', '--task=world_retrieval', '--languages=de', '--max_length=32']
     assert main(['evaluate', *asked, f'--out={tmp_path / "o"}']) == 1
     error = capsys.readouterr().err
-    assert 'error: out of memory: evaluation of random:tiny, batches of 4096 tokens' in error
+    assert 'error: out of memory: evaluation of random:tiny, batches of 1024 tokens' in error
     assert 'float32[2048, 64]  encoder/embeddings/word' in error
     assert 'Traceback' not in error

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from xlmr_flax.baselines.torch_modules import MultiTask, autocast_to
-from xlmr_flax.data.batches import eval_batches, row_lengths
+from xlmr_flax.data.batches import eval_batches, pass_tokens, row_lengths
 from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.eval.retrieval import retrieval_layer
@@ -77,7 +77,8 @@ class TorchEvaluator(Evaluator):
         assert self.torch_model is not None
         device = next(self.torch_model.parameters()).device
         found: list[np.ndarray] = [np.zeros(0)] * len(tokens)
-        for rows, batch in eval_batches(tokens, lengths, self.evaluation.batch_tokens, self.tokenizer.pad):
+        size = pass_tokens(self.evaluation.batch_tokens, device.type)
+        for rows, batch in eval_batches(tokens, lengths, size, self.tokenizer.pad):
             ids, segments = (torch.from_numpy(batch[k]).long().to(device) for k in ('ids', 'segments'))
             real = segments.any(1)  # a last batch is filled up with empty rows
             with torch.inference_mode(), autocast_to(self.model.dtype, device) or nullcontext():

@@ -178,6 +178,12 @@ def eval_batches(
         yield rows, batch
 
 
+def pass_tokens(wanted: int, platform: str) -> int:
+    """Tokens of a forward pass on 'cpu', 'gpu' or 'tpu'. wanted: evaluation.batch_tokens, 0 = 1,024 on a CPU, whose
+    caches hold no more (docs/benchmarks.md), else 4,096."""
+    return wanted or (1024 if platform == 'cpu' else 4096)
+
+
 def eval_batch_size(length: int, batch_tokens: int, multiple: int = 1) -> int:
     """Rows of an evaluation batch whose rows have so many tokens."""
     return max(1, -(-(batch_tokens // length) // multiple)) * multiple

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from xlmr_flax.config import Arm, Config, OptimizerSpec, Recipe
-from xlmr_flax.data.batches import eval_batch_size, padded_length, row_lengths
+from xlmr_flax.data.batches import eval_batch_size, padded_length, pass_tokens, row_lengths
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.estimate import EstimateError
@@ -207,7 +207,7 @@ def estimate_plan(
     """Compiles what a plan needs on a slice and adds it up. say: told what is being compiled. keep: given each program.
     Raises MeshError where the config's mesh does not fit the slice."""
     mesh = mesh_on(topology, work.config.mesh)
-    parts = concrete(work.parts, mesh, work.config.evaluation.batch_tokens)
+    parts = concrete(work.parts, mesh, pass_tokens(work.config.evaluation.batch_tokens, 'tpu'))
     programs = list(dict.fromkeys(part.program for part, _ in parts))
     found: dict[Program, Compiled] = {}
     refused: list[str] = []

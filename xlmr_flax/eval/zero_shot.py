@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xlmr_flax.config import Evaluation
-from xlmr_flax.data.batches import row_lengths
+from xlmr_flax.data.batches import pass_tokens, row_lengths
 from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.sources import BadRow, DataError, read_pairs, read_split
@@ -57,11 +57,16 @@ class Evaluator:
     # The last English side embedded, by its tokens: parallel sets (the embedded world's) ask for it in every language.
     _english: dict[bytes, np.ndarray] = field(default_factory=dict)
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of a forward pass, padding included."""
+        return pass_tokens(self.evaluation.batch_tokens, self.mesh.devices.flat[0].platform)
+
     def forward(self, lengths: tuple[int, ...]) -> Forward:
         """Forward passes of this model over rows of these lengths."""
         wanted = self.evaluation
         return Forward(
-            self.model, self.params, self.mesh, lengths, wanted.batch_tokens, self.tokenizer.pad, wanted.packing
+            self.model, self.params, self.mesh, lengths, self.batch_tokens, self.tokenizer.pad, wanted.packing
         )
 
     def run(self, task: Task, language: str, split: str, out: Path, progress: Progress | None = None) -> Scored:
@@ -98,7 +103,7 @@ class Evaluator:
             except Exception:
                 yield from self._finish(task, split, out, waiting, progress)
                 raise
-            if sum(len(data.tokens.flat) for *_, data in waiting) >= _PASSES * self.evaluation.batch_tokens:
+            if sum(len(data.tokens.flat) for *_, data in waiting) >= _PASSES * self.batch_tokens:
                 yield from self._finish(task, split, out, waiting, progress)
                 waiting = []
         yield from self._finish(task, split, out, waiting, progress)

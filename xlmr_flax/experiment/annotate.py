@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.batches import row_lengths
+from xlmr_flax.data.batches import pass_tokens, row_lengths
 from xlmr_flax.data.encode import encode
 from xlmr_flax.data.inputs import Input, read_input
 from xlmr_flax.data.sources import with_labels
@@ -87,9 +87,8 @@ def annotate(request: Request) -> list[Record]:
     found = read_input(path, head.spec.kind if head else 'retrieval', limit, bad_rows)
     opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
     lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
-    forward = Forward(
-        opened.model, opened.load(mesh, head is not None), mesh, lengths, request.evaluation.batch_tokens, pad
-    )
+    tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform)
+    forward = Forward(opened.model, opened.load(mesh, head is not None), mesh, lengths, tokens, pad)
     if source.note:
         say(source.note)
     if head is None:

@@ -9,6 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from xlmr_flax.config import Evaluation
+from xlmr_flax.data.batches import pass_tokens
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices
@@ -20,7 +21,8 @@ def evaluating(
     name: str, model: Model, params: Params, mesh: Mesh, settings: Evaluation, longest: int
 ) -> AbstractContextManager[None]:
     """Around an evaluation of these weights. name: for people. longest: tokens of a row at most. Raises OutOfMemory."""
-    shape, sizes, tokens = model.config, dict(mesh.shape), settings.batch_tokens
+    shape, sizes = model.config, dict(mesh.shape)
+    tokens = pass_tokens(settings.batch_tokens, mesh.devices.flat[0].platform)
     wide = 2 if model.dtype == 'bfloat16' else 4
 
     def layer(tokens: int, width: int) -> float:
