@@ -179,8 +179,8 @@ def eval_batches(
 
 
 def pass_tokens(wanted: int, platform: str) -> int:
-    """Tokens of a forward pass on 'cpu', 'gpu' or 'tpu'. wanted: evaluation.batch_tokens, 0 = 1,024 on a CPU, whose
-    caches hold no more (docs/benchmarks.md), else 4,096."""
+    """Tokens of a forward pass on 'cpu', 'gpu' or 'tpu'. wanted: evaluation.batch_tokens, 0 = 1,024 on a CPU, where
+    more were slower for rows of 128 (docs/benchmarks.md), else 4,096."""
     return wanted or (1024 if platform == 'cpu' else 4096)
 
 
