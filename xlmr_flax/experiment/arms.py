@@ -265,7 +265,14 @@ def _member_rates(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int]) -> d
 
 
 def check_rates(arm: Arm, found: Sequence[Dataset], where: str) -> None:
-    """Raises ConfigError for rates that are wrong whatever the data are, before anything is read."""
+    """Raises ConfigError for rates that are wrong whatever the data are, or that the sampler does not read, before
+    anything is."""
+    for name, member in arm.tasks.items():
+        for field, sampler in (('weight', 'weights'), ('rate', 'time_dependent')):
+            if getattr(member, field) != getattr(Member, field) and arm.sampler != sampler:
+                raise ConfigError(
+                    f'{where}: tasks.{name}.{field} is read by sampler {sampler!r} alone; this one is {arm.sampler!r}'
+                )
     mixture_of(arm, found, [1] * len(found), 0, where, steps=1)
 
 
