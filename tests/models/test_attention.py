@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -138,15 +139,16 @@ def test_bfloat16(implementation: str) -> None:
 
 @pytest.mark.parametrize(('b', 't'), [(4, 6), (1, 320)])  # several rows a program, and several programs a row
 @pytest.mark.parametrize('rate', [0.0, 0.3])
-def test_sum_and_norm(rate: float, b: int, t: int) -> None:
+@pytest.mark.parametrize('uses', [1, 2])
+def test_sum_and_norm(uses: int, rate: float, b: int, t: int) -> None:
     random, d = np.random.default_rng(0), 16
     x, y, given = (random.normal(size=(b, t, d)).astype(np.float32) for _ in range(3))
     bias, scale, shift = (random.normal(size=d).astype(np.float32) for _ in range(3))
     key = jax.random.key(2)
     drop = kept(key, 7, (b, t, d), rate) if rate else 1.0
 
-    def run(x: jax.Array, y: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
-        more = {'epsilon': 1e-5, 'rate': rate, 'name': 'sum', 'place': ANYWHERE, 'interpret': True}
+    def run(x: jax.Array, y: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array) -> Any:
+        more = {'epsilon': 1e-5, 'rate': rate, 'name': 'sum', 'uses': uses, 'place': ANYWHERE, 'interpret': True}
         return sum_and_norm(x, y, bias, scale, shift, seed_of(key, 7), **more)
 
     out, pull = jax.vjp(run, x, y, bias, scale, shift)
@@ -154,11 +156,14 @@ def test_sum_and_norm(rate: float, b: int, t: int) -> None:
     centred = total - total.mean(-1, keepdims=True)
     inverse = 1 / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
     normed = centred * inverse
-    np.testing.assert_allclose(out, normed * scale + shift, atol=1e-5)
+    assert len(out) == uses
+    for one in out:
+        np.testing.assert_allclose(one, normed * scale + shift, atol=1e-5)
+    shares = [given] if uses == 1 else [0.25 * given - 1.0, 0.75 * given + 1.0]
     scaled = given * scale
     of_x = inverse * (scaled - scaled.mean(-1, keepdims=True) - normed * (scaled * normed).mean(-1, keepdims=True))
     want = (of_x, of_x * drop, (of_x * drop).sum((0, 1)), (given * normed).sum((0, 1)), given.sum((0, 1)))
-    for found, expected in zip(pull(given), want, strict=True):
+    for found, expected in zip(pull(tuple(shares)), want, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -179,7 +184,11 @@ def test_a_model_is_the_same_in_every_formulation() -> None:
         return jax.jit(jax.value_and_grad(loss))(params)
 
     want = outcome(Model(CONFIG))
-    for changes in ({'attention': INTERPRET, 'kept': 'products'}, {'attention': XLA, 'kept': 'products', 'unroll': 1}):
+    for changes in (
+        {'attention': INTERPRET, 'kept': 'products'},
+        {'attention': INTERPRET, 'kept': 'products', 'unroll': 0},  # gelu with its slope
+        {'attention': XLA, 'kept': 'products', 'unroll': 1},
+    ):
         found = outcome(dataclasses.replace(Model(CONFIG), **changes))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4), found, want)
 

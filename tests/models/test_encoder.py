@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.models.config import EncoderConfig, ModelError
+from xlmr_flax.models.encoder import gelu, gelu_and_slope
 from xlmr_flax.models.model import HeadSpec, Model, Params
 
 CONFIG = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, ffn_size=48, max_positions=34)
@@ -31,6 +33,22 @@ def _padded(rows: list[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray
     for i, row in enumerate(rows):
         ids[i, : len(row)], segments[i, : len(row)] = row, 1
     return ids, segments
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-6), ('bfloat16', 2**-7)])
+def test_gelu_and_its_slope(dtype: str, tolerance: float) -> None:
+    """Against the definition in float64: x P(X <= x), and P(X <= x) + x p(x), of a standard normal X."""
+    x = jnp.linspace(-8, 8, 4001).astype(dtype)
+    wide = np.asarray(x, np.float64)
+    cdf = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in wide])
+    slope = cdf + wide * np.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi)
+    for form in (gelu, gelu_and_slope):
+        value, pull = jax.vjp(form, x)
+        assert value.dtype == x.dtype
+        np.testing.assert_allclose(np.asarray(value, np.float64), wide * cdf, atol=tolerance, rtol=tolerance)
+        pulled = np.asarray(pull(jnp.ones_like(x))[0], np.float64)
+        np.testing.assert_allclose(pulled, slope, atol=tolerance, rtol=tolerance)
+    np.testing.assert_array_equal(gelu(x), jax.vjp(gelu_and_slope, x)[0])
 
 
 def test_padding_changes_no_result(params: Params) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from xlmr_flax.models.place import ANYWHERE, FFN, HEADS, ROWS, Dims, Place
 ALL, PRODUCTS, LAYERS = 'all', 'products', 'layers'
 KEPT = (ALL, PRODUCTS, LAYERS)
 _SUMS = {1: 'attention_sum', 2: 'layer_sum'}  # by dropout's site
-_PRODUCTS = ('qkv', 'mixed', 'inner', 'normed', *_SUMS.values())
+_PRODUCTS = ('qkv', 'mixed', 'inner', 'active', 'slope', 'normed', *_SUMS.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +73,41 @@ class LayerNorm(nnx.Module):
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact (erf) gelu, as torch's default."""
-    return 0.5 * x * (1.0 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
+    """Exact (erf) gelu, as torch's default; computed in float32, as torch does for bfloat16."""
+    wide = x.astype(jnp.float32)
+    return (wide * _normal_cdf(wide)).astype(x.dtype)
+
+
+def _normal_cdf(x: jax.Array) -> jax.Array:
+    return 0.5 * (1.0 + jax.lax.erf(x * jnp.float32(0.5**0.5)))
+
+
+# A chip whose matrix unit is fast waits for erf and its derivative, which a backward pass from `inner` computes again
+# for each product that reads them. Keeping gelu and slope instead takes twice the memory of `inner`, and in a scan over
+# the layers more time for copies than it saves.
+@jax.custom_vjp
+def gelu_and_slope(x: jax.Array) -> jax.Array:
+    """gelu whose backward pass reads its derivative, kept in x's dtype under the name 'slope'."""
+    return gelu(x)
+
+
+def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    wide = x.astype(jnp.float32)
+    cdf = _normal_cdf(wide)
+    slope = cdf + wide * jnp.exp(-0.5 * wide * wide) * jnp.float32((2 * math.pi) ** -0.5)
+    return (wide * cdf).astype(x.dtype), checkpoint_name(slope.astype(x.dtype), 'slope')
+
+
+def _gelu_backward(slope: jax.Array, given: jax.Array) -> tuple[jax.Array]:
+    return (given * slope,)
+
+
+gelu_and_slope.defvjp(_gelu_forward, _gelu_backward)
 
 
 def _product(x: jax.Array, weight: jax.Array, name: str, how: How) -> jax.Array:
-    """x [N, in] @ weight [in, out]. name: of x where it is what a kernel gave, and so is not computed again."""
-    return _named_product(x, weight, name) if how.attention in KERNELS else x @ weight
+    """x [N, in] @ weight [in, out]. name: of x where that is kept beside kernels, and so is not computed again."""
+    return _named_product(x, weight, name) if name and how.attention in KERNELS else x @ weight
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -165,11 +194,14 @@ class Layer(nnx.Module):
         """x [B, T, D], seen: as `Attention` takes it -> [B, T, D]."""
         (b, t, d), place = x.shape, how.place
         mixed, bias = self.attention(x, seen, key, how)
-        x = self._close(self.attention_norm, x, mixed, bias, key, 1, how)
-        inner = _product(x.reshape(b * t, d), self.ffn_in.weight(x.dtype, place, (None, FFN)), 'normed', how)
+        x, again = self._close(self.attention_norm, x, mixed, bias, key, 1, how)
+        inner = _product(again.reshape(b * t, d), self.ffn_in.weight(x.dtype, place, (None, FFN)), 'normed', how)
         inner = place(inner + self.ffn_in.bias[...].astype(x.dtype), ROWS, FFN)
-        y = gelu(checkpoint_name(inner, 'inner')) @ self.ffn_out.weight(x.dtype, place, (FFN, None))
-        return self._close(self.ffn_norm, x, y.reshape(b, t, d), self.ffn_out.bias[...], key, 2, how)
+        keeps_slope = how.attention in KERNELS and how.unroll == 0
+        active = gelu_and_slope(inner) if keeps_slope else gelu(checkpoint_name(inner, 'inner'))
+        weight = self.ffn_out.weight(x.dtype, place, (FFN, None))
+        y = _product(active, weight, 'active' if keeps_slope else '', how)
+        return self._close(self.ffn_norm, x, y.reshape(b, t, d), self.ffn_out.bias[...], key, 2, how)[0]
 
     def _close(
         self,
@@ -180,20 +212,22 @@ class Layer(nnx.Module):
         key: jax.Array | None,
         site: int,
         how: How,
-    ) -> jax.Array:
-        """norm(x + dropout(y + bias)), [B, T, D]."""
+    ) -> tuple[jax.Array, jax.Array]:
+        """norm(x + dropout(y + bias)), [B, T, D], for one use and for another: the kernel adds their gradients up."""
         y, name = how.place(y, ROWS, None, None), _SUMS[site]
         if how.attention in KERNELS:
             from xlmr_flax.models.norm_tpu import sum_and_norm
 
             seed, rate = (jnp.zeros(2, jnp.uint32), 0.0) if key is None else (seed_of(key, site), self.rate)
-            x = sum_and_norm(
+            found = sum_and_norm(
                 x, y, bias, norm.scale[...], norm.bias[...], seed, epsilon=norm.eps, rate=rate, name=name,
-                place=how.place, interpret=how.attention == INTERPRET,
+                uses=2 if site == 1 else 1, place=how.place, interpret=how.attention == INTERPRET,
             )  # fmt: skip
-            return how.place(x, ROWS, None, None)
+            one, *more = (how.place(x, ROWS, None, None) for x in found)
+            return one, more[0] if more else one
         x = checkpoint_name(x + dropout(y + bias.astype(y.dtype), key, site, self.rate), name)
-        return how.place(norm(x), ROWS, None, None)
+        x = how.place(norm(x), ROWS, None, None)
+        return x, x
 
 
 class Encoder(nnx.Module):

@@ -25,7 +25,7 @@ _SUBLANES = 16  # tokens of a register of bfloat16: what a part of a row is a mu
 _VECTOR_OPS = {(False, False): 17, (False, True): 29, (True, False): 21, (True, True): 33}
 _VMEM = 14 << 20  # bytes, as in attention_tpu.py
 
-Static = tuple[float, float, str, bool]  # epsilon, dropout's rate (0: none), the name of the sum, interpreted
+Static = tuple[float, float, str, bool, int]  # epsilon, dropout's rate (0: none), the sum's name, interpreted, uses
 
 
 def sum_and_norm(
@@ -39,23 +39,26 @@ def sum_and_norm(
     epsilon: float,
     rate: float,
     name: str,
+    uses: int,
     place: Place,
     interpret: bool,
-) -> jax.Array:
+) -> tuple[jax.Array, ...]:
     """layer norm(x + dropout(y + bias)), for x, y [B, T, D]; bias, scale, shift float32 [D]; seed uint32 [2] of the
-    mask, models/dropout.py's of [B, T, D] -> [B, T, D] in x's dtype; mean and variance are float32.
+    mask, models/dropout.py's of [B, T, D] -> [B, T, D] in x's dtype, `uses` times the same; mean and variance are
+    float32.
 
-    name: under which jax.checkpoint finds the sum.
+    name: under which jax.checkpoint finds the sum. uses: 1 or 2; what reads the second has a gradient of its own, which
+    the backward pass adds to the other's on the way, for a pass over memory less.
     """
     seed = jax.lax.bitcast_convert_type(seed, jnp.int32)
-    return _apply(x, y, bias, scale, shift, seed, (epsilon, rate, name, interpret), place)
+    return _apply(x, y, bias, scale, shift, seed, (epsilon, rate, name, interpret, uses), place)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
 def _apply(
     x: jax.Array, y: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array, seed: jax.Array,
     static: Static, place: Place,
-) -> jax.Array:  # fmt: skip
+) -> tuple[jax.Array, ...]:  # fmt: skip
     return _forward(x, y, bias, scale, shift, seed, static, place)[0]
 
 
@@ -70,15 +73,15 @@ def _forward(
     inputs = ((None,), (ROWS,), (None, None), _WHOLE, _WHOLE)
     run = place.mapped(functools.partial(_call, static, True), inputs, (_WHOLE, _WHOLE))
     out, total = run(seed, jnp.arange(x.shape[0], dtype=jnp.int32), vectors, x, y)
-    return out, (checkpoint_name(total, static[2]), vectors, seed)
+    return (out,) * static[4], (checkpoint_name(total, static[2]), vectors, seed)
 
 
-def _backward(static: Static, place: Place, kept: Any, gradient: jax.Array) -> Any:
+def _backward(static: Static, place: Place, kept: Any, gradients: tuple[jax.Array, ...]) -> Any:
     total, vectors, seed = kept
-    inputs = ((None,), (ROWS,), (None, None), _WHOLE, _WHOLE)
+    inputs = ((None,), (ROWS,), (None, None), _WHOLE, *[_WHOLE] * len(gradients))
     outputs = (_WHOLE, _WHOLE, _WHOLE) if static[1] else (_WHOLE, _WHOLE)
     run = place.mapped(functools.partial(_call, static, False), inputs, outputs)
-    *found, sums = run(seed, jnp.arange(total.shape[0], dtype=jnp.int32), vectors, total, gradient)
+    *found, sums = run(seed, jnp.arange(total.shape[0], dtype=jnp.int32), vectors, total, *gradients)
     of_bias, of_scale, of_shift = sums.sum(0)
     return found[0], found[-1], of_bias, of_scale, of_shift, None
 
@@ -87,11 +90,12 @@ _apply.defvjp(_forward, _backward)
 
 
 def _call(
-    static: Static, is_forward: bool, seed: jax.Array, rows: jax.Array, vectors: jax.Array, a: jax.Array, b: jax.Array
+    static: Static, is_forward: bool, seed: jax.Array, rows: jax.Array, vectors: jax.Array, *given: jax.Array
 ) -> Any:
-    """The kernel on one device's rows. Forward: a, b = x, y -> (normalised, sum). Backward: a, b = sum, gradient ->
-    (gradient of x, where there is dropout another of y, sums of programs [programs, 3, D])."""
-    (n, t, d), (_, rate, _, interpret) = a.shape, static
+    """The kernel on one device's rows. Forward: given x, y -> (normalised, sum). Backward: given the sum and the
+    gradients of its uses -> (gradient of x, where there is dropout another of y, sums of programs [programs, 3, D])."""
+    a, (_, rate, _, interpret, _) = given[0], static
+    n, t, d = a.shape
     at_once = next(k for k in range(max(1, min(n, _TOKENS // t)), 0, -1) if n % k == 0)
     part = next((k for k in range(min(t, _TOKENS), 0, -1) if t % k == 0 and k % _SUBLANES == 0), t)
     whole = pl.BlockSpec((at_once, part, d), lambda i, j, *_: (i, j, 0))
@@ -108,17 +112,18 @@ def _call(
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(n // at_once, t // part),
-            in_specs=[pl.BlockSpec((3, d), lambda i, j, *_: (0, 0)), whole, whole],
+            in_specs=[pl.BlockSpec((3, d), lambda i, j, *_: (0, 0)), *[whole] * len(given)],
             out_specs=tuple(specs),
         ),
         compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'parallel'), vmem_limit_bytes=_VMEM),
         cost_estimate=pl.CostEstimate(
-            flops=0, bytes_accessed=(2 + arrays) * a.size * a.dtype.itemsize, transcendentals=n * t * d
+            flops=0, bytes_accessed=(len(given) + arrays) * a.size * a.dtype.itemsize, transcendentals=n * t * d
         ),
-        metadata={'vector_ops': str(_VECTOR_OPS[not is_forward, rate > 0] * n * t * d)},
+        # Of each gradient behind the first: converted, added.
+        metadata={'vector_ops': str((_VECTOR_OPS[not is_forward, rate > 0] + 2 * (len(given) - 2)) * n * t * d)},
         interpret=interpret,
         name='sum_and_norm' if is_forward else 'sum_and_norm_gradients',
-    )(seed, rows, vectors, a, b)
+    )(seed, rows, vectors, *given)
 
 
 def _drop(seed: Any, first: Any, x: jax.Array, rate: float) -> jax.Array:
@@ -154,17 +159,17 @@ def _forward_kernel(
     jax.lax.fori_loop(0, x.shape[0], one, None)
 
 
-def _backward_kernel(
-    seed: Any, rows: Any, vectors: Any, total: Any, given: Any, of_x: Any, *more: Any, static: Static, t: int
-) -> None:
-    epsilon, rate = static[:2]
-    *of_y, sums = more
+def _backward_kernel(seed: Any, rows: Any, vectors: Any, total: Any, *more: Any, static: Static, t: int) -> None:
+    epsilon, rate, uses = *static[:2], static[4]
+    given, (of_x, *of_y, sums) = more[:uses], more[uses:]
     row, token = pl.program_id(0) * total.shape[0], pl.program_id(1) * total.shape[1]
     sums[...] = jnp.zeros_like(sums)
 
     def one(i: Any, carry: None) -> None:
         centred, inverse = _statistics(total[i].astype(jnp.float32), epsilon)
-        normed, gradient = centred * inverse, given[i].astype(jnp.float32)
+        normed, gradient = centred * inverse, given[0][i].astype(jnp.float32)
+        for another in given[1:]:
+            gradient += another[i].astype(jnp.float32)
         scaled = gradient * vectors[1:2]
         mean, slope = scaled.mean(1, keepdims=True), (scaled * normed).mean(1, keepdims=True)
         of_sum = inverse * (scaled - mean - normed * slope)
