@@ -90,6 +90,8 @@ def test_tiny_steps_compile(kind: str) -> None:
     assert found.cost.loops_unknown == 0
     assert {o.times for o in found.cost.operations} >= {1, 2, 4}  # once, a micro-batch, a layer of a micro-batch
     assert 0 < found.ideal < found.seconds < found.slowest
+    ideal, seconds = found.unmarked
+    assert 0 < ideal < found.ideal and ideal < seconds < found.seconds
     assert found.cost.marked_cycles < 0.1 * found.cost.cycles + sum(
         o.cycles for o in found.cost.operations if o.kind == 'kernels'
     )

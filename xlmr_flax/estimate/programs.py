@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from xlmr_flax.config import MeshSpec, OptimizerSpec
 from xlmr_flax.estimate import EstimateError
 from xlmr_flax.estimate.chips import GIB, Topology, devices
-from xlmr_flax.estimate.cost import ProgramCost, program_cost
+from xlmr_flax.estimate.cost import KERNEL, ProgramCost, program_cost
 from xlmr_flax.estimate.hlo import parse
 from xlmr_flax.eval.predict import HEAD, embed_program, logits_program
 from xlmr_flax.experiment.cost import forward_flops
@@ -68,10 +68,19 @@ class Program:
     @property
     def flops(self) -> float:
         """Floating-point operations that the model needs (experiment/cost.py); recomputed layers do not count."""
+        return self._flops(self.length)
+
+    @property
+    def attention_flops(self) -> float:
+        """Those of attention's two products over tokens, a part of `flops`."""
+        return self.flops - self._flops(0)
+
+    def _flops(self, length: int) -> float:
+        """With attention over so many tokens."""
         shape = self.model.config
         if self.does == EMBED and self.layer is not None:
             shape = dataclasses.replace(shape, num_layers=self.layer)
-        forward = forward_flops(shape, self.tokens, self.length)
+        forward = forward_flops(shape, self.tokens, length)
         forward += 2 * self.rows * self.predicted * shape.hidden_size * (shape.hidden_size + shape.vocab_size)
         return 3 * forward if self.does == TRAIN else forward
 
@@ -117,6 +126,19 @@ class Compiled:
     def seconds(self) -> float:
         """Seconds of a step by the compiler's cycles, collectives all hidden; NaN where it does not fit."""
         return self.cost.cycles / self.topology.chip.clock if self.cost else math.nan
+
+    @property
+    def unmarked(self) -> tuple[float, float]:
+        """(ideal, estimated) seconds without operations that the compiler does not estimate, as kernels, and so without
+        attention's products where a kernel has them; NaN where it does not fit."""
+        if self.cost is None:
+            return math.nan, math.nan
+        flops = self.program.flops
+        if any(o.marked and o.kind == KERNEL and o.name.startswith('attention') for o in self.cost.operations):
+            flops -= self.program.attention_flops
+        chip = self.topology.chip
+        cycles = self.cost.cycles - self.cost.marked_cycles
+        return flops / (self.topology.chips * chip.flops), cycles / chip.clock
 
     @property
     def collective_seconds(self) -> float:

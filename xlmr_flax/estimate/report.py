@@ -69,11 +69,12 @@ def program_text(c: Compiled) -> str:
     parts = [head, _memory_text(c)]
     if c.cost is None:
         return '\n\n'.join([*parts, f'Does not fit. The compiler: {c.error}'])
-    clock = c.topology.chip.clock
+    clock, (own_ideal, own) = c.topology.chip.clock, c.unmarked
     parts.append(
         f'time of a step: ideal {number(1e3 * c.ideal)} ms ({c.program.flops / 1e12:,.2f} TFLOP over the chips), '
         f'estimated {number(1e3 * c.seconds)} ms (ratio {c.ideal / c.seconds:.2f}), with collectives '
-        f'{number(1e3 * c.slowest)} ms (ratio {c.ideal / c.slowest:.2f})'
+        f'{number(1e3 * c.slowest)} ms (ratio {c.ideal / c.slowest:.2f}); without what is costed by a roofline: ideal '
+        f'{number(1e3 * own_ideal)} ms, estimated {number(1e3 * own)} ms (ratio {own_ideal / own:.2f})'
     )
     parts.append(_groups_text(c.cost, clock))
     parts.append(_collectives_text(c))
@@ -212,6 +213,7 @@ def compiled_dict(c: Compiled) -> dict[str, Any]:
         'collective_seconds': c.collective_seconds if c.cost else None,
         'ratio': c.ideal / c.seconds if c.cost else None,
         'ratio_with_collectives': c.ideal / c.slowest if c.cost else None,
+        'ratio_unmarked': c.unmarked[0] / c.unmarked[1] if c.cost else None,
         'compile_seconds': c.compile_seconds,
         'cost': cost.to_dict(c.cost, LARGEST) if c.cost else None,
     }
