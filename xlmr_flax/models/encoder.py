@@ -21,8 +21,8 @@ from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.dropout import dropout, seed_of
 from xlmr_flax.models.place import ANYWHERE, FFN, HEADS, ROWS, Dims, Place
 
-# What a layer keeps for its backward pass: everything; what matrix products and attention gave, from which the rest is
-# computed again; its input alone.
+# What a layer keeps for its backward pass: everything; what matrix products and attention gave (for the first product
+# of the feed-forward, gelu and its slope where that pays), from which the rest is computed again; its input alone.
 ALL, PRODUCTS, LAYERS = 'all', 'products', 'layers'
 KEPT = (ALL, PRODUCTS, LAYERS)
 _SUMS = {1: 'attention_sum', 2: 'layer_sum'}  # by dropout's site
