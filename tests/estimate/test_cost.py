@@ -96,16 +96,17 @@ def test_cycles_of_loops_and_of_what_has_no_estimate(cost: ProgramCost) -> None:
 
 @pytest.mark.parametrize('chip', ['v5e', 'v4'])
 def test_elementwise_operations_that_a_kernel_says_it_has(chip: str) -> None:
-    """In its metadata, which the compiler writes over several lines; they come on top of its products."""
-    said = (
-        'frontend_attributes={kernel_metadata={\n"vector_ops":"61440000000"\n}}, metadata={op_name="jit(step)/mykernel'
-    )
+    """In its metadata, which the compiler writes over several lines; they come on top of its matrix products. A product
+    of integers is one of them, or many where a chip has none."""
+    work = '"vector_ops":"61440000000",\n"integer_products":"1000000000"'
+    said = 'frontend_attributes={kernel_metadata={\n' + work + '\n}}, metadata={op_name="jit(step)/mykernel'
     text = TEXT.replace('metadata={op_name="jit(step)/mykernel', said)
     assert text != TEXT
     found = {o.name: o for o in program_cost(hlo.parse(text), CHIPS[chip]).operations}
     lanes = 8 * 128 * 4 * (2 if chip == 'v4' else 1)  # of a chip: a v4 has two cores
+    more = 23 * 1000000000 if chip == 'v4' else 0
     products = 1.97e9 / CHIPS[chip].flops * CHIPS[chip].clock
-    assert found['mykernel.1'].cycles == pytest.approx(products + 61440000000 / lanes)
+    assert found['mykernel.1'].cycles == pytest.approx(products + (61440000000 + more) / lanes)
     assert {o.name for o in program_cost(hlo.parse(TEXT), CHIPS[chip]).operations} == set(found)
 
 

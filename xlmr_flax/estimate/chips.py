@@ -7,7 +7,8 @@ Numbers are per chip, as published:
 - clocks: v4 in Jouppi et al. 2023 (TPU v4, arXiv 2304.01433, table 4); the others follow from the peak and what the
   matrix units do in a cycle, as Austin et al. 2025 (How to Scale Your Model, chapter 2) count it: v5e 4 units of 128 x
   128 at 1.5 GHz, v5p 8 of them at 1.75 GHz, v6e 4 units' worth of 256 x 256 at 1.75 GHz, a multiply and an add each.
-- vector units: 8 x 128 lanes with four units each a core (the same); v4 and v5p chips have two cores.
+- vector units: 8 x 128 lanes with four units each a core (the same); v4 and v5p chips have two cores. What a product of
+  two integers takes on a v4 is counted in libtpu's schedule of this package's kernels; the others have an instruction.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ class Chip:
     dimensions: int
     config: str = 'default'
     vector: int = 4096  # elements of 32 bits a cycle
+    integer_product: int = 1  # of 32 bits, in vector operations
 
 
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip('v4', 275e12, 1.05e9, 32 * GIB, 1228e9, 300e9, 3, 'megacore', 8192),
+        Chip('v4', 275e12, 1.05e9, 32 * GIB, 1228e9, 300e9, 3, 'megacore', 8192, 24),
         Chip('v5e', 197e12, 1.5e9, 16 * GIB, 819e9, 200e9, 2),
         Chip('v5p', 459e12, 1.75e9, 95 * GIB, 2765e9, 600e9, 3, 'megacore', 8192),
         Chip('v6e', 918e12, 1.75e9, 32 * GIB, 1640e9, 400e9, 2),

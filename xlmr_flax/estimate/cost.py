@@ -5,7 +5,8 @@ up, those of a loop's body times its trip count. What carries none is costed by 
 
 - kernels (Pallas): the larger of computing and bytes / HBM bandwidth, from the CostEstimate that the kernel was given,
   else from the bytes of its operands and results alone. Computing is products at the peak, then elementwise operations
-  at that of the vector units (`vector_ops` of a kernel's metadata), nothing of the two at once;
+  at that of the vector units (`vector_ops` of a kernel's metadata; `integer_products` are those of them that some
+  chips have to put together), nothing of the two at once;
 - gathers, scatters and copies that the compiler does not estimate: bytes / HBM bandwidth.
 
 Asynchronous copies run beside the operations and are not counted. Collectives have no estimate; they are listed with
@@ -286,8 +287,9 @@ def _roofline(
         if found := re.search(r'"cost_estimate":(\{[^}]*\})', instruction.rest):
             given = {k: float(v) for k, v in json.loads(found[1]).items()}
             bytes_moved, flops = given.get('bytes_accessed') or bytes_moved, given.get('flops', 0.0)
-        vector = re.search(r'vector_ops\W+(\d+)', instruction.rest)
-        elementwise = float(vector[1]) / (chip.vector * chip.clock) if vector else 0.0
+        work = {k: float(v) for k, v in re.findall(r'(vector_ops|integer_products)\W+(\d+)', instruction.rest)}
+        operations = work.get('vector_ops', 0.0) + work.get('integer_products', 0.0) * (chip.integer_product - 1)
+        elementwise = operations / (chip.vector * chip.clock)
         return max(flops / chip.flops + elementwise, bytes_moved / chip.hbm_speed)
     is_collective = any(code.startswith(COLLECTIVES) for code in codes)
     is_call = 'custom-call' in codes and codes <= _FREE | {'custom-call'}  # buffers, and the ends of collectives

@@ -22,7 +22,7 @@ _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
 _HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _NAME = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = ')
 _OPCODE = re.compile(r' ?([a-z][\w\-]*)\(')
-_ONE_LINE = re.compile(r'kernel_metadata=\{\n.*?\n\}')  # the only attribute that is written in several lines
+_ONE_LINE = re.compile(r'kernel_metadata=\{\n[^}]*\}')  # the only attribute that is written in several lines
 _ROW = re.compile(r'^(\d+) (?:"(.*)"|\{(.*)\})$')
 
 

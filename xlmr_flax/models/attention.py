@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from xlmr_flax.models.attention_cpu import cpu_attention, exponentials
 from xlmr_flax.models.config import ModelError
@@ -61,24 +62,34 @@ def attend(
     implementation: str = XLA,
     key: jax.Array | None = None,
     rate: float = 0.0,
+    weight: jax.Array | None = None,
     place: Place = ANYWHERE,
 ) -> jax.Array:
     """qkv [3, B, T, H * K] (queries, keys, values), bias [3, H * K] added to it, segments int32 [B, T] -> the values
-    mixed, [B, T, H * K].
+    mixed, [B, T, H * K], or their product with a weight [H * K, D], [B, T, D].
 
     heads: H. key, rate: of dropout, as in `models.dropout.dropout`; no key, no dropout.
     """
     check_name(implementation)
     rate = 0.0 if key is None else rate
-    (_, b, t, width), size = qkv.shape, qkv.shape[-1] // heads
+    _, b, t, width = qkv.shape
     if implementation in KERNELS and t <= MOST_TOKENS:
         from xlmr_flax.models import attention_tpu
 
         seed = jnp.zeros(2, jnp.uint32) if key is None else seed_of(key, _SITE)
         is_interpreted = implementation == INTERPRET
         return attention_tpu.attention(
-            qkv, bias, segments, seed, heads=heads, rate=rate, place=place, interpret=is_interpreted
+            qkv, bias, segments, seed, weight, heads=heads, rate=rate, place=place, interpret=is_interpreted
         )
+    mixed = checkpoint_name(_values(qkv, bias, segments, heads, implementation, key, rate, place), 'mixed')
+    return mixed if weight is None else (mixed.reshape(b * t, width) @ weight).reshape(b, t, -1)
+
+
+def _values(
+    qkv: jax.Array, bias: jax.Array, segments: jax.Array, heads: int, implementation: str,
+    key: jax.Array | None, rate: float, place: Place,
+) -> jax.Array:  # fmt: skip
+    (_, b, t, width), size = qkv.shape, qkv.shape[-1] // heads
     qkv = qkv + bias.astype(qkv.dtype)[:, None, None]
     split = place(qkv.reshape(3, b, t, heads, size), None, ROWS, None, HEADS, None)
     if implementation == CPU:

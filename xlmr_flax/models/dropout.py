@@ -16,15 +16,20 @@ _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive indices over a
 
 def _mix(x: jax.Array) -> jax.Array:
     """A 32-bit bijective finaliser (xor-shift-multiply, constants of Chris Wellons' lowbias32)."""
-    x = x ^ (x >> 16)
-    x = x * jnp.uint32(0x7FEB352D)
-    x = x ^ (x >> 15)
-    x = x * jnp.uint32(0x846CA68B)
+    x = _mixed_above(x)
     return x ^ (x >> 16)
 
 
+def _mixed_above(x: jax.Array) -> jax.Array:
+    """`_mix` for who reads the upper 16 bits: all of it but the last step, which changes the lower."""
+    x = x ^ (x >> 16)
+    x = x * jnp.uint32(0x7FEB352D)
+    x = x ^ (x >> 15)
+    return x * jnp.uint32(0x846CA68B)
+
+
 def hash_bits(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """uint32 bits of `shape` from `seed` (uint32 [2]).
+    """uint32 bits of `shape` from `seed` (uint32 [2]), the upper 16 of each to be used.
 
     The leading dimensions are hashed to one word per row and each row's columns after it, so that arrays of more
     than 2**32 elements do not repeat.
@@ -40,10 +45,16 @@ def hash_bits(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def _row_bits(seed: tuple[Any, Any], row: jax.Array, columns: int) -> jax.Array:
     """uint32 bits [..., columns] of rows with those numbers, uint32 [..., 1]."""
-    row = _mix(row * jnp.uint32(_GOLDEN) + seed[0]) ^ seed[1]
     # Signed, as the kernels' compiler has no other, and of the same bits.
-    column = jax.lax.broadcasted_iota(jnp.int32, (*([1] * (row.ndim - 1)), columns), row.ndim - 1).astype(jnp.uint32)
-    return _mix(row + column * jnp.uint32(_GOLDEN))
+    column = jax.lax.broadcasted_iota(jnp.int32, (*([1] * (row.ndim - 1)), columns), row.ndim - 1)
+    return _bits_at(seed, row, column)
+
+
+def _bits_at(seed: tuple[Any, Any], row: jax.Array, column: jax.Array) -> jax.Array:
+    """uint32 bits of the elements with those numbers of rows, uint32, and columns, int32. The upper half is for use:
+    the last step of `_mix` would change the lower one alone."""
+    row = _mix(row * jnp.uint32(_GOLDEN) + seed[0]) ^ seed[1]
+    return _mixed_above(row + column.astype(jnp.uint32) * jnp.uint32(_GOLDEN))
 
 
 def seed_of(key: jax.Array, site: int) -> jax.Array:
@@ -60,12 +71,22 @@ def drop_factor(seed: tuple[Any, Any], row: jax.Array, columns: int, rate: float
 
 def kept_in_rows(seed: tuple[Any, Any], row: jax.Array, columns: int, rate: float) -> jax.Array:
     """bool [..., columns]: what `dropout` keeps of such rows."""
-    words = (seed[0].astype(jnp.uint32), seed[1].astype(jnp.uint32))
-    return _row_bits(words, row.astype(jnp.uint32), columns) >= _threshold(rate)
+    return _row_bits(_words(seed), row.astype(jnp.uint32), columns) >= _threshold(rate)
+
+
+def kept_at(seed: tuple[Any, Any], row: jax.Array, column: jax.Array, rate: float) -> jax.Array:
+    """bool: whether `dropout` keeps the elements with those numbers of rows and columns, int32 arrays of any shapes
+    that broadcast, such as those of a transposed array."""
+    return _bits_at(_words(seed), row.astype(jnp.uint32), column) >= _threshold(rate)
+
+
+def _words(seed: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
+    return seed[0].astype(jnp.uint32), seed[1].astype(jnp.uint32)
 
 
 def _threshold(rate: float) -> jax.Array:
-    return jnp.uint32(round(rate * 2**32))
+    """Of the upper 16 bits: rates are multiples of 1 / 65,536, 0.1 is 0.100006."""
+    return jnp.uint32(round(rate * 2**16) << 16)
 
 
 def dropout(x: jax.Array, key: jax.Array | None, site: int, rate: float) -> jax.Array:

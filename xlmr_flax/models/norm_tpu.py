@@ -16,13 +16,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from xlmr_flax.models.dropout import drop_factor
+from xlmr_flax.models.attention_tpu import WORK
+from xlmr_flax.models.dropout import kept_in_rows
 from xlmr_flax.models.place import ROWS, Place
 
 _TOKENS = 256  # of a program of the grid, at most
 _SUBLANES = 16  # tokens of a register of bfloat16: what a part of a row is a multiple of
-# Of an element, by (backward, with dropout): as the code below is written.
-_VECTOR_OPS = {(False, False): 17, (False, True): 29, (True, False): 21, (True, True): 33}
+# Vector operations of an element and the integer products among them, as in attention_tpu.py; each gradient behind the
+# first is converted and added.
+_WORK = {(False, False): (16.5, 0), (False, True): (29.5, 2), (True, False): (21.5, 0), (True, True): (33.5, 2)}
 _VMEM = 14 << 20  # bytes, as in attention_tpu.py
 
 Static = tuple[float, float, str, bool, int]  # epsilon, dropout's rate (0: none), the sum's name, interpreted, uses
@@ -99,7 +101,7 @@ def _call(
     at_once = next(k for k in range(max(1, min(n, _TOKENS // t)), 0, -1) if n % k == 0)
     part = next((k for k in range(min(t, _TOKENS), 0, -1) if t % k == 0 and k % _SUBLANES == 0), t)
     whole = pl.BlockSpec((at_once, part, d), lambda i, j, *_: (i, j, 0))
-    arrays = 2 if is_forward or rate else 1
+    arrays, (ops, products) = 2 if is_forward or rate else 1, _WORK[not is_forward, rate > 0]
     shapes: list[Any] = [jax.ShapeDtypeStruct(a.shape, a.dtype)] * arrays
     specs = [whole] * arrays
     if not is_forward:
@@ -119,8 +121,9 @@ def _call(
         cost_estimate=pl.CostEstimate(
             flops=0, bytes_accessed=(len(given) + arrays) * a.size * a.dtype.itemsize, transcendentals=n * t * d
         ),
-        # Of each gradient behind the first: converted, added.
-        metadata={'vector_ops': str((_VECTOR_OPS[not is_forward, rate > 0] + 2 * (len(given) - 2)) * n * t * d)},
+        metadata={
+            k: str(round(m * n * t * d)) for k, m in zip(WORK, (ops + 2 * (len(given) - 2), products), strict=True)
+        },
         interpret=interpret,
         name='sum_and_norm' if is_forward else 'sum_and_norm_gradients',
     )(seed, rows, vectors, *given)
@@ -131,7 +134,8 @@ def _drop(seed: Any, first: Any, x: jax.Array, rate: float) -> jax.Array:
     if rate == 0.0:
         return x
     tokens = first + jax.lax.broadcasted_iota(jnp.int32, (x.shape[0], 1), 0)
-    return x * drop_factor((seed[0], seed[1]), tokens, x.shape[1], rate)
+    kept = kept_in_rows((seed[0], seed[1]), tokens, x.shape[1], rate)
+    return jnp.where(kept, x * jnp.float32(1.0 / (1.0 - rate)), 0.0)
 
 
 def _statistics(total: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
