@@ -126,6 +126,17 @@ def test_what_other_segments_hold_is_never_read(implementation: str) -> None:
     np.testing.assert_array_equal(np.asarray(one)[segments == 2], np.asarray(two)[segments == 2])
 
 
+def test_a_kernel_gives_no_gradient_from_queries_in_padding() -> None:
+    qkv, bias, segments, given = case(16, 32)
+
+    def run(qkv: jax.Array) -> jax.Array:
+        return attend(qkv, bias, segments, heads=4, implementation=INTERPRET, key=jax.random.key(5), rate=0.3)
+
+    pull = jax.vjp(run, qkv)[1]
+    there = np.where((segments > 0)[..., None], given, np.float32(7))
+    np.testing.assert_array_equal(pull(there)[0], pull(given)[0])
+
+
 @pytest.mark.parametrize('implementation', [XLA, INTERPRET])
 def test_bfloat16(implementation: str) -> None:
     qkv, bias, segments, given = case(16, 32)

@@ -68,7 +68,7 @@ def attention(
 
     The mask is `models/dropout.py`'s of weights [B, H, T, T], wherever on a mesh a row and head are computed. Under the
     names in KEPT, jax.checkpoint finds what the backward pass reads beside qkv; the product is computed here because
-    its gradient reads the same mixed values. To rows of padding alone no gradient goes back.
+    its gradient reads the same mixed values. From queries in padding no gradient goes back.
     """
     seed = jax.lax.bitcast_convert_type(seed, jnp.int32)
     return _attention(qkv, bias, segments, seed, weight, (heads, rate, interpret), place)

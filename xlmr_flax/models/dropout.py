@@ -62,15 +62,9 @@ def seed_of(key: jax.Array, site: int) -> jax.Array:
     return jax.random.key_data(jax.random.fold_in(key, site)).astype(jnp.uint32).reshape(-1)[:2]
 
 
-def drop_factor(seed: tuple[Any, Any], row: jax.Array, columns: int, rate: float) -> jax.Array:
-    """float32 [..., columns], 0 or 1 / (1 - rate): what `dropout` multiplies rows with, by their numbers among all rows
-    of the array, int32 [..., 1]. For kernels, which have a part of one. seed: two int32 scalars, of `seed_of`'s bits.
-    """
-    return jnp.where(kept_in_rows(seed, row, columns, rate), jnp.float32(1.0 / (1.0 - rate)), jnp.float32(0.0))
-
-
 def kept_in_rows(seed: tuple[Any, Any], row: jax.Array, columns: int, rate: float) -> jax.Array:
-    """bool [..., columns]: what `dropout` keeps of such rows."""
+    """bool [..., columns]: what `dropout` keeps of rows with those numbers among all rows of the array, int32 [..., 1].
+    For kernels, which have a part of one. seed: two int32 scalars, of `seed_of`'s bits."""
     return _row_bits(_words(seed), row.astype(jnp.uint32), columns) >= _threshold(rate)
 
 
@@ -86,7 +80,7 @@ def _words(seed: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
 
 def _threshold(rate: float) -> jax.Array:
     """Of the upper 16 bits: rates are multiples of 1 / 65,536, 0.1 is 0.100006."""
-    return jnp.uint32(round(rate * 2**16) << 16)
+    return jnp.uint32(min(round(rate * 2**16), 2**16 - 1) << 16)
 
 
 def dropout(x: jax.Array, key: jax.Array | None, site: int, rate: float) -> jax.Array:

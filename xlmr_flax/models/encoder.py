@@ -76,8 +76,8 @@ class LayerNorm(nnx.Module):
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """gelu, computed in float32 as torch does for bfloat16: exact (erf) for float32, as torch's default; in narrower
-    dtypes to 3e-5, which is a hundredth of their rounding at 1."""
+    """gelu, computed in float32 as torch does for bfloat16: exact (erf) for float32, as torch's default; for
+    narrower dtypes to 3e-5, which is a hundredth of bfloat16's rounding at 1."""
     if x.dtype == jnp.float32:
         return x * _normal_cdf(x, x.dtype)
     return _narrow_gelu(x)
