@@ -20,7 +20,7 @@ from flax import nnx
 from xlmr_flax.models.attention import AUTO, check_name, choose
 from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.encoder import KEPT, LAYERS, PRODUCTS, Encoder, How
-from xlmr_flax.models.heads import STYLES, Pooler, make_head
+from xlmr_flax.models.heads import STYLES, Pooler, first_token, make_head
 from xlmr_flax.models.place import ANYWHERE, ROWS, WORDS, Place
 
 Params = dict[str, Any]
@@ -154,7 +154,7 @@ class Model:
             return self.place(head(hidden, params['encoder']['embeddings']['word']), ROWS, None, WORDS)
         if spec.kind in ('span', 'tag'):
             return self.place(head(hidden, head_dropout), ROWS, None, None)
-        first = hidden[:, 0] if starts is None else self._firsts(hidden, starts)
+        first = first_token(hidden) if starts is None else self._firsts(hidden, starts)
         pooled = first if self.style == 'hf' and spec.kind == 'pair' else self.pool(params, first[:, None])
         out = self.place(head(pooled, head_dropout), ROWS, None)
         if spec.kind == 'choice':  # [B*N*S, 1] -> [B, N], or [B, S, N]
