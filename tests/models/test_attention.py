@@ -21,6 +21,7 @@ from xlmr_flax.models.attention import (
     XLA,
     attend,
     choose,
+    prepared,
 )
 from xlmr_flax.models.attention_tpu import heads_together
 from xlmr_flax.models.config import EncoderConfig, ModelError
@@ -76,9 +77,10 @@ def test_values_and_gradients(implementation: str, t: int, heads: int, size: int
     key = jax.random.key(5)
     drop = kept(key, 0, (len(segments), heads, t, t), rate) if rate else 1.0
     want = reference(qkv, bias, segments, heads, drop, given)
+    seen = prepared(segments, heads, implementation)
 
     def run(qkv: jax.Array, bias: jax.Array) -> jax.Array:
-        return attend(qkv, bias, segments, heads=heads, implementation=implementation, key=key, rate=rate)
+        return attend(qkv, bias, seen, heads=heads, implementation=implementation, seed=seed_of(key, 0), rate=rate)
 
     mixed, pull = jax.vjp(run, qkv, bias)
     assert np.isfinite(mixed).all()
@@ -101,7 +103,9 @@ def test_blocks_on_a_cpu(rate: float, most: int, blocks: tuple[int, int], monkey
     want = reference(qkv, bias, segments, 4, drop, given)
 
     def run(qkv: jax.Array, bias: jax.Array) -> jax.Array:
-        return attend(qkv, bias, segments, heads=4, implementation=CPU, key=key, rate=rate)
+        return attend(
+            qkv, bias, prepared(segments, 4, CPU), heads=4, implementation=CPU, seed=seed_of(key, 0), rate=rate
+        )
 
     mixed, pull = jax.vjp(run, qkv, bias)
     real = (segments > 0)[..., None]
@@ -122,7 +126,8 @@ def test_blocks_fit_a_cache() -> None:
 def test_what_other_segments_hold_is_never_read(implementation: str) -> None:
     qkv, bias, segments, _ = case(16, 32)
     other = np.where((segments == 2)[None, ..., None], qkv, 1e3).astype(np.float32)
-    one, two = (attend(x, bias, segments, heads=4, implementation=implementation) for x in (qkv, other))
+    seen = prepared(segments, 4, implementation)
+    one, two = (attend(x, bias, seen, heads=4, implementation=implementation) for x in (qkv, other))
     np.testing.assert_array_equal(np.asarray(one)[segments == 2], np.asarray(two)[segments == 2])
 
 
@@ -130,7 +135,10 @@ def test_a_kernel_gives_no_gradient_from_queries_in_padding() -> None:
     qkv, bias, segments, given = case(16, 32)
 
     def run(qkv: jax.Array) -> jax.Array:
-        return attend(qkv, bias, segments, heads=4, implementation=INTERPRET, key=jax.random.key(5), rate=0.3)
+        seed = seed_of(jax.random.key(5), 0)
+        return attend(
+            qkv, bias, prepared(segments, 4, INTERPRET), heads=4, implementation=INTERPRET, seed=seed, rate=0.3
+        )
 
     pull = jax.vjp(run, qkv)[1]
     there = np.where((segments > 0)[..., None], given, np.float32(7))
@@ -142,7 +150,7 @@ def test_bfloat16(implementation: str) -> None:
     qkv, bias, segments, given = case(16, 32)
     low = jnp.asarray(qkv, jnp.bfloat16)
     want = reference(np.asarray(low, np.float32), bias, segments, 4, 1.0, given)
-    found = attend(low, bias, segments, heads=4, implementation=implementation)
+    found = attend(low, bias, prepared(segments, 4, implementation), heads=4, implementation=implementation)
     assert found.dtype == jnp.bfloat16
     real = (segments > 0)[..., None]
     np.testing.assert_allclose(found * real, want[0] * real, atol=0.06)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlmr_flax.models.dropout import dropout, hash_bits
+from xlmr_flax.models.dropout import dropout, hash_bits, kept_by_halves, kept_in_rows, seed_of
 
 SHAPE = (64, 16, 256)
 N = int(np.prod(SHAPE))
@@ -45,11 +45,33 @@ def test_neighbours_sites_and_keys_are_uncorrelated() -> None:
 
 
 def test_bits_are_balanced_and_do_not_repeat() -> None:
-    bits = np.asarray(hash_bits(jnp.asarray([123, 456], jnp.uint32), (512, 512))).ravel()
-    ones = ((bits[:, None] >> np.arange(32)) & 1).mean(0)
-    assert np.abs(ones - 0.5).max() < 5 * 0.5 / np.sqrt(len(bits))
-    expected = len(bits) - len(bits) ** 2 / 2**33  # birthday collisions of 2**18 draws from 2**32: about 8
-    assert abs(len(np.unique(bits)) - expected) < 40
+    bits = np.asarray(hash_bits(jnp.asarray([[123, 456]], jnp.int32), (1024, 512)))
+    first, second = bits[:, :256].ravel(), bits[:, 256:].ravel()
+    np.testing.assert_array_equal(first << 16, second)  # the two halves of one word
+    ones = ((first[:, None] >> np.arange(32)) & 1).mean(0)
+    assert np.abs(ones - 0.5).max() < 5 * 0.5 / np.sqrt(len(first))
+    expected = len(first) - len(first) ** 2 / 2**33  # birthday collisions of 2**18 draws from 2**32: about 8
+    assert abs(len(np.unique(first)) - expected) < 20
+
+
+@pytest.mark.parametrize('rate', [0.1, 0.5])
+def test_what_a_word_decides_for_is_uncorrelated(rate: float) -> None:
+    """Both halves of a row, and all pairs of columns: as far apart as those of independent draws."""
+    n, columns = 20_000, 96
+    rows = jnp.arange(n, dtype=jnp.int32)[:, None]
+    kept = np.asarray(kept_in_rows(seed_of(jax.random.key(1), 0), rows, columns, rate))
+    centred = (kept - kept.mean(0)) / kept.std(0)
+    scores = (centred.T @ centred / np.sqrt(n))[np.triu_indices(columns, 1)]
+    assert np.abs(scores).max() < 5.5
+    assert abs(np.square(scores).mean() - 1) < 5 * np.sqrt(2 / len(scores))
+
+
+@pytest.mark.parametrize('columns', [1, 8, 13, 16, 40, 200, 300, 512])
+def test_halves_are_the_same_mask(columns: int) -> None:
+    seed, rows = seed_of(jax.random.key(3), 1), jnp.arange(5, dtype=jnp.int32)[:, None]
+    want = kept_in_rows(seed, rows, columns, 0.3)
+    np.testing.assert_array_equal(kept_by_halves(seed, rows, columns, 0.3, axis=1)[:, :columns], want)
+    np.testing.assert_array_equal(kept_by_halves(seed, rows.T, columns, 0.3, axis=0)[:columns], want.T)
 
 
 def test_no_key_or_rate_zero_is_the_identity() -> None:

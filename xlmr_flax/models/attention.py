@@ -12,13 +12,15 @@ Dropout applies to normalised weights [B, H, T, T]; its mask is models/dropout.p
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from xlmr_flax.models.attention_cpu import cpu_attention, exponentials
 from xlmr_flax.models.config import ModelError
-from xlmr_flax.models.dropout import dropout, seed_of
+from xlmr_flax.models.dropout import NO_SEED, dropped
 from xlmr_flax.models.place import ANYWHERE, HEADS, ROWS, Place
 
 CPU, XLA, CUDNN, TPU, INTERPRET = 'xla_cpu', 'xla', 'cudnn', 'tpu', 'interpret'
@@ -26,7 +28,6 @@ IMPLEMENTATIONS = (CPU, XLA, CUDNN, TPU, INTERPRET)
 KERNELS = (TPU, INTERPRET)
 AUTO = 'auto'
 MOST_TOKENS = 512  # of a row that the kernels take: a v4's VMEM holds no more scores
-_SITE = 0  # of dropout under a layer's key
 _MASKED = -1e30  # finite, so that a row of padding alone gives numbers and not NaN
 _NEEDS = {CUDNN: 'gpu', TPU: 'tpu'}
 _PLATFORMS = {'cuda': 'gpu', 'rocm': 'gpu'}
@@ -56,53 +57,65 @@ def check_name(name: str) -> None:
 def attend(
     qkv: jax.Array,
     bias: jax.Array,
-    segments: jax.Array,
+    seen: Any,
     *,
     heads: int,
     implementation: str = XLA,
-    key: jax.Array | None = None,
+    seed: jax.Array | None = None,
     rate: float = 0.0,
     weight: jax.Array | None = None,
     place: Place = ANYWHERE,
 ) -> jax.Array:
-    """qkv [3, B, T, H * K] (queries, keys, values), bias [3, H * K] added to it, segments int32 [B, T] -> the values
+    """qkv [3, B, T, H * K] (queries, keys, values), bias [3, H * K] added to it, seen: of `prepared` -> the values
     mixed, [B, T, H * K], or their product with a weight [H * K, D], [B, T, D].
 
-    heads: H. key, rate: of dropout, as in `models.dropout.dropout`; no key, no dropout.
+    heads: H. seed, rate: of dropout, as in `models.dropout.dropped`; no seed, no dropout.
     """
     check_name(implementation)
-    rate = 0.0 if key is None else rate
+    rate = 0.0 if seed is None else rate
     _, b, t, width = qkv.shape
     if implementation in KERNELS and t <= MOST_TOKENS:
         from xlmr_flax.models import attention_tpu
 
-        seed = jnp.zeros(2, jnp.uint32) if key is None else seed_of(key, _SITE)
+        seed = NO_SEED if seed is None else seed
         is_interpreted = implementation == INTERPRET
         return attention_tpu.attention(
-            qkv, bias, segments, seed, weight, heads=heads, rate=rate, place=place, interpret=is_interpreted
+            qkv, bias, seen, seed, weight, heads=heads, rate=rate, place=place, interpret=is_interpreted
         )
-    mixed = checkpoint_name(_values(qkv, bias, segments, heads, implementation, key, rate, place), 'mixed')
+    mixed = checkpoint_name(_values(qkv, bias, seen, heads, implementation, seed, rate, place), 'mixed')
     return mixed if weight is None else (mixed.reshape(b * t, width) @ weight).reshape(b, t, -1)
 
 
 def _values(
-    qkv: jax.Array, bias: jax.Array, segments: jax.Array, heads: int, implementation: str,
-    key: jax.Array | None, rate: float, place: Place,
+    qkv: jax.Array, bias: jax.Array, seen: jax.Array, heads: int, implementation: str,
+    seed: jax.Array | None, rate: float, place: Place,
 ) -> jax.Array:  # fmt: skip
     (_, b, t, width), size = qkv.shape, qkv.shape[-1] // heads
     qkv = qkv + bias.astype(qkv.dtype)[:, None, None]
     split = place(qkv.reshape(3, b, t, heads, size), None, ROWS, None, HEADS, None)
     if implementation == CPU:
-        return on_cpu(split.transpose(1, 2, 0, 3, 4), segment_bias(segments), key, rate, place)
+        return on_cpu(split.transpose(1, 2, 0, 3, 4), seen, seed, rate, place)
     if implementation == CUDNN and rate == 0.0:
-        mask = same_segment(segments)
+        mask = same_segment(seen)
         mixed = jax.nn.dot_product_attention(split[0], split[1], split[2], mask=mask, implementation='cudnn')
         return mixed.reshape(b, t, width)
     scores = jnp.einsum('bqhk,bshk->bhqs', split[0] * jnp.asarray(size**-0.5, qkv.dtype), split[1])
-    weights, total = exponentials(scores, segment_bias(segments))
-    weights = dropout(weights, key, _SITE, rate).astype(qkv.dtype)
+    weights, total = exponentials(scores, segment_bias(seen))
+    weights = dropped(weights, seed, rate).astype(qkv.dtype)
     mixed = jnp.einsum('bhqs,bshk->bqhk', weights, split[2]) / total.astype(qkv.dtype).swapaxes(1, 2)
     return place(mixed.reshape(b, t, width), ROWS, None, HEADS)
+
+
+def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
+    """segments int32 [B, T], heads: H -> what `attend` takes of them in a formulation, computed once for all layers:
+    what a layer computes by itself, its backward pass may compute again."""
+    if implementation == CPU:
+        return segment_bias(segments)
+    if implementation in KERNELS and segments.shape[1] <= MOST_TOKENS:
+        from xlmr_flax.models import attention_tpu
+
+        return attention_tpu.numbers(segments, heads)
+    return segments
 
 
 def same_segment(segments: jax.Array) -> jax.Array:
@@ -115,7 +128,7 @@ def segment_bias(segments: jax.Array) -> jax.Array:
     return jnp.where(same_segment(segments), 0.0, _MASKED).astype(jnp.float32)
 
 
-def on_cpu(qkv: jax.Array, bias: jax.Array, key: jax.Array | None, rate: float, place: Place) -> jax.Array:
+def on_cpu(qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Place) -> jax.Array:
     """qkv [B, T, 3, H, K], bias of `segment_bias` -> [B, T, H * K]."""
-    seed, rate = (jnp.zeros(2, jnp.uint32), 0.0) if key is None else (seed_of(key, _SITE), rate)
+    seed, rate = (NO_SEED, 0.0) if seed is None else (seed, rate)
     return cpu_attention(qkv, bias, seed, rate, place)

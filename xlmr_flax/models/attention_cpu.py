@@ -22,7 +22,7 @@ _NO_LOOP = 2 << 20  # scores of a batch that takes none
 
 def cpu_attention(qkv: jax.Array, bias: jax.Array, seed: jax.Array, rate: float, place: Place) -> jax.Array:
     """qkv [B, T, 3, H, K] (queries, keys, values), bias float32 [B, 1, T, T] (0 where a token is seen, very low where
-    not), seed uint32 [2] -> the values mixed, [B, T, H * K]. rate: of dropout on normalised weights; 0 = none.
+    not), seed of `seed_of` -> the values mixed, [B, T, H * K]. rate: of dropout on normalised weights; 0 = none.
     """
     b, t, _, h, _ = qkv.shape
     if b * h * t * t <= _NO_LOOP:
@@ -72,7 +72,7 @@ def _dropped(weights: jax.Array, seed: jax.Array, tokens: jax.Array, rate: float
     if rate == 0.0:
         return weights
     # Chosen, not multiplied with 0: XLA:CPU makes a faster loop of it.
-    kept = kept_in_rows((seed[0], seed[1]), tokens, weights.shape[-1], rate)
+    kept = kept_in_rows(seed, tokens, weights.shape[-1], rate)
     return jnp.where(kept, weights * jnp.float32(1.0 / (1.0 - rate)), jnp.float32(0.0))
 
 

@@ -1,7 +1,9 @@
 """Dropout whose mask is a hash of (key, site, position): no random state, no dependence on the sharding.
 
 jax.random's threefry costs more than the matrix product beside it on a CPU. A mask needs no cryptographic quality, only
-independent-looking bits with the right rate (tests/models/test_dropout.py checks rate and correlations).
+independent-looking bits with the right rate (tests/models/test_dropout.py checks rate and correlations). A word's upper
+half decides for an element of the first half of a row, its lower half for one of the second: kernels, whose vector unit
+has the hash to wait for, compute half as many.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+NO_SEED = np.zeros((1, 2), np.int32)  # where nothing is dropped
 _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive indices over all bits
 
 
@@ -29,7 +33,7 @@ def _mixed_above(x: jax.Array) -> jax.Array:
 
 
 def hash_bits(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """uint32 bits of `shape` from `seed` (uint32 [2]), the upper 16 of each to be used.
+    """uint32 bits of `shape` from `seed` (of `seed_of`), the upper 16 of each to be used.
 
     The leading dimensions are hashed to one word per row and each row's columns after it, so that arrays of more
     than 2**32 elements do not repeat.
@@ -40,42 +44,55 @@ def hash_bits(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     for axis in reversed(range(len(lead))):
         row = row + jax.lax.broadcasted_iota(jnp.uint32, (*lead, 1), axis) * jnp.uint32(stride)
         stride *= lead[axis]
-    return _row_bits((seed[0], seed[1]), row, columns)
+    return _row_bits(_words(seed), row, columns)
 
 
 def _row_bits(seed: tuple[Any, Any], row: jax.Array, columns: int) -> jax.Array:
-    """uint32 bits [..., columns] of rows with those numbers, uint32 [..., 1]."""
-    # Signed, as the kernels' compiler has no other, and of the same bits.
-    column = jax.lax.broadcasted_iota(jnp.int32, (*([1] * (row.ndim - 1)), columns), row.ndim - 1)
-    return _bits_at(seed, row, column)
+    """uint32 bits [..., columns] of rows with those numbers, uint32 [..., 1]. The upper halves are for use."""
+    column = jax.lax.broadcasted_iota(jnp.uint32, (*([1] * (row.ndim - 1)), columns), row.ndim - 1)
+    half = _half(columns)
+    words = _words_at(seed, row, jnp.where(column < half, column, column - half))
+    return jnp.where(column < half, words, words << 16)
 
 
-def _bits_at(seed: tuple[Any, Any], row: jax.Array, column: jax.Array) -> jax.Array:
-    """uint32 bits of the elements with those numbers of rows, uint32, and columns, int32. The upper half is for use:
-    the last step of `_mix` would change the lower one alone."""
+def _half(columns: int) -> int:
+    """How many columns the first half of so many has: those of whole registers of eight."""
+    return 8 * -(-columns // 16)
+
+
+def _words_at(seed: tuple[Any, Any], row: jax.Array, number: jax.Array) -> jax.Array:
+    """The words of rows with those numbers, uint32. The last step of `_mix` is left out: it would not change the upper
+    half, and the lower is mixed well enough without."""
     row = _mix(row * jnp.uint32(_GOLDEN) + seed[0]) ^ seed[1]
-    return _mixed_above(row + column.astype(jnp.uint32) * jnp.uint32(_GOLDEN))
+    # Not a sum: two rows a few steps apart would have the same words, only shifted.
+    return _mixed_above(row ^ (number * jnp.uint32(_GOLDEN)))
 
 
 def seed_of(key: jax.Array, site: int) -> jax.Array:
-    """uint32 [2]: the seed of one use of a jax.random key."""
-    return jax.random.key_data(jax.random.fold_in(key, site)).astype(jnp.uint32).reshape(-1)[:2]
+    """int32 [1, 2]: the seed of one use of a jax.random key, as kernels take it, which have no unsigned numbers."""
+    words = jax.random.key_data(jax.random.fold_in(key, site)).astype(jnp.uint32).reshape(-1)[:2]
+    return jax.lax.bitcast_convert_type(words, jnp.int32)[None]
 
 
-def kept_in_rows(seed: tuple[Any, Any], row: jax.Array, columns: int, rate: float) -> jax.Array:
+def kept_in_rows(seed: jax.Array, row: jax.Array, columns: int, rate: float) -> jax.Array:
     """bool [..., columns]: what `dropout` keeps of rows with those numbers among all rows of the array, int32 [..., 1].
-    For kernels, which have a part of one. seed: two int32 scalars, of `seed_of`'s bits."""
+    For loops, which have a part of one."""
     return _row_bits(_words(seed), row.astype(jnp.uint32), columns) >= _threshold(rate)
 
 
-def kept_at(seed: tuple[Any, Any], row: jax.Array, column: jax.Array, rate: float) -> jax.Array:
-    """bool: whether `dropout` keeps the elements with those numbers of rows and columns, int32 arrays of any shapes
-    that broadcast, such as those of a transposed array."""
-    return _bits_at(_words(seed), row.astype(jnp.uint32), column) >= _threshold(rate)
+def kept_by_halves(seed: Any, row: jax.Array, columns: int, rate: float, axis: int) -> jax.Array:
+    """The same in a kernel, with half as many words. bool [n, columns] of rows int32 [n, 1] for axis 1, [columns, n] of
+    [1, n] for axis 0, and up to 15 columns more that mean nothing. seed: what a kernel has of `seed_of`."""
+    shape = [1, 1]
+    shape[axis] = _half(columns)
+    # Signed, as the kernels' compiler has no other, and of the same bits.
+    number = jax.lax.broadcasted_iota(jnp.int32, shape, axis).astype(jnp.uint32)
+    words = _words_at(_words(seed), row.astype(jnp.uint32), number)
+    return jnp.concatenate([words, words << 16], axis) >= _threshold(rate)
 
 
-def _words(seed: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
-    return seed[0].astype(jnp.uint32), seed[1].astype(jnp.uint32)
+def _words(seed: Any) -> tuple[jax.Array, jax.Array]:
+    return seed[0, 0].astype(jnp.uint32), seed[0, 1].astype(jnp.uint32)
 
 
 def _threshold(rate: float) -> jax.Array:
@@ -87,7 +104,12 @@ def dropout(x: jax.Array, key: jax.Array | None, site: int, rate: float) -> jax.
     """Inverted dropout. key: a jax.random key, or None for none; site: a number that differs between uses of one
     key.
     """
-    if key is None or rate == 0.0:
+    return dropped(x, None if key is None else seed_of(key, site), rate)
+
+
+def dropped(x: jax.Array, seed: jax.Array | None, rate: float) -> jax.Array:
+    """Inverted dropout by a seed of `seed_of`, or None for none."""
+    if seed is None or rate == 0.0:
         return x
-    keep = hash_bits(seed_of(key, site), x.shape) >= _threshold(rate)
+    keep = hash_bits(seed, x.shape) >= _threshold(rate)
     return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros((), x.dtype))

@@ -17,15 +17,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from xlmr_flax.models.attention import CPU, INTERPRET, KERNELS, attend, on_cpu, segment_bias
+from xlmr_flax.models.attention import CPU, INTERPRET, KERNELS, attend, on_cpu, prepared
 from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.dropout import dropout, seed_of
+from xlmr_flax.models.dropout import NO_SEED, dropout, dropped, seed_of
 from xlmr_flax.models.place import ANYWHERE, FFN, HEADS, ROWS, Dims, Place
 
 # What a layer keeps for its backward pass: everything; what matrix products and attention gave (for the first product
 # of the feed-forward, gelu and its slope where that pays), from which the rest is computed again; its input alone.
 ALL, PRODUCTS, LAYERS = 'all', 'products', 'layers'
 KEPT = (ALL, PRODUCTS, LAYERS)
+Seeds = tuple[jax.Array, jax.Array, jax.Array]  # of a layer's sites of dropout: attention's weights, two sums
+_SITES = 3
 _SUMS = {1: 'attention_sum', 2: 'layer_sum'}  # by dropout's site
 _PRODUCTS = (
     'qkv', 'mixed', 'attention_sums', 'attention_mask', 'inner', 'active', 'slope', 'normed', *_SUMS.values()
@@ -79,50 +81,54 @@ def gelu(x: jax.Array) -> jax.Array:
     """gelu, computed in float32 as torch does for bfloat16: exact (erf) for float32, as torch's default; for
     narrower dtypes to 3e-5, which is a hundredth of bfloat16's rounding at 1."""
     if x.dtype == jnp.float32:
-        return x * _normal_cdf(x, x.dtype)
+        return 0.5 * x * _twice_cdf(x, x.dtype)
     return _narrow_gelu(x)
 
 
 @jax.custom_jvp
 def _narrow_gelu(x: jax.Array) -> jax.Array:
-    return _value_and_slope(x)[0]
+    return 0.5 * _twice(x)[0]
 
 
 @_narrow_gelu.defjvp
 def _narrow_tangent(x: tuple[jax.Array], tangent: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     # A slope in x's dtype: by itself a backward pass would keep several arrays in float32.
-    value, slope = _value_and_slope(x[0])
-    return value, slope * tangent[0]
+    value, slope = _twice(x[0])
+    return 0.5 * value, 0.5 * slope * tangent[0]
 
 
-def _value_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _twice(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Twice gelu and twice its slope, in x's dtype."""
     wide = x.astype(jnp.float32)
-    cdf = _normal_cdf(wide, x.dtype)
-    slope = cdf + wide * jnp.exp(-0.5 * wide * wide) * jnp.float32((2 * math.pi) ** -0.5)
+    cdf = _twice_cdf(wide, x.dtype)
+    slope = cdf + wide * jnp.float32((2 / math.pi) ** 0.5) * jnp.exp(-0.5 * (wide * wide))
     return (wide * cdf).astype(x.dtype), slope.astype(x.dtype)
 
 
-def _normal_cdf(x: jax.Array, dtype: Any) -> jax.Array:
-    """P(X <= x) of a standard normal X, float32, as exactly as values in `dtype` need it."""
+def _twice_cdf(x: jax.Array, dtype: Any) -> jax.Array:
+    """2 P(X <= x) of a standard normal X, float32, as exactly as values in `dtype` need it."""
     if dtype == jnp.float32:
-        return 0.5 * (1.0 + jax.lax.erf(x * jnp.float32(0.5**0.5)))
+        return 1.0 + jax.lax.erf(x * jnp.float32(0.5**0.5))
     # For a v6e the compiler estimates 4 % more for a training step with erf, and a tenth for a forward pass. The odd
     # polynomial is fitted to the least largest error of x P(X <= x), 2.6e-5; beyond 8 it would turn.
-    square = jnp.minimum(x * x, 64.0)
-    return 0.5 + 0.5 * jnp.tanh(x * (0.79750787 + square * (0.03700566 - square * 0.00035151887)))
+    square = x * x
+    few = jnp.minimum(square, 64.0)
+    return 1.0 + jnp.tanh(x * (0.79750787 + few * (0.03700566 - few * 0.00035151887)))
 
 
-# A chip whose matrix unit is fast waits for erf and its derivative, which a backward pass from `inner` computes again
-# for each product that reads them. Keeping gelu and slope instead takes twice the memory of `inner`, and in a scan over
-# the layers more time for copies than it saves.
+# A chip whose matrix unit is fast waits for what comes behind the first product of the feed-forward, so that each
+# operation less counts; a backward pass from `inner` would compute gelu and its derivative again for each product that
+# reads them. Keeping gelu and slope instead takes twice the memory of `inner`, and in a scan over the layers more time
+# for copies than it saves.
 @jax.custom_vjp
-def gelu_and_slope(x: jax.Array) -> jax.Array:
-    """gelu whose backward pass reads its derivative, kept in x's dtype under the name 'slope'."""
-    return gelu(x)
+def twice_gelu(x: jax.Array) -> jax.Array:
+    """2 gelu(x), of which half the next weights make gelu without rounding; its backward pass reads the derivative,
+    kept in x's dtype under the name 'slope'."""
+    return _twice(x)[0]
 
 
 def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    value, slope = _value_and_slope(x)
+    value, slope = _twice(x)
     return value, checkpoint_name(slope, 'slope')
 
 
@@ -130,7 +136,7 @@ def _gelu_backward(slope: jax.Array, given: jax.Array) -> tuple[jax.Array]:
     return (given * slope,)
 
 
-gelu_and_slope.defvjp(_gelu_forward, _gelu_backward)
+twice_gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def _product(x: jax.Array, weight: jax.Array, name: str, how: How) -> jax.Array:
@@ -185,9 +191,9 @@ class Attention(nnx.Module):
         self.out_bias = nnx.Param(jnp.zeros(d))
         self.rate = cfg.attention_dropout
 
-    def __call__(self, x: jax.Array, seen: jax.Array, key: jax.Array | None, how: How) -> tuple[jax.Array, jax.Array]:
-        """x [B, T, D]; seen: segments int32 [B, T], for 'xla_cpu' their bias float32 [B, 1, T, T] -> ([B, T, D], the
-        bias [D] that is still to be added)."""
+    def __call__(self, x: jax.Array, seen: Any, seed: jax.Array | None, how: How) -> tuple[jax.Array, jax.Array]:
+        """x [B, T, D]; seen: of models/attention.py's `prepared` -> ([B, T, D], the bias [D] that is still to be
+        added)."""
         (b, t, d), (_, _, h, k), place = x.shape, self.qkv.shape, how.place
         kernel = place(self.qkv[...].astype(x.dtype), None, None, HEADS, None)
         weight = place(self.out[...].astype(x.dtype), HEADS, None, None).reshape(d, d)
@@ -196,7 +202,7 @@ class Attention(nnx.Module):
             qkv = checkpoint_name(x.reshape(b * t, d) @ kernel.reshape(d, -1), 'qkv')
             qkv = qkv + self.qkv_bias[...].reshape(-1).astype(x.dtype)
             qkv = place(qkv.reshape(b, t, 3, h, k), ROWS, None, None, HEADS, None)
-            mixed = checkpoint_name(on_cpu(qkv, seen, key, self.rate, place), 'mixed')
+            mixed = checkpoint_name(on_cpu(qkv, seen, seed, self.rate, place), 'mixed')
             y = (mixed.reshape(b * t, d) @ weight).reshape(b, t, d)
         else:
             # Queries, keys and values each whole, with the heads of a token side by side: what kernels take.
@@ -204,7 +210,7 @@ class Attention(nnx.Module):
             qkv = checkpoint_name(place(qkv, None, ROWS, None, HEADS), 'qkv')
             bias, chosen = self.qkv_bias[...].reshape(3, h * k), how.attention
             y = attend(
-                qkv, bias, seen, heads=h, implementation=chosen, key=key, rate=self.rate, weight=weight, place=place
+                qkv, bias, seen, heads=h, implementation=chosen, seed=seed, rate=self.rate, weight=weight, place=place
             )
         return y, self.out_bias[...]
 
@@ -221,18 +227,18 @@ class Layer(nnx.Module):
         self.ffn_norm = LayerNorm(d, cfg.layer_norm_eps)
         self.rate = cfg.dropout
 
-    def __call__(self, x: jax.Array, seen: jax.Array, key: jax.Array | None, how: How) -> jax.Array:
+    def __call__(self, x: jax.Array, seen: Any, seeds: Seeds | None, how: How) -> jax.Array:
         """x [B, T, D], seen: as `Attention` takes it -> [B, T, D]."""
         (b, t, d), place = x.shape, how.place
-        mixed, bias = self.attention(x, seen, key, how)
-        x, again = self._close(self.attention_norm, x, mixed, bias, key, 1, how)
+        mixed, bias = self.attention(x, seen, seeds and seeds[0], how)
+        x, again = self._close(self.attention_norm, x, mixed, bias, seeds, 1, how)
         inner = _product(again.reshape(b * t, d), self.ffn_in.weight(x.dtype, place, (None, FFN)), 'normed', how)
         inner = place(inner + self.ffn_in.bias[...].astype(x.dtype), ROWS, FFN)
         keeps_slope = how.attention in KERNELS and how.unroll == 0
-        active = gelu_and_slope(inner) if keeps_slope else gelu(checkpoint_name(inner, 'inner'))
-        weight = self.ffn_out.weight(x.dtype, place, (FFN, None))
+        active = twice_gelu(inner) if keeps_slope else gelu(checkpoint_name(inner, 'inner'))
+        weight = self.ffn_out.weight(x.dtype, place, (FFN, None)) * (0.5 if keeps_slope else 1)
         y = _product(active, weight, 'active' if keeps_slope else '', how)
-        return self._close(self.ffn_norm, x, y.reshape(b, t, d), self.ffn_out.bias[...], key, 2, how)[0]
+        return self._close(self.ffn_norm, x, y.reshape(b, t, d), self.ffn_out.bias[...], seeds, 2, how)[0]
 
     def _close(
         self,
@@ -240,7 +246,7 @@ class Layer(nnx.Module):
         x: jax.Array,
         y: jax.Array,
         bias: jax.Array,
-        key: jax.Array | None,
+        seeds: Seeds | None,
         site: int,
         how: How,
     ) -> tuple[jax.Array, jax.Array]:
@@ -249,14 +255,14 @@ class Layer(nnx.Module):
         if how.attention in KERNELS:
             from xlmr_flax.models.norm_tpu import sum_and_norm
 
-            seed, rate = (jnp.zeros(2, jnp.uint32), 0.0) if key is None else (seed_of(key, site), self.rate)
+            seed, rate = (NO_SEED, 0.0) if seeds is None else (seeds[site], self.rate)
             found = sum_and_norm(
                 x, y, bias, norm.scale[...], norm.bias[...], seed, epsilon=norm.eps, rate=rate, name=name,
                 uses=2 if site == 1 else 1, place=how.place, interpret=how.attention == INTERPRET,
             )  # fmt: skip
             one, *more = (how.place(x, ROWS, None, None) for x in found)
             return one, more[0] if more else one
-        x = checkpoint_name(x + dropout(y + bias.astype(y.dtype), key, site, self.rate), name)
+        x = checkpoint_name(x + dropped(y + bias.astype(y.dtype), seeds and seeds[site], self.rate), name)
         x = how.place(norm(x), ROWS, None, None)
         return x, x
 
@@ -268,7 +274,8 @@ class Encoder(nnx.Module):
         self.embeddings = Embeddings(cfg, rngs=rngs)
         keys = jax.random.split(rngs.params(), cfg.num_layers)
         self.layers = jax.vmap(lambda key: Layer(cfg, rngs=nnx.Rngs(params=key)))(keys)
-        self.num_layers, self.rate, self.pad_id = cfg.num_layers, cfg.dropout, cfg.pad_id
+        self.num_layers, self.num_heads = cfg.num_layers, cfg.num_heads
+        self.rate, self.pad_id = cfg.dropout, cfg.pad_id
 
     def __call__(
         self,
@@ -289,24 +296,31 @@ class Encoder(nnx.Module):
         x = self.embeddings(ids, positions, jnp.dtype(how.dtype), how.place)
         if key is not None:
             x = dropout(x, jax.random.fold_in(key, 0), 3, self.rate)
-        seen = segment_bias(segments) if how.attention == CPU else segments
+        seen = prepared(segments, self.num_heads, how.attention)
 
-        def block(x: jax.Array, item: tuple[Layer, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
-            module, layer_key = item
-            y = module(x, seen, layer_key, how)
+        def block(x: jax.Array, item: tuple[Layer, Seeds | None]) -> tuple[jax.Array, jax.Array | None]:
+            module, seeds = item
+            y = module(x, seen, seeds, how)
             return y, (y if all_layers else None)
 
         depth = self.num_layers if layer is None else layer
         layers = jax.tree.map(lambda leaf: leaf[:depth], self.layers) if depth < self.num_layers else self.layers
-        keys = None if key is None else jax.random.split(jax.random.fold_in(key, 1), self.num_layers)[:depth]
+        seeds = None if key is None else _seeds(jax.random.split(jax.random.fold_in(key, 1), self.num_layers)[:depth])
         if depth == 0:
             return x[None] if all_layers else x
         step = block
         if how.kept != ALL:
             policy = jax.checkpoint_policies.save_only_these_names(*_PRODUCTS) if how.kept == PRODUCTS else None
             step = jax.checkpoint(block, policy=policy)
-        out, states = jax.lax.scan(step, x, (layers, keys), unroll=how.unroll or depth)
+        out, states = jax.lax.scan(step, x, (layers, seeds), unroll=how.unroll or depth)
         return out if states is None else jnp.concatenate([x[None], states])
+
+
+def _seeds(keys: jax.Array) -> Seeds:
+    """Keys of layers [L] -> seeds [L, 1, 2] of dropout's sites in a layer. At once and outside of the layers: each
+    would compute its own in several small operations, and again for its backward pass."""
+    found = jax.vmap(lambda key: tuple(seed_of(key, site) for site in range(_SITES)))(keys)
+    return found[0], found[1], found[2]
 
 
 def _positions(segments: jax.Array) -> jax.Array:

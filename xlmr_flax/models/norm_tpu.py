@@ -17,14 +17,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from xlmr_flax.models.attention_tpu import WORK
-from xlmr_flax.models.dropout import kept_in_rows
+from xlmr_flax.models.dropout import kept_by_halves
 from xlmr_flax.models.place import ROWS, Place
 
 _TOKENS = 256  # of a program of the grid, at most
 _SUBLANES = 16  # tokens of a register of bfloat16: what a part of a row is a multiple of
 # Vector operations of an element and the integer products among them, as in attention_tpu.py; each gradient behind the
 # first is converted and added.
-_WORK = {(False, False): (16.5, 0), (False, True): (29.5, 2), (True, False): (21.5, 0), (True, True): (33.5, 2)}
+_WORK = {(False, False): (16.5, 0), (False, True): (26.5, 1), (True, False): (21.5, 0), (True, True): (30.5, 1)}
 _VMEM = 14 << 20  # bytes, as in attention_tpu.py
 
 Static = tuple[float, float, str, bool, int]  # epsilon, dropout's rate (0: none), the sum's name, interpreted, uses
@@ -45,14 +45,13 @@ def sum_and_norm(
     place: Place,
     interpret: bool,
 ) -> tuple[jax.Array, ...]:
-    """layer norm(x + dropout(y + bias)), for x, y [B, T, D]; bias, scale, shift float32 [D]; seed uint32 [2] of the
+    """layer norm(x + dropout(y + bias)), for x, y [B, T, D]; bias, scale, shift float32 [D]; seed of `seed_of` of the
     mask, models/dropout.py's of [B, T, D] -> [B, T, D] in x's dtype, `uses` times the same; mean and variance are
     float32.
 
     name: under which jax.checkpoint finds the sum. uses: 1 or 2; what reads the second has a gradient of its own, which
     the backward pass adds to the other's on the way, for a pass over memory less.
     """
-    seed = jax.lax.bitcast_convert_type(seed, jnp.int32)
     return _apply(x, y, bias, scale, shift, seed, (epsilon, rate, name, interpret, uses), place)
 
 
@@ -64,39 +63,40 @@ def _apply(
     return _forward(x, y, bias, scale, shift, seed, static, place)[0]
 
 
-_WHOLE = (ROWS, None, None)
+_NUMBERS, _VECTOR, _WHOLE = ((None, None), (ROWS,)), (None, None), (ROWS, None, None)
 
 
 def _forward(
     x: jax.Array, y: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array, seed: jax.Array,
     static: Static, place: Place,
 ) -> Any:  # fmt: skip
-    vectors = jnp.stack([bias, scale, shift])
-    inputs = ((None,), (ROWS,), (None, None), _WHOLE, _WHOLE)
+    vectors = [v[None] for v in (bias, scale, shift)]
+    inputs = (*_NUMBERS, *[_VECTOR] * 3, _WHOLE, _WHOLE)
     run = place.mapped(functools.partial(_call, static, True), inputs, (_WHOLE, _WHOLE))
-    out, total = run(seed, jnp.arange(x.shape[0], dtype=jnp.int32), vectors, x, y)
-    return (out,) * static[4], (checkpoint_name(total, static[2]), vectors, seed)
+    out, total = run(seed, jnp.arange(x.shape[0], dtype=jnp.int32), *vectors, x, y)
+    return (out,) * static[4], (checkpoint_name(total, static[2]), scale, seed)
 
 
 def _backward(static: Static, place: Place, kept: Any, gradients: tuple[jax.Array, ...]) -> Any:
-    total, vectors, seed = kept
-    inputs = ((None,), (ROWS,), (None, None), _WHOLE, *[_WHOLE] * len(gradients))
+    total, scale, seed = kept
+    inputs = (*_NUMBERS, _VECTOR, _WHOLE, *[_WHOLE] * len(gradients))
     outputs = (_WHOLE, _WHOLE, _WHOLE) if static[1] else (_WHOLE, _WHOLE)
     run = place.mapped(functools.partial(_call, static, False), inputs, outputs)
-    *found, sums = run(seed, jnp.arange(total.shape[0], dtype=jnp.int32), vectors, total, *gradients)
-    of_bias, of_scale, of_shift = sums.sum(0)
+    *found, sums = run(seed, jnp.arange(total.shape[0], dtype=jnp.int32), scale[None], total, *gradients)
+    of_bias, of_scale, of_shift = (sums[:, n].sum(0) for n in range(3))
     return found[0], found[-1], of_bias, of_scale, of_shift, None
 
 
 _apply.defvjp(_forward, _backward)
 
 
-def _call(
-    static: Static, is_forward: bool, seed: jax.Array, rows: jax.Array, vectors: jax.Array, *given: jax.Array
-) -> Any:
-    """The kernel on one device's rows. Forward: given x, y -> (normalised, sum). Backward: given the sum and the
-    gradients of its uses -> (gradient of x, where there is dropout another of y, sums of programs [programs, 3, D])."""
-    a, (_, rate, _, interpret, _) = given[0], static
+def _call(static: Static, is_forward: bool, seed: jax.Array, rows: jax.Array, *operands: jax.Array) -> Any:
+    """The kernel on one device's rows. Forward: bias, scale, shift [1, D], x, y -> (normalised, sum). Backward: scale,
+    the sum and the gradients of its uses -> (gradient of x, where there is dropout another of y, sums of programs
+    [programs, 3, D])."""
+    vectors = 3 if is_forward else 1
+    given, (_, rate, _, interpret, _) = operands[vectors:], static
+    a = given[0]
     n, t, d = a.shape
     at_once = next(k for k in range(max(1, min(n, _TOKENS // t)), 0, -1) if n % k == 0)
     part = next((k for k in range(min(t, _TOKENS), 0, -1) if t % k == 0 and k % _SUBLANES == 0), t)
@@ -114,7 +114,7 @@ def _call(
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(n // at_once, t // part),
-            in_specs=[pl.BlockSpec((3, d), lambda i, j, *_: (0, 0)), *[whole] * len(given)],
+            in_specs=[*[pl.BlockSpec((1, d), lambda i, j, *_: (0, 0))] * vectors, *[whole] * len(given)],
             out_specs=tuple(specs),
         ),
         compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'parallel'), vmem_limit_bytes=_VMEM),
@@ -126,7 +126,7 @@ def _call(
         },
         interpret=interpret,
         name='sum_and_norm' if is_forward else 'sum_and_norm_gradients',
-    )(seed, rows, vectors, *given)
+    )(seed, rows, *operands)
 
 
 def _drop(seed: Any, first: Any, x: jax.Array, rate: float) -> jax.Array:
@@ -134,7 +134,7 @@ def _drop(seed: Any, first: Any, x: jax.Array, rate: float) -> jax.Array:
     if rate == 0.0:
         return x
     tokens = first + jax.lax.broadcasted_iota(jnp.int32, (x.shape[0], 1), 0)
-    kept = kept_in_rows((seed[0], seed[1]), tokens, x.shape[1], rate)
+    kept = kept_by_halves(seed, tokens, x.shape[1], rate, axis=1)[:, : x.shape[1]]
     return jnp.where(kept, x * jnp.float32(1.0 / (1.0 - rate)), 0.0)
 
 
@@ -145,25 +145,26 @@ def _statistics(total: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]
 
 
 def _forward_kernel(
-    seed: Any, rows: Any, vectors: Any, x: Any, y: Any, out: Any, total: Any, *, static: Static, t: int
-) -> None:
+    seed: Any, rows: Any, bias: Any, scale: Any, shift: Any, x: Any, y: Any, out: Any, total: Any,
+    *, static: Static, t: int,
+) -> None:  # fmt: skip
     epsilon, rate = static[:2]
     row, token, dtype = pl.program_id(0) * x.shape[0], pl.program_id(1) * x.shape[1], out.dtype
 
     def one(i: Any, carry: None) -> None:
         # Rounded where the same in jax.numpy is, so that both give the same numbers.
-        added = (y[i].astype(jnp.float32) + vectors[0:1]).astype(dtype).astype(jnp.float32)
+        added = (y[i].astype(jnp.float32) + bias[...]).astype(dtype).astype(jnp.float32)
         added = _drop(seed, rows[row + i] * t + token, added, rate).astype(dtype).astype(jnp.float32)
         summed = (x[i].astype(jnp.float32) + added).astype(dtype)
         total[i] = summed
         centred, inverse = _statistics(summed.astype(jnp.float32), epsilon)
-        out[i] = (centred * inverse * vectors[1:2] + vectors[2:3]).astype(dtype)
+        out[i] = (centred * inverse * scale[...] + shift[...]).astype(dtype)
         return carry
 
     jax.lax.fori_loop(0, x.shape[0], one, None)
 
 
-def _backward_kernel(seed: Any, rows: Any, vectors: Any, total: Any, *more: Any, static: Static, t: int) -> None:
+def _backward_kernel(seed: Any, rows: Any, scale: Any, total: Any, *more: Any, static: Static, t: int) -> None:
     epsilon, rate, uses = *static[:2], static[4]
     given, (of_x, *of_y, sums) = more[:uses], more[uses:]
     row, token = pl.program_id(0) * total.shape[0], pl.program_id(1) * total.shape[1]
@@ -174,7 +175,7 @@ def _backward_kernel(seed: Any, rows: Any, vectors: Any, total: Any, *more: Any,
         normed, gradient = centred * inverse, given[0][i].astype(jnp.float32)
         for another in given[1:]:
             gradient += another[i].astype(jnp.float32)
-        scaled = gradient * vectors[1:2]
+        scaled = gradient * scale[...]
         mean, slope = scaled.mean(1, keepdims=True), (scaled * normed).mean(1, keepdims=True)
         of_sum = inverse * (scaled - mean - normed * slope)
         of_x[i] = of_sum.astype(of_x.dtype)
