@@ -20,7 +20,7 @@ from xlmr_flax.models.attention_tpu import WORK
 from xlmr_flax.models.dropout import kept_by_halves
 from xlmr_flax.models.place import ROWS, Place
 
-_TOKENS = 256  # of a program of the grid, at most
+_TOKENS = {2: 256, 4: 128}  # of a program of the grid, at most, by bytes of a number: what a v4's memory holds
 _SUBLANES = 16  # tokens of a register of bfloat16: what a part of a row is a multiple of
 # Vector operations of an element and the integer products among them, as in attention_tpu.py; each gradient behind the
 # first is converted and added.
@@ -98,8 +98,9 @@ def _call(static: Static, is_forward: bool, seed: jax.Array, rows: jax.Array, *o
     given, (_, rate, _, interpret, _) = operands[vectors:], static
     a = given[0]
     n, t, d = a.shape
-    at_once = next(k for k in range(max(1, min(n, _TOKENS // t)), 0, -1) if n % k == 0)
-    part = next((k for k in range(min(t, _TOKENS), 0, -1) if t % k == 0 and k % _SUBLANES == 0), t)
+    most = _TOKENS[a.dtype.itemsize]
+    at_once = next(k for k in range(max(1, min(n, most // t)), 0, -1) if n % k == 0)
+    part = next((k for k in range(min(t, most), 0, -1) if t % k == 0 and k % _SUBLANES == 0), t)
     whole = pl.BlockSpec((at_once, part, d), lambda i, j, *_: (i, j, 0))
     arrays, (ops, products) = 2 if is_forward or rate else 1, _WORK[not is_forward, rate > 0]
     shapes: list[Any] = [jax.ShapeDtypeStruct(a.shape, a.dtype)] * arrays
