@@ -40,8 +40,8 @@ def kernel(
     seed: Any, rows: Any, heads: Any, qkv: Any, bias: Any, keys: Any, queries: Any, *more: Any,
     together: int, every_head: int, rate: float, is_backward: bool,
 ) -> None:  # fmt: skip
-    """One program. keys, queries: segments as [n, T, 1] and
-    [n, 1, T]. more: the other operands and the results of attention_tpu.py."""
+    """One program. keys, queries: segments as [n, T, 1] and [n, 1, T]. more: the other operands of attention_tpu.py,
+    then the results."""
     _, at_once, t, block = qkv.shape
     row, group = pl.program_id(0) * at_once, pl.program_id(1) * together
     if is_backward:  # sums over this program's rows
