@@ -20,7 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from xlmr_flax.models.attention_cpu import cpu_attention, exponentials
 from xlmr_flax.models.config import ModelError
-from xlmr_flax.models.dropout import NO_SEED, dropped
+from xlmr_flax.models.dropout import dropped, no_seed
 from xlmr_flax.models.place import ANYWHERE, HEADS, ROWS, Place
 
 CPU, XLA, CUDNN, TPU, INTERPRET = 'xla_cpu', 'xla', 'cudnn', 'tpu', 'interpret'
@@ -77,7 +77,7 @@ def attend(
     if implementation in KERNELS and t <= MOST_TOKENS:
         from xlmr_flax.models import attention_tpu
 
-        seed = NO_SEED if seed is None else seed
+        seed = no_seed() if seed is None else seed
         is_interpreted = implementation == INTERPRET
         return attention_tpu.attention(
             qkv, bias, seen, seed, weight, heads=heads, rate=rate, place=place, interpret=is_interpreted
@@ -130,5 +130,6 @@ def segment_bias(segments: jax.Array) -> jax.Array:
 
 def on_cpu(qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Place) -> jax.Array:
     """qkv [B, T, 3, H, K], bias of `segment_bias` -> [B, T, H * K]."""
-    seed, rate = (NO_SEED, 0.0) if seed is None else (seed, rate)
+    if seed is None:
+        return cpu_attention(qkv, bias, no_seed(), 0.0, place)
     return cpu_attention(qkv, bias, seed, rate, place)

@@ -12,9 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-NO_SEED = np.zeros((1, 2), np.int32)  # where nothing is dropped
 _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive indices over all bits
 
 
@@ -72,6 +70,11 @@ def seed_of(key: jax.Array, site: int) -> jax.Array:
     """int32 [1, 2]: the seed of one use of a jax.random key, as kernels take it, which have no unsigned numbers."""
     words = jax.random.key_data(jax.random.fold_in(key, site)).astype(jnp.uint32).reshape(-1)[:2]
     return jax.lax.bitcast_convert_type(words, jnp.int32)[None]
+
+
+def no_seed() -> jax.Array:
+    """In a seed's place where nothing is dropped."""
+    return jnp.zeros((1, 2), jnp.int32)
 
 
 def kept_in_rows(seed: jax.Array, row: jax.Array, columns: int, rate: float) -> jax.Array:

@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from xlmr_flax.models.attention import CPU, INTERPRET, KERNELS, attend, on_cpu, prepared
 from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.dropout import NO_SEED, dropout, dropped, seed_of
+from xlmr_flax.models.dropout import dropout, dropped, no_seed, seed_of
 from xlmr_flax.models.place import ANYWHERE, FFN, HEADS, ROWS, Dims, Place
 
 # What a layer keeps for its backward pass: everything; what matrix products and attention gave (for the first product
@@ -255,7 +255,7 @@ class Layer(nnx.Module):
         if how.attention in KERNELS:
             from xlmr_flax.models.norm_tpu import sum_and_norm
 
-            seed, rate = (NO_SEED, 0.0) if seeds is None else (seeds[site], self.rate)
+            seed, rate = (no_seed(), 0.0) if seeds is None else (seeds[site], self.rate)
             found = sum_and_norm(
                 x, y, bias, norm.scale[...], norm.bias[...], seed, epsilon=norm.eps, rate=rate, name=name,
                 uses=2 if site == 1 else 1, place=how.place, interpret=how.attention == INTERPRET,
