@@ -28,9 +28,10 @@ from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.dropout import hash_bits, seed_of
 from xlmr_flax.models.model import HeadSpec, Model
 from xlmr_flax.models.norm_tpu import sum_and_norm
-from xlmr_flax.models.place import ANYWHERE
+from xlmr_flax.models.place import ANYWHERE, Anywhere, Dims
 
 HERE = [CPU, XLA, INTERPRET]
+CONFIG = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, ffn_size=48, max_positions=34)
 Arrays = tuple[np.ndarray, ...]
 
 
@@ -114,6 +115,34 @@ def test_blocks_on_a_cpu(rate: float, most: int, blocks: tuple[int, int], monkey
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+class Ranks(Anywhere):
+    """Anywhere, but a function on parts of arrays is told all of their dimensions, as a mesh needs it."""
+
+    def mapped(self, function: Any, inputs: Any, outputs: Any) -> Any:
+        def run(*arrays: jax.Array) -> Any:
+            found = function(*arrays)
+            several: tuple[Dims, ...] = outputs if isinstance(outputs[0], tuple) else (outputs,)
+            results = found if isinstance(found, (tuple, list)) else (found,)
+            assert [x.ndim for x in (*arrays, *results)] == [len(dims) for dims in (*inputs, *several)]
+            return found
+
+        return run
+
+
+@pytest.mark.parametrize('implementation', [CPU, INTERPRET])
+def test_parts_on_a_mesh_have_all_their_dimensions_named(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_cpu, '_NO_LOOP', 0)
+    model = Model(CONFIG, attention=implementation, kept='products', place=Ranks())
+    params = model.init(jax.random.key(0), {'x': HeadSpec('pair', 3)})
+    ids = np.full((2, 16), 7, np.int32)
+
+    def loss(params: dict[str, jax.Array]) -> jax.Array:
+        key = jax.random.key(3)
+        return jnp.square(model.logits(params, 'x', HeadSpec('pair', 3), ids, np.ones_like(ids), key)).sum()
+
+    assert jnp.isfinite(jax.grad(loss)(params)['encoder']['layers']['attention']['qkv']).all()
+
+
 def test_blocks_fit_a_cache() -> None:
     """What the loop takes at once: whole rows, heads of one row, and never nothing."""
     assert attention_cpu.block(16, 128, 12) == (4, 12)
@@ -184,9 +213,6 @@ def test_sum_and_norm(uses: int, rate: float, b: int, t: int) -> None:
     want = (of_x, of_x * drop, (of_x * drop).sum((0, 1)), (given * normed).sum((0, 1)), given.sum((0, 1)))
     for found, expected in zip(pull(tuple(shares)), want, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-CONFIG = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, ffn_size=48, max_positions=34)
 
 
 def test_a_model_is_the_same_in_every_formulation() -> None:

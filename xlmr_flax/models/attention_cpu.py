@@ -102,7 +102,7 @@ def _gradients(
 _INPUTS: tuple[Dims, ...] = (
     (ROWS, None, None, HEADS, None),  # qkv
     (ROWS, None, None, None),  # bias
-    (None,),  # seed
+    (None, None),  # seed
     (ROWS,),  # numbers of rows
     (HEADS,),  # and of heads
     (ROWS, None, HEADS),  # gradient
