@@ -24,7 +24,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from xlmr_flax.models.dropout import kept_by_halves
 
-MASKED = -1e30
+_MASKED = -1e30
 _QUERIES = {2: 256, 4: 64}  # at once in a backward pass, by bytes of a number: some are multiplied while others wait
 _BITS = 32  # of a word of dropout's mask
 _ROWS = 8  # of a register
@@ -94,13 +94,13 @@ def _mixed(
     (t, width), found = k.shape, []
     every = [_product(k, one, (1, 1)) for one in q]  # [keys, queries]
     for j, scores in enumerate(every):
-        scores = jnp.where(is_seen(0, t), scores, MASKED)
+        scores = jnp.where(is_seen(0, t), scores, _MASKED)
         most = scores.max(0, keepdims=True)
         weights = jnp.exp2(scores - most)
         total = weights.sum(0, keepdims=True)
         if sums is not None:
             # A query in padding gets no weights in the backward pass.
-            sums[i, 0, j : j + 1] = jnp.where(most > MASKED, most + jnp.log2(total), -MASKED)
+            sums[i, 0, j : j + 1] = jnp.where(most > _MASKED, most + jnp.log2(total), -_MASKED)
         if rate:
             kept = is_kept(j)
             weights = jnp.where(kept[:t], weights, 0.0)
@@ -133,7 +133,7 @@ def _gradients(i: Any, own: Any, is_seen: Callable[[int, int], jax.Array], rate:
         scores, of_weights = ahead
         if number + 1 < len(units):
             ahead = begun(*units[number + 1])
-        weights = jnp.exp2(jnp.where(is_seen(c, n), scores, MASKED) - sums[i, 0, j : j + 1, c : c + n])
+        weights = jnp.exp2(jnp.where(is_seen(c, n), scores, _MASKED) - sums[i, 0, j : j + 1, c : c + n])
         dropped = weights
         if rate:
             kept = _spread(mask[0][i, 0, j * words : (j + 1) * words, c : c + n], t)

@@ -24,7 +24,7 @@ def _mix(x: jax.Array) -> jax.Array:
 
 
 def _mixed_above(x: jax.Array) -> jax.Array:
-    """`_mix` for who reads the upper 16 bits: all of it but the last step, which changes the lower."""
+    """`_mix` without its last step, which changes the lower 16 bits alone."""
     x = x ^ (x >> 16)
     x = x * jnp.uint32(0x7FEB352D)
     x = x ^ (x >> 15)
@@ -60,8 +60,8 @@ def _half(columns: int) -> int:
 
 
 def _words_at(seed: tuple[Any, Any], row: jax.Array, spread: jax.Array) -> jax.Array:
-    """The words of rows with those numbers, uint32. spread: numbers in a row times _GOLDEN. The last step of `_mix` is
-    left out: it would not change the upper half, and the lower is mixed well enough without."""
+    """The words of rows with those numbers, uint32. spread: numbers in a row times _GOLDEN. Without the last step
+    of `_mix`: it would not change the upper half, and the lower is mixed well enough (tests/models/test_dropout.py)."""
     row = _mix(row * jnp.uint32(_GOLDEN) + seed[0]) ^ seed[1]
     # Not a sum: two rows a few steps apart would have the same words, only shifted.
     return _mixed_above(row ^ spread)

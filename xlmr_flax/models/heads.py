@@ -23,7 +23,7 @@ HEAD_KINDS = ('pair', 'choice', 'span', 'tag', 'mlm')
 @jax.custom_vjp
 def first_token(x: jax.Array) -> jax.Array:
     """[B, T, D] -> [B, D]. Backwards a choice, not the zeros put around an array that a slice's gradient would be:
-    these are a pass of their own on a TPU, ten times as long."""
+    for a v6e the compiler estimates three times as long for these (8 rows of 512: 49 µs for 16)."""
     return x[:, 0]
 
 
