@@ -1,0 +1,37 @@
+"""Atomic writing: a reader sees the old file or the new one, never a part."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> Path:
+    """Writes text (UTF-8) or bytes to a file beside `path` and renames it. Makes the folder. Returns the path.
+
+    The file gets the mode that the umask gives. Raises OSError with the file's name and leaves `path` as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(content.encode('utf-8') if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        readable(name)
+        os.replace(name, path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # write() and flush() name no file
+            error.filename = str(path)
+        raise
+    return path
+
+
+def readable(path: str | Path) -> None:
+    """Gives a file that was made private (mkstemp, safetensors) the mode that the umask gives to new files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
