@@ -162,6 +162,7 @@ def load_config(values: flags.FlagValues) -> Any:
     """The parsed config of --config with its overrides and --data_root. Raises UsageError, ConfigError."""
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.config import ConfigError, parse
+    from xlmr_flax.util.files import absolute
 
     if values.config is None:
         raise UsageError('--config=FILE is missing')
@@ -173,4 +174,4 @@ def load_config(values: flags.FlagValues) -> Any:
             _check_override(raw, path)
         raise
     data_root = values.data_root if 'data_root' in values else ''
-    return dataclasses.replace(config, data_root=data_root or config.data_root)
+    return dataclasses.replace(config, data_root=absolute(data_root or config.data_root))

@@ -27,6 +27,8 @@ COMMANDS = {
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
 UNREAD = 141  # as after SIGPIPE
+# Flags that hold a path. Orbax takes absolute paths alone, and a relative one would follow a change of the folder.
+PATH_FLAGS = ('workdir', 'data_root', 'tfds_dir', 'out', 'results', 'against', 'predictions', 'labels', 'input')
 
 
 class UsageError(ValueError):
@@ -114,6 +116,15 @@ def known_errors() -> tuple[type[BaseException], ...]:
     )
 
 
+def make_paths_absolute(values: flags.FlagValues) -> None:
+    """Makes the values of PATH_FLAGS absolute, with ~ expanded; addresses (gs://...) stay as they are."""
+    from xlmr_flax.util.files import absolute
+
+    for name in PATH_FLAGS:
+        if name in values and values[name].value:
+            values[name].value = absolute(values[name].value)
+
+
 def set_up_jax() -> None:
     """A compilation cache that outlives the process, unless the user has set one."""
     import jax
@@ -198,6 +209,7 @@ def _main() -> int:
         words = getattr(module, 'ARGUMENTS', 0)  # how many words that are no flags the command takes
         if len(left) > 1 + words:
             raise UsageError(f'unexpected argument {left[1 + words]!r}; flags are written --name=value')
+        make_paths_absolute(values)
         set_up_jax()
         return module.run(values, *left[1:]) or 0
     except Stopped as e:

@@ -29,6 +29,7 @@ from xlmr_flax.config import ConfigError
 from xlmr_flax.models.manifest import MANIFEST
 from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.progress import say
+from xlmr_flax.util.files import absolute
 
 _SIGN, _STATE = 'mirror.json', '.mirror.json'
 _EVERY = 30.0  # seconds between two uploads
@@ -50,7 +51,7 @@ def is_address(workdir: str) -> bool:
 def opened(workdir: str, *, shared: bool = False, look_only: bool = False) -> Iterator[Path]:
     """The folder of a workdir, a path or an address. shared: several processes work in it. Raises MirrorError."""
     if not is_address(workdir):
-        yield Path(workdir)
+        yield Path(absolute(workdir))
     elif shared:
         raise MirrorError(
             f'--workdir={workdir}: several processes need a folder that all of them see; mount the bucket (gcsfuse; '

@@ -90,7 +90,8 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, run_hash: str, decides: Mapping[str, Any] | None = None):
-        self.directory, self.run_hash, self.decides = directory, run_hash, dict(decides or {})
+        self.directory = Path(os.path.abspath(directory))  # Orbax refuses a relative path
+        self.run_hash, self.decides = run_hash, dict(decides or {})
         self._saver: ocp.AsyncCheckpointer | None = None
         self._thread: threading.Thread | None = None
         self._error: CheckpointError | None = None

@@ -30,6 +30,11 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
     return path
 
 
+def absolute(path: str) -> str:
+    """The absolute form of a path, with ~ expanded. '' and addresses (gs://...) are returned as they are."""
+    return path if not path or '://' in path else os.path.abspath(os.path.expanduser(path))
+
+
 def readable(path: str | Path) -> None:
     """Gives a file that was made private (mkstemp, safetensors) the mode that the umask gives to new files."""
     umask = os.umask(0)

@@ -1,0 +1,36 @@
+"""Commands with relative folders, as the README writes them, save and resume as with absolute ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xlmr_flax.cli.main import main
+
+
+@pytest.mark.parametrize('override', ['recipe.checkpoint_every=2', 'recipe.keep=best'])
+def test_a_relative_workdir_saves_states(
+    tmp_path: Path, config_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
+    config = config_file(
+        "config.intermediate, config.targets = ('none',), ('world_pairs',)",
+        'config.recipe.steps = 4',
+        'config.recipe.eval_every = 2',
+        'config.tensorboard = False',
+    )
+    monkeypatch.chdir(tmp_path)
+    values = {}
+    for workdir in ('runs/relative', tmp_path / 'runs' / 'absolute'):
+        assert main(['run', f'--config={config}', f'--workdir={workdir}', f'--config.{override}']) == 0
+        lines = (Path(workdir) / 'results.jsonl').read_text(encoding='utf-8').splitlines()
+        values[str(workdir)] = [json.loads(line)['value'] for line in lines]
+    relative, absolute = values.values()
+    assert relative
+    assert relative == absolute
+    monkeypatch.chdir(tmp_path / 'runs')  # the same workdir from another folder: nothing is left to do
+    before = (tmp_path / 'runs' / 'relative' / 'results.jsonl').read_bytes()
+    assert main(['run', f'--config={config}', '--workdir=relative', f'--config.{override}']) == 0
+    assert (tmp_path / 'runs' / 'relative' / 'results.jsonl').read_bytes() == before
