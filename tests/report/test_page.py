@@ -10,12 +10,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.findings import findings
 from xlmr_flax.report.html import duration, page, write_report
 from xlmr_flax.report.html_table import Notes
 from xlmr_flax.report.rows import RowsError
 from xlmr_flax.report.study import make_study
+from xlmr_flax.util.files import write_atomically
 
 VOID = {'meta', 'link', 'br', 'hr', 'img', 'input', 'col', 'source'}
 INFO = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -96,8 +97,10 @@ def known_errors() -> tuple[type[BaseException], ...]:
     from xlmr_flax.train.loop import NonFiniteLoss
     from xlmr_flax.train.memory import OutOfMemory
     from xlmr_flax.train.profile import ProfileError
+    from xlmr_flax.util.errors import UserError
 
     return (
+        UserError,
         UsageError,
         ConfigError,
         DataError,
@@ -121,8 +124,8 @@ def make_paths_absolute(values: flags.FlagValues) -> None:
     from xlmr_flax.util.files import absolute
 
     for name in PATH_FLAGS:
-        if name in values and values[name].value:
-            values[name].value = absolute(values[name].value)
+        if name in values and (given := values[name].value):
+            values[name].value = absolute(str(given))
 
 
 def set_up_jax() -> None:
@@ -144,6 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return main()
         finally:
             sys.argv = before
+    for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 shows '?' for what it lacks
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
+            stream.reconfigure(errors='replace')
     try:
         code = _main()
         sys.stdout.flush()

@@ -27,9 +27,8 @@ from typing import Any
 
 from xlmr_flax.config import ConfigError
 from xlmr_flax.models.manifest import MANIFEST
-from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.progress import say
-from xlmr_flax.util.files import absolute
+from xlmr_flax.util.files import absolute, write_atomically
 
 _SIGN, _STATE = 'mirror.json', '.mirror.json'
 _EVERY = 30.0  # seconds between two uploads

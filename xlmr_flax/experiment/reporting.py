@@ -19,9 +19,9 @@ from xlmr_flax.experiment.significance import read_tests, significance
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models import embedded
 from xlmr_flax.report import make_study, read_rows, write_effects, write_report, write_tables
-from xlmr_flax.report.files import write_atomically
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task
+from xlmr_flax.util.files import write_atomically
 
 _TOKENS = 'tokens_per_word.json'
 _WORLD_NOTE = (

@@ -11,12 +11,12 @@ from typing import Any
 
 from xlmr_flax.report.canvas import svg
 from xlmr_flax.report.effect_figures import forest, line_panels
-from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.latex import latex_document, latex_fragment
 from xlmr_flax.report.rows import NONE
 from xlmr_flax.report.study import MARKED, metric_name
 from xlmr_flax.report.table import Column, Line, Table, markdown, signed
 from xlmr_flax.report.tables import csv_text
+from xlmr_flax.util.files import write_atomically
 
 Record = Mapping[str, Any]
 Effects = Mapping[str, Sequence[Record]]

@@ -12,7 +12,6 @@ from xlmr_flax.report.canvas import inline, svg
 from xlmr_flax.report.curves import training_curves
 from xlmr_flax.report.effects import Effects, effect_figures, effect_sentences, effect_tables
 from xlmr_flax.report.figures import dumbbells, gains_by_language
-from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.findings import findings
 from xlmr_flax.report.heatmaps import arms_by_targets, delta_heatmap
 from xlmr_flax.report.html_table import Notes, html_list, html_table
@@ -23,6 +22,7 @@ from xlmr_flax.report.study import TO_ENGLISH, Study, metric_name, metric_title,
 from xlmr_flax.report.table import Table
 from xlmr_flax.report.tables import FEW_ARMS, caveats, language_tables
 from xlmr_flax.report.view import View
+from xlmr_flax.util.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

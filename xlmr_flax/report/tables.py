@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.report.files import write_atomically
 from xlmr_flax.report.latex import latex_document, latex_fragment
 from xlmr_flax.report.paper_tables import by_language, differences, intervals, runs_table, scores
 from xlmr_flax.report.rows import (
@@ -36,6 +35,7 @@ from xlmr_flax.report.study import (
 )
 from xlmr_flax.report.table import BLANK, Cell, Column, Line, Table, markdown
 from xlmr_flax.report.view import View, provenance, row_notes, seed_notes, stand_in_notes
+from xlmr_flax.util.files import write_atomically
 
 ZERO_SHOT, ALL = 'zero-shot mean', 'mean of all'
 FEW_ARMS = 4  # up to so many, languages are rows and arms stand side by side

@@ -24,7 +24,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # write() and flush() name no file
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # write() and flush() name no file
             error.filename = str(path)
         raise
     return path

@@ -1,0 +1,46 @@
+"""Atomic writing, and paths made absolute."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from xlmr_flax.eval.files import write_atomic
+from xlmr_flax.util.files import absolute, write_atomically
+
+
+@pytest.mark.parametrize('write', [write_atomically, write_atomic])
+def test_a_full_disk_names_the_file_and_keeps_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: object
+) -> None:
+    path = tmp_path / 'a.txt'
+    path.write_text('old', encoding='utf-8')
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError) as caught:
+        write(path, 'new')
+    assert caught.value.filename == str(path)
+    assert path.read_text(encoding='utf-8') == 'old'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_written_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        assert write_atomically(tmp_path / 'a' / 'b.txt', 'x').stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_paths_become_absolute_and_addresses_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute('runs/a') == str(tmp_path / 'runs' / 'a')
+    assert absolute('gs://bucket/x') == 'gs://bucket/x'
+    assert absolute('') == ''
+    assert absolute('~/x') == str(Path.home() / 'x')
