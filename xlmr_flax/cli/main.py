@@ -27,6 +27,7 @@ COMMANDS = {
     'estimate': 'time, memory and chip-hours on TPUs, by compiling ahead of time',
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
+INTERRUPTED = 130  # as after SIGINT, outside of a training, which saves its state first
 UNREAD = 141  # as after SIGPIPE
 # Flags that hold a path. Orbax takes absolute paths alone, and a relative one would follow a change of the folder.
 PATH_FLAGS = ('workdir', 'data_root', 'tfds_dir', 'out', 'results', 'against', 'predictions', 'labels', 'input')
@@ -139,8 +140,8 @@ def set_up_jax() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (0 done, 1 a known error, 2 usage, 141 nobody reads the output any more,
-    143 stopped and saved)."""
+    """Runs one command; returns the exit code (0 done, 1 a known error, 2 usage, 130 interrupted, 141 nobody reads the
+    output any more, 143 stopped and saved)."""
     if argv is not None:  # config overrides, and the command that results keep, are read from sys.argv
         before, sys.argv = sys.argv, ['xlmr-flax', *argv]
         try:
@@ -224,6 +225,9 @@ def _main() -> int:
     except known_errors() as e:
         print(f'error: {e}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print('Interrupted. What had been written stays; the same command goes on from there.', file=sys.stderr)
+        return INTERRUPTED
     except OSError as e:  # a full disk, a folder that is a file: the name of the file says more than a traceback
         if e.filename is None:
             raise
