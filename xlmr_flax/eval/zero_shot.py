@@ -229,10 +229,7 @@ def write_predictions(
     elif task.kind == 'choice':
         files.write_labels(path, np.asarray(out).reshape(-1, data.group).argmax(-1).tolist())
     elif task.kind == 'tag':
-        assert data.tags is not None
-        files.write_tags(
-            path, [[task.labels[t] for t in tags] for tags in join_tags(data.tags, list(out), len(data.ids))]
-        )
+        files.write_tags(path, joined_tags(task.labels, data, list(out), order))
     elif task.kind == 'span':
         assert data.spans is not None
         questions = cast(Sequence[SpanExample], examples)
@@ -247,6 +244,17 @@ def write_predictions(
             files.write_answers(path, {e.id: a.text for e, a in zip(questions, answers, strict=True)})
     else:
         raise TaskError(f'task {task.name!r}: kind {task.kind!r} has no prediction file')
+
+
+def joined_tags(
+    labels: Sequence[str], data: Encoded, out: Sequence[np.ndarray], order: Sequence[int] = ()
+) -> list[list[str]]:
+    """The task's label of each word, from a tag head's outputs. order: see Evaluator.label_order."""
+    assert data.tags is not None
+    if order:
+        label_of = np.argsort(np.asarray(order))  # the head's output -> the number of the task's label
+        out = [label_of[tags] for tags in out]
+    return [[labels[t] for t in tags] for tags in join_tags(data.tags, out, len(data.ids))]
 
 
 def counter(progress: Progress | None, total: int) -> Callable[[int], None]:

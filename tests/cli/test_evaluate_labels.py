@@ -1,0 +1,63 @@
+"""evaluate on a task's data with checkpoints of others: the names of their classes, and the order they stand in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from xlmr_flax.cli.main import main
+from xlmr_flax.models import hf
+from xlmr_flax.models.config import SIZES
+from xlmr_flax.models.model import HeadSpec, Model
+
+Fails = Callable[..., str]
+TINY = SIZES['tiny']
+WIKIANN = ('O', 'B-PER', 'I-PER', 'B-ORG', 'I-ORG', 'B-LOC', 'I-LOC')
+
+
+def save(out: Path, tokenizer: Path, spec: HeadSpec, labels: Sequence[str], always: int) -> Path:
+    """A checkpoint whose head always says the same class."""
+    params = jax.device_get(Model(TINY, 'hf').init(jax.random.key(0), {'x': spec}))
+    head = params['heads']['x']['out']
+    head['kernel'], head['bias'] = np.zeros_like(head['kernel']), np.eye(spec.outputs, dtype=np.float32)[always]
+    hf.save(out, TINY, params, tokenizer, head=('x', spec), labels=labels)
+    return out
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """PAN-X with persons alone, XNLI with entailment alone."""
+    files = {
+        'panx/dev-en.tsv': 'Ada\tB-PER\nByron\tB-PER\n\nNairobi\tB-PER\n',
+        'xnli/test-en.tsv': 'A cat sleeps .\tAn animal sleeps .\tentailment\n' * 3,
+    }
+    for name, text in files.items():
+        path = tmp_path / 'data' / 'xtreme' / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding='utf-8')
+    return tmp_path / 'data'
+
+
+def evaluate(model: Path, task: str, split: str, root: Path, *flags: str) -> list[str]:
+    return [
+        'evaluate', f'--encoder=hf:{model}', f'--task={task}', f'--split={split}', '--languages=en',
+        f'--data_root={root}', f'--out={model}.out', *flags,
+    ]  # fmt: skip
+
+
+def values(model: Path) -> dict[str, float]:
+    rows = (json.loads(line) for line in Path(f'{model}.out', 'results.jsonl').read_text('utf-8').splitlines())
+    return {row['metric']: row['value'] for row in rows}
+
+
+def test_a_tagger_with_its_labels_in_another_order(root: Path, tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('tag', 7), WIKIANN, WIKIANN.index('B-PER'))
+    assert main(evaluate(model, 'panx', 'dev', root)) == 0
+    written = Path(f'{model}.out', 'predictions', 'panx', 'dev-en.tsv').read_text('utf-8').split()
+    assert written == ['B-PER'] * 3
+    assert values(model)['f1'] == 100
