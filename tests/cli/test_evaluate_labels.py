@@ -61,3 +61,21 @@ def test_a_tagger_with_its_labels_in_another_order(root: Path, tmp_path: Path, t
     written = Path(f'{model}.out', 'predictions', 'panx', 'dev-en.tsv').read_text('utf-8').split()
     assert written == ['B-PER'] * 3
     assert values(model)['f1'] == 100
+
+
+def test_classes_without_names_are_not_scored_in_a_guessed_order(
+    root: Path, tmp_path: Path, tiny_tokenizer: Path, fails: Fails
+) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 0)
+    command = evaluate(model, 'xnli', 'test', root)
+    assert "the classes of head 'imported' have no names" in (message := fails(*command))
+    assert 'name the 3 classes in the order of the head with --labels=' in message
+    assert not list(Path(f'{model}.out').rglob('*.tsv'))
+    assert "task 'xnli' has" in fails(*command, '--labels=yes,no')
+    assert main([*command, '--labels=entailment,neutral,contradiction']) == 0
+    assert values(model)['accuracy'] == 100
+
+
+def test_a_tagger_without_names(root: Path, tmp_path: Path, tiny_tokenizer: Path, fails: Fails) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('tag', 7), (), 1)
+    assert 'name the 7 classes' in fails(*evaluate(model, 'panx', 'dev', root))

@@ -42,6 +42,13 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string('split', '', "Split; default 'test', or 'dev' where there is no test.", flag_values=values)
     flags.DEFINE_string('data_root', '', 'Root of the data files; default: XLMR_DATA_ROOT.', flag_values=values)
     flags.DEFINE_string('input', '', "A file of your own rows instead of a task's (see above).", flag_values=values)
+    flags.DEFINE_list(
+        'labels',
+        [],
+        "Names of the head's classes in its order (entailment,neutral,contradiction), for a checkpoint whose "
+        'config.json does not name them, or names them wrongly.',
+        flag_values=values,
+    )
     flags.DEFINE_string('out', None, 'Folder to write to; with --input the file.', flag_values=values)
     flags.DEFINE_integer(
         'layer', -1, 'Retrieval: hidden_states index; -1 = 14 of 24 layers, else the last.', flag_values=values
@@ -72,6 +79,8 @@ def _check(values: flags.FlagValues) -> None:
     for name in ('languages', 'split'):
         if values[name].value:
             raise UsageError(f'--{name} has no meaning with --input: a file of your own has none')
+    if values.labels:
+        raise UsageError('--labels is only for the data of a task, not for --input')
     out = Path(values.out)
     if out.is_dir():
         raise UsageError(f'--out={out} is a folder; with --input it names the file to write')
@@ -100,6 +109,7 @@ def run(values: flags.FlagValues) -> int:
         command=f'xlmr-flax {shlex.join(sys.argv[1:])}',
         skip_bad_rows=values.skip_bad_rows,
         input=values.input,
+        labels=tuple(values.labels),
     )
     with processes.together(values):
         if request.input:

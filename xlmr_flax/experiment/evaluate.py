@@ -33,7 +33,8 @@ from xlmr_flax.tasks.base import Task
 @dataclasses.dataclass(frozen=True)
 class Request:
     """One evaluate command, flags as given ('' and 0 = default). input: a user's own file (experiment/annotate.py)
-    instead of the task's data, '' = none; out is then a file."""
+    instead of the task's data, '' = none; out is then a file. labels: names of the head's classes in its
+    order, () = as the checkpoint names them."""
 
     encoder: str
     task: str
@@ -47,6 +48,7 @@ class Request:
     command: str
     skip_bad_rows: bool = False
     input: str = ''
+    labels: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,23 @@ def choose_head(source: EncoderSource, task: Task) -> tuple[str, HeadSpec]:
     )
 
 
+def class_names(source: EncoderSource, head: tuple[str, HeadSpec], given: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a head's classes in its order: as given, else as the checkpoint has them; () for a head without
+    classes. Raises ModelError where nobody names them: the order would be a guess, and the score with it.
+    """
+    name, spec = head
+    if spec.kind not in ('pair', 'tag'):
+        return ()
+    names = given or source.labels.get(name, ())
+    if not names:
+        raise ModelError(
+            f"{source.name}: the classes of head {name!r} have no names (config.json's id2label is missing or has "
+            f"transformers' placeholders LABEL_0, ...), so that their order is unknown; name the {spec.outputs} "
+            'classes in the order of the head with --labels=A,B,...'
+        )
+    return names
+
+
 def require_one_request(request: Request, source: EncoderSource) -> None:
     """Of several processes with one job: raises DistributedError unless all have the same request, encoder and package,
     and see the folder of `out`.
@@ -123,7 +142,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
         request.data_root,
         opened.max_length,
         head,
-        label_order(task, source.labels.get(head[0], ())) if head else (),
+        label_order(task, class_names(source, head, request.labels)) if head else (),
         bad_rows=bad_rows,
     )
     languages = request.languages or (task.split_languages(request.split) if request.split else task.languages)
