@@ -12,7 +12,7 @@ import pytest
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.models import hf
-from xlmr_flax.models.config import SIZES
+from xlmr_flax.models.config import SIZES, ModelError
 from xlmr_flax.models.model import HeadSpec, Model
 
 Fails = Callable[..., str]
@@ -79,3 +79,16 @@ def test_classes_without_names_are_not_scored_in_a_guessed_order(
 def test_a_tagger_without_names(root: Path, tmp_path: Path, tiny_tokenizer: Path, fails: Fails) -> None:
     model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('tag', 7), (), 1)
     assert 'name the 7 classes' in fails(*evaluate(model, 'panx', 'dev', root))
+
+
+@pytest.mark.parametrize(
+    'names', [{'a': 0, 'b': 1, 'c': 2}, {'0': 'no', '1': 'yes'}, {'0': 'x', '1': 'x', '2': 'y'}, ['no', 'yes'], 'no']
+)
+def test_names_that_are_not_one_a_class(names: object, tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 0)
+    config = json.loads((model / 'config.json').read_text('utf-8'))
+    (model / 'config.json').write_text(json.dumps(config | {'id2label': names}), 'utf-8')
+    with pytest.raises(ModelError, match=r'm/config\.json: id2label must give each of the 3 classes'):
+        hf.HfModel(model)
+    (model / 'config.json').write_text(json.dumps(config | {'id2label': ['x', 'y', 'z']}), 'utf-8')
+    assert hf.HfModel(model).labels == ('x', 'y', 'z')

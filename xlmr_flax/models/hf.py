@@ -146,10 +146,27 @@ class HfModel:
         self.head = self._find_head()
         self.head_name = 'mlm' if self.head is not None and self.head.kind == 'mlm' else 'imported'
         # A fine-tuned checkpoint's classes in its own order; transformers' placeholders LABEL_0... name nothing.
-        names = self.raw.get('id2label') or {}
-        self.labels = tuple(str(names[k]) for k in sorted(names, key=int)) if self.head else ()
+        self.labels = self._labels()
         if any(label.startswith('LABEL_') for label in self.labels):
             self.labels = ()
+
+    def _labels(self) -> tuple[str, ...]:
+        """The names in config.json's id2label, () where there are none or the head has no classes."""
+        found = self.raw.get('id2label')
+        if not found or self.head is None or self.head.kind not in ('pair', 'tag'):
+            return ()
+        count = self.head.outputs
+        names = dict(enumerate(found)) if isinstance(found, list) else found
+        if isinstance(names, dict):
+            by_number = {str(key): name for key, name in names.items()}
+            labels = [by_number.get(str(i)) for i in range(count)]
+            named = len(names) == count and all(isinstance(label, str) for label in labels)
+            if named and len(set(labels)) == count:
+                return tuple(str(label) for label in labels)
+        raise ModelError(
+            f'{self.directory / "config.json"}: id2label must give each of the {count} classes of the head a name of '
+            f'its own, {{"0": "A", "1": "B", ...}}; it is {str(found)[:200]}'
+        )
 
     def _find_prefix(self) -> str:
         for prefix in _PREFIXES:
