@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.data.readers_paths import Found, MissingFile, find_files, stand_in_notes
+from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tables import DataError
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import Table
+from xlmr_flax.tasks.base import Table, TagExample
 
 TASK = dataclasses.replace(get_task('xnli'), languages=('en', 'de'), licence='a licence', source='a home')
 OTHER = Table('stand/{language}.tsv', 'tsv', (), stand_in='something else')
@@ -80,3 +81,13 @@ def test_what_stands_in(tmp_path: Path) -> None:
     assert stand_in_notes([real, other], tmp_path) == ['STAND-IN: dev rows', 'something else']
     (tmp_path / 'MANIFEST.tsv').write_text('path\trows\na\tSTAND-IN\n', encoding='utf-8')
     assert stand_in_notes([real], tmp_path) == [], 'a list of another form says nothing'
+
+
+def test_treebanks_are_read_in_the_order_of_their_file_names(tmp_path: Path) -> None:
+    """XTREME orders by file name; by folder name UD_English-PUD would stand before UD_English-ParTUT."""
+    for folder, name in (('PUD', 'pud'), ('ParTUT', 'partut'), ('EWT', 'ewt')):
+        path = tmp_path / 'xtreme' / 'udpos' / f'UD_English-{folder}' / f'en_{name}-ud-test.conllu'
+        path.parent.mkdir(parents=True)
+        path.write_text(f'1\t{name}\t_\tNOUN\t_\t_\t0\troot\t_\t_\n\n', encoding='utf-8')
+    sentences = read_split(get_task('udpos'), 'en', 'test', tmp_path)
+    assert [s.words[0] for s in sentences if isinstance(s, TagExample)] == ['ewt', 'partut', 'pud']

@@ -117,7 +117,8 @@ def _missing(task: Task, table: Table, language: str, code: str, root: Path) -> 
 def _matches(root: Path, pattern: str, code: str) -> list[Path]:
     path = pattern.replace('{language}', code)
     if any(c in path for c in '*?['):
-        return sorted(match for match in root.glob(path) if match.is_file())
+        # By file name, as XTREME orders the treebanks of a language: en_partut before en_pud.
+        return sorted((m for m in root.glob(path) if m.is_file()), key=lambda m: (m.name, m))
     return [root / path] if (root / path).is_file() else []
 
 

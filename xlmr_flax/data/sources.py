@@ -23,7 +23,7 @@ from xlmr_flax.data.readers_paths import (
     stand_in_notes,
 )
 from xlmr_flax.data.tables import DataError, Problem, read_lines, read_rows, read_table, read_text
-from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError
+from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, lacks_label
 
 __all__ = [
     'DATA_ROOT_VARIABLE',
@@ -47,6 +47,8 @@ __all__ = [
     'stand_in',
     'with_labels',
 ]
+
+_TRAINING = ('train', 'translate_train')  # splits whose rows must have labels
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -256,6 +258,8 @@ def _read(
             return examples
         number += 1
         example = _parse(task, file_language, place, row, number)
+        if split in _TRAINING and lacks_label(example):
+            example = BadRow(*place, 'a training row without a label')
         if isinstance(example, BadRow):
             leave_out(bad, example)
         elif example is not None:

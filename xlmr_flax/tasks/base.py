@@ -113,6 +113,13 @@ class SentenceExample:
 Example = PairExample | ChoiceExample | SpanExample | TagExample | SentenceExample
 
 
+def lacks_label(example: object) -> bool:
+    """Whether an example lacks the label that training on it needs; a question without an answer is labelled."""
+    if isinstance(example, PairExample | ChoiceExample):
+        return example.label is None
+    return isinstance(example, TagExample) and example.tags is None
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of local files, one set of files per language.
