@@ -125,8 +125,8 @@ def make_paths_absolute(values: flags.FlagValues) -> None:
     from xlmr_flax.util.files import absolute
 
     for name in PATH_FLAGS:
-        if name in values and (given := values[name].value):
-            values[name].value = absolute(str(given))
+        if name in values and isinstance(given := values[name].value, str):  # a list holds no paths
+            values[name].value = absolute(given)
 
 
 def set_up_jax() -> None:
