@@ -295,8 +295,8 @@ def test_an_encoder_without_heads_says_what_can_be_had(fails: Fails, tmp_path: P
     [
         (['--languages=de'], '--languages has no meaning with --input'),
         (['--split=dev'], '--split has no meaning with --input'),
-        (['--out=.'], '--out=. is a folder; with --input it names the file to write'),
-        (['--out=nowhere/a.txt'], '--out=nowhere/a.txt is the input'),
+        (['--out=.'], ' is a folder; with --input it names the file to write'),
+        (['--out=nowhere/a.txt'], 'nowhere/a.txt is the input'),
         (['--out=a.npy', '--task=nli'], '--task=nli has no meaning with sentence vectors'),
         (['--out='], '--out is missing'),
         (['--encoder='], '--encoder is missing'),
