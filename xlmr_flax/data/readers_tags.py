@@ -150,10 +150,15 @@ def _conllu_sentence(tokens: Lines, rank: tuple[str, ...]) -> Row | tuple[int, P
     return _sentence(forms, [kept[k][1] for k in order], [kept[k][3] for k in order])
 
 
+def _is_number(text: str) -> bool:
+    """Whether a HEAD is the number of a word; str.isdigit alone takes superscripts, which int refuses."""
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
 def _span_head(span: range, words: dict[int, tuple[str, str, str, int]], rank: tuple[str, ...]) -> int:
     def depth(k: int) -> int:
         seen = set()
-        while k in words and k not in seen and words[k][2].isdigit():
+        while k in words and k not in seen and _is_number(words[k][2]):
             seen.add(k)
             k = int(words[k][2])
         return len(seen)

@@ -135,8 +135,9 @@ class Claims:
         claim = Claim(path, holder, self._path(name, number + 2))
         self._held = [each for each in self._held if not each._released] + [claim]
         if self._thread is None:
-            self._thread = threading.Thread(target=self._beat, name='claims', daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._beat, name='claims', daemon=True)
+            thread.start()  # a signal's handler may raise in here: a thread that has not started cannot be joined
+            self._thread = thread
         return claim
 
     def holder(self, name: str) -> Holder | None:

@@ -27,6 +27,7 @@ from xlmr_flax.models import embedded, hf
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.models.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
 from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.util.files import readable
 
 MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = 'model.json', 'model.safetensors', 'tokenizer.json'
 _NAMED = 5  # run directories that a message names
@@ -186,6 +187,7 @@ def _save_tensors(tensors: dict[str, np.ndarray], path: Path, out: Path) -> None
     """safetensors' own errors are no OSError, and do not say how large the file was to be. Raises ModelError."""
     try:
         save_file(tensors, path)
+        readable(path)
     except (SafetensorError, OSError) as e:
         need, free = sum(t.nbytes for t in tensors.values()), shutil.disk_usage(out.parent).free
         said = f'{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'

@@ -7,6 +7,7 @@ module of this package, so that adding a task touches one file.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -271,6 +272,8 @@ class Task:
     def local_code(self, language: str, split: str = '') -> str:
         """The code of a language in file names. Raises TaskError with the closest language the task has (in that
         split; without one, in any)."""
+        if not re.fullmatch(r'[A-Za-z0-9_-]+', language):  # it becomes part of file names
+            raise TaskError(f'{language!r} is no language code: letters, digits, - and _ are expected')
         known = self.translated.get(split) or self.languages + self.more_languages
         if not split:
             known = tuple(dict.fromkeys([*known, *(code for codes in self.translated.values() for code in codes)]))
