@@ -62,6 +62,6 @@ def test_the_local_recipe_begins_with_its_plan(
     monkeypatch.chdir(tmp_path)
     [command] = [line for line in PASTED if line.startswith('xlmr-flax run') and 'tiny' in line and 'dry_run' in line]
     assert main(shlex.split(command)[1:]) == 0
-    assert '5 runs in runs/tiny: 5 missing' in capsys.readouterr().out
+    assert f'5 runs in {tmp_path}/runs/tiny: 5 missing' in capsys.readouterr().out
     assert 'the five runs of the plan' in PAGE
     assert not (tmp_path / 'runs').exists()
