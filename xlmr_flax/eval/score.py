@@ -130,7 +130,8 @@ def score_files(
 ) -> Scores:
     """metric -> value of one prediction file, read back from disk, against examples in the order they were predicted.
 
-    The metrics are at least `task.metrics`, in percent. Retrieval: row i of the pool is right for query i; spans: by
+    The metrics are at least `task.metrics`, in percent. Retrieval: row i of the pool is right for query i, the queries
+    standing in the file as `Task.query_order` says; spans: by
     id, and SQuAD v2 reads the no-answer scores beside the file as well (files.no_answer_path).
     split: decides the language of the answers where it is a translated one. Raises DataError for a file that does not
     fit the examples, and for examples without gold labels.
@@ -142,7 +143,8 @@ def score_files(
         if task.kind == 'tag':
             return _score_tags(task, path, gold_examples)
         if task.kind == 'retrieval':
-            return retrieval.nearest_accuracy(range(len(gold_examples)), files.read_indices(path))
+            gold = task.query_order([getattr(example, 'text', '') for example in gold_examples])
+            return retrieval.nearest_accuracy(gold, files.read_indices(path))
         return _score_classes(task, path, gold_examples)
     except DataError:
         raise

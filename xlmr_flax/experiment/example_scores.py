@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmr_flax.data.sources import DataError, read_gold, read_split
+from xlmr_flax.data.sources import DataError, read_gold, read_pairs, read_split
 from xlmr_flax.eval import files
 from xlmr_flax.eval.metrics import qa, retrieval, tagging
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task
@@ -30,7 +30,7 @@ class GoldSet:
     """The gold side of one task, language and split, read once for all systems.
 
     ids: of what is resampled. Where a file has no ids they are row numbers, so that row i is one unit in all
-    languages.
+    languages; of retrieval without gold pairs by id, in the order of the prediction file (Task.query_order).
     """
 
     task: Task
@@ -51,11 +51,10 @@ class GoldSet:
         elif kind == 'span' and metric in ('f1', 'exact_match') and self.task.scorer != 'squad_v2':
             numerator = self._answers(path, metric)
         elif kind == 'retrieval' and metric == 'accuracy':
-            said = np.asarray(files.read_indices(path))
-            if not self.ids:
-                self.ids = [str(i) for i in range(len(said))]
-            _same_length(path, len(said), len(self.ids))
-            numerator = said == np.arange(len(said))
+            said, gold = np.asarray(files.read_indices(path)), np.asarray(self.ids, int)
+            _same_length(path, len(said), len(gold))
+            _refuse_row_order(path, said, gold)
+            numerator = said == gold
         elif kind == 'retrieval' and metric == f'map@{_K}' and self.answers:
             rankings = files.read_rankings(path.with_suffix('.json'))
             numerator = [retrieval.average_precision(self.answers[q], rankings.get(q, ())) for q in self.ids]
@@ -105,6 +104,7 @@ class GoldSet:
 
 
 _K = 20
+_ENOUGH = 50  # queries from which the order of a file can be told from luck
 
 
 def read_gold_set(
@@ -117,7 +117,12 @@ def read_gold_set(
         if split in task.gold and 'f1' not in task.metrics:
             for query, right in read_gold(task, language, split, data_root):
                 answers.setdefault(query, []).append(right)
-        return GoldSet(task, language, list(answers), (), answers, None)
+            return GoldSet(task, language, list(answers), (), answers, None)
+        if split in task.gold:  # mining: no sum over examples
+            return GoldSet(task, language, [], (), answers, None)
+        queries = read_pairs(task, language, split, data_root, limit or None)[0]
+        order = task.query_order([query.text for query in queries])
+        return GoldSet(task, language, [str(row) for row in order], (), answers, None)
     examples = read_split(task, language, split, data_root, limit or None, [] if skip_bad_rows else None)
     start = f'{task.name}-{split}-{language}-'
     return GoldSet(
@@ -143,6 +148,17 @@ def number_units(sets: Iterable[Sequence[str]]) -> list[np.ndarray]:
 def _same_length(path: Path, said: int, gold: int) -> None:
     if said != gold:
         raise DataError(f'{path}: {said} predictions for {gold} examples')
+
+
+def _refuse_row_order(path: Path, said: np.ndarray, gold: np.ndarray) -> None:
+    """Raises DataError for a file with the queries in the order of rows where they are to be sorted: such a file would
+    score about zero without a word. Workdirs of versions before 0.2 have them."""
+    in_rows, sorted_ = (int((said == right).sum()) for right in (np.arange(len(said)), gold))
+    if len(said) >= _ENOUGH and in_rows > max(len(said) // 20, 4 * sorted_):
+        raise DataError(
+            f"{path}: the queries stand in the order of the rows ({in_rows} of {len(said)} right), not sorted as "
+            "XTREME's files have them; evaluate again"
+        )
 
 
 def _why_not(task: Task, metric: str) -> str:

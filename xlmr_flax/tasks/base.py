@@ -196,6 +196,7 @@ class Task:
       row maps column names to str (tsv, csv, lines) or to JSON values; '#' is the row number from 0, counted over all
       sources of the split. An example without an id of its own gets '' and the reader names it. language: that of the
       file, which differs from the one asked for only in an `every_language` table.
+    sorted_queries: retrieval: prediction files have the queries sorted by text (XTREME's Tatoeba; `query_order`).
     gold, parse_gold: retrieval by id: split -> the table of gold pairs, and (row, task, language) -> (id of what asks,
       id of what is right) pairs; `row['#language']` is the language asked for.
     train_task: the task whose English train split fine-tunes this target (XNLI: 'mnli'); None = evaluation only.
@@ -227,6 +228,7 @@ class Task:
     note: str = ''
     scorer: str = ''
     open_languages: bool = False
+    sorted_queries: bool = False
     more_languages: tuple[str, ...] = ()
     labels_from: tuple[str, ...] = ()
     gold: Mapping[str, Table] = field(default_factory=dict)
@@ -283,6 +285,15 @@ class Task:
             where = f' in split {split!r}' if split in self.translated else ''
             raise TaskError(f'task {self.name!r} has no language {language!r}{where}{hint}')
         return self.local_codes.get(language, language)
+
+    def query_order(self, texts: Sequence[str]) -> list[int]:
+        """Of each line of a retrieval prediction file, the row of what asks. texts: the queries in the order of rows.
+
+        XTREME's preprocessing of Tatoeba strips the English lines and sorts them by code point, equal ones in the
+        order of rows, and leaves the other side as it is: so this is also the gold index of each line.
+        """
+        rows = range(len(texts))
+        return sorted(rows, key=lambda i: texts[i].strip()) if self.sorted_queries else list(rows)
 
     def training_split(self, language: str) -> str:
         """The split that holds training rows in a language: `train` for English; else `translate_train` where it has

@@ -1,7 +1,8 @@
 """Tatoeba: find the translation of each sentence among all sentences of the other language (LASER's v1 test set).
 
 Nothing is trained. Line i of both files is a pair; the English sentence asks and the foreign side is the pool
-(XTREME: third_party/evaluate_retrieval.py).
+(XTREME: third_party/evaluate_retrieval.py). A prediction file has the English sentences sorted, as XTREME's
+preprocessing sorts them (utils_preprocess.py: tatoeba_preprocess).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ TATOEBA = Task(
     source='https://github.com/facebookresearch/LASER/tree/main/data/tatoeba/v1',
     local_codes={code: tatoeba_code(code) for code in (*XTREME_LANGUAGES, *XTREME_R_ADDED)},
     open_languages=True,
+    sorted_queries=True,
     note='any language of the folder can be asked for by its code there',
 )
 

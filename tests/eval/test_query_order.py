@@ -1,0 +1,57 @@
+"""Tatoeba's prediction files have the English lines sorted, as XTREME's preprocessing sorts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xlmr_flax.data.sources import DataError, read_pairs
+from xlmr_flax.eval import files
+from xlmr_flax.eval.score import score_files, score_folder
+from xlmr_flax.experiment.example_scores import read_gold_set
+from xlmr_flax.tasks import get_task
+
+ENGLISH = ['The sun rises.', 'A dog barks.', 'zebras run.', ' Bread is warm.', 'A dog barks.', 'Éclairs melt.']
+GOLD = [1, 4, 3, 0, 2, 5]  # by code point, stripped; equal lines in their order
+TATOEBA = get_task('tatoeba')
+
+
+def write(root: Path, english: list[str]) -> Path:
+    folder = root / 'data' / 'xtreme' / 'tatoeba' / 'v1'
+    folder.mkdir(parents=True)
+    (folder / 'tatoeba.afr-eng.eng').write_text(''.join(f'{line}\n' for line in english), encoding='utf-8')
+    (folder / 'tatoeba.afr-eng.afr').write_text(''.join(f'sin {i}\n' for i in range(len(english))), encoding='utf-8')
+    return root / 'data'
+
+
+def test_a_perfect_official_file_scores_100_everywhere(tmp_path: Path) -> None:
+    data = write(tmp_path, ENGLISH)
+    english = read_pairs(TATOEBA, 'af', 'test', data)[0]
+    assert TATOEBA.query_order([e.text for e in english]) == GOLD
+    path = tmp_path / 'p' / 'tatoeba' / 'test-af.tsv'
+    files.write_labels(path, GOLD)
+    assert score_files(TATOEBA, 'af', path, english) == {'accuracy': 100.0}
+    assert score_folder(tmp_path / 'p', tmp_path / 'p', allow_missing=True)['tasks']['tatoeba']['score'] == 100.0
+    over, under = read_gold_set(TATOEBA, 'af', 'test', str(data), 0).sums(path, 'accuracy')
+    np.testing.assert_array_equal(over, under)
+
+
+def test_rows_are_cut_before_they_are_sorted(tmp_path: Path) -> None:
+    data, path = write(tmp_path, ENGLISH), tmp_path / 'test-af.tsv'
+    files.write_labels(path, [1, 0, 2])
+    gold = read_gold_set(TATOEBA, 'af', 'test', str(data), 3)
+    assert gold.ids == ['1', '0', '2']
+    assert gold.sums(path, 'accuracy')[0].tolist() == [1, 1, 1]
+
+
+def test_a_file_in_the_order_of_rows_is_refused(tmp_path: Path) -> None:
+    data, path = write(tmp_path, [f'{(i * 37) % 100:02d}' for i in range(100)]), tmp_path / 'test-af.tsv'
+    files.write_labels(path, range(100))
+    with pytest.raises(DataError, match='order of the rows'):
+        read_gold_set(TATOEBA, 'af', 'test', str(data), 0).sums(path, 'accuracy')
+
+
+def test_other_retrieval_tasks_keep_the_order_of_rows() -> None:
+    assert get_task('world_retrieval').query_order(['b', 'a']) == [0, 1]
