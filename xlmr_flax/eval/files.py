@@ -1,8 +1,8 @@
 """Prediction files in XTREME's submission layout: ROOT/TASK/test-LANG.tsv or .json (XTREME: README, evaluate.py).
 
 Classification: one label a line. Multiple choice: one index from 0 a line. Tagging: one tag a line, a blank line
-between sentences. Tatoeba: for each English line, sorted, the index from 0 of the nearest foreign line. BUCC: source id TAB
-target id. QA: a JSON object id -> text. Mewsli-X: a JSON object id -> ranked items.
+between sentences. Tatoeba: for each English line, sorted, the index from 0 of the nearest foreign line. BUCC: source id
+TAB target id. QA: a JSON object id -> text. Mewsli-X: a JSON object id -> ranked items.
 
 Writers replace a file as a whole or leave it as it was. Readers raise DataError with file and line.
 """
