@@ -30,6 +30,8 @@ def test_the_layout_to_the_byte(tmp_path: Path) -> None:
     assert path.read_bytes() == b'neutral\nentailment\n'
     files.write_labels(path, [3, 0])
     assert path.read_bytes() == b'3\n0\n'
+    files.write_choices(path, [3, 0])
+    assert path.read_bytes() == b'{"label": 3}\n{"label": 0}\n'
     files.write_tags(path, [['B-PER', 'O'], ['O']])
     assert path.read_bytes() == b'B-PER\nO\n\nO\n'
     files.write_pairs(path, [('de-1', 'en-2')])
@@ -75,6 +77,8 @@ def test_predictions_are_written_by_kind(tmp_path: Path) -> None:
     assert files.read_tags(path) == [['O', 'B-LOC']]
     files.write_predictions(path, get_task('world_spans'), {'q': ''})
     assert files.read_answers(path) == {'q': ''}
+    files.write_predictions(path, get_task('xcopa'), [1, 0])
+    assert files.read_choices(path) == [1, 0]
     files.write_predictions(path, get_task('tatoeba'), [1, 0])
     assert files.read_indices(path) == [1, 0]
 
@@ -112,6 +116,8 @@ BROKEN: list[tuple[Callable[[Path], Any], str | bytes, str]] = [
     (files.read_labels, 'a\n\nb\n', r'x, line 2: a blank line'),
     (files.read_labels, b'a\n\xff\n', r'x, line 2: not UTF-8: byte 0xff at offset 2'),
     (files.read_indices, '1\n-1\n', r"x, line 2: '-1' is not an index"),
+    (files.read_choices, '{"label": 1}\n{"label": true}\n', r'x, line 2: an object with an index'),
+    (files.read_choices, '{"label": 1}\n{"label": 1\n', r'x, line 2: broken JSON'),
     (files.read_tags, '', r'an empty file'),
     (files.read_pairs, 'a\tb\nc\n', r"line 2: two ids with a tab between them are expected, not 'c'"),
     (files.read_answers, '{"q": "a",\n "r" 1}', r'x, line 2: broken JSON: .* at column \d'),

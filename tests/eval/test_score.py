@@ -157,7 +157,7 @@ def test_one_file_against_examples(tmp_path: Path) -> None:
     pairs = [PairExample('a', '', '', 0), PairExample('b', '', '', 2)]
     files.write_labels(path, ['contradiction', 'entailment'])
     assert score_files(get_task('xnli'), 'sw', path, pairs) == {'accuracy': 50.0}
-    files.write_labels(path, [3, 1])
+    files.write_choices(path, [3, 1])
     choices = [ChoiceExample('a', '', ('',) * 4, 3), ChoiceExample('b', '', ('',) * 4, 0)]
     assert score_files(get_task('world_choices'), 'en', path, choices) == {'accuracy': 50.0}
     files.write_tags(path, [['B-PER', 'O']])

@@ -124,7 +124,8 @@ def check_rows(task: Task, examples: Sequence[Example], path: Path, scores: dict
     else:
         for example, line in zip(examples, text.splitlines(), strict=True):
             assert isinstance(example, PairExample | ChoiceExample) and example.label is not None
-            hits.append(line == (str(example.label) if task.kind == 'choice' else task.labels[example.label]))
+            said = json.loads(line)['label'] if task.kind == 'choice' else task.labels.index(line)
+            hits.append(said == example.label)
     assert scores['accuracy'] == pytest.approx(100 * np.mean(hits))
 
 

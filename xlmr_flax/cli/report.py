@@ -2,7 +2,7 @@
 
 Makes the tables (Markdown, CSV, LaTeX), figures and the self-contained HTML page of a workdir again, from its
 results.jsonl, metrics.jsonl and config.json.
---against compares DIR's predictions with a folder of XTREME predictions (PREDICTIONS/TASK/test-LANG.tsv or .json) of
+--against compares DIR's predictions with a folder of XTREME predictions (PREDICTIONS/TASK/test-LANG.EXT) of
 any system instead: scores in each language, the difference and a paired bootstrap test, printed and kept as
 DIR/report/against-NAME.md and .json. The folder holds predictions for the rows that DIR was scored on, or for all rows
 of the split where those were the first ones. A language without a file is an error; --allow_missing leaves it out.

@@ -1,6 +1,6 @@
 """usage: xlmr-flax score --predictions=DIR --labels=DIR [--benchmark=xtreme|xtreme-r] [--tasks=a,b] [--out=FILE.json]
 
-Scores folders in XTREME's submission layout (TASK/test-LANG.tsv or .json) against gold files of the same layout, as the
+Scores folders in XTREME's submission layout (TASK/test-LANG.EXT) against gold files of the same layout, as the
 benchmark's evaluate.py does. Prints Markdown; --out keeps the numbers as JSON.
 """
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One task of a benchmark. form: 'labels', 'tags', 'indices', 'pairs', 'squad', 'mlqa' or 'ranking'."""
+    """One task of a benchmark. form: 'labels', 'choices', 'tags', 'indices', 'pairs', 'squad', 'mlqa' or 'ranking'."""
 
     form: str
     group: str
@@ -19,7 +19,7 @@ class Part:
 
     @property
     def suffix(self) -> str:
-        return 'json' if self.form in ('squad', 'mlqa', 'ranking') else 'tsv'
+        return {'choices': 'jsonl', 'squad': 'json', 'mlqa': 'json', 'ranking': 'json'}.get(self.form, 'tsv')
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ XTREME_R = Benchmark(
     'xtreme-r',
     {
         'xnli': Part('labels', PAIR, _XNLI),
-        'xcopa': Part('labels', PAIR, _codes('et ht id it qu sw ta th tr vi zh')),
+        'xcopa': Part('choices', PAIR, _codes('et ht id it qu sw ta th tr vi zh')),
         'udpos': Part('tags', STRUCTURED, _UDPOS + _codes('lt pl uk wo ro')),
         'panx': Part('tags', STRUCTURED, _PANX + _codes('qu pl uk az lt pa gu ro')),
         'xquad': Part('squad', QA, _XQUAD + _codes('ro')),

@@ -1,8 +1,9 @@
-"""Prediction files in XTREME's submission layout: ROOT/TASK/test-LANG.tsv or .json (XTREME: README, evaluate.py).
+"""Prediction files in XTREME's layout: ROOT/TASK/test-LANG.tsv, .json or .jsonl (XTREME: README, evaluate.py).
 
-Classification: one label a line. Multiple choice: one index from 0 a line. Tagging: one tag a line, a blank line
-between sentences. Tatoeba: for each English line, sorted, the index from 0 of the nearest foreign line. BUCC: source id
-TAB target id. QA: a JSON object id -> text. Mewsli-X: a JSON object id -> ranked items.
+Classification: one label a line. Multiple choice: a JSON object a line whose `label` is an index from 0 (XTREME-R's
+XCOPA; other fields are not read). Tagging: one tag a line, a blank line between sentences. Tatoeba: for each English
+line, sorted, the index from 0 of the nearest foreign line. BUCC: source id TAB target id. QA: a JSON object
+id -> text. Mewsli-X: a JSON object id -> ranked items.
 
 Writers replace a file as a whole or leave it as it was. Readers raise DataError with file and line.
 """
@@ -18,12 +19,13 @@ from typing import Any
 
 from xlmr_flax.data.tables import DataError, read_lines, read_text
 from xlmr_flax.tasks.base import Task
+from xlmr_flax.util import strict_json
 
-SUFFIXES = {'pair': 'tsv', 'choice': 'tsv', 'tag': 'tsv', 'retrieval': 'tsv', 'span': 'json'}
+SUFFIXES = {'pair': 'tsv', 'choice': 'jsonl', 'tag': 'tsv', 'retrieval': 'tsv', 'span': 'json'}
 
 
 def prediction_path(root: Path | str, task: Task, language: str, split: str = 'test') -> Path:
-    """ROOT/TASK/SPLIT-LANG.tsv or .json."""
+    """ROOT/TASK/SPLIT-LANG with the ending of the task's kind."""
     return Path(root) / task.prediction_folder / f'{split}-{language}.{SUFFIXES[task.kind]}'
 
 
@@ -55,6 +57,11 @@ def write_labels(path: Path, labels: Iterable[str | int]) -> None:
     write_atomic(path, ''.join(f'{_clean(path, str(label))}\n' for label in labels))
 
 
+def write_choices(path: Path, indices: Iterable[int]) -> None:
+    """Multiple choice: {"label": index} a line."""
+    write_atomic(path, ''.join(f'{{"label": {int(index)}}}\n' for index in indices))
+
+
 def write_tags(path: Path, sentences: Iterable[Sequence[str]]) -> None:
     """One tag a line and a blank line behind each sentence but the last. DataError for a sentence without words."""
     blocks = []
@@ -81,6 +88,8 @@ def write_predictions(path: Path, task: Task, predictions: Any) -> None:
         write_tags(path, predictions)
     elif task.kind == 'span':
         write_answers(path, predictions)
+    elif task.kind == 'choice':
+        write_choices(path, predictions)
     else:
         write_labels(path, predictions)
 
@@ -107,6 +116,21 @@ def read_indices(path: Path) -> list[int]:
         if not (label.isascii() and label.isdigit()):
             raise DataError(f'{path}, line {number}: {label!r} is not an index (0, 1, ...)')
         indices.append(int(label))
+    return indices
+
+
+def read_choices(path: Path) -> list[int]:
+    """The `label`, an index from 0, of the JSON object on each line."""
+    indices = []
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = strict_json.loads(line)
+        except strict_json.JsonError as error:
+            raise DataError(f'{path}, line {number}: {error.described()}') from None
+        label = row.get('label') if isinstance(row, dict) else None
+        if type(label) is not int or label < 0:
+            raise DataError(f'{path}, line {number}: an object with an index (0, 1, ...) as "label" is expected')
+        indices.append(label)
     return indices
 
 

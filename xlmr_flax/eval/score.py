@@ -108,6 +108,9 @@ def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores
     try:
         if form == 'labels':
             return classification.accuracy(files.read_labels(gold), files.read_labels(predicted))
+        if form == 'choices':
+            sides = ([str(index) for index in files.read_choices(path)] for path in (gold, predicted))
+            return classification.accuracy(*sides)
         if form == 'tags':
             return tagging.entity_scores(files.read_tags(gold), files.read_tags(predicted))
         if form == 'indices':
@@ -160,7 +163,7 @@ def _score_classes(task: Task, path: Path, examples: Sequence[Example]) -> Score
             raise DataError(f'{task.name}: example {example.id!r} has no gold label')
         gold.append(str(example.label) if task.kind == 'choice' else task.labels[example.label])
     if task.kind == 'choice':
-        said = [str(index) for index in files.read_indices(path)]
+        said = [str(index) for index in files.read_choices(path)]
     else:
         said = files.read_labels(path)
         _known(task, path, enumerate(said, 1))

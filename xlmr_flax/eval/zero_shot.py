@@ -228,7 +228,7 @@ def write_predictions(
         best = (logits[:, list(order)] if order else logits).argmax(-1)
         files.write_labels(path, [task.labels[i] for i in best])
     elif task.kind == 'choice':
-        files.write_labels(path, np.asarray(out).reshape(-1, data.group).argmax(-1).tolist())
+        files.write_choices(path, np.asarray(out).reshape(-1, data.group).argmax(-1).tolist())
     elif task.kind == 'tag':
         files.write_tags(path, joined_tags(task.labels, data, list(out), order))
     elif task.kind == 'span':

@@ -63,7 +63,10 @@ class GoldSet:
         return np.asarray(numerator, float), np.ones(len(self.ids))
 
     def _right(self, path: Path) -> list[bool]:
-        said = files.read_labels(path)
+        if self.task.kind == 'choice':
+            said = [str(index) for index in files.read_choices(path)]
+        else:
+            said = files.read_labels(path)
         _same_length(path, len(said), len(self.examples))
         gold = []
         for example in self.examples:

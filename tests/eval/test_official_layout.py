@@ -1,4 +1,4 @@
-"""Tatoeba's prediction files have the English lines sorted, as XTREME's preprocessing sorts them."""
+"""Official order and layout: Tatoeba's sorted English lines, XCOPA as JSON lines."""
 
 from __future__ import annotations
 
@@ -55,3 +55,12 @@ def test_a_file_in_the_order_of_rows_is_refused(tmp_path: Path) -> None:
 
 def test_other_retrieval_tasks_keep_the_order_of_rows() -> None:
     assert get_task('world_retrieval').query_order(['b', 'a']) == [0, 1]
+
+
+def test_xcopa_is_scored_in_the_layout_of_xtreme_r(tmp_path: Path) -> None:
+    for root, labels in (('gold', [0, 1, 1, 0]), ('said', [0, 1, 0, 0])):
+        lines = ''.join(f'{{"premise": "p", "idx": {i}, "label": {label}}}\n' for i, label in enumerate(labels))
+        (tmp_path / root / 'xcopa').mkdir(parents=True)
+        (tmp_path / root / 'xcopa' / 'test-qu.jsonl').write_text(lines, encoding='utf-8')
+    scores = score_folder(tmp_path / 'said', tmp_path / 'gold', 'xtreme-r', allow_missing=True)
+    assert scores['tasks']['xcopa']['languages'] == {'qu': {'accuracy': 75.0}}
