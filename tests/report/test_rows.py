@@ -37,7 +37,7 @@ def without(row, field):
         (lambda row: without(row, 'metric') | {'metrics': 'f1'}, "'metric' is missing (there is 'metrics')"),
         (lambda row: row | {'value': '71'}, "field 'value' is '71', a str"),
         (lambda row: row | {'value': True}, "field 'value' is True"),
-        (lambda row: row | {'value': float('nan')}, "field 'value' is nan"),
+        (lambda row: row | {'value': float('nan')}, 'NaN is not a JSON value'),
         (lambda row: row | {'n': 2.5}, "field 'n' is 2.5, a float"),
         (lambda row: [row], 'a row is a JSON object, not list'),
         (lambda row: '{"encoder": ', 'not JSON'),

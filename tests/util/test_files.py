@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.eval.files import write_atomic
-from xlmr_flax.util.files import absolute, write_atomically
+from xlmr_flax.util.files import absolute, safe_name, write_atomically
 
 
 @pytest.mark.parametrize('write', [write_atomically, write_atomic])
@@ -44,3 +44,12 @@ def test_paths_become_absolute_and_addresses_stay(tmp_path: Path, monkeypatch: p
     assert absolute('gs://bucket/x') == 'gs://bucket/x'
     assert absolute('') == ''
     assert absolute('~/x') == str(Path.home() / 'x')
+
+
+def test_a_name_from_data_stays_in_its_folder() -> None:
+    for plain in ('xnli', 'logic_mnli-to-en', 'a+b.c'):
+        assert safe_name(plain) == plain
+    texts = ['../../x', '.hidden', '', 'a/b', 'a_b', 'a\\b', 'x' * 300, '..', 'ж', 'a\nb']
+    names = [safe_name(text) for text in texts]
+    assert len(set(names)) == len(names)
+    assert all(name and not name.startswith('.') and '/' not in name and len(name) < 120 for name in names)

@@ -16,7 +16,7 @@ from xlmr_flax.report.rows import NONE
 from xlmr_flax.report.study import MARKED, metric_name
 from xlmr_flax.report.table import Column, Line, Table, markdown, signed
 from xlmr_flax.report.tables import csv_text
-from xlmr_flax.util.files import write_atomically
+from xlmr_flax.util.files import safe_name, write_atomically
 
 Record = Mapping[str, Any]
 Effects = Mapping[str, Sequence[Record]]
@@ -199,10 +199,10 @@ def write_effects(
     for key in KEYS:
         flat = [{k: v for k, v in r.items() if k not in ('at', 'points')} for r in effects[key]]
         if flat:
-            paths.append(write_atomically(folder / f'effects-{key}.csv', csv_text(flat)))
-    paths += [write_atomically(folder / 'latex' / f'{t.name}.tex', latex_fragment(t)) for t in tables]
+            paths.append(write_atomically(folder / f'effects-{key}.csv', csv_text(flat, decimals=6)))
+    paths += [write_atomically(folder / 'latex' / f'{safe_name(t.name)}.tex', latex_fragment(t)) for t in tables]
     for name, (figure, label, _) in effect_figures(effects).items():
-        paths.append(write_atomically(folder / 'figures' / f'{name}.svg', svg(figure, label)))
+        paths.append(write_atomically(folder / 'figures' / f'{safe_name(name)}.svg', svg(figure, label)))
     return paths
 
 

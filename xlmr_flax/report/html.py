@@ -22,7 +22,7 @@ from xlmr_flax.report.study import TO_ENGLISH, Study, metric_name, metric_title,
 from xlmr_flax.report.table import Table
 from xlmr_flax.report.tables import FEW_ARMS, caveats, language_tables
 from xlmr_flax.report.view import View
-from xlmr_flax.util.files import write_atomically
+from xlmr_flax.util.files import safe_name, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ def write_report(
     figures = _Figures()
     text = page(study, curves, info, figures)
     for name, drawing in figures.files.items():
-        write_atomically(Path(path).parent / 'figures' / f'{name}.svg', drawing)
+        write_atomically(Path(path).parent / 'figures' / f'{safe_name(name)}.svg', drawing)
     return write_atomically(path, text)
 
 

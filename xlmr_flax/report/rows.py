@@ -14,13 +14,16 @@ Nothing here knows more than the rows say.
 from __future__ import annotations
 
 import difflib
-import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+from xlmr_flax.util import strict_json
+from xlmr_flax.util.errors import quote
 
 NONE = 'none'
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -35,6 +38,8 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     'seed': int,
     'step': int,
 }
+_CONTROL = re.compile('[\x00-\x1f\x7f]')  # in no name; a page's marks of notes are made of them
+_LARGEST = 10**12  # integers beyond a float's range have no isfinite
 KEY = ('encoder', 'intermediate', 'target', 'language', 'split', 'metric', 'seed')
 RESOURCE_LEVELS = ('high', 'mid', 'low')
 
@@ -68,17 +73,19 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     Raises RowsError naming file and line; blank lines are allowed.
     """
     rows = []
-    with open(path, encoding='utf-8') as file:
+    with open(path, 'rb') as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             where = f'{path}:{number}'
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise RowsError(f'{where}: not JSON: {error}') from None
+                row = strict_json.loads(line.decode('utf-8'))
+            except strict_json.JsonError as error:
+                raise RowsError(f'{where}: not JSON: {error.reason}') from None
+            except UnicodeDecodeError as error:
+                raise RowsError(f'{where}: not UTF-8 at byte {error.start} of the line') from None
             check_row(row, where)
-            rows.append(row)
+            rows.append({name: _CONTROL.sub(' ', v) if isinstance(v, str) else v for name, v in row.items()})
     return latest(rows)
 
 
@@ -92,9 +99,9 @@ def check_row(row: Any, where: str) -> None:
             raise RowsError(f'{where}: field {name!r} is missing' + (f' (there is {near[0]!r})' if near else ''))
         value = row[name]
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise RowsError(f'{where}: field {name!r} is {value!r}, a {type(value).__name__}')
-    if not math.isfinite(row['value']):
-        raise RowsError(f"{where}: field 'value' is {row['value']}")
+            raise RowsError(f'{where}: field {name!r} is {quote(value)}, a {type(value).__name__}')
+    if (isinstance(row['value'], int) and abs(row['value']) > _LARGEST) or not math.isfinite(row['value']):
+        raise RowsError(f"{where}: field 'value' is {quote(row['value'])}")
 
 
 def latest(rows: Iterable[Row]) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ from xlmr_flax.report.study import (
 )
 from xlmr_flax.report.table import BLANK, Cell, Column, Line, Table, markdown
 from xlmr_flax.report.view import View, provenance, row_notes, seed_notes, stand_in_notes
-from xlmr_flax.util.files import write_atomically
+from xlmr_flax.util.files import safe_name, write_atomically
 
 ZERO_SHOT, ALL = 'zero-shot mean', 'mean of all'
 FEW_ARMS = 4  # up to so many, languages are rows and arms stand side by side
@@ -196,7 +196,7 @@ def write_tables(
     files = 'Numbers in full precision, each with its run, seed, preset and command: results.csv; means: tables.csv.'
     head = [*notes, *made, files]
     text = ''.join([f'# {markdown(title)}\n\n' if title else '', *(f'- {markdown(note)}\n' for note in head), '\n'])
-    fragments = [write_atomically(folder / 'latex' / f'{t.name}.tex', latex_fragment(t)) for t in tables]
+    fragments = [write_atomically(folder / 'latex' / f'{safe_name(t.name)}.tex', latex_fragment(t)) for t in tables]
     return [
         write_atomically(folder / 'tables.md', text + '\n'.join(table.markdown() for table in tables)),
         write_atomically(folder / 'tables.csv', csv_text(tidy(study))),
@@ -206,13 +206,22 @@ def write_tables(
     ]
 
 
-def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """Comma-separated with a head line; nothing rounded; missing is empty."""
+def csv_text(records: Sequence[Mapping[str, Any]], decimals: int | None = None) -> str:
+    """Comma-separated with a head line; missing is empty; a text that a spreadsheet would compute gets a quote first.
+
+    decimals: floats are rounded to so many. What is estimated differs in its last digits between processors.
+    """
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, float):
+            return repr(value if decimals is None else round(value, decimals))
+        return f"'{value}" if isinstance(value, str) and value.startswith(('=', '+', '-', '@')) else value
+
     fields = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.DictWriter(out, fields, restval='', lineterminator='\n')
     writer.writeheader()
-    writer.writerows({k: repr(v) if isinstance(v, float) else v for k, v in record.items()} for record in records)
+    writer.writerows({k: cell(v) for k, v in record.items()} for record in records)
     return out.getvalue()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -33,6 +35,15 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
 def absolute(path: str) -> str:
     """The absolute form of a path, with ~ expanded. '' and addresses (gs://...) are returned as they are."""
     return path if not path or '://' in path else os.path.abspath(os.path.expanduser(path))
+
+
+def safe_name(text: str) -> str:
+    """A file name for any text: letters, digits, and - _ . + are kept, a leading dot is not.
+
+    A name that had to be changed gets a part of its text's hash, so that two texts never share a file.
+    """
+    name = re.sub(r'[^A-Za-z0-9_.+-]', '_', text[:100]).lstrip('.')
+    return name if name == text and name else f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
 
 
 def readable(path: str | Path) -> None:
