@@ -21,7 +21,6 @@ A .json file may also hold an array of the objects of .jsonl.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +39,7 @@ from xlmr_flax.tasks.base import (
     Task,
 )
 from xlmr_flax.tasks.parsers import Row, id_of, text
+from xlmr_flax.util import strict_json
 
 _JSON = {'.jsonl': 'jsonl', '.json': 'json'}
 # kind -> ending -> format (data/tables.READERS).
@@ -123,8 +123,8 @@ def input_table(path: Path, kind: str) -> Table:
 def _of_object(content: str, kind: str) -> str:
     """The format of a JSON file that begins with an object: JSON lines, SQuAD's form, or one object of rows."""
     try:
-        first = json.loads(content.split('\n', 1)[0])
-    except json.JSONDecodeError:
+        first = strict_json.loads(content.split('\n', 1)[0], surrogates=True)
+    except strict_json.JsonError:
         return 'squad' if kind == 'span' else 'json'
     if 'data' in first and kind == 'span':
         return 'squad'

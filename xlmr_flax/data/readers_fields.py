@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data.readers_text import DataError, Problem, Rows, read_lines, read_text
 from xlmr_flax.tasks.base import Table, closest
+from xlmr_flax.util import strict_json
 
 
 def read_tsv(path: Path, table: Table) -> Rows:
@@ -23,6 +24,7 @@ def read_csv(path: Path, table: Table) -> Rows:
     """RFC 4180. A quote that is never closed spoils the rest of the file: DataError, not a Problem."""
 
     def records() -> Iterator[tuple[int, list[str]]]:
+        csv.field_size_limit(sys.maxsize)  # of the whole process; the default refuses fields over 131,072 characters
         reader = csv.reader(io.StringIO(read_text(path), newline=''), strict=True)
         start = 1
         try:
@@ -40,9 +42,9 @@ def read_jsonl(path: Path, table: Table) -> Rows:
     """One JSON object a line."""
     for number, line in enumerate(read_lines(path), 1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield number, Problem(f'broken JSON: {error.msg} at column {error.colno}')
+            row = strict_json.loads(line, surrogates=True)
+        except strict_json.JsonError as error:
+            yield number, Problem(error.described())
             continue
         yield number, _object(row, table)
 
@@ -53,7 +55,6 @@ def read_json(path: Path, table: Table) -> Rows:
     What is broken at one place cannot be told from what is behind it: DataError, not a Problem.
     """
     content = read_text(path)
-    decoder = json.JSONDecoder()
 
     def skip(position: int) -> int:
         while position < len(content) and content[position] in ' \t\r\n':
@@ -62,9 +63,9 @@ def read_json(path: Path, table: Table) -> Rows:
 
     def decode(position: int) -> tuple[Any, int]:
         try:
-            return decoder.raw_decode(content, position)
-        except json.JSONDecodeError as error:
-            raise _broken(path, error.lineno, f'{error.msg} at column {error.colno}') from None
+            return strict_json.decode(content, position, surrogates=True)
+        except strict_json.JsonError as error:
+            raise DataError(f'{path}, line {error.line}: {error.described()}') from None
 
     position = skip(0)
     opening = content[position : position + 1]
@@ -88,6 +89,10 @@ def read_json(path: Path, table: Table) -> Rows:
         if content[position : position + 1] != closing:
             _expect(path, content, position, ',')
             position = skip(position + 1)
+    position = skip(position + 1)
+    if position < len(content):
+        line = content.count('\n', 0, position) + 1
+        raise _broken(path, line, f'text behind the closing {closing!r}: {content[position : position + 20]!r}')
 
 
 def read_plain(path: Path, table: Table) -> Rows:

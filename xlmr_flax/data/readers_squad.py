@@ -13,6 +13,7 @@ from typing import Any
 
 from xlmr_flax.data.readers_text import DataError, Problem, Rows, read_text
 from xlmr_flax.tasks.base import Table
+from xlmr_flax.util import strict_json
 
 
 def read_squad(path: Path, table: Table) -> Rows:
@@ -63,9 +64,9 @@ def read_sentences(path: Path, table: Table) -> Rows:
 
 def _paragraphs(path: Path, content: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        data = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise DataError(f'{path}, line {error.lineno}: broken JSON: {error.msg} at column {error.colno}') from None
+        data = strict_json.loads(content, surrogates=True)
+    except strict_json.JsonError as error:
+        raise DataError(f'{path}, line {error.line}: {error.described()}') from None
     articles = data.get('data') if isinstance(data, dict) else None
     if not isinstance(articles, list):
         raise DataError(f'{path}: not in the SQuAD form: an object with a list `data` is expected')

@@ -13,6 +13,7 @@ from typing import Any
 from xlmr_flax.data import readers_fields, readers_squad, readers_tags, tfds
 from xlmr_flax.data.readers_text import DataError, Problem, Row, Rows, read_lines, read_text
 from xlmr_flax.tasks.base import Table, closest
+from xlmr_flax.util.strict_json import has_surrogate
 
 __all__ = ['READERS', 'DataError', 'Problem', 'read_lines', 'read_rows', 'read_table', 'read_text']
 
@@ -30,6 +31,7 @@ READERS: dict[str, Callable[[Path, Table], Rows]] = {
     'ccgbank': readers_tags.read_ccgbank,
     tfds.FORMAT: tfds.read_prepared,
 }
+_JSON = ('jsonl', 'json', 'squad', 'squad_sentences')
 
 
 def read_table(path: Path, table: Table, label_path: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -60,12 +62,25 @@ def read_rows(path: Path, table: Table, label_path: Path | None = None) -> Rows:
             yield line, row
             continue
         for changed in _explode(row, table):
-            if isinstance(changed, Problem):
-                yield line, changed
+            broken = _broken_text(changed, table)
+            if broken is not None:
+                yield line, broken
             else:
                 yield line, {k: v for k, v in changed.items() if k not in table.hidden} | dict(table.constants)
     if empty:
         raise DataError(f'{path}: no rows in this file')
+
+
+def _broken_text(row: Row | Problem, table: Table) -> Problem | None:
+    """What is wrong with a row: a Problem, or a text that no tokenizer takes. JSON's escapes can write half a character
+    (an unpaired surrogate); other formats are UTF-8, which cannot."""
+    if isinstance(row, Problem):
+        return row
+    if table.format in _JSON:
+        for column, value in row.items():
+            if has_surrogate(value):
+                return Problem(f'column {column!r}: half a character (an unpaired surrogate)')
+    return None
 
 
 def _explode(row: Row, table: Table) -> Iterator[Row | Problem]:

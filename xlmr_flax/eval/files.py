@@ -206,19 +206,10 @@ def read_gold_answers(path: Path) -> dict[str, list[str]]:
 
 def read_json(path: Path) -> Any:
     """A JSON file; DataError with the line of what is broken, or with an id that is there twice."""
-
-    def pairs_to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise DataError(f'{path}: {twice!r} is there twice')
-        return result
-
     try:
-        return json.loads(_text(path), object_pairs_hook=pairs_to_dict)
-    except json.JSONDecodeError as error:
-        raise DataError(f'{path}, line {error.lineno}: broken JSON: {error.msg} at column {error.colno}') from None
+        return strict_json.loads(_text(path))
+    except strict_json.JsonError as error:
+        raise DataError(f'{path}, line {error.line}: {error.described()}') from None
 
 
 def _object(path: Path, content: Any) -> dict[str, Any]:

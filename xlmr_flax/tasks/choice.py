@@ -34,7 +34,7 @@ def parse_commonsenseqa(row: Row, task: Task, language: str) -> ChoiceExample:
     """Prompt question.stem; the choices in the order of their letters (jiant: tasks/lib/commonsenseqa.py)."""
     question = row['question']
     try:
-        texts = {option['label']: option['text'] for option in question['choices']}
+        texts = {option['label']: text_of(option, 'text') for option in question['choices']}
         prompt = text_of(question, 'stem')
         ordered = tuple(texts[letter] for letter in LETTERS)
     except (KeyError, TypeError) as error:
