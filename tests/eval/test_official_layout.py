@@ -9,7 +9,7 @@ import pytest
 
 from xlmr_flax.data.sources import DataError, read_pairs
 from xlmr_flax.eval import files
-from xlmr_flax.eval.score import score_files, score_folder
+from xlmr_flax.eval.score import coverage_lines, score_files, score_folder
 from xlmr_flax.experiment.example_scores import read_gold_set
 from xlmr_flax.tasks import get_task
 
@@ -64,3 +64,33 @@ def test_xcopa_is_scored_in_the_layout_of_xtreme_r(tmp_path: Path) -> None:
         (tmp_path / root / 'xcopa' / 'test-qu.jsonl').write_text(lines, encoding='utf-8')
     scores = score_folder(tmp_path / 'said', tmp_path / 'gold', 'xtreme-r', allow_missing=True)
     assert scores['tasks']['xcopa']['languages'] == {'qu': {'accuracy': 75.0}}
+
+
+def write_questions(root: Path, gold: str, said: str) -> tuple[Path, Path]:
+    qas = [{'id': id_, 'question': '?', 'answers': [{'text': 'yes', 'answer_start': 0}]} for id_ in gold]
+    files.write_answers(root / 'gold/xquad/test-en.json', {'data': [{'paragraphs': [{'context': 'yes', 'qas': qas}]}]})
+    files.write_answers(root / 'said/xquad/test-en.json', dict.fromkeys(said, 'yes'))
+    return root / 'said', root / 'gold'
+
+
+def test_unanswered_questions_are_counted(tmp_path: Path) -> None:
+    scores = score_folder(*write_questions(tmp_path, 'abcd', 'abx'), allow_missing=True)
+    assert scores['tasks']['xquad']['languages']['en'] == {'f1': 50.0, 'exact_match': 50.0}
+    assert scores['tasks']['xquad']['coverage'] == {'en': {'gold': 4, 'unanswered': 2, 'unknown': 1}}
+    assert len(coverage_lines(scores)) == 1
+    whole = score_folder(*write_questions(tmp_path / 'whole', 'abcd', 'abcd'), allow_missing=True)
+    assert whole['tasks']['xquad']['coverage'] == {}
+
+
+def test_predictions_for_other_questions_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='none of its 2 ids'):
+        score_folder(*write_questions(tmp_path, 'abcd', 'xy'), allow_missing=True)
+
+
+@pytest.mark.parametrize(('task', 'line'), [('panx', 'Oslo\tB-LOC'), ('xnli', 'A man.\tSomeone.\tentailment')])
+def test_gold_with_the_columns_of_the_dataset_is_an_error(tmp_path: Path, task: str, line: str) -> None:
+    for root, text in (('said', line.split('\t')[-1]), ('gold', line)):
+        (tmp_path / root / task).mkdir(parents=True)
+        (tmp_path / root / task / 'test-en.tsv').write_text(f'{text}\n', encoding='utf-8')
+    with pytest.raises(DataError, match='line 1'):
+        score_folder(tmp_path / 'said', tmp_path / 'gold', allow_missing=True)

@@ -6,6 +6,7 @@ benchmark's evaluate.py does. Prints Markdown; --out keeps the numbers as JSON.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -27,7 +28,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.eval.files import write_atomic
-    from xlmr_flax.eval.score import score_folder, to_json, to_markdown
+    from xlmr_flax.eval.score import coverage_lines, score_folder, to_json, to_markdown
 
     for name in ('predictions', 'labels'):
         if not values[name].value:
@@ -38,4 +39,6 @@ def run(values: flags.FlagValues) -> int:
     if values.out:
         write_atomic(Path(values.out), to_json(scores))
     print(to_markdown(scores))
+    for line in coverage_lines(scores):
+        print(f'warning: {line}', file=sys.stderr)
     return 0

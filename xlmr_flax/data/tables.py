@@ -63,8 +63,8 @@ def read_rows(path: Path, table: Table, label_path: Path | None = None) -> Rows:
             continue
         for changed in _explode(row, table):
             broken = _broken_text(changed, table)
-            if broken is not None:
-                yield line, broken
+            if broken is not None or isinstance(changed, Problem):
+                yield line, broken or changed
             else:
                 yield line, {k: v for k, v in changed.items() if k not in table.hidden} | dict(table.constants)
     if empty:

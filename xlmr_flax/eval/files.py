@@ -79,7 +79,7 @@ def write_pairs(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
 
 def write_answers(path: Path, answers: Mapping[str, Any]) -> None:
     """QA and rankings: a JSON object by id."""
-    write_atomic(path, json.dumps(dict(answers), ensure_ascii=False, indent=1) + '\n')
+    write_atomic(path, json.dumps(dict(answers), ensure_ascii=False, indent=1, allow_nan=False) + '\n')
 
 
 def write_predictions(path: Path, task: Task, predictions: Any) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.tables import DataError
+from xlmr_flax.data.tables import DataError, read_lines
 from xlmr_flax.eval import files
 from xlmr_flax.eval.benchmarks import BENCHMARKS, QA, Benchmark, Part
 from xlmr_flax.eval.metrics import classification, qa, retrieval, tagging
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task, closest
+from xlmr_flax.util.errors import quote
 
 Scores = dict[str, float]
 
@@ -32,8 +33,10 @@ def score_folder(
 
     tasks: only these (default: every task of the benchmark that has a folder of predictions).
     Returns {'benchmark', 'tasks': {task: {'languages': {language: {metric: value}}, 'mean': {metric: value}, 'score',
-    'missing_languages'}}, 'groups': {group: value or None}, 'overall': value or None, 'missing_tasks',
+    'missing_languages', 'coverage'}}, 'groups': {group: value or None}, 'overall': value or None, 'missing_tasks',
     'unknown_folders'}; all values are percentages. A group or the overall score is None unless all its tasks are whole.
+    coverage: {language: {'gold', 'unanswered', 'unknown'}}: gold ids, those without a prediction, and predictions
+    without a gold id, for languages where there are any.
     Raises DataError for a file that is missing (unless allow_missing), unreadable or of another length than the gold.
     """
     predictions, labels = Path(predictions), Path(labels)
@@ -81,12 +84,14 @@ def _mean_of(scores: Mapping[str, float], tasks: Iterable[str]) -> float | None:
 
 def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_missing: bool) -> dict[str, Any]:
     by_language: dict[str, Scores] = {}
+    coverage: dict[str, dict[str, int]] = {}
     missing = []
     for language in part.languages:
         paths = [root / task / f'test-{language}.{part.suffix}' for root in (predictions, labels)]
         absent = [path for path in paths if not path.is_file()]
         if not absent:
             by_language[language] = _score_file(part.form, language, paths[0], paths[1])
+            coverage[language] = _coverage(part.form, paths[0], paths[1])
         elif allow_missing:
             missing.append(language)
         else:
@@ -96,7 +101,47 @@ def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_mi
     score = None
     if mean:
         score = (mean['exact_match'] + mean['f1']) / 2 if part.group == QA else mean[_major(mean)]
-    return {'languages': by_language, 'mean': mean, 'score': score, 'missing_languages': missing}
+    coverage = {language: counts for language, counts in coverage.items() if any(list(counts.values())[1:])}
+    return {
+        'languages': by_language,
+        'mean': mean,
+        'score': score,
+        'missing_languages': missing,
+        'coverage': coverage,
+    }
+
+
+def _bare(path: Path, blank: bool = False) -> list[str]:
+    """The labels of a file with one a line. blank: blank lines part sentences. Raises DataError for a line of several
+    columns: the datasets' own files have texts or words before the label."""
+    labels = [line.strip() for line in read_lines(path)] if blank else files.read_labels(path)
+    for number, label in enumerate(labels, 1):
+        if len(label.split()) > 1:
+            raise DataError(f'{path}, line {number}: one label is expected, not {quote(label)}')
+    return labels
+
+
+def _coverage(form: str, predicted: Path, gold: Path) -> dict[str, int]:
+    """How many gold ids there are, how many have no prediction, and how many predictions have no gold; {} for forms
+    without ids. Raises DataError where no id agrees: the score would be 0 of another file's questions.
+    """
+    if form not in ('squad', 'mlqa', 'ranking'):
+        return {}
+    wanted = set(files.read_rankings(gold) if form == 'ranking' else files.read_gold_answers(gold))
+    said = set(files.read_json(predicted))
+    if said and not wanted & said:
+        raise DataError(f'{predicted}: none of its {len(said)} ids is one of the {len(wanted)} of {gold}')
+    return {'gold': len(wanted), 'unanswered': len(wanted - said), 'unknown': len(said - wanted)}
+
+
+def coverage_lines(scores: Mapping[str, Any]) -> list[str]:
+    """A sentence for each task and language in which predictions and gold differ in their ids."""
+    return [
+        f'{task} {language}: {counts["unanswered"]} of {counts["gold"]} gold ids have no prediction (they count 0), '
+        f'{counts["unknown"]} predictions no gold id'
+        for task, result in scores['tasks'].items()
+        for language, counts in result['coverage'].items()
+    ]
 
 
 def _major(metrics: Mapping[str, float]) -> str:
@@ -107,11 +152,12 @@ def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores
     """The metrics of one prediction file against one gold file of the same form."""
     try:
         if form == 'labels':
-            return classification.accuracy(files.read_labels(gold), files.read_labels(predicted))
+            return classification.accuracy(_bare(gold), _bare(predicted))
         if form == 'choices':
             sides = ([str(index) for index in files.read_choices(path)] for path in (gold, predicted))
             return classification.accuracy(*sides)
         if form == 'tags':
+            _bare(gold, blank=True), _bare(predicted, blank=True)
             return tagging.entity_scores(files.read_tags(gold), files.read_tags(predicted))
         if form == 'indices':
             return retrieval.nearest_accuracy(files.read_indices(gold), files.read_indices(predicted))
@@ -239,6 +285,8 @@ def to_markdown(scores: Mapping[str, Any]) -> str:
         lines += _table(['language', *names], rows)
         if result['missing_languages']:
             lines += ['', f'Missing languages: {", ".join(result["missing_languages"])}.']
+    if said := coverage_lines(scores):
+        lines += ['', *(f'- {line}' for line in said)]
     if scores['missing_tasks']:
         lines += ['', f'Missing tasks: {", ".join(scores["missing_tasks"])}.']
     if scores['unknown_folders']:

@@ -31,6 +31,7 @@ from xlmr_flax.tasks.base import Example, SentenceExample, SpanExample, Task, Ta
 
 Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
 Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples)
+_SURE = 1e9  # a no-answer score above all differences of logits
 _PASSES = 64  # full batches beside which a last one that is not does not count
 
 
@@ -236,7 +237,8 @@ def write_predictions(
         questions = cast(Sequence[SpanExample], examples)
         answers = decode(data.spans, list(out), questions)
         if task.scorer == 'squad_v2':
-            scores = {e.id: a.null - a.score for e, a in zip(questions, answers, strict=True)}
+            # Infinite where a context allows no span (an empty one); JSON has finite numbers alone.
+            scores = {e.id: min(a.null - a.score, _SURE) for e, a in zip(questions, answers, strict=True)}
             files.write_answers(files.no_answer_path(path), scores)
             files.write_answers(
                 path, {e.id: '' if scores[e.id] > 0 else a.text for e, a in zip(questions, answers, strict=True)}
