@@ -221,7 +221,7 @@ def test_one_of_several_heads_is_named(predict: Predict, checkpoints: Path, fail
         ('tags', 'a.csv', 'the,cat\n', ": for a head of kind 'tag' a file ending in .txt or .tsv or .conll or "),
         ('pick', 'a.jsonl', '{"prompt": "a", "choices": ["b"]}\n', ", line 1, column 'choices': a list of at least"),
         ('tags', 'a.txt', 'the cat\n \n', ", line 2, column 'words': one or more words are expected, not ' '"),
-        ('tags', 'a.conll', 'a O\nEU NNP B-ORG\n', ", line 2, column 'words': a word, or a word and its tag"),
+        ('tags', 'a.conll', 'a O\nEU NNP B-ORG\n', ', line 2: a word and a tag are expected'),
         ('qa', 'a.json', '{"data": [{"paragraphs": [{"context": "a", "qas": [{"id": 1}]}]}]}', "no field 'question'"),
         ('qa', 'a.jsonl', '{"question": "a", "context": ""}\n', ", line 1, column 'context': an empty text"),
     ],

@@ -156,9 +156,6 @@ def _tag(row: Row) -> TagExample:
         words = words.split()
     if not isinstance(words, list) or not words or not all(isinstance(v, str) and v.strip() for v in words):
         raise RowError('words', f'one or more words are expected, not {row["words"]!r}')
-    for line, word in zip(row.get('lines', ()), words, strict=False):
-        if ' ' in word:
-            raise RowError('words', f'a word, or a word and its tag, is expected, not {word!r} and a tag', line)
     return TagExample(id_of(row, 'id'), tuple(words), None)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from xlmr_flax.data.readers_text import Problem, Row, Rows, read_lines
 from xlmr_flax.tasks.base import Table
+from xlmr_flax.util.errors import quote
 
 # What a fused token is tagged as where several of its words are equally near the root: the first of this list
 # (ud-conversion-tools: conllu_to_conll.py, as XTREME's scripts/download_data.sh calls it).
@@ -26,29 +27,43 @@ _RANK_BY_LANGUAGE = {
 }
 _LEAF = re.compile(r'<L (\S+) (\S+) (\S+) (\S+) (\S+)>')
 
+_PREFIX = re.compile(r'[a-z]{2,3}(?:-[a-z]+)*:')
+
 Lines = list[tuple[int, str]]  # (line from 1, text)
 
 
 def read_conll(path: Path, table: Table) -> Rows:
     """A word and its tag a line, with a tab or (Masakhane) a blank between them; blank lines end sentences.
 
-    XTREME's public test files hold words alone: the first line of a file says whether it has tags.
+    XTREME's public test files hold words alone: the first line of a file says whether it has tags. A prefix 'en:' that
+    all words of a file have (WikiANN as its authors publish it) is taken off, as XTREME's panx_preprocess does.
     """
     tagged: bool | None = None
-    for block in _blocks(path):
+    blocks = list(_blocks(path))
+    prefix = _language_prefix(blocks)
+    for block in blocks:
         words, tags, problem = [], [], None
-        for number, line in block:
+        for number, whole in block:
+            line = whole[len(prefix) :]
             word, _, tag = line.partition('\t') if '\t' in line else line.rpartition(' ')
             if '\t' not in line and ' ' not in line:
                 word, tag = line, ''
             if tagged is None:
                 tagged = bool(tag)
-            if not word or bool(tag) != tagged or '\t' in tag:
+            if not word or bool(tag) != tagged or '\t' in tag or ('\t' not in line and ' ' in word):
                 expected = 'a word and a tag are' if tagged else 'a word alone is'
-                problem = problem or (number, Problem(f'{expected} expected, not {line!r}'))
+                problem = problem or (number, Problem(f'{expected} expected, not {quote(whole)}'))
             words.append(word)
             tags.append(tag.strip())
         yield problem or (block[0][0], _sentence(words, tags if tagged else None, [number for number, _ in block]))
+
+
+def _language_prefix(blocks: list[Lines]) -> str:
+    """'en:' where all lines of a file begin with it, else ''."""
+    match = _PREFIX.match(blocks[0][0][1]) if blocks else None
+    if match is None or not all(line.startswith(match[0]) for block in blocks for _, line in block):
+        return ''
+    return match[0]
 
 
 def read_conllu(path: Path, table: Table) -> Rows:
