@@ -127,3 +127,19 @@ def test_max_context_prefers_the_window_with_more_around_a_token() -> None:
     # first)
     assert first.tolist() == [True] * 8 + [False] * 2
     assert second.tolist() == [False] * 3 + [True] * 7
+
+
+@pytest.mark.parametrize(
+    ('text', 'offsets', 'texts'),
+    [
+        ('cafe\u0301 x', [(0, 4), (5, 7)], ['cafe\u0301', 'x']),  # an accent that a tokenizer composes away
+        ('क\u093fताब', [(0, 1), (2, 5)], ['क\u093f', 'ताब']),  # a vowel sign (Mc)
+        ('क\u093f', [(0, 1), (1, 2)], ['क\u093f', 'क\u093f']),  # the sign a token of its own
+        ('☂\ufe0f!', [(0, 1), (2, 3)], ['☂\ufe0f', '!']),  # a variation selector
+        ('👩\u200d💻!', [(0, 1), (2, 3), (3, 4)], ['👩\u200d💻', '👩\u200d💻', '!']),
+        ('ab c', [(0, 1), (1, 4)], ['a', 'b c']),
+        ('é', [(0, 1)], ['é']),
+    ],
+)
+def test_a_span_holds_whole_characters(text: str, offsets: list[tuple[int, int]], texts: list[str]) -> None:
+    assert [text[start:end] for start, end in trimmed_offsets(text, offsets)] == texts

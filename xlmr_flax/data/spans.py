@@ -6,6 +6,7 @@ offsets, not by re-tokenising words, so that no separator or realignment can shi
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import SpanExample
 
 DOC_STRIDE, MAX_QUERY = 128, 64
+_JOINER = '\u200d'
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,17 @@ class SpanRows:
     offsets: tuple[np.ndarray, ...]
 
 
+def _joins(text: str, place: int) -> bool:
+    """Whether the character at `place` belongs to the one before it: a combining mark (category M: accents, Indic vowel
+    signs, variation selectors), a zero-width joiner, or what follows one."""
+    if not 0 < place < len(text):
+        return False
+    return unicodedata.category(text[place])[0] == 'M' or _JOINER in text[place - 1 : place + 1]
+
+
 def trimmed_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-    """int32 [n, 2]: token offsets without leading and trailing white space (the word-boundary mark covers the
-    blank).
+    """int32 [n, 2]: token offsets without leading and trailing white space (the word-boundary mark covers the blank),
+    widened to whole characters as a reader sees them: tokenizers leave a mark that they drop or compose out of a token.
     """
     out = np.empty((len(offsets), 2), np.int32)
     for i, (start, end) in enumerate(offsets):
@@ -45,6 +55,11 @@ def trimmed_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray
             start += 1
         while end > start and text[end - 1].isspace():
             end -= 1
+        if start < end and not text.isascii():
+            while _joins(text, end):
+                end += 1
+            while _joins(text, start):
+                start -= 1
         out[i] = start, end
     return out
 
