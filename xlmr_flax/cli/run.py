@@ -115,8 +115,10 @@ def run(values: flags.FlagValues) -> int:
             failed = e
 
         def report() -> None:
-            if runner.workdir.results_path.read_text(encoding='utf-8').strip() or not failed:
+            if runner.workdir.results_path.read_text(encoding='utf-8').strip():
                 print(write_run_report(runner, versions()))
+            elif not failed:
+                print(f'no language has labels: nothing is scored; predictions: {runner.workdir.path / "predictions"}')
 
         on_leader('report', report)
         if profiler and not profiler.taken:

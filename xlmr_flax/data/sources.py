@@ -23,7 +23,7 @@ from xlmr_flax.data.readers_paths import (
     stand_in_notes,
 )
 from xlmr_flax.data.tables import DataError, Problem, read_lines, read_rows, read_table, read_text
-from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, lacks_label
+from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, has_label
 
 __all__ = [
     'DATA_ROOT_VARIABLE',
@@ -258,7 +258,7 @@ def _read(
             return examples
         number += 1
         example = _parse(task, file_language, place, row, number)
-        if split in _TRAINING and lacks_label(example):
+        if split in _TRAINING and not isinstance(example, BadRow | None) and not has_label(example):
             example = BadRow(*place, 'a training row without a label')
         if isinstance(example, BadRow):
             leave_out(bad, example)

@@ -16,7 +16,7 @@ from xlmr_flax.data.tables import DataError, read_lines
 from xlmr_flax.eval import files
 from xlmr_flax.eval.benchmarks import BENCHMARKS, QA, Benchmark, Part
 from xlmr_flax.eval.metrics import classification, qa, retrieval, tagging
-from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task, closest
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task, closest, has_label
 from xlmr_flax.util.errors import quote
 
 Scores = dict[str, float]
@@ -182,10 +182,13 @@ def score_files(
     The metrics are at least `task.metrics`, in percent. Retrieval: row i of the pool is right for query i, the queries
     standing in the file as `Task.query_order` says; spans: by
     id, and SQuAD v2 reads the no-answer scores beside the file as well (files.no_answer_path).
-    split: decides the language of the answers where it is a translated one. Raises DataError for a file that does not
-    fit the examples, and for examples without gold labels.
+    split: decides the language of the answers where it is a translated one. Examples of which none has a label (a
+    benchmark's public test file) give {}. Raises DataError for a file that does not
+    fit the examples, and where some examples have labels and others have none.
     """
     path = Path(prediction_path)
+    if task.kind != 'retrieval' and gold_examples and not any(map(has_label, gold_examples)):
+        return {}
     try:
         if task.kind == 'span':
             return _score_spans(task, task.answer_language(language, split), path, gold_examples)

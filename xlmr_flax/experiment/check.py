@@ -27,7 +27,7 @@ from xlmr_flax.data.sources import (
     with_labels,
 )
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import Example, Table, Task
+from xlmr_flax.tasks.base import Example, Table, Task, has_label
 
 MISSING, BROKEN, BAD, READABLE = 'missing', 'unreadable', 'bad rows', 'readable'
 
@@ -50,6 +50,7 @@ class State:
     state: MISSING, BROKEN (a file cannot be read as a whole: `error`), BAD (some rows cannot: `bad`) or READABLE (every
     row there is; that the files are the whole dataset is not known). rows: examples that were read; of retrieval those
     that ask. source: 'files', 'TFDS glue/mnli', 'embedded', '' = nothing.
+    labelled: whether any row has a label; without, predictions can be written and not scored.
     missing: the files that are not there, where they are looked for. stand_in: what the rows stand in for.
     """
 
@@ -61,6 +62,7 @@ class State:
     bad: tuple[BadRow, ...] = ()
     error: str = ''
     stand_in: str = ''
+    labelled: bool = True
 
     def is_fine(self, skip_bad_rows: bool = False) -> bool:
         """Whether a run can read it, or need not."""
@@ -100,12 +102,13 @@ def check(want: Want, root: Path) -> State:
     try:
         task = with_labels(task, root)
         note = stand_in(task, want.language, want.split, root)
-        rows = len(_examples(task, want, root, bad))
+        examples = _examples(task, want, root, bad)
+        rows, labelled = len(examples), not examples or any(map(has_label, examples))
         if want.split in task.gold:
             read_gold(task, want.language, want.split, root)
     except DataError as error:
         return State(want, BROKEN, source=source, bad=tuple(bad), error=str(error))
-    return State(want, BAD if bad else READABLE, rows, source, bad=tuple(bad), stand_in=note)
+    return State(want, BAD if bad else READABLE, rows, source, bad=tuple(bad), stand_in=note, labelled=labelled)
 
 
 def missing_files(task: Task, split: str, language: str, root: Path) -> dict[Path, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe, digest, to_dict
-from xlmr_flax.data.sources import DataError, available, read_split, split_files
+from xlmr_flax.data.sources import available, read_split, split_files
 from xlmr_flax.experiment.arms import (
     NONE,
     Dataset,
@@ -23,7 +23,7 @@ from xlmr_flax.experiment.arms import (
 )
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import ChoiceExample, PairExample, SpanExample, TagExample, Task, closest
+from xlmr_flax.tasks.base import Task, closest, has_label
 
 __all__ = ['NONE', 'Run', 'has_dev', 'make_plan', 'task_of', 'training_task']
 # Raised when the code changes what a run computes, so that an old workdir is not taken for a new result.
@@ -119,19 +119,11 @@ def has_gold(task: Task, language: str, split: str, data_root: str, skip_bad_row
     if key not in _HAS_GOLD:  # asked for often, and a JSON file is read as a whole
         bad_rows = [] if skip_bad_rows else None
         first = read_split(task, language, split, data_root, 1, bad_rows)
-        _HAS_GOLD[key] = all(_labelled(example) for example in first)
+        _HAS_GOLD[key] = all(has_label(example) for example in first)
     return _HAS_GOLD[key]
 
 
 _HAS_GOLD: dict[tuple[object, ...], bool] = {}
-
-
-def _labelled(example: object) -> bool:
-    if isinstance(example, SpanExample):
-        return bool(example.answers) or example.is_impossible
-    if isinstance(example, TagExample):
-        return example.tags is not None
-    return not isinstance(example, PairExample | ChoiceExample) or example.label is not None
 
 
 def make_plan(config: Config, source: EncoderSource) -> list[Run]:
@@ -141,8 +133,7 @@ def make_plan(config: Config, source: EncoderSource) -> list[Run]:
     for name in config.targets:  # found here, not after the training
         task, split = get_task(name), evaluation_split(config, name)
         for language in evaluation_languages(config, name):
-            if not has_gold(task, language, split, config.data_root, config.skip_bad_rows):
-                raise DataError(f'targets: {name!r} has no gold labels for {split} in {language!r}: nothing to score')
+            has_gold(task, language, split, config.data_root, config.skip_bad_rows)  # raises for what cannot be read
     builder = _Builder(config, source)
     runs = [run for seed in config.seeds for arm in config.intermediate for run in builder.arm(arm, seed)]
     runs = [replace(run, decides=builder.decided[run.id]) for run in runs]

@@ -13,6 +13,7 @@ from xlmr_flax.data.batches import pass_tokens
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices
+from xlmr_flax.report.progress import say
 from xlmr_flax.train.memory import explained
 from xlmr_flax.train.need import shard_bytes, size
 
@@ -49,7 +50,10 @@ def evaluating(
 
 
 def scored(evaluator: Evaluator, name: str, found: Iterable[Any]) -> Iterator[Any]:
-    """What an evaluator yields, with its lack of memory explained."""
+    """What an evaluator yields, with its lack of memory explained and languages without labels named."""
     e = evaluator
     with evaluating(name, e.model, e.params, e.mesh, e.evaluation, e.max_length):
-        yield from found
+        for language, metrics, n in found:
+            if not metrics:
+                say(f'{name} {language}: no labels in its files: predictions are written, not scored')
+            yield language, metrics, n

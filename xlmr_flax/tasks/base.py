@@ -114,11 +114,14 @@ class SentenceExample:
 Example = PairExample | ChoiceExample | SpanExample | TagExample | SentenceExample
 
 
-def lacks_label(example: object) -> bool:
-    """Whether an example lacks the label that training on it needs; a question without an answer is labelled."""
-    if isinstance(example, PairExample | ChoiceExample):
-        return example.label is None
-    return isinstance(example, TagExample) and example.tags is None
+def has_label(example: Example) -> bool:
+    """Whether an example can be scored and trained on: a question has an answer or is said to have none; sentences of
+    retrieval and raw text need no label."""
+    if isinstance(example, SpanExample):
+        return bool(example.answers) or example.is_impossible
+    if isinstance(example, TagExample):
+        return example.tags is not None
+    return isinstance(example, SentenceExample) or example.label is not None
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,21 @@ XTREME = 'translated/xtreme_translations'
 SQUAD_HOME = 'https://rajpurkar.github.io/SQuAD-explorer/'
 
 
+# What stands for each answer in a test file whose answers are withheld (XTREME: scripts/download_data.sh).
+PLACEHOLDER = {'answer_start': 0, 'text': ''}
+
+
 def parse(row: Row, task: Task, language: str) -> SpanExample | None:
     """A question in SQuAD's form. A v2 file says which questions have no answer; elsewhere no answers = none given.
 
+    XTREME's public test files have PLACEHOLDER where the answer was; it is none given.
     A table with a constant column `translated` has rows of a machine: `parse_translated` and, where it holds 'test',
     `parse_translated_test`.
     """
     if 'translated' in row:
         return (parse_translated_test if row['translated'] == 'test' else parse_translated)(row, task, language)
     context = text_of(row, 'context')
-    answers = tuple(answer_in(context, answer) for answer in _answers(row))
+    answers = tuple(answer_in(context, answer) for answer in _answers(row) if answer != PLACEHOLDER)
     impossible = row.get('is_impossible', False)
     if not isinstance(impossible, bool):
         raise RowError('is_impossible', f'true or false is expected, not {impossible!r}')
