@@ -67,7 +67,9 @@ class Tokenizer:
         """
         try:
             self._raw = RawTokenizer.from_file(str(path))
-        except Exception as e:  # the library raises bare Exception
+        except BaseException as e:  # the library raises bare Exception, and its panics are BaseExceptions
+            if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
+                raise
             raise TokenizerError(f'{path}: not a readable tokenizer.json ({e})') from None
         size = max(self._raw.get_vocab(with_added_tokens=True).values()) + 1
         if size > rows:

@@ -21,6 +21,7 @@ from xlmr_flax.models import embedded
 from xlmr_flax.report import make_study, read_rows, write_effects, write_report, write_tables
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task
+from xlmr_flax.util import strict_json
 from xlmr_flax.util.files import write_atomically
 
 _TOKENS = 'tokens_per_word.json'
@@ -58,8 +59,8 @@ def study_effects(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
     """`effects` of rows, with the tokens per word that were saved in a folder, and the logic study's comparisons where
     the arms are its."""
     try:
-        tokens = json.loads((folder / _TOKENS).read_text(encoding='utf-8'))
-    except (OSError, json.JSONDecodeError):
+        tokens = strict_json.read_object(folder / _TOKENS)
+    except (OSError, strict_json.JsonError):
         tokens = {}
     return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), tokens)
 
@@ -72,9 +73,9 @@ def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
 
 def _saved_config(path: Path) -> tuple[Config, str]:
     try:
-        saved = json.loads((path / 'config.json').read_text(encoding='utf-8'))
-        return parse(saved['config']), saved['command']
-    except (OSError, json.JSONDecodeError, KeyError) as e:
+        saved = strict_json.read_object(path / 'config.json')
+        return parse(dict(saved['config'])), str(saved['command'])
+    except (OSError, strict_json.JsonError, KeyError, TypeError) as e:
         raise ConfigError(f'{path / "config.json"}: no workdir of xlmr-flax run ({e})') from None
 
 
@@ -92,7 +93,7 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     info = {
         'title': title,
         'command': command,
-        'config': json.loads((workdir.path / 'config.json').read_text(encoding='utf-8'))['config'],
+        'config': strict_json.read_object(workdir.path / 'config.json')['config'],
         'versions': dict(versions),
         'sources': workdir.sources(),
         'seconds': workdir.seconds(),
@@ -111,10 +112,10 @@ def failures(workdir: Workdir, config: Config) -> list[str]:
     found = []
     for path in sorted((workdir.path / 'failed').glob('*.json')):
         try:
-            saved = json.loads(path.read_text(encoding='utf-8'))
-            if saved['run'].split('--')[0] in config.intermediate:
+            saved = strict_json.read_object(path)
+            if str(saved['run']).split('--')[0] in config.intermediate:
                 found.append(f'Failed run {saved["run"]}: {saved["type"]}: {saved["error"]}')
-        except (OSError, json.JSONDecodeError, KeyError):
+        except (OSError, strict_json.JsonError, KeyError):
             continue
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -18,6 +19,7 @@ from xlmr_flax.config import Config, ConfigError, to_dict
 from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.experiment.checkout import source
 from xlmr_flax.experiment.plan import Run
+from xlmr_flax.util import strict_json
 
 
 class Workdir:
@@ -104,7 +106,8 @@ class Workdir:
         """Appends one record to its run's metrics. Of a process that is alone, metrics.jsonl can be watched too."""
         if self.look_only:
             return
-        line = json.dumps(record) + '\n'
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        line = json.dumps(finite, allow_nan=False) + '\n'
         path = self._run_metrics(record['run'])
         path.parent.mkdir(parents=True, exist_ok=True)
         for each in (path,) if self.shard else (path, self.metrics_path):
@@ -167,8 +170,8 @@ class Workdir:
     def failure(self, run: Run) -> dict[str, Any] | None:
         """What is known of a run that failed: run, type, error, traceback, command, time. None where it did not."""
         try:
-            return json.loads(self.failure_path(run).read_text(encoding='utf-8'))
-        except (FileNotFoundError, json.JSONDecodeError):
+            return strict_json.read_object(self.failure_path(run))
+        except (FileNotFoundError, strict_json.JsonError):
             return None
 
     def write_failure(self, run: Run, error: BaseException, command: str) -> None:
@@ -195,25 +198,33 @@ def _records(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding='utf-8').splitlines():
+    for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = strict_json.loads(line)
+        except strict_json.JsonError:  # a line that was cut by a kill
             continue
+        if isinstance(record, dict):
+            records.append(record)
     return records
 
 
 def _time(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {'seconds': 0.0}
+    """time.json's content. Raises JsonError naming the file where it is damaged."""
+    if not path.is_file():
+        return {'seconds': 0.0}
+    found = strict_json.read_object(path)
+    if not isinstance(found.get('seconds'), int | float) or not isinstance(found.get('sources', []), list):
+        raise strict_json.JsonError('a number `seconds` and a list `sources` are expected', path=path)
+    return found
 
 
 def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:
     """The rows of a finished evaluation, None where there is none or it was made under other settings (`key`)."""
     try:
-        saved = json.loads(path.read_text(encoding='utf-8'))
-    except (FileNotFoundError, json.JSONDecodeError):
+        saved = strict_json.read_object(path)
+    except (FileNotFoundError, strict_json.JsonError):
         return None
-    return saved['rows'] if saved.get('key') == key else None
+    return saved.get('rows') if saved.get('key') == key else None
 
 
 def write_evaluation(path: Path, key: str, rows: list[dict[str, Any]]) -> None:

@@ -6,9 +6,29 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from xlmr_flax.util.errors import quote
+
 
 class ModelError(ValueError):
     """A model, weight file or tokenizer that cannot be used; the message names file and field."""
+
+
+# Field -> the smallest and largest value that is computed with; beyond them a file is damaged or made to do harm.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    'vocab_size': (1, 10_000_000),
+    'hidden_size': (1, 65_536),
+    'num_layers': (1, 1_000),
+    'num_heads': (1, 1_024),
+    'ffn_size': (1, 1_048_576),
+    'max_positions': (3, 1_048_576),
+    'layer_norm_eps': (0.0, 1.0),
+    'dropout': (0.0, 1.0),
+    'attention_dropout': (0.0, 1.0),
+    'pad_id': (0, 10_000_000),
+    'bos_id': (0, 10_000_000),
+    'eos_id': (0, 10_000_000),
+    'initializer_range': (0.0, 100.0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +54,12 @@ class EncoderConfig:
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
+        for name, (lowest, highest) in _BOUNDS.items():
+            value = getattr(self, name)
+            kinds = (int,) if isinstance(highest, int) else (int, float)
+            if not isinstance(value, kinds) or isinstance(value, bool) or not lowest <= value <= highest:
+                kind = 'an integer' if isinstance(highest, int) else 'a number'
+                raise ModelError(f'{name} is {quote(value)}; {kind} from {lowest} to {highest} is expected')
         if self.hidden_size % self.num_heads:
             raise ModelError(f'hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}')
 
@@ -83,21 +109,25 @@ class EncoderConfig:
         if config.get('position_embedding_type', 'absolute') != 'absolute':
             raise ModelError(f'{where}: position_embedding_type {config["position_embedding_type"]!r} is not absolute')
         _check_special_ids(config, kind, where)
-        offset = 2 if kind == 'bert' else 0
         try:
+            positions = config['max_position_embeddings']
+            if kind == 'bert' and isinstance(positions, int):
+                positions += 2
             return cls(
                 vocab_size=config['vocab_size'],
                 hidden_size=config['hidden_size'],
                 num_layers=config['num_hidden_layers'],
                 num_heads=config['num_attention_heads'],
                 ffn_size=config['intermediate_size'],
-                max_positions=config['max_position_embeddings'] + offset,
+                max_positions=positions,
                 layer_norm_eps=config.get('layer_norm_eps', 1e-12 if kind == 'bert' else 1e-5),
                 dropout=config.get('hidden_dropout_prob', 0.1),
                 attention_dropout=config.get('attention_probs_dropout_prob', 0.1),
             )
         except KeyError as e:
             raise ModelError(f'{where}: field {e.args[0]!r} is missing') from None
+        except ModelError as e:
+            raise ModelError(f'{where}: {e}') from None
 
 
 def _check_special_ids(config: Mapping[str, Any], kind: str, where: str) -> None:

@@ -31,6 +31,8 @@ from xlmr_flax.models.weights import (
     import_head,
     import_pooler,
 )
+from xlmr_flax.util import strict_json
+from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import readable
 
 _PREFIXES = ('', 'roberta.', 'xlm_roberta.', 'bert.')
@@ -101,11 +103,11 @@ def _weight_files(directory: Path) -> list[Path]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises ModelError naming file and line."""
     try:
-        data = json.loads(path.read_text(encoding='utf-8'))
+        data = strict_json.read(path)
     except FileNotFoundError:
         raise ModelError(f'{path} is missing') from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise ModelError(f'{path}: not JSON ({e})') from None
+    except strict_json.JsonError as e:
+        raise ModelError(f'{path}: not JSON (line {e.line}: {e.reason})') from None
     if not isinstance(data, dict):
         raise ModelError(f'{path}: not a JSON object')
     return data
@@ -166,7 +168,7 @@ class HfModel:
                 return tuple(str(label) for label in labels)
         raise ModelError(
             f'{self.directory / "config.json"}: id2label must give each of the {count} classes of the head a name of '
-            f'its own, {{"0": "A", "1": "B", ...}}; it is {str(found)[:200]}'
+            f'its own, {{"0": "A", "1": "B", ...}}; it is {quote(found)}'
         )
 
     def _find_prefix(self) -> str:
@@ -176,7 +178,11 @@ class HfModel:
         raise ModelError(f'{self.tensors.files[0]}: no tensor embeddings.word_embeddings.weight under any known prefix')
 
     def _find_head(self) -> HeadSpec | None:
-        architecture = (self.raw.get('architectures') or [''])[0]
+        named = self.raw.get('architectures') or ['']
+        if not isinstance(named, list) or not isinstance(named[0], str):
+            where = self.directory / 'config.json'
+            raise ModelError(f'{where}: architectures is {quote(named)}; a list of names is expected')
+        architecture = named[0]
         kinds = {name.replace('XLMRoberta', ''): kind for kind, name in ARCHITECTURES.items()}
         kind = next((k for suffix, k in kinds.items() if architecture.endswith(suffix)), None)
         if kind is None or (kind == 'mlm' and 'lm_head.dense.weight' not in self.tensors.where):

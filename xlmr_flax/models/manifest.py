@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from xlmr_flax.util import strict_json
+
 MANIFEST = 'manifest.json'
 _FORMAT = 1
 
@@ -39,7 +41,7 @@ def check_manifest(directory: Path, names: Iterable[str] | None = None) -> None:
     """
     path = directory / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding='utf-8'))
+        found = strict_json.read_object(path)
         files = {str(k): (int(v['size']), str(v['sha256'])) for k, v in found['files'].items()}
     except FileNotFoundError:
         raise ManifestError(f'{path} is missing') from None

@@ -126,8 +126,10 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
         heads = {k: HeadSpec(**v) for k, v in raw['heads'].items()}
         labels = {k: tuple(v) for k, v in raw['labels'].items()}
         style, note, max_length = raw['style'], raw['note'], raw['max_length']
-    except (KeyError, TypeError) as e:
-        raise ModelError(f'{directory / MODEL_FILE}: field {e} is missing or unknown') from None
+    except (KeyError, TypeError, AttributeError) as e:
+        raise ModelError(f'{directory / MODEL_FILE}: field {e} is missing or unknown, or has another type') from None
+    except ModelError as e:
+        raise ModelError(f'{directory / MODEL_FILE}: {e}') from None
     tensors = hf.TensorFiles(directory)
 
     def load() -> Params:

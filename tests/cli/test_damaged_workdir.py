@@ -1,0 +1,62 @@
+"""Files of a workdir that were cut or overwritten: one error that names the file, or the record passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xlmr_flax.cli.main import main
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('damaged')
+    config = folder / 'config.py'
+    config.write_text(
+        'from ml_collections import ConfigDict\nfrom xlmr_flax.config import defaults\n\n'
+        'def get_config():\n    c = ConfigDict(defaults())\n    c.encoder.source = "random:tiny"\n'
+        '    c.intermediate, c.targets = ("none",), ("world_pairs",)\n    c.recipe.steps, c.tensorboard = 2, False\n'
+        '    c.recipe.max_length, c.recipe.lengths, c.recipe.log_every = 64, (64,), 1\n'
+        '    c.evaluation.max_examples, c.evaluation.max_length = 8, 64\n'
+        '    c.evaluation.languages = {"world_pairs": ("en", "de")}\n    return c\n',
+        encoding='utf-8',
+    )
+    assert main(['run', f'--config={config}', f'--workdir={folder / "w"}']) == 0
+    return folder / 'w'
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{}', '{"seconds": "x"}', '{"seconds": 1, "sources": 5}', '{"seco'])
+def test_time(finished: Path, fails: Fails, text: str) -> None:
+    path = finished / 'time.json'
+    before = path.read_bytes()
+    path.write_text(text, encoding='utf-8')
+    try:
+        assert 'time.json' in fails('report', f'--workdir={finished}')
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize('content', [b'[]', b'{"config": 5, "command": 1}', b'{', b'\xff', b'{}'])
+def test_config(finished: Path, fails: Fails, content: bytes) -> None:
+    path = finished / 'config.json'
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        fails('report', f'--workdir={finished}')
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize('content', [b'5\n', b'\xff\xfe\n', b'{"loss": NaN}\n', b'[1]\n', b'{"run"'])
+def test_metrics(finished: Path, content: bytes) -> None:
+    path = finished / 'metrics.jsonl'
+    before = path.read_bytes()
+    path.write_bytes(before + content)
+    try:
+        assert main(['report', f'--workdir={finished}']) == 0
+    finally:
+        path.write_bytes(before)

@@ -1,0 +1,83 @@
+"""config.json, model.json and tokenizer.json of others: one error that names file and field, at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from xlmr_flax.data.tokenize import Tokenizer, TokenizerError
+from xlmr_flax.models import hf
+from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
+from xlmr_flax.models.model import Model
+
+CHANGES: list[dict[str, Any]] = [
+    {'num_hidden_layers': 10**9},
+    {'num_hidden_layers': 0},
+    {'hidden_size': '64'},
+    {'hidden_size': -64},
+    {'hidden_size': None},
+    {'num_attention_heads': 0},
+    {'vocab_size': 2048.5},
+    {'vocab_size': True},
+    {'layer_norm_eps': []},
+    {'hidden_dropout_prob': 7},
+    {'max_position_embeddings': '130'},
+    {'max_position_embeddings': '130', 'model_type': 'bert'},
+    {'architectures': [5]},
+    {'architectures': {'a': 1}},
+    {'model_type': ['bert']},
+    {'pad_token_id': {}},
+]
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
+    folder = tmp_path_factory.mktemp('model') / 'm'
+    params = jax.device_get(Model(SIZES['tiny'], 'hf').init(jax.random.key(0), {}))
+    hf.save(folder, SIZES['tiny'], params, tiny_tokenizer)
+    return folder
+
+
+@pytest.mark.parametrize('change', CHANGES, ids=str)
+def test_a_field_of_another_type_or_size(directory: Path, change: dict[str, Any]) -> None:
+    path = directory / 'config.json'
+    before = path.read_text('utf-8')
+    try:
+        path.write_text(json.dumps(json.loads(before) | change), 'utf-8')
+        with pytest.raises(ModelError, match=r'config\.json'):
+            hf.HfModel(directory)
+    finally:
+        path.write_text(before, 'utf-8')
+
+
+NO_OBJECTS = ['{"a": Infinity}', '[]', '{', '[' * 100_000, '{"n": ' + '1' * 5000 + '}', '"\\ud83d"']
+
+
+@pytest.mark.parametrize('text', NO_OBJECTS)
+def test_a_file_that_is_no_json_object(tmp_path: Path, text: str) -> None:
+    (tmp_path / 'config.json').write_text(text, 'utf-8')
+    with pytest.raises(ModelError, match=r'config\.json'):
+        hf.HfModel(tmp_path)
+
+
+def test_shapes_of_the_sizes_are_accepted() -> None:
+    for config in SIZES.values():
+        assert EncoderConfig.from_hf(config.to_hf(), 'x').num_layers == config.num_layers
+
+
+def test_a_tokenizer_that_makes_the_library_panic(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    raw = json.loads(tiny_tokenizer.read_text('utf-8'))
+    raw['normalizer'] = {'type': 'Precompiled', 'precompiled_charsmap': 'AAAA'}
+    path = tmp_path / 'tokenizer.json'
+    path.write_text(json.dumps(raw), 'utf-8')
+    with pytest.raises(TokenizerError, match=r'tokenizer\.json'):
+        Tokenizer(path, 2048)
+
+
+def test_weights_have_the_mode_of_the_umask(directory: Path) -> None:
+    modes = {path.stat().st_mode & 0o777 for path in directory.iterdir() if path.is_file()}
+    assert len(modes) == 1
