@@ -124,6 +124,16 @@ def change(**changes: Any) -> Callable[[Path], Any]:
     return write
 
 
+def without(field: str) -> Callable[[Path], Any]:
+    """Takes one field out of config.json."""
+
+    def write(model: Path) -> None:
+        path = model / 'config.json'
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != field}))
+
+    return write
+
+
 def add_token(model: Path) -> None:
     path = model / 'tokenizer.json'
     raw = json.loads(path.read_text('utf-8'))
@@ -156,7 +166,7 @@ MISFIT = 'weights do not fit config.json: '
         (change(position_embedding_type='relative_key'), "position_embedding_type 'relative_key'"),
         (lambda m: (m / 'config.json').write_text('{'), 'config.json: not JSON'),
         (lambda m: (m / 'config.json').unlink(), 'config.json is missing'),
-        (lambda m: (m / 'config.json').write_text('{"model_type": "bert"}'), "field 'vocab_size' is missing"),
+        (without('vocab_size'), "config.json: field 'vocab_size' is missing"),
         (lambda m: (m / 'tokenizer.json').unlink(), 'tokenizer.json is missing; write it once with: python -c'),
         (lambda m: (m / 'tokenizer.json').write_text('{}'), 'tokenizer.json: not a readable tokenizer.json'),
         (add_token, 'tokenizer.json: ids up to 2048, but the word table has 2048 rows'),

@@ -43,3 +43,24 @@ def test_a_blank_parts_a_word_from_its_tag(tmp_path: Path) -> None:
     ((_, found),) = rows(tmp_path / 'f', 'Nairobi B-LOC\n. O\n')
     assert isinstance(found, dict)
     assert (found['words'], found['tags']) == (['Nairobi', '.'], ['B-LOC', 'O'])
+
+
+def test_a_fused_token_is_tagged_by_the_enhanced_graph(tmp_path: Path) -> None:
+    """'I' hangs on two verbs in DEPS and has more ancestors than "'ll"; by HEAD alone both have as many."""
+
+    def text(deps: str) -> str:
+        lines = [
+            "1-2\tI'll" + '\t_' * 8,
+            f'1\tI\tI\tPRON\t_\t_\t3\tnsubj\t{deps}\t_',
+            "2\t'll\twill\tAUX\t_\t_\t3\taux\t3:aux\t_",
+            '3\tstart\tstart\tVERB\t_\t_\t0\troot\t0:root\t_',
+            '4\tlooking\tlook\tVERB\t_\t_\t3\txcomp\t3:xcomp\t_',
+        ]
+        return '\n'.join(lines) + '\n'
+
+    for deps, tag in (('3:nsubj|4:nsubj:xsubj', 'AUX'), ('3:nsubj', 'PRON'), ('_', 'PRON'), ('8.1:x|²:y', 'PRON')):
+        path = tmp_path / 'en_x-ud-test.conllu'
+        path.write_text(text(deps), encoding='utf-8')
+        ((_, row),) = read_rows(path, Table('f', 'conllu', ()))
+        assert isinstance(row, dict)
+        assert (row['words'][0], row['tags'][0]) == ("I'll", tag), deps

@@ -201,7 +201,7 @@ def test_files_that_do_not_fit_the_examples(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='x: 1 predictions for 2 gold labels'):
         score_files(get_task('xnli'), 'sw', path, pairs)
     with pytest.raises(DataError, match="'c' has no gold label"):
-        score_files(get_task('xnli'), 'sw', path, [PairExample('c', '', '', None)])
+        score_files(get_task('xnli'), 'sw', path, [PairExample('a', '', '', 0), PairExample('c', '', '', None)])
     with pytest.raises(DataError, match='no such file'):
         score_files(get_task('xnli'), 'sw', tmp_path / 'gone', pairs)
     files.write_tags(path, [['O'], ['O', 'B-PRE']])
@@ -209,4 +209,4 @@ def test_files_that_do_not_fit_the_examples(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 4: 'B-PRE' is no label"):
         score_files(get_task('world_ner'), 'en', path, tags)
     with pytest.raises(DataError, match="'c' has no gold tags"):
-        score_files(get_task('world_ner'), 'en', path, [TagExample('c', ('w',), None)])
+        score_files(get_task('world_ner'), 'en', path, [tags[0], TagExample('c', ('w',), None)])

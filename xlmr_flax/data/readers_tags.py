@@ -30,6 +30,7 @@ _LEAF = re.compile(r'<L (\S+) (\S+) (\S+) (\S+) (\S+)>')
 _PREFIX = re.compile(r'[a-z]{2,3}(?:-[a-z]+)*:')
 
 Lines = list[tuple[int, str]]  # (line from 1, text)
+Word = tuple[str, str, tuple[int, ...], int]  # (form, tag, heads, line)
 
 
 def read_conll(path: Path, table: Table) -> Rows:
@@ -69,10 +70,11 @@ def _language_prefix(blocks: list[Lines]) -> str:
 def read_conllu(path: Path, table: Table) -> Rows:
     """CoNLL-U as XTREME prepares it: words and UPOS, with multi-word tokens as one word.
 
-    A multi-word token gives its surface form; its tag is that of its word nearest to the root or, where several are,
-    of the one first in a list of tags (ud-conversion-tools). Empty nodes (8.1) are left out; zero-width non-joiners
-    and blanks are taken out of words; sentences of which all words or all but one are '_' (text withheld) are dropped
-    (XTREME: utils_preprocess.py, udpos_preprocess). The file name's first letters are the language ('en_ewt-ud-...').
+    A multi-word token gives its surface form; its tag is that of its word with the fewest ancestors over HEAD and
+    DEPS or, where several have as few, of the one first in a list of tags (ud-conversion-tools). Empty nodes (8.1) are
+    left out; zero-width non-joiners and blanks are taken out of words; sentences of which all words or all but one are
+    '_' (text withheld) are dropped (XTREME: utils_preprocess.py, udpos_preprocess). The file name's first letters are
+    the language ('en_ewt-ud-...').
     """
     rank = _RANK_BY_LANGUAGE.get(path.name.split('_')[0], _RANK)
     for block in _blocks(path):
@@ -134,7 +136,7 @@ def _blocks(path: Path) -> Iterator[Lines]:
 
 
 def _conllu_sentence(tokens: Lines, rank: tuple[str, ...]) -> Row | tuple[int, Problem]:
-    words: dict[int, tuple[str, str, str, int]] = {}  # id -> (form, tag, head, line)
+    words: dict[int, Word] = {}
     fused: list[tuple[int, int, str]] = []
     for number, line in tokens:
         fields = line.split('\t')
@@ -143,10 +145,10 @@ def _conllu_sentence(tokens: Lines, rank: tuple[str, ...]) -> Row | tuple[int, P
         ident = fields[0]
         if re.fullmatch(r'\d+\.\d+', ident):
             continue
-        if match := re.fullmatch(r'(\d+)-(\d+)', ident):
+        if match := re.fullmatch(r'([0-9]{1,9})-([0-9]{1,9})', ident):
             fused.append((int(match[1]), int(match[2]), fields[1]))
         elif ident == str(len(words) + 1):
-            words[int(ident)] = (fields[1], fields[3], fields[6], number)
+            words[int(ident)] = (fields[1], fields[3], _heads(fields[6], fields[8]), number)
         else:
             return number, Problem(f'id {ident!r} is out of order, expected {len(words) + 1}')
     if not words:
@@ -165,19 +167,27 @@ def _conllu_sentence(tokens: Lines, rank: tuple[str, ...]) -> Row | tuple[int, P
     return _sentence(forms, [kept[k][1] for k in order], [kept[k][3] for k in order])
 
 
-def _is_number(text: str) -> bool:
-    """Whether a HEAD is the number of a word; str.isdigit alone takes superscripts, which int refuses."""
-    return text.isascii() and text.isdigit() and len(text) < 10
+def _heads(head: str, deps: str) -> tuple[int, ...]:
+    """The words that a word depends on: HEAD, and those of the enhanced graph in DEPS ('6:nsubj|9:nsubj'); an empty
+    node (8.1) is none. str.isdigit alone takes superscripts, which int refuses."""
+    named = [head, *(each.partition(':')[0] for each in deps.split('|'))]
+    return tuple({int(text) for text in named if text.isascii() and text.isdigit() and len(text) < 10})
 
 
-def _span_head(span: range, words: dict[int, tuple[str, str, str, int]], rank: tuple[str, ...]) -> int:
-    def depth(k: int) -> int:
-        seen = set()
-        while k in words and k not in seen and _is_number(words[k][2]):
-            seen.add(k)
-            k = int(words[k][2])
+def _span_head(span: range, words: dict[int, Word], rank: tuple[str, ...]) -> int:
+    """The word of a fused token that stands for it: of those with the fewest ancestors in the graph of HEAD and DEPS,
+    the one whose tag comes first in `rank` (ud-conversion-tools: lib/conll.py)."""
+
+    def ancestors(word: int) -> int:
+        seen: set[int] = set()
+        todo = [*words[word][2]]
+        while todo:
+            head = todo.pop()
+            if head != word and head not in seen:
+                seen.add(head)
+                todo += words[head][2] if head in words else ()
         return len(seen)
 
-    depths = {k: depth(k) for k in span}
-    highest = [k for k in span if depths[k] == min(depths.values())]
+    counts = {k: ancestors(k) for k in span}
+    highest = [k for k in span if counts[k] == min(counts.values())]
     return min(highest, key=lambda k: rank.index(words[k][1]) if words[k][1] in rank else len(rank))

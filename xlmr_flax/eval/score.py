@@ -157,7 +157,8 @@ def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores
             sides = ([str(index) for index in files.read_choices(path)] for path in (gold, predicted))
             return classification.accuracy(*sides)
         if form == 'tags':
-            _bare(gold, blank=True), _bare(predicted, blank=True)
+            for path in (gold, predicted):
+                _bare(path, blank=True)
             return tagging.entity_scores(files.read_tags(gold), files.read_tags(predicted))
         if form == 'indices':
             return retrieval.nearest_accuracy(files.read_indices(gold), files.read_indices(predicted))

@@ -159,7 +159,7 @@ def _refuse_row_order(path: Path, said: np.ndarray, gold: np.ndarray) -> None:
     in_rows, sorted_ = (int((said == right).sum()) for right in (np.arange(len(said)), gold))
     if len(said) >= _ENOUGH and in_rows > max(len(said) // 20, 4 * sorted_):
         raise DataError(
-            f"{path}: the queries stand in the order of the rows ({in_rows} of {len(said)} right), not sorted as "
+            f'{path}: the queries stand in the order of the rows ({in_rows} of {len(said)} right), not sorted as '
             "XTREME's files have them; evaluate again"
         )
 
