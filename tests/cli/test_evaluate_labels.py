@@ -92,3 +92,56 @@ def test_names_that_are_not_one_a_class(names: object, tmp_path: Path, tiny_toke
         hf.HfModel(model)
     (model / 'config.json').write_text(json.dumps(config | {'id2label': ['x', 'y', 'z']}), 'utf-8')
     assert hf.HfModel(model).labels == ('x', 'y', 'z')
+
+
+def test_label2id_names_the_classes_where_id2label_does_not(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 0)
+    path = model / 'config.json'
+    config = json.loads(path.read_text('utf-8'))
+    path.write_text(json.dumps(config | {'label2id': {'x': 2, 'y': 0, 'z': 1}}), 'utf-8')
+    assert hf.HfModel(model).labels == ('y', 'z', 'x')
+    path.write_text(json.dumps(config | {'id2label': ['x', 'y', 'z'], 'label2id': {'x': 2, 'y': 0, 'z': 1}}), 'utf-8')
+    with pytest.raises(ModelError, match=r'm/config\.json: id2label .* label2id'):
+        hf.HfModel(model)
+    path.write_text(json.dumps({k: v for k, v in config.items() if k != 'id2label'} | {'label2id': {'x': 9}}), 'utf-8')
+    with pytest.raises(ModelError, match=r'm/config\.json: label2id'):
+        hf.HfModel(model)
+
+
+def test_rows_of_ones_own_are_not_named_in_a_guessed_order(
+    root: Path, tmp_path: Path, tiny_tokenizer: Path, fails: Fails
+) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 2)
+    rows, out = tmp_path / 'rows.tsv', tmp_path / 'o.jsonl'
+    rows.write_text('A cat sleeps .\tAn animal sleeps .\n', encoding='utf-8')
+    command = ['evaluate', f'--encoder=hf:{model}', f'--input={rows}', f'--out={out}']
+
+    def label() -> str:
+        return json.loads(out.read_text('utf-8'))['label']
+
+    assert main(command) == 0
+    assert label() == '2'
+    assert 'name the 3 classes' in fails(*command, '--task=xnli', f'--data_root={root}')
+    named = '--labels=Entailment,neutral,contradiction'
+    assert main([*command, '--task=xnli', f'--data_root={root}', named]) == 0
+    assert label() == 'contradiction'
+    assert main([*command, '--labels=a,b,c']) == 0
+    assert label() == 'c'
+    assert '2 names for the 3 outputs' in fails(*command, '--labels=a,b')
+
+
+def test_what_was_assumed_is_in_the_result_rows(root: Path, tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 0)
+    assert main([*evaluate(model, 'xnli', 'test', root), '--labels=entailment,neutral,contradiction']) == 0
+    row = json.loads(Path(f'{model}.out', 'results.jsonl').read_text('utf-8').splitlines()[0])
+    assert row['class_order'] == '--labels=entailment,neutral,contradiction'
+
+
+def test_convert_names_the_classes(tmp_path: Path, tiny_tokenizer: Path, fails: Fails) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 0)
+    command = ['convert', f'--source=hf:{model}', f'--out={tmp_path / "named"}']
+    assert '2 names for the 3 outputs' in fails(*command, '--labels=a,b')
+    assert main([*command, '--labels=a,b,c']) == 0
+    assert hf.HfModel(tmp_path / 'named').labels == ('a', 'b', 'c')
+    assert main(['convert', f'--source=hf:{model}', f'--out={tmp_path / "unnamed"}']) == 0
+    assert hf.HfModel(tmp_path / 'unnamed').labels == ()

@@ -1,4 +1,4 @@
-"""usage: xlmr-flax convert --source=SRC --out=DIR [--head=NAME]
+"""usage: xlmr-flax convert --source=SRC --out=DIR [--head=NAME] [--labels=A,B,...]
 
 Writes an encoder or a fine-tuned model as a directory that transformers opens: config.json, model.safetensors and the
 tokenizer. SRC is embedded, hf:NAME-OR-DIR, ckpt:DIR (a run directory of a workdir) or random:SIZE. A source with one
@@ -17,6 +17,12 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string('source', None, 'embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE.', flag_values=values)
     flags.DEFINE_string('out', None, 'Folder to write; must not exist or be empty.', flag_values=values)
     flags.DEFINE_string('head', '', "Which head to write ('none': the bare encoder).", flag_values=values)
+    flags.DEFINE_list(
+        'labels',
+        [],
+        "Names of the head's classes in its order, for a source that does not name them, or names them wrongly.",
+        flag_values=values,
+    )
     flags.DEFINE_integer('seed', 0, 'Seed of random:SIZE.', flag_values=values)
 
 
@@ -34,6 +40,9 @@ def run(values: flags.FlagValues) -> int:
     if name != 'none' and name not in source.heads:
         raise UsageError(f'--head={name}: {values.source} has no such head{closest(name, source.heads)}')
     head = None if name == 'none' else (name, source.heads[name])
+    if values.labels and (head is None or len(values.labels) != head[1].outputs):
+        outputs = head[1].outputs if head else 0
+        raise UsageError(f'--labels: {len(values.labels)} names for the {outputs} outputs of head {name!r}')
     out = Path(values.out)
     hf.save(
         out,
@@ -42,7 +51,7 @@ def run(values: flags.FlagValues) -> int:
         source.tokenizer,
         head=head,
         style=source.style or 'hf',
-        labels=source.labels.get(name, ()),
+        labels=values.labels or source.labels.get(name, ()),
     )
     print(f'{values.source} -> {out}' + (f' with head {name!r} ({head[1].kind})' if head else ' (encoder)'))
     return 0

@@ -20,7 +20,7 @@ a line with `row` (its number from 0 in the file), `id` where the file has one, 
 
 .json may hold an array of such objects; "id" is read where it is there. Without a head, or where --out ends in .npy:
 float32 [rows, D] sentence vectors of a .txt (a sentence a line) or .jsonl {"text"}. --task names the head where a model
-has several.
+has several. Classes are called as --labels or the checkpoint names them, else by their number.
 """
 
 from __future__ import annotations
@@ -79,15 +79,14 @@ def _check(values: flags.FlagValues) -> None:
     for name in ('languages', 'split'):
         if values[name].value:
             raise UsageError(f'--{name} has no meaning with --input: a file of your own has none')
-    if values.labels:
-        raise UsageError('--labels is only for the data of a task, not for --input')
     out = Path(values.out)
     if out.is_dir():
         raise UsageError(f'--out={out} is a folder; with --input it names the file to write')
     if out.resolve() == Path(values.input).resolve():
         raise UsageError(f'--out={out} is the input')
-    if values.task and out.suffix == '.npy':
-        raise UsageError(f'--task={values.task} has no meaning with sentence vectors (--out={out})')
+    for name in ('task', 'labels'):
+        if values[name].value and out.suffix == '.npy':
+            raise UsageError(f'--{name} has no meaning with sentence vectors (--out={out})')
 
 
 def run(values: flags.FlagValues) -> int:

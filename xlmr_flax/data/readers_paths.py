@@ -85,7 +85,8 @@ def _find(task: Task, table: Table, language: str, root: Path) -> list[Found]:
 
 def _find_local(task: Task, tables: list[Table], language: str, code: str, root: Path) -> list[Found]:
     for table in tables:
-        paths = [path for pattern in (table.path, *table.also) for path in _matches(root, pattern, code)]
+        patterns = [path.replace('{benchmark_language}', language) for path in (table.path, *table.also)]
+        paths = [path for pattern in patterns for path in _matches(root, pattern, code)]
         if paths:
             label_paths = [_label_path(task, table, path, code, root) for path in paths]
             return [Found(table, language, path, labels) for path, labels in zip(paths, label_paths, strict=True)]
@@ -104,7 +105,10 @@ def _missing(task: Task, table: Table, language: str, code: str, root: Path) -> 
     path = root / table.path.replace('{language}', code)
     others = codes_present(root, table.path) if '{language}' in table.path else []
     hint = f'; there are files for other languages{closest(code, others)}' if others else ''
-    nor = [alternative.path.replace('{language}', code) for alternative in table.alternatives]
+    nor = [
+        alternative.path.replace('{language}', code).replace('{benchmark_language}', language)
+        for alternative in table.alternatives
+    ]
     if name := tfds.described(table.path.replace('{language}', code)):
         nor.append(f'TFDS {name} in {" or ".join(map(str, tfds.folders(root)))}')
     behind = f' (nor {", ".join(nor)})' if nor else ''

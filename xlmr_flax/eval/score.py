@@ -184,11 +184,11 @@ def score_files(
     standing in the file as `Task.query_order` says; spans: by
     id, and SQuAD v2 reads the no-answer scores beside the file as well (files.no_answer_path).
     split: decides the language of the answers where it is a translated one. Examples of which none has a label (a
-    benchmark's public test file) give {}. Raises DataError for a file that does not
-    fit the examples, and where some examples have labels and others have none.
+    benchmark's public test file) give {}. Raises DataError for a file that does not fit the examples, and where some
+    examples have labels and others have none.
     """
     path = Path(prediction_path)
-    if task.kind != 'retrieval' and gold_examples and not any(map(has_label, gold_examples)):
+    if gold_examples and not any(map(has_label, gold_examples)):
         return {}
     try:
         if task.kind == 'span':

@@ -177,6 +177,8 @@ class Evaluator:
             order = task.query_order([each.text for each in english])
             files.write_labels(path, nearest(vectors[0], vectors[1])[order])
             found = score_files(task, language, path, english)
+            if not found:
+                return {}
             back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
             return found | {'accuracy_to_en': back['accuracy']}
 

@@ -18,7 +18,15 @@ from xlmr_flax.eval.records import KINDS, Record, predict_records, readable
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import counter, label_order
 from xlmr_flax.experiment.bad_rows import BadRows
-from xlmr_flax.experiment.evaluate import Opened, Request, choose_head, list_heads, open_model, require_one_request
+from xlmr_flax.experiment.evaluate import (
+    Opened,
+    Request,
+    choose_head,
+    class_names,
+    list_heads,
+    open_model,
+    require_one_request,
+)
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import HeadSpec
 from xlmr_flax.models.source import EncoderSource, open_source
@@ -41,11 +49,12 @@ class ChosenHead:
     labels: tuple[str, ...]
 
 
-def input_head(source: EncoderSource, task_name: str, data_root: str = '') -> ChosenHead:
+def input_head(source: EncoderSource, task_name: str, data_root: str = '', given: tuple[str, ...] = ()) -> ChosenHead:
     """The head for a user's rows: that of the name, else that for the task of the name, else ('') the only one.
 
-    Its outputs are called as the checkpoint calls them; where it says nothing, as the named task does, else by their
-    number. Raises ModelError, which names the heads there are, TaskError, and DataError for labels that differ.
+    Its outputs are called as `given`, else as the checkpoint names them, with a task in that task's spelling; where
+    nobody names them and no task is asked for, by their number. Raises ModelError, which names the heads there are or
+    says that the order of a task's classes is unknown, TaskError, and DataError for labels that differ.
     """
     usable = {name: spec for name, spec in source.heads.items() if spec.kind in KINDS}
     have = list_heads(source)
@@ -57,15 +66,17 @@ def input_head(source: EncoderSource, task_name: str, data_root: str = '') -> Ch
     if not task_name and len(usable) > 1:
         raise ModelError(f'{source.name}: several heads, choose one with --task (heads: {have})')
     name = task_name or next(iter(usable))
-    labels = source.labels.get(name, ())
+    labels = given or source.labels.get(name, ())
     if name not in usable and name in all_tasks():
         task = with_labels(get_task(name), data_root)
         name, spec = choose_head(source, task)
-        if spec.kind in ('pair', 'tag'):
-            order = label_order(task, source.labels.get(name, ())) or range(spec.outputs)
+        if labels := class_names(source, (name, spec), given):
+            order = label_order(task, labels) or range(spec.outputs)
             labels = tuple(label for _, label in sorted(zip(order, task.labels, strict=True)))
     if name not in usable:
         raise ModelError(f'{source.name}: no head or task {name!r}{closest(name, usable)} (heads: {have})')
+    if given and len(given) != usable[name].outputs:
+        raise ModelError(f'--labels: {len(given)} names for the {usable[name].outputs} outputs of head {name!r}')
     return ChosenHead(name, usable[name], labels or tuple(map(str, range(usable[name].outputs))))
 
 
@@ -81,7 +92,7 @@ def annotate(request: Request) -> list[Record]:
     source, path = open_source(request.encoder), Path(request.input)
     require_one_request(request, source)
     vectors = request.out.suffix == VECTORS
-    head = None if vectors else input_head(source, request.task, request.data_root)
+    head = None if vectors else input_head(source, request.task, request.data_root, request.labels)
     bad_rows = BadRows(request.out.with_name(f'{request.out.name}.bad_rows.tsv')) if request.skip_bad_rows else None
     limit = request.evaluation.max_examples or None
     found = read_input(path, head.spec.kind if head else 'retrieval', limit, bad_rows)

@@ -92,10 +92,13 @@ def choose_head(source: EncoderSource, task: Task) -> tuple[str, HeadSpec]:
 
 def class_names(source: EncoderSource, head: tuple[str, HeadSpec], given: tuple[str, ...]) -> tuple[str, ...]:
     """The names of a head's classes in its order: as given, else as the checkpoint has them; () for a head without
-    classes. Raises ModelError where nobody names them: the order would be a guess, and the score with it.
+    classes. Raises ModelError where nobody names them: the order would be a guess, and the score with it. Also for
+    names given to a head without classes.
     """
     name, spec = head
     if spec.kind not in ('pair', 'tag'):
+        if given:
+            raise ModelError(f'{source.name}: head {name!r} ({spec.kind}) has no classes that --labels could name')
         return ()
     names = given or source.labels.get(name, ())
     if not names:
@@ -158,6 +161,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
         say(
             f'layer {layer} of {source.config.num_layers}, {evaluation.pooling} pooling, max length {opened.max_length}'
         )
+    assumed = {'class_order': f'--labels={",".join(request.labels)}'} if request.labels else {}
     rows: list[dict[str, Any]] = []
     line = Line(f'{task.name} {split}')
 
@@ -167,6 +171,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     outcomes = evaluator.run_all(task, languages, split, request.out / 'predictions', progress)
     for language, metrics, n in scored(evaluator, request.encoder, outcomes):
         found = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
+        found = [row | assumed for row in found]
         rows += found
         line.label += f' {language}'
         line.close(f'n {n}  ' + '  '.join(f'{r["metric"]} {r["value"]:.2f}' for r in found))

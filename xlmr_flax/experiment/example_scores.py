@@ -16,7 +16,7 @@ import numpy as np
 from xlmr_flax.data.sources import DataError, read_gold, read_pairs, read_split
 from xlmr_flax.eval import files
 from xlmr_flax.eval.metrics import qa, retrieval, tagging
-from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task, has_label
 
 Sums = tuple[np.ndarray, np.ndarray]  # (numerator, denominator), float64 [n] each
 
@@ -124,6 +124,8 @@ def read_gold_set(
         if split in task.gold:  # mining: no sum over examples
             return GoldSet(task, language, [], (), answers, None)
         queries = read_pairs(task, language, split, data_root, limit or None)[0]
+        if not all(map(has_label, queries)):
+            raise DataError(f'{task.name} {split} {language}: the files do not say which lines are translations')
         order = task.query_order([query.text for query in queries])
         return GoldSet(task, language, [str(row) for row in order], (), answers, None)
     examples = read_split(task, language, split, data_root, limit or None, [] if skip_bad_rows else None)

@@ -133,6 +133,20 @@ def resolve(name: str) -> Path:
         ) from None
 
 
+def _class_names(found: Any, count: int, where: Path, field: str) -> tuple[str, ...]:
+    """The names of `count` classes from {number: name}; () where there are none but placeholders. Raises ModelError."""
+    if not found:
+        return ()
+    by_number = {str(key): name for key, name in found.items()} if isinstance(found, dict) else {}
+    labels = [name for i in range(count) if isinstance(name := by_number.get(str(i)), str)]
+    if len(by_number) != count or len(labels) != count or len(set(labels)) != count:
+        raise ModelError(
+            f'{where}: {field} must give each of the {count} classes of the head a name of its own, '
+            f'{{"0": "A", "1": "B", ...}}; it is {quote(found)}'
+        )
+    return () if any(label.startswith('LABEL_') for label in labels) else tuple(labels)
+
+
 class HfModel:
     """A model directory: `config`, `head` (kind and outputs of the head that it comes with, or None), `head_name` (what
     it is called here: 'mlm' for a language model's, which training goes on with; 'imported' for a fine-tuned one),
@@ -148,28 +162,30 @@ class HfModel:
         self.prefix = self._find_prefix()
         self.head = self._find_head()
         self.head_name = 'mlm' if self.head is not None and self.head.kind == 'mlm' else 'imported'
-        # A fine-tuned checkpoint's classes in its own order; transformers' placeholders LABEL_0... name nothing.
+        # A fine-tuned checkpoint's classes in its own order; () where nothing names them.
         self.labels = self._labels()
-        if any(label.startswith('LABEL_') for label in self.labels):
-            self.labels = ()
 
     def _labels(self) -> tuple[str, ...]:
-        """The names in config.json's id2label, () where there are none or the head has no classes."""
-        found = self.raw.get('id2label')
-        if not found or self.head is None or self.head.kind not in ('pair', 'tag'):
+        """The class names by config.json's id2label or, where that names nothing, its label2id; () where neither does
+        or the head has no classes. transformers' placeholders LABEL_0, ... name nothing."""
+        if self.head is None or self.head.kind not in ('pair', 'tag'):
             return ()
-        count = self.head.outputs
-        names = dict(enumerate(found)) if isinstance(found, list) else found
-        if isinstance(names, dict):
-            by_number = {str(key): name for key, name in names.items()}
-            labels = [by_number.get(str(i)) for i in range(count)]
-            named = len(names) == count and all(isinstance(label, str) for label in labels)
-            if named and len(set(labels)) == count:
-                return tuple(str(label) for label in labels)
-        raise ModelError(
-            f'{self.directory / "config.json"}: id2label must give each of the {count} classes of the head a name of '
-            f'its own, {{"0": "A", "1": "B", ...}}; it is {quote(found)}'
-        )
+        where, count = self.directory / 'config.json', self.head.outputs
+        names, numbers = self.raw.get('id2label'), self.raw.get('label2id')
+        if isinstance(names, list):
+            names = dict(enumerate(names))
+        by_name = _class_names(names, count, where, 'id2label')
+        if isinstance(numbers, dict):
+            numbers = {str(number): name for name, number in numbers.items()}
+        try:
+            by_number = _class_names(numbers, count, where, 'label2id')
+        except ModelError:
+            if not by_name:
+                raise
+            by_number = ()  # id2label is what transformers reads
+        if by_name and by_number and by_name != by_number:
+            raise ModelError(f'{where}: id2label gives the classes {quote(by_name)}, label2id {quote(by_number)}')
+        return by_name or by_number
 
     def _find_prefix(self) -> str:
         for prefix in _PREFIXES:

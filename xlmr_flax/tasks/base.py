@@ -104,32 +104,37 @@ class SentenceExample:
 
     Row i of both sides of a retrieval task is a gold pair unless the task has gold pairs by id (`Task.gold`).
     context: what the text stands in; where not empty, the pair (text, context) is embedded (LAReQA's candidates).
+    paired: False where the files do not say which rows of the two sides are translations of each other.
     """
 
     id: str
     text: str
     context: str = ''
+    paired: bool = True
 
 
 Example = PairExample | ChoiceExample | SpanExample | TagExample | SentenceExample
 
 
 def has_label(example: Example) -> bool:
-    """Whether an example can be scored and trained on: a question has an answer or is said to have none; sentences of
-    retrieval and raw text need no label."""
+    """Whether an example can be scored and trained on: a question has an answer or is said to have none; a sentence of
+    a retrieval task has its translation in the same row of the other side; raw text needs no label."""
     if isinstance(example, SpanExample):
         return bool(example.answers) or example.is_impossible
     if isinstance(example, TagExample):
         return example.tags is not None
-    return isinstance(example, SentenceExample) or example.label is not None
+    if isinstance(example, SentenceExample):
+        return example.paired
+    return example.label is not None
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows of local files, one set of files per language.
 
-    path: relative to the data root; `{language}` is replaced by the task's own code of the language; `*` and `[...]`
-      match as in a shell, all matches being read in the order of their names. also: further paths, read after it.
+    path: relative to the data root; `{language}` is replaced by the task's own code of the language and, in
+      alternatives, `{benchmark_language}` by the benchmark's; `*` and `[...]` match as in a shell, all matches being
+      read in the order of their names. also: further paths, read after it.
     format: a name of data/tables.READERS: 'tsv' (no quoting: xTune's advice for XTREME's files), 'csv' (RFC 4180),
       'jsonl', 'json' (an array of objects, or an object of them), 'lines', 'squad', 'squad_sentences', 'conll',
       'conllu', 'stagged', 'ccgbank'.

@@ -2,7 +2,9 @@
 
 Nothing is trained. Line i of both files is a pair; the English sentence asks and the foreign side is the pool
 (XTREME: third_party/evaluate_retrieval.py). A prediction file has the English sentences sorted, as XTREME's
-preprocessing sorts them (utils_preprocess.py: tatoeba_preprocess).
+preprocessing sorts them (utils_preprocess.py: tatoeba_preprocess). The folder which that preprocessing writes
+(tatoeba/af-en.en, af-en.af) is read where LASER's is not there: its English lines are sorted already, so that it does
+not say which lines are a pair, and its predictions are written but not scored.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ XTREME_R_ADDED = ('az', 'lt', 'pl', 'ro', 'uk')
 
 def parse(row: Mapping[str, Any], task: Task, language: str) -> SentenceExample:
     """One line, one sentence."""
-    return SentenceExample('', row['text'])
+    return SentenceExample('', row['text'], paired='english_lines' not in row)
 
 
-def _side(suffix: str) -> Table:
-    return Table(f'xtreme/tatoeba/v1/tatoeba.{{language}}-eng.{suffix}', 'lines', ('text',), header=False)
+def _side(suffix: str, xtreme_suffix: str) -> Table:
+    path = f'xtreme/tatoeba/{{benchmark_language}}-en.{xtreme_suffix}'
+    xtreme = Table(path, 'lines', ('text',), header=False, constants={'english_lines': 'sorted'})
+    path = f'xtreme/tatoeba/v1/tatoeba.{{language}}-eng.{suffix}'
+    return Table(path, 'lines', ('text',), header=False, alternatives=(xtreme,))
 
 
 TATOEBA = Task(
@@ -39,7 +44,7 @@ TATOEBA = Task(
     metrics=('accuracy',),
     languages=XTREME_LANGUAGES,
     more_languages=XTREME_R_ADDED,
-    splits={'test': (_side('eng'), _side('{language}'))},
+    splits={'test': (_side('eng', 'en'), _side('{language}', '{benchmark_language}'))},
     parse=parse,
     licence='CC BY 2.0 FR',
     source='https://github.com/facebookresearch/LASER/tree/main/data/tatoeba/v1',
