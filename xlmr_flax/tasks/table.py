@@ -23,6 +23,8 @@ language's code in the file names, and "or" joins places that are looked at in t
   are rows of something else, or of another split, in the dataset's layout: they test the pipeline, and no score on them
   is a score on the dataset. Hand-made rows: no row of the dataset was at hand. The first table sums it up.
 * A licence with **NC** does not allow commercial use.
+
+The order and the layout of prediction files, held against XTREME's `evaluate.py`: [layout.md](layout.md).
 """
 
 TRIED_ON = ('real data', 'stand-in', 'embedded world only', 'evaluation only')
