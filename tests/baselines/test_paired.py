@@ -116,6 +116,36 @@ def test_report_against(workdir: Path, write: Write, capsys: pytest.CaptureFixtu
     assert found[0]['languages'][0]['difference'] == pytest.approx(100 * 3 / ROWS)
 
 
+def test_questions_that_a_system_left_out(write: Write) -> None:
+    """Half of the questions have no answer: the other half is compared, and the number is said. No answer: an error."""
+    ours, theirs = write('ours', 0), write('theirs', 20)
+    path = files.prediction_path(theirs, get_task('world_spans'), 'de')
+    said = files.read_answers(path)
+    files.write_answers(path, dict(list(said.items())[20:]))
+    f1, exact = paired.pair_systems(parse(raw_config()), 'world_spans', [ours], [theirs])
+    by_name = {each.name: (each.n, each.first, each.second) for each in exact.languages}
+    assert by_name == {'de': (20, 100, 100), 'en': (40, 100, 50), 'ru': (40, 100, 50)}
+    (note,) = f1.unpredicted
+    assert note.startswith('de: theirs ')
+    assert '20 of 40' in note
+    assert note in f1.table('ours', 'theirs').notes
+    files.write_answers(path, {'other': 'x'})
+    with pytest.raises(DataError, match=r'test-de\.json'):
+        paired.pair_systems(parse(raw_config()), 'world_spans', [ours], [theirs])
+
+
+def test_choices_of_the_whole_split_are_cut(tmp_path: Path) -> None:
+    config = parse({**raw_config(), 'targets': ('world_choices',), 'evaluation': {
+        'max_examples': 5, 'languages': {'world_choices': ('de',)}}})  # fmt: skip
+    task = get_task('world_choices')
+    examples: list[Any] = read_split(task, 'de', 'test', '', 20)
+    roots = [tmp_path / name for name in ('cut', 'whole')]
+    for root, rows in zip(roots, (5, 20), strict=True):
+        files.write_choices(files.prediction_path(root, task, 'de'), [e.label for e in examples[:rows]])
+    (found,) = paired.pair_systems(config, 'world_choices', roots[:1], roots[1:])
+    assert [(each.n, each.first, each.second) for each in found.languages] == [(5, 100, 100)]
+
+
 def test_predictions_of_the_whole_split_are_cut(workdir: Path, write: Write) -> None:
     """The workdir scored the first rows; a foreign file has all of them."""
     config = parse(raw_config())

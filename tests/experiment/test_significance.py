@@ -20,7 +20,7 @@ from xlmr_flax.experiment.reporting import curves, failures, write_report_again
 from xlmr_flax.experiment.significance import significance
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import SpanExample, Task
+from xlmr_flax.tasks.base import SentenceExample, SpanExample, Task
 
 N = 120
 LANGUAGES = {
@@ -39,7 +39,7 @@ def predict(task: Task, language: str, path: Path, wrong: float, seed: int) -> t
     rng = random.Random(seed)
     if task.kind == 'retrieval':
         files.write_labels(path, [i if rng.random() > wrong else (i + 1) % N for i in range(N)])
-        return score_files(task, language, path, [None] * N), N  # type: ignore[list-item]
+        return score_files(task, language, path, [SentenceExample('', '')] * N), N
     examples: Any = read_split(task, language, 'test', None, N)
     spoil = [rng.random() < wrong for _ in examples]
     if task.kind == 'pair':

@@ -14,13 +14,14 @@ from xlmr_flax.data.sources import DataError
 from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.experiment.plan import task_of
 from xlmr_flax.report.table import Table
+from xlmr_flax.util import strict_json
 
 
 def read_workdir(path: Path) -> Config:
     """The config of a workdir. Raises ConfigError where it is none."""
     try:
-        return parse(json.loads((path / 'config.json').read_text(encoding='utf-8'))['config'])
-    except (OSError, json.JSONDecodeError, KeyError) as e:
+        return parse(strict_json.read_object(path / 'config.json')['config'])
+    except (OSError, strict_json.JsonError, KeyError) as e:
         raise ConfigError(f'{path / "config.json"}: no workdir of xlmr-flax run ({e})') from None
 
 
@@ -88,5 +89,5 @@ def as_json(pairing: Pairing) -> dict[str, Any]:
     return {
         'target': pairing.target, 'metric': pairing.metric, 'split': pairing.split, 'resamples': pairing.resamples,
         'languages': [one(each) for each in pairing.languages], 'means': [one(each) for each in pairing.means],
-        'left_out': list(pairing.left_out),
+        'left_out': list(pairing.left_out), 'unpredicted': list(pairing.unpredicted),
     }  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,8 @@ class Compared:
 @dataclass(frozen=True)
 class Pairing:
     """Two systems on one target and metric. languages: in the order of the report's tables. means: over all languages,
-    and over those but English."""
+    and over those but English. left_out: languages that a system has no file for. unpredicted: a sentence for each
+    language in which a file lacks predictions; these examples are left out for both systems."""
 
     target: str
     metric: str
@@ -52,6 +53,7 @@ class Pairing:
     means: tuple[Compared, ...]
     resamples: int
     left_out: tuple[str, ...] = ()
+    unpredicted: tuple[str, ...] = ()
 
     def table(self, first: str, second: str, title: str = '') -> Table:
         """A line a language and the means. first, second: names of the systems."""
@@ -72,6 +74,7 @@ class Pairing:
         ]
         if self.left_out:
             notes.append(f'Left out, for a file is missing: {", ".join(self.left_out)}.')
+        notes += self.unpredicted
         name = title or f'{self.target}, {self.metric.replace("_", " ")} ({self.split})'
         return Table(name, columns, tuple(lines), tuple(notes))
 
@@ -107,8 +110,9 @@ def pair_systems(
     """Compares two systems on a target that a config evaluates, on its languages, split and rows.
 
     first, second: roots of their prediction folders, one a run. allow_missing: languages that a system has no file for
-    are left out. Raises DataError for files that are missing or do not fit, NoExampleScores for a metric that has no
-    scores by example.
+    are left out. Of questions and rankings, which have ids, those are compared that every file has a prediction for.
+    Raises DataError for files that are missing or do not fit, or have no example in common, and NoExampleScores for a
+    metric that has no scores by example.
     """
     task, split = task_of(config, target), evaluation_split(config, target)
     languages = evaluation_languages(config, target)
@@ -123,12 +127,33 @@ def pair_systems(
     settings = (config.data_root, config.evaluation.max_examples, config.skip_bad_rows)
     golds = [read_gold_set(task, code, split, *settings) for code in kept]
     paths = [[found[code] for found in there] for code in kept]
+    golds, unpredicted = _common(golds, paths)
     cut = config.evaluation.max_examples > 0
     sums = {
         metric: [[_sums(g, p, metric, cut) for p in each] for g, each in zip(golds, paths, strict=True)]
         for metric in score_names(task)
     }
-    return [_pairing(task, name, split, golds, each, len(first), missing, seed) for name, each in sums.items()]
+    found = [_pairing(task, name, split, golds, each, len(first), missing, seed) for name, each in sums.items()]
+    return [replace(pairing, unpredicted=unpredicted) for pairing in found]
+
+
+def _common(golds: Sequence[GoldSet], paths: Sequence[Sequence[Path]]) -> tuple[list[GoldSet], tuple[str, ...]]:
+    """The gold sets, cut to the examples that all files of a language have predictions for, and a sentence for each
+    file that lacks some. Raises DataError where none is left."""
+    kept, said = [], []
+    for gold, each in zip(golds, paths, strict=True):
+        there = [gold.predicted(path) for path in each]
+        keep = [all(column) for column in zip(*there, strict=True)]
+        if not any(keep):
+            raise DataError(f'{each[-1]}: none of its ids is that of an example which the other files have, too')
+        for path, column in zip(each, there, strict=True):
+            if lacks := column.count(False):
+                said.append(
+                    f'{gold.language}: {path.parent.parent.name} has no prediction for {lacks} of {len(column)} '
+                    f'examples; {keep.count(True)} are compared.'
+                )
+        kept.append(gold if all(keep) else gold.only(keep))
+    return kept, tuple(said)
 
 
 def _pairing(
@@ -175,7 +200,8 @@ def _sums(gold: GoldSet, path: Path, metric: str, cut: bool) -> tuple[np.ndarray
     kind, n = gold.task.kind, len(gold.examples)
     with tempfile.TemporaryDirectory() as scratch:
         if cut and kind in ('pair', 'choice', 'tag'):
-            said = files.read_tags(path) if kind == 'tag' else files.read_labels(path)
+            read = {'tag': files.read_tags, 'choice': files.read_choices}.get(kind, files.read_labels)
+            said = read(path)
             if len(said) > n:
                 path = Path(scratch) / path.name
                 files.write_predictions(path, gold.task, said[:n])

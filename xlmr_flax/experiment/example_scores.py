@@ -7,8 +7,9 @@ and the ratio of their sums is that number; `experiment.significance` checks tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,21 @@ class GoldSet:
         else:
             raise NoExampleScores(_why_not(self.task, metric))
         return np.asarray(numerator, float), np.ones(len(self.ids))
+
+    def predicted(self, path: Path) -> list[bool]:
+        """For each id whether a prediction file has it; where a file has no ids, its lines are the examples."""
+        if self.task.kind == 'span':
+            said = files.read_answers(path)
+            return [example.id in said for example in self.examples]
+        if self.answers:
+            ranked = files.read_rankings(path.with_suffix('.json'))
+            return [id_ in ranked for id_ in self.ids]
+        return [True] * len(self.ids)
+
+    def only(self, keep: Sequence[bool]) -> GoldSet:
+        """The examples of a file with ids that are kept."""
+        examples = list(compress(self.examples, keep)) if self.examples else ()
+        return replace(self, ids=list(compress(self.ids, keep)), examples=examples)
 
     def _right(self, path: Path) -> list[bool]:
         if self.task.kind == 'choice':
