@@ -1,13 +1,16 @@
-"""Tagging files of the right name in another form: read right, or refused with the line."""
+"""Files of the right name in another form: read right, or refused with the line."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.data.tables import Problem, read_rows
-from xlmr_flax.tasks.base import Table
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import ChoiceExample, PairExample, Table
 
 CONLL = Table('f', 'conll', ())
 
@@ -64,3 +67,41 @@ def test_a_fused_token_is_tagged_by_the_enhanced_graph(tmp_path: Path) -> None:
         ((_, row),) = read_rows(path, Table('f', 'conllu', ()))
         assert isinstance(row, dict)
         assert (row['words'][0], row['tags'][0]) == ("I'll", tag), deps
+
+
+def test_a_row_may_lack_the_last_fields_of_a_header(tmp_path: Path) -> None:
+    """SNLI's training rows lack the annotators' labels, which nothing reads; a missing sentence is a bad row."""
+    path = tmp_path / 'intermediate' / 'snli' / 'snli_1.0_train.txt'
+    path.parent.mkdir(parents=True)
+    header = 'gold_label\tsentence1\tsentence2\tpairID\tlabel1\tlabel2\n'
+    path.write_text(header + 'neutral\ta\tb\t1\tneutral\nneutral\ta\tb\nneutral\ta\n', encoding='utf-8')
+    bad: list[BadRow] = []
+    rows = read_split(get_task('snli'), 'en', 'train', tmp_path, skip_bad_rows=bad)
+    assert [(row.text_a, row.text_b) for row in rows if isinstance(row, PairExample)] == [('a', 'b')] * 2
+    assert [row.line for row in bad] == [4]
+
+
+def test_cosmos_qa_has_its_test_rows_as_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / 'intermediate' / 'cosmosqa' / 'test.jsonl'
+    path.parent.mkdir(parents=True)
+    row = {'id': 'x', 'context': 'c', 'question': 'q'} | {f'answer{i}': f'a{i}' for i in range(4)}
+    path.write_text(json.dumps(row) + '\n', encoding='utf-8')
+    (found,) = read_split(get_task('cosmosqa'), 'en', 'test', tmp_path)
+    assert isinstance(found, ChoiceExample)
+    assert (found.choices, found.label) == (('a0', 'a1', 'a2', 'a3'), None)
+
+
+@pytest.mark.parametrize(
+    ('task', 'name', 'row'),
+    [
+        ('control', 'control/test.jsonl', {'uid': 1, 'premise': 'p', 'hypothesis': 'h', 'label': 'e'}),
+        ('logiqa2', 'logiqa2/LOGIQA/dev.txt',
+         {'id': 1, 'text': 't', 'question': 'q', 'options': list('abcd'), 'answer': 2}),
+    ],
+)  # fmt: skip
+def test_files_that_repeat_an_id_are_read_whole(task: str, name: str, row: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / 'logic' / name
+    path.parent.mkdir(parents=True)
+    path.write_text((json.dumps(row) + '\n') * 2, encoding='utf-8')
+    rows = read_split(get_task(task), 'en', path.stem, tmp_path)
+    assert [each.id for each in rows] == [f'{task}-{path.stem}-en-{i}' for i in range(2)]

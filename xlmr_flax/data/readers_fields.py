@@ -123,16 +123,20 @@ def _object(row: Any, table: Table) -> dict[str, Any] | Problem:
 def _fields_to_rows(path: Path, table: Table, records: Iterator[tuple[int, list[str]]]) -> Rows:
     """Names for the fields of tsv and csv records: from the header, or by position."""
     names: list[str] = []
+    least = 0
     for number, fields in records:
         if not names:
             if table.header:
                 names = _header(path, table, number, fields)
+                least = 1 + max(map(names.index, table.columns), default=0)
                 continue
             found = _positions(table, fields)
             if isinstance(found, Problem):
                 yield number, found
                 continue
             names = found
+        if table.short_rows and least <= len(fields) < len(names):
+            fields = [*fields, *[''] * (len(names) - len(fields))]
         if len(fields) != len(names):
             hint = '; a row cut short?' if len(fields) < len(names) else '; a tab or quote inside a field?'
             yield number, Problem(f'{len(fields)} fields, expected {len(names)}{hint}')

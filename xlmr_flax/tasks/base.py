@@ -143,6 +143,7 @@ class Table:
       follow `columns`. Rows of one file all have the same fields.
     hidden: columns that are not read: placeholder labels of a public test file.
     alternatives: tables that are tried in this order where no file of this one is there.
+    short_rows: with a header: rows may lack the last fields but those of `columns` (SNLI's annotators' labels).
     stand_in: what these rows are where they only stand in for the dataset; result rows carry it.
     ids: False where the file's own ids repeat; row numbers are used then.
     label_file: a file beside it with one label a line, read into the column 'label' (Social IQa).
@@ -161,6 +162,7 @@ class Table:
     alternatives: tuple[Table, ...] = ()
     stand_in: str = ''
     ids: bool = True
+    short_rows: bool = False
     label_file: str = ''
     explode: tuple[str, ...] = ()
     constants: Mapping[str, str] = field(default_factory=dict)

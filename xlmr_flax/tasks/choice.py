@@ -95,7 +95,15 @@ COSMOSQA = _task(
     {
         'train': (Table('intermediate/cosmosqa/train.csv', 'csv', (*_COSMOS, 'label')),),
         'dev': (Table('intermediate/cosmosqa/valid.csv', 'csv', (*_COSMOS, 'label')),),
-        'test': (Table('intermediate/cosmosqa/test.csv', 'csv', _COSMOS, optional=('label',)),),
+        'test': (
+            Table(
+                'intermediate/cosmosqa/test.csv',
+                'csv',
+                _COSMOS,
+                optional=('label',),
+                alternatives=(Table('intermediate/cosmosqa/test.jsonl', 'jsonl', _COSMOS),),
+            ),
+        ),
     },
     parsers.choice(('context', 'question'), _COSMOS[3:], ident='id'),
     licence='CC BY 4.0',

@@ -69,7 +69,9 @@ _MNLI_COLUMNS = ('sentence1', 'sentence2', 'gold_label')
 MRC = (
     _mrc(
         'logiqa2',
-        _splits('jsonl', ('text', 'question', 'options', 'answer'), _LOGIQA_FILES),
+        _splits(
+            'jsonl', ('text', 'question', 'options', 'answer'), _LOGIQA_FILES, ids=False
+        ),  # dev and test repeat some
         parse_logiqa,
         languages=('en', 'zh'),
         local_codes={'en': '', 'zh': '_zh'},
@@ -105,6 +107,7 @@ INFERENCE = (
             'jsonl',
             ('uid', 'premise', 'hypothesis', 'label'),
             {s: f'control/{s}.jsonl' for s in ('train', 'dev', 'test')},
+            ids=False,  # the official test file repeats one
         ),
         parsers.pair('premise', 'hypothesis', names=LETTERS, ident='uid'),
         licence='CC BY-NC-SA 4.0',

@@ -84,8 +84,8 @@ def _anli(name: str, rounds: tuple[str, ...]) -> Task:
     )
 
 
-def _glue(path: str) -> tuple[Table, ...]:
-    return (Table(path, 'tsv', ('sentence1', 'sentence2', 'gold_label')),)
+def _glue(path: str, **more: Any) -> tuple[Table, ...]:
+    return (Table(path, 'tsv', ('sentence1', 'sentence2', 'gold_label'), **more),)
 
 
 def _xnli(split: str) -> tuple[Table, ...]:
@@ -141,7 +141,10 @@ SNLI = Task(
     metrics=('accuracy',),
     languages=('en',),
     splits={
-        **{split: _glue(f'intermediate/snli/snli_1.0_{split}.txt') for split in ('train', 'dev', 'test')},
+        **{
+            split: _glue(f'intermediate/snli/snli_1.0_{split}.txt', short_rows=True)
+            for split in ('train', 'dev', 'test')
+        },
         'translate_train': _glue('low_resource/kornli/snli_1.0_train.{language}.tsv'),
     },
     translated={'translate_train': ('ko',)},
