@@ -100,15 +100,15 @@ EXPECTED: dict[tuple[str, str, str], list[Any]] = {
     ('copa', 'en', 'test'): [Choice('copa-test-en-0', 'The glass fell. What was the effect?', COPA, None)],
     ('xcopa', 'it', 'test'): [Choice('xcopa-test-it-0', 'The glass fell. What was the cause?', COPA, 1)],
     ('xcopa_gmt', 'it', 'test'): [Choice('xcopa_gmt-test-it-0', 'The glass fell. What was the effect?', COPA, 1)],
-    ('logiqa2', 'en', 'dev'): [Choice('7', 'All men die. So?', LETTERS, 3)],
-    ('logiqa2', 'zh', 'dev'): [Choice('8', '人皆有死。 所以？', ('甲', '乙', '丙', '丁'), 0)],
+    ('logiqa2', 'en', 'dev'): [Choice('logiqa2-dev-en-0', 'All men die. So?', LETTERS, 3)],
+    ('logiqa2', 'zh', 'dev'): [Choice('logiqa2-dev-zh-0', '人皆有死。 所以？', ('甲', '乙', '丙', '丁'), 0)],
     ('logiqa2_nli', 'en', 'dev'): [
         Pair('logiqa2_nli-dev-en-0', 'A. B. C.', 'D.', 0),
         Pair('logiqa2_nli-dev-en-1', 'A.', 'D.', 1),
         Pair('logiqa2_nli-dev-en-2', 'P.', 'D.', 1),
     ],
     ('reclor', 'en', 'dev'): [Choice('val_0', 'C. Q?', ('1', '2', '3', '4'), 2)],
-    ('control', 'en', 'dev'): [Pair('id_0', 'P', 'H', 0)],
+    ('control', 'en', 'dev'): [Pair('control-dev-en-0', 'P', 'H', 0)],
     ('folio', 'en', 'train'): [Pair('11', 'X is Y. Y is Z.', 'X is Z.', 1), Pair('12', 'X is Y.', 'X is W.', 2)],
     ('folio', 'en', 'dev'): [Pair('folio-dev-en-0', 'X is Y.', 'X is W.', 2)],
     ('help', 'en', 'train'): [
