@@ -108,7 +108,7 @@ EXPECTED: dict[tuple[str, str, str], list[Any]] = {
         Pair('logiqa2_nli-dev-en-2', 'P.', 'D.', 1),
     ],
     ('reclor', 'en', 'dev'): [Choice('val_0', 'C. Q?', ('1', '2', '3', '4'), 2)],
-    ('control', 'en', 'dev'): [Pair('control-dev-en-0', 'P', 'H', 0)],
+    ('control', 'en', 'dev'): [Pair('id_0', 'P', 'H', 0)],
     ('folio', 'en', 'train'): [Pair('11', 'X is Y. Y is Z.', 'X is Z.', 1), Pair('12', 'X is Y.', 'X is W.', 2)],
     ('folio', 'en', 'dev'): [Pair('folio-dev-en-0', 'X is Y.', 'X is W.', 2)],
     ('help', 'en', 'train'): [

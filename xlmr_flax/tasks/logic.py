@@ -64,6 +64,7 @@ def _splits(form: str, columns: tuple[str, ...], files: dict[str, str], **more: 
 _LOGIQA_FILES = {split: f'logiqa2/LOGIQA/{split}{{language}}.txt' for split in ('train', 'dev', 'test')}
 _QA2NLI_FILES = {split: f'logiqa2/QA2NLI/{split}.txt' for split in ('train', 'dev', 'test')}
 _LOGIQA_LICENCE, _LOGIQA_HOME = 'CC BY-NC-SA 4.0', 'https://github.com/csitfun/LogiQA2.0'
+_CONTROL_COLUMNS = ('uid', 'premise', 'hypothesis', 'label')
 _MNLI_COLUMNS = ('sentence1', 'sentence2', 'gold_label')
 
 MRC = (
@@ -103,12 +104,8 @@ INFERENCE = (
     ),
     _nli(
         'control',
-        _splits(
-            'jsonl',
-            ('uid', 'premise', 'hypothesis', 'label'),
-            {s: f'control/{s}.jsonl' for s in ('train', 'dev', 'test')},
-            ids=False,  # the official test file repeats one
-        ),
+        _splits('jsonl', _CONTROL_COLUMNS, {split: f'control/{split}.jsonl' for split in ('train', 'dev')})
+        | _splits('jsonl', _CONTROL_COLUMNS, {'test': 'control/test.jsonl'}, ids=False),  # it repeats one
         parsers.pair('premise', 'hypothesis', names=LETTERS, ident='uid'),
         licence='CC BY-NC-SA 4.0',
         source='https://github.com/csitfun/ConTRoL-dataset',
