@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Lint, types and tests, in a virtual environment of the checkout. Arguments go to pytest:
+# Lint, format, types, documentation and tests, in a virtual environment of the checkout. Arguments go to pytest:
 #   bash tests/run.sh                  all but the tests marked slow
-#   bash tests/run.sh -m slow          those
+#   bash tests/run.sh fast             only the tests marked fast: no compilation, under two minutes
+#   bash tests/run.sh -m slow          the slow tests
 # PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -19,6 +20,11 @@ if ! installed "$venv" dev; then
   mark_installed "$venv" dev
 fi
 
+if [[ ${1:-} == fast ]]; then
+  shift
+  set -- -m fast "$@"
+fi
+
 failed=()
 step() {
   local name=$1
@@ -27,6 +33,8 @@ step() {
   "$@" || failed+=("$name (exit code $?)")
 }
 step 'ruff check' "$bin/ruff" check .
+step 'ruff format' "$bin/ruff" format --check --quiet .
+step 'mkdocs build' env NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet
 step 'pyright' "$bin/pyright" --pythonpath "$bin/python"
 step 'pytest' "$bin/python" -m pytest -q "$@"
 

@@ -12,7 +12,9 @@ import pytest
 from xlmr_flax.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / 'README.md').read_text(encoding='utf-8')
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+DOCS = {path: path.read_text(encoding='utf-8') for path in sorted(ROOT.glob('docs/*.md'))}
+PAGE = '\n'.join([README, *DOCS.values()])
 PASTED = [
     line
     for block in re.findall(r'```bash\n(.*?)```', PAGE, re.DOTALL)
@@ -21,20 +23,34 @@ PASTED = [
 
 
 def test_links_lead_somewhere() -> None:
-    targets = set(re.findall(r'\]\(([^)#]+)\)', PAGE))
+    """Those of README.md; `mkdocs build --strict` checks those of docs/."""
+    targets = set(re.findall(r'\]\(([^)#]+)\)', README))
     assert len(targets) > 15
     assert not [t for t in sorted(targets) if not t.startswith('https://') and not (ROOT / t).exists()]
 
 
 def test_every_page_and_notebook_is_linked() -> None:
     files = [*ROOT.glob('docs/*.md'), *ROOT.glob('notebooks/*.ipynb')]
-    known = {'docs/gold_spans.md'}  # made by a test, for who works on the decoding
-    names = {path.relative_to(ROOT).as_posix() for path in files} - known
-    assert not [name for name in sorted(names) if f']({name})' not in PAGE]
+    names = {path.relative_to(ROOT).as_posix() for path in files} - {'docs/index.md'}
+    assert not [name for name in sorted(names) if f']({name})' not in README]
+
+
+def test_every_page_is_in_the_site() -> None:
+    listed = re.findall(r'^\s+- (?:\w+: )?(\w+\.md)$', (ROOT / 'mkdocs.yml').read_text(encoding='utf-8'), re.MULTILINE)
+    assert sorted(listed) == [path.name for path in DOCS]
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert set(re.findall(r'^\| `xlmr-flax (\w+)', PAGE, re.MULTILINE)) == set(COMMANDS)
+    commands = DOCS[ROOT / 'docs' / 'commands.md']
+    assert set(re.findall(r'^\| `xlmr-flax (\w+)', commands, re.MULTILINE)) == set(COMMANDS)
+
+
+def test_the_study_of_the_readme_is_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [config] = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+    (tmp_path / 'my_study.py').write_text(config, encoding='utf-8')
+    command = ['run', f'--config={tmp_path}/my_study.py', f'--workdir={tmp_path}/w', '--dry_run']
+    assert main([*command, '--config.encoder.source=random:tiny']) == 0
+    assert '3 runs' in capsys.readouterr().out
 
 
 def test_configs_and_modules_are_there() -> None:
