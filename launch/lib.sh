@@ -166,6 +166,13 @@ require_number() {
   done
 }
 
+# A name becomes part of paths and commands on the hosts.
+check_name() {
+  if [[ ! $flag_name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]]; then
+    fail "--name=$flag_name: small letters, digits and -, a letter first"
+  fi
+}
+
 # Shows the command; runs it unless this is a dry run.
 run() {
   if [[ -n ${flag_dry_run:-} ]]; then

@@ -185,6 +185,7 @@ case $command in
 esac
 parse_flags "$@"
 require_number wait
+check_name
 state=$base/state/$flag_name
 case $command in
   install)

@@ -30,6 +30,7 @@ define_switch stop 'send SIGTERM to the run, and wait until it has saved'
 define_flag command '' 'any other shell command'
 parse_flags "$@"
 require_flags project zone name
+check_name
 
 wanted="${flag_follow:+ --follow}${flag_status:+ --status}${flag_stop:+ --stop}${flag_command:+ --command}"
 case $wanted in

@@ -44,9 +44,7 @@ default_version() {
 
 check_tpu_flags() {
   if [[ -z $flag_version ]]; then flag_version=$(default_version "$flag_type") || exit 2; fi
-  if [[ ! $flag_name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]]; then
-    fail "--name=$flag_name: small letters, digits and -, a letter first"
-  fi
+  check_name
 }
 
 require_gcloud() {
@@ -58,6 +56,7 @@ require_gcloud() {
 # A config that the hosts would not find is better noticed before a TPU is paid for.
 check_config() {
   local file=${flag_config%%:*}
+  if [[ $flag_ref == -* ]]; then fail "--ref=$flag_ref: a branch, tag or commit does not begin with -"; fi
   if [[ -n $flag_git ]]; then return 0; fi
   if [[ ! -f $file ]]; then fail "--config=$flag_config: no file $file in the checkout"; fi
   if ! git rev-parse --verify --quiet HEAD >/dev/null; then
@@ -141,7 +140,7 @@ install_on_hosts() {
   install=(bash "$target/launch/on_host.sh" install "--extras=$flag_extras")
   if [[ -n $flag_bucket ]]; then install+=("--bucket=$flag_bucket"); fi
   if [[ -n $flag_git ]]; then
-    fetch="git clone --quiet $(quote "$flag_git") $target && git -C $target checkout --quiet $(quote "$flag_ref")"
+    fetch="git clone --quiet -- $(quote "$flag_git") $target && git -C $target checkout --quiet $(quote "$flag_ref")"
   else
     fetch="mkdir -p $target && tar -xzf xlmr-flax-src.tar.gz -C $target"
     archive=$(git rev-parse --git-path xlmr-flax-src.tar.gz)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import sys
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -49,6 +50,8 @@ class Expression:
 
     def _check(self, node: ast.AST) -> None:
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            if not abs(node.value) <= sys.float_info.max:
+                raise ExpressionError(f'rate {shorten(self.text, 80)!r}: a number is too large')
             return
         if isinstance(node, ast.Name) and node.id == 't':
             return

@@ -18,6 +18,9 @@ class Problem:
 
     reason: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'reason', shorten(self.reason, 500))
+
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[int, Row | Problem]]  # (line from 1, row)

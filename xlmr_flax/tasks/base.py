@@ -14,13 +14,14 @@ from functools import cached_property
 from typing import Any
 
 from xlmr_flax.tasks.languages import get_language
+from xlmr_flax.util.errors import UserError, shorten
 
 KINDS = ('pair', 'choice', 'span', 'tag', 'retrieval', 'text')
 # Splits of machine-translated rows: English rows in a language, or the rows of a language in English.
 TRANSLATED = ('translate_train', 'translate_dev', 'translate_test')
 
 
-class TaskError(ValueError):
+class TaskError(UserError, ValueError):
     """A task, split or language that does not exist; the message names the closest known one."""
 
 
@@ -31,16 +32,15 @@ class RowError(ValueError):
     """
 
     def __init__(self, column: str, reason: str, line: int | None = None):
-        super().__init__(f'column {column!r}: {reason}')
-        self.column = column
-        self.reason = reason
+        self.column, self.reason = column, shorten(reason, 500)
+        super().__init__(f'column {column!r}: {self.reason}')
         self.line = line
 
 
 def closest(name: str, known: Iterable[str]) -> str:
     """' (did you mean X?)' for the closest of `known`, or their list when none is close."""
     known = sorted(known)
-    match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    match = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.6)
     if match:
         return f' (did you mean {match[0]!r}?)'
     return f' (known: {", ".join(known)})' if known else ''

@@ -6,11 +6,24 @@ import difflib
 from collections.abc import Iterable
 
 
+LONGEST = 2000  # characters of a message, in which a field of a damaged file may be megabytes long
+
+
 class UserError(Exception):
     """An error that the user can mend. The command line prints its message without a traceback and exits with 1.
 
-    The message names the file and line, or the field, and the value.
+    The message names the file and line, or the field, and the value; of a very long one the middle is left out.
     """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(shorten(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def shorten(text: str, limit: int = LONGEST) -> str:
+    """The text, without its middle where it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    return f'{text[: limit // 2]}… ({len(text)} characters) …{text[-limit // 4 :]}'
 
 
 def quote(value: object, limit: int = 120) -> str:
