@@ -32,6 +32,7 @@ from pathlib import Path
 from absl import flags
 
 from xlmr_flax.cli import processes
+from xlmr_flax.config import REPEATED
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -55,6 +56,14 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_enum(
         'pooling', 'mean', ['mean', 'cls'], 'Retrieval: mean over all tokens, or <s>.', flag_values=values
+    )
+    flags.DEFINE_enum(
+        'repeated_sentences',
+        'kept',
+        list(REPEATED),
+        'BUCC: sentences whose text is there more than once are mined row by row (kept), once, with all pairs of ids '
+        '(expanded: jiant), or give no pairs (dropped: XTREME).',
+        flag_values=values,
     )
     flags.DEFINE_integer('max_length', 0, 'Tokens a row; 0 = as fine-tuned, 512 for retrieval.', flag_values=values)
     flags.DEFINE_integer('max_examples', 0, 'First so many rows of each language; 0 = all.', flag_values=values)
@@ -105,7 +114,12 @@ def run(values: flags.FlagValues) -> int:
         out=Path(values.out),
         dtype=values.dtype,
         max_length=values.max_length,
-        evaluation=Evaluation(max_examples=values.max_examples, retrieval_layer=values.layer, pooling=values.pooling),
+        evaluation=Evaluation(
+            max_examples=values.max_examples,
+            retrieval_layer=values.layer,
+            pooling=values.pooling,
+            repeated_sentences=values.repeated_sentences,
+        ),
         command=f'xlmr-flax {shlex.join(sys.argv[1:])}',
         skip_bad_rows=values.skip_bad_rows,
         input=values.input,

@@ -132,7 +132,12 @@ class Evaluation:
     (absent = 'test'). max_examples: first so many rows per language (0 = all). batch_tokens: of a forward pass, padding
     included; 0 = data.batches.pass_tokens. packing: several examples share a row. retrieval_layer: hidden_states index,
     -1 = by convention (layer 14 of 24, as jiant and XTREME, else the last); retrieval_layers: task name -> its own.
-    pooling: 'mean' (special tokens included, as both) or 'cls'. max_length: of retrieval sentences (both: 512)."""
+    pooling: 'mean' (special tokens included, as both) or 'cls'. max_length: of retrieval sentences (both: 512).
+    repeated_sentences: of mining (BUCC), what becomes of sentences whose text is there more than once on one side:
+    'kept' (every row is mined by itself), 'expanded' (each text is mined once, and every pair of ids with the two texts
+    is a candidate: jiant, tasks/lib/bucc2018.py) or 'dropped' (each text is mined once, and a pair with a repeated text
+    is no candidate: XTREME, third_party/utils_retrieve.py).
+    """
 
     languages: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     split: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -143,6 +148,7 @@ class Evaluation:
     retrieval_layers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     pooling: str = 'mean'
     max_length: int = 512
+    repeated_sentences: str = 'kept'
 
     def layer_of(self, task: str) -> int:
         """The configured layer of a retrieval task."""

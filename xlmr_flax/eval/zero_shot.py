@@ -198,8 +198,9 @@ class Evaluator:
         # Each process reads blocks of all vectors, from files of its own.
         folder = path.with_suffix('.embeddings' if is_leader() else f'.embeddings-{index()}')
         with VectorFiles(folder, self.model.config.hidden_size) as vectors:
-            if 'f1' in task.metrics:
-                return mine(task, language, split, self.data_root, embed, path, self.mesh)
+            if task.mines:
+                repeated = self.evaluation.repeated_sentences
+                return mine(task, language, split, self.data_root, embed, path, self.mesh, repeated)
             return rank(task, language, split, self.data_root, embed, path.with_suffix('.json'), self.mesh)
 
     def _embed(

@@ -69,6 +69,8 @@ def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
     """What stands with every retrieval score: layer, pooling, and what the encoder is."""
     layer = retrieval_layer(source.config, config.evaluation.layer_of(task.name))
     how = f'Layer {layer} of {source.config.num_layers}, {config.evaluation.pooling} pooling.'
+    if task.mines and config.evaluation.repeated_sentences != 'kept':
+        how += f' Repeated sentences are {config.evaluation.repeated_sentences}.'
     return f'{how} {source.note}'.strip()
 
 
