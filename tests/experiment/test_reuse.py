@@ -22,6 +22,9 @@ def key(target: str, **settings: Any) -> str:
     [
         ('bucc2018', {'repeated_sentences': 'dropped'}, True),
         ('tatoeba', {'repeated_sentences': 'dropped'}, False),
+        ('xquad', {'qa_decoding': 'reference'}, True),
+        ('xquad', {'qa_unaligned': ('zh',)}, False),
+        ('xnli', {'qa_decoding': 'reference'}, False),
         ('bucc2018', {'pooling': 'cls'}, True),
         ('bucc2018', {'retrieval_layers': {'bucc2018': 3}}, True),
         ('bucc2018', {'retrieval_layers': {'tatoeba': 3}}, False),
@@ -36,3 +39,5 @@ def test_evaluations_from_before_there_were_rules_keep_their_keys() -> None:
     assert key('bucc2018') == '754cfcd0f974'
     assert key('bucc2018', repeated_sentences='expanded') != key('bucc2018', repeated_sentences='dropped')
     assert dataclasses.asdict(Evaluation())['repeated_sentences'] == 'kept'
+    one, other = (key('xquad', qa_decoding='reference', qa_unaligned=codes) for codes in (('zh', 'ko'), ('ko', 'zh')))
+    assert one == other != key('xquad', qa_decoding='reference')

@@ -32,7 +32,7 @@ from pathlib import Path
 from absl import flags
 
 from xlmr_flax.cli import processes
-from xlmr_flax.config import REPEATED
+from xlmr_flax.config import QA_DECODINGS, REPEATED
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -65,6 +65,14 @@ def define_flags(values: flags.FlagValues) -> None:
         '(expanded: jiant), or give no pairs (dropped: XTREME).',
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        'qa_decoding',
+        'offsets',
+        list(QA_DECODINGS),
+        'Answers as the characters of the predicted tokens (offsets), or cut out of white-space words as by the '
+        'scripts of XTREME (reference).',
+        flag_values=values,
+    )
     flags.DEFINE_integer('max_length', 0, 'Tokens a row; 0 = as fine-tuned, 512 for retrieval.', flag_values=values)
     flags.DEFINE_integer('max_examples', 0, 'First so many rows of each language; 0 = all.', flag_values=values)
     flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Compute dtype.', flag_values=values)
@@ -88,6 +96,8 @@ def _check(values: flags.FlagValues) -> None:
     for name in ('languages', 'split'):
         if values[name].value:
             raise UsageError(f'--{name} has no meaning with --input: a file of your own has none')
+    if values.qa_decoding != 'offsets':
+        raise UsageError('--qa_decoding is only for the data of a task: answers of --input have their characters')
     if values.labels:
         raise UsageError('--labels is only for the data of a task, not for --input')
     out = Path(values.out)
@@ -119,6 +129,7 @@ def run(values: flags.FlagValues) -> int:
             retrieval_layer=values.layer,
             pooling=values.pooling,
             repeated_sentences=values.repeated_sentences,
+            qa_decoding=values.qa_decoding,
         ),
         command=f'xlmr-flax {shlex.join(sys.argv[1:])}',
         skip_bad_rows=values.skip_bad_rows,

@@ -6,7 +6,7 @@ and refuses unknown keys and wrong types with the closest known name. Nothing pa
 
 from __future__ import annotations
 
-from xlmr_flax.config.checks import REPEATED, SAMPLERS
+from xlmr_flax.config.checks import QA_DECODINGS, REPEATED, SAMPLERS
 from xlmr_flax.config.parsing import defaults, digest, parse, to_dict
 from xlmr_flax.config.spec import (
     Arm,
@@ -21,6 +21,7 @@ from xlmr_flax.config.spec import (
 )
 
 __all__ = [
+    'QA_DECODINGS',
     'REPEATED',
     'SAMPLERS',
     'Arm',

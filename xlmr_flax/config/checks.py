@@ -7,6 +7,7 @@ import re
 from xlmr_flax.config.spec import Arm, Config, ConfigError
 
 _NAME = re.compile(r'[\w+.-]+')  # names become folders and parameter paths
+QA_DECODINGS = ('offsets', 'reference')
 REPEATED = ('kept', 'expanded', 'dropped')
 SAMPLERS = ('uniform', 'proportional', 'capped', 'temperature', 'weights', 'time_dependent')
 
@@ -20,6 +21,7 @@ def check(config: Config) -> None:
         'encoder.kept': (config.encoder.kept, ('auto', 'all', 'products', 'layers')),
         'evaluation.pooling': (config.evaluation.pooling, ('mean', 'cls')),
         'evaluation.repeated_sentences': (config.evaluation.repeated_sentences, REPEATED),
+        'evaluation.qa_decoding': (config.evaluation.qa_decoding, QA_DECODINGS),
         'keep_models': (config.keep_models, ('all', 'intermediate')),
     }
     named = {'recipe': config.recipe} | {f'recipes.{k}': v for k, v in config.recipes.items()}

@@ -137,6 +137,9 @@ class Evaluation:
     'kept' (every row is mined by itself), 'expanded' (each text is mined once, and every pair of ids with the two texts
     is a candidate: jiant, tasks/lib/bucc2018.py) or 'dropped' (each text is mined once, and a pair with a repeated text
     is no candidate: XTREME, third_party/utils_retrieve.py).
+    qa_decoding: answers as 'offsets' (the characters of the predicted tokens, eval/spans.py) or as 'reference' (cut out
+    of white-space words as the scripts of jiant, XTREME and xTune do, eval/reference_spans.py). qa_unaligned: with
+    'reference', the languages whose answers are what the tokens read as, without a search in the words.
     """
 
     languages: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -149,10 +152,18 @@ class Evaluation:
     pooling: str = 'mean'
     max_length: int = 512
     repeated_sentences: str = 'kept'
+    qa_decoding: str = 'offsets'
+    qa_unaligned: tuple[str, ...] = ()
 
     def layer_of(self, task: str) -> int:
         """The configured layer of a retrieval task."""
         return self.retrieval_layers.get(task, self.retrieval_layer)
+
+    def qa_decides(self) -> dict[str, object]:
+        """What decides how answers are decoded; {} for the default, which is older than its fields."""
+        if self.qa_decoding == 'offsets':
+            return {}
+        return {'qa_decoding': self.qa_decoding, 'qa_unaligned': sorted(self.qa_unaligned)}
 
 
 @dataclasses.dataclass(frozen=True)

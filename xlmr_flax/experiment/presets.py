@@ -24,10 +24,13 @@ from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import closest
 
 DEFAULT = 'jiant'
-# Evaluation fields of plans that follow no source.
-OWN_EVALUATION = {'retrieval_layer': -1, 'retrieval_layers': {}, 'repeated_sentences': 'kept'}
 NONE = 'none'
 Fields = Mapping[str, Any]
+# Evaluation fields of plans that follow no source.
+OWN_EVALUATION: Fields = {
+    'retrieval_layer': -1, 'retrieval_layers': {}, 'repeated_sentences': 'kept', 'qa_decoding': 'offsets',
+    'qa_unaligned': (),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ JIANT = Preset(
         'tydiqa': _JIANT_QA,
     },
     seeds={'': 1},
-    evaluation={'repeated_sentences': 'expanded'},
+    evaluation={'repeated_sentences': 'expanded', 'qa_decoding': 'reference', 'qa_unaligned': ('zh',)},
     not_said=(
         'seed: drawn at random there (-1) and recorded; 1 here',
         'intermediate tasks: no script sets them; the simple API (3 epochs, batch 32, length 256) and the selection of '
@@ -126,7 +129,7 @@ XTREME = Preset(
     seeds={'': 42, 'udpos': 1, 'panx': 1},
     # run_bucc2018.sh does not say --num_layers; 12 and index 7 are hidden_states[20] of 24. run_tatoeba.sh: [14].
     layers={'': -1, 'bucc2018': 20},
-    evaluation={'repeated_sentences': 'dropped'},
+    evaluation={'repeated_sentences': 'dropped', 'qa_decoding': 'reference'},
     not_said=(
         'XNLI: selected there on its English dev set; here on as many rows of MNLI matched dev',
         'intermediate tasks other than Social IQa: not there; 3 epochs (the default of run_*.py), batch 32, length '
@@ -162,7 +165,7 @@ XTUNE = Preset(
         'tydiqa': {**_XTUNE_QA, 'epochs': 10.0},
     },
     seeds={'': 1},
-    evaluation={'repeated_sentences': 'expanded'},
+    evaluation={'repeated_sentences': 'expanded', 'qa_decoding': 'reference', 'qa_unaligned': ('zh', 'ko')},
     not_said=(
         'its consistency losses and augmentation (the method itself) are left out',
         'selection: there by the mean over the dev sets of all languages, which is not zero-shot; here by the English '
@@ -280,10 +283,18 @@ def changes(config: Config) -> list[str]:
     for task in (*config.intermediate, *config.targets):
         if task != NONE and (task in config.arms or get_task(task).kind != 'retrieval'):
             pairs += _pairs(f'recipes.{task}', to_dict(config.recipe_for(task)), to_dict(original.recipe_for(task)))
-    if any(get_task(task).kind == 'retrieval' for task in config.targets):
-        for key in ('retrieval_layer', 'retrieval_layers', 'pooling', 'max_length', 'repeated_sentences'):
-            pairs.append((f'evaluation.{key}', getattr(config.evaluation, key), getattr(original.evaluation, key)))
+    kinds = {get_task(task).kind for task in config.targets}
+    looked_at = [key for kind, keys in _EVALUATION.items() if kind in kinds for key in keys]
+    for key in looked_at:
+        pairs.append((f'evaluation.{key}', getattr(config.evaluation, key), getattr(original.evaluation, key)))
     return [f'{where} {value} (preset: {before})' for where, value, before in pairs if value != before]
+
+
+# Kind of task -> the Evaluation fields that its scores depend on and a preset sets.
+_EVALUATION = {
+    'retrieval': ('retrieval_layer', 'retrieval_layers', 'pooling', 'max_length', 'repeated_sentences'),
+    'span': ('qa_decoding', 'qa_unaligned'),
+}
 
 
 def _pairs(where: str, new: Fields, old: Fields) -> list[tuple[str, Any, Any]]:

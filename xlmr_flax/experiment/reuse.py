@@ -21,4 +21,6 @@ def evaluation_key(config: Config, run: Run, data: str) -> str:
         decides['max_length'] = settings.max_length
     if task.mines and settings.repeated_sentences != 'kept':
         decides['repeated_sentences'] = settings.repeated_sentences
+    if task.kind == 'span':
+        decides |= settings.qa_decides()
     return digest({'run': run.id, 'data': data, 'length': scored_length(config, run), **decides})
