@@ -10,7 +10,7 @@ import pytest
 
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.eval import files, mining
-from xlmr_flax.eval.by_gold import Embed, mine, rank
+from xlmr_flax.eval.by_gold import Embed, MinedSide, mine, rank
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SentenceExample
 
@@ -102,3 +102,71 @@ def test_ranking_by_cosine_whatever_the_lengths(root: Path, tmp_path: Path) -> N
     rank(task, 'de', 'test', str(root), embed, tmp_path / 'again.json')
     assert (tmp_path / 'again.json').read_bytes() == path.read_bytes()
     assert [str(file) for file in given] == ['test-queries.npy', 'test-pool.npy']
+
+
+# The rows of each side by id; _vector makes texts of one number translations of each other.
+REPEATED = {
+    'de': {'d0': '1 de', 'd1': '0 de', 'd2': '1 de ', 'd3': '2 de', 'd4': '3 de', 'd5': '1000 de'},
+    'en': {'e0': '2 en', 'e1': '0 en', 'e2': '2 en', 'e3': '1 en', 'e4': '3 en', 'e5': '2000 en', 'e6': '2000 en'},
+}
+GOLD = [('d1', 'e1'), ('d0', 'e3'), ('d3', 'e0'), ('d4', 'e4')]
+UNIQUE = {('d1', 'e1'), ('d4', 'e4')}
+PRODUCT = {('d0', 'e3'), ('d2', 'e3'), ('d3', 'e0'), ('d3', 'e2')}
+
+
+@pytest.fixture
+def repeated_root(tmp_path: Path) -> Path:
+    """BUCC in German: text 1 is there twice in German, text 2 twice in English."""
+    folder = tmp_path / 'data' / 'xtreme' / 'bucc2018'
+    folder.mkdir(parents=True)
+    for split in ('dev', 'test'):
+        for side, rows in REPEATED.items():
+            lines = ''.join(f'{row}\t{text}\n' for row, text in rows.items())
+            (folder / f'de-en.{split}.{side}').write_text(lines, encoding='utf-8')
+        (folder / f'de-en.{split}.gold').write_text(''.join(f'{x}\t{y}\n' for x, y in GOLD), encoding='utf-8')
+    return tmp_path / 'data'
+
+
+def _mined(root: Path, repeated: str, split: str = 'dev') -> tuple[set[tuple[str, str]], dict[str, float], list[int]]:
+    """(pairs, metrics, sentences of each call of the embedder)"""
+    sizes: list[int] = []
+
+    def embed(sentences: Sequence[SentenceExample], file: Path | None = None, /) -> np.ndarray:
+        sizes.append(len(sentences))
+        return _in_memory(sentences)
+
+    path = root / f'{repeated}.tsv'
+    metrics, n = mine(get_task('bucc2018'), 'de', split, str(root), embed, path, repeated=repeated)
+    assert n == len(GOLD)
+    return set(files.read_pairs(path)), metrics, sizes
+
+
+@pytest.mark.parametrize('split', ['dev', 'test'])
+def test_all_pairs_of_ids_of_repeated_texts_count_as_in_jiant(split: str, repeated_root: Path) -> None:
+    pairs, metrics, sizes = _mined(repeated_root, 'expanded', split)
+    assert pairs == UNIQUE | PRODUCT
+    assert (metrics['recall'], metrics['precision']) == (100.0, pytest.approx(100 * 4 / 6))
+    assert set(sizes) == {5}, 'each text is embedded once'
+
+
+def test_repeated_texts_give_no_pairs_as_in_xtreme(repeated_root: Path) -> None:
+    pairs, metrics, sizes = _mined(repeated_root, 'dropped')
+    assert pairs == UNIQUE
+    assert (metrics['recall'], metrics['precision']) == (50.0, 100.0)
+    assert sizes == [5, 5], 'they are mined all the same'
+
+
+def test_without_a_rule_each_row_is_mined_by_itself(repeated_root: Path) -> None:
+    pairs, _, sizes = _mined(repeated_root, 'kept')
+    assert pairs >= UNIQUE
+    assert len({x for x, _ in pairs}) == len({y for _, y in pairs}) == len(pairs), 'one to one'
+    assert sizes == [6, 7]
+
+
+def test_a_side_of_repeated_texts() -> None:
+    rows = [SentenceExample(str(i), text) for i, text in enumerate(['0 de', '0 de', ' 1 de', '1 de'])]
+    kept, expanded, dropped = (MinedSide.of(rows, rule) for rule in ('kept', 'expanded', 'dropped'))
+    assert [e.id for e in kept.sentences] == ['0', '1', '2', '3'] and kept.ids == [('0',), ('1',), ('2',), ('3',)]
+    assert [e.id for e in expanded.sentences] == [e.id for e in dropped.sentences] == ['0', '2']
+    assert expanded.ids == [('0', '1'), ('2', '3')]
+    assert dropped.ids == [(), ()]

@@ -73,6 +73,23 @@ def test_what_changes_a_run(change: dict[str, Any], changed: set[str], config_of
     assert {name[:-2] for name in before if before[name] != after[name]} == changed
 
 
+def test_the_decoding_of_answers_changes_runs_that_are_selected_by_them(config_of: Configs) -> None:
+    changed = []
+    for keep in ('best', 'last'):
+        plans = [
+            ids(
+                config_of(
+                    targets=('world_spans', 'world_nli'), intermediate=('none',), recipe__keep=keep,
+                    evaluation__languages={}, evaluation__qa_decoding=decoding,
+                )
+            )
+            for decoding in ('offsets', 'reference')
+        ]  # fmt: skip
+        changed.append({name for name in plans[0] if plans[0][name] != plans[1][name]})
+    assert [len(names) for names in changed] == [1, 0]
+    assert all('world_spans' in name for name in changed[0])
+
+
 def test_ids_are_the_same_every_time_and_differ_within_a_plan(config_of: Configs) -> None:
     found = ids(config_of(seeds=(1, 2)))
     assert found == ids(config_of(seeds=(1, 2)))

@@ -93,6 +93,21 @@ def test_heads_seeds_and_layers_by_hand() -> None:
     assert (evaluation.pooling, evaluation.max_length) == ('mean', 512)
 
 
+def test_rules_of_evaluation_by_hand() -> None:
+    rules = {name: config_of(name, 'bucc2018').evaluation.repeated_sentences for name in PRESETS}
+    assert rules == {'jiant': 'expanded', 'xtreme': 'dropped', 'xtune': 'expanded'}
+    answers = {name: config_of(name, 'xquad').evaluation for name in PRESETS}
+    assert {name: (each.qa_decoding, each.qa_unaligned) for name, each in answers.items()} == {
+        'jiant': ('reference', ('zh',)), 'xtreme': ('reference', ()), 'xtune': ('reference', ('zh', 'ko')),
+    }  # fmt: skip
+    raw = preset('jiant', ('xquad', 'xnli'))
+    raw['evaluation']['qa_decoding'] = 'offsets'
+    assert changes(parse(raw)) == ['evaluation.qa_decoding offsets (preset: reference)']
+    raw = preset('xtreme', ('bucc2018',))
+    raw['evaluation']['repeated_sentences'] = 'kept'
+    assert changes(parse(raw)) == ['evaluation.repeated_sentences kept (preset: dropped)']
+
+
 def test_targets_of_one_plan_have_layers_of_their_own() -> None:
     both = config_of('xtreme', 'tatoeba', 'bucc2018').evaluation
     assert (both.layer_of('tatoeba'), both.layer_of('bucc2018')) == (-1, 20)

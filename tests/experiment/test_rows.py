@@ -17,7 +17,7 @@ from xlmr_flax.data.readers_paths import resolve_data_root
 from xlmr_flax.data.sources import BadRow, DataError, origin, split_files
 from xlmr_flax.experiment.bad_rows import FILE, BadRows
 from xlmr_flax.experiment.plan import NONE, Run
-from xlmr_flax.experiment.rows import result_rows, source_facts, stand_ins
+from xlmr_flax.experiment.rows import result_rows, retrieval_note, source_facts, stand_ins
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.models.source import open_source
 from xlmr_flax.tasks import get_task
@@ -107,6 +107,19 @@ def test_rows_that_were_left_out_are_counted(config_of: Configs, root: Path, tmp
     [path] = split_files(get_task('pawsx'), 'en', 'dev', root)
     bad.extend([BadRow(str(path), 3, 'a'), BadRow(str(path), 4, 'b'), BadRow('another', 4, 'b')])
     assert result(config, run, 'pawsx', bad_rows=bad)['left_out'] == 2
+
+
+def test_rows_say_how_answers_are_decoded_and_repeated_sentences_mined(config_of: Configs) -> None:
+    run = Run('0' * 12, NONE, 'world_spans', 'world_spans', 1, '', None)
+    row = result(config_of(), run, 'world_spans')
+    assert row['qa_decoding'] == 'offsets' and 'note' not in row
+    row = result(config_of(evaluation__qa_decoding='reference'), run, 'world_spans')
+    assert row['qa_decoding'] == 'reference'
+    assert 'qa_decoding' not in result(config_of(), run, 'world_nli')
+    source, bucc, tatoeba = open_source('random:tiny'), get_task('bucc2018'), get_task('tatoeba')
+    config = config_of(evaluation__repeated_sentences='dropped')
+    assert 'Repeated sentences are dropped.' in retrieval_note(config, source, bucc)
+    assert 'Repeated' not in retrieval_note(config, source, tatoeba) + retrieval_note(config_of(), source, bucc)
 
 
 LABELS = ('entailment', 'neutral', 'contradiction')

@@ -212,6 +212,20 @@ def test_stand_in_data_are_flagged_in_every_table(view):
     ]  # fmt: skip
 
 
+def test_the_decoding_of_answers_is_stated_in_every_table_of_question_answering(rows):
+    one = [{**r, **({'qa_decoding': 'reference'} if r['target'] == 'xquad' else {})} for r in rows]
+    study = make_study(one, paper_plan())
+    said = [table.name for table in all_tables(study) if any('qa_decoding: reference' in n for n in table.notes)]
+    assert [name for name in said if name.startswith('xquad')] == [
+        table.name for table in all_tables(study) if table.name.startswith('xquad')
+    ]
+    assert differences(View(study, 'small')).name in said
+    assert not [name for name in said if name.startswith(('xnli', 'mlqa'))]
+    mixed = [{**r, 'qa_decoding': ('offsets', 'reference')[r['intermediate'] == 'none']} for r in one]
+    notes = differences(View(make_study(mixed), 'small')).notes
+    assert [sum(f'qa_decoding: {how}' in note for note in notes) for how in ('offsets', 'reference')] == [1, 1]
+
+
 def test_every_number_names_its_run(view):
     cells = re.findall(r'<td class="number[^"]*"[^>]*>', html_table(by_language(view, 'panx', 'f1')))
     assert sum('title="run' in c for c in cells) == len(ARMS) * 40

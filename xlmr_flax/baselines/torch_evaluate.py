@@ -27,8 +27,17 @@ class TorchEvaluator(Evaluator):
 
     torch_model: MultiTask | None = None
 
-    def predict(self, task: Task, examples: Sequence[Example], path: Path, progress: Progress | None = None) -> None:
-        """Writes the prediction file of a task with a head. Raises TaskError where this model has none."""
+    def predict(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        path: Path,
+        progress: Progress | None = None,
+        language: str = 'en',
+    ) -> None:
+        """Writes the prediction file of a task with a head. language: of the answers. Raises TaskError where this model
+        has no head.
+        """
         if self.head is None or self.torch_model is None:
             raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
         data, model, name = (
@@ -47,7 +56,7 @@ class TorchEvaluator(Evaluator):
         lengths, tick = row_lengths(self.max_length, self.lengths), counter(progress, len(data.tokens))
         out = self._rows(forward, data.tokens, lengths, tick)
         rows = [row[: int(n)] for row, n in zip(out, data.tokens.lengths, strict=True)] if by_token else np.stack(out)
-        write_predictions(task, path, examples, data, rows, self.label_order)
+        write_predictions(task, path, examples, data, rows, self.label_order, self.decoder(language))
 
     def _embed(
         self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None], out: Path | None = None

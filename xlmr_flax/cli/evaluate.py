@@ -32,6 +32,7 @@ from pathlib import Path
 from absl import flags
 
 from xlmr_flax.cli import processes
+from xlmr_flax.config import QA_DECODINGS, REPEATED
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -56,6 +57,22 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         'pooling', 'mean', ['mean', 'cls'], 'Retrieval: mean over all tokens, or <s>.', flag_values=values
     )
+    flags.DEFINE_enum(
+        'repeated_sentences',
+        'kept',
+        list(REPEATED),
+        'BUCC: sentences whose text is there more than once are mined row by row (kept), once, with all pairs of ids '
+        '(expanded: jiant), or give no pairs (dropped: XTREME).',
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        'qa_decoding',
+        'offsets',
+        list(QA_DECODINGS),
+        'Answers as the characters of the predicted tokens (offsets), or cut out of white-space words as by the '
+        'scripts of XTREME (reference).',
+        flag_values=values,
+    )
     flags.DEFINE_integer('max_length', 0, 'Tokens a row; 0 = as fine-tuned, 512 for retrieval.', flag_values=values)
     flags.DEFINE_integer('max_examples', 0, 'First so many rows of each language; 0 = all.', flag_values=values)
     flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Compute dtype.', flag_values=values)
@@ -79,6 +96,8 @@ def _check(values: flags.FlagValues) -> None:
     for name in ('languages', 'split'):
         if values[name].value:
             raise UsageError(f'--{name} has no meaning with --input: a file of your own has none')
+    if values.qa_decoding != 'offsets':
+        raise UsageError('--qa_decoding is only for the data of a task: answers of --input have their characters')
     out = Path(values.out)
     if out.is_dir():
         raise UsageError(f'--out={out} is a folder; with --input it names the file to write')
@@ -104,7 +123,13 @@ def run(values: flags.FlagValues) -> int:
         out=Path(values.out),
         dtype=values.dtype,
         max_length=values.max_length,
-        evaluation=Evaluation(max_examples=values.max_examples, retrieval_layer=values.layer, pooling=values.pooling),
+        evaluation=Evaluation(
+            max_examples=values.max_examples,
+            retrieval_layer=values.layer,
+            pooling=values.pooling,
+            repeated_sentences=values.repeated_sentences,
+            qa_decoding=values.qa_decoding,
+        ),
         command=f'xlmr-flax {shlex.join(sys.argv[1:])}',
         skip_bad_rows=values.skip_bad_rows,
         input=values.input,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from xlmr_flax.util.errors import UserError, shorten
+
 _BINARY: Mapping[type, Callable[..., np.ndarray]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -26,7 +28,7 @@ _FUNCTIONS: Mapping[str, tuple[Callable[..., np.ndarray], int]] = {
 _LONGEST = 500
 
 
-class ExpressionError(ValueError):
+class ExpressionError(UserError, ValueError):
     """A text that is no arithmetic in t; the message names what is not allowed."""
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xlmr_flax.util.errors import UserError, shorten
 
-class DataError(ValueError):
+
+class DataError(UserError, ValueError):
     """Data that is missing or cannot be read; the message names the file, the line (from 1) and the column."""
 
 

@@ -110,6 +110,10 @@ class Tokenizer:
         """Per text (tokens, character offsets [start, end) of each token in the text); no special tokens."""
         return [(e.ids, e.offsets) for e in self._raw.encode_batch(list(texts), add_special_tokens=False)]
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The vocabulary's piece of each token, '' for an id without one."""
+        return [self._raw.id_to_token(i) or '' for i in ids]
+
 
 def truncate_pair(a: int, b: int, budget: int) -> tuple[int, int]:
     """Lengths after taking one token at a time from the end of the longer side, of the first when equal, until both fit

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +14,7 @@ from jax.sharding import Mesh
 from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs
 from xlmr_flax.eval import files
 from xlmr_flax.eval.metrics.retrieval import map_at_k, pair_f1
-from xlmr_flax.eval.mining import Candidates, best_threshold, neighbours, ratio_candidates
+from xlmr_flax.eval.mining import best_threshold, neighbours, ratio_candidates
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.tasks.base import SentenceExample, Task
 
@@ -25,42 +27,70 @@ class Embed(Protocol):
     def __call__(self, sentences: Sequence[SentenceExample], file: Path | None = None, /) -> np.ndarray: ...
 
 
+@dataclass(frozen=True)
+class MinedSide:
+    """One side of a bitext as it is mined: sentences, and for each the ids of the rows that it stands for."""
+
+    sentences: list[SentenceExample]
+    ids: list[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, rows: Sequence[SentenceExample], repeated: str) -> MinedSide:
+        """repeated: config.Evaluation.repeated_sentences. Texts that differ in outer white space alone are one text."""
+        if repeated == 'kept':
+            return cls(list(rows), [(row.id,) for row in rows])
+        by_text: dict[str, list[SentenceExample]] = {}
+        for row in rows:
+            by_text.setdefault(row.text.strip(), []).append(row)
+        ids = [tuple(row.id for row in group) for group in by_text.values()]
+        if repeated == 'dropped':  # mined all the same: they are neighbours of others
+            ids = [each if len(each) == 1 else () for each in ids]
+        return cls([group[0] for group in by_text.values()], ids)
+
+
 def _candidates(
-    task: Task, language: str, split: str, data_root: str, embed: Embed, mesh: Mesh | None
-) -> tuple[Candidates, list, list]:
-    first, second = read_pairs(task, language, split, data_root)
-    x, y = (embed(side, Path(f'{split}-{name}.npy')) for side, name in ((first, 'first'), (second, 'second')))
-    return ratio_candidates(*neighbours(x, y, cosine=True, mesh=mesh)), first, second
-
-
-def _named(found: Candidates, first: list[SentenceExample], second: list[SentenceExample]) -> list[tuple[str, str]]:
-    return [(first[i].id, second[j].id) for i, j in zip(found.x, found.y, strict=True)]
+    task: Task, language: str, split: str, data_root: str, embed: Embed, mesh: Mesh | None, repeated: str
+) -> tuple[list[tuple[str, str]], list[float]]:
+    """(id pairs, their scores), highest first."""
+    first, second = (MinedSide.of(rows, repeated) for rows in read_pairs(task, language, split, data_root))
+    x, y = (embed(s.sentences, Path(f'{split}-{name}.npy')) for s, name in ((first, 'first'), (second, 'second')))
+    found = ratio_candidates(*neighbours(x, y, cosine=True, mesh=mesh))
+    pairs, scores = [], []
+    for i, j, score in zip(found.x, found.y, found.score.tolist(), strict=True):
+        named = list(product(first.ids[i], second.ids[j]))
+        pairs += named
+        scores += [score] * len(named)
+    return pairs, scores
 
 
 def mine(
-    task: Task, language: str, split: str, data_root: str, embed: Embed, path: Path, mesh: Mesh | None = None
+    task: Task,
+    language: str,
+    split: str,
+    data_root: str,
+    embed: Embed,
+    path: Path,
+    mesh: Mesh | None = None,
+    repeated: str = 'kept',
 ) -> tuple[dict[str, float], int]:
     """Mines one language's pairs and writes them; (metrics, number of gold pairs).
 
     The threshold is the best one on the dev gold pairs, for dev itself and for every other split (XTREME). embed is
     given a file for each side; whether the vectors lie there or in memory, only blocks of them are read. mesh: shares
-    the search. Raises DataError where another split is asked for without dev.
+    the search. repeated: config.Evaluation.repeated_sentences. Raises DataError where another split is asked for
+    without dev.
     """
     if split != 'dev' and not available(task, language, 'dev', data_root):
         raise DataError(
             f'task {task.name!r} in {language!r}: the threshold is chosen on dev, and its files are missing'
         )
-    found, first, second = _candidates(task, language, split, data_root, embed, mesh)
-    pairs = _named(found, first, second)
-    tuned, tuned_pairs = found, pairs
-    if split != 'dev':
-        tuned, *sides = _candidates(task, language, 'dev', data_root, embed, mesh)
-        tuned_pairs = _named(tuned, *sides)
+    found = _candidates(task, language, split, data_root, embed, mesh, repeated)
+    tuned = found if split == 'dev' else _candidates(task, language, 'dev', data_root, embed, mesh, repeated)
     gold = read_gold(task, language, split, data_root)
 
     def scores() -> dict[str, float]:
-        threshold, _ = best_threshold(tuned_pairs, tuned.score.tolist(), read_gold(task, language, 'dev', data_root))
-        files.write_pairs(path, [pair for pair, score in zip(pairs, found.score, strict=True) if score >= threshold])
+        threshold, _ = best_threshold(*tuned, read_gold(task, language, 'dev', data_root))
+        files.write_pairs(path, [pair for pair, score in zip(*found, strict=True) if score >= threshold])
         return pair_f1(gold, files.read_pairs(path))
 
     return on_leader('scores', scores), len(gold)

@@ -16,20 +16,23 @@ from xlmr_flax.data.batches import pass_tokens, row_lengths
 from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.sources import BadRow, DataError, read_pairs, read_split
+from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import join_tags
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval import files
 from xlmr_flax.eval.by_gold import mine, rank
 from xlmr_flax.eval.metrics.retrieval import nearest_accuracy
 from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, predict_logits, predict_tokens
+from xlmr_flax.eval.reference_spans import decode_reference
 from xlmr_flax.eval.retrieval import nearest, retrieval_layer
 from xlmr_flax.eval.score import score_files
-from xlmr_flax.eval.spans import decode
+from xlmr_flax.eval.spans import Answer, decode
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.distributed import index, is_leader, on_leader
 from xlmr_flax.tasks.base import Example, SentenceExample, SpanExample, Task, TaskError
 
 Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
+Decoder = Callable[[SpanRows, Sequence[np.ndarray], Sequence[SpanExample]], list[Answer]]
 Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples)
 _SURE = 1e9  # a no-answer score above all differences of logits
 _PASSES = 64  # full batches beside which a last one that is not does not count
@@ -77,7 +80,7 @@ class Evaluator:
         limit = self.evaluation.max_examples or None
         examples = read_split(task, language, split, self.data_root, limit, self.bad_rows)
         path = files.prediction_path(out, task, language, split)
-        self.predict(task, examples, path, progress)
+        self.predict(task, examples, path, progress, task.answer_language(language, split))
         scores = on_leader('scores', lambda: score_files(task, language, path, examples, split))
         return scores, len(examples)
 
@@ -122,16 +125,34 @@ class Evaluator:
         found = self.outputs(task, [data.tokens for *_, data in waiting], progress)
         for (language, examples, data), values in zip(waiting, found, strict=True):
             path = files.prediction_path(out, task, language, split)
-            write = partial(write_predictions, task, path, examples, data, values, self.label_order)
+            decoder = self.decoder(task.answer_language(language, split))
+            write = partial(write_predictions, task, path, examples, data, values, self.label_order, decoder)
             score = partial(score_files, task, language, path, examples, split)
             on_leader('prediction file', write)
             yield language, on_leader('scores', score), len(examples)
 
-    def predict(self, task: Task, examples: Sequence[Example], path: Path, progress: Progress | None = None) -> None:
-        """Writes the prediction file of a task with a head. Raises TaskError where this model has none."""
-        data = self._encode(task, examples)
+    def predict(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        path: Path,
+        progress: Progress | None = None,
+        language: str = 'en',
+    ) -> None:
+        """Writes the prediction file of a task with a head. language: of the answers. Raises TaskError where this model
+        has no head.
+        """
+        data, decoder = self._encode(task, examples), self.decoder(language)
         (out,) = self.outputs(task, [data.tokens], progress)
-        on_leader('prediction file', lambda: write_predictions(task, path, examples, data, out, self.label_order))
+        write = partial(write_predictions, task, path, examples, data, out, self.label_order, decoder)
+        on_leader('prediction file', write)
+
+    def decoder(self, language: str) -> Decoder:
+        """What makes answers of span scores, as `Evaluation.qa_decoding` says. language: of the answers."""
+        if self.evaluation.qa_decoding == 'offsets':
+            return decode
+        realign = language not in self.evaluation.qa_unaligned
+        return partial(decode_reference, pieces=self.tokenizer.pieces, realign=realign)
 
     def _encode(self, task: Task, examples: Sequence[Example]) -> Encoded:
         return encode_cached(task, examples, self.tokenizer, self.max_length)
@@ -200,8 +221,9 @@ class Evaluator:
         # Each process reads blocks of all vectors, from files of its own.
         folder = path.with_suffix('.embeddings' if is_leader() else f'.embeddings-{index()}')
         with VectorFiles(folder, self.model.config.hidden_size) as vectors:
-            if 'f1' in task.metrics:
-                return mine(task, language, split, self.data_root, embed, path, self.mesh)
+            if task.mines:
+                repeated = self.evaluation.repeated_sentences
+                return mine(task, language, split, self.data_root, embed, path, self.mesh, repeated)
             return rank(task, language, split, self.data_root, embed, path.with_suffix('.json'), self.mesh)
 
     def _embed(
@@ -224,8 +246,9 @@ def write_predictions(
     data: Encoded,
     out: np.ndarray | list[np.ndarray],
     order: Sequence[int] = (),
+    decoder: Decoder = decode,
 ) -> None:
-    """Model outputs in row order -> the task's official prediction file. order: see Evaluator.label_order."""
+    """Model outputs in row order -> the task's official prediction file. order, decoder: see Evaluator."""
     if task.kind == 'pair':
         logits = np.asarray(out)
         best = (logits[:, list(order)] if order else logits).argmax(-1)
@@ -237,7 +260,7 @@ def write_predictions(
     elif task.kind == 'span':
         assert data.spans is not None
         questions = cast(Sequence[SpanExample], examples)
-        answers = decode(data.spans, list(out), questions)
+        answers = decoder(data.spans, list(out), questions)
         if task.scorer == 'squad_v2':
             # Infinite where a context allows no span (an empty one); JSON has finite numbers alone.
             scores = {e.id: min(a.null - a.score, _SURE) for e, a in zip(questions, answers, strict=True)}

@@ -249,7 +249,7 @@ class Estimator:
         config, task, split = self.config, get_task(target), self.splits[target]
         by_gold = split in task.gold  # whole pools; mining takes its threshold from dev
         limit = 0 if by_gold else config.evaluation.max_examples
-        splits = {'dev', split} if by_gold and 'f1' in task.metrics else {split}
+        splits = {'dev', split} if by_gold and task.mines else {split}
         work = Work()
         for each in sorted(splits):
             work += self._pass(self.rows(task, language, each, limit, length), length)

@@ -183,7 +183,7 @@ def _refuse_row_order(path: Path, said: np.ndarray, gold: np.ndarray) -> None:
 
 
 def _why_not(task: Task, metric: str) -> str:
-    if task.kind == 'retrieval' and 'f1' in task.metrics:
+    if task.mines:
         return f'{task.name}: F1 over mined pairs is no sum over examples, and its threshold is tuned'
     if task.scorer == 'squad_v2':
         return f'{task.name}: its no-answer scores are thresholded over the whole set'

@@ -200,7 +200,7 @@ def _make_compact(raw: dict[str, Any], size: str) -> None:
     raw['recipes'] = {'xquad': spans, 'tydiqa': spans, 'xcopa': few, 'pawsx': {'max_train': 0}}
     raw['recipes'] |= {name: dict(tags) for name in ('panx', 'masakhaner2_nodate', 'udpos', 'masakhapos')}
     raw['evaluation'] |= {
-        'max_examples': 80, 'max_length': 64, 'batch_tokens': 4096, 'retrieval_layer': -1, 'retrieval_layers': {},
+        'max_examples': 80, 'max_length': 64, 'batch_tokens': 4096, **presets.OWN_EVALUATION,
     }  # fmt: skip
     if size == 'tiny':
         raw['recipe'] |= {'steps': 2, 'max_train': 32}

@@ -17,6 +17,7 @@ from xlmr_flax.experiment.arms import (
     has_dev,
     head_spec,
     member_tasks,
+    selects,
     target_arm,
     task_of,
     training_task,
@@ -253,7 +254,10 @@ class _Builder:
         for member in parts['tasks'].values():
             if not member['split']:  # so that runs from before there was this field keep their names
                 del member['split']
-        return self.id(parent, seed=seed, arm=parts, recipe=decides, data=data_digests(self.config, found))
+        answers = any(dataset.task.kind == 'span' and selects(self.config, dataset) for dataset in found)
+        choose = answers and (recipe.keep == 'best' or recipe.patience > 0)  # answers on dev choose the weights
+        more = self.config.evaluation.qa_decides() if choose else {}
+        return self.id(parent, seed=seed, arm=parts, recipe=decides, data=data_digests(self.config, found), **more)
 
     def id(self, parent: str, **decides: object) -> str:
         # The mesh and these change where and how numbers are computed, not what is asked for.

@@ -9,6 +9,7 @@ from xlmr_flax.config import Arm, Config, Member, Recipe
 from xlmr_flax.data.cache import Entry, lookup
 from xlmr_flax.data.sources import available, read_pairs, read_split, with_labels
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.eval.by_gold import MinedSide
 from xlmr_flax.experiment.arms import NONE, arm_of, datasets, member_limit, target_arm, task_of
 from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split
 from xlmr_flax.tasks import get_task
@@ -17,13 +18,15 @@ from xlmr_flax.tasks.base import Example, Task
 
 @dataclass(frozen=True)
 class Need:
-    """One split in one language at one length. limit: first so many rows, 0 = all."""
+    """One split in one language at one length. limit: first so many rows, 0 = all. repeated: of mining,
+    config.Evaluation.repeated_sentences."""
 
     task: str
     split: str
     language: str
     max_length: int
     limit: int = 0
+    repeated: str = 'kept'
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,12 @@ def config_needs(config: Config) -> list[Need]:
                     found += _training(config, warm, config.recipes.get(task.warmup_task) or recipe, f'targets {name}')
         split = evaluation_split(config, name)
         by_gold = split in task.gold  # whole pools; mining takes its threshold from dev
-        splits = ['dev', split] if by_gold and 'f1' in task.metrics else [split]
+        splits = ['dev', split] if by_gold and task.mines else [split]
         limit = 0 if by_gold else config.evaluation.max_examples
-        languages = evaluation_languages(config, name)
-        found += [Need(name, each, code, length, limit) for each in dict.fromkeys(splits) for code in languages]
+        repeated = config.evaluation.repeated_sentences if task.mines else 'kept'
+        for each in dict.fromkeys(splits):
+            languages = evaluation_languages(config, name)
+            found += [Need(name, each, code, length, limit, repeated) for code in languages]
     return list(dict.fromkeys(found))
 
 
@@ -90,5 +95,7 @@ def _sides(task: Task, need: Need, data_root: str) -> list[tuple[str, Sequence[E
     limit = need.limit or None
     if task.kind != 'retrieval':
         return [('', read_split(task, need.language, need.split, data_root, limit))]
-    asks, searched = read_pairs(task, need.language, need.split, data_root, limit)
-    return [('asks', asks), ('searched', searched)]
+    pairs = read_pairs(task, need.language, need.split, data_root, limit)
+    if task.mines:
+        pairs = tuple(MinedSide.of(side, need.repeated).sentences for side in pairs)
+    return list(zip(('asks', 'searched'), pairs, strict=True))

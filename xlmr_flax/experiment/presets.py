@@ -26,6 +26,11 @@ from xlmr_flax.tasks.base import closest
 DEFAULT = 'jiant'
 NONE = 'none'
 Fields = Mapping[str, Any]
+# Evaluation fields of plans that follow no source.
+OWN_EVALUATION: Fields = {
+    'retrieval_layer': -1, 'retrieval_layers': {}, 'repeated_sentences': 'kept', 'qa_decoding': 'offsets',
+    'qa_unaligned': (),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Preset:
     common: Recipe fields of all its recipes ('optimizer' is merged). recipe: for tasks that `recipes` does not cover.
     recipes: task -> Recipe fields; a target that is not there but is trained on the same data as one that is takes
     that one's. head: EncoderSpec.head. seeds: by task, '' for the rest. layers: retrieval target -> hidden_states
-    index, '' for the rest. not_said: what is left at this package's or jiant's value, or cannot be the same.
+    index, '' for the rest. evaluation: further Evaluation fields. not_said: what is left at this package's or jiant's
+    value, or cannot be the same.
     """
 
     source: str
@@ -45,6 +51,7 @@ class Preset:
     recipes: Mapping[str, Fields]
     seeds: Mapping[str, int]
     layers: Mapping[str, int] = field(default_factory=lambda: {'': -1})
+    evaluation: Fields = field(default_factory=dict)
     not_said: tuple[str, ...] = ()
 
 
@@ -75,6 +82,7 @@ JIANT = Preset(
         'tydiqa': _JIANT_QA,
     },
     seeds={'': 1},
+    evaluation={'repeated_sentences': 'expanded', 'qa_decoding': 'reference', 'qa_unaligned': ('zh',)},
     not_said=(
         'seed: drawn at random there (-1) and recorded; 1 here',
         'intermediate tasks: no script sets them; the simple API (3 epochs, batch 32, length 256) and the selection of '
@@ -121,6 +129,7 @@ XTREME = Preset(
     seeds={'': 42, 'udpos': 1, 'panx': 1},
     # run_bucc2018.sh does not say --num_layers; 12 and index 7 are hidden_states[20] of 24. run_tatoeba.sh: [14].
     layers={'': -1, 'bucc2018': 20},
+    evaluation={'repeated_sentences': 'dropped', 'qa_decoding': 'reference'},
     not_said=(
         'XNLI: selected there on its English dev set; here on as many rows of MNLI matched dev',
         'intermediate tasks other than Social IQa: not there; 3 epochs (the default of run_*.py), batch 32, length '
@@ -156,13 +165,15 @@ XTUNE = Preset(
         'tydiqa': {**_XTUNE_QA, 'epochs': 10.0},
     },
     seeds={'': 1},
+    evaluation={'repeated_sentences': 'expanded', 'qa_decoding': 'reference', 'qa_unaligned': ('zh', 'ko')},
     not_said=(
         'its consistency losses and augmentation (the method itself) are left out',
         'selection: there by the mean over the dev sets of all languages, which is not zero-shot; here by the English '
         'one (XNLI: as many rows of MNLI matched dev); for question answering it evaluates after each epoch, here the '
         'last step is kept',
         'fp16 there; encoder.dtype stays as it is',
-        'retrieval and intermediate tasks: not there; the layer as jiant, 3 epochs, batch 32, length 256, 1e-5',
+        'retrieval and intermediate tasks: not there; layer and repeated sentences as jiant, 3 epochs, batch 32, '
+        'length 256, 1e-5',
     ),
 )  # fmt: skip
 
@@ -196,7 +207,7 @@ def preset(
     raw['recipes'] = {task: _difference(recipe, raw['recipe']) for task, recipe in found.items()}
     raw['seeds'] = tuple(seeds) or _seeds(chosen, targets)
     layers = {'retrieval_layer': chosen.layers[''], 'retrieval_layers': _layers(name, targets)}
-    raw['evaluation'] |= layers | {'pooling': 'mean', 'max_length': 512}
+    raw['evaluation'] |= layers | {'pooling': 'mean', 'max_length': 512, **chosen.evaluation}
     return raw
 
 
@@ -272,10 +283,18 @@ def changes(config: Config) -> list[str]:
     for task in (*config.intermediate, *config.targets):
         if task != NONE and (task in config.arms or get_task(task).kind != 'retrieval'):
             pairs += _pairs(f'recipes.{task}', to_dict(config.recipe_for(task)), to_dict(original.recipe_for(task)))
-    if any(get_task(task).kind == 'retrieval' for task in config.targets):
-        for key in ('retrieval_layer', 'retrieval_layers', 'pooling', 'max_length'):
-            pairs.append((f'evaluation.{key}', getattr(config.evaluation, key), getattr(original.evaluation, key)))
+    kinds = {get_task(task).kind for task in config.targets}
+    looked_at = [key for kind, keys in _EVALUATION.items() if kind in kinds for key in keys]
+    for key in looked_at:
+        pairs.append((f'evaluation.{key}', getattr(config.evaluation, key), getattr(original.evaluation, key)))
     return [f'{where} {value} (preset: {before})' for where, value, before in pairs if value != before]
+
+
+# Kind of task -> the Evaluation fields that its scores depend on and a preset sets.
+_EVALUATION = {
+    'retrieval': ('retrieval_layer', 'retrieval_layers', 'pooling', 'max_length', 'repeated_sentences'),
+    'span': ('qa_decoding', 'qa_unaligned'),
+}
 
 
 def _pairs(where: str, new: Fields, old: Fields) -> list[tuple[str, Any, Any]]:

@@ -34,11 +34,14 @@ def result_rows(
 
     source: where the scored rows came from, 'file', 'tfds' or 'world', several joined by '+'; tfds: builder and version
     of those from TFDS. left_out: how many of the scored split's rows could not be read, where any (see bad_rows.py).
-    note: what must be known of an encoder wherever its retrieval scores are shown.
+    note: what must be known of an encoder wherever its retrieval scores are shown. qa_decoding: of question answering,
+    that of config.Evaluation.
     """
     stood_in = stand_ins(config, run, task, language, split)
     left_out = count_among(bad_rows, split_files(task, language, split, config.data_root)) if bad_rows else 0
     note = {'note': retrieval_note(config, source, task)} if task.kind == 'retrieval' else {}
+    if task.kind == 'span':
+        note = {'qa_decoding': config.evaluation.qa_decoding}
     return [
         {
             'encoder': source.name,
@@ -69,6 +72,8 @@ def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
     """What stands with every retrieval score: layer, pooling, and what the encoder is."""
     layer = retrieval_layer(source.config, config.evaluation.layer_of(task.name))
     how = f'Layer {layer} of {source.config.num_layers}, {config.evaluation.pooling} pooling.'
+    if task.mines and config.evaluation.repeated_sentences != 'kept':
+        how += f' Repeated sentences are {config.evaluation.repeated_sentences}.'
     return f'{how} {source.note}'.strip()
 
 

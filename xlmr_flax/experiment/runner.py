@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.config import Config, digest, to_dict
+from xlmr_flax.config import Config, to_dict
 from xlmr_flax.data.sources import content_digest
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
@@ -30,6 +30,7 @@ from xlmr_flax.experiment.plan import (
     task_of,
     training_task,
 )
+from xlmr_flax.experiment.reuse import evaluation_key
 from xlmr_flax.experiment.room import scored
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.sharing import PlanFailed, Share, Waiting, order, require_one_job, stopping
@@ -262,16 +263,10 @@ class Runner:
         return self._splits[target]
 
     def _evaluation_key(self, run: Run, language: str) -> str:
-        """What decides an evaluation: the weights, the settings and the rows that are scored."""
-        settings = self.config.evaluation
-        decides: dict[str, Any] = {'max_examples': settings.max_examples}
-        if not run.recipe:  # of the rest only retrieval takes something
-            decides |= {'layer': settings.layer_of(run.target), 'pooling': settings.pooling}
-            decides['max_length'] = settings.max_length
         where = (run.target, language, self.split(run.target))
         if where not in self._data:
             self._data[where] = content_digest(task_of(self.config, run.target), *where[1:], self.config.data_root)
-        return digest({'run': run.id, 'data': self._data[where], 'length': scored_length(self.config, run), **decides})
+        return evaluation_key(self.config, run, self._data[where])
 
     def _finished(self, run: Run, language: str) -> list[dict[str, Any]] | None:
         path = self.workdir.evaluation_path(run, language, self.split(run.target))

@@ -6,6 +6,7 @@ A result row is a dict with the fields of `FIELDS`, `value` being a percentage, 
   english                  whether `language` is the training language (without it: whether it is 'en' or 'eng')
   chance                   the score of guessing, a percentage
   stand_in, note           what the data stands in for; a caveat to be printed wherever the score is shown
+  qa_decoding              how answers were decoded, 'offsets' or 'reference' (config.Evaluation)
   language_name, script, family, resource_level ('high', 'mid', 'low'), cc100_gib
 
 Nothing here knows more than the rows say.

@@ -12,6 +12,11 @@ from xlmr_flax.report.table import MISSING, PARTIAL
 ON_SHOWN = '‡'
 TIE = 'tie'
 _LISTED = 8
+# qa_decoding of a row -> how its answers were made.
+_DECODINGS = {
+    'offsets': 'the characters of the predicted tokens (qa_decoding: offsets)',
+    'reference': "cut out of white-space words, as by XTREME's scripts (qa_decoding: reference)",
+}
 
 
 @dataclass(frozen=True)
@@ -241,6 +246,9 @@ def row_notes(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         if row.get('note'):
             found.setdefault(row['note'], {})[row['target']] = None
+        if row.get('qa_decoding'):
+            how = _DECODINGS.get(row['qa_decoding'], row['qa_decoding'])
+            found.setdefault(f'answers are {how}.', {})[row['target']] = None
     return [f'{", ".join(targets)}: {note}' for note, targets in found.items()]
 
 

@@ -264,6 +264,11 @@ class Task:
     def prediction_folder(self) -> str:
         return self.folder or self.name
 
+    @property
+    def mines(self) -> bool:
+        """Whether pairs of sentences are mined out of both sides (BUCC), where other retrieval ranks a pool."""
+        return self.kind == 'retrieval' and 'f1' in self.metrics
+
     def label_index(self, value: str, column: str, line: int | None = None) -> int:
         """Index of a label name. Raises RowError with the closest label."""
         number = self._numbers.get(value)

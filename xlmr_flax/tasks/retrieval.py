@@ -21,7 +21,7 @@ BUCC_STAND_IN = 'Tatoeba sentences in the layout of BUCC 2018'
 
 
 def parse_bucc(row: Row, task: Task, language: str) -> SentenceExample:
-    """id TAB sentence. Identical sentences keep their ids (jiant: tasks/lib/bucc2018.py)."""
+    """id TAB sentence. What becomes of repeated sentences: config.Evaluation.repeated_sentences."""
     if not row['id'] or not row['text'].strip():
         raise RowError('id' if not row['id'] else 'text', 'empty')
     return SentenceExample(row['id'], row['text'])

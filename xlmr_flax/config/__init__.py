@@ -1,0 +1,40 @@
+"""The ground: what a run is made of, as frozen dataclasses; parsed once from plain mappings at the door.
+
+A config file starts from `defaults()`, changes fields and returns a ConfigDict; `parse` turns that into a `Config`
+and refuses unknown keys and wrong types with the closest known name. Nothing past the door sees a ConfigDict.
+"""
+
+from __future__ import annotations
+
+from xlmr_flax.config.checks import QA_DECODINGS, REPEATED, SAMPLERS
+from xlmr_flax.config.parsing import defaults, digest, parse, to_dict
+from xlmr_flax.config.spec import (
+    Arm,
+    Config,
+    ConfigError,
+    EncoderSpec,
+    Evaluation,
+    Member,
+    MeshSpec,
+    OptimizerSpec,
+    Recipe,
+)
+
+__all__ = [
+    'QA_DECODINGS',
+    'REPEATED',
+    'SAMPLERS',
+    'Arm',
+    'Config',
+    'ConfigError',
+    'EncoderSpec',
+    'Evaluation',
+    'Member',
+    'MeshSpec',
+    'OptimizerSpec',
+    'Recipe',
+    'defaults',
+    'digest',
+    'parse',
+    'to_dict',
+]

@@ -1,0 +1,83 @@
+"""Checks of a parsed `Config`: values that would fail late or mean nothing."""
+
+from __future__ import annotations
+
+import re
+
+from xlmr_flax.config.spec import Arm, Config, ConfigError
+
+_NAME = re.compile(r'[\w+.-]+')  # names become folders and parameter paths
+QA_DECODINGS = ('offsets', 'reference')
+REPEATED = ('kept', 'expanded', 'dropped')
+SAMPLERS = ('uniform', 'proportional', 'capped', 'temperature', 'weights', 'time_dependent')
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for a value out of its range or set. The plan checks task names: it knows the registry."""
+    choices = {
+        'encoder.head': (config.encoder.head, ('jiant', 'hf')),
+        'encoder.dtype': (config.encoder.dtype, ('float32', 'bfloat16')),
+        'encoder.attention': (config.encoder.attention, ('auto', 'xla_cpu', 'xla', 'cudnn', 'tpu', 'interpret')),
+        'encoder.kept': (config.encoder.kept, ('auto', 'all', 'products', 'layers')),
+        'evaluation.pooling': (config.evaluation.pooling, ('mean', 'cls')),
+        'evaluation.repeated_sentences': (config.evaluation.repeated_sentences, REPEATED),
+        'evaluation.qa_decoding': (config.evaluation.qa_decoding, QA_DECODINGS),
+        'keep_models': (config.keep_models, ('all', 'intermediate')),
+    }
+    named = {'recipe': config.recipe} | {f'recipes.{k}': v for k, v in config.recipes.items()}
+    for where, recipe in named.items():
+        choices[f'{where}.keep'] = (recipe.keep, ('best', 'last'))
+        choices[f'{where}.optimizer.schedule'] = (recipe.optimizer.schedule, ('linear', 'constant'))
+        choices[f'{where}.optimizer.clip_per'] = (recipe.optimizer.clip_per, ('step', 'micro_batch'))
+        if recipe.batch_size < 1 or recipe.accumulation < 1 or recipe.batch_size % recipe.accumulation:
+            said = f'is not a positive multiple of accumulation {recipe.accumulation}'
+            raise ConfigError(f'{where}.batch_size {recipe.batch_size} {said}')
+        counts = ('steps', 'eval_every', 'eval_examples', 'patience', 'checkpoint_every', 'max_train')
+        for name in (*counts, 'log_every', 'keep_checkpoints'):
+            value, least = getattr(recipe, name), int(name not in counts)
+            if value < least:
+                raise ConfigError(f'{where}.{name} {value} is below {least}')
+        if not recipe.steps and recipe.epochs <= 0:
+            raise ConfigError(f'{where}: epochs {recipe.epochs} and steps 0 train nothing')
+        if recipe.max_length < 8 or any(n > recipe.max_length for n in recipe.lengths):
+            said = f'max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}'
+            raise ConfigError(f'{where}: {said}')
+    for where, arm in [(f'{f}.{k}', v) for f in ('arms', 'training') for k, v in getattr(config, f).items()]:
+        choices |= _check_arm(where, arm)
+    for where, (value, known) in choices.items():
+        if value not in known:
+            raise ConfigError(f'{where}: {value!r} is not one of {", ".join(known)}')
+    for name, arm in {**config.arms, **config.training}.items():
+        recipe = config.recipe_for(name)
+        if arm.mix == 'micro_batch' and recipe.optimizer.clip_per == 'micro_batch' and recipe.optimizer.clip_norm:
+            said = "mix 'micro_batch' clips once per step; set optimizer.clip_per='step' in its recipe"
+            raise ConfigError(f'arms.{name}: {said}')
+    for where, items in (('seeds', config.seeds), ('intermediate', config.intermediate), ('targets', config.targets)):
+        if not items or len(set(items)) != len(items):
+            raise ConfigError(f'{where}: expected at least one entry and no entry twice, got {items!r}')
+
+
+def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Raises ConfigError for numbers that mean nothing; returns what must be one of a few names."""
+    if not _NAME.fullmatch(where.split('.', 1)[1]):
+        raise ConfigError(f'{where}: a name may hold letters, digits and ._+- only')
+    if not arm.tasks:
+        raise ConfigError(f'{where}.tasks: expected at least one entry')
+    if arm.cap < 0 or arm.block < 0 or arm.temperature <= 0 or (arm.sampler == 'capped' and not arm.cap):
+        said = "expected cap and block >= 0, temperature > 0, and a cap for the sampler 'capped'"
+        raise ConfigError(f'{where}: cap {arm.cap}, block {arm.block}, temperature {arm.temperature}: {said}')
+    for name, member in arm.tasks.items():
+        at = f'{where}.tasks.{name}'
+        if not member.languages or len(set(member.languages)) != len(member.languages):
+            raise ConfigError(f'{at}.languages: expected one or more, none twice: {member.languages!r}')
+        if not _NAME.fullmatch(name) or (member.head and not _NAME.fullmatch(member.head)):
+            raise ConfigError(f'{at}: name and head {member.head!r} may hold letters, digits and ._+- only')
+        lengths = [n for n in (member.max_length, *member.lengths) if n]
+        if any(n < 8 for n in lengths) or (member.max_length and any(n > member.max_length for n in lengths)):
+            said = f'max_length {member.max_length} is below 8 or below one of lengths {member.lengths}'
+            raise ConfigError(f'{at}: {said}')
+        if not 0 < member.fraction <= 1 or min(member.weight, member.select, member.max_train) < 0:
+            found = f'fraction {member.fraction}, weight {member.weight}, select {member.select}'
+            said = f'max_train {member.max_train}: expected 0 < fraction <= 1 and the others not below 0'
+            raise ConfigError(f'{at}: {found}, {said}')
+    return {f'{where}.sampler': (arm.sampler, SAMPLERS), f'{where}.mix': (arm.mix, ('step', 'micro_batch'))}

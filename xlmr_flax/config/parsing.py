@@ -1,0 +1,86 @@
+"""Plain mappings -> `Config`, field by field, and `Config` -> plain mappings; digests of both."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from xlmr_flax.config.checks import check
+from xlmr_flax.config.spec import Config, ConfigError, Recipe
+
+
+def to_dict(value: Any) -> Any:
+    """A dataclass as nested plain dicts, tuples and scalars (JSON-able)."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {k: to_dict(v) for k, v in value.items()}
+    return value
+
+
+def defaults() -> dict[str, Any]:
+    """The default `Config` as nested dicts: what a config file starts from."""
+    return to_dict(Config())
+
+
+def parse(raw: Mapping[str, Any]) -> Config:
+    """A nested mapping -> Config. Raises ConfigError naming the field, and for unknown keys the closest known one.
+
+    `recipes` entries are changes to `recipe`: a field that an entry leaves out is the plan's.
+    """
+    raw = dict(raw)
+    config = _build(Config, {k: v for k, v in raw.items() if k != 'recipes'}, '', None)
+    overrides = raw.get('recipes', {})
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(f'recipes: expected a mapping of task names to recipes, got {overrides!r}')
+    recipes = {name: _build(Recipe, value, f'recipes.{name}', config.recipe) for name, value in overrides.items()}
+    config = dataclasses.replace(config, recipes=recipes)
+    check(config)
+    return config
+
+
+def digest(value: Any) -> str:
+    """12 hex digits of sha256 over the canonical JSON of a value."""
+    return hashlib.sha256(json.dumps(to_dict(value), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _build(cls: type, raw: Any, path: str, base: Any) -> Any:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f'{path or "config"}: expected a mapping, got {raw!r}')
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        where = f'{path}.{key}' if path else str(key)
+        if key not in hints:
+            match = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+            hint = f'did you mean {match[0]!r}?' if match else f'known: {", ".join(names)}'
+            raise ConfigError(f'unknown config key {where!r} ({hint})')
+        current = getattr(base, key) if base is not None else None
+        values[key] = _convert(hints[key], value, where, current)
+    return dataclasses.replace(base, **values) if base is not None else cls(**values)
+
+
+def _convert(kind: Any, value: Any, path: str, base: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, path, base)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (tuple, list)):
+            raise ConfigError(f'{path}: expected a tuple of {args[0].__name__}, got {value!r}')
+        return tuple(_convert(args[0], v, f'{path}[{i}]', None) for i, v in enumerate(value))
+    if origin is not None and not isinstance(origin, types.UnionType) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f'{path}: expected a mapping, got {value!r}')
+        return {str(k): _convert(args[1], v, f'{path}.{k}', None) for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f'{path}: expected {kind.__name__}, got {value!r} ({type(value).__name__})')
+    return value
