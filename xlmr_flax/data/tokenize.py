@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer as RawTokenizer
 
+from xlmr_flax.util.stopping import check
+
 _CHUNK = 8192
 
 
@@ -102,13 +104,19 @@ class Tokenizer:
         os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
         rows: list[list[int]] = []
         for start in range(0, len(texts), _CHUNK):
+            check()
             chunk = list(texts[start : start + _CHUNK])
             rows.extend(e.ids for e in self._raw.encode_batch_fast(chunk, add_special_tokens=False))
         return Ragged.from_rows(rows)
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Per text (tokens, character offsets [start, end) of each token in the text); no special tokens."""
-        return [(e.ids, e.offsets) for e in self._raw.encode_batch(list(texts), add_special_tokens=False)]
+        found: list[tuple[list[int], list[tuple[int, int]]]] = []
+        for start in range(0, len(texts), _CHUNK):
+            check()
+            chunk = list(texts[start : start + _CHUNK])
+            found.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
+        return found
 
 
 def truncate_pair(a: int, b: int, budget: int) -> tuple[int, int]:

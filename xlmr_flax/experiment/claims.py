@@ -136,7 +136,7 @@ class Claims:
         self._held = [each for each in self._held if not each._released] + [claim]
         if self._thread is None:
             thread = threading.Thread(target=self._beat, name='claims', daemon=True)
-            thread.start()  # a signal's handler may raise in here: a thread that has not started cannot be joined
+            thread.start()  # may fail: a thread that has not started cannot be joined
             self._thread = thread
         return claim
 

@@ -131,13 +131,16 @@ class Workdir:
         if text and (not self.metrics_path.is_file() or self.metrics_path.read_text(encoding='utf-8') != text):
             write_atomic(self.metrics_path, text)
 
-    def forget_metrics(self, run: str, after: int) -> None:
-        """Drops a run's records past a step: those that it logs again when it goes on from there."""
+    def forget_metrics(self, run: str, after: int, evaluated: bool = True) -> None:
+        """Drops a run's records past a step: those that it logs again when it goes on from there, with an evaluation at
+        that step where it was not `evaluated`.
+        """
         if self.look_only:
             return
         path = self._run_metrics(run)
         records = _records(path if path.is_file() else self.metrics_path)
         kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
+        kept = [r for r in kept if evaluated or r.get('step') != after or 'dev_metric' not in r]
         write_atomic(path, ''.join(json.dumps(r) + '\n' for r in kept))
         if not self.shard:
             self.gather_metrics()

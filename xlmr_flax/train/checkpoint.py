@@ -115,13 +115,13 @@ class Checkpoints:
         called, on process 0 alone. Raises CheckpointError, also for the save before this one.
         """
         self.wait()
-        if is_leader():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self.clean()
         facts = {'run_hash': self.run_hash, 'decides': self.decides, **facts}
         items = Items(tree=ocp.args.StandardSave(tree), facts=ocp.args.JsonSave(facts))
         need = sum(x.nbytes for x in jax.tree.leaves(tree))
         try:
+            if is_leader():
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self.clean()
             self._orbax().save(self.path(step), args=items, force=True)
         except Exception as e:
             self._fail(step, need, e)
