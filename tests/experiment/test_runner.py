@@ -248,3 +248,22 @@ def test_weights_of_targets_may_go_when_all_is_evaluated(config_of: Any, tmp_pat
     more = Runner(config_of(**changes, **two), tmp_path, 'x')
     found = more.run()
     assert [r for r in found if r['language'] == 'en'] == rows and len(found) == 2 * len(rows)
+
+
+def test_what_a_killed_process_was_writing_goes_when_its_run_is_claimed_again(walk: Callable[..., Faked]) -> None:
+    """Models and files that have not got their name; the state that the run goes on from stays."""
+    first, seen = walk(), []
+    folder = first.workdir.run_dir(first.plan[0])
+    for path in (folder / '.model.x1' / 'model.safetensors', folder / '.model.old' / 'model.json'):
+        path.parent.mkdir(parents=True)
+        path.write_text('half')
+    (folder / '.metrics.jsonl.1-a.tmp').write_text('half')
+    (folder / 'checkpoints' / 'last' / '3').mkdir(parents=True)
+
+    def look(name: str) -> None:
+        if name == PLAN[0]:
+            seen.extend(sorted(path.name for path in folder.iterdir()))
+
+    first.before = look
+    first.run()
+    assert seen == ['checkpoints']

@@ -138,7 +138,7 @@ class Runner:
                 wait(self._held(left), len(left))
 
     def _held_while(self, run: Run, claim: Claim) -> Iterator[str]:
-        self.workdir.refresh(run)  # another process may have finished it between the look and the claim
+        self.workdir.take_over(run)  # another process may have finished it between the look and the claim
         outcome = 'nothing left to do'
         try:
             if not self._is_settled(run):

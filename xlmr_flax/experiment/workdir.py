@@ -80,6 +80,17 @@ class Workdir:
             with contextlib.suppress(OSError):
                 os.listdir(folder)
 
+    def take_over(self, run: Run) -> None:
+        """Refreshes a run that this process has just claimed, and deletes what a process that was killed while it wrote
+        has left in its folder: files and models that have not got their name.
+        """
+        self.refresh(run)
+        for path in self.run_dir(run).glob('.*'):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
     def remove_leftovers(self, run: Run, drop_weights: bool = False) -> None:
         """Deletes what a process that was killed behind its last step has left of a finished run: the state to go on
         from, a model that was not whole, and weights that are not to be kept.
@@ -93,8 +104,10 @@ class Workdir:
 
     def forget_partial(self, run: Run, folder: str) -> None:
         """Deletes what a process that was killed while it wrote has left in the folders of a claimed run's
-        evaluations and predictions (folder: of its task): files that have not got their name.
+        evaluations and predictions (folder: of its task): files that have not got their name, sentence vectors.
         """
+        for vectors in (self.predictions(run) / folder).glob('*.embeddings'):
+            shutil.rmtree(vectors, ignore_errors=True)
         for place in (self.run_dir(run) / 'evaluations', self.predictions(run) / folder):
             for path in place.glob('.*.tmp'):
                 path.unlink(missing_ok=True)
