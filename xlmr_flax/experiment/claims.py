@@ -93,11 +93,12 @@ class Claim:
             raise ClaimLost(f'{self.path}: this process gave no sign for too long, and another one took over')
 
     def release(self, outcome: str) -> None:
-        """Lets go. outcome: one word for the record. Without effect the second time."""
+        """Lets go. outcome: one word for the record. Without effect the second time. Raises nothing."""
         if not self._released:
             self._released = True
             if self.path.exists():
-                write_atomic(self.path, _text(dataclasses.replace(self.holder, released=outcome)))
+                with contextlib.suppress(OSError):  # a full disk; the end of this process says it, too
+                    write_atomic(self.path, _text(dataclasses.replace(self.holder, released=outcome)))
 
 
 class Claims:

@@ -96,12 +96,11 @@ class Runner:
         if self.share.retry_failed:
             self._retried = {failure['token'] for run in self.plan if (failure := self.workdir.failure(run))}
         try:
-            with requests(), self.claims:
+            with requests(), self.workdir.gathering(), self.claims:
                 self._work()
         finally:
             if self._board:
                 self._board.close()
-            self.workdir.gather_metrics()
         rows = self.results() if distributed.is_leader() else []
         self.workdir.write_results(rows)  # also where nothing was missing: the plan may be another than last time
         if self.bad_rows:
@@ -238,7 +237,8 @@ class Runner:
         return text, [self._failure_line(run) for run in failed]
 
     def _failure_line(self, run: Run) -> str:
-        failure = self.workdir.failure(run) or {'type': '', 'error': ''}
+        if not (failure := self.workdir.failure(run)):
+            return f'{run.name}: said above; the record of it could not be written'
         return f'{run.name}: {failure["type"]}: {failure["error"]} ({self.workdir.failure_path(run)})'
 
     def _one(self, run: Run) -> None:
