@@ -31,8 +31,9 @@ from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import HeadSpec, Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train import checkpoint, loop
-from xlmr_flax.train.loop import Phase, Stopped, Trained
+from xlmr_flax.train.loop import Phase, Trained
 from xlmr_flax.train.streams import Blend, Stream
+from xlmr_flax.util.stopping import Stopped
 
 STEPS, STOPPED = 12, 143
 HEADS = {'a': HeadSpec('pair', 3), 'b': HeadSpec('pair', 3)}
@@ -87,10 +88,10 @@ class Job:
         path = self.folder / f'{name}.jsonl'
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def _restarted(self, step: int) -> None:
+    def _restarted(self, step: int, evaluated: bool) -> None:
         """As a workdir does with its metrics."""
         self.step = step
-        kept = [r for r in self.read('log') if r['step'] <= step]
+        kept = [r for r in self.read('log') if r['step'] <= step and (evaluated or r['step'] < step or 'best' not in r)]
         (self.folder / 'log.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in kept))
         self._append('starts', step)
 

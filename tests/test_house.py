@@ -133,8 +133,8 @@ def breaches(path: str, source: str) -> list[str]:
                 found.append(f'{where}: room {room!r} is not in MAY_IMPORT')
             elif target not in MAY_IMPORT[room] | _GROUND:
                 found.append(f'{where}: {room} may not import {target} ({item.name})')
-        if room == 'config' and target not in (None, 'config'):
-            found.append(f'{where}: config imports nothing')
+        if room == 'config' and target not in (None, 'config', 'util'):
+            found.append(f'{where}: config imports nothing but util')
         if is_under(item.name, HEAVY) and room not in HEAVY_ROOMS:
             found.append(f'{where}: {item.name} outside {"/, ".join(HEAVY_ROOMS)}/')
         if is_under(item.name, FORBIDDEN):
@@ -204,7 +204,7 @@ BROKEN = [
     ('tasks/xnli.py', 'from ..data import cache', 'tasks may not import data'),
     ('report/html.py', 'import xlmr_flax.tasks.base', 'report may not import tasks'),
     ('eval/__init__.py', 'from ..experiment import plan', 'eval may not import experiment'),
-    ('config.py', 'from xlmr_flax.tasks import all_tasks', 'config imports nothing'),
+    ('config.py', 'from xlmr_flax.tasks import all_tasks', 'config imports nothing but util'),
     ('attic/x.py', 'import xlmr_flax.data', "room 'attic' is not in MAY_IMPORT"),
     ('__init__.py', 'from xlmr_flax.cli import main', 'the package itself imports nothing'),
     ('data/x.py', 'import torch.nn', 'torch.nn outside'),

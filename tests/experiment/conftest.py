@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faked_runner import Faked
 
 from xlmr_flax.config import Config, parse
+from xlmr_flax.experiment.sharing import Share
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
 LANGUAGES = {'world_pairs': ('en', 'de'), 'world_retrieval': ('de',)}
@@ -44,3 +47,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runner.run()
     write_run_report(runner, {'jax': '0'})
     return workdir
+
+
+@pytest.fixture
+def walk(config_of: Callable[..., Config], tmp_path: Path) -> Callable[..., Faked]:
+    """A walk through the plan of two arms and two targets."""
+
+    def make(share: Share | None = None, **changes: Any) -> Faked:
+        return Faked(config_of(**changes), tmp_path / 'w', 'the command', share)
+
+    return make

@@ -13,7 +13,7 @@ import pytest
 from xlmr_flax.config import Config
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.train import loop
-from xlmr_flax.train.loop import Stopped
+from xlmr_flax.util.stopping import Stopped
 
 
 def test_the_difference_is_said(

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faked_runner import PLAN, Faked
 
 from xlmr_flax.config import Config
 from xlmr_flax.experiment import runner as module
@@ -21,56 +21,7 @@ from xlmr_flax.experiment.claims import Holder
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.runner import PlanFailed, Runner
 from xlmr_flax.experiment.sharing import Share, order
-from xlmr_flax.train.loop import NonFiniteLoss, Stopped
-
-Configs = Callable[..., Config]
-
-
-class Faked(Runner):
-    """Trains and evaluates nothing but notes what it was asked to: the walk alone."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.did: list[str] = []
-        self.fails: dict[str, BaseException] = {}
-        self.before: Callable[[str], None] = lambda name: None
-
-    def done_path(self, run: Run) -> Path:
-        return self.workdir.path / 'done' / run.name
-
-    def is_trained(self, run: Run) -> bool:
-        return not run.task or self.done_path(run).exists()
-
-    def is_finished(self, run: Run) -> bool:
-        return self.done_path(run).exists()
-
-    def results(self) -> list[dict[str, Any]]:
-        return [{'run': run.name} for run in self.plan if run.target and self.is_finished(run)]
-
-    def _one(self, run: Run) -> None:
-        short = run.name.rsplit('-', 1)[0]
-        self.before(short)
-        self.did.append(short)
-        if short in self.fails:
-            raise self.fails[short]
-        self.done_path(run).parent.mkdir(exist_ok=True)
-        self.done_path(run).touch()
-
-
-@pytest.fixture
-def walk(config_of: Configs, tmp_path: Path) -> Callable[..., Faked]:
-    """A walk through the plan of two arms and two targets."""
-
-    def make(share: Share | None = None, **changes: Any) -> Faked:
-        return Faked(config_of(**changes), tmp_path / 'w', 'the command', share)
-
-    return make
-
-
-PLAN = [
-    'none--world_pairs--seed1', 'none--world_retrieval--seed1', 'world_nli--intermediate--seed1',
-    'world_nli--world_pairs--seed1', 'world_nli--world_retrieval--seed1',
-]  # fmt: skip
+from xlmr_flax.train.loop import NonFiniteLoss
 
 
 def test_alone_it_goes_in_the_order_of_the_plan(walk: Callable[..., Faked], capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,36 +110,6 @@ def test_the_failure_of_a_plan_of_one_run_is_raised_as_it_is(walk: Callable[...,
     assert first.workdir.failure(first.plan[0])
     with pytest.raises(PlanFailed):
         walk(**only).run()
-
-
-def test_a_stop_is_no_failure_and_lets_go(walk: Callable[..., Faked]) -> None:
-    first = walk()
-    first.fails = {PLAN[1]: Stopped('stopped at step 2')}
-    with pytest.raises(Stopped):
-        first.run()
-    assert not (first.workdir.path / 'failed').exists()
-    assert [h.released for h in first.claims.history(first.plan[1].name)] == ['stopped']
-
-
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_between_trainings_stops_and_lets_go(walk: Callable[..., Faked], number: int) -> None:
-    before, first = signal.getsignal(number), walk()
-
-    def send(name: str) -> None:
-        if name == PLAN[1]:
-            try:
-                os.kill(os.getpid(), number)
-                time.sleep(5)
-            except Exception as error:
-                raise AssertionError('a stop is not to be taken for an error of the run') from error
-
-    first.before = send
-    with pytest.raises(Stopped, match='what is finished is saved'):
-        first.run()
-    assert first.did == PLAN[:1]
-    assert not (first.workdir.path / 'failed').exists()
-    assert first.claims.holder(first.plan[1].name) is None
-    assert signal.getsignal(number) is before
 
 
 def test_every_process_has_the_whole_plan_its_own_part_first(walk: Callable[..., Faked]) -> None:
@@ -286,7 +207,7 @@ def test_a_finish_between_the_look_and_the_claim_is_seen(walk: Callable[..., Fak
 
 
 def test_real_failures_are_recorded_and_real_leftovers_removed(
-    finished: Path, tmp_path: Path, config_of: Configs, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, config_of: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On real runs: an arm whose training fails behind finished ones, and the state of a run killed behind its end."""
     copy = Path(shutil.copytree(finished, tmp_path / 'w'))
@@ -327,3 +248,22 @@ def test_weights_of_targets_may_go_when_all_is_evaluated(config_of: Any, tmp_pat
     more = Runner(config_of(**changes, **two), tmp_path, 'x')
     found = more.run()
     assert [r for r in found if r['language'] == 'en'] == rows and len(found) == 2 * len(rows)
+
+
+def test_what_a_killed_process_was_writing_goes_when_its_run_is_claimed_again(walk: Callable[..., Faked]) -> None:
+    """Models and files that have not got their name; the state that the run goes on from stays."""
+    first, seen = walk(), []
+    folder = first.workdir.run_dir(first.plan[0])
+    for path in (folder / '.model.x1' / 'model.safetensors', folder / '.model.old' / 'model.json'):
+        path.parent.mkdir(parents=True)
+        path.write_text('half')
+    (folder / '.metrics.jsonl.1-a.tmp').write_text('half')
+    (folder / 'checkpoints' / 'last' / '3').mkdir(parents=True)
+
+    def look(name: str) -> None:
+        if name == PLAN[0]:
+            seen.extend(sorted(path.name for path in folder.iterdir()))
+
+    first.before = look
+    first.run()
+    assert seen == ['checkpoints']

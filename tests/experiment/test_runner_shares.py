@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 
 import pytest
 
 from xlmr_flax.config import ConfigError
 from xlmr_flax.experiment.claims import Holder
-from xlmr_flax.experiment.sharing import Share, Waiting, parse_shard, stopping
-
-
-def test_stopping_works_without_signals_outside_the_main_thread() -> None:
-    found = []
-
-    def inside() -> None:
-        with stopping():
-            found.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=inside)
-    thread.start()
-    thread.join()
-    assert found == [signal.getsignal(signal.SIGTERM)]
+from xlmr_flax.experiment.sharing import Share, Waiting, parse_shard
 
 
 @pytest.mark.parametrize(('text', 'found'), [('', (1, 1)), ('1/1', (1, 1)), ('3/4', (3, 4))])
@@ -43,7 +28,7 @@ def test_waiting_takes_longer_and_says_a_thing_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr('xlmr_flax.experiment.sharing.time.sleep', slept.append)
+    monkeypatch.setattr('xlmr_flax.experiment.sharing.pause', slept.append)
     wait, holder = Waiting(), Holder('h', 1, '', 0, '', time.time())
     for _ in range(10):
         wait({'a': holder}, 2)

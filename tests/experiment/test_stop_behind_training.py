@@ -14,7 +14,7 @@ from xlmr_flax.config import Config
 from xlmr_flax.experiment import phase
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.models.source import open_source
-from xlmr_flax.train.loop import Stopped
+from xlmr_flax.util.stopping import Stopped
 
 WHERE = ['fetch', '_save', 'save_checkpoint', 'decay_factor']  # of phase.py, in which the signal comes
 

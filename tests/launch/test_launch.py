@@ -153,6 +153,8 @@ def test_help(fakes: Fakes, script: str):
         ('tpu_vm.sh', ['--config.targets=x'], '--config.targets belongs to xlmr-flax run: write it after --'),
         ('tpu_vm.sh', [*PLACE, *RUN, *GIT, '--type=v9-8'], '--type=v9-8: no software version is known'),
         ('tpu_vm.sh', [*PLACE, *RUN, *GIT, '--type=v4-8', '--name=My_TPU'], '--name=My_TPU: small letters'),
+        ('run_all_hosts.sh', [*PLACE, '--name=../../x', '--status'], '--name=../../x: small letters'),
+        ('tpu_vm.sh', [*PLACE, *RUN, *GIT, '--type=v4-8', '--ref=--upload-pack=x'], '--ref=--upload-pack=x: a branch'),
         ('tpu_vm.sh', [*PLACE, *RUN, *GIT, '--type=v4-8', '--detach', '--delete'], '--delete and --detach'),
         ('tpu_vm.sh', [*PLACE, *RUN, '--type=v4-8', '--config=configs/none.py'], 'no file configs/none.py'),
         ('queued_resource.sh', [*PLACE, *RUN, *GIT, '--type=v4-8', '--poll=1m'], '--poll=1m: not a whole number'),

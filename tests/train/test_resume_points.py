@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -162,3 +163,19 @@ def test_it_goes_on_on_another_mesh(server: Server, whole: tuple[Job, Trained], 
     for a, b in zip(job.losses(), want.losses(), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     assert job.consumed() == want.consumed()
+
+
+def test_a_stop_on_a_full_disk_says_that_nothing_is_saved(
+    server: Server, whole: tuple[Job, Trained], tmp_path: Path
+) -> None:
+    folder = tmp_path / 'w'
+    assert server.train(folder, stop=8, save=4, limit=4000) == 1
+    error = (folder / 'error').read_text()
+    # Which save fails first, that of step 6 in the background or that of the stop, is the disk's affair.
+    found = re.fullmatch(
+        r"stopped at step 9 of 12 of task 'two', but the state is not saved: .*/c/last/[69]: cannot be saved: "
+        r'File too large .* free\); the state of step ([36]) is whole and stays',
+        error,
+    )
+    assert found, error
+    assert assert_goes_on_as_whole(folder, whole) == int(found[1])

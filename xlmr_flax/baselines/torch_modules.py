@@ -21,6 +21,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from xlmr_flax.config import OptimizerSpec
+from xlmr_flax.util.errors import UserError
 
 HEADS_FILE = 'heads.json'
 IGNORED = -1  # a label that counts for nothing
@@ -34,7 +35,7 @@ CLASSES = {
 Tensors = Mapping[str, torch.Tensor]
 
 
-class StartError(ValueError):
+class StartError(UserError, ValueError):
     """Weights that transformers does not take as they are."""
 
 

@@ -32,7 +32,6 @@ from xlmr_flax.baselines.torch_model import export_start, import_trained
 from xlmr_flax.baselines.torch_modules import (
     MultiTask,
     Piece,
-    StartError,
     autocast_to,
     count,
     learning_rates,
@@ -43,20 +42,17 @@ from xlmr_flax.baselines.torch_modules import (
 )
 from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.data.batches import train_batch
-from xlmr_flax.data.sources import DataError
-from xlmr_flax.data.tokenize import TokenizerError
 from xlmr_flax.experiment.arms import heads_of
 from xlmr_flax.experiment.phase import Setting, Training, head_of, initial_params, start_params, trained_facts
 from xlmr_flax.experiment.plan import Run, scored_length, task_of, training_task
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.runner import Runner
-from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import HeadSpec, Params
 from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.report.progress import Line
-from xlmr_flax.tasks.base import TaskError
 from xlmr_flax.train.streams import Blend, Stream
 from xlmr_flax.train.vocabulary import ActiveRows
+from xlmr_flax.util.errors import UserError
 
 SUFFIX = ' (torch)'
 
@@ -247,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config, workdir = load_arguments(values, arguments)
         run_baseline(config, workdir, f'python -m xlmr_flax.baselines.torch_run {shlex.join(arguments)}')
-    except (ConfigError, DataError, ModelError, StartError, TaskError, TokenizerError, flags.Error) as e:
+    except (UserError, flags.Error) as e:
         sys.stderr.write(f'error: {e}\n')
         return 1
     return 0

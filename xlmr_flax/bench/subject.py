@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from xlmr_flax.bench import SUBJECTS
+from xlmr_flax.util.errors import UserError
 
 Options = Mapping[str, Any]  # JSON values
 # Does the work once; its outcome is what `check` compares. It may have an attribute `facts`, JSON numbers about the
@@ -19,7 +20,7 @@ Run = Callable[[], Mapping[str, np.ndarray]]
 MODULES = {'eval': 'evaluation'}  # a subject's module, where it is not called as the subject
 
 
-class BenchError(ValueError):
+class BenchError(UserError, ValueError):
     """A bench that cannot be run, or contestants that do not compute the same."""
 
 

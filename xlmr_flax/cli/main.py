@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -14,6 +15,8 @@ from pathlib import Path
 from absl import flags
 
 import xlmr_flax
+from xlmr_flax.util.errors import UserError
+from xlmr_flax.util.stopping import Stopped, requests
 
 COMMANDS = {
     'run': 'train and evaluate everything that a config asks for, then write tables and a report',
@@ -27,13 +30,15 @@ COMMANDS = {
     'estimate': 'time, memory and chip-hours on TPUs, by compiling ahead of time',
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
-INTERRUPTED = 130  # as after SIGINT, outside of a training, which saves its state first
+INTERRUPTED = 130  # as after SIGINT (Ctrl-C)
+STOPPABLE = ('run',)  # commands that go on where they were stopped: a signal is a request to them (util/stopping.py)
+KNOWN_ERRORS = (UserError, flags.Error)  # their message is written for the user; any other keeps its traceback
 UNREAD = 141  # as after SIGPIPE
 # Flags that hold a path. Orbax takes absolute paths alone, and a relative one would follow a change of the folder.
 PATH_FLAGS = ('workdir', 'data_root', 'tfds_dir', 'out', 'results', 'against', 'predictions', 'labels', 'input')
 
 
-class UsageError(ValueError):
+class UsageError(UserError, ValueError):
     """A command line that cannot be carried out."""
 
 
@@ -84,42 +89,6 @@ def versions() -> dict[str, str]:
     return found | {name: version(name) for name in names}
 
 
-def known_errors() -> tuple[type[BaseException], ...]:
-    """Errors whose message is written for the user; anything else keeps its traceback."""
-    from xlmr_flax.config import ConfigError
-    from xlmr_flax.data.sources import DataError
-    from xlmr_flax.data.tokenize import TokenizerError
-    from xlmr_flax.models.config import ModelError
-    from xlmr_flax.parallel.distributed import DistributedError, FailedElsewhere
-    from xlmr_flax.parallel.mesh import MeshError
-    from xlmr_flax.report.rows import RowsError
-    from xlmr_flax.tasks.base import TaskError
-    from xlmr_flax.train.checkpoint import CheckpointError
-    from xlmr_flax.train.loop import NonFiniteLoss
-    from xlmr_flax.train.memory import OutOfMemory
-    from xlmr_flax.train.profile import ProfileError
-    from xlmr_flax.util.errors import UserError
-
-    return (
-        UserError,
-        UsageError,
-        ConfigError,
-        DataError,
-        TokenizerError,
-        ModelError,
-        MeshError,
-        DistributedError,
-        FailedElsewhere,
-        RowsError,
-        TaskError,
-        CheckpointError,
-        NonFiniteLoss,
-        OutOfMemory,
-        ProfileError,
-        flags.Error,
-    )
-
-
 def make_paths_absolute(values: flags.FlagValues) -> None:
     """Makes the values of PATH_FLAGS absolute, with ~ expanded; addresses (gs://...) stay as they are."""
     from xlmr_flax.util.files import absolute
@@ -140,8 +109,8 @@ def set_up_jax() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (0 done, 1 a known error, 2 usage, 130 interrupted, 141 nobody reads the
-    output any more, 143 stopped and saved)."""
+    """Runs one command; returns the exit code (0 done, 1 a known error, 2 usage, 141 nobody reads the output any more;
+    stopped, with what is finished saved: 143 by SIGTERM, 130 by Ctrl-C)."""
     if argv is not None:  # config overrides, and the command that results keep, are read from sys.argv
         before, sys.argv = sys.argv, ['xlmr-flax', *argv]
         try:
@@ -194,14 +163,17 @@ def _main() -> int:
 
         print(f'error: unknown command {command!r}{closest(command, COMMANDS)}', file=sys.stderr)
         return 2
+    with requests(hand_on=False) if command in STOPPABLE else contextlib.nullcontext():
+        return _run(command, arguments)
+
+
+def _run(command: str, arguments: list[str]) -> int:
     module = importlib.import_module(f'xlmr_flax.cli.{command}')
     values = flags.FlagValues()
     module.define_flags(values)
     if any(a in ('--help', '-h', '--helpfull') for a in arguments[2:]):
         print(f'{module.__doc__}\nflags:\n{values.get_help(include_special_flags=False)}')
         return 0
-    from xlmr_flax.train.loop import Stopped
-
     try:
         try:
             if hasattr(module, 'check_arguments'):
@@ -209,7 +181,7 @@ def _main() -> int:
             left = values([arguments[0], *arguments[2:]])
         except flags.UnrecognizedFlagError as e:
             raise UsageError(_unknown_flag(e, values, command)) from None
-        except known_errors():
+        except KNOWN_ERRORS:
             raise
         except (KeyError, AttributeError, TypeError, ValueError) as e:  # ml_collections' override errors
             raise UsageError(str(e.args[0]) if e.args else repr(e)) from None
@@ -221,8 +193,8 @@ def _main() -> int:
         return module.run(values, *left[1:]) or 0
     except Stopped as e:
         print(f'{e}. The same command goes on from there.', file=sys.stderr)
-        return STOPPED
-    except known_errors() as e:
+        return e.code
+    except KNOWN_ERRORS as e:
         print(f'error: {e}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -29,11 +29,12 @@ def together(values: flags.FlagValues) -> Iterator[None]:
     """The inside is done by all processes of a job, which end together: what one of them raises ends the others, too,
     with its exit code. To be entered before any JAX computation. Raises DistributedError.
     """
-    from xlmr_flax.cli.main import STOPPED, known_errors
+    from xlmr_flax.cli.main import KNOWN_ERRORS
     from xlmr_flax.parallel import distributed
-    from xlmr_flax.train.loop import Stopped
+    from xlmr_flax.util.stopping import Stopped, renew
 
     distributed.start(values.coordinator, values.num_processes, values.process_id)
+    renew()  # JAX's start may have put a handler of its own in the place of ours
     try:
         yield
         distributed.barrier('end')
@@ -41,10 +42,10 @@ def together(values: flags.FlagValues) -> Iterator[None]:
         if distributed.count() == 1:
             raise
         if isinstance(error, Stopped):
-            code, text = STOPPED, f'{error}. The same command goes on from there.'
+            code, text = error.code, f'{error}. The same command goes on from there.'
         elif isinstance(error, distributed.ProcessLost):
             code, text = distributed.LOST, f'error: {error}. The same command goes on from the last saved state.'
-        elif isinstance(error, known_errors()):
+        elif isinstance(error, KNOWN_ERRORS):
             code, text = 1, f'error: {error}'
         else:
             code, text = 1, f'{type(error).__name__}: {error}'

@@ -89,6 +89,7 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.parallel.distributed import count, is_leader, on_leader
     from xlmr_flax.report.progress import say
     from xlmr_flax.train.profile import Profiler, Window
+    from xlmr_flax.util.stopping import check
 
     window = Window.parse(values.profile)
     command = f'xlmr-flax {shlex.join(sys.argv[1:])}'
@@ -98,6 +99,7 @@ def run(values: flags.FlagValues) -> int:
         opened(values.workdir, shared=count() > 1 or share.count > 1, look_only=values.dry_run) as workdir,
     ):
         with refusals(config, workdir, values.dry_run):
+            check()
             runner = Runner(config, workdir, command, share, look_only=values.dry_run)
             if values.dry_run:
                 from xlmr_flax.experiment.dry_run import describe
@@ -120,6 +122,7 @@ def run(values: flags.FlagValues) -> int:
             elif not failed:
                 print(f'no language has labels: nothing is scored; predictions: {runner.workdir.path / "predictions"}')
 
+        check('stopped before the report; all results are saved')
         on_leader('report', report)
         if profiler and not profiler.taken:
             say('profile: nothing was traced, as no training of this start had so many steps')
@@ -136,6 +139,7 @@ def refusals(config: Config, workdir: Path, dry_run: bool) -> Iterator[None]:
     from xlmr_flax.data.sources import DataError, MissingFile
     from xlmr_flax.models.config import ModelError
     from xlmr_flax.models.hf import MissingWeights
+    from xlmr_flax.util.stopping import Stopped
 
     new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     try:
@@ -144,6 +148,8 @@ def refusals(config: Config, workdir: Path, dry_run: bool) -> Iterator[None]:
         for folder in new:
             with contextlib.suppress(OSError):  # not empty
                 folder.rmdir()
+        if isinstance(e, Stopped):
+            raise Stopped('stopped before the first run began') from None
         if isinstance(e, MissingFile):
             raise DataError(_with_command(e)) from None
         if not isinstance(e, ModelError):

@@ -6,6 +6,7 @@ import ast
 import operator
 import sys
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Expression:
 
     def _check(self, node: ast.AST) -> None:
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            if not abs(node.value) <= sys.float_info.max:
+            if not abs(cast(float, node.value)) <= sys.float_info.max:
                 raise ExpressionError(f'rate {shorten(self.text, 80)!r}: a number is too large')
             return
         if isinstance(node, ast.Name) and node.id == 't':

@@ -17,6 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from xlmr_flax.data.expression import Expression
+from xlmr_flax.util.errors import UserError
 
 DEFAULT_BLOCK = 100
 _SLACK = 1e-9  # float error of rate * steps
@@ -24,7 +25,7 @@ _RESOLUTION = 2**20  # draws after which the counts of fixed rates repeat
 _AHEAD = 4096  # blocks looked ahead for the deadline of a stream whose rate falls towards 0
 
 
-class MixtureError(ValueError):
+class MixtureError(UserError, ValueError):
     """Rates that no mixture can have; the message names the sampler and the stream."""
 
 

@@ -24,6 +24,7 @@ from xlmr_flax.data.readers_paths import (
 )
 from xlmr_flax.data.tables import DataError, Problem, read_lines, read_rows, read_table, read_text
 from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, has_label
+from xlmr_flax.util.stopping import check
 
 __all__ = [
     'DATA_ROOT_VARIABLE',
@@ -204,6 +205,7 @@ def content_digest(task: Task, language: str, split: str, data_root: str | Path 
         for path in found.files:
             with path.open('rb') as file:
                 while chunk := file.read(1 << 20):
+                    check()
                     digest.update(chunk)
     if task.labels_from:
         digest.update('\n'.join(with_labels(task, data_root).labels).encode())
@@ -234,6 +236,7 @@ def _collect_labels(files: tuple[tuple[Path, str, int], ...]) -> tuple[str, ...]
     labels: dict[str, None] = {}
     for path, kind, _ in files:
         for _, row in read_rows(path, Table(path.name, kind, ())):
+            check()
             if not isinstance(row, Problem):
                 labels.update(dict.fromkeys(row.get('tags', ())))
     return tuple(labels)
@@ -254,6 +257,7 @@ def _read(
     places: dict[str, tuple[str, int]] = {}
     number = -1
     for ids, file_language, place, row in _rows(task, sources, language, split, data_root):
+        check()
         if limit is not None and len(examples) >= limit:
             return examples
         number += 1

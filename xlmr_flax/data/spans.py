@@ -14,6 +14,7 @@ import numpy as np
 
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import SpanExample
+from xlmr_flax.util.stopping import check
 
 DOC_STRIDE, MAX_QUERY = 128, 64
 _JOINER = '\u200d'
@@ -93,6 +94,7 @@ def span_rows(
     contexts = tokenizer.encode_with_offsets([e.context for e in examples])
     rows, columns, all_offsets = [], [], []
     for number, example in enumerate(examples):
+        check()
         # Rows shorter than the reference's 384 keep half of their room for the context.
         question = questions[number][: min(MAX_QUERY, (max_length - 4) // 2)]
         ids, raw = contexts[number]

@@ -9,6 +9,7 @@ import numpy as np
 
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import TagExample
+from xlmr_flax.util.stopping import check
 
 IGNORED = -1
 _SPARE = 3  # tokens of a row that words may not use (XTREME: utils_preprocess.py, its XLM-R value)
@@ -44,6 +45,7 @@ def tag_rows(tokenizer: Tokenizer, examples: Sequence[TagExample], max_length: i
     rows: list[Row] = []
     parents: list[int] = []
     for number, example in enumerate(examples):
+        check()
         row = _new_row(tokenizer)
         tags = example.tags if example.tags is not None else (IGNORED,) * len(example.words)
         for word, tag in zip(example.words, tags, strict=True):

@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer as RawTokenizer
 
+from xlmr_flax.util.errors import UserError
+from xlmr_flax.util.stopping import check
+
 _CHUNK = 8192
 
 
-class TokenizerError(ValueError):
+class TokenizerError(UserError, ValueError):
     """A tokenizer that cannot serve an encoder; the message names the file."""
 
 
@@ -102,13 +105,19 @@ class Tokenizer:
         os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
         rows: list[list[int]] = []
         for start in range(0, len(texts), _CHUNK):
+            check()
             chunk = list(texts[start : start + _CHUNK])
             rows.extend(e.ids for e in self._raw.encode_batch_fast(chunk, add_special_tokens=False))
         return Ragged.from_rows(rows)
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Per text (tokens, character offsets [start, end) of each token in the text); no special tokens."""
-        return [(e.ids, e.offsets) for e in self._raw.encode_batch(list(texts), add_special_tokens=False)]
+        found: list[tuple[list[int], list[tuple[int, int]]]] = []
+        for start in range(0, len(texts), _CHUNK):
+            check()
+            chunk = list(texts[start : start + _CHUNK])
+            found.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
+        return found
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's piece of each token, '' for an id without one."""

@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.parallel.mesh import BATCH_AXES, batch_devices
+from xlmr_flax.util import stopping
 
 P = PartitionSpec
 NEIGHBOURS = 4
@@ -204,6 +205,7 @@ def neighbours(
         places = range(start, min(n, start + first.size * _HELD), first.size)
         held, best = [first.block(x0) for x0 in places], [first.empty(k) for _ in places]
         for j, y0 in enumerate(range(0, m, second.size)):
+            stopping.check()
             part = second.block(y0, check=not start)
             for i, x0 in enumerate(places):
                 sizes = np.asarray([x0, n, y0, m], np.int32)

@@ -23,6 +23,7 @@ from xlmr_flax.eval.predict import HEAD, Forward, Program
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, put_batch
 from xlmr_flax.parallel.placement import placed
+from xlmr_flax.util.stopping import check
 
 MLM = HeadSpec('mlm')
 # Logits of one pass at most, a gigabyte: they are as wide as the vocabulary, which batch_tokens knows nothing of.
@@ -51,6 +52,7 @@ def masked_loss(forward: Forward, name: str, tokens: Ragged, masking: Masking, s
     budget = min(forward.batch_tokens, max(1, _LOGITS // forward.model.config.vocab_size))
     total, count = 0.0, 0
     for batch, wanted in _batches(forward, ids, labels, budget):
+        check()
         batch['positions'], batch['labels'] = gather(wanted, masking.most(wanted.shape[1]))
         total += float(program(forward.params, put_batch(batch, forward.mesh)))
         count += int((batch['labels'] != IGNORED).sum())

@@ -20,6 +20,7 @@ from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, own_rows, put_batch
 from xlmr_flax.parallel.placement import placed
+from xlmr_flax.util.stopping import check
 
 # Vectors of one piece of work below this many bytes stay in memory.
 SMALL_VECTORS = 64 << 20
@@ -59,7 +60,7 @@ class Forward:
         self, program: Program, tokens: Ragged, tick: Tick | None = None, *, by_token: bool = False
     ) -> Iterator[tuple[int, np.ndarray]]:
         """(row number, its output) of every row, in the order of the batches. by_token: the program has an output for
-        each token, and a row's are cut out; else one for each row of the set."""
+        each token, and a row's are cut out; else one for each row of the set. Raises Stopped between two batches."""
         waiting: list[Waiting] = []
         sizes = tokens.lengths
 
@@ -76,6 +77,7 @@ class Forward:
                 tick(done)
 
         for rows, size, batch in self._batches(tokens):
+            check()
             arrays = put_batch(batch, self.mesh, size)
             # Heads that have an output for each token need no starts, and compile without.
             inputs = [arrays[name] for name in ('ids', 'segments', *(['starts'] if 'starts' in arrays else []))]

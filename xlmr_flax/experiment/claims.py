@@ -93,11 +93,12 @@ class Claim:
             raise ClaimLost(f'{self.path}: this process gave no sign for too long, and another one took over')
 
     def release(self, outcome: str) -> None:
-        """Lets go. outcome: one word for the record. Without effect the second time."""
+        """Lets go. outcome: one word for the record. Without effect the second time. Raises nothing."""
         if not self._released:
             self._released = True
             if self.path.exists():
-                write_atomic(self.path, _text(dataclasses.replace(self.holder, released=outcome)))
+                with contextlib.suppress(OSError):  # a full disk; the end of this process says it, too
+                    write_atomic(self.path, _text(dataclasses.replace(self.holder, released=outcome)))
 
 
 class Claims:
@@ -136,7 +137,7 @@ class Claims:
         self._held = [each for each in self._held if not each._released] + [claim]
         if self._thread is None:
             thread = threading.Thread(target=self._beat, name='claims', daemon=True)
-            thread.start()  # a signal's handler may raise in here: a thread that has not started cannot be joined
+            thread.start()  # may fail: a thread that has not started cannot be joined
             self._thread = thread
         return claim
 

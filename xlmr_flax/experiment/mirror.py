@@ -29,6 +29,7 @@ from xlmr_flax.config import ConfigError
 from xlmr_flax.models.manifest import MANIFEST
 from xlmr_flax.report.progress import say
 from xlmr_flax.util.files import absolute, write_atomically
+from xlmr_flax.util.stopping import Stopped, pause
 
 _SIGN, _STATE = 'mirror.json', '.mirror.json'
 _EVERY = 30.0  # seconds between two uploads
@@ -114,8 +115,9 @@ class Mirror:
             self._sign(released=True)
         except Exception as e:
             text = f'{self.address}: cannot be written: {_text(e)}; what is missing there is in {self.folder}'
-            if error is None:
-                raise MirrorError(f'{text}, and the same command uploads it') from e
+            if error is None or isinstance(error, Stopped):  # which says that the state is saved
+                stopped = f'{error}, but on this machine alone: ' if error else ''
+                raise MirrorError(f'{stopped}{text}, and the same command uploads it') from e
             say(text)
 
     def _begin(self) -> None:
@@ -132,7 +134,7 @@ class Mirror:
             if since != sign['token']:
                 since = sign['token']
                 say(f'{self.address}: waiting for {sign["who"]}, which works in it (last sign {age:.0f} s ago)')
-            time.sleep(min(10.0, self.every))
+            pause(min(10.0, self.every))
         if mine:
             # What an upload that was cut has left there and is here no more is deleted by the next one.
             self._pushed = {name: [-1, -1] for name in self._names()} | own['pushed']

@@ -41,9 +41,9 @@ from xlmr_flax.tasks.base import Task
 from xlmr_flax.train.checkpoint import differences
 from xlmr_flax.train.loop import Phase, Trained, train
 from xlmr_flax.train.resume import newest_decides
-from xlmr_flax.train.stopping import stop_requests
 from xlmr_flax.train.streams import Blend, Stream
 from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
+from xlmr_flax.util.stopping import check, deferred, requests
 
 __all__ = ['Setting', 'head_of', 'initial_params', 'make_model', 'start_params', 'train_run', 'trained_facts']
 
@@ -103,6 +103,7 @@ class Training:
         self.setting, self.run, self.recipe, self.arm = setting, run, run.recipe, run.arm
         self.datasets = run_datasets(setting, run)
         self.data = [self._encoded(dataset) for dataset in self.datasets]
+        check()
         sizes = [len(data) for data in self.data]
         self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
         parts = self.recipe.accumulation
@@ -212,13 +213,14 @@ def train_run(setting: Setting, run: Run) -> None:
         evaluate=evaluate if training.selection.sets else None,
         log=lambda record: setting.log({**facts, 'seed': run.seed, **record}),
         progress=line,
-        restarted=lambda step: setting.workdir.forget_metrics(run.name, step),
+        restarted=lambda step, evaluated: setting.workdir.forget_metrics(run.name, step, evaluated),
         say=say,
         trace=setting.profiler.of(run.name) if setting.profiler else None,
     )
     # A stop request behind the last step waits until the model is saved: no other state may be there to go on from.
-    with stop_requests() as asked:
-        trained = train(phase, params, asked)
+    check()
+    with requests(), deferred():
+        trained = train(phase, params)
         kept = fetch(trained.params, setting.mesh)
         on_leader('model', lambda: _save(setting, run, trained, kept, active, recipe, training))
         phase.forget_checkpoints()

@@ -33,7 +33,7 @@ from xlmr_flax.experiment.plan import (
 from xlmr_flax.experiment.reuse import evaluation_key
 from xlmr_flax.experiment.room import scored
 from xlmr_flax.experiment.rows import result_rows
-from xlmr_flax.experiment.sharing import PlanFailed, Share, Waiting, order, require_one_job, stopping
+from xlmr_flax.experiment.sharing import PlanFailed, Share, Waiting, order, require_one_job
 from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluation
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
@@ -41,7 +41,7 @@ from xlmr_flax.parallel import distributed
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.parallel.programs import release
 from xlmr_flax.report.progress import Line, be_quiet, say
-from xlmr_flax.train.loop import Stopped
+from xlmr_flax.util.stopping import asked, check, requests
 
 FINISHED, FAILED, SKIPPED = 'finished', 'failed', 'skipped'
 
@@ -97,12 +97,11 @@ class Runner:
         if self.share.retry_failed:
             self._retried = {failure['token'] for run in self.plan if (failure := self.workdir.failure(run))}
         try:
-            with stopping(), self.claims:
+            with requests(), self.workdir.gathering(), self.claims:
                 self._work()
         finally:
             if self._board:
                 self._board.close()
-            self.workdir.gather_metrics()
         rows = self.results() if distributed.is_leader() else []
         self.workdir.write_results(rows)  # also where nothing was missing: the plan may be another than last time
         if self.bad_rows:
@@ -128,6 +127,7 @@ class Runner:
         while left := [run for run in left if not self._is_settled(run)]:
             # One at a time, then from the front again: what others have trained may have made own runs possible.
             claim = None
+            check()
             for run in left:
                 if claim := self._take(run):
                     yield from self._held_while(run, claim)
@@ -138,7 +138,7 @@ class Runner:
                 wait(self._held(left), len(left))
 
     def _held_while(self, run: Run, claim: Claim) -> Iterator[str]:
-        self.workdir.refresh(run)  # another process may have finished it between the look and the claim
+        self.workdir.take_over(run)  # another process may have finished it between the look and the claim
         outcome = 'nothing left to do'
         try:
             if not self._is_settled(run):
@@ -205,8 +205,6 @@ class Runner:
             try:
                 self._one(run)
                 self._check_claim()
-            except Stopped:
-                raise
             except Exception as error:
                 failure = error
             failure = distributed.agreed(failure)
@@ -214,7 +212,7 @@ class Runner:
                 say(f'{self._label(run)}  {failure}')
             elif failure is not None:
                 self.workdir.write_failure(run, failure, self.command)
-                if len(self.plan) == 1:
+                if len(self.plan) == 1 or asked():  # a stop that failed is not one after which all is saved
                     raise failure
                 self._settle(run, FAILED, f'failed: {type(failure).__name__}: {failure}')
             else:
@@ -240,13 +238,15 @@ class Runner:
         return text, [self._failure_line(run) for run in failed]
 
     def _failure_line(self, run: Run) -> str:
-        failure = self.workdir.failure(run) or {'type': '', 'error': ''}
+        if not (failure := self.workdir.failure(run)):
+            return f'{run.name}: said above; the record of it could not be written'
         return f'{run.name}: {failure["type"]}: {failure["error"]} ({self.workdir.failure_path(run)})'
 
     def _one(self, run: Run) -> None:
         weights = self.workdir.weights(run)
         if distributed.on_leader('to train', lambda: not self.is_trained(run) or self.must_train_again(run)):
             train_run(self.setting, run)
+        check()
         if run.target:
             self._evaluate(run)
             if self.config.keep_models == 'intermediate' and distributed.is_leader():

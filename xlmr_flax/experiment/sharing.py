@@ -1,15 +1,12 @@
-"""How one process of several goes through a plan: in which order, when it waits, how it stops."""
+"""How one process of several goes through a plan: in which order, and how it waits."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import jax
 
@@ -19,7 +16,7 @@ from xlmr_flax.experiment.claims import TIMEOUT, Holder
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.parallel import distributed
 from xlmr_flax.report.progress import duration, say
-from xlmr_flax.train.loop import Stopped
+from xlmr_flax.util.stopping import pause
 
 
 class PlanFailed(RuntimeError):
@@ -90,7 +87,7 @@ def require_one_job(config: Config, plan: Sequence[Run], workdir: Path) -> None:
 
 @dataclass
 class Waiting:
-    """Waits until other processes may have got further, longer and longer, and says for whom."""
+    """Waits until other processes may have got further, longer and longer, and says for whom. Raises Stopped."""
 
     shortest: float = 0.5
     longest: float = 10.0
@@ -108,37 +105,8 @@ class Waiting:
                 since = duration(max(0.0, time.time() - held[name].since))
                 say(f'waiting for {name}  {held[name]}, for {since}  ({left} runs left)')
         self._pause = min(self.longest, self._pause * 1.5 or self.shortest)
-        time.sleep(self._pause)
+        pause(self._pause)
 
     def reset(self) -> None:
         """There was something to do."""
         self._pause = 0.0
-
-
-class _Asked(BaseException):
-    """A stop request: no `except Exception` on the way takes it for a failure."""
-
-
-@contextlib.contextmanager
-def stopping() -> Iterator[None]:
-    """SIGTERM and SIGINT end the work inside with Stopped, so that what is held is let go. A training handles them by
-    itself and saves its state first (train/loop.py)."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, old[signal.Signals(number)])  # a second signal acts at once
-        raise _Asked
-
-    try:
-        old = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in old:
-            signal.signal(number, handle)
-    except ValueError:  # not the main thread (notebooks, tests): signals stay as they are
-        yield
-        return
-    try:
-        yield
-    except _Asked:
-        raise Stopped('stopped; what is finished is saved') from None
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)

@@ -11,7 +11,7 @@ import socket
 import time
 import traceback
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from xlmr_flax.config import Config, ConfigError, to_dict
 from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.experiment.checkout import source
 from xlmr_flax.experiment.plan import Run
+from xlmr_flax.report.progress import say
 from xlmr_flax.util import strict_json
 
 
@@ -80,6 +81,17 @@ class Workdir:
             with contextlib.suppress(OSError):
                 os.listdir(folder)
 
+    def take_over(self, run: Run) -> None:
+        """Refreshes a run that this process has just claimed, and deletes what a process that was killed while it wrote
+        has left in its folder: files and models that have not got their name.
+        """
+        self.refresh(run)
+        for path in self.run_dir(run).glob('.*'):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
     def remove_leftovers(self, run: Run, drop_weights: bool = False) -> None:
         """Deletes what a process that was killed behind its last step has left of a finished run: the state to go on
         from, a model that was not whole, and weights that are not to be kept.
@@ -93,8 +105,10 @@ class Workdir:
 
     def forget_partial(self, run: Run, folder: str) -> None:
         """Deletes what a process that was killed while it wrote has left in the folders of a claimed run's
-        evaluations and predictions (folder: of its task): files that have not got their name.
+        evaluations and predictions (folder: of its task): files that have not got their name, sentence vectors.
         """
+        for vectors in (self.predictions(run) / folder).glob('*.embeddings'):
+            shutil.rmtree(vectors, ignore_errors=True)
         for place in (self.run_dir(run) / 'evaluations', self.predictions(run) / folder):
             for path in place.glob('.*.tmp'):
                 path.unlink(missing_ok=True)
@@ -111,7 +125,7 @@ class Workdir:
         path = self._run_metrics(record['run'])
         path.parent.mkdir(parents=True, exist_ok=True)
         for each in (path,) if self.shard else (path, self.metrics_path):
-            with each.open('a', encoding='utf-8') as f:
+            with _named(each), each.open('a', encoding='utf-8') as f:
                 f.write(line)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -123,6 +137,19 @@ class Workdir:
         records = [r for r in _records(self.metrics_path) if r.get('run') not in known]
         return records + [record for path in paths for record in _records(path)]
 
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Behind the inside, puts metrics.jsonl together again. What the inside raises counts more than that it cannot
+        be written.
+        """
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.gather_metrics()
+            raise
+        self.gather_metrics()
+
     def gather_metrics(self) -> None:
         """Puts metrics.jsonl together again."""
         if self.look_only:
@@ -131,13 +158,16 @@ class Workdir:
         if text and (not self.metrics_path.is_file() or self.metrics_path.read_text(encoding='utf-8') != text):
             write_atomic(self.metrics_path, text)
 
-    def forget_metrics(self, run: str, after: int) -> None:
-        """Drops a run's records past a step: those that it logs again when it goes on from there."""
+    def forget_metrics(self, run: str, after: int, evaluated: bool = True) -> None:
+        """Drops a run's records past a step: those that it logs again when it goes on from there, with an evaluation at
+        that step where it was not `evaluated`.
+        """
         if self.look_only:
             return
         path = self._run_metrics(run)
         records = _records(path if path.is_file() else self.metrics_path)
         kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
+        kept = [r for r in kept if evaluated or r.get('step') != after or 'dev_metric' not in r]
         write_atomic(path, ''.join(json.dumps(r) + '\n' for r in kept))
         if not self.shard:
             self.gather_metrics()
@@ -154,12 +184,19 @@ class Workdir:
         return [_time(path) for path in (self.path / 'time.json', *sorted(self.path.glob('time-*.json')))]
 
     def add_seconds(self, seconds: float) -> None:
-        """Notes work that was done: how long, and with which source."""
+        """Notes work that was done: how long, and with which source. Says it where that cannot be written."""
         path = self.path / (f'time-{self.shard.replace("/", "of")}.json' if self.shard else 'time.json')
         before, now = _time(path), source()
         sources = list(dict.fromkeys([*before.get('sources', ()), *([now] if now else [])]))
         facts = {'seconds': before['seconds'] + seconds} | ({'sources': sources} if sources else {})
-        self._write(path, json.dumps(facts) + '\n')
+        self._write_or_say(path, json.dumps(facts) + '\n')
+
+    def _write_or_say(self, path: Path, text: str) -> None:
+        """For what is written behind something that must be heard of first: a failure, a stop."""
+        try:
+            self._write(path, text)
+        except OSError as e:
+            say(f'{path}: cannot be written: {e.strerror}')
 
     def write_results(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._write(self.results_path, ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
@@ -175,6 +212,7 @@ class Workdir:
             return None
 
     def write_failure(self, run: Run, error: BaseException, command: str) -> None:
+        """Records a failure. Says it where that cannot be written."""
         facts = {
             'run': run.name,
             'id': run.id,
@@ -187,11 +225,21 @@ class Workdir:
             'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
             'token': uuid.uuid4().hex,
         }
-        self._write(self.failure_path(run), json.dumps(facts, ensure_ascii=False, indent=1) + '\n')
+        self._write_or_say(self.failure_path(run), json.dumps(facts, ensure_ascii=False, indent=1) + '\n')
 
     def forget_failure(self, run: Run) -> None:
         if not self.look_only:
             self.failure_path(run).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Gives an OSError of write() and close(), which name no file, the file's name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

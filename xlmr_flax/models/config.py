@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from xlmr_flax.util.errors import quote
+from xlmr_flax.util.errors import UserError, quote
 
 
-class ModelError(ValueError):
+class ModelError(UserError, ValueError):
     """A model, weight file or tokenizer that cannot be used; the message names file and field."""
 
 

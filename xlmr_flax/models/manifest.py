@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.errors import UserError
 
 MANIFEST = 'manifest.json'
 _FORMAT = 1
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError, ValueError):
     """A folder that is not what was written; the message names the file."""
 
 

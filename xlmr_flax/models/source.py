@@ -210,7 +210,7 @@ def save_checkpoint(
     extra: Mapping[str, Any],
 ) -> None:
     """Writes a directory that `ckpt:` opens (extra: further JSON fields of model.json); atomic (built beside `out`,
-    then renamed over it).
+    then renamed over it). Raises ModelError, and OSError naming the directory or a file.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
@@ -239,6 +239,8 @@ def save_checkpoint(
             os.replace(out, old)
         os.replace(scratch, out)
         shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
+    except BaseException as e:
         shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(e, OSError) and e.errno and e.filename is None:  # write() and flush() name no file
+            e.filename = str(out)
         raise

@@ -28,18 +28,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from xlmr_flax.util.errors import UserError
+from xlmr_flax.util.stopping import check
+
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
 LOST = 134  # exit code where another process died: that of the abort by which JAX's own health check ends a process
 _POLL = 2.0  # seconds between two looks for a process that leaves
 _GRACE = 10.0  # seconds in which this process may find out by itself why the job ends
-_ANSWER = (
-    20.0  # seconds that a process which failed waits for the others' outcomes; less than HEARTBEAT, whose end says less
-)
+_ANSWER = 20.0  # seconds that a failed process waits for the others' outcomes; less than HEARTBEAT
 _NONE = 'none'
 _SLURM = ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID', 'SLURM_LOCALID')
 
 
-class DistributedError(RuntimeError):
+class DistributedError(UserError, RuntimeError):
     """Processes that cannot start together, do not agree, or of which one is gone; the message names them."""
 
 
@@ -47,7 +48,7 @@ class ProcessLost(DistributedError):
     """Another process died or hangs."""
 
 
-class FailedElsewhere(RuntimeError):
+class FailedElsewhere(UserError, RuntimeError):
     """Another process failed; the message is its own."""
 
 
@@ -101,6 +102,7 @@ class Crew:
     def _read(self, process: int, label: str, until: float | None) -> dict[str, Any]:
         """What a process wrote under this number; waits for it, to `until` (time.monotonic) or as long as it lives."""
         while True:
+            check()
             left = 5.0 if until is None else min(5.0, until - time.monotonic())
             try:
                 text = self._store.blocking_key_value_get(
@@ -111,9 +113,8 @@ class Crew:
                 if 'DEADLINE_EXCEEDED' not in str(error):
                     raise ProcessLost(f'process 0 of {self.count} cannot be reached: {_first_line(error)}') from None
                 if until is not None and time.monotonic() >= until:
-                    raise ProcessLost(
-                        f'process {process} of {self.count} gave no answer ({label}): it died or hangs'
-                    ) from None
+                    text = f'process {process} of {self.count} gave no answer ({label}): it died or hangs'
+                    raise ProcessLost(text) from None
         found = json.loads(text)
         if found['label'] != label:
             raise DistributedError(

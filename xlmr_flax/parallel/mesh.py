@@ -13,12 +13,14 @@ import numpy as np
 from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from xlmr_flax.util.errors import UserError
+
 P = PartitionSpec
 AXES = ('data', 'fsdp', 'model')
 BATCH_AXES = ('data', 'fsdp')
 
 
-class MeshError(ValueError):
+class MeshError(UserError, ValueError):
     """A mesh that the devices do not allow, or a parameter that the rules do not place exactly once."""
 
 

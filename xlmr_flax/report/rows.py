@@ -24,7 +24,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from xlmr_flax.util import strict_json
-from xlmr_flax.util.errors import quote
+from xlmr_flax.util.errors import UserError, quote
 
 NONE = 'none'
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -49,7 +49,7 @@ Row = Mapping[str, Any]
 Values = dict[str, dict[int, float]]
 
 
-class RowsError(ValueError):
+class RowsError(UserError, ValueError):
     """Result rows that cannot be read or do not answer what is asked; names file and line where there is one."""
 
 

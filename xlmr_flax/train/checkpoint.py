@@ -26,6 +26,7 @@ from absl import logging as absl_logging
 
 from xlmr_flax.models.manifest import ManifestError, check_manifest, write_manifest
 from xlmr_flax.parallel.distributed import is_leader
+from xlmr_flax.util.errors import UserError
 
 _PARTIAL = '*.orbax-checkpoint-tmp*'  # Orbax's name of a step that is being written
 _NOTES = ('_CHECKPOINT_METADATA',)  # Orbax's, of times and handlers: written behind the list, and not needed
@@ -35,7 +36,7 @@ _SHOWN = 8  # differences of two configurations in one message
 _CAUSES = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)]
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint that does not fit, cannot be written or cannot be read; the message names its folder or file."""
 
 
@@ -115,13 +116,13 @@ class Checkpoints:
         called, on process 0 alone. Raises CheckpointError, also for the save before this one.
         """
         self.wait()
-        if is_leader():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self.clean()
         facts = {'run_hash': self.run_hash, 'decides': self.decides, **facts}
         items = Items(tree=ocp.args.StandardSave(tree), facts=ocp.args.JsonSave(facts))
         need = sum(x.nbytes for x in jax.tree.leaves(tree))
         try:
+            if is_leader():
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self.clean()
             self._orbax().save(self.path(step), args=items, force=True)
         except Exception as e:
             self._fail(step, need, e)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import time
@@ -17,7 +16,7 @@ from jax.sharding import Mesh
 
 from xlmr_flax.config import Recipe
 from xlmr_flax.models.model import HeadSpec, Model, Params
-from xlmr_flax.parallel.distributed import is_leader
+from xlmr_flax.parallel.distributed import count, is_leader
 from xlmr_flax.parallel.mesh import own_rows, put_batch, put_tree
 from xlmr_flax.train.checkpoint import CheckpointError
 from xlmr_flax.train.mixed import Part, mixed_step
@@ -33,12 +32,14 @@ from xlmr_flax.train.step import (
     pad_head,
     programs_traced,
 )
-from xlmr_flax.train.stopping import Stopped, StopVote, stop_requests
 from xlmr_flax.train.streams import Blend, Drawn
+from xlmr_flax.train.vote import StopVote
 from xlmr_flax.train.watch import Watch, placing
+from xlmr_flax.util.errors import UserError
+from xlmr_flax.util.stopping import Stopped, asked, deferred, requests
 
 
-class NonFiniteLoss(FloatingPointError):
+class NonFiniteLoss(UserError, FloatingPointError):
     """The loss became NaN or infinite; the message names step, task and example ids."""
 
 
@@ -55,8 +56,8 @@ class Phase:
     task: for messages. steps: of the optimizer. evaluate: params -> dev metrics by name (higher is better), of which
     'dev_metric' decides what is kept; or None. log: takes one record per log_every steps and per evaluation.
     directory: of its checkpoints. run_hash: refuses others' checkpoints; decides: what it was made of, to show the
-    difference. restarted: told the step that training starts from, 0 or a checkpoint's. say: told what people should
-    know. trace: of some of its steps, for a profiler's viewer.
+    difference. restarted: told the step that training starts from, 0 or a checkpoint's, and whether an evaluation there
+    has been made. say: told what people should know. trace: of some of its steps, for a profiler's viewer.
     """
 
     task: str
@@ -72,7 +73,7 @@ class Phase:
     evaluate: Callable[[Params], Mapping[str, float]] | None
     log: Callable[[dict[str, Any]], None]
     progress: Progress | None = None
-    restarted: Callable[[int], None] | None = None
+    restarted: Callable[[int, bool], None] | None = None
     decides: Mapping[str, Any] = field(default_factory=dict)
     say: Callable[[str], None] = lambda text: None
     trace: Trace | None = None
@@ -122,17 +123,18 @@ class _Run:
         self.key = jax.random.key(phase.seed)
         self.pending: list[tuple[int, dict[str, Any]]] = []
         self.metric, self.best_metric, self.best_step, self.stale = math.nan, -math.inf, 0, 0
-        self.start, self.done = 0, False
+        self.start, self.done, self.unevaluated = 0, False, False
         self.since = time.monotonic()
         self.saved = Saved(phase.directory, phase.run_hash, phase.decides, recipe.keep_checkpoints, phase.say)
         if facts := self.saved.start():
             self.start, self.done = facts['step'], facts['done']
             self.metric, self.best_metric, self.stale = facts['metric'], facts['best_metric'], facts['stale']
             self.best_step = facts['best_step']
+            self.unevaluated = facts.get('unevaluated', False)
             self.pending = [(s, {k: np.float32(v) for k, v in m.items()}) for s, m in facts['pending']]
             self.state = self.saved.restore(self.start, self.state)
         if phase.restarted:
-            phase.restarted(self.start)
+            phase.restarted(self.start, not self.unevaluated)
 
     def wide(self, head: HeadSpec) -> HeadSpec:
         """A head's shape in the state."""
@@ -186,15 +188,17 @@ class _Run:
         own = {k: cut_head(v, heads[k].outputs) if self.padded(heads[k]) else v for k, v in params['heads'].items()}
         return {**params, 'heads': own}
 
-    def save_last(self, step: int, done: bool) -> None:
+    def save_last(self, step: int) -> None:
         """Begins to save the state and what is not yet logged, so that a run that stopped anywhere logs what it would
         have.
         """
         self.check()
         pending = [(s, {k: float(v) for k, v in m.items()}) for s, m in self.pending]
-        facts = {'metric': self.metric, 'best_metric': self.best_metric, 'best_step': self.best_step}
+        facts: dict[str, Any] = {'metric': self.metric, 'best_metric': self.best_metric, 'best_step': self.best_step}
+        if self.unevaluated:
+            facts['unevaluated'] = True
         with self.watch.part(SAVE):
-            self.saved.save_last(step, self.state, done=done, stale=self.stale, pending=pending, **facts)
+            self.saved.save_last(step, self.state, done=self.done, stale=self.stale, pending=pending, **facts)
 
     def check(self) -> None:
         """Reads the pending metrics and stops on a non-finite loss."""
@@ -205,10 +209,12 @@ class _Run:
                 size = self.recipe.batch_size // (len(draws) if self.phase.blend.mix == 'micro_batch' else 1)
                 tasks = dict.fromkeys(stream.name for stream, _ in draws)
                 ids = [i for stream, draw in draws for i in stream.example_ids(draw, size)]
+                states = self.saved.last.steps()
+                left = f'The state of step {states[-1]} is whole' if states else 'No state had been saved'
                 raise NonFiniteLoss(
                     f'loss {m["loss"]}, gradient norm {m["grad_norm"]} at step {s} of task {", ".join(tasks)!r}; '
                     f'examples: {", ".join(ids[:8])}{", ..." if len(ids) > 8 else ""}. '
-                    f'The last saved state is whole; try a lower learning rate or a longer warm-up'
+                    f'{left}; try a lower learning rate or a longer warm-up'
                 )
 
     def flush(self, step: int) -> None:
@@ -239,10 +245,17 @@ class _Run:
         return found
 
     def select(self, step: int) -> None:
-        """Evaluates on dev, keeps the best weights, counts evaluations without improvement."""
+        """Evaluates on dev, keeps the best weights, ends the patience. A stop request cuts the evaluation short (of
+        several processes, all come to its end): it is made when the training goes on.
+        """
         assert self.phase.evaluate is not None
-        with self.watch.part(EVALUATE):
-            found = dict(self.phase.evaluate(self.cut(self.state['params'])))
+        self.unevaluated = True
+        try:
+            with self.watch.part(EVALUATE), deferred(count() > 1):
+                found = dict(self.phase.evaluate(self.cut(self.state['params'])))
+        except Stopped:
+            return
+        self.unevaluated = False
         self.metric = metric = float(found['dev_metric'])
         better = metric > self.best_metric
         self.phase.log({'step': step, **found, 'best': better})
@@ -253,37 +266,62 @@ class _Run:
                 self.best_step = step
         else:
             self.stale += 1
+        self.done |= 0 < self.recipe.patience <= self.stale
         self.since = time.monotonic()
 
     def finish(self, step: int) -> Trained:
         """The kept weights: the best ones where an earlier step had them, else the last."""
-        if self.recipe.keep == 'best' and self.best_step and self.stale > 0:
+        if self.keeps_earlier:
             step = self.best_step
             params, metric = self.saved.restore_best(step, self.state['params'])
         else:
             params, metric = self.state['params'], self.metric
         return Trained(self.cut(params), step, metric, programs_traced() - self.traced)
 
+    def stop(self, step: int) -> None:
+        """Answers a stop request: raises Stopped when the state of the step is on disk, CheckpointError where it cannot
+        be saved.
+        """
+        where = f'stopped at step {step} of {self.steps} of task {self.phase.task!r}'
+        try:
+            if step > self.start:  # else it goes on from there, and the state is on disk
+                self.save_last(step)
+            self.saved.wait()
+        except CheckpointError as e:
+            raise CheckpointError(f'{where}, but the state is not saved: {e}') from None
+        raise Stopped(f'{where}; state saved')
+
+    @property
+    def keeps_earlier(self) -> bool:
+        """Whether the weights of an earlier step are the best ones."""
+        return self.recipe.keep == 'best' and self.best_step > 0 and self.stale > 0
+
     def end(self) -> None:
-        """Waits for the last save. What went wrong with it is only said: the training has come to its end."""
+        """Waits for the last save. What went wrong with it is only said, unless it had the weights that are kept: the
+        training has come to its end.
+        """
         try:
             self.saved.wait()
         except CheckpointError as e:
+            if self.keeps_earlier and self.best_step not in self.saved.best.steps():
+                raise
             self.phase.say(f'{e}; the training is finished without it')
 
 
-def train(phase: Phase, params: Params, asked: Callable[[], bool] | None = None) -> Trained:
-    """Trains one phase from `params` (host or device tree), or goes on from its last checkpoint.
-
-    asked: whether to stop; None = SIGTERM and SIGINT ask for it while this runs. Raises NonFiniteLoss, CheckpointError,
-    and Stopped after a stop request (the state is on disk first).
+def train(phase: Phase, params: Params) -> Trained:
+    """Trains one phase from `params` (host or device tree), or goes on from its last checkpoint. Raises NonFiniteLoss,
+    CheckpointError, and Stopped after SIGTERM or SIGINT (the state is on disk first).
     """
     with placing(phase, params):
         run = _Run(phase, params)
     recipe, step = phase.recipe, run.start
     try:
-        with run.watch, contextlib.nullcontext(asked) if asked else stop_requests() as asked:
+        with run.watch, requests(), deferred():
             run.watch.begin(step)
+            if run.unevaluated:
+                run.select(step)
+                if run.unevaluated:
+                    run.stop(step)
             vote = StopVote(phase.mesh, asked)
             while step < run.steps and not run.done:
                 with run.watch.step(step, lambda: run.state):
@@ -299,16 +337,13 @@ def train(phase: Phase, params: Params, asked: Callable[[], bool] | None = None)
                 if phase.evaluate and (at_end or (recipe.eval_every and step % recipe.eval_every == 0)):
                     run.flush(step)
                     run.select(step)
-                    run.done |= 0 < recipe.patience <= run.stale
                 stop = vote(metrics['loss'], run.done)
-                if recipe.checkpoint_every and step % recipe.checkpoint_every == 0 and not run.done:
+                if saves := recipe.checkpoint_every and step % recipe.checkpoint_every == 0 and not run.done:
                     run.flush(step)
-                    run.save_last(step, run.done)
-                elif stop:
-                    run.save_last(step, run.done)
                 if stop:
-                    run.saved.wait()
-                    raise Stopped(f'stopped at step {step} of {run.steps} of task {phase.task!r}; state saved')
+                    run.stop(step)
+                if saves:
+                    run.save_last(step)
             run.end()
             return run.finish(step)
     finally:

@@ -14,12 +14,13 @@ import jax
 
 from xlmr_flax.parallel.mesh import path_name
 from xlmr_flax.train.need import Need, Step, activations, label, need, options, size
+from xlmr_flax.util.errors import UserError
 
 _LARGEST = 6  # arrays that are named of each sort
 _UNITS = {'': 1, 'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'T': 1 << 40}
 
 
-class OutOfMemory(RuntimeError):
+class OutOfMemory(UserError, RuntimeError):
     """A program or its arrays do not fit into a device's memory; the message names the largest arrays and the settings
     that make them smaller."""
 

@@ -18,12 +18,13 @@ from typing import Any
 import jax
 
 from xlmr_flax.parallel import distributed
+from xlmr_flax.util.errors import UserError
 
 STEP, DATA, EVALUATE, SAVE = 'train', 'data', 'evaluate', 'save'  # names of what is annotated in a trace
 _FIRST, _COUNT = 10, 5  # the steps that are traced where nothing was asked for
 
 
-class ProfileError(ValueError):
+class ProfileError(UserError, ValueError):
     """A window of steps that cannot be traced."""
 
 

@@ -1,13 +1,10 @@
-"""Stop requests during training: signals, and a vote where several processes must stop at the same step."""
+"""The vote on a stop request, where several processes must stop at the same step of a training."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,47 +12,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _BEHIND = 2  # votes on their way: the host waits for none that the devices have not had time to count
-
-
-class Stopped(RuntimeError):
-    """The run was asked to stop (SIGTERM, SIGINT) and saved its state first."""
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields `asked()`; while inside, SIGTERM and SIGINT only set it. A second signal acts at once.
-
-    What is inside answers a request with Stopped. One that it leaves unanswered, since it came too late or something
-    failed, is handed on at the end to whoever handled the signals before.
-    """
-    asked: list[int] = []
-    answered = failed = False
-    try:
-        old: dict[int, Any] = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-
-        def handle(number: int, frame: Any) -> None:
-            asked.append(number)
-            signal.signal(number, old[number])
-
-        for number in old:
-            signal.signal(number, handle)
-    except ValueError:  # not the main thread (notebooks, tests): signals stay as they are
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    except Stopped:
-        answered = True
-        raise
-    except BaseException:
-        failed = True
-        raise
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
-        # The system's own way of handling it would end the process before the failure is heard of.
-        if len(asked) == 1 and not answered and not (failed and old[asked[0]] is signal.SIG_DFL):
-            signal.raise_signal(asked[0])
 
 
 class StopVote:

@@ -1,0 +1,92 @@
+"""Saves that fail: what is said is true, and a training ends well only where the weights that it keeps are there."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from resume_training import STEPS, Job
+
+from xlmr_flax.train.checkpoint import CheckpointError, Handler
+from xlmr_flax.train.loop import NonFiniteLoss
+
+
+class Late(Job):
+    """Its saves end, and fail, in the last evaluation alone; the dev metric falls."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **recipe: Any):
+        super().__init__(folder, eval_every=STEPS - 1, **recipe)
+        self.evaluations, self.over = 0, threading.Event()
+
+        def finalize(handler: Handler, directory: Any) -> None:
+            assert self.over.wait(60)
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+        monkeypatch.setattr(Handler, 'finalize', finalize)
+
+    def evaluate(self, params: Any) -> dict[str, float]:
+        self.evaluations += 1
+        if self.evaluations == 2:
+            self.over.set()
+        return {'dev_metric': -float(self.evaluations)}
+
+
+def test_the_last_state_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Late(tmp_path, monkeypatch, keep='last', checkpoint_every=STEPS - 1)
+    assert job.train().step == STEPS
+    assert f'{tmp_path}/c/last/{STEPS - 1}: cannot be saved: No space left on device' in job.said
+    assert job.said.endswith('no state had been saved before; the training is finished without it')
+    assert not list((tmp_path / 'c' / 'last').iterdir())
+
+
+def test_the_best_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Late(tmp_path, monkeypatch, keep='best', checkpoint_every=0)
+    with pytest.raises(CheckpointError, match=f'best/{STEPS - 1}: cannot be saved: No space left on device') as e:
+        job.train()
+    assert 'finished' not in str(e.value)
+    assert 'delete' not in str(e.value)
+    assert job.said == ''
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, real = Job(tmp_path, checkpoint_every=3, eval_every=0), Path.mkdir
+
+    def mkdir(self: Path, *args: Any, **more: Any) -> None:
+        if self.is_relative_to(tmp_path / 'c'):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(self))
+        real(self, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Path,
+            'mkdir',
+            lambda self, *a, **k: mkdir(self, *a, **k) if self.is_relative_to(tmp_path) else real(self, *a, **k),
+        )
+        with pytest.raises(
+            CheckpointError, match=r'last/3: cannot be saved: Permission denied .*no state had been saved'
+        ):
+            job.train()
+    assert not (tmp_path / 'c').exists()
+
+
+@pytest.mark.parametrize(('every', 'left'), [(0, 'No state had been saved'), (3, 'The state of step 3 is whole')])
+def test_a_loss_that_is_not_finite_names_the_state_that_is_there(
+    every: int, left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xlmr_flax.train import loop
+
+    job, real = Job(tmp_path, checkpoint_every=every, eval_every=0), loop._Run.advance
+
+    def advance(self: Any, step: int) -> dict[str, Any]:
+        metrics = real(self, step)
+        if step == 4:
+            self.saved.wait()
+        return metrics | ({'loss': float('nan')} if step == 4 else {})
+
+    monkeypatch.setattr(loop._Run, 'advance', advance)
+    with pytest.raises(NonFiniteLoss, match=rf'step 4 of .*\. {left}; try a lower'):
+        job.train()
+    assert (tmp_path / 'c' / 'last' / '3').exists() == bool(every)
