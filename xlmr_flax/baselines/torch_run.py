@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import sys
 import tempfile
 import time
@@ -53,6 +52,7 @@ from xlmr_flax.report.progress import Line
 from xlmr_flax.train.streams import Blend, Stream
 from xlmr_flax.train.vocabulary import ActiveRows
 from xlmr_flax.util.errors import UserError
+from xlmr_flax.util.secrets import command_line
 
 SUFFIX = ' (torch)'
 
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         config, workdir = load_arguments(values, arguments)
-        run_baseline(config, workdir, f'python -m xlmr_flax.baselines.torch_run {shlex.join(arguments)}')
+        run_baseline(config, workdir, command_line('python -m xlmr_flax.baselines.torch_run', arguments))
     except (UserError, flags.Error) as e:
         sys.stderr.write(f'error: {e}\n')
         return 1

@@ -10,13 +10,13 @@ no choice of a checkpoint by dev scores.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
 from absl import flags
 
 from xlmr_flax.cli import run as run_command
+from xlmr_flax.util.secrets import command_line
 
 check_arguments = run_command.check_arguments
 
@@ -35,7 +35,7 @@ def run(values: flags.FlagValues) -> int:
     config = run_command.load_config(values)
     from xlmr_flax.baselines.comparison import compare
 
-    command = f'xlmr-flax {shlex.join(sys.argv[1:])}'
+    command = command_line('xlmr-flax', sys.argv[1:])
     page, tables = compare(config, Path(values.workdir), command, versions())
     print('\n'.join(table.markdown() for table in tables))
     print(f'comparison: {page}')

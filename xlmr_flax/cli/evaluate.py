@@ -25,7 +25,6 @@ has several. Classes are called as --labels or the checkpoint names them, else b
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from absl import flags
 
 from xlmr_flax.cli import processes
 from xlmr_flax.config import QA_DECODINGS, REPEATED
+from xlmr_flax.util.secrets import command_line
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -130,7 +130,7 @@ def run(values: flags.FlagValues) -> int:
             repeated_sentences=values.repeated_sentences,
             qa_decoding=values.qa_decoding,
         ),
-        command=f'xlmr-flax {shlex.join(sys.argv[1:])}',
+        command=command_line('xlmr-flax', sys.argv[1:]),
         skip_bad_rows=values.skip_bad_rows,
         input=values.input,
         labels=tuple(values.labels),

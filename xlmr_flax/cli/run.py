@@ -35,6 +35,7 @@ from xlmr_flax.cli.config_flag import (
     define_data_root,
     load_config,
 )
+from xlmr_flax.util.secrets import command_line
 
 if TYPE_CHECKING:
     from xlmr_flax.config import Config
@@ -92,7 +93,7 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.util.stopping import check
 
     window = Window.parse(values.profile)
-    command = f'xlmr-flax {shlex.join(sys.argv[1:])}'
+    command = command_line('xlmr-flax', sys.argv[1:])
     share = Share(*parse_shard(values.shard), values.claim_timeout, values.retry_failed)
     with (
         processes.together(values),

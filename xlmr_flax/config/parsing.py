@@ -13,6 +13,7 @@ from typing import Any
 
 from xlmr_flax.config.checks import check
 from xlmr_flax.config.spec import Config, ConfigError, Recipe
+from xlmr_flax.util.secrets import has_secret, hide
 
 
 def to_dict(value: Any) -> Any:
@@ -83,4 +84,9 @@ def _convert(kind: Any, value: Any, path: str, base: Any) -> Any:
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f'{path}: expected {kind.__name__}, got {value!r} ({type(value).__name__})')
+    if isinstance(value, str) and has_secret(value):
+        raise ConfigError(
+            f'{path}: {hide(value)!r} holds an access token or a password, and configs are kept in workdirs '
+            'and reports; give it by the environment (HF_TOKEN, or what the store of the address reads)'
+        )
     return value

@@ -21,6 +21,7 @@ from xlmr_flax.experiment.checkout import source
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.report.progress import say
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.secrets import hide
 
 
 class Workdir:
@@ -217,8 +218,8 @@ class Workdir:
             'run': run.name,
             'id': run.id,
             'type': type(error).__name__,
-            'error': str(error),
-            'traceback': ''.join(traceback.format_exception(error)),
+            'error': hide(str(error)),
+            'traceback': hide(''.join(traceback.format_exception(error))),
             'command': command,
             'shard': self.shard,
             'host': socket.gethostname(),

@@ -114,17 +114,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def resolve(name: str) -> Path:
-    """A local directory, or a hub name's snapshot (only json, safetensors and tokenizer files are fetched). Raises
-    MissingWeights."""
+    """A local directory, or the snapshot of a hub name, at a branch, tag or commit in NAME@REVISION (only json,
+    safetensors and tokenizer files are fetched). Raises MissingWeights."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
+    hub_name, _, revision = name.partition('@')
     if path.is_absolute() or name.startswith('.') or name.count('/') > 1:
         raise MissingWeights(f'hf:{name}: there is no such directory')
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', '*.model']))
+        return Path(
+            snapshot_download(
+                hub_name, revision=revision or None, allow_patterns=['*.json', '*.safetensors', '*.model']
+            )
+        )
     except Exception as e:
         raise MissingWeights(
             f'hf:{name}: no such directory, and the hub did not give it '

@@ -1,0 +1,34 @@
+"""Access tokens in command lines and addresses: hidden before anything is written to a workdir or a report."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+_HIDDEN = '[hidden]'
+_SECRETS = (
+    re.compile(r'\bhf_[A-Za-z0-9]{16,}'),  # the Hugging Face hub's tokens
+    re.compile(r'\bya29\.[\w.-]{16,}'),  # Google's OAuth access tokens
+    re.compile(r'(?<=://)[^/\s@:]+:[^/\s@]+(?=@)'),  # user:password@ in an address
+    re.compile(
+        r'(?i)(?<=[?&;_-])(?:token|password|secret|signature|api_?key|access_?key|x-goog-signature)=[^&;\s\'"]+'
+    ),
+)
+
+
+def hide(text: str) -> str:
+    """The text with access tokens and passwords replaced by '[hidden]'."""
+    for pattern in _SECRETS:
+        text = pattern.sub(_HIDDEN, text)
+    return text
+
+
+def has_secret(text: str) -> bool:
+    """Whether `hide` would change the text."""
+    return hide(text) != text
+
+
+def command_line(program: str, arguments: Sequence[str]) -> str:
+    """The command as a shell takes it, without its secrets: for config.json, result rows and reports."""
+    return hide(f'{program} {shlex.join(arguments)}')
