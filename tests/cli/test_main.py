@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -110,6 +111,21 @@ def test_a_reader_that_ends_early_is_no_error() -> None:
 )
 def test_what_is_missing_or_unknown(arguments: list[str], said: str, fails: Fails) -> None:
     assert said in fails(*arguments)
+
+
+def test_score_goes_on_without_the_labels_of_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for side in ('predictions', 'labels'):
+        for language in ('de', 'en', 'es', 'fr', 'ja', 'ko', 'zh'):
+            path = tmp_path / side / 'pawsx' / f'test-{language}.tsv'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text('0\n')
+    (tmp_path / 'predictions' / 'tatoeba').mkdir()
+    folders = [f'--{side}={tmp_path}/{side}' for side in ('predictions', 'labels')]
+    assert main(['score', *folders, f'--out={tmp_path}/scores.json']) == 0
+    out, err = capsys.readouterr()
+    assert '| pawsx | 100.00 |' in out and 'warning: tatoeba: ' in err
+    assert json.loads((tmp_path / 'scores.json').read_text())['unlabelled_tasks'] == ['tatoeba']
+    assert main(['score', *folders, '--tasks=tatoeba']) == 1
 
 
 def test_an_error_that_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

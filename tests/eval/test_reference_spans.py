@@ -79,9 +79,9 @@ FIRST, COUNT = 4, len(OFFSETS)
 
 @pytest.fixture(scope='module')
 def rows() -> SpanRows:
-    number = [np.asarray([value], np.int32) for value in (0, 0, 0, FIRST, COUNT, 0)]
     tokens = Ragged.from_rows([list(range(len(PIECES)))])
-    return SpanRows(tokens, *number, (np.asarray(OFFSETS, np.int32),))
+    none, first, count = (np.asarray([value], np.int32) for value in (0, FIRST, COUNT))
+    return SpanRows(tokens, none, none, none, first, count, none, (np.asarray(OFFSETS, np.int32),))
 
 
 EXAMPLE = SpanExample('q', 'who?', CONTEXT, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 
 from xlmr_flax.data.tables import DataError
 from xlmr_flax.eval import files
-from xlmr_flax.eval.benchmarks import BENCHMARKS, XTREME, XTREME_R
-from xlmr_flax.eval.score import score_files, score_folder, to_json, to_markdown
+from xlmr_flax.eval.benchmarks import BENCHMARKS, XTREME, XTREME_R, Benchmark
+from xlmr_flax.eval.score import score_files, score_folder, to_json, to_markdown, warnings
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import ChoiceExample, PairExample, SentenceExample, SpanExample, TagExample
 
@@ -72,6 +73,46 @@ def test_the_benchmarks() -> None:
     assert set(get_task('tatoeba').languages) == set(XTREME.parts['tatoeba'].languages)
     for name in ('xnli', 'pawsx'):
         assert set(get_task(name).languages) == set(XTREME.parts[name].languages)
+
+
+def test_the_groups_of_xtreme_r_are_those_of_its_script() -> None:
+    assert XTREME_R.groups['retrieval'] == ('tatoeba', 'mewslix')
+    in_groups = [task for tasks in XTREME_R.groups.values() for task in tasks]
+    assert set(XTREME_R.parts) - set(in_groups) == {'lareqa'}
+    assert sorted(XTREME.parts) == sorted(task for tasks in XTREME.groups.values() for task in tasks)
+
+
+def test_lareqa_counts_in_the_average_and_in_no_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {name: dataclasses.replace(XTREME_R.parts[name], languages=('de',)) for name in ('tatoeba', 'lareqa')}
+    monkeypatch.setitem(BENCHMARKS, 'small', Benchmark('small', parts))
+    for side, index in (('labels', 0), ('predictions', 1)):
+        files.write_labels(tmp_path / side / 'tatoeba' / 'test-de.tsv', [0, index])
+        files.write_answers(tmp_path / side / 'lareqa' / 'test-de.json', {'q': ['a']})
+    scores = score_folder(tmp_path / 'predictions', tmp_path / 'labels', 'small')
+    assert scores['groups'] == {'retrieval': 50.0}
+    assert scores['overall'] == 75.0
+
+
+def test_a_task_without_a_folder_of_labels_is_named_and_the_others_are_scored(tmp_path: Path) -> None:
+    languages = XTREME.parts['pawsx'].languages
+    folders = submission(tmp_path, 'pawsx', languages, '0\n1\n')
+    submission(tmp_path, 'xnli', ('de',), 'neutral\n')
+    shutil.rmtree(tmp_path / 'labels/xnli')
+    scores = score_folder(*folders)
+    assert list(scores['tasks']) == ['pawsx'] and scores['tasks']['pawsx']['score'] == 100.0
+    assert scores['unlabelled_tasks'] == ['xnli'] and 'xnli' in scores['missing_tasks']
+    assert scores['groups']['sentence-pair'] is None
+    [line] = warnings(scores)
+    assert line.startswith('xnli: ') and f'- {line}' in to_markdown(scores).splitlines()
+    with pytest.raises(DataError, match=r'labels/xnli/test-ar\.tsv|predictions/xnli/test-ar\.tsv'):
+        score_folder(*folders, tasks=['xnli'])
+    (tmp_path / 'labels/xnli').mkdir()  # a folder that is there must be whole
+    with pytest.raises(DataError, match=r'xnli/test-ar\.tsv: no such file'):
+        score_folder(*folders)
+    shutil.rmtree(tmp_path / 'labels/xnli')
+    shutil.rmtree(tmp_path / 'labels/pawsx')
+    with pytest.raises(DataError, match=r'labels: no folder of labels for any of the predicted tasks \(xnli, pawsx\)'):
+        score_folder(*folders)
 
 
 def submission(root: Path, task: str, languages: tuple[str, ...], content: str) -> tuple[Path, Path]:

@@ -139,7 +139,10 @@ EXPECTED: dict[tuple[str, str, str], list[Any]] = {
         Span('tydiqa-train-en-1', 'Who?', LAKE, (('Nobody', 23),)),
     ],
     # Answers lost in translation are left out, and the question that has no other.
-    ('squad_it', 'it', 'test'): [Span('i1', 'Quando?', LAKE, (('May', 18),))],
+    ('squad_it', 'it', 'test'): [
+        Span('i1', 'Quando?', LAKE, (('', len(LAKE)), ('May', 18))),
+        Span('i2', 'Chi?', LAKE, (('nobody', len(LAKE)),)),
+    ],
     # Vámonos is nearest to the root as VERB; al = a + el at one depth, ADP before DET; a sentence of '_' is dropped,
     # both treebanks are read, the zero-width non-joiner and the blank inside a word are taken out.
     ('udpos', 'es', 'test'): [

@@ -1,7 +1,8 @@
 """usage: xlmr-flax score --predictions=DIR --labels=DIR [--benchmark=xtreme|xtreme-r] [--tasks=a,b] [--out=FILE.json]
 
 Scores folders in XTREME's submission layout (TASK/test-LANG.EXT) against gold files of the same layout, as the
-benchmark's evaluate.py does. Prints Markdown; --out keeps the numbers as JSON.
+benchmark's evaluate.py does. Prints Markdown; --out keeps the numbers as JSON. A task without a folder of predictions
+or of labels is not scored, and named; --tasks makes either an error.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.eval.files import write_atomic
-    from xlmr_flax.eval.score import coverage_lines, score_folder, to_json, to_markdown
+    from xlmr_flax.eval.score import score_folder, to_json, to_markdown, warnings
 
     for name in ('predictions', 'labels'):
         if not values[name].value:
@@ -39,6 +40,6 @@ def run(values: flags.FlagValues) -> int:
     if values.out:
         write_atomic(Path(values.out), to_json(scores))
     print(to_markdown(scores))
-    for line in coverage_lines(scores):
+    for line in warnings(scores):
         print(f'warning: {line}', file=sys.stderr)
     return 0

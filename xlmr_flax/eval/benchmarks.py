@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One task of a benchmark. form: 'labels', 'choices', 'tags', 'indices', 'pairs', 'squad', 'mlqa' or 'ranking'."""
+    """One task of a benchmark. form: 'labels', 'choices', 'tags', 'indices', 'pairs', 'squad', 'mlqa' or 'ranking'.
+    group: whose mean it is part of, '' = of none.
+    """
 
     form: str
     group: str
@@ -32,7 +34,7 @@ class Benchmark:
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Group -> its tasks."""
-        names = dict.fromkeys(part.group for part in self.parts.values())
+        names = dict.fromkeys(part.group for part in self.parts.values() if part.group)
         return {group: tuple(task for task, part in self.parts.items() if part.group == group) for group in names}
 
 
@@ -68,7 +70,9 @@ XTREME = Benchmark(
     },
 )
 
-# LAReQA has no reader in XTREME's evaluate.py; its folder is read here as Mewsli-X's is: id -> ranked candidates.
+# LAReQA is one of the benchmark's ten tasks and counts in its average, but XTREME's evaluate.py (838c13b) has no reader
+# for it and leaves it out of the retrieval group: that is Tatoeba and Mewsli-X there, and here. Its folder is read as
+# Mewsli-X's is: id -> ranked candidates.
 XTREME_R = Benchmark(
     'xtreme-r',
     {
@@ -81,7 +85,7 @@ XTREME_R = Benchmark(
         'tydiqa': Part('squad', QA, _TYDIQA),
         'tatoeba': Part('indices', RETRIEVAL, _TATOEBA + _codes('az lt pl uk ro')),
         'mewslix': Part('ranking', RETRIEVAL, _codes('ar de en es fa ja pl ro ta tr uk')),
-        'lareqa': Part('ranking', RETRIEVAL, _codes('ar de el en es hi ru th tr vi zh')),
+        'lareqa': Part('ranking', '', _codes('ar de el en es hi ru th tr vi zh')),
     },
 )
 

@@ -31,13 +31,17 @@ def score_folder(
 ) -> dict[str, Any]:
     """Score ROOT/TASK/test-LANG files against a folder of gold files of the same layout.
 
-    tasks: only these (default: every task of the benchmark that has a folder of predictions).
+    tasks: only these (default: every task of the benchmark that has a folder of predictions and one of labels, as in
+    evaluate.py).
     Returns {'benchmark', 'tasks': {task: {'languages': {language: {metric: value}}, 'mean': {metric: value}, 'score',
     'missing_languages', 'coverage'}}, 'groups': {group: value or None}, 'overall': value or None, 'missing_tasks',
-    'unknown_folders'}; all values are percentages. A group or the overall score is None unless all its tasks are whole.
+    'unlabelled_tasks', 'unknown_folders'}; all values are percentages. A group or the overall score is None unless all
+    its tasks are whole.
     coverage: {language: {'gold', 'unanswered', 'unknown'}}: gold ids, those without a prediction, and predictions
     without a gold id, for languages where there are any.
-    Raises DataError for a file that is missing (unless allow_missing), unreadable or of another length than the gold.
+    unlabelled_tasks: those left out since there is no folder of labels for their predictions; missing, too.
+    Raises DataError for a file that is missing (unless allow_missing), unreadable or of another length than the gold,
+    and where no predicted task has labels.
     """
     predictions, labels = Path(predictions), Path(labels)
     bench = _benchmark(benchmark)
@@ -46,6 +50,10 @@ def score_folder(
             raise DataError(f'{root}: no such folder of {what}')
     present = sorted(path.name for path in predictions.iterdir() if path.is_dir())
     wanted = _wanted(bench, tasks, present)
+    unlabelled = [] if tasks is not None else [task for task in wanted if not (labels / task).is_dir()]
+    if wanted and wanted == unlabelled:
+        raise DataError(f'{labels}: no folder of labels for any of the predicted tasks ({", ".join(wanted)})')
+    wanted = [task for task in wanted if task not in unlabelled]
     scored = {task: _score_task(task, bench.parts[task], predictions, labels, allow_missing) for task in wanted}
     scored = {task: result for task, result in scored.items() if result['languages']}
     whole = {task: result['score'] for task, result in scored.items() if not result['missing_languages']}
@@ -55,6 +63,7 @@ def score_folder(
         'groups': {group: _mean_of(whole, members) for group, members in bench.groups.items()},
         'overall': _mean_of(whole, bench.parts),
         'missing_tasks': [task for task in bench.parts if task not in scored],
+        'unlabelled_tasks': unlabelled,
         'unknown_folders': [name for name in present if name not in bench.parts],
     }
 
@@ -132,6 +141,12 @@ def _coverage(form: str, predicted: Path, gold: Path) -> dict[str, int]:
     if said and not wanted & said:
         raise DataError(f'{predicted}: none of its {len(said)} ids is one of the {len(wanted)} of {gold}')
     return {'gold': len(wanted), 'unanswered': len(wanted - said), 'unknown': len(said - wanted)}
+
+
+def warnings(scores: Mapping[str, Any]) -> list[str]:
+    """What a reader of a result of score_folder must know: tasks without labels, and `coverage_lines`."""
+    unlabelled = [f'{task}: predictions, but no folder of labels: not scored' for task in scores['unlabelled_tasks']]
+    return unlabelled + coverage_lines(scores)
 
 
 def coverage_lines(scores: Mapping[str, Any]) -> list[str]:
@@ -289,7 +304,7 @@ def to_markdown(scores: Mapping[str, Any]) -> str:
         lines += _table(['language', *names], rows)
         if result['missing_languages']:
             lines += ['', f'Missing languages: {", ".join(result["missing_languages"])}.']
-    if said := coverage_lines(scores):
+    if said := warnings(scores):
         lines += ['', *(f'- {line}' for line in said)]
     if scores['missing_tasks']:
         lines += ['', f'Missing tasks: {", ".join(scores["missing_tasks"])}.']

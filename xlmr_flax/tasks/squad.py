@@ -26,17 +26,19 @@ SQUAD_HOME = 'https://rajpurkar.github.io/SQuAD-explorer/'
 
 # What stands for each answer in a test file whose answers are withheld (XTREME: scripts/download_data.sh).
 PLACEHOLDER = {'answer_start': 0, 'text': ''}
+EVERY_ANSWER = 'every_answer'
 
 
 def parse(row: Row, task: Task, language: str) -> SpanExample | None:
     """A question in SQuAD's form. A v2 file says which questions have no answer; elsewhere no answers = none given.
 
     XTREME's public test files have PLACEHOLDER where the answer was; it is none given.
-    A table with a constant column `translated` has rows of a machine: `parse_translated` and, where it holds 'test',
-    `parse_translated_test`.
+    A table with a constant column `translated` has rows of a machine: `parse_translated` and, where it holds 'test' or
+    'every_answer', `parse_translated_test`.
     """
     if 'translated' in row:
-        return (parse_translated_test if row['translated'] == 'test' else parse_translated)(row, task, language)
+        scored = row['translated'] in ('test', EVERY_ANSWER)
+        return (parse_translated_test if scored else parse_translated)(row, task, language)
     context = text_of(row, 'context')
     answers = tuple(answer_in(context, answer) for answer in _answers(row) if answer != PLACEHOLDER)
     impossible = row.get('is_impossible', False)
@@ -62,8 +64,9 @@ def parse_translated(row: Row, task: Task, language: str) -> SpanExample | None:
 
 
 def parse_translated_test(row: Row, task: Task, language: str) -> SpanExample:
-    """As `parse`, for test sets translated into English. No question is left out, which would score another test set:
-    an answer that is not at its place is one at the context's end, so that only its text counts."""
+    """As `parse`, for machine-translated test sets. No question is left out, which would score another test set: an
+    answer that is not at its place is one at the context's end, so that only its text counts. Empty answers are none
+    given, unless the column `translated` holds 'every_answer': then they count, as in SQuAD v1.1's script."""
     context, answers = text_of(row, 'context'), []
     for answer in _answers(row):
         text = answer.get('text') if isinstance(answer, dict) else None
@@ -72,7 +75,7 @@ def parse_translated_test(row: Row, task: Task, language: str) -> SpanExample:
         try:
             answers.append(answer_in(context, answer))
         except RowError:
-            answers += [(text, len(context))] if text.strip() else []
+            answers += [(text, len(context))] if text.strip() or row['translated'] == EVERY_ANSWER else []
     return SpanExample(id_of(row, 'id'), text_of(row, 'question'), context, tuple(answers))
 
 
@@ -125,7 +128,7 @@ def _file(path: str, ids: bool = True) -> tuple[Table, ...]:
 
 
 def _translated(part: str, *paths: str, ids: bool = True) -> tuple[Table, ...]:
-    """The first of several machine-translated files. part: 'train', 'dev' or 'test'."""
+    """The first of several machine-translated files. part: 'train', 'dev', 'test' or 'every_answer' (see `parse`)."""
     first, *others = (Table(path, 'squad', COLUMNS, ids=ids, constants={'translated': part}) for path in paths)
     return (dataclasses.replace(first, alternatives=tuple(others)),)
 
@@ -252,13 +255,16 @@ TYDIQA = _task(
 SQUAD_IT = _task(
     'squad_it',
     ('it',),
-    {split: _file(f'translated/squad_it/SQuAD_it-{split}.json') for split in ('train', 'test')},
+    {
+        'train': _translated('train', 'translated/squad_it/SQuAD_it-train.json'),
+        'test': _translated(EVERY_ANSWER, 'translated/squad_it/SQuAD_it-test.json'),
+    },
     'squad_v1',
     'CC BY-SA 4.0',
     'https://github.com/crux82/squad-it',
-    parse_translated,
     note='SQuAD v1.1 machine-translated into Italian, for translate-train; test is its dev set: do not train on it '
-    'when scoring XQuAD; answers that are not at their place in the context are left out',
+    'when scoring XQuAD; answers that are not at their place in the context are left out of training, and count as '
+    "gold in the test set, as in SQuAD v1.1's script",
     checked_on='real rows; none for train',
 )
 
