@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from relative_folders import pytest_addoption, pytest_configure
+
+__all__ = ['pytest_addoption', 'pytest_configure']
 
 
 def _cpu_fingerprint() -> str:

@@ -1,18 +1,31 @@
 #!/usr/bin/env bash
 # Lint, format, types, documentation and tests, in a virtual environment of the checkout. Arguments go to pytest:
 #   bash tests/run.sh                  all but the tests marked slow
-#   bash tests/run.sh fast             only the tests marked fast: no compilation, under two minutes
-#   bash tests/run.sh -m slow          the slow tests
+#   bash tests/run.sh fast                 only the tests marked fast: no compilation, under two minutes
+#   bash tests/run.sh -m slow              the slow tests
+#   bash tests/run.sh --relative_folders   the commands of the tests with relative folders
+#   bash tests/run.sh newest               in a new environment, with the newest release of all that setup.py allows
 # PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # shellcheck source=launch/venv.sh
 source launch/venv.sh
 
-venv=${VENV:-.venv}
+newest=
+if [[ ${1:-} == newest ]]; then
+  newest=1
+  shift
+fi
+venv=${VENV:-.venv${newest:+-newest}}
+if [[ -n $newest && -f $venv/pyvenv.cfg ]]; then rm -rf "$venv"; fi
 make_venv "$venv" || exit 1
 bin=$(cd "$venv/bin" && pwd)
-if ! installed "$venv" dev; then
+if [[ -n $newest ]]; then
+  echo "installing the newest releases into $venv (minutes)"
+  pip_install "$venv" -U pip setuptools wheel &&
+    pip_install "$venv" -U --upgrade-strategy eager -e '.[dev]' && install_encoder "$venv" || exit 1
+  "$bin/python" -m pip list --format=freeze --disable-pip-version-check
+elif ! installed "$venv" dev; then
   echo "installing xlmr-flax with the dev extra into $venv (minutes, the first time)"
   # torch first and pinned, so that the tests' reference implementation is the same everywhere; where a wheel for the
   # CPU is on offer for that version, pip takes it and leaves the CUDA libraries out.

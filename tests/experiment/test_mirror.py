@@ -18,6 +18,7 @@ import pytest
 from xlmr_flax.cli.main import STOPPED, main
 from xlmr_flax.experiment.mirror import Mirror, MirrorError, local_folder
 from xlmr_flax.train import loop
+from xlmr_flax.util.stopping import Stopped
 
 ADDRESS = 'memory://bucket/runs/w'
 
@@ -166,6 +167,8 @@ def test_a_store_that_fails_for_a_while(
         f'{ADDRESS}: cannot be written: 503 Service Unavailable; what is missing there is in {tmp_path / "one"}, and '
         'the same command uploads it'
     )
+    with pytest.raises(MirrorError, match='state saved, but on this machine alone'), Mirror(ADDRESS, tmp_path / 'one'):
+        raise Stopped('stopped at step 1; state saved')
     monkeypatch.undo()
     with Mirror(ADDRESS, tmp_path / 'one'):
         pass
