@@ -1,4 +1,4 @@
-"""The README's local run, as it is written, with relative folders: stopped again and again, it ends as undisturbed."""
+"""The local run of docs/getting_started.md, as it is written, with relative folders: stopped again and again, it ends as undisturbed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xlmr_flax.cli.main import STOPPED, main
 from xlmr_flax.train import loop
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'README.md').read_text(encoding='utf-8')
+PAGE = (ROOT / 'docs' / 'getting_started.md').read_text(encoding='utf-8')
 OVERRIDES = [
     ['--config.recipe.checkpoint_every=2'],
     ['--config.recipe.keep=best', '--config.recipe.eval_every=2'],
