@@ -24,6 +24,7 @@ from xlmr_flax.data.readers_paths import (
 )
 from xlmr_flax.data.tables import DataError, Problem, read_lines, read_rows, read_table, read_text
 from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, has_label
+from xlmr_flax.util.errors import quote
 from xlmr_flax.util.stopping import check
 
 __all__ = [
@@ -49,6 +50,8 @@ __all__ = [
     'with_labels',
 ]
 
+# What a task's `parse` raises for a row that it cannot read; the others: of JSON whose inner fields have another form.
+_BAD = (RowError, KeyError, IndexError, TypeError, AttributeError)
 _TRAINING = ('train', 'translate_train')  # splits whose rows must have labels
 
 
@@ -186,8 +189,8 @@ def read_gold(
             raise DataError(str(BadRow(*place, row.reason)))
         try:
             pairs += task.parse_gold({**row, '#language': language}, task, found.language)
-        except RowError as error:
-            raise DataError(str(BadRow(*place, str(error)))) from None
+        except _BAD as error:
+            raise DataError(str(BadRow(*place, _reason(error)))) from None
     return pairs
 
 
@@ -292,8 +295,12 @@ def _parse(
         return BadRow(*place, row.reason)
     try:
         return task.parse({**row, '#': number}, task, language)
-    except RowError as error:
-        return BadRow(place[0], error.line or place[1], str(error))
+    except _BAD as error:
+        return BadRow(place[0], getattr(error, 'line', None) or place[1], _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, RowError) else f'a field is missing or has another form ({quote(error)})'
 
 
 def _rows(

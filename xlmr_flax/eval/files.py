@@ -20,6 +20,7 @@ from typing import Any
 from xlmr_flax.data.tables import DataError, read_lines, read_text
 from xlmr_flax.tasks.base import Task
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.errors import quote
 
 SUFFIXES = {'pair': 'tsv', 'choice': 'jsonl', 'tag': 'tsv', 'retrieval': 'tsv', 'span': 'json'}
 
@@ -113,8 +114,8 @@ def read_indices(path: Path) -> list[int]:
     """One index from 0 a line."""
     indices = []
     for number, label in enumerate(read_labels(path), 1):
-        if not (label.isascii() and label.isdigit()):
-            raise DataError(f'{path}, line {number}: {label!r} is not an index (0, 1, ...)')
+        if not (label.isascii() and label.isdigit() and len(label) < 10):
+            raise DataError(f'{path}, line {number}: {quote(label)} is not an index (0, 1, ...)')
         indices.append(int(label))
     return indices
 
