@@ -1,4 +1,4 @@
-"""The local run of docs/getting_started.md, as it is written, with relative folders: stopped again and again, it ends as undisturbed."""
+"""The local run of docs/getting_started.md, with relative folders: stopped again and again, it ends as undisturbed."""
 
 from __future__ import annotations
 
