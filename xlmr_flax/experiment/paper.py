@@ -189,7 +189,7 @@ def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
     if table == 'translation':
         _only_there(raw)
     evaluation = {'max_examples': 8, 'max_length': 64, 'batch_tokens': 512, 'split': {}}
-    raw['evaluation'] |= evaluation | presets.OWN_EVALUATION
+    raw['evaluation'] |= {**evaluation, **presets.OWN_EVALUATION}
     if table == 'subset':
         raw['intermediate'] = (NONE, 'mnli', 'squad_v1', 'multi')
         raw['targets'] = ('xnli', 'udpos', 'xquad', 'tatoeba')
