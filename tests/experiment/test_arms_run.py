@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import Config
+from xlmr_flax.data.sources import read_split
+from xlmr_flax.eval.score import score_files
+from xlmr_flax.experiment.phase import trained_facts
 from xlmr_flax.experiment.plan import run_tasks
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.tasks import get_task
 
 Configs = Callable[..., Config]
 
@@ -91,3 +95,21 @@ def test_a_joint_arm_is_mixed_into_the_targets(config_of: Configs, tmp_path: Pat
     assert (last['draws/world_pairs'], last['draws/world_nli']) == (2, 2)
     rows = [json.loads(line) for line in runner.workdir.results_path.read_text('utf-8').splitlines()]
     assert {r['intermediate'] for r in rows} == {'none', 'j'}
+
+
+@pytest.mark.parametrize(('rule', 'metrics'), [('first', ('f1',)), ('mean', ('f1', 'exact_match'))])
+def test_the_dev_score_of_questions(rule: str, metrics: tuple[str, ...], config_of: Configs, tmp_path: Path) -> None:
+    config = config_of(
+        intermediate=('none',), targets=('world_spans',), evaluation__languages={'world_spans': ('en',)},
+        recipe__steps=30, recipe__keep='best', recipe__dev_score=rule, recipe__optimizer__learning_rate=1e-3,
+    )  # fmt: skip
+    runner = Runner(config, tmp_path, 'x')
+    [run] = runner.plan
+    runner.run()
+    task = get_task('world_spans')
+    examples = read_split(task, 'en', 'dev', limit=config.recipe_for('world_spans').eval_examples)
+    scores = score_files(task, 'en', runner.workdir.run_dir(run) / 'dev-predictions.json', examples)
+    assert 0 < scores['exact_match'] < scores['f1'], 'the two rules differ here'
+    facts = trained_facts(runner.setting, run)
+    assert facts is not None
+    assert facts['metric'] == pytest.approx(np.mean([scores[name] for name in metrics]))

@@ -12,8 +12,10 @@ import pytest
 from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.experiment import arms as arms_module
+from xlmr_flax.experiment.arms import dev_metrics
 from xlmr_flax.experiment.plan import make_plan
 from xlmr_flax.models.source import EncoderSource, open_source
+from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TaskError
 
 Configs = Callable[..., Config]
@@ -88,6 +90,39 @@ def test_the_decoding_of_answers_changes_runs_that_are_selected_by_them(config_o
         changed.append({name for name in plans[0] if plans[0][name] != plans[1][name]})
     assert [len(names) for names in changed] == [1, 0]
     assert all('world_spans' in name for name in changed[0])
+
+
+def test_the_dev_score_changes_runs_that_have_several_metrics_to_be_selected_by(config_of: Configs) -> None:
+    changed = []
+    for keep in ('best', 'last'):
+        plans = [
+            ids(
+                config_of(
+                    targets=('world_spans', 'world_nli'), intermediate=('none',), recipe__keep=keep,
+                    evaluation__languages={}, recipe__dev_score=rule,
+                )
+            )
+            for rule in ('first', 'mean')
+        ]  # fmt: skip
+        changed.append([name for name in plans[0] if plans[0][name] != plans[1][name]])
+    assert changed == [['none/world_spans/1'], []]
+
+
+@pytest.mark.parametrize(
+    ('task', 'metrics'),
+    [
+        ('squad_v1', ('f1', 'exact_match')),
+        ('squad_v2', ('best_f1', 'best_exact_match')),
+        ('mlqa', ('f1', 'exact_match')),
+        ('qqp', ('accuracy', 'f1')),
+        ('mnli', ('accuracy',)),
+        ('panx', ('f1',)),
+        ('hellaswag', ('accuracy',)),
+    ],
+)
+def test_what_dev_rows_are_scored_by(task: str, metrics: tuple[str, ...]) -> None:
+    assert dev_metrics(get_task(task), 'mean') == metrics
+    assert dev_metrics(get_task(task)) == get_task(task).metrics[:1]
 
 
 def test_ids_are_the_same_every_time_and_differ_within_a_plan(config_of: Configs) -> None:

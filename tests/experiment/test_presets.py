@@ -72,6 +72,8 @@ def test_selection_by_hand() -> None:
     for target in XTREME_TASKS:
         rule = found['jiant'].recipe_for(target)
         assert (rule.eval_every, rule.eval_examples, rule.patience, rule.keep) == (1000, 500, 30, 'best')
+        assert rule.dev_score == 'mean'
+        assert {found[name].recipe_for(target).dev_score for name in ('xtreme', 'xtune')} == {'first'}
     every = {target: found['xtreme'].recipe_for(target).eval_every for target in XTREME_TASKS}
     assert every == {'xnli': 100, 'pawsx': 200, 'udpos': 500, 'panx': 1000, 'xquad': 0, 'mlqa': 0, 'tydiqa': 0}
     assert found['xtreme'].recipe_for('xquad').keep == 'last'

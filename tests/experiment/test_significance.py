@@ -206,5 +206,8 @@ def test_failed_runs_of_the_plan_are_named(tmp_path):
 def test_dev_curves_carry_the_metric_of_the_task_that_was_trained():
     about = {'run': 'r', 'intermediate': 'none', 'target': 'world_spans', 'seed': 1, 'step': 5}
     records = [about | {'task': task, 'loss': 0.5, 'dev_metric': 40.0} for task in ('world_spans', 'a_mixture')]
-    assert [p['metric'] for p in curves(records) if 'metric' in p] == ['dev f1', 'dev score']
-    assert [p['loss'] for p in curves(records) if 'loss' in p] == [0.5, 0.5]
+    points = curves(records, config())
+    assert [p['metric'] for p in points if 'metric' in p] == ['dev f1', 'dev score']
+    assert [p['loss'] for p in points if 'loss' in p] == [0.5, 0.5]
+    both = curves(records, config(recipes={'world_spans': {'dev_score': 'mean'}}, targets=['world_spans']))
+    assert [p['metric'] for p in both if 'metric' in p] == ['dev f1 and exact_match', 'dev score']

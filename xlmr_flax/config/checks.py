@@ -26,6 +26,7 @@ def check(config: Config) -> None:
     }
     named = {'recipe': config.recipe} | {f'recipes.{k}': v for k, v in config.recipes.items()}
     for where, recipe in named.items():
+        choices[f'{where}.dev_score'] = (recipe.dev_score, ('first', 'mean'))
         choices[f'{where}.keep'] = (recipe.keep, ('best', 'last'))
         choices[f'{where}.optimizer.schedule'] = (recipe.optimizer.schedule, ('linear', 'constant'))
         choices[f'{where}.optimizer.clip_per'] = (recipe.optimizer.clip_per, ('step', 'micro_batch'))

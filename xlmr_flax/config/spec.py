@@ -61,9 +61,11 @@ class Recipe:
     lengths that may be compiled (the shortest that holds a batch is taken); () = multiples chosen up to max_length.
     packing: several examples share a row, of the length that the longest of all needs; the loss is the same, dropout
     falls elsewhere. eval_every: steps between dev evaluations (0 = only at the end); eval_examples: the first so many
-    dev rows (jiant: 500; 0 = all). keep: 'best' by dev metric or 'last'. patience: evaluations without improvement
-    before stopping (0 = never). checkpoint_every: steps between saved states (0 = only when stopped); keep_checkpoints:
-    how many of the last of them stay (a damaged one is then passed over). max_train: first so many rows (0 = all).
+    dev rows (jiant: 500; 0 = all). dev_score: what dev rows are scored by, a task's 'first' metric or the 'mean' of F1
+    and exact match (questions) or of accuracy and F1 (QQP), as jiant. keep: 'best' by dev score or 'last'. patience:
+    evaluations without improvement before stopping (0 = never). checkpoint_every: steps between saved states (0 = only
+    when stopped); keep_checkpoints: how many of the last of them stay (a damaged one is then passed over). max_train:
+    first so many rows (0 = all).
     """
 
     epochs: float = 3.0
@@ -75,6 +77,7 @@ class Recipe:
     packing: bool = True
     eval_every: int = 0
     eval_examples: int = 500
+    dev_score: str = 'first'
     keep: str = 'last'
     patience: int = 0
     checkpoint_every: int = 0

@@ -178,6 +178,17 @@ def data_digests(config: Config, found: Sequence[Dataset]) -> dict[str, str]:
     return digests
 
 
+def dev_metrics(task: Task, rule: str = 'first') -> tuple[str, ...]:
+    """The metrics whose mean is the task's score on dev rows. rule: Recipe.dev_score; jiant's means are those of
+    tasks/evaluate/core.py, where SQuAD v2 is taken at its best thresholds.
+    """
+    if rule == 'mean' and task.kind == 'span':
+        return ('best_f1', 'best_exact_match') if task.scorer == 'squad_v2' else ('f1', 'exact_match')
+    if rule == 'mean' and task.scorer == 'f1':
+        return ('accuracy', 'f1')
+    return task.metrics[:1]
+
+
 def selects(config: Config, dataset: Dataset) -> bool:
     """Whether a dataset has English dev rows to select by, which it is not itself trained on."""
     return has_dev(config, dataset.task) and dataset.split != 'dev'

@@ -188,7 +188,7 @@ def _make_compact(raw: dict[str, Any], size: str) -> None:
     raw['preset'] = ''
     raw['recipe'] |= {
         'batch_size': 16, 'accumulation': 1, 'max_length': 64, 'lengths': (), 'max_train': 1920, 'steps': 120,
-        'eval_every': 0, 'eval_examples': 100, 'patience': 0, 'keep': 'last', 'log_every': 25,
+        'eval_every': 0, 'eval_examples': 100, 'dev_score': 'first', 'patience': 0, 'keep': 'last', 'log_every': 25,
         'optimizer': raw['recipe']['optimizer'] | _SMALL_STEP,
     }  # fmt: skip
     # One fresh layer before the output. Under jiant's two, the first hundred steps are spent on them (loss 1.08 at 70).

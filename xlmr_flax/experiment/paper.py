@@ -173,7 +173,7 @@ def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
     raw['title'] = f'Check of the plumbing, not a result: {table} of the study at a small size'
     steps = {'learning_rate': 1e-4, 'epsilon': 1e-6, 'clip_per': 'step'}
     short = {'batch_size': 8, 'accumulation': 1, 'max_length': 64, 'lengths': (64,), 'max_train': 600, 'steps': 16}
-    quiet = {'eval_every': 0, 'eval_examples': 32, 'patience': 0, 'keep': 'last', 'log_every': 6}
+    quiet = {'eval_every': 0, 'eval_examples': 32, 'dev_score': 'first', 'patience': 0, 'keep': 'last', 'log_every': 6}
     raw['recipe'] |= short | quiet | {'optimizer': raw['recipe']['optimizer'] | steps}
     raw['encoder'] |= {'head': 'jiant'}
     span = {'batch_size': 4, 'max_length': 128, 'lengths': (128,), 'max_train': 300}
@@ -189,7 +189,7 @@ def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
     if table == 'translation':
         _only_there(raw)
     evaluation = {'max_examples': 8, 'max_length': 64, 'batch_tokens': 512, 'split': {}}
-    raw['evaluation'] |= evaluation | dict(presets.OWN_EVALUATION)
+    raw['evaluation'] |= {**evaluation, **presets.OWN_EVALUATION}
     if table == 'subset':
         raw['intermediate'] = (NONE, 'mnli', 'squad_v1', 'multi')
         raw['targets'] = ('xnli', 'udpos', 'xquad', 'tatoeba')

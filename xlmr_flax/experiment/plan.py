@@ -14,6 +14,7 @@ from xlmr_flax.experiment.arms import (
     check_rates,
     data_digests,
     datasets,
+    dev_metrics,
     has_dev,
     head_spec,
     member_tasks,
@@ -248,15 +249,19 @@ class _Builder:
 
     def train_id(self, arm: Arm, found: list[Dataset], recipe: Recipe, seed: int, parent: str) -> str:
         # How often it logs and saves its state changes nothing that is trained.
-        beside = ('log_every', 'checkpoint_every', 'keep_checkpoints')
+        beside = ('log_every', 'checkpoint_every', 'keep_checkpoints', 'dev_score')
         decides = {k: v for k, v in to_dict(recipe).items() if k not in beside}
         parts = to_dict(arm)
         for member in parts['tasks'].values():
             if not member['split']:  # so that runs from before there was this field keep their names
                 del member['split']
-        answers = any(dataset.task.kind == 'span' and selects(self.config, dataset) for dataset in found)
-        choose = answers and (recipe.keep == 'best' or recipe.patience > 0)  # answers on dev choose the weights
-        more = self.config.evaluation.qa_decides() if choose else {}
+        more = {}
+        if recipe.keep == 'best' or recipe.patience:  # what is older than these settings is named without them
+            scored = [dataset.task for dataset in found if selects(self.config, dataset)]
+            if any(task.kind == 'span' for task in scored):
+                more |= self.config.evaluation.qa_decides()
+            if any(dev_metrics(task, recipe.dev_score) != dev_metrics(task) for task in scored):
+                more['dev_score'] = recipe.dev_score
         return self.id(parent, seed=seed, arm=parts, recipe=decides, data=data_digests(self.config, found), **more)
 
     def id(self, parent: str, **decides: object) -> str:

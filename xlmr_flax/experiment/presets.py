@@ -68,7 +68,7 @@ JIANT = Preset(
     source='nyu-mll/jiant at daa5a258: scripts/benchmarks/xtreme, proj/simple/runscript.py, shared/model_setup.py',
     head='jiant',
     common={
-        'eval_every': 1000, 'eval_examples': 500, 'patience': 30, 'keep': 'best',
+        'eval_every': 1000, 'eval_examples': 500, 'dev_score': 'mean', 'patience': 30, 'keep': 'best',
         'optimizer': _adamw(learning_rate=1e-5, weight_decay=0.01, warmup=0.1, clip_per='micro_batch'),
     },
     recipe={'epochs': 3.0, 'batch_size': 32, 'accumulation': 1, 'max_length': 256},
@@ -88,6 +88,8 @@ JIANT = Preset(
         'intermediate tasks: no script sets them; the simple API (3 epochs, batch 32, length 256) and the selection of '
         'the XTREME scripts are used',
         'sentences of tagging tasks beyond the length: truncated there, split here',
+        'SQuAD v2: selected there by F1 and exact match at thresholds that its code finds without no-answer scores; '
+        'here at those that are best by these scores',
         'TyDiQA: selected on the English rows that are also scored; here there is no such split, the last step is kept',
     ),
 )  # fmt: skip

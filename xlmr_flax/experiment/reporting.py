@@ -10,7 +10,7 @@ from typing import Any
 
 from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.experiment import logic_study, paper, presets
-from xlmr_flax.experiment.arms import arm_tasks, member_tasks
+from xlmr_flax.experiment.arms import arm_tasks, dev_metrics, member_tasks
 from xlmr_flax.experiment.effects import effects
 from xlmr_flax.experiment.fertility import fertility
 from xlmr_flax.experiment.plan import evaluation_languages, task_of, training_task
@@ -82,7 +82,7 @@ def _saved_config(path: Path) -> tuple[Config, str]:
 def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str, str]) -> str:
     rows = read_rows(workdir.results_path)
     report = workdir.path / 'report'
-    points = curves(workdir.metrics())
+    points = curves(workdir.metrics(), config)
     tested = significance(workdir, config, rows, report / 'significance.json')
     study = make_study(rows, plan(config), tested, points)
     title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
@@ -168,7 +168,7 @@ def licences(config: Config) -> list[str]:
     return [f'{task.name}: {task.licence}' for task in used_tasks(config) if task.licence]
 
 
-def curves(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def curves(records: Iterable[Mapping[str, Any]], config: Config) -> list[dict[str, Any]]:
     """metrics.jsonl records -> the report's curve points: training loss and dev metric by step."""
     points = []
     for record in records:
@@ -176,11 +176,12 @@ def curves(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if 'loss' in record:
             points.append(point | {'loss': record['loss']})
         if 'dev_metric' in record:
-            metric = f'dev {_dev_metric(str(record.get("task", "")))}'
-            points.append(point | {'metric': metric, 'value': record['dev_metric']})
+            recipe = config.recipe_for(str(record.get('target') or record.get('intermediate') or ''))
+            metric = _dev_metric(str(record.get('task', '')), recipe.dev_score)
+            points.append(point | {'metric': f'dev {metric}', 'value': record['dev_metric']})
     return points
 
 
-def _dev_metric(task: str) -> str:
-    """The metric that a run is selected by: its task's major one; of several tasks, a mean of theirs."""
-    return get_task(task).metrics[0] if task in all_tasks() else 'score'
+def _dev_metric(task: str, rule: str) -> str:
+    """What a run is selected by: its task's metric or the mean of several; 'score' for a mean over tasks."""
+    return ' and '.join(dev_metrics(get_task(task), rule)) if task in all_tasks() else 'score'

@@ -1,13 +1,14 @@
 """Dev sets of a training run: what decides which checkpoint is kept.
 
-As jiant (proj/main/runner.py): each task's major metric on its first dev rows, through the official prediction file,
-and the mean over the tasks. A weight per member makes it a weighted mean.
+As jiant (proj/main/runner.py): each task's score on its first dev rows, through the official prediction file, and the
+mean over the tasks. A weight per member makes it a weighted mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from xlmr_flax.config import Config, Recipe
 from xlmr_flax.data.batches import row_lengths
@@ -21,7 +22,7 @@ from xlmr_flax.eval import files
 from xlmr_flax.eval.perplexity import masked_perplexity
 from xlmr_flax.eval.score import score_files
 from xlmr_flax.eval.zero_shot import Evaluator
-from xlmr_flax.experiment.arms import Dataset, head_spec, selects
+from xlmr_flax.experiment.arms import Dataset, dev_metrics, head_spec, selects
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.setting import Setting
 from xlmr_flax.models.model import Model, Params
@@ -54,6 +55,7 @@ class Selection:
 
     sets: tuple[DevSet, ...]
     lengths: tuple[int, ...]
+    dev_score: str = 'first'
 
     @classmethod
     def of(
@@ -87,7 +89,7 @@ class Selection:
             name = dataset.name if task.kind == 'text' or several else task.name
             data = encode_cached(task, examples, tokenizer, length)
             sets.append(DevSet(name, dataset, examples, data, length, weight))
-        return cls(tuple(sets), recipe.lengths)
+        return cls(tuple(sets), recipe.lengths, recipe.dev_score)
 
     def tokens(self) -> Iterator[Ragged]:
         """Of every dev set."""
@@ -140,4 +142,9 @@ class Selection:
         name = '' if len(self.sets) == 1 else f'-{dev.name.replace("/", "-")}'
         path = folder / f'dev-predictions{name}.{files.SUFFIXES[task.kind]}'
         evaluator.predict(task, dev.examples, path)
-        return on_leader('dev score', lambda: score_files(task, 'en', path, dev.examples)[task.metrics[0]])
+
+        def score() -> float:
+            found = score_files(task, 'en', path, dev.examples)
+            return fmean(found[metric] for metric in dev_metrics(task, self.dev_score))
+
+        return on_leader('dev score', score)
