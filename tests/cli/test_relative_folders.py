@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from relative_folders import relative
 
 from xlmr_flax.cli.main import main
 
@@ -34,3 +35,15 @@ def test_a_relative_workdir_saves_states(
     before = (tmp_path / 'runs' / 'relative' / 'results.jsonl').read_bytes()
     assert main(['run', f'--config={config}', '--workdir=relative', f'--config.{override}']) == 0
     assert (tmp_path / 'runs' / 'relative' / 'results.jsonl').read_bytes() == before
+
+
+def test_the_option_that_makes_folders_relative() -> None:
+    given = ['run', '--workdir=/a/b', '--data_root=/c', '--config=/a/x.py', '--out=gs://bucket/x', 1]
+    assert relative(given, '/a') == [
+        'run',
+        '--workdir=b',
+        '--data_root=../c',
+        '--config=/a/x.py',
+        '--out=gs://bucket/x',
+        1,
+    ]
