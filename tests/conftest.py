@@ -36,6 +36,24 @@ os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 os.environ['XLMR_CACHE'] = 'off'
 
 
+# Modules that compile nothing, below tests/: their tests are marked fast (`bash tests/run.sh fast`, under two minutes).
+FAST = (
+    'data/test_other_forms.py', 'data/test_packing.py', 'data/test_readers.py',
+    'data/test_readers_paths.py', 'data/test_sources.py', 'data/test_spans.py', 'data/test_tables.py',
+    'data/test_tagging.py', 'data/test_unlabelled.py', 'data/test_untrusted_json.py', 'eval/test_files.py',
+    'eval/test_metrics.py', 'eval/test_official_layout.py', 'eval/test_score.py', 'eval/test_tag_scores.py',
+    'report/test_untrusted_rows.py', 'tasks/test_parse.py', 'tasks/test_table.py', 'tasks/test_tiny_files.py',
+    'test_config.py', 'test_dependencies.py', 'test_house.py', 'util/test_errors.py', 'util/test_secrets.py',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix() in FAST:
+            item.add_marker('fast')
+
+
 @pytest.fixture(scope='session')
 def data_root() -> Path:
     """The folder of real data, from XLMR_DATA_ROOT. Skips only where that is unset; a wrong one is an error."""

@@ -35,7 +35,7 @@ fi
 
 if [[ ${1:-} == fast ]]; then
   shift
-  set -- -m fast "$@"
+  set -- -m 'fast and not slow' -n 2 --dist loadfile "$@"
 fi
 
 failed=()
