@@ -74,15 +74,15 @@ def test_in_an_evaluation(
         stop_at(patch, predict, 'put_batch', BATCHES[where])
         capsys.readouterr()
         assert main(['run', f'--config={config}', f'--workdir={workdir}']) == 143
-    error = capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err
     facts = [json.loads(p.read_text('utf-8')) for p in workdir.glob('runs/*/checkpoints/last/*/facts/metadata')]
     languages = {p.stem.rsplit('-', 1)[1] for p in workdir.glob('runs/*/evaluations/*.json')}
     if where.startswith('dev'):
-        assert f'stopped at step {where[-1]} of 6' in error
+        assert f'\nstopped at step {where[-1]} of 6' in f'\n{error}'
         assert [(str(f['step']), f['unevaluated']) for f in facts] == [(where[-1], True)]
         assert languages == set()
     else:
-        assert error.startswith('stopped; what is finished' if where == 'en' else 'stopped before the report')
+        assert ('\nstopped; what is finished' if where == 'en' else '\nstopped before the report') in f'\n{error}'
         assert languages == ({'en'} if where == 'en' else {'en', 'de'})
         assert not (workdir / 'report').exists()
     assert main(['run', f'--config={config}', f'--workdir={workdir}']) == 0
