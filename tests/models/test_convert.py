@@ -146,6 +146,27 @@ def test_a_sharded_directory_reads_the_same(dtype: Any, tmp_path: Path) -> None:
     assert_same(found, jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), want))
 
 
+@pytest.mark.parametrize('shards', ['there', 'gone'])
+def test_an_index_beside_a_whole_file_is_not_read(shards: str, tmp_path: Path) -> None:
+    """As transformers: model.safetensors comes first, whatever an earlier export has left."""
+    out = convert('random:tiny', tmp_path / 'm')
+    want = open_source(f'hf:{out}').load()
+    shard, tensors = 'model-00001-of-00001.safetensors', load_file(out / 'model.safetensors')
+    (out / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': dict.fromkeys(tensors, shard)}))
+    if shards == 'there':
+        save_file({name: value + 1 for name, value in tensors.items()}, out / shard)
+    assert_same(open_source(f'hf:{out}').load(), want)
+
+
+@pytest.mark.parametrize('weight_map', [None, {}, [1], {'a': 3}, {'a': ['b']}, {'a': 'gone.safetensors'}], ids=str)
+def test_an_index_that_names_no_file_of_the_folder(weight_map: Any, tmp_path: Path) -> None:
+    out = convert('random:tiny', tmp_path / 'm')
+    (out / 'model.safetensors').unlink()
+    (out / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': weight_map}))
+    with pytest.raises(ModelError, match=r'model\.safetensors\.index\.json'):
+        open_source(f'hf:{out}')
+
+
 def test_a_bert_is_read_as_an_xlmr(tmp_path: Path, tiny_tokenizer: Path) -> None:
     """As multilingual-e5-small: model type bert, XLM-R's ids, positions from 0, two token types of which the first
     counts.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ torch = pytest.importorskip('torch', reason='parity is measured against torch')
 from safetensors.numpy import load_file, save_file  # noqa: E402
 from torch_reference import batch, random_params, tiny_config, torch_model  # noqa: E402
 
+from xlmr_flax.cli.main import main  # noqa: E402
 from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_batch, mask_tokens  # noqa: E402
 from xlmr_flax.models import hf  # noqa: E402
 from xlmr_flax.models.config import EncoderConfig, ModelError  # noqa: E402
@@ -141,28 +141,35 @@ def test_a_decoder_that_is_written_out(params: Params, tmp_path: Path, tiny_toke
     assert_same(open_source(f'hf:{tmp_path}/m').load()['heads'], params['heads'])
 
 
-@pytest.mark.parametrize(
-    ('name', 'said'),
-    [
-        (
-            'weight',
-            r'lm_head\.decoder\.weight is not roberta\.embeddings\.word_embeddings\.weight; only language models',
-        ),
-        ('bias', r'lm_head\.decoder\.bias is not lm_head\.bias; only language models'),
-    ],
-)
-def test_a_decoder_of_its_own(name: str, said: str, params: Params, tmp_path: Path, tiny_tokenizer: Path) -> None:
+@pytest.mark.parametrize(('name', 'tied'), [('weight', 'word_embeddings'), ('bias', 'lm_head.bias')])
+def test_a_decoder_of_its_own(name: str, tied: str, params: Params, tmp_path: Path, tiny_tokenizer: Path) -> None:
+    """The encoder is read; the head is refused where it is asked for."""
     own = {'weight': params['encoder']['embeddings']['word'] + 1, 'bias': params['heads']['mlm']['bias'] + 1}[name]
     directory = save(tmp_path / 'm', params, tiny_tokenizer)
     change(directory, **{f'lm_head__decoder__{name}': own})
-    with pytest.raises(ModelError, match=said):
-        open_source(f'hf:{directory}').load()
-    # What the message says to do.
-    config = directory / 'config.json'
-    config.write_text(json.dumps(json.loads(config.read_text()) | {'architectures': ['XLMRobertaModel']}))
     source = open_source(f'hf:{directory}')
-    assert not source.heads
-    assert_same(source.load()['encoder'], params['encoder'])
+    encoder = source.load(())
+    assert 'heads' not in encoder
+    assert_same(encoder['encoder'], params['encoder'])
+    for heads in (None, ('mlm',)):
+        with pytest.raises(ModelError) as refused:
+            source.load(heads)
+        for part in (str(directory / 'model.safetensors'), f'lm_head.decoder.{name}', tied, '--head=none'):
+            assert part in str(refused.value)
+    # What the message says to do.
+    convert = ['convert', f'--source=hf:{directory}', f'--out={tmp_path}/encoder']
+    assert main(convert) == 1
+    assert not (tmp_path / 'encoder').exists()
+    assert main([*convert, '--head=none']) == 0
+    assert_same(open_source(f'hf:{tmp_path}/encoder').load()['encoder'], params['encoder'])
+
+
+@pytest.mark.parametrize('held', ['lm_head.bias', 'lm_head.decoder.bias'])
+def test_either_name_of_the_bias_is_read(held: str, params: Params, tmp_path: Path, tiny_tokenizer: Path) -> None:
+    directory = save(tmp_path / 'm', params, tiny_tokenizer)
+    change(directory, lm_head__bias=None)
+    change(directory, **{held.replace('.', '__'): params['heads']['mlm']['bias']})
+    assert_same(open_source(f'hf:{directory}').load()['heads'], params['heads'])
 
 
 def test_a_bias_of_another_vocabulary(params: Params, tmp_path: Path, tiny_tokenizer: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.models.config import ModelError
-from xlmr_flax.models.hf import read_json
+from xlmr_flax.models.tensors import read_json
 
 SINGLE, INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
 OUT, OUT_INDEX = 'model.safetensors', 'model.safetensors.index.json'

@@ -47,7 +47,7 @@ def run(values: flags.FlagValues) -> int:
     hf.save(
         out,
         source.config,
-        source.load(),
+        source.load((name,)),
         source.tokenizer,
         head=head,
         style=source.style or 'hf',

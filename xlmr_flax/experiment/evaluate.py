@@ -62,7 +62,7 @@ class Opened:
 
     def load(self, mesh: Mesh, heads: bool) -> Params:
         """Its parameters on the mesh, with pooler and heads where they are needed."""
-        params = self.source.load()
+        params = self.source.load(None if heads else ())
         wanted = ['encoder', *(['pooler', 'heads'] if heads else [])]
         return put_tree({k: params[k] for k in wanted if k in params}, mesh)
 

@@ -31,9 +31,9 @@ from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.room import evaluating
 from xlmr_flax.experiment.selection import Selection
 from xlmr_flax.experiment.setting import Setting, make_model
-from xlmr_flax.models.hf import read_json
 from xlmr_flax.models.model import HeadSpec, Model, Params, head_key
 from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
+from xlmr_flax.models.tensors import read_json
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import batch_devices, fetch
 from xlmr_flax.report.progress import Line, say
@@ -51,14 +51,15 @@ __all__ = ['Setting', 'head_of', 'initial_params', 'make_model', 'start_params',
 def start_params(setting: Setting, run: Run) -> Params:
     """Encoder and pooler to start a run from: the parent's, else the source's; a pooler the source lacks is fresh.
 
-    No heads, but for a language model's of the source, and a warm-up's that the run goes on with.
+    No heads, but for those that the run trains and its start has: a language model's of the source, and a warm-up's
+    that the run goes on with. Raises ModelError where they cannot be read.
     """
     source = open_source(f'ckpt:{parent_dir(setting, run)}') if run.parent else setting.source
-    params = source.load()
-    pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(jax.random.key(run.seed)))
-    heads = params.get('heads', {})
+    trained = heads_of(run_datasets(setting, run)).keys() if run.recipe is not None else set()
     kept = {run.target} if run.keeps_head else {name for name, head in source.heads.items() if head.kind == MLM}
-    return {'encoder': params['encoder'], 'pooler': pooler, 'heads': {k: v for k, v in heads.items() if k in kept}}
+    params = source.load(kept & trained)
+    pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(jax.random.key(run.seed)))
+    return {'encoder': params['encoder'], 'pooler': pooler, 'heads': params.get('heads', {})}
 
 
 def parent_dir(setting: Setting, run: Run) -> str:

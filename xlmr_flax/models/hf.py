@@ -5,22 +5,20 @@ Only safetensors are read: nothing is unpickled. What is written opens with Auto
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.models.tensors import TensorFiles, read_json
 from xlmr_flax.models.weights import (
     ARCHITECTURES,
     export_encoder,
@@ -31,7 +29,6 @@ from xlmr_flax.models.weights import (
     import_head,
     import_pooler,
 )
-from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import readable
 
@@ -40,77 +37,6 @@ _PREFIXES = ('', 'roberta.', 'xlm_roberta.', 'bert.')
 
 class MissingWeights(ModelError):
     """A model directory is neither here nor to be had from the hub."""
-
-
-class TensorFiles:
-    """The tensors of a directory's safetensors files by name, read one at a time."""
-
-    def __init__(self, directory: Path):
-        self.files = _weight_files(directory)
-        self.where: dict[str, Path] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for path in self.files:
-            with _open(path) as f:
-                for name in f.keys():  # noqa: SIM118 (safe_open is no mapping)
-                    self.where[name] = path
-                    self.shapes[name] = tuple(f.get_slice(name).get_shape())
-
-    def get(self, name: str) -> np.ndarray:
-        """One tensor as float32. Raises ModelError naming file and tensor."""
-        if name not in self.where:
-            raise ModelError(f'{self.files[0]}: tensor {name!r} is missing')
-        with _open(self.where[name]) as f:
-            return np.asarray(f.get_tensor(name), np.float32)
-
-    def digest(self) -> str:
-        """sha256 over names and contents of the files."""
-        total = hashlib.sha256()
-        for path in self.files:
-            with path.open('rb') as f:
-                total.update(hashlib.file_digest(f, 'sha256').digest())
-        return total.hexdigest()
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework='numpy') as f:
-            yield f
-    except SafetensorError as e:
-        raise ModelError(f'{path}: not a whole safetensors file ({e}); copy it again') from None
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    index, single = directory / 'model.safetensors.index.json', directory / 'model.safetensors'
-    if index.is_file():
-        files = sorted(set(read_json(index).get('weight_map', {}).values()))
-        missing = [name for name in files if not (directory / name).is_file()]
-        if missing or not files:
-            raise ModelError(f'{index}: names {", ".join(missing) or "no file"}, not in {directory}')
-        return [directory / name for name in files]
-    if single.is_file():
-        return [single]
-    pickles = sorted(directory.glob('*.bin'))
-    if pickles:
-        raise ModelError(
-            f'{pickles[0]} is a pickle, and nothing is unpickled here; convert it once with: '
-            f'python -m xlmr_flax.baselines.convert_bin {directory}   (needs torch: '
-            "pip install -e '.[torch]' in the checkout)"
-        )
-    raise ModelError(f'{directory}: no model.safetensors or model.safetensors.index.json')
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ModelError naming file and line."""
-    try:
-        data = strict_json.read(path)
-    except FileNotFoundError:
-        raise ModelError(f'{path} is missing') from None
-    except strict_json.JsonError as e:
-        raise ModelError(f'{path}: not JSON (line {e.line}: {e.reason})') from None
-    if not isinstance(data, dict):
-        raise ModelError(f'{path}: not a JSON object')
-    return data
 
 
 def resolve(name: str) -> Path:
@@ -240,19 +166,26 @@ class HfModel:
             more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
             raise ModelError(f'{self.directory}: weights do not fit config.json: {"; ".join(problems[:5])}{more}')
 
-    def load(self) -> Params:
-        """{'encoder', maybe 'pooler', maybe 'heads': {head_name: ...}}, float32. Raises ModelError for weights that do
-        not fit config.json, and for a language model whose decoder is not its word table.
+    def load(self, heads: Collection[str] | None = None) -> Params:
+        """{'encoder', maybe 'pooler', maybe 'heads': {head_name: ...}}, float32. heads: names of those to read, None =
+        all. Raises ModelError for weights that do not fit config.json, and where a language model's head is asked for
+        whose decoder is not its word table.
         """
         self.check()
         params: Params = {'encoder': import_encoder(self._get, self.config)}
         if self.prefix + 'pooler.dense.weight' in self.tensors.where:
             params['pooler'] = import_pooler(self._get)
-        if self.head is not None:
-            params['heads'] = {self.head_name: import_head(self.tensors.get, self.head, 'hf')}
+        if self.head is not None and (heads is None or self.head_name in heads):
+            params['heads'] = {self.head_name: import_head(self._get_head, self.head, 'hf')}
             if self.head.kind == 'mlm':
                 self._check_tied(params['encoder']['embeddings']['word'], params['heads'][self.head_name]['bias'])
         return params
+
+    def _get_head(self, name: str) -> np.ndarray:
+        """A head's tensor. transformers' bias of an LM head has two names, of which a file may hold either."""
+        if name == 'lm_head.bias' and name not in self.tensors.where and 'lm_head.decoder.bias' in self.tensors.where:
+            name = 'lm_head.decoder.bias'
+        return self.tensors.get(name)
 
     def _check_tied(self, word: np.ndarray, bias: np.ndarray) -> None:
         """A decoder that is written out must be the word table, and its bias the head's."""
@@ -264,9 +197,9 @@ class HfModel:
         ):
             if name in self.tensors.where and not np.array_equal(self.tensors.get(name), value):
                 raise ModelError(
-                    f'{self.tensors.where[name]}: {name} is not {tied}; only language models whose decoder is the word '
-                    f"table are read. To read the encoder alone, set architectures to ['XLMRobertaModel'] in "
-                    f'{self.directory / "config.json"}'
+                    f"{self.tensors.where[name]}: {name} is not {tied}; a language model's head is read only where its "
+                    'decoder is the word table. The encoder alone can be used: without masked language modelling, or '
+                    'by xlmr-flax convert --head=none'
                 )
 
 

@@ -14,9 +14,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -27,11 +27,21 @@ from xlmr_flax.models import embedded, hf
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.models.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
 from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.models.tensors import TensorFiles, read_json
 from xlmr_flax.util.files import readable
 
 MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = 'model.json', 'model.safetensors', 'tokenizer.json'
 _NAMED = 5  # run directories that a message names
 _KINDS = 'embedded, hf:NAME-OR-DIR, ckpt:DIR, random:SIZE'
+
+
+class Load(Protocol):
+    """Reads the parameters of a source."""
+
+    def __call__(self, heads: Collection[str] | None = None) -> Params:
+        """{'encoder'} and, where the source has them, 'pooler' and 'heads', float32. heads: names of those to read,
+        None = all; a name that the source lacks is left out. Raises ModelError."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +51,7 @@ class EncoderSource:
     name: as given. digest: identifies the weights (part of a run's hash). tokenizer: path of the tokenizer.json.
     heads: heads that come with it (a fine-tuned checkpoint's, a language model's 'mlm'), with `labels` by head name
     where known.
-    style: head style of those heads. load: -> params with 'encoder' and, where the source has them, 'pooler', 'heads'.
+    style: head style of those heads. load: see `Load`.
     note: what a reader of its numbers must know. max_length: tokens a row in its fine-tuning, 0 = not fine-tuned.
     """
 
@@ -49,7 +59,7 @@ class EncoderSource:
     config: EncoderConfig
     digest: str
     tokenizer: Path
-    load: Callable[[], Params]
+    load: Load
     heads: Mapping[str, HeadSpec] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     style: str = ''
@@ -67,7 +77,7 @@ def open_source(name: str, seed: int = 0) -> EncoderSource:
             config,
             embedded.digest(),
             embedded.tokenizer_path(),
-            lambda: {'encoder': embedded.load()[1]},
+            lambda heads=None: {'encoder': embedded.load()[1]},
             note=embedded.NOTE,
         )
     if kind == 'hf' and rest:
@@ -79,7 +89,7 @@ def open_source(name: str, seed: int = 0) -> EncoderSource:
             raise ModelError(f'{name}: size {rest!r} is not one of {", ".join(SIZES)}')
         config = SIZES[rest]
 
-        def init() -> Params:
+        def init(heads: Collection[str] | None = None) -> Params:
             params = jax.jit(lambda key: Model(config).init(key, {}))(jax.random.key(seed))
             return jax.tree.map(np.asarray, {'encoder': params['encoder'], 'pooler': params['pooler']})
 
@@ -120,19 +130,19 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
         said = f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory'
         raise ModelError(said + _runs_below(directory))
     _check_files(directory, MODEL_FILE, TOKENIZER_FILE)
-    raw = hf.read_json(directory / MODEL_FILE)
+    raw = read_json(directory / MODEL_FILE)
     try:
         config = EncoderConfig(**raw['encoder'])
-        heads = {k: HeadSpec(**v) for k, v in raw['heads'].items()}
+        specs = {k: HeadSpec(**v) for k, v in raw['heads'].items()}
         labels = {k: tuple(v) for k, v in raw['labels'].items()}
         style, note, max_length = raw['style'], raw['note'], raw['max_length']
     except (KeyError, TypeError, AttributeError) as e:
         raise ModelError(f'{directory / MODEL_FILE}: field {e} is missing or unknown, or has another type') from None
     except ModelError as e:
         raise ModelError(f'{directory / MODEL_FILE}: {e}') from None
-    tensors = hf.TensorFiles(directory)
+    tensors = TensorFiles(directory)
 
-    def load() -> Params:
+    def load(heads: Collection[str] | None = None) -> Params:
         _check_files(directory)
         params: Params = {}
         for path in tensors.where:
@@ -141,11 +151,13 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
             for parent in parents:
                 node = node.setdefault(parent, {})
             node[leaf] = tensors.get(path)
-        _check_tree(params, Model(config, style).shapes(heads), directory)
+        _check_tree(params, Model(config, style).shapes(specs), directory)
+        if heads is not None and 'heads' in params:
+            params['heads'] = {name: head for name, head in params['heads'].items() if name in heads}
         return params
 
     return EncoderSource(
-        name, config, tensors.digest(), directory / TOKENIZER_FILE, load, heads, labels, style, note, max_length
+        name, config, tensors.digest(), directory / TOKENIZER_FILE, load, specs, labels, style, note, max_length
     )
 
 
