@@ -33,7 +33,7 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     packages=find_packages(include=['xlmr_flax', 'xlmr_flax.*']),
-    package_data={'xlmr_flax': ['py.typed', 'data/world/**/*.tsv', 'tasks/**/*.tsv', 'models/*.json']},
+    package_data={'xlmr_flax': ['py.typed', 'data/world/**/*.tsv', 'tasks/**/*.tsv', 'models/*.json', 'download/*.tsv']},
     python_requires='>=3.11,<3.14',
     install_requires=[
         *JAX_AND_FLAX,
