@@ -1,4 +1,4 @@
-"""Reading listed members out of zip and tar archives, with bounded sizes; nothing is extracted by the archive's names."""
+"""Listed members of zip and tar archives, with bounded sizes; nothing is extracted by the archive's own names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from xlmr_flax.download.facts import Source, pattern
 from xlmr_flax.download.records import DownloadError
@@ -30,7 +30,9 @@ class Budget:
         self.left -= count
         if self.left < 0:
             limit = _RATIO * self.path.stat().st_size + _ROOM
-            raise DownloadError(f'unpacks to more than {limit >> 20} MiB, for {self.path.stat().st_size} bytes: refused')
+            raise DownloadError(
+                f'unpacks to more than {limit >> 20} MiB, for {self.path.stat().st_size} bytes: refused'
+            )
 
 
 class _Counted(io.RawIOBase):
@@ -84,13 +86,13 @@ def listed(source: Source, path: Path, password: str = '') -> Iterator[tuple[str
 
 def nested(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[bytes]]]:
     """(name, stream) of the plain files of a compressed tar archive inside of another."""
-    with tarfile.open(fileobj=io.BufferedReader(_Counted(stream, budget)), mode='r|*') as tar:
+    with tarfile.open(fileobj=stream, mode='r|*') as tar:
         for member in tar:
             if member.isreg() and (inner := tar.extractfile(member)):
                 yield member.name, io.BufferedReader(_Counted(inner, budget), 1 << 20)
 
 
-def _entries(path: Path, password: str):
+def _entries(path: Path, password: str) -> Iterator[tuple[str, bool, Callable[[], Any]]]:
     """(name, whether it is a plain file, function that opens it) of every member."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:

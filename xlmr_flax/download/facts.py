@@ -33,8 +33,8 @@ class Group:
 class Source:
     """One published file.
 
-    urls: byte-identical copies, in the order in which they are tried. size: bytes, None where unknown. sha256, git_blob:
-    its sums in hex; git_blob is the SHA-1 of git's blob object, '' where unknown. conversion: a name of
+    urls: byte-identical copies, in the order in which they are tried. size: bytes, None where unknown. sha256,
+    git_blob: its sums in hex; git_blob is the SHA-1 of git's blob object, '' where unknown. conversion: a name of
     convert.CONVERSIONS, 'copy' (the file as it is) or MANUAL. members: of an archive, (member, target) pairs; of a
     single file ('', target). Targets are relative to the data root. `*` in a member stands for any characters but `/`,
     and a target's `*` for what it matched, in order; a leading `**/` for any folders.
@@ -123,7 +123,9 @@ def sources() -> tuple[Source, ...]:
 
 @cache
 def groups() -> dict[str, Group]:
-    return {line['group']: Group(line['group'], line['licence'], line['ask'], line['note']) for line in _table('groups.tsv')}
+    return {
+        line['group']: Group(line['group'], line['licence'], line['ask'], line['note']) for line in _table('groups.tsv')
+    }
 
 
 @cache

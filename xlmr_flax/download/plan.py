@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from xlmr_flax.data.readers_paths import is_stand_in
@@ -117,7 +117,7 @@ def _sources_of(paths: list[str], failed: Collection[Source]) -> list[Source] | 
     return list(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _candidates(path: str, manual: bool = False) -> tuple[Source, ...]:
     """The sources that give a path, or files that match it."""
     exact, globs = _by_target()
@@ -132,7 +132,7 @@ def _candidates(path: str, manual: bool = False) -> tuple[Source, ...]:
     return tuple(source for source in found if (source.conversion == MANUAL) == manual)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _by_target() -> tuple[dict[str, list[Source]], dict[str, list[Source]]]:
     """(sources by target, sources by target with wildcards, whose own text is one of the first, too)"""
     exact: dict[str, list[Source]] = {}

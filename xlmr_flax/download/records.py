@@ -77,7 +77,9 @@ def _read(path: Path) -> list[Record]:
 def accepted(root: Path) -> set[str]:
     """The groups whose licences were accepted for this data root."""
     path = root / LICENCES
-    return {line.split('\t')[0] for line in path.read_text(encoding='utf-8').splitlines()[1:]} if path.is_file() else set()
+    return (
+        {line.split('\t')[0] for line in path.read_text(encoding='utf-8').splitlines()[1:]} if path.is_file() else set()
+    )
 
 
 def accept(root: Path, groups: Iterable[Group]) -> None:
