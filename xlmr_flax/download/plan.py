@@ -151,9 +151,11 @@ def _is_there(path: str, root: Path) -> bool:
 
 
 def _state(source: Source, root: Path, records: Records, replace: bool) -> str:
-    if records.has(source):
-        return THERE
     targets = source.targets
+    if records.has(source):
+        others = [target for target in targets if '*' not in target and not records.is_ours(target)]
+        if not others or (not replace and all(_is_there(target, root) for target in others)):
+            return THERE
     if source.conversion == 'copy':
         path = root / targets[0]
         if source.sum and path.is_file() and matches(source, path):
