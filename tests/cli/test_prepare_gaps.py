@@ -49,7 +49,7 @@ def test_dev_rows_in_place_of_a_training_file_are_no_training_file(check: Check,
     assert 'train: missing: arms logic, other train on dev rows (§ in tables)' in text
     assert f'put there: {tmp_path}/data/logic/control/train.jsonl\n' in text
     assert 'Where to get it: https://github.com/csitfun/ConTRoL-dataset' in text
-    assert '1 of them in place of training rows that are missing' in text.splitlines()[-1]
+    assert '1 of them in place of training rows that are missing' in text.splitlines()[-2]
 
     code, text = check(lines, {'logic/control/train.jsonl': CONTROL})  # it is there now, and the config is as it was
     assert 'train: there, and not used: arms logic, other train on dev rows (§ in tables)' in text
