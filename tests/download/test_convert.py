@@ -90,6 +90,11 @@ def test_tydiqa_is_split_by_the_ids_of_questions(tmp_path: Path) -> None:
             'id,context,question,answer0,answer1,answer2,answer3\n1,"a, ""b""\nc",q,0,1,2,3\n',
         ),
         ('unpack', 'a\r\nb', 'a\r\nb'),
+        (
+            'own_ids',
+            '{"id": 7, "a":1}\n{"id": 8}\n{"id": 7, "a": "ü"}\n{"b": 1}\n',
+            '{"id": 7, "a":1}\n{"id": 8}\n{"id": "7-2", "a": "ü"}\n{"b": 1}\n',
+        ),
     ],
 )
 def test_one_file_becomes_one(conversion: str, data: str, text: str, tmp_path: Path) -> None:

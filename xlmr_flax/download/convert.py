@@ -130,6 +130,24 @@ def padded_rows(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
     yield targets[0], _lines(_of_width(stream, pad=True))
 
 
+def own_ids(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
+    """JSON lines with an id each: the second row of an id gets ID-2 and so on, as in LogiQA 2.0 and ConTRoL, where a
+    few rows repeat one. Other rows stay as they are."""
+    seen: dict[str, int] = {}
+
+    def lines() -> Iterator[bytes]:
+        for line in stream:
+            row = json.loads(line) if line.strip() else {}
+            name = next((name for name in ('id', 'example_id', 'uid') if name in row), '')
+            ident = str(row.get(name, ''))
+            seen[ident] = seen.get(ident, 0) + 1
+            if name and seen[ident] > 1:
+                line = json.dumps({**row, name: f'{ident}-{seen[ident]}'}, ensure_ascii=False).encode() + b'\n'
+            yield line
+
+    yield targets[0], lines()
+
+
 def _of_width(stream: IO[bytes], pad: bool) -> Iterator[str]:
     width = 0
     for row in _fields(stream):
@@ -211,5 +229,6 @@ CONVERSIONS: dict[str, Callable[[IO[bytes], list[str], Budget], Made]] = {
     'whole_rows': whole_rows,
     'padded_rows': padded_rows,
     'multinli': multinli,
+    'own_ids': own_ids,
     'fracas': fracas,
 }
