@@ -33,7 +33,9 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     packages=find_packages(include=['xlmr_flax', 'xlmr_flax.*']),
-    package_data={'xlmr_flax': ['py.typed', 'data/world/**/*.tsv', 'tasks/**/*.tsv', 'models/*.json']},
+    package_data={
+        'xlmr_flax': ['py.typed', 'data/world/**/*.tsv', 'tasks/**/*.tsv', 'models/*.json', 'download/*.tsv'],
+    },
     python_requires='>=3.11,<3.14',
     install_requires=[
         *JAX_AND_FLAX,
@@ -51,6 +53,7 @@ setup(
         'safetensors>=0.6',
         'numpy>=2.0',
         'scipy>=1.13',
+        'requests>=2.32',
         'tensorboardX>=2.6.2',
         'matplotlib>=3.9',
     ],

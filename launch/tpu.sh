@@ -29,6 +29,8 @@ define_run_flags() {
   define_flag config '' 'config file of the run, in the checkout; FILE:ARGUMENT gives it an argument'
   define_flag workdir '' 'folder for all that the run writes; one that every host sees: /mnt/BUCKET/...'
   define_flag data_root '' 'folder of the data files, on every host; default: none, for configs that read no files'
+  define_switch download "fetch the config's data into --data_root first, from worker 0"
+  define_flag accept_licence '' 'datasets whose licence is accepted for --download, separated by commas, or all'
 }
 
 # The software versions of https://cloud.google.com/tpu/docs/runtimes for JAX.
@@ -93,6 +95,9 @@ check_workdir() {
 # needs none, and one that has a data_root says itself where they are.
 check_data_root() {
   local word
+  if [[ -n $flag_download && -z $flag_data_root ]]; then
+    fail '--download needs --data_root: the folder to fetch into, one that every host sees (/mnt/BUCKET/data)'
+  fi
   if [[ -n $flag_data_root ]] || grep --quiet --no-messages -e world_ -e data_root "${flag_config%%:*}"; then return 0; fi
   for word in ${rest[@]+"${rest[@]}"}; do
     case $word in --config.data_root | --config.data_root=?* | *world_*) return 0 ;; esac
@@ -160,9 +165,32 @@ training_command() {
   training+=(${rest[@]+"${rest[@]}"})
 }
 
+# With --download: the data, by one host. What must be got by hand (exit code 3) may be data of a task that the run leaves
+# out, and the run says so where it is not.
+download_data() {
+  local -a fetch words
+  local word status=0
+  if [[ -z $flag_download ]]; then return 0; fi
+  fetch=(xlmr-flax download "--config=$flag_config" "--data_root=$flag_data_root")
+  if [[ -n $flag_accept_licence ]]; then fetch+=("--accept_licence=$flag_accept_licence"); fi
+  for word in ${rest[@]+"${rest[@]}"}; do
+    case $word in --config.*=*) fetch+=("$word") ;; esac
+  done
+  fetch=(bash xlmr-flax/src/launch/on_host.sh run "--name=$flag_name-data" -- "${fetch[@]}")
+  tpu_command tpu-vm ssh "$flag_name" --worker=0 "--command=$(quote "${fetch[@]}")"
+  if [[ -n $flag_internal_ips ]]; then words+=(--internal-ip); fi
+  run "${words[@]}" --quiet || status=$?
+  if ((status == 3)); then
+    note 'warning: some data must be got by hand, or have a licence that was not accepted (see above)'
+    return 0
+  fi
+  return "$status"
+}
+
 # The same command on all hosts; on_host.sh keeps it alive without the connection. DETACH: '' or --detach.
 train_on_hosts() {
   local -a training
+  download_data || return
   training_command
   on_hosts "$(quote bash xlmr-flax/src/launch/on_host.sh run "--name=$flag_name" ${1:+"$1"} -- "${training[@]}")"
 }

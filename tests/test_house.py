@@ -25,9 +25,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     'parallel': frozenset(),
     'report': frozenset(),
     'data': frozenset({'tasks'}),
+    'download': frozenset({'tasks', 'data', 'report'}),
     'train': _BELOW,
     'eval': _BELOW,
-    'experiment': _ALL_BELOW,
+    'experiment': _ALL_BELOW | {'download'},
     # These stand beside experiment: they may run or read its plans, and nothing but cli and bench knows them.
     'baselines': _ALL_BELOW | {'experiment'},
     'estimate': _ALL_BELOW | {'experiment'},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,16 +52,16 @@ def prepare(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 
 def row(text: str, task: str, split: str) -> list[str]:
-    [found] = [line.split() for line in text.splitlines() if line.split()[:2] == [task, split]]
+    [found] = [re.split('  +', line) for line in text.splitlines() if line.split()[:2] == [task, split]]
     return found[2:]
 
 
 def test_the_summary_and_where_missing_files_go(prepare: Prepare, root: Path) -> None:
     code, text = prepare('--check', '--tasks=pawsx')
     assert code == 1
-    assert row(text, 'pawsx', 'train') == ['1/1', '3', 'readable', 'files']
-    assert row(text, 'pawsx', 'dev') == ['2/7', '3', 'missing', 'files']
-    assert row(text, 'pawsx', 'test') == ['1/7', '1', 'missing', 'files']
+    assert row(text, 'pawsx', 'train') == ['1/1', '3', 'part (3 of 49401)', 'files']
+    assert row(text, 'pawsx', 'dev') == ['2/7', '3', 'missing, part (3 of 4000)', 'files']
+    assert row(text, 'pawsx', 'test') == ['1/7', '1', 'missing, part (1 of 2000)', 'files']
     assert f'missing: {root}/{PAWSX}/{{language}}/dev_2k.tsv for es fr ja ko zh' in text
     assert f'{PAWSX}/{{language}}/test_2k.tsv for en es fr ja ko zh (or TFDS paws_x_wiki/{{language}}' in text
     assert 'acknowledge Google LLC' in text
@@ -97,8 +98,7 @@ def test_translated_files_are_missed_only_when_they_are_asked_for(prepare: Prepa
     code, text = prepare(*asked)
     assert (code, row(text, 'pawsx', 'translate_train')) == (0, ['1/1', '2', 'readable', 'files'])
     assert row(prepare('--check', '--tasks=pawsx')[1], 'pawsx', 'translate_train') == [
-        '0/0',
-        '+1',
+        '0/0 +1',
         '2',
         'readable',
         'files',
@@ -132,7 +132,7 @@ def test_bad_rows_are_listed_by_file_line_and_reason(prepare: Prepare, root: Pat
     file.write_text(tsv(HEAD, ('1', 'a', 'b', '0'), ('2', 'a'), *rows), encoding='utf-8')
     code, text = prepare('--check', '--tasks=pawsx', '--splits=train')
     assert code == 1
-    assert row(text, 'pawsx', 'train')[1:] == ['1', 'bad', 'rows', 'files']
+    assert row(text, 'pawsx', 'train')[1:] == ['1', 'bad rows, part (16 of 49401)', 'files']
     assert '15 bad rows, train en:' in text
     assert f'{file}, line 3: 2 fields, expected 4; a row cut short?' in text
     assert f"{file}, line 4, column 'label': unknown label 'maybe'" in text

@@ -43,11 +43,13 @@ def test_dev_rows_in_place_of_a_training_file_are_no_training_file(check: Check,
     code, text = check(lines, {'logic/control/dev.jsonl': CONTROL})
     assert code == 0
     assert rows(text, 'control', 'train') == [['0/1', '0', 'missing']]
-    assert rows(text, 'control', 'dev') == [['1/1', '1', 'in', 'place', 'of', 'train', 'files']]
+    assert rows(text, 'control', 'dev') == [
+        ['1/1', '1', 'part', '(1', 'of', '799),', 'in', 'place', 'of', 'train', 'files']
+    ]
     assert 'train: missing: arms logic, other train on dev rows (§ in tables)' in text
     assert f'put there: {tmp_path}/data/logic/control/train.jsonl\n' in text
     assert 'Where to get it: https://github.com/csitfun/ConTRoL-dataset' in text
-    assert '1 of them in place of training rows that are missing' in text.splitlines()[-1]
+    assert '1 of them in place of training rows that are missing' in text.splitlines()[-2]
 
     code, text = check(lines, {'logic/control/train.jsonl': CONTROL})  # it is there now, and the config is as it was
     assert 'train: there, and not used: arms logic, other train on dev rows (§ in tables)' in text

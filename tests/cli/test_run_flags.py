@@ -159,11 +159,12 @@ def test_what_a_plan_lacks_is_said_at_once(
     plan = '; for the plan alone: --config.encoder.source=random:large' if more else ''
     assert line.startswith(f'error: hf:./xlm-roberta-large: there is no such directory{plan}; and {tmp_path}/data/')
     command = shlex.join(['xlmr-flax', 'prepare', '--check', config, *lacking])
-    assert line.endswith(f' (everything that is missing: {command})')
+    fetch = shlex.join(['xlmr-flax', 'download', config, *lacking])
+    assert line.endswith(f' (everything that is missing: {command}; to fetch it: {fetch})')
     line = fails('run', config, f'--workdir={workdir}', *lacking[1:], *more)
-    command = shlex.join(['xlmr-flax', 'prepare', '--check', config, *lacking[1:]])
+    command, fetch = (each.replace(f'{shlex.quote(lacking[0])} ', '') for each in (command, fetch))
     assert line.startswith(f'error: {tmp_path}/data/')
-    assert line.endswith(f' (everything that is missing: {command})')
+    assert line.endswith(f' (everything that is missing: {command}; to fetch it: {fetch})')
     assert not workdir.parent.exists()
     assert main(['prepare', '--check', config, *lacking]) == 1, 'the command that is given'
 

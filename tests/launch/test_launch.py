@@ -63,6 +63,26 @@ def test_tpu_vm_prints_every_command_and_runs_none(gcloud: Fakes):
     assert delete == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'delete', 'my-tpu', *WHERE, '--quiet']
 
 
+def test_data_is_fetched_by_one_host_before_the_run(gcloud: Fakes):
+    asked = ('--download', '--accept_licence=xnli,panx')
+    for script in ('tpu_vm.sh', 'queued_resource.sh'):
+        printed = gcloud.dry(script, *PLACE, '--type=v4-8', *GIT, *RUN, *asked, *MORE, '--shard=1/2')
+        [fetch] = [command for command in printed if '--worker=0' in command]
+        data = ['xlmr-flax', 'download', '--config=configs/quickstart.py', '--data_root=/mnt/b/my data']
+        data += ['--accept_licence=xnli,panx', '--config.recipe.log_every=1']
+        assert words(remote(fetch)) == [
+            'bash',
+            'xlmr-flax/src/launch/on_host.sh',
+            'run',
+            '--name=my-tpu-data',
+            '--',
+            *data,
+        ]
+        assert 'xlmr-flax run' in remote(printed[printed.index(fetch) + 1])
+    result = gcloud.run('tpu_vm.sh', *PLACE, '--type=v4-8', *GIT, *RUN[:2], '--download', '--dry_run')
+    assert (result.returncode, '--data_root' in result.stderr) == (2, True)
+
+
 def test_the_last_commit_is_copied_when_there_is_no_url(gcloud: Fakes):
     root = checkout(gcloud.folder / 'checkout')
     result = gcloud.run(

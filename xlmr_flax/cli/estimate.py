@@ -109,11 +109,15 @@ def _keep(values: flags.FlagValues, compiled: Compiled) -> None:
 
 
 def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
+    from xlmr_flax.data.sources import DataError, MissingFile
     from xlmr_flax.estimate.plan import PlanWork, estimate_plan
     from xlmr_flax.estimate.report import plan_dict, plan_text
 
-    work = PlanWork(run_command.load_config(values), values.active_rows)
-    found = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
+    try:
+        work = PlanWork(run_command.load_config(values), values.active_rows)
+        found = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
+    except MissingFile as e:
+        raise DataError(run_command.with_command(e)) from None
     return plan_text(found, every=values.every), [plan_dict(e) for e in found]
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     'score': "scores of prediction folders in XTREME's layout, from any system",
     'convert': 'an encoder or fine-tuned model as a directory that transformers opens',
     'report': "tables and the HTML report of a workdir's results, made again",
+    'download': 'the published files of tasks or of a config, checked, unpacked and counted',
     'prepare': 'which data is there and what is missing; tokens made ahead of a run',
     'bench': 'speed and memory of training, evaluation and retrieval, against other implementations',
     'compare': 'the same experiment here and in PyTorch: losses, scores with a paired test, time',
@@ -35,7 +36,18 @@ STOPPABLE = ('run',)  # commands that go on where they were stopped: a signal is
 KNOWN_ERRORS = (UserError, flags.Error)  # their message is written for the user; any other keeps its traceback
 UNREAD = 141  # as after SIGPIPE
 # Flags that hold a path. Orbax takes absolute paths alone, and a relative one would follow a change of the folder.
-PATH_FLAGS = ('workdir', 'data_root', 'tfds_dir', 'out', 'results', 'against', 'predictions', 'labels', 'input')
+PATH_FLAGS = (
+    'workdir',
+    'data_root',
+    'archives',
+    'tfds_dir',
+    'out',
+    'results',
+    'against',
+    'predictions',
+    'labels',
+    'input',
+)
 
 
 class UsageError(UserError, ValueError):

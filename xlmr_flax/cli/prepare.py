@@ -7,7 +7,8 @@ stands in for a dataset, which rows cannot be read, which tested texts are in th
 where it goes, its licence and where to get it. With --config: exactly what that config reads, and which training sets
 are missing that its arms train on other rows for. Exit code 0 when all that is read is there and readable, else 1;
 training sets in other languages than English, and languages beyond a benchmark's own, count only when --languages names
-them, and translated splits only when --splits names them. Readable does not mean complete: compare the numbers of rows.
+them, and translated splits only when --splits names them. A split is whole where its rows are as many as the official
+files have, part (n of N) where they are fewer or more, and readable where that number is not known.
 
 Without --check: tokenizes what a run of the config reads (or whole tasks) into the cache that runs read from:
 XLMR_CACHE, or ~/.cache/xlmr_flax/tokens. A run does this by itself; done before, it needs no accelerator.
@@ -16,6 +17,8 @@ XLMR_CACHE, or ~/.cache/xlmr_flax/tokens. A run does this by itself; done before
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from xlmr_flax.cli.config_flag import config_arguments
 from xlmr_flax.cli.run import check_arguments, load_config
 
 __all__ = ['check_arguments', 'define_flags', 'run']
@@ -111,7 +115,7 @@ def _check(values: flags.FlagValues) -> int:
     gaps = find_gaps(config) if config else []
     states = [check(want, root) for want in wants]
     print(f'data root: {root} (--data_root or {DATA_ROOT_VARIABLE})\n')
-    print(_table(states, gaps))
+    print(summary(states, gaps))
     for task in dict.fromkeys([*(want.task for want in wants), *(gap.task for gap in gaps)]):
         lines = [text for gap in gaps if gap.task == task for text in _of_gap(gap)]
         if those := [state for state in states if state.want.task == task]:
@@ -131,7 +135,24 @@ def _check(values: flags.FlagValues) -> int:
         print(f'missing, and left out by a run: {", ".join(f"{gap.task} {gap.split}" for gap in left_out)}')
     if lacking:
         print(f'not so: {", ".join(dict.fromkeys(state.want.task for state in lacking))}')
+    if command := _download(states, gaps, config is not None, root):
+        print(f'to fetch what is missing: {command}')
     return 1 if lacking else 0
+
+
+def _download(states: Sequence[Any], gaps: Sequence[Any], has_config: bool, root: Path) -> str:
+    """The command that fetches what is missing or only a part; '' where nothing is."""
+    short = [state.want for state in states if state.want.required and state.state == 'missing']
+    short += [state.want for state in states if state.wholeness in ('part', 'stand-in')]
+    if not short and not any(gap.missing for gap in gaps):
+        return ''
+    if has_config:
+        return shlex.join(['xlmr-flax', 'download', *config_arguments(sys.argv)])
+    names, splits = (','.join(dict.fromkeys(each)) for each in zip(*((w.task, w.split) for w in short), strict=True))
+    replace = ['--replace'] if any(state.wholeness == 'part' for state in states) else []
+    return shlex.join(
+        ['xlmr-flax', 'download', f'--tasks={names}', f'--splits={splits}', *replace, f'--data_root={root}']
+    )
 
 
 def _names(config: Any) -> list[str]:
@@ -179,7 +200,7 @@ def _of_gap(gap: Any) -> list[str]:
     return lines
 
 
-def _table(states: Sequence[Any], gaps: Sequence[Any] = ()) -> str:
+def summary(states: Sequence[Any], gaps: Sequence[Any] = ()) -> str:
     """A row a task and split; of training rows that are not there before the rows in their place."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for state in states:
@@ -208,8 +229,12 @@ def _cells(states: Sequence[Any], use: str) -> tuple[str, str, str, str]:
     names = list(dict.fromkeys(s.state for s in states if s.state != 'missing' or s.want.required))
     names = [name for name in names if name != 'readable']
     names += ['stand-in'] if any(s.stand_in for s in here) else []
+    if part := [s.official for s in here if s.wholeness == 'part']:
+        names.append(f'part ({sum(n for n, _ in part)} of {sum(n for _, n in part)})')
+    elif here and not names:
+        names.append('whole' if all(s.wholeness == 'whole' for s in here) else 'readable')
     names += [use] if use and here else []
-    state = ', '.join(names) or ('readable' if here else 'none')
+    state = ', '.join(names) or 'none'
     sources = ', '.join(dict.fromkeys(_short(state.source) for state in here))
     return count, str(sum(s.rows for s in here)), state, sources
 

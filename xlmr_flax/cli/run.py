@@ -152,7 +152,7 @@ def refusals(config: Config, workdir: Path, dry_run: bool) -> Iterator[None]:
         if isinstance(e, Stopped):
             raise Stopped('stopped before the first run began') from None
         if isinstance(e, MissingFile):
-            raise DataError(_with_command(e)) from None
+            raise DataError(with_command(e)) from None
         if not isinstance(e, ModelError):
             raise
         size = next((size for size in ('tiny', 'small', 'base', 'large') if size in config.encoder.source.lower()), '')
@@ -162,9 +162,12 @@ def refusals(config: Config, workdir: Path, dry_run: bool) -> Iterator[None]:
         raise ModelError(f'{e}{plan}{_missing_data(config)}') from None
 
 
-def _with_command(error: Exception) -> str:
-    command = shlex.join(['xlmr-flax', 'prepare', '--check', *config_arguments(sys.argv)])
-    return f'{error} (everything that is missing: {command})'
+def with_command(error: Exception) -> str:
+    """A message about a missing file, with the commands that list and fetch all that the config of this command line
+    lacks."""
+    arguments = config_arguments(sys.argv)
+    check, fetch = (shlex.join(['xlmr-flax', *words, *arguments]) for words in (('prepare', '--check'), ('download',)))
+    return f'{error} (everything that is missing: {check}; to fetch it: {fetch})'
 
 
 def _missing_data(config: Config) -> str:
@@ -179,7 +182,7 @@ def _missing_data(config: Config) -> str:
         for need in config_needs(config):
             split_files(get_task(need.task), need.language, need.split, config.data_root)
     except MissingFile as e:
-        return f'; and {_with_command(e)}'
+        return f'; and {with_command(e)}'
     except (DataError, TaskError, ConfigError) as e:
         return f'; and {e}'
     return ''

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -148,10 +149,28 @@ def codes_present(root: Path, template: str) -> list[str]:
 
 def stand_in_notes(found: list[Found], root: Path) -> list[str]:
     """What the rows of some files are where they only stand in for the dataset: the table says so, or the data root's
-    MANIFEST.tsv (columns path and note) has a note with STAND-IN for a file. Empty for real data."""
-    marked = _marked(root / MANIFEST, _stamp(root / MANIFEST))
-    notes = [item.table.stand_in or marked.get(_within(item.path, root), '') for item in found]
+    MANIFEST.tsv has a note with STAND-IN for a file (`is_stand_in`). Empty for real data."""
+    notes = [item.table.stand_in or is_stand_in(item.path, root) for item in found]
     return [note for note in dict.fromkeys(notes) if note]
+
+
+def is_stand_in(path: Path, root: Path) -> str:
+    """The note of MANIFEST.tsv (columns path and note) that marks a file as a stand-in, '' for any other file.
+
+    Where the manifest has a column sha256, the note holds for a file with that sum alone: once the dataset's own file
+    lies in its place, it is no stand-in.
+    """
+    note, digest = _marked(root / MANIFEST, _stamp(root / MANIFEST)).get(_within(path, root), ('', ''))
+    if note and digest and path.is_file() and _sha256(path, _stamp(path), path.stat().st_size) != digest:
+        return ''
+    return note
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, stamp: int, size: int) -> str:
+    """The sum of a file; stamp and size tell its states apart."""
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _within(path: Path, root: Path) -> str:
@@ -163,12 +182,12 @@ def _stamp(path: Path) -> int:
 
 
 @lru_cache(maxsize=8)
-def _marked(path: Path, stamp: int) -> dict[str, str]:
-    """path of a file -> its note, for the notes that mark a stand-in."""
+def _marked(path: Path, stamp: int) -> dict[str, tuple[str, str]]:
+    """path of a file -> (its note, its sum or ''), for the notes that mark a stand-in."""
     if not stamp:
         return {}
-    rows = [line.split('\t') for line in read_lines(path)]
-    if not rows or not {'path', 'note'} <= set(rows[0]):
+    header, *rows = [line.split('\t') for line in read_lines(path)] or [[]]
+    if not {'path', 'note'} <= set(header):
         return {}
-    where, note = rows[0].index('path'), rows[0].index('note')
-    return {row[where]: row[note] for row in rows[1:] if len(row) == len(rows[0]) and STAND_IN_MARK in row[note]}
+    found = [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
+    return {row['path']: (row['note'], row.get('sha256', '')) for row in found if STAND_IN_MARK in row['note']}

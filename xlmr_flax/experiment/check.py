@@ -26,10 +26,12 @@ from xlmr_flax.data.sources import (
     stand_in,
     with_labels,
 )
+from xlmr_flax.download.facts import official_rows
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Example, Table, Task, has_label
 
 MISSING, BROKEN, BAD, READABLE = 'missing', 'unreadable', 'bad rows', 'readable'
+WHOLE, PART, STAND_IN = 'whole', 'part', 'stand-in'
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ class State:
     """What was found of a Want.
 
     state: MISSING, BROKEN (a file cannot be read as a whole: `error`), BAD (some rows cannot: `bad`) or READABLE (every
-    row there is; that the files are the whole dataset is not known). rows: examples that were read; of retrieval those
-    that ask. source: 'files', 'TFDS glue/mnli', 'embedded', '' = nothing.
+    row there is). rows: examples that were read; of retrieval those that ask. official: (rows that were counted, rows
+    of the official files), of retrieval with gold by id gold pairs; None where the official number is not known.
+    source: 'files', 'TFDS glue/mnli', 'embedded', '' = nothing.
     labelled: whether any row has a label; without, predictions can be written and not scored.
     missing: the files that are not there, where they are looked for. stand_in: what the rows stand in for.
     """
@@ -63,6 +66,14 @@ class State:
     error: str = ''
     stand_in: str = ''
     labelled: bool = True
+    official: tuple[int, int] | None = None
+
+    @property
+    def wholeness(self) -> str:
+        """'whole' or 'part' against the official number of rows, 'stand-in', or '' where nothing is known."""
+        if self.stand_in or self.official is None or self.state not in (READABLE, BAD):
+            return STAND_IN if self.stand_in else ''
+        return WHOLE if self.official[0] == self.official[1] else PART
 
     def is_fine(self, skip_bad_rows: bool = False) -> bool:
         """Whether a run can read it, or need not."""
@@ -104,11 +115,37 @@ def check(want: Want, root: Path) -> State:
         note = stand_in(task, want.language, want.split, root)
         examples = _examples(task, want, root, bad)
         rows, labelled = len(examples), not examples or any(map(has_label, examples))
-        if want.split in task.gold:
-            read_gold(task, want.language, want.split, root)
+        pairs = len(read_gold(task, want.language, want.split, root)) if want.split in task.gold else 0
     except DataError as error:
         return State(want, BROKEN, source=source, bad=tuple(bad), error=str(error))
-    return State(want, BAD if bad else READABLE, rows, source, bad=tuple(bad), stand_in=note, labelled=labelled)
+    state, official = BAD if bad else READABLE, _official(task, want, root, rows + len(bad), pairs)
+    return State(want, state, rows, source, (), tuple(bad), stand_in=note, labelled=labelled, official=official)
+
+
+def _official(task: Task, want: Want, root: Path, rows: int, pairs: int) -> tuple[int, int] | None:
+    """(rows that were counted, rows of the official files); the table knows either rows or gold pairs of a file."""
+    known = official_rows()
+    asks = next((table.path for table in task.sources(want.split) if isinstance(table, Table)), '')
+    if want.split in task.gold and task.gold[want.split].path != asks:  # LAReQA's questions hold the gold
+        gold = find_files(task, task.gold[want.split], want.language, root)[0].table.path
+        if number := known.get(gold.replace('{language}', task.local_code(want.language))):
+            return pairs, number
+    sources = task.sources(want.split)[: 1 if task.kind == 'retrieval' else None]
+    total = 0
+    for table in sources:
+        if not isinstance(table, Table):
+            return None
+        code, found = task.local_code(want.language), find_files(task, table, want.language, root)[0].table
+        if found.format == tfds.FORMAT or any(
+            path.replace('{language}', code) not in known for path in _read_paths(found)
+        ):
+            return None
+        total += sum(known[path.replace('{language}', code)] for path in _read_paths(found))
+    return (rows, total) if total else None
+
+
+def _read_paths(table: Table) -> tuple[str, ...]:
+    return (table.path, *table.also)
 
 
 def missing_files(task: Task, split: str, language: str, root: Path) -> dict[Path, str]:

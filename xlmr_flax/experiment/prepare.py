@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xlmr_flax.config import Arm, Config, Member, Recipe
 from xlmr_flax.data.cache import Entry, lookup
-from xlmr_flax.data.sources import available, read_pairs, read_split, with_labels
+from xlmr_flax.data.sources import available, needs_data_root, read_pairs, read_split, with_labels
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.by_gold import MinedSide
-from xlmr_flax.experiment.arms import NONE, arm_of, datasets, member_limit, target_arm, task_of
+from xlmr_flax.experiment.arms import NONE, arm_of, datasets, member_limit, member_tasks, target_arm, task_of
 from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import Example, Task
+from xlmr_flax.tasks.base import Example, Task, TaskError
 
 
 @dataclass(frozen=True)
@@ -99,3 +100,40 @@ def _sides(task: Task, need: Need, data_root: str) -> list[tuple[str, Sequence[E
     if task.mines:
         pairs = tuple(MinedSide.of(side, need.repeated).sentences for side in pairs)
     return list(zip(('asks', 'searched'), pairs, strict=True))
+
+
+def config_reads(config: Config) -> list[tuple[str, str, str]]:
+    """(task, split, language) of all that a config reads from files where everything is there.
+
+    Needs no data root: what is there now changes what a plan takes (dev for a test set without labels), not what it
+    would take. Raises TaskError, ConfigError.
+    """
+    found: list[tuple[str, str, str]] = []
+    for arm in config.intermediate:
+        if arm != NONE and not arm_of(config, arm).joint:
+            found += _trained(arm_of(config, arm))
+    for name in config.targets:
+        task = get_task(name)
+        for arm in config.intermediate if task.kind != 'retrieval' else ():
+            found += _trained(target_arm(config, task, arm))
+        if task.warmup_task and task.kind != 'retrieval' and name not in config.training:
+            found += _trained(Arm(tasks={task.warmup_task: Member()}))
+        splits = [config.evaluation.split[name]] if name in config.evaluation.split else ['dev', 'test']
+        splits += ['dev'] if task.gold and 'f1' in task.metrics else []  # its threshold
+        languages = evaluation_languages(config, name)
+        found += [(name, split, code) for split in splits if split in task.splits for code in languages]
+    return [each for each in dict.fromkeys(found) if needs_data_root(get_task(each[0]), each[1])]
+
+
+def _trained(arm: Arm) -> list[tuple[str, str, str]]:
+    """What the members of an arm are trained on, the task's own training rows where they name another split, and the
+    English dev rows that select a checkpoint."""
+    found = []
+    for name, member in arm.tasks.items():
+        for task in map(get_task, member_tasks(name, member)):
+            own = [(task.name, member.split, code) for code in member.languages if member.split]
+            with contextlib.suppress(TaskError):  # a task without training rows, trained on its dev rows
+                own += [(task.name, task.training_split(code), code) for code in member.languages]
+            dev = 'dev' in task.splits and 'en' in task.languages
+            found += [*own, *([(task.name, 'dev', 'en')] if dev else [])]
+    return found

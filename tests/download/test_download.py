@@ -1,0 +1,144 @@
+"""`xlmr-flax download` against a loopback site with every dataset's layout in small."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from download.conftest import Download, files_of
+from download.site import Site
+from download.small_world import World, place
+
+from xlmr_flax.cli.main import main
+from xlmr_flax.download import facts
+from xlmr_flax.download.records import DOWNLOADS, LICENCES
+from xlmr_flax.experiment.check import Want, check, wanted
+from xlmr_flax.tasks import all_tasks
+
+ALL = '--accept_licence=all'
+TRANSLATED = '--splits=translate_train,translate_dev,translate_test'
+
+
+def counted(world: World, folder: Path) -> None:
+    """Writes rows.tsv of the small world: what the readers find in the files that were written by hand."""
+    for path, text in world.tree.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding='utf-8', newline='')
+    lines = {}
+    for task in all_tasks().values():
+        for want in wanted([task.name], folder) if not task.name.startswith('world_') else ():
+            tables = task.sources(want.split)
+            if len(tables) == 1 or task.kind == 'retrieval':
+                for each in (tables[0], *getattr(tables[0], 'alternatives', ())):
+                    path = each.path.replace('{language}', task.local_code(want.language, want.split))
+                    state = check(Want(task.name, want.split, want.language), folder)
+                    if state.rows and path not in lines and list(folder.glob(path)):
+                        lines[path] = state.rows
+                        break
+    (world.table / 'rows.tsv').write_text(
+        'path\trows\n' + ''.join(f'{path}\t{rows}\n' for path, rows in lines.items()), encoding='utf-8'
+    )
+    facts.official_rows.cache_clear()
+
+
+def test_all_tasks_from_nothing(
+    download: Download, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / 'data'
+    code, out, _ = download('--tasks=all', ALL, '--nocount')
+    assert code == 3, out
+    assert 'failed' not in out
+    by_hand = [line.split(':')[0] for line in out.splitlines() if 'not fetched' in line]
+    assert by_hand == ['ccg', 'mewslix', 'mlm_text']
+    tasks = [name for name, task in all_tasks().items() if task.translated and not name.startswith('world_')]
+    assert download(f'--tasks={",".join(tasks)}', TRANSLATED, ALL, '--nocount')[0] == 3, 'one file of MLQA is not there'
+    found = files_of(root)
+    assert len(found) > 900
+    assert found == {path: world.tree[path] for path in found}
+
+    counted(world, tmp_path / 'by_hand')
+    names = [name for name in all_tasks() if not name.startswith(('world_', 'ccg', 'mlm_', 'mewslix'))]
+    capsys.readouterr()
+    assert main(['prepare', '--check', f'--tasks={",".join(names)}', '--nooverlap', f'--data_root={root}']) == 0
+    table = capsys.readouterr().out.split('\n\n')[1].splitlines()[2:]
+    states = {tuple(line.split()[:2]): line for line in table if ' 0/0 ' not in line}
+    short = [line for line in states.values() if not any(word in line for word in (' whole ', ' readable '))]
+    assert not short
+    assert sum(' whole ' in line for line in states.values()) > 60
+    assert download('--tasks=all', '--nocount')[1].splitlines()[-1] == '0 files fetched and unpacked'
+
+
+def test_records_and_a_second_start(download: Download, site: Site, tmp_path: Path) -> None:
+    assert download('--tasks=xnli', '--nocount', '--accept_licence=xnli')[0] == 0
+    lines = [line.split('\t') for line in (tmp_path / 'data' / DOWNLOADS).read_text().splitlines()]
+    assert lines[0] == ['path', 'size', 'sha256', 'url', 'published', 'licence']
+    assert len(lines) == 31
+    assert {line[3] for line in lines[1:]} == {'https://dl.fbaipublicfiles.com/XNLI/XNLI-1.0.zip'}
+    assert (tmp_path / 'data' / LICENCES).read_text().splitlines()[1].startswith('xnli\tCC BY-NC 4.0\t20')
+    assert not (tmp_path / 'data' / '.download').exists()
+    asked = len(site.asked)
+    (tmp_path / 'data' / 'xtreme/xnli/dev-de.tsv').unlink()
+    assert download('--tasks=xnli', '--nocount')[0] == 0, 'the licence is asked about once'
+    assert len(site.asked) == asked + 1
+    assert (tmp_path / 'data' / 'xtreme/xnli/dev-de.tsv').is_file()
+    assert download('--tasks=xnli', '--nocount')[0] == 0
+    assert len(site.asked) == asked + 1
+
+
+def test_licences_that_are_not_accepted(download: Download, site: Site, tmp_path: Path) -> None:
+    code, out, _ = download('--tasks=xnli,squad_v1', '--nocount')
+    assert code == 3
+    assert out.splitlines()[-1].endswith('--accept_licence=xnli')
+    assert sorted(files_of(tmp_path / 'data')) == [f'intermediate/squad_v1.1/{s}-v1.1.json' for s in ('dev', 'train')]
+    assert not [path for path, _ in site.asked if 'XNLI' in path]
+    code, _, err = download('--tasks=xnli', '--accept_licence=xnIi')
+    assert (code, 'xnIi' in err) == (1, True)
+
+
+def test_dry_run_and_list_urls_fetch_nothing(download: Download, site: Site, tmp_path: Path) -> None:
+    code, out, _ = download('--tasks=xnli,squad_v1', '--dry_run')
+    assert code == 0
+    [line] = [line for line in out.splitlines() if 'XNLI-1.0.zip' in line]
+    [source] = [source for source in facts.sources() if source.group == 'xnli']
+    assert line.split()[:3] == ['to', 'fetch', f'{(source.size or 0) / 1e6:.1f}']
+    assert source.sha256 in line
+    code, out, _ = download('--tasks=xnli,ccg', '--list_urls')
+    assert (code, out.split()) == (0, ['https://dl.fbaipublicfiles.com/XNLI/XNLI-1.0.zip'])
+    assert (site.asked, (tmp_path / 'data').exists()) == ([], False)
+
+
+def test_archives_and_a_mirror_of_files(download: Download, site: Site, world: World, tmp_path: Path) -> None:
+    """Files fetched elsewhere, by name and sum, and a folder that keeps host and path; the site is not asked."""
+    elsewhere, mirror = tmp_path / 'elsewhere', tmp_path / 'mirror'
+    url = 'https://dl.fbaipublicfiles.com/XNLI/XNLI-1.0.zip'
+    (elsewhere / 'wrong').mkdir(parents=True)
+    (elsewhere / 'wrong' / 'XNLI-1.0.zip').write_bytes(b'not it')
+    (elsewhere / 'XNLI-1.0.zip').write_bytes(world.site[place(url)])
+    for path in (path for path in world.site if 'SQuAD-explorer' in path):
+        (mirror / path).parent.mkdir(parents=True, exist_ok=True)
+        (mirror / path).write_bytes(world.site[path])
+    code, out, _ = download(
+        '--tasks=xnli,squad_v1', ALL, '--nocount', f'--archives={elsewhere}', f'--mirror={mirror.as_uri()}'
+    )
+    assert code == 0, out
+    assert site.asked == []
+    assert len(files_of(tmp_path / 'data')) == 32
+
+
+def test_files_of_the_user_are_kept_and_stand_ins_are_not(download: Download, world: World, tmp_path: Path) -> None:
+    root, own, cut = tmp_path / 'data', 'intermediate/mnli/train.tsv', 'intermediate/squad_v1.1/dev-v1.1.json'
+    for path, text in ((own, 'mine'), (cut, 'cut')):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text(text)
+    digest = hashlib.sha256(b'cut').hexdigest()
+    (root / 'MANIFEST.tsv').write_text(f'path\tsha256\tnote\n{cut}\t{digest}\tSTAND-IN: other rows\n')
+    code, out, _ = download('--tasks=mnli,squad_v1', '--nocount')
+    assert (code, out.splitlines()[-1].endswith(own)) == (0, True)
+    assert (root / own).read_text() == 'mine'
+    assert (root / cut).read_text() == world.tree[cut]
+    assert (root / f'{cut}.replaced').read_text() == 'cut'
+    assert check(Want('squad_v1', 'dev', 'en'), root).stand_in == '', 'known by its sum'
+    assert download('--tasks=mnli', '--nocount', '--replace')[0] == 0
+    assert (root / own).read_text() == world.tree[own]
+    assert (root / f'{own}.replaced').read_text() == 'mine'

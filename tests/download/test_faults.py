@@ -1,0 +1,184 @@
+"""What goes wrong on the way: one clear line each, what is there stays, and the next start goes on."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+from download.conftest import Download, files_of
+from download.site import Site
+from download.small_world import packed, place
+
+from xlmr_flax.download import archive, facts, fetch
+from xlmr_flax.download.facts import Source
+from xlmr_flax.download.records import DownloadError
+
+XNLI = ('dl.fbaipublicfiles.com/XNLI/XNLI-1.0.zip', 'cims.nyu.edu/~sbowman/xnli/XNLI-1.0.zip')
+SQUAD = 'rajpurkar.github.io/SQuAD-explorer/dataset/train-v1.1.json'
+ASK = ('--tasks=squad_v1', '--splits=train', '--nocount')
+
+
+def failure(out: str) -> str:
+    [line] = [line for line in out.splitlines() if line.startswith('failed: ')]
+    return line
+
+
+@pytest.mark.parametrize(
+    ('fault', 'said'),
+    [
+        ('404', 'status 404'),
+        ('wrong', 'wrong sum: expected '),
+        ('longer', 'longer than the published'),
+        ('truncated', 'the connection '),
+        ('503', 'status 503'),
+    ],
+)
+def test_a_file_that_does_not_come(fault: str, said: str, download: Download, site: Site, tmp_path: Path) -> None:
+    """The other files come, the exit code is 1, and a later start gets the file."""
+    site.faults[SQUAD] = [fault]
+    code, out, _ = download('--tasks=squad_v1', '--nocount')
+    assert code == 1
+    assert said in failure(out)
+    assert SQUAD in failure(out)
+    assert list(files_of(tmp_path / 'data'))[-1] == 'intermediate/squad_v1.1/dev-v1.1.json'
+    site.faults.clear()
+    assert download('--tasks=squad_v1', '--nocount')[0] == 0
+    assert sorted(path.name for path in (tmp_path / 'data').iterdir()) == ['DOWNLOADS.tsv', 'intermediate']
+
+
+def test_a_wrong_sum_names_both_and_can_be_accepted(download: Download, site: Site, tmp_path: Path) -> None:
+    site.faults[SQUAD] = ['wrong']
+    [source] = [each for each in facts.sources() if SQUAD in ''.join(each.urls)]
+    line = failure(download(*ASK)[1])
+    assert source.sha256 in line
+    assert '--accept_changed=squad_v1' in line
+    assert download(*ASK, '--accept_changed=squad_v1')[0] == 0
+    record = (tmp_path / 'data' / 'DOWNLOADS.tsv').read_text().splitlines()[1].split('\t')
+    assert record[4] != source.sha256, 'the sum of what came'
+    assert record[4] in line
+
+
+@pytest.mark.parametrize('faults', [['503', ''], ['truncated', ''], ['slow', ''], ['truncated', 'no ranges', '']])
+def test_what_passes_is_tried_again(faults: list[str], site: Site, tmp_path: Path) -> None:
+    """A cut file goes on at the last 64 KiB that came, at its beginning where the server gives no ranges."""
+    content = bytes(range(256)) * 1024
+    source = Source('x', '', ('https://h/b.bin',), len(content), hashlib.sha256(content).hexdigest(), '', 'copy', ())
+    site.files['h/b.bin'], site.faults['h/b.bin'] = content, list(faults)
+    seen: list[int] = []
+    transport = fetch.Transport(site.address, timeout=0.5)
+    fetcher = fetch.Fetcher(tmp_path, transport, lambda _, size: seen.append(size), threading.Event())
+    fetcher.folder.mkdir()
+    assert fetcher.fetch(source).read_bytes() == content
+    spans = [span for _, span in site.asked]
+    assert spans == (['', ''] if faults[0] == '503' else ['', f'bytes={1 << 17}-'])
+    assert (seen == sorted(seen), seen[-1]) == ('no ranges' not in faults, len(content))
+
+
+def test_the_next_address_and_the_next_source(download: Download, site: Site, tmp_path: Path) -> None:
+    site.faults[XNLI[0]] = ['404']
+    assert download('--tasks=xnli', '--accept_licence=xnli', '--nocount')[0] == 0
+    assert [path for path, _ in site.asked] == list(XNLI)
+
+
+def test_a_part_of_another_file_is_begun_again(download: Download, site: Site, tmp_path: Path) -> None:
+    """416: the file there ends before what is here (a file whose size is not published)."""
+    url = 'https://storage.googleapis.com/' + XNLI[0]
+    source = Source('squad_v1', '', (url,), None, '', '', 'copy', (('', 'a/b.json'),))
+    site.files[place(url)] = b'12345'
+    fetcher = fetch.Fetcher(tmp_path, fetch.Transport(site.address), lambda *_: None, threading.Event())
+    fetcher.folder.mkdir()
+    part = fetcher.folder / f'{source.key}.part'
+    part.write_bytes(b'1234567')
+    assert fetcher.fetch(source).read_bytes() == b'12345'
+    assert [span for _, span in site.asked] == ['bytes=7-', '']
+    fetcher.fetch(source).unlink()
+    part.write_bytes(b'12345')
+    assert fetcher.fetch(source).read_bytes() == b'12345', 'it was whole, and not yet renamed'
+
+
+def test_a_full_disk_ends_with_the_name_of_the_file(
+    download: Download, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('os.fsync', full)
+    code, _, err = download(*ASK)
+    assert code == 1
+    last = err.splitlines()[-1]
+    assert last.endswith('train-v1.1.json.part: No space left on device')
+    monkeypatch.undo()
+
+
+def test_room_is_looked_at_before(download: Download, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type('Usage', (), {'free': 1000})
+    monkeypatch.setattr('shutil.disk_usage', lambda _: usage)
+    code, _, err = download(*ASK)
+    assert (code, 'MB are free' in err, site.asked) == (1, True, [])
+
+
+def linked(name: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode='w') as file:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = tarfile.SYMTYPE, '/etc/passwd'
+        file.addfile(info)
+    return out.getvalue()
+
+
+def encrypted(data: bytes) -> bytes:
+    """A zip archive whose members are marked as encrypted."""
+    local, central = data.find(b'PK\x03\x04'), data.find(b'PK\x01\x02')
+    changed = bytearray(data)
+    changed[local + 6] |= 1
+    changed[central + 8] |= 1
+    return bytes(changed)
+
+
+def plain_zip(**members: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ('data', 'said'),
+    [
+        (packed('a.tar', {'../x': b'1', 'a': b'2'}), "'../x' leaves the folder"),
+        (packed('a.tar', {'/x': b'1', 'a': b'2'}), "'/x' leaves the folder"),
+        (packed('a.zip', {'..\\x': b'1', 'a': b'2'}), 'leaves the folder'),
+        (linked('a'), "'a' is a link"),
+        (packed('a.zip', {'b': b'1'}), "'a' is not in it"),
+        (packed('a.tgz', {'a': b'1' * 5000})[:60], 'broken archive'),
+        (plain_zip(a=b'1' * 5000)[:60], 'broken archive'),
+        (plain_zip(a=bytes(80 << 20)), 'unpacks to more than'),
+        (encrypted(plain_zip(a=b'1')), 'encrypted and no password'),
+        (b'<html>not found</html>', 'broken archive'),
+    ],
+)
+def test_an_archive_that_is_refused(data: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / 'archive'
+    path.write_bytes(data)
+    source = Source('x', '', ('https://h/a.zip',), None, '', '', 'unpack', (('a', 'b'),))
+    with pytest.raises(DownloadError, match=said.replace('.', r'\.').replace('\\', '')):
+        for _, _, stream, _ in archive.listed(source, path):
+            while stream.read(1 << 20):
+                pass
+
+
+def test_an_archive_with_an_unsafe_member_writes_nothing(download: Download, site: Site, tmp_path: Path) -> None:
+    for path in XNLI:
+        site.files[path] = packed('a.zip', {'../../evil': b'1'})
+    code, out, _ = download('--tasks=xnli', '--accept_licence=xnli', '--accept_changed=xnli', '--nocount')
+    assert code == 1
+    assert 'leaves the folder' in failure(out)
+    assert files_of(tmp_path / 'data') == {}
+    assert not (tmp_path.parent / 'evil').exists()

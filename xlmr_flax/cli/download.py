@@ -1,0 +1,222 @@
+"""usage: xlmr-flax download --tasks=xnli,panx [--languages=de,sw] [--splits=dev,test] --data_root=DATA
+       xlmr-flax download --config=FILE --data_root=DATA
+       xlmr-flax download ... --dry_run | --list_urls
+
+Fetches the published files of tasks (--tasks=all: of every task) or of all that a config reads, checks their sums,
+unpacks and converts them into the files that the tasks read, and counts the rows against the official numbers. Started
+again, it goes on where it was stopped. DATA/DOWNLOADS.tsv records each file with its sum and its address.
+
+--dry_run lists each published file with its size, its sum and what of it is there, and the disk space. --list_urls
+prints the addresses for wget or aria2 on another machine; --archives=DIR takes what they fetched, by name and sum.
+--mirror=BASE (or XLMR_MIRROR): the same files below another address, host and path behind it; file:///DIR, too.
+Licences that do not allow commercial use, are not stated, or have conditions are asked about, once a data root, or
+accepted by --accept_licence=qqp,reclor (or all); DATA/LICENCES.tsv records it.
+Files that are there and that no download made are kept; --replace puts them aside (NAME.replaced).
+
+Exit code 0: all is there; 1: something failed; 3: something is missing that must be got by hand, or whose licence was
+not accepted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from xlmr_flax.cli.config_flag import check_arguments, define_config_flag, define_data_root, load_config
+
+if TYPE_CHECKING:
+    from xlmr_flax.download.facts import Source
+    from xlmr_flax.download.job import Outcome
+    from xlmr_flax.download.plan import Plan, Want
+
+__all__ = ['check_arguments', 'define_flags', 'run']
+
+MISSING = 3
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    define_config_flag(values)
+    define_data_root(values)
+    flags.DEFINE_list('tasks', [], "Task names; 'all' for every task.", flag_values=values)
+    flags.DEFINE_list('splits', [], 'Only these splits; translated ones only when named.', flag_values=values)
+    flags.DEFINE_list('languages', [], 'Only these languages; default: all of each task.', flag_values=values)
+    flags.DEFINE_bool(
+        'dry_run', False, 'List what is there and what would be fetched; fetch nothing.', flag_values=values
+    )
+    flags.DEFINE_bool('list_urls', False, 'Print the addresses of what would be fetched.', flag_values=values)
+    flags.DEFINE_string('archives', '', 'Folder with published files that were fetched elsewhere.', flag_values=values)
+    flags.DEFINE_string('mirror', '', 'Base address of a mirror; default: XLMR_MIRROR.', flag_values=values)
+    flags.DEFINE_list('accept_licence', [], 'Datasets whose licence is accepted, or all.', flag_values=values)
+    flags.DEFINE_list('accept_changed', [], 'Datasets whose files are taken whatever their sums.', flag_values=values)
+    flags.DEFINE_bool('replace', False, 'Put files of unknown origin aside and fetch theirs.', flag_values=values)
+    flags.DEFINE_string('reclor_password', '', 'Password of the archive of ReClor.', flag_values=values)
+    flags.DEFINE_float('timeout', 60.0, 'Seconds without a byte after which it is tried again.', flag_values=values)
+    flags.DEFINE_bool('count', True, 'Count the rows at the end.', flag_values=values)
+
+
+def run(values: flags.FlagValues) -> int:
+    from xlmr_flax.download.fetch import MIRROR_VARIABLE, Transport
+    from xlmr_flax.download.job import Job, check_room, fetch_all, locked
+    from xlmr_flax.download.plan import make_plan
+    from xlmr_flax.download.records import Records
+
+    root, wants = _asked(values)
+    records = Records(root)
+    plan = make_plan(wants, root, records, values.replace)
+    if values.list_urls:
+        print('\n'.join(source.urls[0] for source in plan.to_fetch()))
+        return 0
+    print(_listing(plan, root, each_file=values.dry_run))
+    if values.dry_run:
+        return MISSING if plan.manual or plan.unknown else 0
+    with locked(root):
+        declined = _ask_licences(plan, root, values.accept_licence)
+        open_sources = [source for source in plan.to_fetch() if source.group not in declined]
+        check_room(open_sources, root)
+        archives = Path(values.archives) if values.archives else None
+        transport = Transport(
+            values.mirror or os.environ.get(MIRROR_VARIABLE, ''), archives, tuple(values.accept_changed), values.timeout
+        )
+        job = Job(root, records, transport, values.replace, values.reclor_password)
+        plan = fetch_all(lambda failed: make_plan(wants, root, records, values.replace, failed), job, declined)
+    failed = _failures(job.outcome, plan)
+    lacking = bool(plan.manual or plan.unknown or declined)
+    print(_outcome(job.outcome, plan, declined, failed))
+    if values.count:
+        lacking = _count(wants, root) or lacking
+    return 1 if failed else MISSING if lacking else 0
+
+
+def _asked(values: flags.FlagValues) -> tuple[Path, list[Want]]:
+    """(the data root, which need not be there yet; what is asked for)"""
+    from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.data.readers_paths import DATA_ROOT_VARIABLE, HOW_TO_SET
+    from xlmr_flax.download.plan import Want
+    from xlmr_flax.experiment.check import wanted
+    from xlmr_flax.experiment.prepare import config_reads
+    from xlmr_flax.tasks import all_tasks
+
+    if (values.config is None) == (not values.tasks):
+        raise UsageError('--tasks=a,b or --config=FILE: one of them')
+    config = load_config(values) if values.config is not None else None
+    given = (config.data_root if config else values.data_root) or os.environ.get(DATA_ROOT_VARIABLE, '')
+    if not given:
+        raise UsageError(f'no data root: {HOW_TO_SET}')
+    root = Path(given).expanduser().absolute()
+    if config:
+        return root, [Want(*each) for each in config_reads(config)]
+    names = [name for name in all_tasks() if not name.startswith('world_')] if values.tasks == ['all'] else values.tasks
+    found = wanted(names, root, values.splits, values.languages)
+    return root, [Want(want.task, want.split, want.language) for want in found if want.required]
+
+
+def _listing(plan: Plan, root: Path, each_file: bool) -> str:
+    """The needed datasets with their licences, and with --dry_run their files; what is missing by hand; the disk."""
+    import shutil
+
+    from xlmr_flax.download.facts import groups
+    from xlmr_flax.download.plan import ABSENT
+
+    by_group: dict[str, list[Source]] = {}
+    for source in plan.state:
+        by_group.setdefault(source.group, []).append(source)
+    lines = []
+    for name, sources in by_group.items():
+        left = [source for source in sources if plan.state[source] == ABSENT]
+        group = groups()[name]
+        lines.append(
+            f'{name}: {len(sources) - len(left)} of {len(sources)} files are there, {_size(left)} to fetch. '
+            f'Licence: {group.licence}' + (f' ({group.ask})' if group.ask else '')
+        )
+        if group.note and left:
+            lines.append(f'  {group.note}')
+        for source in sources if each_file else ():
+            sum_of = (
+                f'sha256 {source.sha256}' if source.sha256 else f'git {source.git_blob}' if source.sum else 'no sum'
+            )
+            lines.append(f'  {plan.state[source]}  {_size([source])}  {sum_of}  {source.urls[0]}')
+    lines += _by_hand(plan, root)
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    left = plan.to_fetch()
+    room = f'disk needed: about {plan.disk() / 1e6:.1f} MB, free: {free / 1e6:.1f} MB'
+    lines.append(f'to fetch: {len(left)} files, {_size(left)}; {room}')
+    return '\n'.join(lines)
+
+
+def _size(sources: Sequence[Source]) -> str:
+    """'12.3 MB', with what is not known."""
+    unknown = sum(source.size is None for source in sources)
+    said = f'{sum(source.size or 0 for source in sources) / 1e6:.1f} MB'
+    if unknown == len(sources) and sources:
+        return 'size unknown'
+    return said + (f' and {unknown} files of unknown size' if unknown else '')
+
+
+def _by_hand(plan: Plan, root: Path) -> list[str]:
+    from xlmr_flax.download.facts import groups
+
+    lines = []
+    for source, paths in plan.manual.items():
+        group, shown = groups()[source.group], ', '.join(str(root / path) for path in paths[:3])
+        more = f' and {len(paths) - 3} more' if len(paths) > 3 else ''
+        lines.append(f'{source.group}: not fetched: {shown}{more}. Licence: {group.licence}. {group.note}'.rstrip())
+        lines += [f'  {url}' for url in source.urls]
+    if plan.unknown:
+        lines.append(f'no published file is known for: {", ".join(plan.unknown)}')
+    return lines
+
+
+def _ask_licences(plan: Plan, root: Path, given: Sequence[str]) -> set[str]:
+    """Asks about the licences that must be accepted and are not; returns the datasets that are left out."""
+    from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.download.facts import groups
+    from xlmr_flax.download.records import accept, accepted
+    from xlmr_flax.util.errors import closest
+
+    for name in given:
+        if name != 'all' and name not in groups():
+            raise UsageError(f'--accept_licence={name}: no such dataset{closest(name, groups())}')
+    names = dict.fromkeys(source.group for source in plan.to_fetch())
+    asked = [groups()[name] for name in names if groups()[name].ask and name not in accepted(root)]
+    accept(root, [group for group in asked if 'all' in given or group.name in given])
+    open_groups = [group for group in asked if group.name not in accepted(root)]
+    if open_groups and sys.stdin.isatty():
+        print('These licences do not allow commercial use, are not stated, or have conditions:')
+        print('\n'.join(f'  {group.name}: {group.licence} ({group.ask})' for group in open_groups))
+        if input('Accept them? [y/N] ').strip().lower() in ('y', 'yes'):
+            accept(root, open_groups)
+            return set()
+    return {group.name for group in open_groups}
+
+
+def _failures(outcome: Outcome, plan: Plan) -> dict[Source, str]:
+    """What failed and came from no other source either."""
+    got = {target for source in outcome.done for target in source.targets}
+    return {source: why for source, why in outcome.failed.items() if not got.issuperset(source.targets)}
+
+
+def _outcome(outcome: Outcome, plan: Plan, declined: Iterable[str], failed: dict[Source, str]) -> str:
+    lines = [f'{len(outcome.done)} files fetched and unpacked']
+    lines += [f'moved aside: {path}.replaced' for path in outcome.moved]
+    if outcome.kept:
+        lines.append(f'kept, with another content (--replace puts them aside): {", ".join(outcome.kept)}')
+    if names := sorted(declined):
+        lines.append(f'not fetched, as the licence was not accepted: --accept_licence={",".join(names)}')
+    lines += [f'failed: {why}' for why in failed.values()]
+    return '\n'.join(lines)
+
+
+def _count(wants: Iterable[Want], root: Path) -> bool:
+    """Reads every row as prepare --check does; whether something is missing, unreadable or a part."""
+    from xlmr_flax.cli.prepare import summary
+    from xlmr_flax.experiment import check
+
+    found = [check.check(check.Want(want.task, want.split, want.language), root) for want in wants]
+    print(f'\n{summary(found)}')
+    return any(not state.is_fine(True) or state.wholeness == check.PART for state in found)

@@ -1,0 +1,1 @@
+"""The files of every dataset: where they are published, their sums, and how they become the files that tasks read."""

@@ -1,0 +1,233 @@
+"""One published file onto the disk: resumed, retried, from mirrors, with its sum."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+import xlmr_flax
+from xlmr_flax.download.facts import Source
+from xlmr_flax.download.records import WORK, DownloadError, file_sum, matches, size_of
+
+MIRROR_VARIABLE = 'XLMR_MIRROR'
+_CHUNK = 1 << 16  # what a cut connection loses at most
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be others in a moment
+
+
+@dataclass(frozen=True)
+class Transport:
+    """How files are fetched.
+
+    mirror: a base address (https://, http:// or file://) that keeps host and path of the published ones below it.
+    archives: a folder with files that were fetched elsewhere. accept_changed: groups whose files are taken whatever
+    their sums. timeout: seconds without a byte. attempts: for each address; waits double from `pause` seconds.
+    """
+
+    mirror: str = ''
+    archives: Path | None = None
+    accept_changed: tuple[str, ...] = ()
+    timeout: float = 60.0
+    attempts: int = 5
+    pause: float = 1.0
+
+
+class Interrupted(Exception):
+    """The download is to stop."""
+
+
+class _Passing(Exception):
+    """A failure that may be gone at the next attempt. wait: seconds that the server asks for, 0 = not said."""
+
+    def __init__(self, reason: str, wait: float = 0.0):
+        super().__init__(reason)
+        self.wait = wait
+
+
+class _Refused(Exception):
+    """A failure that stays: the next address is tried."""
+
+
+class Fetcher:
+    """Fetches files of one host into ROOT/.download, one after the other, over one session.
+
+    report: called with a source and how many of its bytes are here. stop: ends the work with Interrupted.
+    """
+
+    def __init__(self, root: Path, transport: Transport, report: Callable[[Source, int], None], stop: threading.Event):
+        self.folder, self.transport, self.report, self.stop = root / WORK, transport, report, stop
+        self.session = requests.Session()
+        self.session.headers.update({'User-Agent': f'xlmr-flax/{xlmr_flax.__version__}', 'Accept-Encoding': 'identity'})
+
+    def fetch(self, source: Source) -> Path:
+        """The whole file, with the published sum. Raises DownloadError with the reason of each address, OSError for a
+        full disk (what is there stays for the next start), and Interrupted."""
+        path = self.folder / source.key
+        if path.is_file():  # whole, from a start that was stopped while unpacking
+            self.report(source, size_of(path))
+            return path
+        if found := _elsewhere(source, self.transport):
+            self.report(source, size_of(found))
+            part = path.with_name(f'{path.name}.part')
+            with naming(part):
+                shutil.copyfile(found, part)
+            os.replace(part, path)
+            return path
+        reasons = []
+        for url in source.urls:
+            address = mirrored(url, self.transport.mirror)
+            try:
+                return self._from(source, address, path)
+            except _Refused as error:
+                reasons.append(f'{address}: {error}')
+        raise DownloadError('; '.join(reasons))
+
+    def _from(self, source: Source, address: str, path: Path) -> Path:
+        part = path.with_name(f'{path.name}.part')
+        wait = self.transport.pause
+        for attempt in range(1, self.transport.attempts + 1):
+            if self.stop.is_set():
+                raise Interrupted
+            try:
+                self._stream(source, address, part)
+                break
+            except _Passing as error:
+                if attempt == self.transport.attempts:
+                    kept = f'; {size_of(part)} bytes are kept, and the next start goes on' if part.is_file() else ''
+                    raise _Refused(f'{error} ({attempt} attempts){kept}') from None
+                if self.stop.wait(error.wait or wait):
+                    raise Interrupted from None
+                wait *= 2
+        self._check(source, part)
+        os.replace(part, path)
+        return path
+
+    def _stream(self, source: Source, address: str, part: Path) -> None:
+        """Adds to `part` what it lacks."""
+        start = max(size_of(part), 0)
+        if source.size is not None and start > source.size:
+            start = 0
+        if source.size is not None and start == source.size:
+            return
+        with self._opened(address, start) as (where, total, chunks):
+            if where < 0:  # the file there ends before what is here: another file
+                part.unlink()
+                raise _Passing(f'the file there has {total} bytes and {start} are here: begun again')
+            start = where
+            total = source.size if source.size is not None else total
+            got = start
+            with naming(part), part.open('r+b' if start else 'wb') as file:
+                file.truncate(start)
+                file.seek(start)
+                for chunk in chunks:
+                    if self.stop.is_set():
+                        raise Interrupted
+                    got += len(chunk)
+                    if total is not None and got > total and source.group not in self.transport.accept_changed:
+                        raise _Refused(f'it is longer than the published {total} bytes: not the published file')
+                    file.write(chunk)
+                    self.report(source, got)
+        if total is not None and got < total and source.group not in self.transport.accept_changed:
+            raise _Passing(f'the connection ended after {got} of {total} bytes')
+
+    @contextlib.contextmanager
+    def _opened(self, address: str, start: int) -> Iterator[tuple[int, int | None, Iterator[bytes]]]:
+        """(where the answer starts, the size of the whole file or None, its bytes)"""
+        if address.startswith('file://'):
+            path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(address).path))
+            if not path.is_file():
+                raise _Refused('no such file')
+            with path.open('rb') as file:
+                file.seek(start)
+                yield start, size_of(path), iter(lambda: file.read(_CHUNK), b'')
+            return
+        ask = {'Range': f'bytes={start}-'} if start else {}
+        limits = (self.transport.timeout, self.transport.timeout)
+        try:
+            with self.session.get(address, headers=ask, stream=True, timeout=limits) as answer:
+                where, total = _understood(answer, start)
+                yield where, total, answer.iter_content(_CHUNK) if answer.status_code != 416 else iter(())
+        except requests.Timeout:
+            raise _Passing(f'no answer for {self.transport.timeout:g} seconds') from None
+        except requests.ConnectionError as error:
+            slow = 'timed out' in str(error).lower()  # while the body is read
+            what = (
+                f'no byte for {self.transport.timeout:g} seconds'
+                if slow
+                else f'the connection failed ({_short(error)})'
+            )
+            raise _Passing(what) from None
+        except requests.RequestException as error:  # a body cut short, an address that is none
+            raise _Passing(f'the connection failed ({_short(error)})') from None
+
+    def _check(self, source: Source, part: Path) -> None:
+        """The sum of a whole file; one that is wrong is removed, since nothing can be added to it. Raises _Refused."""
+        if source.group in self.transport.accept_changed or matches(source, part):
+            return
+        got = file_sum(part, 'sha256' if source.sha256 else 'git_blob') if source.sum else ''
+        size = size_of(part)
+        part.unlink()
+        expected = f'{source.sum} ({source.size} bytes)' if source.size is not None else source.sum
+        offer = f'--accept_changed={source.group} takes it as it is'
+        raise _Refused(f'wrong sum: expected {expected}, got {got} ({size} bytes); {offer}')
+
+
+def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]:
+    """(where the body starts, -1 where the file is shorter than that; the size of the whole file or None).
+
+    Raises _Passing and _Refused.
+    """
+    code = answer.status_code
+    if code == 206:
+        span = answer.headers.get('Content-Range', '')
+        where, _, total = span.removeprefix('bytes ').partition('/')
+        if not where.startswith(f'{start}-'):
+            raise _Refused(f'it answers another part ({span!r}) than was asked for')
+        return start, int(total) if total.isdecimal() else None
+    if code == 200:
+        length = answer.headers.get('Content-Length', '')
+        return 0, int(length) if length.isdecimal() else None
+    if code == 416:
+        total = answer.headers.get('Content-Range', '').rpartition('/')[2]
+        return (start, start) if total == str(start) else (-1, int(total) if total.isdecimal() else None)
+    said = f'status {code} {answer.reason or ""}'.strip()
+    if code in _PASSING:
+        wait = answer.headers.get('Retry-After', '')
+        raise _Passing(said, min(float(wait), 60.0) if wait.isdecimal() else 0.0)
+    raise _Refused(said)
+
+
+def mirrored(url: str, base: str) -> str:
+    """The address of a published file on a mirror, which keeps host and path; the address itself without one."""
+    return f'{base.rstrip("/")}/{url.split("://", 1)[1]}' if base else url
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError of write() or flush(), which name no file, the file's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _elsewhere(source: Source, transport: Transport) -> Path | None:
+    """The file in --archives that has the name and the sum."""
+    if transport.archives is None:
+        return None
+    found = [path for path in sorted(transport.archives.rglob(source.name)) if path.is_file()]
+    return next((path for path in found if matches(source, path)), None)
+
+
+def _short(error: Exception) -> str:
+    return str(error).split('\n')[0][:160]

@@ -1,0 +1,171 @@
+"""Which published files are needed for what is asked for, what of them is there, and how much is to be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from xlmr_flax.data.readers_paths import is_stand_in
+from xlmr_flax.download.facts import FALLBACK, MANUAL, Source, pattern, sources
+from xlmr_flax.download.records import WORK, Records, matches, size_of
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import Table
+
+# States of a published file in a data root: what was made of it is there (recorded, or known by its sum); files are
+# there of which no record says what they are; it is not there.
+THERE, UNPROVEN, ABSENT = 'there', 'there, unproven', 'to fetch'
+_UNPACKED = 4  # bytes that a byte of a compressed archive becomes, about: text
+
+
+@dataclass(frozen=True)
+class Want:
+    """One split of a task in one language."""
+
+    task: str
+    split: str
+    language: str
+
+
+@dataclass
+class Plan:
+    """What to do. state: of each published file that is needed. manual: what must be got by hand, with the paths that
+    are missing. unknown: paths that no published file of the table gives."""
+
+    state: dict[Source, str] = field(default_factory=dict)
+    manual: dict[Source, list[str]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    def to_fetch(self) -> list[Source]:
+        return [source for source, state in self.state.items() if state == ABSENT]
+
+    def disk(self) -> int:
+        """Bytes that fetching and unpacking take, about; unknown sizes count nothing."""
+        return sum(disk_of(source) for source in self.to_fetch())
+
+
+def disk_of(source: Source) -> int:
+    size = source.size or 0
+    return size if source.conversion == 'copy' else size * (1 + _UNPACKED)
+
+
+def paths_of(want: Want) -> list[list[list[str]]]:
+    """Of each table that a split reads, its alternatives (no stand-ins), each as paths relative to the data root."""
+    task = get_task(want.task)
+    tables = [*task.sources(want.split), *([task.gold[want.split]] if want.split in task.gold else [])]
+    found = []
+    for table in tables:
+        if isinstance(table, Table):
+            for language in task.languages if table.every_language else (want.language,):
+                code = task.local_code(language, want.split if not table.every_language else '')
+                alternatives = [each for each in (table, *table.alternatives) if not each.stand_in]
+                found.append([[path.replace('{language}', code) for path in _names(each)] for each in alternatives])
+    return found
+
+
+def _names(table: Table) -> list[str]:
+    return [table.path, *table.also, *filter(None, [table.label_file])]
+
+
+def make_plan(
+    wants: Iterable[Want], root: Path, records: Records, replace: bool = False, failed: Collection[Source] = ()
+) -> Plan:
+    """The published files for what is wanted. replace: files of unknown origin are fetched anew. failed: sources that
+    are not to be used, so that the next ones for the same data are."""
+    plan = Plan()
+    for alternatives in _unique(want_paths for want in wants for want_paths in paths_of(want)):
+        chosen = _choose(alternatives, root, failed)
+        if chosen is None:
+            by_hand = [(source, path) for path in alternatives[0] for source in _candidates(path, manual=True)]
+            for source, path in by_hand:
+                plan.manual.setdefault(source, []).append(path)
+            if not by_hand:
+                plan.unknown += [path for path in alternatives[0] if path not in plan.unknown]
+            continue
+        for source in chosen:
+            if source not in plan.state:
+                plan.state[source] = _state(source, root, records, replace)
+    return plan
+
+
+def _unique(found: Iterable[list[list[str]]]) -> list[list[list[str]]]:
+    return list({str(each): each for each in found}.values())
+
+
+def _choose(alternatives: list[list[str]], root: Path, failed: Collection[Source]) -> list[Source] | None:
+    """The sources of the first alternative that is there, else of the first that can be fetched; None where none can
+    be; [] for files that are there and not in the table."""
+    known = [_sources_of(paths, failed) for paths in alternatives]
+    for paths, found in zip(alternatives, known, strict=True):
+        if all(_is_there(path, root) for path in paths):
+            return found or []
+    return next((found for found in known if found), None)
+
+
+def _sources_of(paths: list[str], failed: Collection[Source]) -> list[Source] | None:
+    """One way to get all these paths; None where there is none."""
+    found: dict[Source, None] = {}
+    for path in paths:
+        ways: dict[tuple[str, str], list[Source]] = {}
+        for source in _candidates(path):
+            ways.setdefault((source.group, source.use), []).append(source)
+        open_ways = [way for way in ways.values() if not any(source in failed for source in way)]
+        if not open_ways:
+            return None
+        found |= dict.fromkeys(min(open_ways, key=lambda way: way[0].use == FALLBACK))
+    return list(found)
+
+
+@cache
+def _candidates(path: str, manual: bool = False) -> tuple[Source, ...]:
+    """The sources that give a path, or files that match it."""
+    exact, globs = _by_target()
+    wild = any(c in path for c in '*?[')
+    found = dict.fromkeys(exact.get(path, ()))
+    if wild:
+        matched = pattern(path).fullmatch
+        found |= dict.fromkeys(source for target, those in exact.items() if matched(target) for source in those)
+    found |= dict.fromkeys(
+        source for target, those in globs.items() if pattern(target).fullmatch(path) for source in those
+    )
+    return tuple(source for source in found if (source.conversion == MANUAL) == manual)
+
+
+@cache
+def _by_target() -> tuple[dict[str, list[Source]], dict[str, list[Source]]]:
+    """(sources by target, sources by target with wildcards, whose own text is one of the first, too)"""
+    exact: dict[str, list[Source]] = {}
+    globs: dict[str, list[Source]] = {}
+    for source in sources():
+        for target in dict.fromkeys(source.targets):
+            exact.setdefault(target, []).append(source)
+            if '*' in target:
+                globs.setdefault(target, []).append(source)
+    return exact, globs
+
+
+def _is_there(path: str, root: Path) -> bool:
+    found = root.glob(path) if any(c in path for c in '*?[') else [root / path]
+    return any(each.is_file() and not is_stand_in(each, root) for each in found)
+
+
+def _state(source: Source, root: Path, records: Records, replace: bool) -> str:
+    targets = source.targets
+    if records.has(source):
+        others = [target for target in targets if '*' not in target and not records.is_ours(target)]
+        if not others or (not replace and all(_is_there(target, root) for target in others)):
+            return THERE
+    if source.conversion == 'copy':
+        path = root / targets[0]
+        if source.sum and path.is_file() and matches(source, path):
+            return THERE
+    whole = all(_is_there(target, root) for target in targets if '*' not in target)
+    any_wild = any('*' in target for target in targets)
+    some = any(_is_there(target, root) for target in targets) if any_wild else whole
+    return UNPROVEN if whole and some and not replace else ABSENT
+
+
+def part_size(source: Source, root: Path) -> int:
+    """Bytes of a published file that an interrupted download left."""
+    return max(size_of(root / WORK / name) for name in (source.key, f'{source.key}.part'))

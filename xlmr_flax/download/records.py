@@ -1,0 +1,113 @@
+"""What was downloaded into a data root, and which licences were accepted there: DOWNLOADS.tsv and LICENCES.tsv."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from xlmr_flax.download.facts import Group, Source
+from xlmr_flax.util.errors import UserError
+from xlmr_flax.util.files import write_atomically
+
+DOWNLOADS, LICENCES, WORK = 'DOWNLOADS.tsv', 'LICENCES.tsv', '.download'
+
+
+class DownloadError(UserError):
+    """A published file that could not be fetched, checked or unpacked; the message names its address."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One written file. path: relative to the data root. size: bytes. url: of the published file it was made from,
+    published: the sha256 of that file, as it came. licence: of the dataset."""
+
+    path: str
+    size: int
+    sha256: str
+    url: str
+    published: str
+    licence: str
+
+
+class Records:
+    """The records of a data root, by path; DOWNLOADS.tsv is written again with each source that is done."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.by_path = {record.path: record for record in _read(root / DOWNLOADS)}
+
+    def of(self, source: Source) -> list[Record]:
+        return [record for record in self.by_path.values() if record.url in source.urls]
+
+    def has(self, source: Source) -> bool:
+        """Whether all that was made of a source is still there, in the recorded size."""
+        found = self.of(source)
+        return bool(found) and all(self.is_ours(record.path) for record in found)
+
+    def is_ours(self, path: str) -> bool:
+        """Whether a file was written by a download and has its size since."""
+        record = self.by_path.get(path)
+        return record is not None and size_of(self.root / path) == record.size
+
+    def add(self, records: Iterable[Record]) -> None:
+        self.by_path |= {record.path: record for record in records}
+        lines = ['\t'.join(field.name for field in fields(Record))]
+        lines += [
+            '\t'.join(str(getattr(record, field.name)) for field in fields(Record))
+            for _, record in sorted(self.by_path.items())
+        ]
+        write_atomically(self.root / DOWNLOADS, '\n'.join(lines) + '\n')
+
+
+def _read(path: Path) -> list[Record]:
+    if not path.is_file():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines()[1:], 2):
+        cells = line.split('\t')
+        if len(cells) != len(fields(Record)) or not cells[1].isdecimal():
+            raise UserError(f'{path}, line {number}: not a record of a download; remove the line or the file')
+        found.append(Record(cells[0], int(cells[1]), *cells[2:]))
+    return found
+
+
+def accepted(root: Path) -> set[str]:
+    """The groups whose licences were accepted for this data root."""
+    path = root / LICENCES
+    return (
+        {line.split('\t')[0] for line in path.read_text(encoding='utf-8').splitlines()[1:]} if path.is_file() else set()
+    )
+
+
+def accept(root: Path, groups: Iterable[Group]) -> None:
+    """Records the acceptance of licences, with the day."""
+    path, today = root / LICENCES, datetime.date.today().isoformat()
+    old = path.read_text(encoding='utf-8') if path.is_file() else 'group\tlicence\taccepted\n'
+    known = accepted(root)
+    new = ''.join(f'{group.name}\t{group.licence}\t{today}\n' for group in groups if group.name not in known)
+    if new:
+        write_atomically(path, old + new)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, -1 where there is none."""
+    return path.stat().st_size if path.is_file() else -1
+
+
+def file_sum(path: Path, kind: str = 'sha256') -> str:
+    """The sum of a file in hex. kind: 'sha256', or 'git_blob' for the SHA-1 of git's blob object."""
+    digest = hashlib.sha256() if kind == 'sha256' else hashlib.sha1(b'blob %d\0' % path.stat().st_size)
+    with path.open('rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def matches(source: Source, path: Path) -> bool:
+    """Whether a file has the published size and sum, as far as these are known."""
+    if source.size is not None and size_of(path) != source.size:
+        return False
+    return not source.sum or file_sum(path, 'sha256' if source.sha256 else 'git_blob') == source.sum
