@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as RawTokenizer
 
 from xlmr_flax.data import world
 from xlmr_flax.data.tokenize import Ragged, Tokenizer, TokenizerError, pair_rows, single_rows, truncate_pair
@@ -90,6 +91,46 @@ def test_pairs(case: Case, texts: list[str], max_length: int) -> None:
     for i, row in enumerate(lists(rows)):
         if not other[i]:
             assert row == reference[i], (first[i], second[i])
+
+
+def words_of(text: str, tokenizer: Tokenizer) -> list[int]:
+    """XLM-R's rule, by hand: white space parts the text, each word is encoded for itself."""
+    return [int(i) for word in text.split() for i in tokenizer.encode([word])[0]]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [' ', 'a ', ' a', 'a  b', 'a b   ', '\n a\t\tb \n', 'a\u3000b\u3000', 'a\u00a0', 'a\x85b', 'a <mask> b', '<mask> '],
+)
+def test_blanks_part_words_and_are_no_pieces(case: Case, text: str) -> None:
+    assert case.ours.encode([text])[0].tolist() == words_of(text, case.ours)
+    assert case.theirs(text, add_special_tokens=False)['input_ids'] == words_of(text, case.ours)
+
+
+def test_ids_and_offsets_of_ordinary_text_are_the_files_own(case: Case, texts: list[str]) -> None:
+    plain = [text for text in texts if text and text == ' '.join(text.split()) and '<' not in text]
+    assert len(plain) > 100
+    raw = RawTokenizer.from_file(str(case.ours.path)).encode_batch(plain, add_special_tokens=False)
+    assert case.ours.encode_with_offsets(plain) == [(e.ids, e.offsets) for e in raw]
+    assert lists(case.ours.encode(plain)) == [e.ids for e in raw]
+
+
+def test_offsets_stay_inside_the_text(case: Case) -> None:
+    text = '  a   b  '
+    ((_, offsets),) = case.ours.encode_with_offsets([text])
+    assert ''.join(text[start:end].strip() for start, end in dict.fromkeys(offsets)) == 'ab'
+    assert all(0 <= start <= end <= len(text) - 2 for start, end in offsets)
+
+
+def test_a_tokenizer_that_splits_otherwise_is_left_alone(tiny_tokenizer: Path, tmp_path: Path) -> None:
+    raw = json.loads(tiny_tokenizer.read_text('utf-8'))
+    raw['pre_tokenizer'] = {'type': 'Sequence', 'pretokenizers': [{'type': 'WhitespaceSplit'}, raw['pre_tokenizer']]}
+    path = tmp_path / 'tokenizer.json'
+    path.write_text(json.dumps(raw), 'utf-8')
+    (tmp_path / 'out').mkdir()
+    hf.save_tokenizer(tmp_path / 'out', path, SIZES['tiny'])
+    assert (tmp_path / 'out' / 'tokenizer.json').read_bytes() == path.read_bytes()
+    assert lists(Tokenizer(path, 2048).encode(SCRIPTS)) == lists(Tokenizer(tiny_tokenizer, 2048).encode(SCRIPTS))
 
 
 def test_many_texts_keep_their_order(case: Case, monkeypatch: pytest.MonkeyPatch, texts: list[str]) -> None:

@@ -41,6 +41,7 @@ from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import Example, Table, Task
+from xlmr_flax.util import tokenizer_file as file_module
 
 CACHE_VARIABLE = 'XLMR_CACHE'
 OFF = 'off'
@@ -142,7 +143,7 @@ def _is_kept(task: Task, examples: Sequence[Example]) -> bool:
 def _code_digest() -> str:
     """Of the source of the modules that encode, so that a change of theirs is never forgotten."""
     digest = hashlib.sha256()
-    for module in (encode_module, tokenize_module, tagging_module, spans_module, corpus_module):
+    for module in (encode_module, tokenize_module, tagging_module, spans_module, corpus_module, file_module):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 

@@ -1,7 +1,7 @@
 """Text -> ragged int32 tokens, and the XLM-R input templates (jiant: tasks/lib/templates).
 
 The tokenizer is the `tokenizers` library on a tokenizer.json: the same ids as transformers' fast tokenizer, without
-importing transformers.
+importing transformers. Blanks are read as XLM-R's tokenizer reads them, whatever file they come from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer as RawTokenizer
+
+from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
 
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.stopping import check
@@ -69,11 +70,9 @@ class Tokenizer:
         missing.
         """
         try:
-            self._raw = RawTokenizer.from_file(str(path))
-        except BaseException as e:  # the library raises bare Exception, and its panics are BaseExceptions
-            if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
-                raise
-            raise TokenizerError(f'{path}: not a readable tokenizer.json ({e})') from None
+            self._raw, _ = open_tokenizer(path)
+        except TokenizerFileError as e:
+            raise TokenizerError(str(e)) from None
         size = max(self._raw.get_vocab(with_added_tokens=True).values()) + 1
         if size > rows:
             raise TokenizerError(

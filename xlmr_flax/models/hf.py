@@ -31,6 +31,7 @@ from xlmr_flax.models.weights import (
 )
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import readable
+from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
 
 _PREFIXES = ('', 'roberta.', 'xlm_roberta.', 'bert.')
 
@@ -263,8 +264,16 @@ def save(
 
 
 def save_tokenizer(directory: Path, tokenizer: Path, config: EncoderConfig) -> None:
-    """tokenizer.json and the two small files by which AutoTokenizer opens it as it is."""
-    shutil.copyfile(tokenizer, directory / 'tokenizer.json')
+    """tokenizer.json, with blanks read as they are here, and the two small files by which AutoTokenizer opens it as it
+    is. Raises ModelError for a file that cannot be read."""
+    try:
+        found, changed = open_tokenizer(tokenizer)
+    except TokenizerFileError as e:
+        raise ModelError(str(e)) from None
+    if changed:
+        found.save(str(directory / 'tokenizer.json'))
+    else:
+        shutil.copyfile(tokenizer, directory / 'tokenizer.json')
     special = {
         'bos_token': '<s>',
         'cls_token': '<s>',
