@@ -78,6 +78,7 @@ def _build(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.check import wanted
     from xlmr_flax.experiment.prepare import Need, build, config_needs
     from xlmr_flax.models.source import open_source
+    from xlmr_flax.report.progress import Line
 
     if values.config is not None:
         config = _config(values)
@@ -91,12 +92,15 @@ def _build(values: flags.FlagValues) -> int:
         needs = [Need(w.task, w.split, w.language, values.max_length) for w in here]
     source = open_source(encoder)
     tokenizer, size, states = Tokenizer(source.tokenizer, source.config.vocab_size), 0, []
+    line, seen = Line('prepare'), 0
     for built in build(needs, tokenizer, data_root, source.config.max_length):
         need, entry = built.need, built.entry
         name = f'{need.task} {need.split} {need.language} {built.side}'.rstrip()
         size += sum(file.stat().st_size for file in entry.path.iterdir()) if entry.path else 0
         states.append(entry.state)
         print(f'{name}: {len(entry.data.ids)} examples, {built.tokens} tokens, {entry.state}', flush=True)
+        seen += len(entry.data.ids)
+        line(needs.index(need) + 1, len(needs), seen)
     kept = sum(state != 'not kept' for state in states)
     place = cache_dir()
     print(f'{kept} of {len(states)} in {place}, {size / 2**20:.1f} MiB' if place else 'XLMR_CACHE=off: nothing is kept')
