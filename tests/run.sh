@@ -23,7 +23,7 @@ bin=$(cd "$venv/bin" && pwd)
 if [[ -n $newest ]]; then
   echo "installing the newest releases into $venv (minutes)"
   pip_install "$venv" -U pip setuptools wheel &&
-    pip_install "$venv" -U --upgrade-strategy eager -e '.[dev]' && install_encoder "$venv" || exit 1
+    pip_install "$venv" -U --upgrade-strategy eager -e '.[dev]' 'torch==2.13.0' && install_encoder "$venv" || exit 1
   "$bin/python" -m pip list --format=freeze --disable-pip-version-check
 elif ! installed "$venv" dev; then
   echo "installing xlmr-flax with the dev extra into $venv (minutes, the first time)"
