@@ -75,6 +75,7 @@ setup(
             'mkdocs-material>=9.5',
             'ruff>=0.9',
             'pyright[nodejs]>=1.1.390',
+            'sentencepiece>=0.2',
             'seqeval>=1.2.2',
             'nbclient>=0.10',
             'ipykernel>=6.29',

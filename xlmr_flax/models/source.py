@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from xlmr_flax.models import embedded, hf
+from xlmr_flax.models import embedded, hf, sentencepiece
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.models.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
 from xlmr_flax.models.model import HeadSpec, Model, Params
@@ -110,10 +110,11 @@ def _open_hf(name: str, directory: Path) -> EncoderSource:
     model = hf.HfModel(directory)
     tokenizer = directory / TOKENIZER_FILE
     if not tokenizer.is_file():
-        raise ModelError(
-            f'{directory}: tokenizer.json is missing; write it once with: python -c "from transformers import '
-            f"AutoTokenizer as A; A.from_pretrained('{directory}').save_pretrained('{directory}')\""
-        )
+        if not (directory / sentencepiece.MODEL).is_file():
+            raise ModelError(
+                f'{directory}: no {TOKENIZER_FILE} or {sentencepiece.MODEL}; copy the one of the model here'
+            )
+        tokenizer = sentencepiece.tokenizer_json(directory)
     heads = {model.head_name: model.head} if model.head else {}
     labels = {model.head_name: model.labels} if model.labels else {}
     return EncoderSource(

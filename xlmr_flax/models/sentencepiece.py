@@ -1,0 +1,179 @@
+"""sentencepiece.bpe.model -> tokenizer.json, for directories that have the first alone.
+
+The file is a protocol buffer (sentencepiece_model.proto of google/sentencepiece), of which the few fields that XLM-R's
+tokenizer follows from are read here: neither sentencepiece nor protobuf is needed. The ids are those of transformers'
+XLMRobertaTokenizer: <s>, <pad>, </s>, <unk>, the pieces behind SentencePiece's own three, <mask>.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import Unigram
+
+from xlmr_flax.models.config import ModelError
+from xlmr_flax.models.tensors import read_json
+from xlmr_flax.util.errors import quote
+from xlmr_flax.util.files import write_atomically
+
+MODEL = 'sentencepiece.bpe.model'
+# Of the tokenizer that is made; part of the name of what is kept.
+_FORMAT = 1
+_FIRST = ('<s>', '<pad>', '</s>', '<unk>')
+_MASK, _UNK_ID = '<mask>', 3
+_OWN = ('<unk>', '<s>', '</s>')
+_UNIGRAM = 1
+_CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6  # types of pieces
+_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # wire types
+
+
+class SentencePiece(NamedTuple):
+    """What a model file holds: (piece, score, type) in order, and the compiled table of the normalizer ('' = none)."""
+
+    pieces: list[tuple[str, float, int]]
+    charsmap: bytes
+
+
+def tokenizer_json(directory: Path) -> Path:
+    """The tokenizer.json made from a directory's sentencepiece.bpe.model, kept in ~/.cache/xlmr_flax/tokenizers (or
+    below XDG_CACHE_HOME) under a name that is a hash of all that it is made from.
+
+    Raises ModelError for a file that is no XLM-R-type SentencePiece model, and where it cannot be kept.
+    """
+    path, added = directory / MODEL, _added_tokens(directory)
+    data = path.read_bytes()
+    decides = [_FORMAT, tokenizers.__version__, hashlib.sha256(data).hexdigest(), [(i, repr(t)) for i, t in added]]
+    home = os.environ.get('XDG_CACHE_HOME')
+    cache = (Path(home) if home else Path.home() / '.cache') / 'xlmr_flax' / 'tokenizers'
+    out = cache / f'{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:24]}.json'
+    if not out.is_file():
+        made = build(read_model(data, str(path)), added, str(path))
+        try:
+            write_atomically(out, made.to_str())
+        except OSError as e:
+            raise ModelError(
+                f'{path}: the tokenizer.json that is made from it cannot be kept: {e}; '
+                'set XDG_CACHE_HOME to a folder that can be written'
+            ) from None
+    return out
+
+
+def read_model(data: bytes, where: str) -> SentencePiece:
+    """Parses a model file. Raises ModelError for what is cut, and for models that XLM-R's tokenizer cannot be."""
+    pieces, charsmap, kind, view = [], b'', _UNIGRAM, memoryview(data)
+    try:
+        for field, value in _fields(view):
+            if field == 1:
+                piece = dict(_fields(_message(value)))
+                score = struct.unpack('<f', _message(piece.get(2, memoryview(bytes(4)))))[0]
+                pieces.append((bytes(_message(piece[1])).decode('utf-8'), score, int(piece.get(3, 1))))
+            elif field == 2:
+                kind = dict(_fields(_message(value))).get(3, _UNIGRAM)
+            elif field == 3:
+                charsmap = bytes(_message(dict(_fields(_message(value))).get(2, memoryview(b''))))
+    except (KeyError, IndexError, TypeError, ValueError, struct.error):
+        raise ModelError(f'{where}: not a whole SentencePiece model; copy it again') from None
+    if kind != _UNIGRAM:
+        raise ModelError(f'{where}: a SentencePiece model of type {kind}; unigram models (type 1) are read')
+    if tuple(piece for piece, _, _ in pieces[: len(_OWN)]) != _OWN:
+        found = [piece for piece, _, _ in pieces[: len(_OWN)]]
+        raise ModelError(f"{where}: the first pieces are {quote(found)}; XLM-R's are {quote(list(_OWN))}")
+    if any(kind == _BYTE for _, _, kind in pieces):
+        raise ModelError(f'{where}: pieces for single bytes, which XLM-R-type tokenizers do not have')
+    return SentencePiece(pieces, charsmap)
+
+
+def build(model: SentencePiece, added: list[tuple[int, AddedToken]], where: str) -> Tokenizer:
+    """XLM-R's tokenizer of a SentencePiece model. added: (id, token) of further ones, by id. Raises ModelError for an
+    added token whose id is not the next one."""
+    own = model.pieces[len(_OWN) :]
+    vocab = [(name, 0.0) for name in _FIRST] + [(piece, score) for piece, score, _ in own] + [(_MASK, 0.0)]
+    try:
+        tokenizer = Tokenizer(Unigram(vocab, unk_id=_UNK_ID, byte_fallback=False))
+        if model.charsmap:
+            tokenizer.normalizer = normalizers.Precompiled(model.charsmap)
+    except BaseException as e:  # the library raises bare Exception, and its panics are BaseExceptions
+        if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
+            raise
+        raise ModelError(f'{where}: not a SentencePiece model that can be used ({e})') from None
+    split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme='always')]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme='always')
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single='<s> $A </s>', pair='<s> $A </s> </s> $B </s>', special_tokens=[('<s>', 0), ('</s>', 2)]
+    )
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in _FIRST])
+    for piece, _, kind in own:
+        if kind in (_CONTROL, _USER_DEFINED):
+            tokenizer.add_tokens([AddedToken(piece, normalized=False, special=kind == _CONTROL)])
+    tokenizer.add_special_tokens([AddedToken(_MASK, lstrip=True, normalized=False)])
+    for number, token in added:
+        if tokenizer.token_to_id(token.content) is None:
+            tokenizer.add_tokens([token])
+        if (got := tokenizer.token_to_id(token.content)) != number:
+            raise ModelError(
+                f'{where}: added token {quote(token.content)} has id {number} here, but {got} by its place'
+            )
+    return tokenizer
+
+
+def _added_tokens(directory: Path) -> list[tuple[int, AddedToken]]:
+    """(id, token) of added_tokens.json and tokenizer_config.json's added_tokens_decoder, by id. Raises ModelError."""
+    found: dict[int, AddedToken] = {}
+    plain, config = directory / 'added_tokens.json', directory / 'tokenizer_config.json'
+    tokens = read_json(plain) if plain.is_file() else {}
+    described = read_json(config).get('added_tokens_decoder') if config.is_file() else None
+    try:
+        for content, number in tokens.items():
+            found[int(number)] = AddedToken(content)
+        for number, token in (described or {}).items():
+            flags = {k: bool(token.get(k)) for k in ('single_word', 'lstrip', 'rstrip', 'normalized', 'special')}
+            found[int(number)] = AddedToken(token['content'], **flags)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ModelError(f'{directory}: the added tokens of {plain.name} or {config.name} cannot be read') from None
+    return sorted(found.items(), key=lambda item: item[0])
+
+
+def _message(value: Any) -> memoryview:
+    if not isinstance(value, memoryview):
+        raise TypeError('a number where bytes are expected')
+    return value
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, Any]]:
+    """(field number, value) of a protocol buffer message: an int, or the bytes. Raises ValueError for what is cut."""
+    at, end = 0, len(view)
+    while at < end:
+        tag, at = _varint(view, at)
+        kind = tag & 7
+        if kind == _VARINT:
+            value, at = _varint(view, at)
+        elif kind in (_BYTES, _FOUR_BYTES, _EIGHT_BYTES):
+            size, at = _varint(view, at) if kind == _BYTES else (4 if kind == _FOUR_BYTES else 8, at)
+            value, at = view[at : at + size], at + size
+        else:
+            raise ValueError(f'wire type {kind}')
+        if at > end:
+            raise ValueError('cut short')
+        yield tag >> 3, value
+
+
+def _varint(view: memoryview, at: int) -> tuple[int, int]:
+    """(number, where it ends)."""
+    value = shift = 0
+    while True:
+        byte = view[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+        if shift > 63:
+            raise ValueError('a number of more than 64 bits')
