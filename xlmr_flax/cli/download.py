@@ -104,7 +104,7 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Want]]:
     from xlmr_flax.util.errors import closest
 
     for flag, names in (('accept_licence', {*groups(), 'all'}), ('accept_changed', groups())):
-        if unknown := [name for name in values[flag].value if name not in names]:
+        if unknown := [name for name in values[flag].value or () if name not in names]:
             raise UsageError(f'--{flag}={unknown[0]}: no such dataset{closest(unknown[0], names)}')
     if (values.config is None) == (not values.tasks):
         raise UsageError('--tasks=a,b or --config=FILE: one of them')
