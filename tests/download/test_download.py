@@ -92,8 +92,9 @@ def test_licences_that_are_not_accepted(download: Download, site: Site, tmp_path
     assert out.splitlines()[-1].endswith('--accept_licence=xnli')
     assert sorted(files_of(tmp_path / 'data')) == [f'intermediate/squad_v1.1/{s}-v1.1.json' for s in ('dev', 'train')]
     assert not [path for path, _ in site.asked if 'XNLI' in path]
-    code, _, err = download('--tasks=xnli', '--accept_licence=xnIi')
-    assert (code, 'xnIi' in err) == (1, True)
+    for flag in ('--accept_licence=xnIi', '--accept_changed=xnIi', '--data_root=gs://b/data'):
+        code, _, err = download('--tasks=xnli', flag)
+        assert (code, flag in err, len(err.splitlines())) == (1, True, 1)
 
 
 def test_dry_run_and_list_urls_fetch_nothing(download: Download, site: Site, tmp_path: Path) -> None:
@@ -142,3 +143,25 @@ def test_files_of_the_user_are_kept_and_stand_ins_are_not(download: Download, wo
     assert download('--tasks=mnli', '--nocount', '--replace')[0] == 0
     assert (root / own).read_text() == world.tree[own]
     assert (root / f'{own}.replaced').read_text() == 'mine'
+
+
+def test_from_an_empty_machine_to_the_data_of_a_config(
+    download: Download, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As docs/downloads.md has it: dry run, download, and a check of exactly what the config reads."""
+    config = '--config=configs/xtreme.py:preset=jiant,targets=xnli'
+    code, out, _ = download(config, '--dry_run')
+    assert code == 0
+    assert {line.split(':')[0] for line in out.splitlines() if ' files are there' in line} == {'mnli', 'xnli'}
+    code, out, _ = download(config, '--accept_licence=xnli')
+    assert code == 0, out
+    assert [line.split()[:3] for line in out.splitlines() if line.startswith('xnli  test')] == [
+        ['xnli', 'test', '15/15']
+    ]
+    assert main(['prepare', '--check', config, f'--data_root={tmp_path / "data"}']) == 0
+    said = capsys.readouterr().out
+    assert 'xlmr-flax download' not in said
+    (tmp_path / 'data/intermediate/mnli/train.tsv').unlink()
+    assert main(['prepare', '--check', config, f'--data_root={tmp_path / "data"}']) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f'to fetch what is missing: xlmr-flax download {config} --data_root={tmp_path / "data"}'

@@ -96,17 +96,24 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Want]]:
     """(the data root, which need not be there yet; what is asked for)"""
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.data.readers_paths import DATA_ROOT_VARIABLE, HOW_TO_SET
+    from xlmr_flax.download.facts import groups
     from xlmr_flax.download.plan import Want
     from xlmr_flax.experiment.check import wanted
     from xlmr_flax.experiment.prepare import config_reads
     from xlmr_flax.tasks import all_tasks
+    from xlmr_flax.util.errors import closest
 
+    for flag, names in (('accept_licence', {*groups(), 'all'}), ('accept_changed', groups())):
+        if unknown := [name for name in values[flag].value or () if name not in names]:
+            raise UsageError(f'--{flag}={unknown[0]}: no such dataset{closest(unknown[0], names)}')
     if (values.config is None) == (not values.tasks):
         raise UsageError('--tasks=a,b or --config=FILE: one of them')
     config = load_config(values) if values.config is not None else None
     given = (config.data_root if config else values.data_root) or os.environ.get(DATA_ROOT_VARIABLE, '')
     if not given:
         raise UsageError(f'no data root: {HOW_TO_SET}')
+    if '://' in given:
+        raise UsageError(f'--data_root={given}: a folder of this machine is expected (a bucket: where it is mounted)')
     root = Path(given).expanduser().absolute()
     if config:
         return root, [Want(*each) for each in config_reads(config)]
@@ -174,14 +181,9 @@ def _by_hand(plan: Plan, root: Path) -> list[str]:
 
 def _ask_licences(plan: Plan, root: Path, given: Sequence[str]) -> set[str]:
     """Asks about the licences that must be accepted and are not; returns the datasets that are left out."""
-    from xlmr_flax.cli.main import UsageError
     from xlmr_flax.download.facts import groups
     from xlmr_flax.download.records import accept, accepted
-    from xlmr_flax.util.errors import closest
 
-    for name in given:
-        if name != 'all' and name not in groups():
-            raise UsageError(f'--accept_licence={name}: no such dataset{closest(name, groups())}')
     names = dict.fromkeys(source.group for source in plan.to_fetch())
     asked = [groups()[name] for name in names if groups()[name].ask and name not in accepted(root)]
     accept(root, [group for group in asked if 'all' in given or group.name in given])
