@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
-
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.stopping import check
+from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
 
 _CHUNK = 8192
 
