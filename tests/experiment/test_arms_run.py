@@ -7,15 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.eval.score import score_files
-from xlmr_flax.experiment.phase import trained_facts
+from xlmr_flax.experiment.phase import initial_params, trained_facts
 from xlmr_flax.experiment.plan import run_tasks
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.models import hf
+from xlmr_flax.models.config import SIZES, ModelError
+from xlmr_flax.models.model import HeadSpec, Model
 from xlmr_flax.tasks import get_task
 
 Configs = Callable[..., Config]
@@ -113,3 +118,28 @@ def test_the_dev_score_of_questions(rule: str, metrics: tuple[str, ...], config_
     facts = trained_facts(runner.setting, run)
     assert facts is not None
     assert facts['metric'] == pytest.approx(np.mean([scores[name] for name in metrics]))
+
+
+def test_an_untied_language_model_starts_what_needs_no_head_of_it(
+    config_of: Configs, tmp_path: Path, tiny_tokenizer: Path
+) -> None:
+    """Masked language modelling needs the head: it would go on from another one than the checkpoint's."""
+    head, folder = HeadSpec('mlm'), tmp_path / 'm'
+    params = jax.device_get(Model(SIZES['tiny']).init(jax.random.key(0), {'mlm': head}))
+    hf.save(folder, SIZES['tiny'], params, tiny_tokenizer, head=('mlm', head))
+    own = {'lm_head.decoder.weight': params['encoder']['embeddings']['word'] + 1}
+    save_file(load_file(folder / 'model.safetensors') | own, folder / 'model.safetensors')
+    (tmp_path / 'raw_text' / 'mlm').mkdir(parents=True)
+    (tmp_path / 'raw_text' / 'mlm' / 'en.txt').write_text('one line\nand another one\n' * 30, encoding='utf-8')
+    config = config_of(
+        intermediate=('with_text', 'world_nli'), targets=('world_pairs',), data_root=str(tmp_path),
+        encoder__source=f'hf:{folder}',
+        arms={'with_text': arm(world_nli={}, text={'task': 'mlm_text', 'languages': ('en',), 'max_length': 32})},
+    )  # fmt: skip
+    runner = Runner(config, tmp_path / 'w', 'x')
+    runs = {run.name.split('--')[0]: run for run in runner.plan if not run.target}
+    start = initial_params(runner.setting, runs['world_nli'])
+    np.testing.assert_array_equal(start['encoder']['embeddings']['word'], params['encoder']['embeddings']['word'])
+    assert set(start['heads']) == {'world_nli'}
+    with pytest.raises(ModelError, match=r'model\.safetensors: lm_head\.decoder\.weight'):
+        initial_params(runner.setting, runs['with_text'])
