@@ -165,7 +165,11 @@ def other_format(folder: Path) -> None:
     (folder / 'index.json').write_text(json.dumps(index | {'format': 99}), encoding='utf-8')
 
 
-@pytest.mark.parametrize('damage', [truncate, flip, drop, cut_index, no_index, other_format])
+def other_index(folder: Path) -> None:
+    (folder / 'index.json').write_text('[' * 9999, encoding='utf-8')
+
+
+@pytest.mark.parametrize('damage', [truncate, flip, drop, cut_index, no_index, other_format, other_index])
 def test_a_damaged_entry_is_made_again(
     damage: Callable[[Path], None], tokenizer: Tokenizer, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -148,6 +148,15 @@ def test_data_in_another_form_says_how_to_prepare_it(tmp_path: Path) -> None:
     assert not available(get_task('snli'), 'en', 'train', tmp_path)
 
 
+@pytest.mark.parametrize('content', [b'', b'[]', b'{}', b'\xff', b'{"splits": [5]}', b'{"splits": 5}', b'[' * 9999])
+def test_a_damaged_description_is_one_error(content: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / 'tfds' / 'snli' / '1.1.0'
+    folder.mkdir(parents=True)
+    (folder / 'dataset_info.json').write_bytes(content)
+    with pytest.raises(DataError, match=r'dataset_info\.json'):
+        tfds.find_prepared('intermediate/snli/snli_1.0_train.txt', tmp_path)
+
+
 def test_what_is_missing_names_the_builder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'mnli/train\.tsv: no such file.*nor TFDS glue/mnli in .*tfds'):
         split_files(get_task('mnli'), 'en', 'train', tmp_path)

@@ -136,6 +136,21 @@ def test_of_another_machine_only_the_silence_counts(folder: Path) -> None:
     assert mine.take('run')
 
 
+@pytest.mark.parametrize(
+    'content', [b'[]', b'{', b'\xff', b'{}', b'[' * 9999, {'pid': '7'}, {'pid': -1}, {'pid': 10**12}, {'space': None}]
+)
+def test_a_damaged_claim_counts_by_its_age(folder: Path, content: bytes | dict[str, Any]) -> None:
+    path = held_by(folder)
+    changed = content if isinstance(content, bytes) else json.dumps(json.loads(path.read_text()) | content).encode()
+    path.write_bytes(changed)
+    claims = Claims(folder, timeout=60)
+    assert str(claims.holder('run')).startswith('an unknown host')
+    assert claims.take('run') is None
+    os.utime(path, (time.time() - 100,) * 2)
+    assert claims.holder('run') is None
+    assert claims.take('run') is not None
+
+
 def test_the_age_is_by_the_clock_of_the_file_system(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held_by(folder, age=10)
     monkeypatch.setattr(claims.time, 'time', lambda: 1e12)

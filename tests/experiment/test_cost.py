@@ -107,6 +107,14 @@ def test_the_token_cache_is_used_where_it_is(
     assert (found.basis, found.examples, found.units) == ('token cache', 300, 300)
     np.testing.assert_array_equal(found.lengths, data.tokens.lengths)
     assert estimator(config).rows(task, 'en', 'train', 0, 32).basis == 'first rows', 'of another length'
+    (entry,) = (tmp_path / 'cache').iterdir()
+    for name, contents in (('offsets.npy', [b'', b'x' * 99]), ('index.json', [b'[]', b'{}', b'\xff', b'[' * 9999])):
+        before = (entry / name).read_bytes()
+        for content in contents:
+            (entry / name).write_bytes(content)
+            cost._cached_entries.cache_clear()
+            assert estimator(config).rows(task, 'en', 'train', 0, 64).basis == 'first rows', (name, content[:9])
+        (entry / name).write_bytes(before)
     cost._cached_entries.cache_clear()
 
 

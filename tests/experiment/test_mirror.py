@@ -145,6 +145,27 @@ def test_it_waits_for_another_process(store: Any, tmp_path: Path, capsys: pytest
     assert json.loads(store.cat_file('/bucket/runs/w/mirror.json'))['released'] is True
 
 
+DAMAGED = [b'', b'[]', b'{', b'\xff', b'{}', b'{"token": 1, "who": "x", "time": 0.0, "released": true}', b'[' * 9999]
+
+
+@pytest.mark.parametrize('content', DAMAGED)
+def test_a_damaged_sign_is_one_error(content: bytes, store: Any, tmp_path: Path) -> None:
+    store.pipe_file('/bucket/runs/w/mirror.json', content)
+    with pytest.raises(MirrorError, match=f'{ADDRESS}/mirror.json: damaged'), Mirror(ADDRESS, tmp_path / 'one'):
+        pass
+    assert store.cat_file('/bucket/runs/w/mirror.json') == content
+
+
+@pytest.mark.parametrize('content', [*DAMAGED, b'{"token": "t", "pushed": 5}'])
+def test_a_copy_whose_notes_are_damaged_is_made_again(content: bytes, store: Any, tmp_path: Path) -> None:
+    with Mirror(ADDRESS, tmp_path / 'one') as one:
+        write(one.folder, 'a', '1')
+    (tmp_path / 'one' / '.mirror.json').write_bytes(content)
+    write(one.folder, 'a', 'changed where nobody worked')
+    with Mirror(ADDRESS, tmp_path / 'one') as again:
+        assert (again.folder / 'a').read_text() == '1'
+
+
 def test_a_store_that_fails_for_a_while(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from xlmr_flax.eval.score import score_files
 from xlmr_flax.experiment import significance as module
 from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, normaliser, number_units, read_gold_set
 from xlmr_flax.experiment.reporting import curves, failures, write_report_again
-from xlmr_flax.experiment.significance import significance
+from xlmr_flax.experiment.significance import read_tests, significance
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SentenceExample, SpanExample, Task
@@ -112,8 +112,21 @@ def test_finished_targets_come_from_the_cache_until_their_rows_change(workdir, t
     changed = [{**r, 'run': 'again'} if r['target'] == 'world_pairs' else r for r in rows]
     significance(place, config(), changed, cache)
     assert len(calls) == 5
-    cache.write_text('{broken')
-    assert significance(place, config(), rows, cache) == first
+    whole = json.loads(cache.read_text())
+
+    def damaged(change):
+        return json.dumps({**whole, 'targets': {k: [change(r) for r in v] for k, v in whole['targets'].items()}})
+
+    contents = [
+        '{broken', '[]', '[' * 9999, '{"format": 1}', '{"format": 1, "targets": []}', '\udcff',
+        damaged(lambda row: 5), damaged(lambda row: {**row, 'p': 'x'}), damaged(lambda row: {**row, 'target': None}),
+        damaged(lambda row: {name: value for name, value in row.items() if name != 'low'}),
+    ]  # fmt: skip
+    for content in contents:
+        cache.write_bytes(content.encode('utf-8', 'surrogateescape'))
+        assert read_tests(cache) == []
+        assert significance(place, config(), rows, cache) == first
+        assert len(read_tests(cache)) == len(first)
 
 
 def reasons(found, target) -> set[str]:

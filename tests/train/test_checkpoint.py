@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from xlmr_flax.models.manifest import ManifestError
 from xlmr_flax.train import checkpoint
 from xlmr_flax.train.checkpoint import CheckpointError, differences
-from xlmr_flax.train.resume import Saved
+from xlmr_flax.train.resume import Saved, newest_decides
 
 
 def state_of(step: int) -> dict[str, Any]:
@@ -240,6 +241,16 @@ def test_best_weights_of_a_training_without_a_state_are_forgotten(saved: Saved) 
     saved.wait()
     assert make(saved.directory).start() is None
     assert saved.best.steps() == []
+
+
+@pytest.mark.parametrize('content', [b'', b'[]', b'{}', b'\xff', b'{"run_hash": 5}', b'[' * 9999])
+def test_facts_that_cannot_be_read(content: bytes, saved: Saved) -> None:
+    save(saved, 3)
+    path = saved.last.path(3)
+    (path / 'facts' / 'metadata').write_bytes(content)
+    with pytest.raises(ManifestError, match='facts/metadata'):
+        checkpoint.saved_facts(path)
+    assert newest_decides(saved.directory) == {}
 
 
 RECIPE = {'steps': 100, 'lengths': (64, 128), 'optimizer': {'learning_rate': 1e-5}, 'keep': 'best'}

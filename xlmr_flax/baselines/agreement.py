@@ -8,7 +8,6 @@ random masks: to compare them, give both runs --config.encoder.dropout=0.0 --con
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import Any
 from xlmr_flax.config import ConfigError
 from xlmr_flax.report.rows import Row, RowsError, columns, language_mean, languages, read_rows, scored
 from xlmr_flax.report.table import Column, Line, Table
+from xlmr_flax.util import strict_json
+from xlmr_flax.util.errors import quote
 
 # Fields that change no number of a run (languages and splits are compared by the rows).
 _IGNORED = (
@@ -39,6 +40,9 @@ _IGNORED = (
 Where = tuple[str, str, int]  # arm, target, seed
 
 
+_FACTS = {'run': str, 'intermediate': str, 'target': str, 'seed': int}  # of every record of a training
+
+
 @dataclass(frozen=True)
 class Side:
     """One workdir's run of an arm, target and seed. losses: step (from 1) -> training loss. rows: its result rows."""
@@ -58,7 +62,7 @@ def read_side(workdir: Path, like: Side | None = None, where: Where | None = Non
     Raises ConfigError and RowsError where there is no such run, or more than one.
     """
     where = (like.arm, like.target, like.seed) if like else where
-    records = _records(workdir / 'metrics.jsonl')
+    records = read_records(workdir / 'metrics.jsonl', _FACTS)
     keys = {(r['intermediate'], r['target'], r['seed']) for r in records if r.get('target')}
     wanted = where or next(iter(keys), None)
     if wanted not in keys or (where is None and len(keys) > 1):
@@ -73,22 +77,47 @@ def read_side(workdir: Path, like: Side | None = None, where: Where | None = Non
     if not (workdir / 'results.jsonl').is_file():
         raise RowsError(f'{workdir}: no results.jsonl; the run has not been evaluated')
     rows = [r for r in read_rows(workdir / 'results.jsonl') if (r['intermediate'], r['target'], r['seed']) == wanted]
-    losses = {r['step']: r['loss'] for r in mine if 'loss' in r}
+    losses = {r['step']: r['loss'] for r in mine if isinstance(r.get('loss'), float) and isinstance(r.get('step'), int)}
     return Side(workdir, arm, target, seed, losses, tuple(scored(rows, target)), _config(workdir / 'config.json'))
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]:
+    """The JSON objects of a jsonl file, which have `fields` of these types; blank lines are allowed.
+
+    Raises ConfigError naming file and line.
+    """
     try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         raise ConfigError(f'{path} is missing: no workdir of a run') from None
-    except json.JSONDecodeError as e:
-        raise ConfigError(f'{path}: not JSON lines ({e})') from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = strict_json.loads(line.decode('utf-8'))
+        except ValueError as e:
+            raise ConfigError(f'{path}:{number}: not JSON in UTF-8 ({e})') from None
+        if not isinstance(record, dict):
+            raise ConfigError(f'{path}:{number}: a JSON object is expected, not {type(record).__name__}')
+        for name, kind in fields.items():
+            if not isinstance(record.get(name), kind):
+                raise ConfigError(f'{path}:{number}: field {name!r} is {quote(record.get(name))}')
+        records.append(record)
+    return records
 
 
 def _config(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding='utf-8'))['config'] if path.is_file() else {}
+    """The configuration in a workdir's config.json, {} where there is none. Raises ConfigError."""
+    if not path.is_file():
+        return {}
+    try:
+        config = strict_json.read_object(path).get('config')
+    except strict_json.JsonError as e:
+        raise ConfigError(str(e)) from None
+    if not isinstance(config, dict):
+        raise ConfigError(f'{path}: holds no configuration')
+    return config
 
 
 def loss_differences(ours: Side, theirs: Side) -> dict[int, float]:

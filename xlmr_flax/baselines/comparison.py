@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from xlmr_flax.baselines.against import as_json, runs_of
+from xlmr_flax.baselines.agreement import read_records
 from xlmr_flax.baselines.limits import check
 from xlmr_flax.baselines.paired import NoExampleScores, Pairing, pair_systems
 from xlmr_flax.config import Config, ConfigError, digest, to_dict
@@ -29,6 +30,7 @@ from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import Column, Line, Table
+from xlmr_flax.util import strict_json
 
 SIDES = ('JAX', 'PyTorch')
 FOLDER, DONE = 'torch', 'done.json'
@@ -119,8 +121,8 @@ def _key(runner: Runner) -> str:
 
 def _is_done(folder: Path, key: str) -> bool:
     try:
-        return json.loads((folder / DONE).read_text(encoding='utf-8'))['key'] == key
-    except (OSError, ValueError, KeyError):
+        return strict_json.read_object(folder / DONE).get('key') == key
+    except (OSError, strict_json.JsonError):
         return False
 
 
@@ -154,8 +156,9 @@ def collect(runner: Runner, workdir: Path, versions: Mapping[str, str]) -> Compa
 
 
 def _torch_seconds(folder: Path) -> float:
-    lines = (folder / 'seconds.jsonl').read_text(encoding='utf-8').splitlines()
-    return sum(each['training'] + each['evaluation'] for each in map(json.loads, lines))
+    """Seconds of training and evaluation. Raises ConfigError naming file and line."""
+    rows = read_records(folder / 'seconds.jsonl', {'training': float, 'evaluation': float})
+    return sum(row['training'] + row['evaluation'] for row in rows)
 
 
 def _curve(run: Run, workdir: Path) -> Curve:

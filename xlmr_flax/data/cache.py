@@ -41,6 +41,7 @@ from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import Example, Table, Task
+from xlmr_flax.util import strict_json
 from xlmr_flax.util import tokenizer_file as file_module
 
 CACHE_VARIABLE = 'XLMR_CACHE'
@@ -214,7 +215,7 @@ def _read_or_remove(path: Path) -> Encoded | None:
 
 def _read(path: Path) -> Encoded:
     """An entry with memory-mapped arrays. Raises _Damaged, OSError, ValueError, KeyError where it is not whole."""
-    index = json.loads((path / INDEX).read_text(encoding='utf-8'))
+    index = strict_json.read_object(path / INDEX)
     if index['format'] != FORMAT:
         raise _Damaged(f'format {index["format"]}, not {FORMAT}')
     arrays = {}

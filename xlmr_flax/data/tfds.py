@@ -14,7 +14,6 @@ do not prepare without TensorFlow, and BUCC's has the gold pairs alone: for thes
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ import numpy as np
 
 from xlmr_flax.data.readers_text import DataError, Problem, Row, Rows
 from xlmr_flax.tasks.base import Table
+from xlmr_flax.util import strict_json
 
 FORMAT = 'tfds'
 FOLDER = 'tfds'
@@ -228,9 +228,9 @@ def _version(info: Path) -> tuple[int, ...]:
 def _form_and_splits(info: Path) -> tuple[str, set[str]]:
     """(file format, splits) of a prepared dataset."""
     try:
-        content = json.loads(info.read_text(encoding='utf-8'))
-        return content.get('fileFormat', 'tfrecord'), {split['name'] for split in content['splits']}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        content = strict_json.read_object(info)
+        return str(content.get('fileFormat', 'tfrecord')), {split['name'] for split in content['splits']}
+    except (OSError, strict_json.JsonError, KeyError, TypeError) as error:
         raise DataError(f'{info}: not the description of a prepared TFDS dataset ({error!r})') from None
 
 

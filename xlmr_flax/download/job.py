@@ -162,7 +162,7 @@ class Job:
             raise DownloadError(f'{source.urls[0]}: {error}') from None
         except archive.BROKEN as error:
             raise DownloadError(f'{source.urls[0]}: broken archive: {error or type(error).__name__}') from None
-        except (ValueError, KeyError, IndexError, TypeError, SyntaxError) as error:  # not what the table says
+        except (ValueError, LookupError, TypeError, SyntaxError, RecursionError) as error:  # not what the table says
             what = f'{type(error).__name__}: {error}'
             raise DownloadError(f'{source.urls[0]}: its content is not of the known form ({what})') from None
         return made

@@ -39,6 +39,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xlmr_flax.eval.files import write_atomic
+from xlmr_flax.util import strict_json
 
 TIMEOUT = 900.0  # seconds without a sign after which a process elsewhere counts as gone
 _BEAT = 30.0  # seconds between two signs; a shorter timeout shortens them
@@ -65,6 +66,10 @@ class Holder:
 
     def __str__(self) -> str:
         return f'{self.host}, process {self.pid}' + (f', shard {self.shard}' if self.shard else '')
+
+
+_PIDS = 2**31  # a process number is below
+_NOBODY = Holder('an unknown host', 0, '', 0, '', 0.0)
 
 
 @dataclass
@@ -178,7 +183,7 @@ class Claims:
             return None
         if age > self.timeout:
             return None
-        return holder or Holder('an unknown host', 0, '', 0, '', 0.0)
+        return holder or _NOBODY
 
     def _now(self) -> float:
         """The clock of the file system, which stamps the signs of life: those of two machines may differ."""
@@ -235,11 +240,15 @@ def _text(holder: Holder) -> str:
 
 
 def _read(path: Path) -> Holder | None:
-    """None for a file that is gone, or (without hard links) not written yet: only its age counts then."""
+    """None for a file that is gone, damaged, or (without hard links) not written yet: only its age counts then."""
     try:
-        return Holder(**json.loads(path.read_text(encoding='utf-8')))
+        facts = strict_json.read_object(path)
+        if all(isinstance(value, type(getattr(_NOBODY, name, None))) for name, value in facts.items()):
+            holder = Holder(**facts)
+            return holder if 0 < holder.pid < _PIDS else None
     except (OSError, ValueError, TypeError):
-        return None
+        pass
+    return None
 
 
 def _space() -> str:

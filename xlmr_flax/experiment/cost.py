@@ -11,7 +11,6 @@ Other heads, the optimizer, and compilation are left out. Padding counts as toke
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from xlmr_flax.experiment.plan import Run, scored_length
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Embedded, Task
+from xlmr_flax.util import strict_json
 
 CACHED, SAMPLED, BOUND = 'token cache', 'first rows', 'max_length'
 _SAMPLE = 64  # rows that are encoded to see how long they are
@@ -118,11 +118,22 @@ def _cached_entries(root: Path | None) -> Mapping[str, list[tuple[Path, dict[str
     entries: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(root.glob(f'*/{INDEX}')) if root else ():
         try:
-            index = json.loads(path.read_text(encoding='utf-8'))
-            entries.setdefault(index['task'], []).append((path.parent, index))
-        except (OSError, ValueError, KeyError):  # being written or deleted by another process
+            index = strict_json.read_object(path)
+        except (OSError, strict_json.JsonError):  # damaged, or being written or deleted by another process
             continue
+        numbers = [index.get(name) for name in ('max_length', 'examples', 'group')]
+        if isinstance(index.get('task'), str) and all(isinstance(number, int) and number > 0 for number in numbers):
+            entries.setdefault(index['task'], []).append((path.parent, index))
     return entries
+
+
+def _cached_lengths(entry: Path) -> np.ndarray | None:
+    """Tokens of each row of an entry of the token cache; None for a damaged one."""
+    try:
+        lengths = np.diff(np.load(entry / 'offsets.npy', mmap_mode='r', allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        return None
+    return lengths if lengths.ndim == 1 and lengths.dtype == np.int64 and lengths.size else None
 
 
 class Estimator:
@@ -151,9 +162,10 @@ class Estimator:
         """Entries of this task and length with about so many examples (some may be dropped), of any language."""
         entries = _cached_entries(cache_dir()).get(task.name, [])
         found = [
-            (np.diff(np.load(path / 'offsets.npy', mmap_mode='r', allow_pickle=False)), index)
+            (lengths, index)
             for path, index in entries
-            if index.get('max_length') == max_length and 0.9 * n <= index.get('examples', 0) <= n
+            if index['max_length'] == max_length and 0.9 * n <= index['examples'] <= n
+            if (lengths := _cached_lengths(path)) is not None
         ][:16]
         if not found:
             return None

@@ -28,11 +28,13 @@ from typing import Any
 from xlmr_flax.config import ConfigError
 from xlmr_flax.models.manifest import MANIFEST
 from xlmr_flax.report.progress import say
+from xlmr_flax.util import strict_json
 from xlmr_flax.util.files import absolute, write_atomically
 from xlmr_flax.util.stopping import Stopped, pause
 
 _SIGN, _STATE = 'mirror.json', '.mirror.json'
 _EVERY = 30.0  # seconds between two uploads
+_SIGNED = {'token': str, 'who': str, 'time': float, 'released': bool}  # fields of a sign
 _GONE = 600.0  # seconds without a sign after which a process counts as gone
 # Folders that are whole when they hold their list.
 _LISTED = re.compile(r'(runs/[^/]+/(?:checkpoints/[^/]+/\d+|model))/')
@@ -219,10 +221,19 @@ class Mirror:
         return {path.removeprefix(self._root).lstrip('/') for path in self._fs.find(self._root)} - {_SIGN}
 
     def _read_sign(self) -> dict[str, Any]:
+        """What the last process has signed, {} where none has. Raises MirrorError for another content."""
         try:
-            return json.loads(self._fs.cat_file(f'{self._root}/{_SIGN}'))
+            sign = strict_json.loads(self._fs.cat_file(f'{self._root}/{_SIGN}').decode('utf-8'))
         except FileNotFoundError:
             return {}
+        except ValueError:  # also of a sign that is not UTF-8
+            sign = None
+        if isinstance(sign, dict) and all(isinstance(sign.get(name), kind) for name, kind in _SIGNED.items()):
+            return sign
+        raise MirrorError(
+            f'{self.address}/{_SIGN}: damaged, so that it does not say which process works here; '
+            'delete it if there is none'
+        )
 
     def _sign(self, released: bool = False) -> None:
         self._signed = time.time()
@@ -232,9 +243,10 @@ class Mirror:
 
     def _own_state(self) -> dict[str, Any]:
         try:
-            return json.loads((self.folder / _STATE).read_text(encoding='utf-8'))
+            own = strict_json.read_object(self.folder / _STATE)
         except (OSError, ValueError):
             return {}
+        return own if isinstance(own.get('pushed'), dict) else {}
 
     def _remember(self) -> None:
         write_atomically(self.folder / _STATE, json.dumps({'token': self._token, 'pushed': self._pushed}))

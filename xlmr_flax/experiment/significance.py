@@ -28,8 +28,12 @@ from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.report.rows import Row, columns, distinct, is_english, languages, scored, select
 from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, score_metrics, score_rows
 from xlmr_flax.tasks.base import Task, TaskError
+from xlmr_flax.util import strict_json
 
 _FORMAT = 1
+# Fields of a saved test; one without p has a reason in place of the numbers.
+_NAMES = ('encoder', 'intermediate', 'target', 'split', 'metric', 'languages')
+_NUMBERS = ('p', 'difference', 'low', 'high', 'n', 'parts', 'seeds', 'resamples', 'alpha')
 _TOLERANCE = 0.005  # points by which a file may give another score than its row
 
 
@@ -203,9 +207,21 @@ class _Target:
 
 
 def _read_cache(path: Path | None) -> dict[str, Any]:
-    """Saved targets by key; {} where there is no file or one of another format."""
+    """Saved targets by key; {} where there is no file, a damaged one or one of another format."""
     try:
-        saved = json.loads(path.read_text(encoding='utf-8')) if path else {}
-    except (OSError, json.JSONDecodeError):
+        saved = strict_json.read_object(path) if path else {}
+    except (OSError, strict_json.JsonError):
         return {}
-    return saved['targets'] if isinstance(saved, dict) and saved.get('format') == _FORMAT else {}
+    targets = saved.get('targets')
+    if saved.get('format') != _FORMAT or not isinstance(targets, dict):
+        return {}
+    return {key: rows for key, rows in targets.items() if isinstance(rows, list) and all(map(_is_test, rows))}
+
+
+def _is_test(row: Any) -> bool:
+    """Whether a saved row has what the tables read."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _NAMES):
+        return False
+    if row.get('p') is None:
+        return isinstance(row.get('reason'), str)
+    return all(isinstance(row.get(name), int | float) for name in _NUMBERS)

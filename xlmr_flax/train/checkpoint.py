@@ -239,9 +239,13 @@ def saved_facts(path: Path) -> dict[str, Any]:
     """The facts of a checkpoint's folder. Raises ManifestError where they cannot be read."""
     file = path / 'facts' / 'metadata'
     try:
-        return json.loads(file.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e:
+        # Not strict_json: a training without an evaluation has no metric (NaN) and no best one (-Infinity).
+        facts = json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as e:
         raise ManifestError(f'{file} cannot be read ({type(e).__name__})') from None
+    if not isinstance(facts, dict) or not isinstance(facts.get('run_hash'), str):
+        raise ManifestError(f'{file} does not hold the facts of a checkpoint')
+    return facts
 
 
 def _amount(size: int) -> str:
