@@ -15,20 +15,32 @@ import jax
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from models.test_sentencepiece import model_file
 from tasks import tiny_files
 from tasks.test_tiny_files import EXPECTED, TRANSLATED
 
+from xlmr_flax.baselines.agreement import read_records
+from xlmr_flax.config import parse, to_dict
+from xlmr_flax.data import tfds
 from xlmr_flax.data.inputs import FORMATS, read_input
 from xlmr_flax.data.sources import available, needs_data_root, read_gold, read_pairs, read_split, split_files
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval import files
-from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.experiment.claims import Claims
+from xlmr_flax.experiment.cost import reached_speed
+from xlmr_flax.experiment.reporting import _saved_config, curves, failures
+from xlmr_flax.experiment.significance import read_tests
+from xlmr_flax.experiment.workdir import Workdir, read_evaluation
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import SIZES
-from xlmr_flax.models.model import Model
-from xlmr_flax.models.source import open_source
+from xlmr_flax.models.manifest import MANIFEST
+from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.sentencepiece import MODEL, build, read_model
+from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.report import make_study, read_rows
+from xlmr_flax.report.rows import check_row
 from xlmr_flax.tasks import all_tasks, get_task
+from xlmr_flax.train.checkpoint import saved_facts
 from xlmr_flax.util.errors import UserError
 
 DEFAULT, SLOW = 300, 10_000
@@ -58,10 +70,48 @@ def mutate(data: bytes, changes: list[Mutation]) -> bytes:
     return data
 
 
+OTHERS = [None, True, -1, 0, 1.5, 10**30, '', 'x', '\ud83d', [], [5], {}, {'x': 5}]
+
+
+def with_another(value: Any, place: int, other: Any) -> Any:
+    """The value with one of its parts, or all of it, replaced."""
+    if not isinstance(value, dict | list) or not value or place % 4 == 0:
+        return other
+    keys, rest = list(value) if isinstance(value, dict) else range(len(value)), place // 4
+    key = keys[rest % len(keys)]
+    made = with_another(value[key], rest // len(keys), other)
+    if isinstance(value, dict):
+        return {**value, key: made}
+    return [*value[:key], made, *value[key + 1 :]]
+
+
+def mutate_json(data: bytes, changes: list[Mutation]) -> bytes:
+    """Whole JSON, or a line of JSON lines, in which values have other types or sizes."""
+    try:
+        before, line, after = b'', data, b''
+        value = json.loads(data)
+    except ValueError:
+        lines = data.splitlines(keepends=True)
+        number = changes[0][1] % len(lines)
+        before, line, after = b''.join(lines[:number]), lines[number], b''.join(lines[number + 1 :])
+        value = json.loads(line)
+    for operation, place, length, _ in changes:
+        value = with_another(value, place * 2001 + length, OTHERS[(operation + place) % len(OTHERS)])
+    return before + json.dumps(value).encode() + b'\n' + after
+
+
+def is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text('utf-8').partition('\n')[0] if path.suffix == '.jsonl' else path.read_text('utf-8'))
+    except ValueError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def changed(path: Path, changes: list[Mutation]):
+def changed(path: Path, changes: list[Mutation], how: Callable[[bytes, list[Mutation]], bytes] = mutate):
     before = path.read_bytes()
-    path.write_bytes(mutate(before, changes))
+    path.write_bytes(how(before, changes))
     try:
         yield
     finally:
@@ -75,9 +125,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Path:
-    folder = tmp_path_factory.mktemp('model') / 'm'
-    params = jax.device_get(Model(SIZES['tiny'], 'hf').init(jax.random.key(0), {}))
-    hf.save(folder, SIZES['tiny'], params, tiny_tokenizer)
+    """hf: a transformers directory; run: a run's model, without the list of sums; a SentencePiece model."""
+    folder, spec = tmp_path_factory.mktemp('model'), HeadSpec('pair', 2)
+    params = jax.device_get(Model(SIZES['tiny'], 'hf').init(jax.random.key(0), {'x': spec}))
+    hf.save(folder / 'hf', SIZES['tiny'], params, tiny_tokenizer, head=('x', spec))
+    save_checkpoint(
+        folder / 'run', SIZES['tiny'], params, tiny_tokenizer, style='hf', heads={'x': spec}, labels={'x': ('a', 'b')},
+        max_length=16, extra={},
+    )  # fmt: skip
+    (folder / 'run' / MANIFEST).unlink()
+    vocab = json.loads(tiny_tokenizer.read_text('utf-8'))['model']['vocab'][4:-1]
+    pieces = [('<unk>', 0.0, 2), ('<s>', 0.0, 3), ('</s>', 0.0, 3), *((piece, score, 1) for piece, score in vocab)]
+    (folder / MODEL).write_bytes(model_file(pieces))
     return folder
 
 
@@ -95,7 +154,8 @@ def a_split(root: Path, choice: int, changes: list[Mutation]) -> None:
     name, language, split = SPLITS[choice % len(SPLITS)]
     task, bad = get_task(name), []
     paths = split_files(task, language, split, root)
-    with changed(paths[choice % len(paths)], changes):
+    path = paths[choice % len(paths)]
+    with changed(path, changes, mutate_json if is_json(path) and choice // len(SPLITS) % 2 else mutate):
         for row in read_split(task, language, split, root, skip_bad_rows=bad):
             assert row.id
         assert all(0 < len(each.reason) < 1000 for each in bad)
@@ -109,7 +169,8 @@ def retrieval(root: Path, choice: int, changes: list[Mutation]) -> None:
         return
     language = there[choice % len(there)]
     paths = split_files(task, language, split, root)
-    with changed(paths[choice % len(paths)], changes):
+    path = paths[choice % len(paths)]
+    with changed(path, changes, mutate_json if is_json(path) and choice // len(RETRIEVAL) % 2 else mutate):
         read_pairs(task, language, split, root, skip_bad_rows=[])
         if split in task.gold:
             read_gold(task, language, split, root)
@@ -128,7 +189,8 @@ ROWS_OF_ONES_OWN = {
 def own_rows(folder: Path, choice: int, changes: list[Mutation]) -> None:
     endings, kinds = list(ROWS_OF_ONES_OWN), list(FORMATS)
     path = folder / f'rows.{endings[choice % len(endings)]}'
-    path.write_bytes(mutate(ROWS_OF_ONES_OWN[path.suffix[1:]].encode(), changes))
+    how = mutate_json if path.suffix.startswith('.json') and choice // len(endings) % 2 else mutate
+    path.write_bytes(how(ROWS_OF_ONES_OWN[path.suffix[1:]].encode(), changes))
     read_input(path, kinds[choice % len(kinds)], skip_bad_rows=[])
 
 
@@ -144,7 +206,8 @@ PREDICTIONS: list[tuple[Callable[[Path], Any], str]] = [
 def predictions(folder: Path, choice: int, changes: list[Mutation]) -> None:
     read, text = PREDICTIONS[choice % len(PREDICTIONS)]
     path = folder / 'predictions'
-    path.write_bytes(mutate(text.encode(), changes))
+    how = mutate_json if text.startswith('{') and text.count('\n') < 2 and choice // 9 % 2 else mutate
+    path.write_bytes(how(text.encode(), changes))
     read(path)
 
 
@@ -156,34 +219,104 @@ RESULT = {
 
 def result_rows(folder: Path, choice: int, changes: list[Mutation]) -> None:
     path = folder / 'results.jsonl'
-    lines = [RESULT, RESULT | {'language': 'en', 'value': 60}, RESULT | {'metric': 'f1'}]
-    path.write_bytes(mutate(''.join(json.dumps(row) + '\n' for row in lines).encode(), changes))
+    lines = [json.dumps(row).encode() for row in (RESULT, {**RESULT, 'language': 'en'}, {**RESULT, 'metric': 'f1'})]
+    content = b'\n'.join(lines)
+    path.write_bytes(mutate(content, changes) if choice % 2 else mutate_json(lines[0], changes) + content)
     make_study(read_rows(path))
 
 
-def workdir_files(folder: Path, choice: int, changes: list[Mutation]) -> None:
-    path = folder / 'workdir'
-    path.mkdir(exist_ok=True)
-    (path / 'time.json').write_bytes(mutate(b'{"seconds": 5.0, "sources": []}', changes))
-    found = Workdir(path, look_only=True)
-    found.seconds()
-    found.sources()
+def times(path: Path) -> None:
+    workdir = Workdir(path.parent, look_only=True)
+    assert workdir.seconds() > float('-inf')
+    workdir.sources()
+
+
+def points(path: Path) -> None:
+    records = Workdir(path.parent, look_only=True).metrics()
+    make_study([RESULT], {}, (), curves(records, CONFIG))
+    reached_speed(records, lambda run: 1.0, 'a device')
+
+
+def evaluated(path: Path) -> None:
+    for row in read_evaluation(path, 'k') or ():
+        check_row(row, str(path))
+
+
+def claimed(path: Path) -> None:
+    assert Claims(path.parent, look_only=True).history('run') is not None
+    Claims(path.parent, look_only=True).holder('run')
+
+
+CONFIG = parse({'encoder': {'source': 'random:tiny'}, 'targets': ['world_pairs'], 'intermediate': ['none']})
+RECORD = {'run': 'r', 'intermediate': 'none', 'target': 'world_pairs', 'seed': 1, 'step': 1, 'loss': 0.5} | {
+    'examples_per_s': 5.0, 'dev_metric': 0.5, 'task': 'world_pairs',
+}  # fmt: skip
+TEST = dict.fromkeys(('encoder', 'intermediate', 'target', 'split', 'metric'), 'x') | {
+    'languages': 'all', 'p': 0.5, 'difference': 1.0, 'low': 0.5, 'high': 1.5, 'n': 5, 'parts': 1, 'seeds': 1,
+    'resamples': 9, 'alpha': 0.05,
+}  # fmt: skip
+# Files that this package writes: name -> (content, what reads it).
+OURS: dict[str, tuple[Any, Callable[[Path], Any]]] = {
+    'time.json': ({'seconds': 5.0, 'sources': []}, times),
+    'metrics.jsonl': (RECORD, points),
+    'records/metrics.jsonl': (RECORD, lambda path: read_records(path, {'run': str, 'seed': int})),
+    'config.json': ({'config': to_dict(CONFIG), 'command': 'x'}, lambda path: _saved_config(path.parent)),
+    'significance.json': (
+        {'format': 1, 'targets': {'k': [TEST]}},
+        lambda path: make_study([RESULT], {}, read_tests(path)),
+    ),
+    'evaluation.json': ({'key': 'k', 'rows': [RESULT]}, evaluated),
+    'failed/r.json': (
+        {'run': 'none--x', 'type': 'E', 'error': 'e'},
+        lambda path: failures(Workdir(path.parent.parent, look_only=True), CONFIG),
+    ),
+    'claims/run.1.json': (
+        {'host': 'h', 'pid': 7, 'space': 's', 'began': 1, 'shard': '', 'since': 1.0, 'released': ''},
+        claimed,
+    ),
+    'checkpoint/facts/metadata': ({'run_hash': 'h', 'decides': {}}, lambda path: saved_facts(path.parent.parent)),
+    'tfds/snli/1.1.0/dataset_info.json': (
+        {'fileFormat': 'array_record', 'splits': [{'name': 'train'}]},
+        lambda path: tfds.find_prepared('intermediate/snli/snli_1.0_train.txt', path.parents[3]),
+    ),
+}
+
+
+def own_files(folder: Path, choice: int, changes: list[Mutation]) -> None:
+    name = list(OURS)[choice % len(OURS)]
+    content, read = OURS[name]
+    how = (mutate, mutate_json)[choice // len(OURS) % 2]
+    path = folder / 'ours' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(how(json.dumps(content).encode() + b'\n', changes))
+    try:
+        read(path)
+    finally:
+        path.unlink()
 
 
 def model_files(model: Path, choice: int, changes: list[Mutation]) -> None:
-    """config.json, tokenizer.json and the header of model.safetensors (not its tensors, of which any bytes are one)."""
-    name = ('config.json', 'tokenizer.json', 'model.safetensors')[choice % 3]
-    near = [(operation, place // 500 if choice % 3 == 2 else place, length, piece)
-            for operation, place, length, piece in changes]  # fmt: skip
-    with changed(model / name, near):
-        source = open_source(f'hf:{model}')
+    """A transformers directory's files (of model.safetensors the header alone: any bytes are tensors), the description
+    of a run's model, and a SentencePiece model.
+    """
+    name = ('hf/config.json', 'hf/tokenizer.json', 'hf/model.safetensors', 'run/model.json', MODEL)[choice % 5]
+    if name == MODEL:
+        content = (model / MODEL).read_bytes()
+        build(read_model(mutate(content, changes), MODEL), [], MODEL).encode('a text')
+        return
+    if 'safetensors' in name:
+        changes = [(operation, place // 500, length, piece) for operation, place, length, piece in changes]
+    how = mutate_json if name.endswith('.json') and choice // 5 % 2 else mutate
+    with changed(model / name, changes, how):
+        source = open_source(f'hf:{model}/hf' if name.startswith('hf') else f'ckpt:{model}/run')
         Tokenizer(source.tokenizer, source.config.vocab_size).encode(['a text'])
+        source.load()
 
 
 TARGETS = {'split': a_split, 'retrieval': retrieval, 'model': model_files} | {
-    each.__name__: each for each in (own_rows, predictions, result_rows, workdir_files)
+    each.__name__: each for each in (own_rows, predictions, result_rows, own_files)
 }
-SHARE = {'split': 0.4, 'retrieval': 0.1, 'model': 0.05}
+SHARE = {'split': 0.4, 'retrieval': 0.1, 'model': 0.1, 'own_files': 0.2}
 
 
 def fuzz(name: str, folder: Path, examples: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from xlmr_flax.cli.main import main
+from xlmr_flax.experiment.workdir import read_evaluation, write_evaluation
 
 Fails = Callable[..., str]
 
@@ -51,7 +53,13 @@ def test_config(finished: Path, fails: Fails, content: bytes) -> None:
         path.write_bytes(before)
 
 
-@pytest.mark.parametrize('content', [b'5\n', b'\xff\xfe\n', b'{"loss": NaN}\n', b'[1]\n', b'{"run"'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'5\n', b'\xff\xfe\n', b'{"loss": NaN}\n', b'[1]\n', b'{"run"', b'{"run": []}\n', b'{"loss": 1.0}\n',
+        b'{"run": "r", "step": "x", "loss": 1.0}\n', b'{"run": "r", "step": 1, "dev_metric": {}}\n', b'[' * 9999,
+    ],
+)  # fmt: skip
 def test_metrics(finished: Path, content: bytes) -> None:
     path = finished / 'metrics.jsonl'
     before = path.read_bytes()
@@ -60,3 +68,23 @@ def test_metrics(finished: Path, content: bytes) -> None:
         assert main(['report', f'--workdir={finished}']) == 0
     finally:
         path.write_bytes(before)
+
+
+@pytest.mark.parametrize('rows', [5, {}, [5], [{}], [{'value': 'x'}]])
+def test_an_evaluation_whose_rows_are_damaged_is_made_again(rows: object, tmp_path: Path) -> None:
+    path = tmp_path / 'evaluation.json'
+    row = {
+        'encoder': 'e', 'intermediate': 'none', 'target': 'xnli', 'language': 'de', 'split': 'test', 'value': 50.0,
+        'metric': 'accuracy', 'n': 10, 'seed': 1, 'step': 5, 'run': 'r',
+    }  # fmt: skip
+    write_evaluation(path, 'k', [row])
+    assert read_evaluation(path, 'k') == [row]
+    assert read_evaluation(path, 'other') is None
+    path.write_text(json.dumps({'key': 'k', 'rows': rows}), encoding='utf-8')
+    assert read_evaluation(path, 'k') is None
+
+
+@pytest.mark.parametrize('content', ['[]', '{"world_pairs": 5}', '{"world_pairs": {"de": "x"}}', '{'])
+def test_tokens_per_word(finished: Path, content: str) -> None:
+    (finished / 'tokens_per_word.json').write_text(content, encoding='utf-8')
+    assert main(['report', f'--workdir={finished}']) == 0

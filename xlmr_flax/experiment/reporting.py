@@ -59,9 +59,14 @@ def study_effects(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
     """`effects` of rows, with the tokens per word that were saved in a folder, and the logic study's comparisons where
     the arms are its."""
     try:
-        tokens = strict_json.read_object(folder / _TOKENS)
+        saved = strict_json.read_object(folder / _TOKENS)
     except (OSError, strict_json.JsonError):
-        tokens = {}
+        saved = {}
+    tokens = {
+        target: {code: value for code, value in by_language.items() if isinstance(value, int | float)}
+        for target, by_language in saved.items()
+        if isinstance(by_language, dict)
+    }
     return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), tokens)
 
 

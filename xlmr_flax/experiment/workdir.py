@@ -20,8 +20,15 @@ from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.experiment.checkout import source
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.report.progress import say
+from xlmr_flax.report.rows import RowsError, check_row
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.secrets import hide
+
+# Fields of a record in metrics.jsonl that are read again; the first is of every record.
+_RECORD = {
+    'run': str, 'intermediate': str, 'target': str, 'task': str, 'seed': int, 'step': int,
+    'loss': int | float, 'dev_metric': int | float, 'examples_per_s': int | float,
+}  # fmt: skip
 
 
 class Workdir:
@@ -252,9 +259,14 @@ def _records(path: Path) -> list[dict[str, Any]]:
             record = strict_json.loads(line)
         except strict_json.JsonError:  # a line that was cut by a kill
             continue
-        if isinstance(record, dict):
+        if isinstance(record, dict) and 'run' in record and _is_well_typed(record):
             records.append(record)
     return records
+
+
+def _is_well_typed(record: Mapping[str, Any]) -> bool:
+    """Whether the fields of a record that are read again are of their types."""
+    return all(isinstance(record[name], kind) for name, kind in _RECORD.items() if name in record)
 
 
 def _time(path: Path) -> dict[str, Any]:
@@ -268,12 +280,20 @@ def _time(path: Path) -> dict[str, Any]:
 
 
 def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:
-    """The rows of a finished evaluation, None where there is none or it was made under other settings (`key`)."""
+    """The rows of a finished evaluation, None where there is none, a damaged one or one of other settings (`key`)."""
     try:
         saved = strict_json.read_object(path)
     except (FileNotFoundError, strict_json.JsonError):
         return None
-    return saved.get('rows') if saved.get('key') == key else None
+    rows = saved.get('rows')
+    if saved.get('key') != key or not isinstance(rows, list):
+        return None
+    try:
+        for row in rows:
+            check_row(row, str(path))
+    except RowsError:
+        return None
+    return rows
 
 
 def write_evaluation(path: Path, key: str, rows: list[dict[str, Any]]) -> None:
