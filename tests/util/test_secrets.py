@@ -59,7 +59,21 @@ def test_a_revision_of_the_hub_is_pinned(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr('huggingface_hub.snapshot_download', download)
     monkeypatch.chdir(tmp_path)
     hf.resolve('me/model@v1.0')
+    hf.resolve('me/model@refs/pr/3')
     hf.resolve('xlm-roberta-base')
-    assert asked == [('me/model', 'v1.0'), ('xlm-roberta-base', None)]
+    assert asked == [('me/model', 'v1.0'), ('me/model', 'refs/pr/3'), ('xlm-roberta-base', None)]
+    for name in ('a/b/c', 'a/b/c@v1', './a@v1'):
+        with pytest.raises(hf.MissingWeights, match='no such directory'):
+            hf.resolve(name)
+    assert len(asked) == 3
     (tmp_path / 'a@b').mkdir()
     assert hf.resolve('a@b') == Path('a@b')
+
+
+def test_an_error_of_the_hub_without_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, **_: object) -> str:
+        raise TimeoutError
+
+    monkeypatch.setattr('huggingface_hub.snapshot_download', fail)
+    with pytest.raises(hf.MissingWeights, match='TimeoutError'):
+        hf.resolve('me/model')

@@ -47,7 +47,7 @@ def resolve(name: str) -> Path:
     if path.is_dir():
         return path
     hub_name, _, revision = name.partition('@')
-    if path.is_absolute() or name.startswith('.') or name.count('/') > 1:
+    if path.is_absolute() or name.startswith('.') or hub_name.count('/') > 1:
         raise MissingWeights(f'hf:{name}: there is no such directory')
     from huggingface_hub import snapshot_download
 
@@ -60,7 +60,7 @@ def resolve(name: str) -> Path:
     except Exception as e:
         raise MissingWeights(
             f'hf:{name}: no such directory, and the hub did not give it '
-            f'({type(e).__name__}: {str(e).splitlines()[0]}). '
+            f'({type(e).__name__}: {str(e).partition(chr(10))[0]}). '
             'Without a network, copy the model directory here and name its path'
         ) from None
 
