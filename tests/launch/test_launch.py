@@ -55,7 +55,7 @@ def test_tpu_vm_prints_every_command_and_runs_none(gcloud: Fakes):
     machine = ['--accelerator-type=v5litepod-8', '--version=v2-alpha-tpuv5-lite', '--spot', '--quiet']
     assert create == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'create', 'my-tpu', *WHERE, *machine]
     assert train[:7] == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'ssh', 'my-tpu', '--worker=all']
-    assert 'git clone --quiet https://example.org/xlmr_flax.git xlmr-flax/src' in remote(install)
+    assert 'git clone --quiet -- https://example.org/xlmr_flax.git xlmr-flax/src' in remote(install)
     assert 'git -C xlmr-flax/src checkout --quiet v1' in remote(install)
     assert 'on_host.sh install --extras=gcs --bucket=b' in remote(install)
     on_host = ['bash', 'xlmr-flax/src/launch/on_host.sh', 'run', '--name=my-tpu', '--']
