@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-LONGEST = 2000  # characters of a message, in which a field of a damaged file may be megabytes long
+LONGEST = 10_000  # characters of a message, in which a field of a damaged file may be megabytes long
 
 
 class UserError(Exception):
