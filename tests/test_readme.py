@@ -55,7 +55,7 @@ def test_the_study_of_the_readme_is_a_config(tmp_path: Path, capsys: pytest.Capt
 
 def test_configs_and_modules_are_there() -> None:
     for path in re.findall(r'--config=([\w/]+\.py)', PAGE):
-        assert (ROOT / path).is_file(), path
+        assert path == 'my_study.py' or (ROOT / path).is_file(), path  # the first is the README's own listing
     for module in re.findall(r'python -m (xlmr_flax[\w.]+)', PAGE):
         assert (ROOT / f'{module.replace(".", "/")}.py').is_file(), module
 
