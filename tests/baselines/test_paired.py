@@ -117,7 +117,7 @@ def test_report_against(workdir: Path, write: Write, capsys: pytest.CaptureFixtu
 
 
 def test_questions_that_a_system_left_out(write: Write) -> None:
-    """Half of the questions have no answer: the other half is compared, and the number is said. No answer: an error."""
+    """Only questions that both systems answered are compared; a note gives their number. None: an error."""
     ours, theirs = write('ours', 0), write('theirs', 20)
     path = files.prediction_path(theirs, get_task('world_spans'), 'de')
     said = files.read_answers(path)

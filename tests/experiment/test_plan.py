@@ -75,36 +75,18 @@ def test_what_changes_a_run(change: dict[str, Any], changed: set[str], config_of
     assert {name[:-2] for name in before if before[name] != after[name]} == changed
 
 
-def test_the_decoding_of_answers_changes_runs_that_are_selected_by_them(config_of: Configs) -> None:
+@pytest.mark.parametrize(
+    ('field', 'values'),
+    [('evaluation__qa_decoding', ('offsets', 'reference')), ('recipe__dev_score', ('first', 'mean'))],
+)
+def test_how_dev_rows_are_scored_changes_runs_that_are_selected_by_them(
+    field: str, values: tuple[str, str], config_of: Configs
+) -> None:
     changed = []
     for keep in ('best', 'last'):
-        plans = [
-            ids(
-                config_of(
-                    targets=('world_spans', 'world_nli'), intermediate=('none',), recipe__keep=keep,
-                    evaluation__languages={}, evaluation__qa_decoding=decoding,
-                )
-            )
-            for decoding in ('offsets', 'reference')
-        ]  # fmt: skip
-        changed.append({name for name in plans[0] if plans[0][name] != plans[1][name]})
-    assert [len(names) for names in changed] == [1, 0]
-    assert all('world_spans' in name for name in changed[0])
-
-
-def test_the_dev_score_changes_runs_that_have_several_metrics_to_be_selected_by(config_of: Configs) -> None:
-    changed = []
-    for keep in ('best', 'last'):
-        plans = [
-            ids(
-                config_of(
-                    targets=('world_spans', 'world_nli'), intermediate=('none',), recipe__keep=keep,
-                    evaluation__languages={}, recipe__dev_score=rule,
-                )
-            )
-            for rule in ('first', 'mean')
-        ]  # fmt: skip
-        changed.append([name for name in plans[0] if plans[0][name] != plans[1][name]])
+        common = {'targets': ('world_spans', 'world_nli'), 'intermediate': ('none',), 'evaluation__languages': {}}
+        first, second = (ids(config_of(**common, recipe__keep=keep, **{field: value})) for value in values)
+        changed.append([name for name in first if first[name] != second[name]])
     assert changed == [['none/world_spans/1'], []]
 
 

@@ -25,23 +25,23 @@ def test_a_stop_is_no_failure_and_lets_go(walk: Callable[..., Faked]) -> None:
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize('heard', [True, False], ids=['in the run', 'behind the run'])
-def test_a_signal_stops_and_lets_go(walk: Callable[..., Faked], number: int, heard: bool) -> None:
+@pytest.mark.parametrize('during_run', [True, False], ids=['during the run', 'after the run'])
+def test_a_signal_stops_and_lets_go(walk: Callable[..., Faked], number: int, during_run: bool) -> None:
     before, first = signal.getsignal(number), walk()
 
     def send(name: str) -> None:
         if name == PLAN[1]:
             os.kill(os.getpid(), number)
-            if heard:
+            if during_run:
                 pause(60)
 
     first.before = send
     with pytest.raises(Stopped, match='what is finished is saved') as found:
         first.run()
     assert found.value.code == 128 + number
-    assert first.did == PLAN[: 1 if heard else 2]
+    assert first.did == PLAN[: 1 if during_run else 2]
     assert not (first.workdir.path / 'failed').exists()
-    assert [h.released for h in first.claims.history(first.plan[1].name)] == ['stopped' if heard else 'finished']
+    assert [h.released for h in first.claims.history(first.plan[1].name)] == ['stopped' if during_run else 'finished']
     assert signal.getsignal(number) is before
 
 

@@ -178,7 +178,7 @@ def trained() -> tuple[bytes, Any]:
 
 @pytest.mark.filterwarnings('ignore:builtin type .* has no __module__ attribute:DeprecationWarning')
 def test_ids_are_sentencepieces_one_further(directory: Path, trained: tuple[bytes, Any]) -> None:
-    """XLM-R (fairseq): pieces stand one place behind SentencePiece's, and its <unk> is 3."""
+    """An XLM-R id (fairseq's) is SentencePiece's id + 1, and <unk> is 3."""
     data, processor = trained
     (directory / 'sentencepiece.bpe.model').write_bytes(data)
     tokenizer = opened(directory)

@@ -1,4 +1,4 @@
-"""Saves that fail: what is said is true, and a training ends well only where the weights that it keeps are there."""
+"""Failed saves: messages state only what is on disk, and a training succeeds only if its final weights are saved."""
 
 from __future__ import annotations
 

@@ -121,10 +121,10 @@ def test_deferred_until_it_can_be_answered() -> None:
         assert asked()
         with deferred(False):
             check('inside')
-    with pytest.raises(Stopped, match='behind'), requests():
+    with pytest.raises(Stopped, match='after the block'), requests():
         with deferred():
             send(signal.SIGTERM)
-        check('behind')
+        check('after the block')
 
 
 def test_the_outermost_counts(outer: list[int]) -> None:

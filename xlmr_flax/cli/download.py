@@ -4,11 +4,11 @@
 
 Fetches the published files of tasks (--tasks=all: of every task) or of all that a config reads, checks their sums,
 unpacks and converts them into the files that the tasks read, and counts the rows against the official numbers. Started
-again, it goes on where it was stopped. DATA/DOWNLOADS.tsv records each file with its sum and its address.
+again, it continues where it stopped. DATA/DOWNLOADS.tsv records each file with its sum and its address.
 
 --dry_run lists each published file with its size, its sum and what of it is there, and the disk space. --list_urls
 prints the addresses for wget or aria2 on another machine; --archives=DIR takes what they fetched, by name and sum.
---mirror=BASE (or XLMR_MIRROR): the same files below another address, host and path behind it; file:///DIR, too.
+--mirror=BASE (or XLMR_MIRROR) fetches BASE/HOST/PATH instead of https://HOST/PATH; BASE may be file:///DIR.
 Licences that do not allow commercial use, are not stated, or have conditions are asked about, once a data root, or
 accepted by --accept_licence=qqp,reclor (or all); DATA/LICENCES.tsv records it.
 Files that are there and that no download made are kept; --replace puts them aside (NAME.replaced).

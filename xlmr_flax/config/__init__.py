@@ -1,7 +1,7 @@
-"""The ground: what a run is made of, as frozen dataclasses; parsed once from plain mappings at the door.
+"""The configuration of a plan: frozen dataclasses, parsed once from a ConfigDict or a plain mapping.
 
 A config file starts from `defaults()`, changes fields and returns a ConfigDict; `parse` turns that into a `Config`
-and refuses unknown keys and wrong types with the closest known name. Nothing past the door sees a ConfigDict.
+and refuses unknown keys and wrong types with the closest known name. No other code sees a ConfigDict.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run is made of, as frozen dataclasses."""
+"""The fields of a configuration and their defaults, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class Recipe:
     """How one phase trains. steps > 0 overrides epochs. batch_size: examples per optimizer step, over all devices and
     micro-batches; accumulation: micro-batches per step. max_length: tokens, special ones included. lengths: the row
     lengths that may be compiled (the shortest that holds a batch is taken); () = multiples chosen up to max_length.
-    packing: several examples share a row, of the length that the longest of all needs; the loss is the same, dropout
-    falls elsewhere. eval_every: steps between dev evaluations (0 = only at the end); eval_examples: the first so many
-    dev rows (jiant: 500; 0 = all). dev_score: what dev rows are scored by, a task's 'first' metric or the 'mean' of F1
+    packing: several examples share a row, as long as the longest example needs; the loss is the same, dropout masks
+    differ. eval_every: steps between dev evaluations (0 = only at the end); eval_examples: number of dev rows, from the
+    first (jiant: 500; 0 = all). dev_score: what dev rows are scored by, a task's 'first' metric or the 'mean' of F1
     and exact match (questions) or of accuracy and F1 (QQP), as jiant. keep: 'best' by dev score or 'last'. patience:
     evaluations without improvement before stopping (0 = never). checkpoint_every: steps between saved states (0 = only
-    when stopped); keep_checkpoints: how many of the last of them stay (a damaged one is then passed over). max_train:
-    first so many rows (0 = all).
+    when stopped); keep_checkpoints: how many of the latest are kept (a damaged one is skipped). max_train: number of
+    training rows, from the first (0 = all).
     """
 
     epochs: float = 3.0
@@ -92,8 +92,8 @@ class Member:
     """One dataset of an `Arm`. task: '' = the task that the member is named after. languages: of its training rows;
     'en' is the task's train split, another language its translated one (or text in that language). head: members that
     name one head share it ('' = one of the task's own). rate: for sampler 'time_dependent', an expression in the step
-    t. max_length, lengths, max_train: 0 or () = the recipe's. fraction: share of the training rows, a subset that the
-    seed draws. shuffle_labels: labels dealt anew among the rows (a control). select: weight of its dev metric in the
+    t. max_length, lengths, max_train: 0 or () = the recipe's. fraction: share of the training rows, a random subset by
+    the seed. shuffle_labels: labels are permuted among the rows (a control). select: weight of its dev metric in the
     choice of the best checkpoint. alpha: languages are drawn by size ** alpha. split: trained on instead of the
     training rows, where those are not at hand ('dev'; result rows say so, and it selects nothing by its own dev rows).
     """

@@ -17,11 +17,12 @@ from xlmr_flax.download.records import DownloadError
 
 # What an archive may hold unpacked: text compresses by less than this, a zip bomb by more.
 _RATIO, _ROOM = 50, 64 << 20
+# What the standard library raises for a damaged archive; NotImplementedError for a compression that it does not know.
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError)
 
 
 class Budget:
-    """Counts the bytes that come out of an archive, nested ones included. Raises DownloadError behind the limit."""
+    """Counts the bytes that come out of an archive, nested ones included. Raises DownloadError above the limit."""
 
     def __init__(self, path: Path):
         self.path, self.left = path, _RATIO * path.stat().st_size + _ROOM

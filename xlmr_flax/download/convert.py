@@ -126,7 +126,7 @@ def whole_rows(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
 
 
 def padded_rows(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """Rows padded to the header's width: SNLI's end behind the last annotator's label."""
+    """Rows padded to the header's width: SNLI's rows end after the last annotator's label."""
     yield targets[0], _lines(_of_width(stream, pad=True))
 
 

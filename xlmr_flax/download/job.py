@@ -24,7 +24,7 @@ from xlmr_flax.report.progress import Line
 from xlmr_flax.util.errors import UserError
 
 HOSTS = 8  # fetched from at the same time, one file of each
-_ASIDE = '.replaced'  # what is put behind the name of a file that another one takes the place of
+_ASIDE = '.replaced'  # suffix of a file that another one replaces
 _SPARE = 32 << 20  # bytes that stay free
 
 

@@ -2,7 +2,7 @@
 
 The file is a protocol buffer (sentencepiece_model.proto of google/sentencepiece), of which the few fields that XLM-R's
 tokenizer follows from are read here: neither sentencepiece nor protobuf is needed. The ids are those of transformers'
-XLMRobertaTokenizer: <s>, <pad>, </s>, <unk>, the pieces behind SentencePiece's own three, <mask>.
+XLMRobertaTokenizer: <s>, <pad>, </s>, <unk>, the pieces after SentencePiece's own three, <mask>.
 """
 
 from __future__ import annotations

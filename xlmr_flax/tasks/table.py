@@ -15,7 +15,8 @@ HEAD = """# Tasks
 
 Every task that this package knows, from `python -m xlmr_flax.tasks.table > docs/tasks.md`; a test holds this file
 against the registry. Paths are relative to the data root (`--data_root` or `XLMR_DATA_ROOT`); `{language}` is the
-language's code in the file names, and "or" joins places that are looked at in this order.
+language's code in the file names, `{benchmark_language}` the benchmark's, and "or"
+joins places that are looked at in this order.
 
 * **use**: *train* (an intermediate task), *target* (scored in other languages after training on the English data of
   "trained by"), *evaluation* (nothing of it can be trained on), *text* (masked language modelling).

@@ -87,7 +87,7 @@ def decode(text: str, position: int = 0, surrogates: bool = False) -> tuple[Any,
 
 
 def loads(text: str, surrogates: bool = False) -> Any:
-    """The value of a whole JSON text. Raises JsonError, also for text behind the value."""
+    """The value of a whole JSON text. Raises JsonError, also for text after the value."""
     start = _blank(text, 0)
     value, end = decode(text, start, surrogates)
     end = _blank(text, end)
