@@ -40,8 +40,8 @@ os.environ['XLMR_CACHE'] = 'off'
 FAST = (
     'data/test_other_forms.py', 'data/test_packing.py', 'data/test_readers.py',
     'data/test_readers_paths.py', 'data/test_sources.py', 'data/test_spans.py', 'data/test_tables.py',
-    'data/test_tagging.py', 'data/test_unlabelled.py', 'data/test_untrusted_json.py', 'eval/test_files.py',
-    'eval/test_metrics.py', 'eval/test_official_layout.py', 'eval/test_score.py', 'eval/test_tag_scores.py',
+    'data/test_tagging.py', 'data/test_unlabelled.py', 'data/test_untrusted_json.py', 'scoring/test_files.py',
+    'scoring/test_metrics.py', 'scoring/test_official_layout.py', 'scoring/test_score.py', 'scoring/test_tag_scores.py',
     'report/test_untrusted_rows.py', 'tasks/test_parse.py', 'tasks/test_table.py', 'tasks/test_tiny_files.py',
     'test_config.py', 'test_dependencies.py', 'test_house.py', 'util/test_errors.py', 'util/test_secrets.py',
 )  # fmt: skip

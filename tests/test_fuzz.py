@@ -25,7 +25,6 @@ from xlmr_flax.data import tfds
 from xlmr_flax.data.inputs import FORMATS, read_input
 from xlmr_flax.data.sources import available, needs_data_root, read_gold, read_pairs, read_split, split_files
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.eval import files
 from xlmr_flax.experiment.claims import Claims
 from xlmr_flax.experiment.cost import reached_speed
 from xlmr_flax.experiment.reporting import _saved_config, curves, failures
@@ -39,6 +38,7 @@ from xlmr_flax.models.sentencepiece import MODEL, build, read_model
 from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.report import make_study, read_rows
 from xlmr_flax.report.rows import check_row
+from xlmr_flax.scoring import files
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.train.checkpoint import saved_facts
 from xlmr_flax.util.errors import UserError

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'xlmr_flax'
 
 _GROUND = frozenset({'config', 'util'})
-_BELOW = frozenset({'models', 'parallel', 'data', 'tasks'})
+_BELOW = frozenset({'models', 'parallel', 'scoring', 'data', 'tasks'})
 _ALL_BELOW = _BELOW | {'train', 'eval', 'report'}
 
 # Room -> the rooms it may import besides itself and config, which anyone may import. docs/architecture.md draws it.
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     'report': frozenset(),
     'data': frozenset({'tasks'}),
     'download': frozenset({'tasks', 'data', 'report'}),
+    'scoring': frozenset({'tasks', 'data'}),
     'train': _BELOW,
     'eval': _BELOW,
     'experiment': _ALL_BELOW | {'download'},

@@ -13,8 +13,8 @@ from xlmr_flax.baselines import paired
 from xlmr_flax.cli.main import main
 from xlmr_flax.config import parse, to_dict
 from xlmr_flax.data.sources import DataError, read_split
-from xlmr_flax.eval import files
-from xlmr_flax.eval.score import score_files
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.score import score_files
 from xlmr_flax.tasks import get_task
 
 LANGUAGES = ('en', 'de', 'ru')

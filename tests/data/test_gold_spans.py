@@ -17,11 +17,11 @@ import pytest
 from xlmr_flax.data.sources import available, read_split, resolve_data_root
 from xlmr_flax.data.spans import SpanRows, answer_tokens, span_rows
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.eval.metrics import qa
-from xlmr_flax.eval.reference_spans import decode_reference
-from xlmr_flax.eval.spans import MAX_ANSWER, decode
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.embedded import tokenizer_path
+from xlmr_flax.scoring.metrics import qa
+from xlmr_flax.scoring.reference_spans import decode_reference
+from xlmr_flax.scoring.spans import MAX_ANSWER, decode
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SpanExample
 

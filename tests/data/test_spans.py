@@ -10,7 +10,7 @@ import pytest
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.spans import SpanRows, answer_tokens, span_rows, trimmed_offsets, windows
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.eval.spans import MAX_ANSWER, decode, max_context
+from xlmr_flax.scoring.spans import MAX_ANSWER, decode, max_context
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SpanExample
 

@@ -15,11 +15,11 @@ import pytest
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs, read_split
-from xlmr_flax.eval import files
-from xlmr_flax.eval.metrics.retrieval import map_at_k, pair_f1
-from xlmr_flax.eval.score import score_files
 from xlmr_flax.experiment.plan import default_split, task_of
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.metrics.retrieval import map_at_k, pair_f1
+from xlmr_flax.scoring.score import score_files
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError
 

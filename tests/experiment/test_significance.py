@@ -12,13 +12,13 @@ import pytest
 
 from xlmr_flax.config import parse
 from xlmr_flax.data.sources import read_split
-from xlmr_flax.eval import files
-from xlmr_flax.eval.score import score_files
 from xlmr_flax.experiment import significance as module
 from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, normaliser, number_units, read_gold_set
 from xlmr_flax.experiment.reporting import curves, failures, write_report_again
 from xlmr_flax.experiment.significance import read_tests, significance
 from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.score import score_files
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SentenceExample, SpanExample, Task
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.eval.files import write_atomic
+from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.util.files import absolute, safe_name, write_atomically
 
 

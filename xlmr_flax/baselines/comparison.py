@@ -24,12 +24,12 @@ from xlmr_flax.baselines.agreement import read_records
 from xlmr_flax.baselines.limits import check
 from xlmr_flax.baselines.paired import NoExampleScores, Pairing, pair_systems
 from xlmr_flax.config import Config, ConfigError, digest, to_dict
-from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import Column, Line, Table
+from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.util import strict_json
 
 SIDES = ('JAX', 'PyTorch')

@@ -16,13 +16,13 @@ import numpy as np
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import DataError
-from xlmr_flax.eval import files
 from xlmr_flax.eval.statistics import ALPHA, Interval, Part, bootstrap, enough_resamples, holm, interval
 from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, number_units, read_gold_set
 from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split, task_of
 from xlmr_flax.experiment.rows import language_facts
 from xlmr_flax.report.rows import languages as in_table_order
 from xlmr_flax.report.table import Column, Line, Table
+from xlmr_flax.scoring import files
 from xlmr_flax.tasks.base import Task
 
 __all__ = ['NoExampleScores', 'Pairing', 'pair_systems', 'prediction_files', 'score_names']

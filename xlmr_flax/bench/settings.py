@@ -142,7 +142,7 @@ def write_full_rows(options: Options, folder: Path) -> None:
     """MNLI's file with its sentences joined until every pair is longer than max_length: no padding, to measure
     the step itself. Raises BenchError for another task."""
     from xlmr_flax.data.sources import read_split
-    from xlmr_flax.eval.files import write_atomic
+    from xlmr_flax.scoring.files import write_atomic
     from xlmr_flax.tasks import get_task
     from xlmr_flax.tasks.base import PairExample
 

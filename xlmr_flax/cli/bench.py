@@ -130,7 +130,7 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
     from xlmr_flax.bench import PARTS, SUBJECTS
     from xlmr_flax.bench.subject import BenchError
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.eval.files import write_atomic
+    from xlmr_flax.scoring.files import write_atomic
     from xlmr_flax.tasks.base import closest
 
     known = {**SUBJECTS, **PARTS}

@@ -79,7 +79,7 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.estimate import EstimateError
     from xlmr_flax.estimate.chips import parse_topologies
-    from xlmr_flax.eval.files import write_atomic
+    from xlmr_flax.scoring.files import write_atomic
 
     if not values.topology:
         raise UsageError('--topology=SLICE is missing, as --topology=v5e:4x4')
@@ -101,7 +101,7 @@ def _say(text: str) -> None:
 
 
 def _keep(values: flags.FlagValues, compiled: Compiled) -> None:
-    from xlmr_flax.eval.files import write_atomic
+    from xlmr_flax.scoring.files import write_atomic
 
     if values.text and compiled.text:
         name = re.sub(r'\W+', '-', f'{compiled.topology.name} {compiled.program.name}')

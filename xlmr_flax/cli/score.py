@@ -28,8 +28,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.eval.files import write_atomic
-    from xlmr_flax.eval.score import score_folder, to_json, to_markdown, warnings
+    from xlmr_flax.scoring.files import write_atomic
+    from xlmr_flax.scoring.score import score_folder, to_json, to_markdown, warnings
 
     for name in ('predictions', 'labels'):
         if not values[name].value:

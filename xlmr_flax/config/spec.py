@@ -142,8 +142,8 @@ class Evaluation:
     'kept' (every row is mined by itself), 'expanded' (each text is mined once, and every pair of ids with the two texts
     is a candidate: jiant, tasks/lib/bucc2018.py) or 'dropped' (each text is mined once, and a pair with a repeated text
     is no candidate: XTREME, third_party/utils_retrieve.py).
-    qa_decoding: answers as 'offsets' (the characters of the predicted tokens, eval/spans.py) or as 'reference' (cut out
-    of white-space words as the scripts of jiant, XTREME and xTune do, eval/reference_spans.py). qa_unaligned: with
+    qa_decoding: answers as 'offsets' (the characters of the predicted tokens, scoring/spans.py) or as 'reference' (cut
+    out of white-space words as the scripts of jiant, XTREME and xTune do, scoring/reference_spans.py). qa_unaligned: with
     'reference', the languages whose answers are what the tokens read as, without a search in the words.
     """
 

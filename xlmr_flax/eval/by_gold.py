@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs
-from xlmr_flax.eval import files
-from xlmr_flax.eval.metrics.retrieval import map_at_k, pair_f1
 from xlmr_flax.eval.mining import best_threshold, neighbours, ratio_candidates
 from xlmr_flax.parallel.distributed import on_leader
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.metrics.retrieval import map_at_k, pair_f1
 from xlmr_flax.tasks.base import SentenceExample, Task
 
 RANKED = 20

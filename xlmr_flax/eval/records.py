@@ -10,8 +10,8 @@ import numpy as np
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.tagging import join_words
 from xlmr_flax.eval.predict import Forward, Tick, predict_logits, predict_tokens
-from xlmr_flax.eval.spans import decode
 from xlmr_flax.models.model import HeadSpec
+from xlmr_flax.scoring.spans import decode
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample
 
 Record = dict[str, Any]

@@ -19,16 +19,16 @@ from xlmr_flax.data.sources import BadRow, DataError, read_pairs, read_split
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import join_tags
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
-from xlmr_flax.eval import files
 from xlmr_flax.eval.by_gold import mine, rank
-from xlmr_flax.eval.metrics.retrieval import nearest_accuracy
 from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, predict_logits, predict_tokens
-from xlmr_flax.eval.reference_spans import decode_reference
 from xlmr_flax.eval.retrieval import nearest, retrieval_layer
-from xlmr_flax.eval.score import score_files
-from xlmr_flax.eval.spans import Answer, decode
 from xlmr_flax.models.model import HeadSpec, Model, Params
 from xlmr_flax.parallel.distributed import index, is_leader, on_leader
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.metrics.retrieval import nearest_accuracy
+from xlmr_flax.scoring.reference_spans import decode_reference
+from xlmr_flax.scoring.score import score_files
+from xlmr_flax.scoring.spans import Answer, decode
 from xlmr_flax.tasks.base import Example, SentenceExample, SpanExample, Task, TaskError
 
 Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language

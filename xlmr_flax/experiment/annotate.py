@@ -12,7 +12,6 @@ from xlmr_flax.data.batches import pass_tokens, row_lengths
 from xlmr_flax.data.encode import encode
 from xlmr_flax.data.inputs import Input, read_input
 from xlmr_flax.data.sources import with_labels
-from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.eval.predict import Forward, embed_sentences
 from xlmr_flax.eval.records import KINDS, Record, predict_records, readable
 from xlmr_flax.eval.retrieval import retrieval_layer
@@ -33,6 +32,7 @@ from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, on_leader
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.report.progress import Line, be_quiet, say
+from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, closest
 

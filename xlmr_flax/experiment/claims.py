@@ -38,7 +38,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xlmr_flax.eval.files import write_atomic
+from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.util import strict_json
 
 TIMEOUT = 900.0  # seconds without a sign after which a process elsewhere counts as gone

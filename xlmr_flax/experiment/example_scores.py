@@ -1,6 +1,6 @@
 """Scores by example from prediction files: what a metric is a ratio of sums of, for resampling.
 
-The official scorers (eval/score.py) give one number for a file. Here each example has a numerator and a denominator,
+The official scorers (scoring/score.py) give one number for a file. Here each example has a numerator and a denominator,
 and the ratio of their sums is that number; `experiment.significance` checks that it is.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from xlmr_flax.data.sources import DataError, read_gold, read_pairs, read_split
-from xlmr_flax.eval import files
-from xlmr_flax.eval.metrics import qa, retrieval, tagging
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.metrics import qa, retrieval, tagging
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task, has_label
 
 Sums = tuple[np.ndarray, np.ndarray]  # (numerator, denominator), float64 [n] each

@@ -18,15 +18,15 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import IGNORED, Masking, mask_rows
 from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
-from xlmr_flax.eval import files
 from xlmr_flax.eval.perplexity import masked_perplexity
-from xlmr_flax.eval.score import score_files
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.arms import Dataset, dev_metrics, head_spec, selects
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.setting import Setting
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import on_leader
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.score import score_files
 from xlmr_flax.tasks.base import Example
 
 

@@ -20,13 +20,13 @@ import numpy as np
 
 from xlmr_flax.config import Config, digest
 from xlmr_flax.data.sources import DataError
-from xlmr_flax.eval import files
 from xlmr_flax.eval.statistics import ALPHA, Part, bootstrap, enough_resamples, holm, interval
 from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, number_units, read_gold_set
 from xlmr_flax.experiment.plan import NONE, Run, task_of
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.report.rows import Row, columns, distinct, is_english, languages, scored, select
 from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, score_metrics, score_rows
+from xlmr_flax.scoring import files
 from xlmr_flax.tasks.base import Task, TaskError
 from xlmr_flax.util import strict_json
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from xlmr_flax.eval.metrics.classification import precision_recall_f1
+from xlmr_flax.scoring.metrics.classification import precision_recall_f1
 
 
 def nearest_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import sequence_labeling as seqeval
 
-from xlmr_flax.eval.metrics.classification import accuracy, binary_f1
-from xlmr_flax.eval.metrics.qa import mlqa, normalise_mlqa, normalise_squad, squad_v1, squad_v2
-from xlmr_flax.eval.metrics.retrieval import average_precision, map_at_k, nearest_accuracy, pair_f1
-from xlmr_flax.eval.metrics.tagging import chunks, entity_scores
+from xlmr_flax.scoring.metrics.classification import accuracy, binary_f1
+from xlmr_flax.scoring.metrics.qa import mlqa, normalise_mlqa, normalise_squad, squad_v1, squad_v2
+from xlmr_flax.scoring.metrics.retrieval import average_precision, map_at_k, nearest_accuracy, pair_f1
+from xlmr_flax.scoring.metrics.tagging import chunks, entity_scores
 from xlmr_flax.tasks.labels import IOB2, UPOS
 
 

@@ -14,13 +14,13 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.spans import SpanRows, span_rows
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
-from xlmr_flax.eval import files
-from xlmr_flax.eval.reference_spans import basic_tokens, decode_reference, realigned
-from xlmr_flax.eval.spans import decode
 from xlmr_flax.eval.zero_shot import Evaluator, write_predictions
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.reference_spans import basic_tokens, decode_reference, realigned
+from xlmr_flax.scoring.spans import decode
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SpanExample
 

@@ -2,7 +2,7 @@
 
 For every task of the two benchmarks, an official-looking data root whose order has traps, and the file that a perfect
 system submits for it, written down by hand from XTREME's preprocessing (utils_preprocess.py) and reader (evaluate.py).
-docs/layout.md holds the outcome: python tests/eval/test_layout_table.py > docs/layout.md
+docs/layout.md holds the outcome: python tests/scoring/test_layout_table.py > docs/layout.md
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from xlmr_flax.config import Evaluation
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.eval.benchmarks import XTREME, XTREME_R
-from xlmr_flax.eval.score import score_files, score_folder
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.example_scores import read_gold_set
 from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
+from xlmr_flax.scoring.benchmarks import XTREME, XTREME_R
+from xlmr_flax.scoring.score import score_files, score_folder
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SentenceExample
 
@@ -41,7 +41,7 @@ expects, and `xlmr-flax score` and `report --against` read the files of any othe
 test makes a small data root in official form whose order has traps, and the file of a perfect system as the benchmark's
 preprocessing and reader want it. **ours**: what an evaluation here writes equals that file. **theirs**: that file gets
 100 from the scorer here, from its per-example sums and from `score`. Made by
-`python tests/eval/test_layout_table.py > docs/layout.md`; a test holds this page against what it finds.
+`python tests/scoring/test_layout_table.py > docs/layout.md`; a test holds this page against what it finds.
 
 """
 LABEL_FILES = {
@@ -288,7 +288,7 @@ def test_the_page_is_up_to_date() -> None:
         line.split(' | ')[0].strip('| `') for line in DOCS.read_text(encoding='utf-8').splitlines() if ' yes ' in line
     ]
     assert rows == list(CASES)
-    assert DOCS.read_text(encoding='utf-8') == markdown(), 'run python tests/eval/test_layout_table.py > docs/layout.md'
+    assert DOCS.read_text(encoding='utf-8') == markdown(), 'run this file: it writes docs/layout.md'
 
 
 if __name__ == '__main__':

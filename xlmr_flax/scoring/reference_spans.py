@@ -2,7 +2,7 @@
 
 A span of tokens stands for the white-space words that it touches. What the tokens read as is looked for in these words,
 and cut out of them where a character-by-character alignment is found; else the answer is the words as a whole. Scripts
-without spaces, clitics and words with punctuation therefore lose what eval/spans.py's offsets keep.
+without spaces, clitics and words with punctuation therefore lose what scoring/spans.py's offsets keep.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from xlmr_flax.data.spans import SpanRows
-from xlmr_flax.eval.spans import MAX_ANSWER, N_BEST, Answer, max_context
+from xlmr_flax.scoring.spans import MAX_ANSWER, N_BEST, Answer, max_context
 from xlmr_flax.tasks.base import SpanExample
 
 _WORD_BOUNDARY = '\u2581'  # at the beginning of SentencePiece's pieces

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from xlmr_flax.eval.metrics.classification import precision_recall_f1
+from xlmr_flax.scoring.metrics.classification import precision_recall_f1
 
 Chunk = tuple[str, int, int]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data.sources import DataError, read_pairs
-from xlmr_flax.eval import files
-from xlmr_flax.eval.score import coverage_lines, score_files, score_folder
 from xlmr_flax.experiment.example_scores import read_gold_set
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.score import coverage_lines, score_files, score_folder
 from xlmr_flax.tasks import get_task
 
 ENGLISH = ['The sun rises.', 'A dog barks.', 'zebras run.', ' Bread is warm.', 'A dog barks.', 'Éclairs melt.']

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data.tables import DataError, read_lines
-from xlmr_flax.eval import files
-from xlmr_flax.eval.benchmarks import BENCHMARKS, QA, Benchmark, Part
-from xlmr_flax.eval.metrics import classification, qa, retrieval, tagging
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.benchmarks import BENCHMARKS, QA, Benchmark, Part
+from xlmr_flax.scoring.metrics import classification, qa, retrieval, tagging
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task, closest, has_label
 from xlmr_flax.util.errors import quote
 

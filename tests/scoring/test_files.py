@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlmr_flax.data.tables import DataError
-from xlmr_flax.eval import files
+from xlmr_flax.scoring import files
 from xlmr_flax.tasks import get_task
 
 token = st.text(st.characters(exclude_categories=('C', 'Z')), min_size=1, max_size=6)
