@@ -1,7 +1,4 @@
-"""Damaged files of every format: what is read gives rows, bad rows or a user error, and never another exception.
-
-Mutations are drawn by hypothesis with a fixed seed: a few hundred by default, 10,000 with -m slow.
-"""
+"""Damaged files of every format give rows, bad rows or a user error, and never another exception. Mutations are drawn by hypothesis with a fixed seed: a few hundred by default, 10,000 with -m slow."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from tasks.test_tiny_files import EXPECTED, TRANSLATED
 from xlmr_flax.baselines.agreement import read_records
 from xlmr_flax.config import parse, to_dict
 from xlmr_flax.data import tfds
-from xlmr_flax.data.inputs import FORMATS, read_input
+from xlmr_flax.data.inputs import read_input
 from xlmr_flax.data.sources import available, needs_data_root, read_gold, read_pairs, read_split, split_files
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment.claims import Claims
@@ -30,10 +27,11 @@ from xlmr_flax.experiment.cost import reached_speed
 from xlmr_flax.experiment.reporting import _saved_config, curves, failures
 from xlmr_flax.experiment.significance import read_tests
 from xlmr_flax.experiment.workdir import Workdir, read_evaluation
+from xlmr_flax.kinds import KINDS, HeadSpec
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.manifest import MANIFEST
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.models.sentencepiece import MODEL, build, read_model
 from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.report import make_study, read_rows
@@ -187,7 +185,7 @@ ROWS_OF_ONES_OWN = {
 
 
 def own_rows(folder: Path, choice: int, changes: list[Mutation]) -> None:
-    endings, kinds = list(ROWS_OF_ONES_OWN), list(FORMATS)
+    endings, kinds = list(ROWS_OF_ONES_OWN), [kind.input for kind in KINDS.values() if kind.input]
     path = folder / f'rows.{endings[choice % len(endings)]}'
     how = mutate_json if path.suffix.startswith('.json') and choice // len(endings) % 2 else mutate
     path.write_bytes(how(ROWS_OF_ONES_OWN[path.suffix[1:]].encode(), changes))

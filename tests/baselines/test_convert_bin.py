@@ -17,9 +17,10 @@ from safetensors.torch import load_file  # noqa: E402
 from torch_reference import random_params, tiny_config  # noqa: E402
 
 from xlmr_flax.baselines import convert_bin  # noqa: E402
+from xlmr_flax.kinds import HeadSpec  # noqa: E402
 from xlmr_flax.models import hf  # noqa: E402
 from xlmr_flax.models.config import ModelError  # noqa: E402
-from xlmr_flax.models.model import HeadSpec, Model, Params  # noqa: E402
+from xlmr_flax.models.model import Model, Params  # noqa: E402
 from xlmr_flax.models.source import open_source  # noqa: E402
 
 PAIR = HeadSpec('pair', 3)

@@ -13,8 +13,8 @@ from xlmr_flax.baselines import paired
 from xlmr_flax.cli.main import main
 from xlmr_flax.config import parse, to_dict
 from xlmr_flax.data.sources import DataError, read_split
+from xlmr_flax.kinds import prediction_path, score_files
 from xlmr_flax.scoring import files
-from xlmr_flax.scoring.score import score_files
 from xlmr_flax.tasks import get_task
 
 LANGUAGES = ('en', 'de', 'ru')
@@ -40,7 +40,7 @@ def write(tmp_path: Path) -> Write:
             task = get_task(target)
             for code in languages:
                 examples: list[Any] = read_split(task, code, 'test', '', rows)
-                path = files.prediction_path(root, task, code)
+                path = prediction_path(root, task, code)
                 if task.kind == 'pair':
                     gold = [e.label if i >= wrong else 1 - e.label for i, e in enumerate(examples)]
                     files.write_labels(path, [task.labels[i] for i in gold])
@@ -78,7 +78,7 @@ def test_scores_and_differences(write: Write) -> None:
         assert each.change.difference == pytest.approx(0.375)
         assert 0 < each.change.low < 0.375 < each.change.high and each.change.p < 0.01
         assert each.p_holm is not None and each.p_holm >= each.change.p
-        path = files.prediction_path(theirs, task, each.name)
+        path = prediction_path(theirs, task, each.name)
         assert score_files(task, each.name, path, read_split(task, each.name, 'test', '', ROWS))['accuracy'] == 50
     # The same rows are wrong in every language, and an example is drawn in all of them at once: the mean is no surer.
     one, mean = found.languages[0].change, found.means[0].change
@@ -119,7 +119,7 @@ def test_report_against(workdir: Path, write: Write, capsys: pytest.CaptureFixtu
 def test_questions_that_a_system_left_out(write: Write) -> None:
     """Only questions that both systems answered are compared; a note gives their number. None: an error."""
     ours, theirs = write('ours', 0), write('theirs', 20)
-    path = files.prediction_path(theirs, get_task('world_spans'), 'de')
+    path = prediction_path(theirs, get_task('world_spans'), 'de')
     said = files.read_answers(path)
     files.write_answers(path, dict(list(said.items())[20:]))
     f1, exact = paired.pair_systems(parse(raw_config()), 'world_spans', [ours], [theirs])
@@ -141,7 +141,7 @@ def test_choices_of_the_whole_split_are_cut(tmp_path: Path) -> None:
     examples: list[Any] = read_split(task, 'de', 'test', '', 20)
     roots = [tmp_path / name for name in ('cut', 'whole')]
     for root, rows in zip(roots, (5, 20), strict=True):
-        files.write_choices(files.prediction_path(root, task, 'de'), [e.label for e in examples[:rows]])
+        files.write_choices(prediction_path(root, task, 'de'), [e.label for e in examples[:rows]])
     (found,) = paired.pair_systems(config, 'world_choices', roots[:1], roots[1:])
     assert [(each.n, each.first, each.second) for each in found.languages] == [(5, 100, 100)]
 

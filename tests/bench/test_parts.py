@@ -21,9 +21,9 @@ from xlmr_flax.bench.rows import read_rows, write_rows
 from xlmr_flax.bench.timing import Measured, Outcome, Ratio, counted_rounds, rate_ratio
 from xlmr_flax.cli.main import main
 from xlmr_flax.data.batches import train_batch
-from xlmr_flax.data.encode import encode
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.kinds import encode
 from xlmr_flax.tasks import get_task
 
 TINY = ['--encoder=random:tiny', '--rows=16', '--batch=4', '--max_length=48', '--threads=1', '--device=cpu']

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.data.encode import encode
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Tokenizer, pair_rows, single_rows
+from xlmr_flax.kinds import HeadSpec, encode
 from xlmr_flax.models.config import SIZES
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.tasks import get_task
 
@@ -335,11 +335,12 @@ def test_labels_of_a_foreign_checkpoint(checkpoints: Path, tiny_tokenizer: Path,
 def test_tokens_are_those_of_the_tasks(tiny_tokenizer: Path, tmp_path: Path) -> None:
     """--input reads what `encode` of a task would get from the same texts."""
     from xlmr_flax.data.inputs import read_input
+    from xlmr_flax.kinds.pair import Pair
 
     task = get_task('world_nli')
     rows = read_split(task, 'de', 'test', limit=5)
     path = tmp_path / 'a.tsv'
     path.write_text(''.join(f'{e.text_a}\t{e.text_b}\n' for e in rows), 'utf-8')  # type: ignore[union-attr]
-    found, tokenizer = read_input(path, 'pair'), Tokenizer(tiny_tokenizer, 2048)
+    found, tokenizer = read_input(path, Pair.input), Tokenizer(tiny_tokenizer, 2048)
     ours = encode(found.task, found.examples, tokenizer, 32).tokens
     np.testing.assert_array_equal(ours.flat, encode(task, rows, tokenizer, 32).tokens.flat)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from xlmr_flax.cli.main import main
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import SIZES, ModelError
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 
 Fails = Callable[..., str]
 TINY = SIZES['tiny']

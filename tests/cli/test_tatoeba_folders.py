@@ -9,7 +9,7 @@ import pytest
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.data.sources import DataError
-from xlmr_flax.experiment.example_scores import read_gold_set
+from xlmr_flax.kinds import read_gold_set
 from xlmr_flax.tasks import get_task
 
 ENGLISH = ['Zebras run.', 'A dog barks.', 'The sun rises.', 'Bread is warm.']

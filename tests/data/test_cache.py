@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data import cache
-from xlmr_flax.data.cache import cache_dir, encode_cached, entry_name, examples_digest, from_arrays, lookup, to_arrays
-from xlmr_flax.data.encode import Encoded, encode
+from xlmr_flax.data.cache import cache_dir, examples_digest, from_arrays, to_arrays
+from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.kinds import cache_entry, encode, encode_cached, kind_of
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import (
     ChoiceExample,
@@ -26,6 +27,7 @@ from xlmr_flax.tasks.base import (
     SentenceExample,
     SpanExample,
     TagExample,
+    Task,
     TaskError,
 )
 
@@ -56,6 +58,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / 'tokens'
 
 
+def name_of(task: Task, examples: Any, tokenizer: Tokenizer, max_length: int) -> str:
+    return cache.entry_name(task, examples, tokenizer, max_length, kind_of(task).encode)
+
+
 def entries(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -75,7 +81,7 @@ def same(a: Any, b: Any) -> bool:
 def test_what_is_read_is_what_was_encoded(name: str, tokenizer: Tokenizer) -> None:
     task, examples = get_task(name), EXAMPLES[name]
     plain = encode(task, examples, tokenizer, 24)
-    first, second = (lookup(task, examples, tokenizer, 24) for _ in range(2))
+    first, second = (cache_entry(task, examples, tokenizer, 24) for _ in range(2))
     assert (first.state, second.state) == ('written', 'read')
     for entry in (first, second):
         assert same(entry.data, plain)
@@ -95,21 +101,21 @@ def test_every_difference_is_another_name(tokenizer: Tokenizer, tiny_tokenizer: 
     other = tmp_path / 'tokenizer.json'
     other.write_text(tiny_tokenizer.read_text(encoding='utf-8') + '\n', encoding='utf-8')
     names = [
-        entry_name(task, examples, tokenizer, 24),
-        entry_name(task, examples, tokenizer, 32),
-        entry_name(task, examples[1:], tokenizer, 24),
-        entry_name(task, examples[::-1], tokenizer, 24),
-        entry_name(task, examples, Tokenizer(other, 2048), 24),
-        entry_name(get_task('pawsx'), examples, tokenizer, 24),
+        name_of(task, examples, tokenizer, 24),
+        name_of(task, examples, tokenizer, 32),
+        name_of(task, examples[1:], tokenizer, 24),
+        name_of(task, examples[::-1], tokenizer, 24),
+        name_of(task, examples, Tokenizer(other, 2048), 24),
+        name_of(get_task('pawsx'), examples, tokenizer, 24),
     ]
     assert len(set(names)) == len(names)
-    assert entry_name(task, list(examples), tokenizer, 24) == names[0]
+    assert name_of(task, list(examples), tokenizer, 24) == names[0]
 
 
 def test_the_code_that_encodes_is_in_the_name(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = entry_name(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24)
+    before = name_of(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24)
     monkeypatch.setattr(cache, '_code_digest', lambda: 'changed')
-    assert entry_name(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24) != before
+    assert name_of(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24) != before
 
 
 @pytest.mark.parametrize(
@@ -174,40 +180,40 @@ def test_a_damaged_entry_is_made_again(
     damage: Callable[[Path], None], tokenizer: Tokenizer, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task, examples = get_task('xnli'), EXAMPLES['xnli']
-    first = lookup(task, examples, tokenizer, 24)
+    first = cache_entry(task, examples, tokenizer, 24)
     assert first.path is not None
     expected = encode(task, examples, tokenizer, 24)
     damage(first.path)
     with caplog.at_level(logging.WARNING):
-        again = lookup(task, examples, tokenizer, 24)
+        again = cache_entry(task, examples, tokenizer, 24)
     assert again.state == 'written'
     assert same(again.data, expected)
     assert str(first.path) in caplog.text
     assert 'made again' in caplog.text
     assert entries(folder) == [first.path.name]
-    assert lookup(task, examples, tokenizer, 24).state == 'read'
+    assert cache_entry(task, examples, tokenizer, 24).state == 'read'
 
 
 def test_nothing_is_unpickled(tokenizer: Tokenizer, folder: Path) -> None:
     task, examples = get_task('xnli'), EXAMPLES['xnli']
-    path = lookup(task, examples, tokenizer, 24).path
+    path = cache_entry(task, examples, tokenizer, 24).path
     assert path is not None
     np.save(path / 'label.npy', np.asarray([{}], object), allow_pickle=True)
     index = json.loads((path / 'index.json').read_text(encoding='utf-8'))
     file = path / 'label.npy'
     index['files']['label.npy'] = {'bytes': file.stat().st_size, 'sha256': cache._sha256(file)}
     (path / 'index.json').write_text(json.dumps(index), encoding='utf-8')
-    assert lookup(task, examples, tokenizer, 24).state == 'written'
+    assert cache_entry(task, examples, tokenizer, 24).state == 'written'
 
 
 def test_what_is_not_kept(tokenizer: Tokenizer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = EXAMPLES['xnli']
-    assert lookup(get_task('world_nli'), examples, tokenizer, 24).state == 'not kept'
+    assert cache_entry(get_task('world_nli'), examples, tokenizer, 24).state == 'not kept'
     monkeypatch.setattr(cache, 'SMALLEST', len(examples) + 1)
-    assert lookup(get_task('xnli'), examples, tokenizer, 24).state == 'not kept'
+    assert cache_entry(get_task('xnli'), examples, tokenizer, 24).state == 'not kept'
     monkeypatch.setattr(cache, 'SMALLEST', 1)
     monkeypatch.setenv('XLMR_CACHE', 'off')
-    entry = lookup(get_task('xnli'), examples, tokenizer, 24)
+    entry = cache_entry(get_task('xnli'), examples, tokenizer, 24)
     assert (entry.state, entry.path) == ('not kept', None)
     assert not folder.exists()
 
@@ -224,10 +230,10 @@ def test_where_entries_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 def test_errors_are_those_of_encode(tokenizer: Tokenizer, folder: Path) -> None:
     with pytest.raises(TaskError, match='no examples'):
-        lookup(get_task('xnli'), [], tokenizer, 24)
+        cache_entry(get_task('xnli'), [], tokenizer, 24)
     uneven = [ChoiceExample('a', 'p', ('x', 'y'), 0), ChoiceExample('b', 'p', ('x',), 0)]
     with pytest.raises(TaskError, match='1, 2'):
-        lookup(get_task('hellaswag'), uneven, tokenizer, 24)
+        cache_entry(get_task('hellaswag'), uneven, tokenizer, 24)
     assert not folder.exists()
 
 
@@ -236,7 +242,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(
 ) -> None:
     folder.write_text('a file')
     with caplog.at_level(logging.WARNING):
-        entry = lookup(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24)
+        entry = cache_entry(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24)
     assert entry.state == 'not kept'
     assert str(folder) in caplog.text
 
@@ -249,11 +255,11 @@ def test_a_writer_that_comes_second_uses_the_first(
 
     def slow(*arguments: Any) -> Encoded:  # while this one encodes, another one writes
         monkeypatch.setattr(cache, 'encode', encode)
-        inner.append(lookup(task, examples, tokenizer, 24))
+        inner.append(cache_entry(task, examples, tokenizer, 24))
         return encode(*arguments)
 
     monkeypatch.setattr(cache, 'encode', slow)
-    outer = lookup(task, examples, tokenizer, 24)
+    outer = cache_entry(task, examples, tokenizer, 24)
     assert [inner[0].state, outer.state] == ['written', 'read']
     assert same(inner[0].data, outer.data)
     assert len(entries(folder)) == 1
@@ -264,10 +270,10 @@ def test_what_a_killed_writer_left_is_deleted_a_day_later(
 ) -> None:
     left = folder / '.xnli-abc-123'
     left.mkdir(parents=True)
-    lookup(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24)
+    cache_entry(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24)
     assert left.is_dir()
     monkeypatch.setattr(cache, '_ABANDONED', -1.0)
-    lookup(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 32)
+    cache_entry(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 32)
     assert not left.exists()
 
 
@@ -280,7 +286,7 @@ def _process(path: Path, root: str, start: Any, found: Any) -> None:
     states = []
     start.wait()
     for length in range(16, 36):
-        entry = lookup(get_task('xnli'), EXAMPLES['xnli'], tokenizer, length)
+        entry = cache_entry(get_task('xnli'), EXAMPLES['xnli'], tokenizer, length)
         states.append((entry.state, int(entry.data.tokens.flat.sum())))
     found.put(states)
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data import cache
-from xlmr_flax.data.cache import from_arrays, lookup, to_arrays
+from xlmr_flax.data.cache import from_arrays, to_arrays
 from xlmr_flax.data.corpus import hold_out, read_texts, text_rows
-from xlmr_flax.data.encode import encode
 from xlmr_flax.data.sources import DataError, read_split
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.kinds import cache_entry, encode
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Example, SentenceExample, Table, Task, TaskError
 
@@ -125,13 +125,13 @@ def test_encoded_text_has_one_id_a_row_and_can_be_cached(
     monkeypatch.setattr(cache, 'SMALLEST', 1)
     examples: list[Example] = [SentenceExample(f'x-{i}', 'the hospital in Paris ' * i) for i in range(1, 9)]
     data = encode(TASK, examples, tokenizer, 16)
-    assert (data.kind, data.group, len(data.label)) == ('text', 1, 0)
+    assert (data.kind, data.group, len(data.label)) == ('mlm', 1, 0)
     assert len(data) == len(data.tokens) == len(data.ids) > len(examples)
     assert data.unit_id(0) == 'x-1'
     assert data.unit_id(len(data) - 1) == f'x-8/{sum(name.startswith("x-8/") for name in data.ids) - 1}'
-    first, second = (lookup(TASK, examples, tokenizer, 16) for _ in range(2))
+    first, second = (cache_entry(TASK, examples, tokenizer, 16) for _ in range(2))
     assert (first.state, second.state) == ('written', 'read')
-    for found in (first.data, second.data, from_arrays('text', 1, to_arrays(data))):
+    for found in (first.data, second.data, from_arrays('mlm', 1, to_arrays(data))):
         assert (found.kind, found.ids, len(found)) == (data.kind, data.ids, len(data))
         np.testing.assert_array_equal(found.tokens.flat, data.tokens.flat)
         np.testing.assert_array_equal(found.tokens.offsets, data.tokens.offsets)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlmr_flax.data.encode import NO_LABEL, encode
+from xlmr_flax.data.encode import NO_LABEL
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.kinds import encode
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import PairExample, SentenceExample
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_batch, mask_rows, mask_tokens
 from xlmr_flax.data.tokenize import Ragged, Tokenizer, TokenizerError
-from xlmr_flax.train import losses
+from xlmr_flax.kinds import base
 
 PLAIN = Masking(mask_id=99, special_ids=(0, 1, 2, 3, 99), vocab_size=100)
 
@@ -183,4 +183,4 @@ def test_a_rate_that_is_none(rate: float) -> None:
 
 
 def test_the_label_that_the_loss_leaves_out() -> None:
-    assert IGNORED == losses.IGNORED
+    assert IGNORED == base.IGNORED

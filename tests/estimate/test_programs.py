@@ -23,8 +23,9 @@ from xlmr_flax.estimate.programs import (
     too_large,
 )
 from xlmr_flax.estimate.report import columns, compiled_dict, number, program_text
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.config import SIZES
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.step import split, state_shapes, step_program

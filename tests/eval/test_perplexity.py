@@ -22,13 +22,13 @@ from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval import perplexity as module
 from xlmr_flax.eval.perplexity import MLM, masked_loss, masked_perplexity
 from xlmr_flax.eval.predict import Forward
+from xlmr_flax.kinds import KINDS
 from xlmr_flax.models import embedded
 from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SentenceExample
-from xlmr_flax.train.losses import loss_sums
 
 CONFIG = EncoderConfig(
     vocab_size=64, hidden_size=8, num_layers=2, num_heads=2, ffn_size=12, max_positions=42, initializer_range=0.5
@@ -125,7 +125,7 @@ def _head_step(model: Model, optimizer: optax.GradientTransformation) -> Callabl
         def loss(head: Params) -> jax.Array:
             whole = {**params, 'heads': {'mlm': head}}
             logits = model.logits(whole, 'mlm', MLM, batch['ids'], batch['segments'], positions=batch['positions'])
-            total, count, _ = loss_sums('mlm', logits, {**batch, 'valid': jnp.ones(BATCH)})
+            total, count, _ = KINDS['mlm'].loss_sums(logits, {**batch, 'valid': jnp.ones(BATCH)})
             return total / count
 
         value, grads = jax.value_and_grad(loss)(head)

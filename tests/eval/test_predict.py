@@ -22,8 +22,9 @@ from xlmr_flax.eval.predict import (
     predict_tokens,
 )
 from xlmr_flax.eval.retrieval import nearest, normalise, retrieval_layer
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 
 CONFIG = EncoderConfig(

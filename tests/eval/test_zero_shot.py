@@ -16,8 +16,9 @@ from xlmr_flax.data.sources import BadRow, DataError, read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval import predict, zero_shot
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TaskError
@@ -81,8 +82,8 @@ def test_languages_in_one_stream_score_as_each_alone(
     padded = dataclasses.replace(evaluator, evaluation=dataclasses.replace(evaluator.evaluation, packing=False))
     want = {lang: padded.run(task, lang, 'test', tmp_path / 'want') for lang in languages}
     passes: list[int] = []
-    real = zero_shot.predict_logits
-    monkeypatch.setattr(zero_shot, 'predict_logits', lambda *a, **k: (passes.append(len(a[3])), real(*a, **k))[1])
+    real = zero_shot.head_outputs
+    monkeypatch.setattr(zero_shot, 'head_outputs', lambda *a, **k: (passes.append(len(a[3])), real(*a, **k))[1])
     for together, sets in ((1000, [160]), (0, [40] * 4)):
         monkeypatch.setattr(zero_shot, '_PASSES', together)
         passes.clear()

@@ -17,10 +17,10 @@ from xlmr_flax.data.sources import read_split
 from xlmr_flax.experiment.phase import initial_params, trained_facts
 from xlmr_flax.experiment.plan import run_tasks
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.kinds import HeadSpec, score_files
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import SIZES, ModelError
-from xlmr_flax.models.model import HeadSpec, Model
-from xlmr_flax.scoring.score import score_files
+from xlmr_flax.models.model import Model
 from xlmr_flax.tasks import get_task
 
 Configs = Callable[..., Config]

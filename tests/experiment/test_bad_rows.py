@@ -14,6 +14,7 @@ from xlmr_flax.data.sources import BadRow, DataError, content_digest, read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment.bad_rows import FILE, BadRows, collector, count_among
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.kinds import kind_of
 from xlmr_flax.tasks import get_task
 
 
@@ -114,4 +115,4 @@ def test_tokens_of_fewer_rows_are_another_entry_of_the_cache(root: Path, tiny_to
     found.append(read_split(task, 'de', 'test', root))
     assert (len(found[0]), len(found[1])) == (6, 7)
     tokenizer = Tokenizer(tiny_tokenizer, 2048)
-    assert len({entry_name(task, examples, tokenizer, 32) for examples in found}) == 2
+    assert len({entry_name(task, examples, tokenizer, 32, kind_of(task).encode) for examples in found}) == 2

@@ -13,16 +13,14 @@ import pytest
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.batches import row_lengths
-from xlmr_flax.data.cache import encode_cached
-from xlmr_flax.data.encode import encode
 from xlmr_flax.data.packing import Packing
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment import cost
-from xlmr_flax.experiment.arms import head_spec
 from xlmr_flax.experiment.cost import Estimator, count_rows, forward_flops, layer_weights, machine_speed, reached_speed
 from xlmr_flax.experiment.dry_run import _short
 from xlmr_flax.experiment.plan import Run, evaluation_split, make_plan
+from xlmr_flax.kinds import encode, encode_cached, head_spec
 from xlmr_flax.models.config import SIZES, EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source

@@ -17,9 +17,9 @@ from xlmr_flax.config import Config
 from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs, read_split
 from xlmr_flax.experiment.plan import default_split, task_of
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.kinds import prediction_path, score_files
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics.retrieval import map_at_k, pair_f1
-from xlmr_flax.scoring.score import score_files
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError
 
@@ -86,7 +86,7 @@ def test_a_task_learns_and_is_scored_by_its_file(
     for language in languages:
         found = {row['metric']: row for row in rows if row['language'] == language}
         assert set(task.metrics) <= found.keys()
-        path = files.prediction_path(runner.workdir.predictions(run), task, language, split)
+        path = prediction_path(runner.workdir.predictions(run), task, language, split)
         if task.kind == 'retrieval':
             n, scores = check_retrieval(task, language, split, root, path)
         else:

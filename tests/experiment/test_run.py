@@ -16,7 +16,7 @@ from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.experiment import phase, runner
 from xlmr_flax.experiment.reporting import write_report_again
 from xlmr_flax.experiment.runner import Runner
-from xlmr_flax.scoring.score import score_files
+from xlmr_flax.kinds import score_files
 from xlmr_flax.tasks import get_task
 
 REQUIRED = ('encoder', 'intermediate', 'target', 'language', 'split', 'metric', 'value', 'n', 'seed', 'step')

@@ -13,12 +13,13 @@ import pytest
 from xlmr_flax.config import parse
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.experiment import significance as module
-from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, normaliser, number_units, read_gold_set
 from xlmr_flax.experiment.reporting import curves, failures, write_report_again
 from xlmr_flax.experiment.significance import read_tests, significance
 from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.kinds import example_sums, kind_of, prediction_path, read_gold_set, score_files
+from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, number_units
+from xlmr_flax.kinds.span import normaliser
 from xlmr_flax.scoring import files
-from xlmr_flax.scoring.score import score_files
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SentenceExample, SpanExample, Task
 
@@ -48,7 +49,7 @@ def predict(task: Task, language: str, path: Path, wrong: float, seed: int) -> t
         said = [['X' if bad else task.labels[t] for t in e.tags] for e, bad in zip(examples, spoil, strict=True)]
     else:
         said = {e.id: 'the' if bad else e.answers[0][0] + ' it' for e, bad in zip(examples, spoil, strict=True)}
-    files.write_predictions(path, task, said)
+    kind_of(task).write(path, said)
     return score_files(task, language, path, examples), len(examples)
 
 
@@ -61,7 +62,7 @@ def workdir(tmp_path_factory) -> tuple[Workdir, list[dict[str, Any]]]:
             for target, languages in LANGUAGES.items():
                 task = get_task(target)
                 for number, language in enumerate(languages):
-                    path = files.prediction_path(root / 'predictions' / f'{arm}-seed{seed}', task, language)
+                    path = prediction_path(root / 'predictions' / f'{arm}-seed{seed}', task, language)
                     scores, n = predict(task, language, path, wrong, 10 * seed + number)
                     rows += [
                         {
@@ -173,9 +174,9 @@ def test_the_report_of_a_workdir_shows_the_marks(workdir):
     [('bucc2018', 'f1', 'mined pairs'), ('squad_v2', 'f1', 'thresholded'), ('panx', 'precision', 'panx: precision')],
 )
 def test_metrics_that_are_no_sums_over_examples(target, metric, why, tmp_path):
-    gold = GoldSet(get_task(target), 'de', [], (), {}, None)
+    gold = GoldSet(get_task(target), 'de', [])
     with pytest.raises(NoExampleScores, match=why):
-        gold.sums(tmp_path / 'x', metric)
+        example_sums(gold, tmp_path / 'x', metric)
 
 
 def test_mlqa_is_normalised_by_language_and_takes_the_best_answer(tmp_path):
@@ -187,16 +188,16 @@ def test_mlqa_is_normalised_by_language_and_takes_the_best_answer(tmp_path):
     found = GoldSet(task, 'de', ['a', 'b', 'c'], examples, {}, normaliser(task, 'de'))
     official = score_files(task, 'de', path, examples)
     for metric in ('f1', 'exact_match'):
-        over, under = found.sums(path, metric)
+        over, under = example_sums(found, path, metric)
         assert 100 * over.sum() / under.sum() == pytest.approx(official[metric])
-    assert found.sums(path, 'exact_match')[0].tolist() == [1, 0, 0]
+    assert example_sums(found, path, 'exact_match')[0].tolist() == [1, 0, 0]
 
 
 def test_rankings_by_query(tmp_path):
     path = tmp_path / 'p.tsv'
     files.write_answers(path.with_suffix('.json'), {'q1': ['x', 'a'], 'q2': ['b']})
-    gold = GoldSet(get_task('mewslix'), 'de', ['q1', 'q2'], (), {'q1': ['a'], 'q2': ['b']}, None)
-    assert gold.sums(path, 'map@20')[0].tolist() == [0.5, 1.0]
+    gold = GoldSet(get_task('mewslix'), 'de', ['q1', 'q2'], (), {'q1': ['a'], 'q2': ['b']})
+    assert example_sums(gold, path, 'map@20')[0].tolist() == [0.5, 1.0]
 
 
 def test_units_are_shared_by_id():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import attention_cpu
 from xlmr_flax.models.attention import (
     AUTO,
@@ -26,7 +27,7 @@ from xlmr_flax.models.attention import (
 from xlmr_flax.models.attention_tpu import heads_together
 from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.dropout import hash_bits, seed_of
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.models.norm_tpu import sum_and_norm
 from xlmr_flax.models.place import ANYWHERE, Anywhere, Dims
 

@@ -18,12 +18,12 @@ from torch_reference import batch, random_params, tiny_config, torch_model  # no
 
 from xlmr_flax.cli.main import main  # noqa: E402
 from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_batch, mask_tokens  # noqa: E402
+from xlmr_flax.kinds import KINDS, HeadSpec  # noqa: E402
 from xlmr_flax.models import hf  # noqa: E402
 from xlmr_flax.models.config import EncoderConfig, ModelError  # noqa: E402
-from xlmr_flax.models.model import HeadSpec, Model, Params  # noqa: E402
+from xlmr_flax.models.model import Model, Params  # noqa: E402
 from xlmr_flax.models.source import open_source, save_checkpoint  # noqa: E402
 from xlmr_flax.models.weights import export_encoder, export_head  # noqa: E402
-from xlmr_flax.train.losses import loss_sums  # noqa: E402
 
 MLM = HeadSpec('mlm')
 CONFIG = tiny_config()
@@ -41,7 +41,7 @@ def mean_loss(params: Params, rows: dict[str, np.ndarray]) -> jax.Array:
     logits = MODEL.logits(
         params, 'mlm', MLM, jnp.asarray(rows['ids']), jnp.asarray(SEGMENTS), positions=rows.get('positions')
     )
-    total, count, _ = loss_sums('mlm', logits, {'labels': rows['labels'], 'valid': jnp.ones(len(IDS))})
+    total, count, _ = KINDS['mlm'].loss_sums(logits, {'labels': rows['labels'], 'valid': jnp.ones(len(IDS))})
     return total / count
 
 

@@ -16,12 +16,12 @@ torch = pytest.importorskip('torch', reason='parity is measured against torch')
 from torch_reference import batch, random_params, tiny_config, torch_model  # noqa: E402
 
 from xlmr_flax.config import OptimizerSpec  # noqa: E402
+from xlmr_flax.kinds import KINDS, HeadSpec  # noqa: E402
 from xlmr_flax.models import embedded  # noqa: E402
 from xlmr_flax.models.config import EncoderConfig  # noqa: E402
-from xlmr_flax.models.model import HeadSpec, Model, Params, head_key  # noqa: E402
+from xlmr_flax.models.model import Model, Params, head_key  # noqa: E402
 from xlmr_flax.models.weights import export_encoder, export_head, export_pooler  # noqa: E402
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree  # noqa: E402
-from xlmr_flax.train.losses import loss_sums  # noqa: E402
 from xlmr_flax.train.optimizer import AdamW  # noqa: E402
 from xlmr_flax.train.step import init_state, make_train_step  # noqa: E402
 
@@ -78,7 +78,7 @@ def test_stopping_at_a_layer_gives_that_hidden_state(case: Case) -> None:
 def _loss(model: Model, params: Params, case: Case) -> tuple[jax.Array, jax.Array]:
     logits = model.logits(params, 'x', PAIR, jnp.asarray(case.ids), jnp.asarray(case.segments))
     parts = {'label': jnp.asarray(case.labels), 'valid': jnp.ones(len(case.labels))}
-    total, count, _ = loss_sums('pair', logits, parts)
+    total, count, _ = KINDS['pair'].loss_sums(logits, parts)
     return total / count, logits
 
 

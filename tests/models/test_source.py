@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.config import SIZES, ModelError
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.source import open_source, save_checkpoint
 
 HEADS = {'pairs': HeadSpec('pair', 3), 'tags': HeadSpec('tag', 5)}

@@ -10,7 +10,7 @@ from xlmr_flax.data.batches import eval_batches
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.tokenize import Ragged
-from xlmr_flax.models.model import HeadSpec
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.parallel.mesh import fetch, make_mesh, own_rows, put_batch
 from xlmr_flax.train.streams import Stream
 

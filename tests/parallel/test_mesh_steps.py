@@ -24,9 +24,9 @@ from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.kinds import KINDS, HeadSpec
 from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.heads import HEAD_KINDS
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import fetch, make_mesh, path_name, shardings
 from xlmr_flax.train.loop import Phase, train
 from xlmr_flax.train.streams import Blend, Stream
@@ -150,7 +150,9 @@ def test_every_other_mesh(mesh: str, first: dict[str, Outcome], others: dict[str
 
 def test_the_kinds_here_and_in_the_rules_test_are_all_there_are() -> None:
     """tests/parallel/test_mesh.py counts the rules of every leaf of every size and head style, for these kinds."""
-    assert {head.kind for head in HEADS.values()} | {'mlm'} == set(HEAD_KINDS)
+    assert {head.kind for head in HEADS.values()} | {'mlm'} == {
+        name for name, kind in KINDS.items() if kind.architecture
+    }
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlmr_flax.data.tables import DataError
+from xlmr_flax.kinds import kind_of, prediction_path
 from xlmr_flax.scoring import files
 from xlmr_flax.tasks import get_task
 
@@ -19,8 +20,8 @@ token = st.text(st.characters(exclude_categories=('C', 'Z')), min_size=1, max_si
 
 
 def test_paths() -> None:
-    assert files.prediction_path('out', get_task('xnli'), 'sw') == Path('out/xnli/test-sw.tsv')
-    assert files.prediction_path('out', get_task('world_spans'), 'de', 'dev') == Path('out/world_spans/dev-de.json')
+    assert prediction_path('out', get_task('xnli'), 'sw') == Path('out/xnli/test-sw.tsv')
+    assert prediction_path('out', get_task('world_spans'), 'de', 'dev') == Path('out/world_spans/dev-de.json')
     assert files.no_answer_path(Path('out/squad/dev-en.json')) == Path('out/squad/dev-en.no_answer.json')
 
 
@@ -71,15 +72,15 @@ def test_labels_indices_and_pairs_come_back(tmp_path: Path) -> None:
 
 def test_predictions_are_written_by_kind(tmp_path: Path) -> None:
     path = tmp_path / 'x'
-    files.write_predictions(path, get_task('xnli'), ['neutral'])
+    kind_of(get_task('xnli')).write(path, ['neutral'])
     assert files.read_labels(path) == ['neutral']
-    files.write_predictions(path, get_task('world_ner'), [['O', 'B-LOC']])
+    kind_of(get_task('world_ner')).write(path, [['O', 'B-LOC']])
     assert files.read_tags(path) == [['O', 'B-LOC']]
-    files.write_predictions(path, get_task('world_spans'), {'q': ''})
+    kind_of(get_task('world_spans')).write(path, {'q': ''})
     assert files.read_answers(path) == {'q': ''}
-    files.write_predictions(path, get_task('xcopa'), [1, 0])
+    kind_of(get_task('xcopa')).write(path, [1, 0])
     assert files.read_choices(path) == [1, 0]
-    files.write_predictions(path, get_task('tatoeba'), [1, 0])
+    kind_of(get_task('tatoeba')).write(path, [1, 0])
     assert files.read_indices(path) == [1, 0]
 
 

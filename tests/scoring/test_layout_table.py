@@ -24,12 +24,12 @@ from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
-from xlmr_flax.experiment.example_scores import read_gold_set
+from xlmr_flax.kinds import example_sums, read_gold_set, score_files
 from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.scoring.benchmarks import XTREME, XTREME_R
-from xlmr_flax.scoring.score import score_files, score_folder
+from xlmr_flax.scoring.score import score_folder
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SentenceExample
 
@@ -241,7 +241,7 @@ def theirs(case: Case, folder: Path) -> bool:
     metric = task.metrics[0]
     sums = True
     if case.task != 'bucc2018':  # its F1 is no sum over examples
-        over, under = gold.sums(path, metric)
+        over, under = example_sums(gold, path, metric)
         sums = over.sum() == under.sum() > 0
     if task.kind != 'retrieval':
         examples = read_split(task, case.language, 'test', folder / 'data')

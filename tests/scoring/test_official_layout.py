@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data.sources import DataError, read_pairs
-from xlmr_flax.experiment.example_scores import read_gold_set
+from xlmr_flax.kinds import example_sums, read_gold_set, score_files
 from xlmr_flax.scoring import files
-from xlmr_flax.scoring.score import coverage_lines, score_files, score_folder
+from xlmr_flax.scoring.score import coverage_lines, score_folder
 from xlmr_flax.tasks import get_task
 
 ENGLISH = ['The sun rises.', 'A dog barks.', 'zebras run.', ' Bread is warm.', 'A dog barks.', 'Éclairs melt.']
@@ -34,7 +34,7 @@ def test_a_perfect_official_file_scores_100_everywhere(tmp_path: Path) -> None:
     files.write_labels(path, GOLD)
     assert score_files(TATOEBA, 'af', path, english) == {'accuracy': 100.0}
     assert score_folder(tmp_path / 'p', tmp_path / 'p', allow_missing=True)['tasks']['tatoeba']['score'] == 100.0
-    over, under = read_gold_set(TATOEBA, 'af', 'test', str(data), 0).sums(path, 'accuracy')
+    over, under = example_sums(read_gold_set(TATOEBA, 'af', 'test', str(data), 0), path, 'accuracy')
     np.testing.assert_array_equal(over, under)
 
 
@@ -43,14 +43,14 @@ def test_rows_are_cut_before_they_are_sorted(tmp_path: Path) -> None:
     files.write_labels(path, [1, 0, 2])
     gold = read_gold_set(TATOEBA, 'af', 'test', str(data), 3)
     assert gold.ids == ['1', '0', '2']
-    assert gold.sums(path, 'accuracy')[0].tolist() == [1, 1, 1]
+    assert example_sums(gold, path, 'accuracy')[0].tolist() == [1, 1, 1]
 
 
 def test_a_file_in_the_order_of_rows_is_refused(tmp_path: Path) -> None:
     data, path = write(tmp_path, [f'{(i * 37) % 100:02d}' for i in range(100)]), tmp_path / 'test-af.tsv'
     files.write_labels(path, range(100))
     with pytest.raises(DataError, match='order of the rows'):
-        read_gold_set(TATOEBA, 'af', 'test', str(data), 0).sums(path, 'accuracy')
+        example_sums(read_gold_set(TATOEBA, 'af', 'test', str(data), 0), path, 'accuracy')
 
 
 def test_other_retrieval_tasks_keep_the_order_of_rows() -> None:

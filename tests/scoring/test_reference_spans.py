@@ -14,7 +14,8 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.spans import SpanRows, span_rows
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
-from xlmr_flax.eval.zero_shot import Evaluator, write_predictions
+from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
@@ -173,5 +174,6 @@ def test_the_evaluation_says_how(
     evaluator = Evaluator(model, {}, tokenizer, make_mesh(), Evaluation(**settings), '', 64)
     data = Encoded('span', rows.tokens, np.zeros(0, np.int32), ('q',), spans=rows)
     path = tmp_path / 'said.json'
-    write_predictions(get_task('xquad'), path, [EXAMPLE], data, [scores((4, 5, 3.0))], (), evaluator.decoder(language))
+    task, decoder = get_task('xquad'), evaluator.decoder(language)
+    kind_of(task).write_outputs(task, path, [EXAMPLE], data, [scores((4, 5, 3.0))], (), decoder)
     assert files.read_answers(path) == {'q': want}

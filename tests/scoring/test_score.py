@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from xlmr_flax.data.tables import DataError
+from xlmr_flax.kinds import score_files
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, XTREME, XTREME_R, Benchmark
-from xlmr_flax.scoring.score import score_files, score_folder, to_json, to_markdown, warnings
+from xlmr_flax.scoring.score import score_folder, to_json, to_markdown, warnings
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import ChoiceExample, PairExample, SentenceExample, SpanExample, TagExample
 

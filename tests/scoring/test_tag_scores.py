@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from xlmr_flax.kinds import score_files
 from xlmr_flax.scoring import files
-from xlmr_flax.scoring.score import score_files
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TagExample, Task
 

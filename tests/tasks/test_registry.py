@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from xlmr_flax.data.tables import READERS
+from xlmr_flax.kinds import KINDS
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import KINDS, TRANSLATED, Embedded, RowError, Table, TaskError
+from xlmr_flax.tasks.base import TRANSLATED, Embedded, RowError, Table, TaskError
 from xlmr_flax.tasks.languages import UNKNOWN, all_languages, get_language
 
 NAMES = sorted(all_tasks())

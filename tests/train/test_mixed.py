@@ -17,7 +17,7 @@ from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged
-from xlmr_flax.models.model import HeadSpec
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree
 from xlmr_flax.train.loop import Phase, Trained, train
 from xlmr_flax.train.mixed import Part, mixed_step

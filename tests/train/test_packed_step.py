@@ -24,11 +24,11 @@ from xlmr_flax.data.packing import Packing
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import IGNORED, TagRows
 from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.kinds import KINDS, HeadSpec
 from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import batch_devices, fetch, make_mesh, put_batch, put_tree
 from xlmr_flax.train.loop import Phase, train
-from xlmr_flax.train.losses import count
 from xlmr_flax.train.mixed import gradient_program
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.step import init_state, make_train_step, programs_traced
@@ -95,7 +95,7 @@ def test_losses_and_gradients_are_those_of_padded_rows(kind: str, style: str, ti
         assert (drawn.rows < SIZE) == packed
         # Without dropout the key decides nothing: the rates are 0.
         grads, loss, right = program(params, batch, key, None)
-        found.append((jax.device_get(grads), float(loss), float(right), float(count(tiny.head.kind, batch))))
+        found.append((jax.device_get(grads), float(loss), float(right), float(KINDS[tiny.head.kind].count(batch))))
     (grads, *values), (want, *wanted) = found
     assert values == pytest.approx(wanted, rel=1e-5) and wanted[0] > 0
     assert_close(grads, want)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xlmr_flax.baselines.torch_model import KINDS
+from xlmr_flax.baselines.torch_model import TRAINED
 from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.experiment.plan import NONE
 from xlmr_flax.tasks import all_tasks, get_task
@@ -19,7 +19,7 @@ def check(config: Config) -> None:
         if name != NONE and name not in config.arms and name in all_tasks():
             _check_kinds('intermediate', [name])
     for name in config.targets:
-        if get_task(name).kind != 'retrieval':
+        if not get_task(name).embeds:
             _check_kinds('targets', [name])
     recipes = {'recipe': config.recipe} | {f'recipes.{name}': recipe for name, recipe in config.recipes.items()}
     for where, recipe in recipes.items():
@@ -32,5 +32,6 @@ def check(config: Config) -> None:
 
 def _check_kinds(where: str, names: Sequence[str]) -> None:
     for name in names:
-        if (kind := get_task(name).kind) not in KINDS:
-            raise ConfigError(f'{where}: {name!r} is of kind {kind!r}; the PyTorch baseline trains {", ".join(KINDS)}')
+        if (kind := get_task(name).kind) not in TRAINED:
+            trained = ', '.join(TRAINED)
+            raise ConfigError(f'{where}: {name!r} is of kind {kind!r}; the PyTorch baseline trains {trained}')

@@ -17,12 +17,12 @@ import numpy as np
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.eval.statistics import ALPHA, Interval, Part, bootstrap, enough_resamples, holm, interval
-from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, number_units, read_gold_set
 from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split, task_of
 from xlmr_flax.experiment.rows import language_facts
+from xlmr_flax.kinds import kind_of, prediction_path, read_gold_set
+from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, number_units
 from xlmr_flax.report.rows import languages as in_table_order
 from xlmr_flax.report.table import Column, Line, Table
-from xlmr_flax.scoring import files
 from xlmr_flax.tasks.base import Task
 
 __all__ = ['NoExampleScores', 'Pairing', 'pair_systems', 'prediction_files', 'score_names']
@@ -87,13 +87,13 @@ def _cells(each: Compared) -> tuple[str | int | float | None, ...]:
 
 def score_names(task: Task) -> tuple[str, ...]:
     """The metrics that are compared: F1 and exact match of questions, else the task's major one."""
-    return ('f1', 'exact_match') if task.kind == 'span' else task.metrics[:1]
+    return kind_of(task).metric_pair or task.metrics[:1]
 
 
 def prediction_files(root: Path, task: Task, languages: Sequence[str], split: str) -> dict[str, Path]:
     """language -> its file, of those that are there."""
-    paths = {code: files.prediction_path(root, task, code, split) for code in languages}
-    if task.kind == 'retrieval':  # rankings are JSON
+    paths = {code: prediction_path(root, task, code, split) for code in languages}
+    if task.embeds:  # rankings are JSON
         paths = {c: p if p.is_file() else p.with_suffix('.json') for c, p in paths.items()}
     return {code: path for code, path in paths.items() if path.is_file()}
 
@@ -120,7 +120,7 @@ def pair_systems(
     missing = [code for code in languages if any(code not in found for found in there)]
     if missing and not (allow_missing and len(missing) < len(languages)):
         roots = [root for root, found in zip((*first, *second), there, strict=True) if len(found) < len(languages)]
-        path = files.prediction_path(roots[0], task, missing[0], split)
+        path = prediction_path(roots[0], task, missing[0], split)
         more = f', and {len(missing) - 1} more languages' if len(missing) > 1 else ''
         raise DataError(f'{path}: no such file, needed for {target!r} in {missing[0]!r}{more}')
     kept = [code for code in languages if code not in missing]
@@ -142,7 +142,7 @@ def _common(golds: Sequence[GoldSet], paths: Sequence[Sequence[Path]]) -> tuple[
     file that lacks some. Raises DataError where none is left."""
     kept, said = [], []
     for gold, each in zip(golds, paths, strict=True):
-        there = [gold.predicted(path) for path in each]
+        there = [kind_of(gold.task).predicted(gold, path) for path in each]
         keep = [all(column) for column in zip(*there, strict=True)]
         if not any(keep):
             raise DataError(f'{each[-1]}: none of its ids is that of an example which the other files have, too')
@@ -197,12 +197,9 @@ def _sums(gold: GoldSet, path: Path, metric: str, cut: bool) -> tuple[np.ndarray
     """Scores by example. cut: the gold set is the first rows of a file (evaluation.max_examples), and of predictions
     for all of its rows those of the first count. Questions are found by id and need no cut.
     """
-    kind, n = gold.task.kind, len(gold.examples)
+    kind, n = kind_of(gold.task), len(gold.examples)
     with tempfile.TemporaryDirectory() as scratch:
-        if cut and kind in ('pair', 'choice', 'tag'):
-            read = {'tag': files.read_tags, 'choice': files.read_choices}.get(kind, files.read_labels)
-            said = read(path)
-            if len(said) > n:
-                path = Path(scratch) / path.name
-                files.write_predictions(path, gold.task, said[:n])
-        return gold.sums(path, metric)
+        if cut and n and isinstance(said := kind.read(path), list) and len(said) > n:
+            path = Path(scratch) / path.name
+            kind.write(path, said[:n])
+        return kind.example_sums(gold, path, metric)

@@ -12,10 +12,10 @@ import torch
 
 from xlmr_flax.baselines.torch_modules import MultiTask, autocast_to
 from xlmr_flax.data.batches import eval_batches, pass_tokens, row_lengths
-from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.eval.retrieval import retrieval_layer
-from xlmr_flax.eval.zero_shot import Evaluator, Progress, counter, write_predictions
+from xlmr_flax.eval.zero_shot import Evaluator, Progress, counter
+from xlmr_flax.kinds import encode_cached, kind_of
 from xlmr_flax.tasks.base import Example, Task, TaskError
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -45,18 +45,19 @@ class TorchEvaluator(Evaluator):
             self.torch_model,
             self.head[0],
         )
-        by_token = task.kind in ('tag', 'span')
+        kind = kind_of(task)
 
         def forward(ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-            if task.kind == 'choice':  # a row is one choice: [B, T] -> [B, 1, T] -> [B, 1]
+            if kind.stacked:  # a row is one of an example's: [B, T] -> [B, 1, T] -> [B, 1]
                 return model(name, ids[:, None], segments[:, None])
             logits = model(name, ids, segments)
-            return logits.argmax(-1) if task.kind == 'tag' else logits
+            return logits.argmax(-1) if kind.best_only else logits
 
         lengths, tick = row_lengths(self.max_length, self.lengths), counter(progress, len(data.tokens))
         out = self._rows(forward, data.tokens, lengths, tick)
-        rows = [row[: int(n)] for row, n in zip(out, data.tokens.lengths, strict=True)] if by_token else np.stack(out)
-        write_predictions(task, path, examples, data, rows, self.label_order, self.decoder(language))
+        cut = [row[: int(n)] for row, n in zip(out, data.tokens.lengths, strict=True)] if kind.by_token else None
+        rows = np.stack(out) if cut is None else cut
+        kind.write_outputs(task, path, examples, data, rows, self.label_order, self.decoder(language))
 
     def _embed(
         self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None], out: Path | None = None

@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from xlmr_flax.kinds import KINDS, HeadSpec, Kind, kind_of
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.model import HeadSpec, Params
+from xlmr_flax.models.model import Params
 from xlmr_flax.models.weights import export_head, import_encoder, import_head, import_pooler
 
-KINDS = ('pair', 'choice', 'span', 'tag')
+# Kinds that the PyTorch baseline trains: those with a class in transformers and a prediction for each example.
+TRAINED = tuple(kind.name for kind in KINDS.values() if kind.architecture and not kind.pretraining)
 
 
-def head_style(kind: str, style: str) -> str:
+def head_style(kind: Kind, style: str) -> str:
     """'jiant' for the heads that only the authors have, else 'hf'."""
-    return style if kind in ('pair', 'choice') else 'hf'
+    return style if kind.tensor_names(style) != kind.tensor_names('hf') else 'hf'
 
 
 def export_start(
@@ -34,16 +36,23 @@ def export_start(
     that are wanted. Raises ModelError for a kind of head that the baseline does not have.
     """
     for name, spec in heads.items():
-        if spec.kind not in KINDS:
+        if spec.kind not in TRAINED:
             raise ModelError(f'head {name!r}: the PyTorch baseline has no head of kind {spec.kind!r}')
     hf.save(folder / 'encoder', config, params, tokenizer)
     about = {}
     for i, (name, spec) in enumerate(heads.items()):
-        own, head = head_style(spec.kind, style), params['heads'][name]
+        kind = kind_of(spec)
+        own, head = head_style(kind, style), params['heads'][name]
         tensors = _jiant_tensors(head) if own == 'jiant' else dict(export_head(head, spec, own))
         file = f'head_{i}.safetensors'
         save_file({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, folder / file)
-        about[name] = {'kind': spec.kind, 'outputs': spec.outputs, 'style': own, 'file': file}
+        about[name] = {
+            'class': f'XLMRoberta{kind.architecture}',
+            'num_labels': spec.outputs if kind.classes else 2,
+            'pooler': kind.reads_pooler(own),
+            'style': own,
+            'file': file,
+        }
     # Last, and by the name that torch_modules.HEADS_FILE has: importing it would bring torch.
     (folder / 'heads.json').write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
 
@@ -71,7 +80,7 @@ def import_trained(
     }
     for name, spec in specs.items():
         own = heads[name]
-        if head_style(spec.kind, style) == 'jiant':
+        if head_style(kind_of(spec), style) == 'jiant':
             found['heads'][name] = {
                 layer: {'kernel': np.ascontiguousarray(own[f'{layer}.weight'].T), 'bias': own[f'{layer}.bias']}
                 for layer in ('dense', 'out')

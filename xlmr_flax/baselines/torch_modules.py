@@ -26,12 +26,6 @@ from xlmr_flax.util.errors import UserError
 HEADS_FILE = 'heads.json'
 IGNORED = -1  # a label that counts for nothing
 _OUTSIDE = -1e30
-CLASSES = {
-    'pair': transformers.XLMRobertaForSequenceClassification,
-    'choice': transformers.XLMRobertaForMultipleChoice,
-    'span': transformers.XLMRobertaForQuestionAnswering,
-    'tag': transformers.XLMRobertaForTokenClassification,
-}
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -62,12 +56,11 @@ class JiantHead(nn.Module):
 class MultiTask(nn.Module):
     """One encoder with heads by name, which are transformers' own classes where they are of style 'hf'."""
 
-    def __init__(self, encoder: nn.Module, heads: Mapping[str, tuple[str, nn.Module]]):
+    def __init__(self, encoder: nn.Module, heads: Mapping[str, nn.Module]):
         super().__init__()
         self.encoder = encoder
-        self.kinds = {name: kind for name, (kind, _) in heads.items()}
         self._names = {name: f'head_{i}' for i, name in enumerate(heads)}  # torch takes no dots in a name
-        self.heads = nn.ModuleDict({self._names[name]: head for name, (_, head) in heads.items()})
+        self.heads = nn.ModuleDict({self._names[name]: head for name, head in heads.items()})
 
     def head(self, name: str) -> nn.Module:
         """The module of a head; it holds the shared encoder too."""
@@ -80,7 +73,7 @@ class MultiTask(nn.Module):
         out = self.head(name)(input_ids=ids, attention_mask=segments)
         if isinstance(out, torch.Tensor):
             return out.float()
-        if self.kinds[name] == 'span':
+        if 'start_logits' in out:
             return torch.stack([out.start_logits, out.end_logits], -1).float()
         return out.logits.float()
 
@@ -99,8 +92,8 @@ def open_start(folder: Path, pooler: bool = True) -> MultiTask:
     heads, pooled = {}, False
     for name, about in json.loads((folder / HEADS_FILE).read_text(encoding='utf-8')).items():
         tensors = load_file(folder / about['file'])
-        pooled |= about['kind'] == 'choice' or about['style'] == 'jiant'
-        heads[name] = (about['kind'], _make_head(encoder, about, tensors))
+        pooled |= about['pooler']
+        heads[name] = _make_head(encoder, about, tensors)
     if not (pooler or pooled):
         encoder.pooler = None
     return MultiTask(encoder, heads)
@@ -110,8 +103,8 @@ def _make_head(encoder: Any, about: Mapping[str, Any], tensors: Tensors) -> nn.M
     if about['style'] == 'jiant':
         return JiantHead(encoder, tensors, encoder.config.hidden_dropout_prob)
     config = transformers.XLMRobertaConfig(**{**encoder.config.to_dict(), 'num_hidden_layers': 0, 'vocab_size': 8})
-    config.num_labels = about['outputs'] if about['kind'] in ('pair', 'tag') else 2
-    model = CLASSES[about['kind']](config)
+    config.num_labels = about['num_labels']
+    model = getattr(transformers, about['class'])(config)
     missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
     left = [name for name in missing if not name.startswith('roberta.')]
     if left or unexpected:
@@ -149,23 +142,24 @@ def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Te
     return loss, (logits.detach().argmax(-1) == labels).sum()
 
 
-def loss_sums(kind: str, logits: torch.Tensor, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """(loss sum, correct sum) as train/losses.py counts: an example of pair and choice, a tag, a window of span, whose
-    places are its tokens (transformers' own loss of ForQuestionAnswering counts padding too).
+def loss_sums(logits: torch.Tensor, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+    """(loss sum, correct sum) as the task kinds count (kinds/), by the targets of the batch: an example with a label, a
+    token with one, or a window with start and end, whose places are its tokens (transformers' own loss of
+    ForQuestionAnswering counts padding too).
     """
-    if kind == 'span':
+    if 'start' in batch:
         logits = logits.masked_fill(batch['segments'][..., None] == 0, _OUTSIDE)
         start = _cross_entropy(logits[..., 0], batch['start'])
         end = _cross_entropy(logits[..., 1], batch['end'])
         return (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-    if kind == 'tag':
+    if 'labels' in batch:
         return _cross_entropy(logits.flatten(0, 1), batch['labels'].flatten())
     return _cross_entropy(logits, batch['label'])
 
 
-def count(kind: str, batch: Tensors) -> torch.Tensor | int:
+def count(batch: Tensors) -> torch.Tensor | int:
     """What a batch's loss sum is divided by for its mean."""
-    return (batch['labels'] != IGNORED).sum().clamp(min=1) if kind == 'tag' else len(batch['ids'])
+    return (batch['labels'] != IGNORED).sum().clamp(min=1) if 'labels' in batch else len(batch['ids'])
 
 
 class Piece(NamedTuple):
@@ -176,9 +170,9 @@ class Piece(NamedTuple):
     divisor: torch.Tensor | float
 
 
-def pieces(head: str, kind: str, batch: Tensors, accumulation: int) -> Iterator[Piece]:
+def pieces(head: str, batch: Tensors, accumulation: int) -> Iterator[Piece]:
     """A batch in equal parts whose losses sum to the batch's mean."""
-    total = count(kind, batch)
+    total = count(batch)
     for part in range(accumulation):
         size = len(batch['ids']) // accumulation
         yield Piece(head, {k: v[part * size : (part + 1) * size] for k, v in batch.items()}, total)
@@ -202,7 +196,7 @@ def train_step(
     for head, batch, divisor in parts:
         with autocast or nullcontext():
             logits = (forward or model)(head, batch['ids'], batch['segments'])
-        value, right = loss_sums(model.kinds[head], logits, batch)
+        value, right = loss_sums(logits, batch)
         (value / divisor).backward()
         if len(parts) > 1 and spec.clip_per == 'micro_batch':
             nn.utils.clip_grad_norm_(parameters, limit)

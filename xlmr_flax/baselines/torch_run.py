@@ -46,7 +46,8 @@ from xlmr_flax.experiment.phase import Setting, Training, head_of, initial_param
 from xlmr_flax.experiment.plan import Run, scored_length, task_of, training_task
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.runner import Runner
-from xlmr_flax.models.model import HeadSpec, Params
+from xlmr_flax.kinds import HeadSpec
+from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.report.progress import Line
 from xlmr_flax.train.streams import Blend, Stream
@@ -132,11 +133,11 @@ def _parts(blend: Blend, step: int, accumulation: int, batch_size: int, pad: int
     if blend.mix != 'micro_batch':
         ((stream, draw),) = drawn
         batch = _batch(stream, draw, batch_size, pad)
-        return list(pieces(stream.head_name, stream.head.kind, batch, accumulation))
+        return list(pieces(stream.head_name, batch, accumulation))
     found = []
     for stream, draw in drawn:  # the mean over micro-batches of each one's own mean (train/mixed.py)
         batch = _batch(stream, draw, batch_size // accumulation, pad)
-        found.append(Piece(stream.head_name, batch, count(stream.head.kind, batch) * len(drawn)))
+        found.append(Piece(stream.head_name, batch, count(batch) * len(drawn)))
     return found
 
 

@@ -45,17 +45,17 @@ def _open(options: Options, folder: Path) -> tuple[Runner, PlanRun]:
 
 def inputs(options: Options, folder: Path) -> None:
     """start/, and for each language its tokens: LANG.npz for torch."""
-    from xlmr_flax.baselines.torch_model import KINDS, export_start
+    from xlmr_flax.baselines.torch_model import TRAINED, export_start
     from xlmr_flax.bench.rows import write_rows
-    from xlmr_flax.data.encode import encode
     from xlmr_flax.data.sources import read_pairs, read_split
     from xlmr_flax.eval.retrieval import retrieval_layer
     from xlmr_flax.experiment.phase import head_of, initial_params, start_params
     from xlmr_flax.experiment.plan import scored_length, task_of, training_task
+    from xlmr_flax.kinds import encode, kind_of
 
     runner, run = _open(options, folder / 'inputs')
     config, setting, task = runner.config, runner.setting, task_of(runner.config, options['task'])
-    if options['embed'] != (task.kind == 'retrieval') or not (options['embed'] or task.kind in KINDS):
+    if options['embed'] != task.embeds or not (options['embed'] or task.kind in TRAINED):
         raise BenchError(f'task {task.name!r} is of kind {task.kind!r}: --embed goes with retrieval, and only with it')
     split, limit, flops = runner.split(run.target), config.evaluation.max_examples or None, {}
     length = min(scored_length(config, run), setting.model.config.max_length)
@@ -77,7 +77,8 @@ def inputs(options: Options, folder: Path) -> None:
         'languages': list(flops),
         'flops': flops,
         'head': next(iter(heads), ''),
-        'kind': task.kind,
+        'by_token': kind_of(task).by_token,
+        'best_only': kind_of(task).best_only,
         'embed': options['embed'],
         'layer': layer if options['embed'] and layer != setting.model.config.num_layers else None,
         'max_length': length,
@@ -166,7 +167,7 @@ CONTESTANTS: dict[str, Contestant] = {
 def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     """Every contestant's outputs are ours: logits, tags (nearly all) or vectors. Raises BenchError."""
     about = json.loads((folder / 'about.json').read_text(encoding='utf-8'))
-    ours, furthest, tags = next(iter(outcomes.values())), 0.0, about['kind'] == 'tag'
+    ours, furthest, tags = next(iter(outcomes.values())), 0.0, about['best_only']
     for name, found in outcomes.items():
         for code, expected in ours.items():
             values = np.asarray(found[code])

@@ -44,10 +44,9 @@ def _data(setting: Any, run: Any) -> tuple[dict[str, Any], list[str]]:
     import jax
     import numpy as np
 
-    from xlmr_flax.data.cache import lookup
-    from xlmr_flax.data.encode import encode
     from xlmr_flax.experiment.arms import training_examples
     from xlmr_flax.experiment.phase import Training
+    from xlmr_flax.kinds import cache_entry, encode
     from xlmr_flax.parallel.mesh import put_batch
     from xlmr_flax.train.vocabulary import ActiveRows
 
@@ -59,8 +58,8 @@ def _data(setting: Any, run: Any) -> tuple[dict[str, Any], list[str]]:
     parts['reading and parsing'] = {'examples': n, 'seconds': reading}
     _, seconds = _timed(lambda: encode(dataset.task, examples, setting.tokenizer, length))
     parts['tokenizing'] = {'examples': n, 'seconds': seconds}
-    lookup(dataset.task, examples, setting.tokenizer, length)
-    entry, seconds = _timed(lambda: lookup(dataset.task, examples, setting.tokenizer, length))
+    cache_entry(dataset.task, examples, setting.tokenizer, length)
+    entry, seconds = _timed(lambda: cache_entry(dataset.task, examples, setting.tokenizer, length))
     if entry.state == 'read':
         parts['reading the token cache'] = {'examples': n, 'seconds': seconds}
     else:

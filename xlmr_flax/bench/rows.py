@@ -49,7 +49,7 @@ class Rows:
             if 'labels' in self.targets:
                 labels[at, : end - first] = self.targets['labels'][first:end]
         found = {'ids': ids, 'segments': segments}
-        if self.kind == 'choice':
+        if self.group > 1:
             found = {k: v.reshape(len(units), self.group, length) for k, v in found.items()}
         if 'labels' in self.targets:
             return found | {'labels': labels}
@@ -58,7 +58,7 @@ class Rows:
 
 def write_rows(path: Path, data: Encoded, pad: int) -> None:
     """Keeps an encoded set for `read_rows`."""
-    targets = {'label': data.label} if data.kind in ('pair', 'choice') else {}
+    targets = {'label': data.label} if len(data.label) else {}
     if data.tags is not None:
         targets = {'labels': data.tags.labels.flat}
     if data.spans is not None:

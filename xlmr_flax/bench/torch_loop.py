@@ -95,8 +95,7 @@ class Training:
         return found
 
     def _step(self, units: np.ndarray, optimizer: Any, scheduler: Any) -> torch.Tensor:
-        name, kind = self.about['head'], self.about['kind']
-        parts = list(pieces(name, kind, self._tensors(units), self.recipe.accumulation))
+        parts = list(pieces(self.about['head'], self._tensors(units), self.recipe.accumulation))
         spec = self.recipe.optimizer
         loss = train_step(self.model, parts, optimizer, spec, self.autocast, self.run)['loss']
         scheduler.step()
@@ -218,6 +217,5 @@ class Forward:
             rows = self.sets[code]
             out = self._outputs(rows, units).float().cpu().numpy()
             for unit, value in zip(units.tolist(), out, strict=True):
-                by_token = self.about['kind'] in ('tag', 'span') and not self.about['embed']
-                found[code][unit] = value[: int(rows.lengths[unit])].ravel() if by_token else value.ravel()
+                found[code][unit] = (value[: int(rows.lengths[unit])] if self.about['by_token'] else value).ravel()
         return {code: np.concatenate(values) for code, values in found.items()}

@@ -45,7 +45,7 @@ def _rate(config: Mapping[str, Any]) -> str:
 
 def inputs(options: Options, folder: Path) -> None:
     """start/ and train.npz for torch, and about.json: which rows the first steps have, and operations of each row."""
-    from xlmr_flax.baselines.torch_model import KINDS, export_start
+    from xlmr_flax.baselines.torch_model import TRAINED, export_start
     from xlmr_flax.bench.rows import write_rows
     from xlmr_flax.config import to_dict
     from xlmr_flax.data.batches import rows_at
@@ -58,9 +58,9 @@ def inputs(options: Options, folder: Path) -> None:
     setting, run = settings.open_training(config, folder / 'inputs', lambda record: None)
     training = Training(setting, run)
     (dataset,), (data,) = training.datasets, training.data
-    if dataset.task.kind not in KINDS:
+    if dataset.task.kind not in TRAINED:
         raise BenchError(
-            f'task {dataset.task.name!r} is of kind {dataset.task.kind!r}; torch trains {", ".join(KINDS)}'
+            f'task {dataset.task.name!r} is of kind {dataset.task.kind!r}; torch trains {", ".join(TRAINED)}'
         )
     size = training.recipe.batch_size
     if len(data) < size:
@@ -69,10 +69,8 @@ def inputs(options: Options, folder: Path) -> None:
     export_start(folder / 'start', setting.model.config, params, setting.tokenizer.path, heads, setting.model.style)
     write_rows(folder / 'train.npz', data, setting.tokenizer.pad)
     (stream,) = training.blend(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32))).streams
-    (about,) = heads.items()
     text = {
-        'head': about[0],
-        'kind': about[1].kind,
+        'head': next(iter(heads)),
         'dtype': setting.model.dtype,
         'max_length': training.max_length(dataset),
         'recipe': to_dict(training.recipe),

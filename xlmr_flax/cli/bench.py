@@ -119,10 +119,10 @@ def _check_task(subject: str, task: Task, *, embed: bool) -> None:
     """Raises BenchError for a task that the subject does not take."""
     from xlmr_flax.bench.subject import BenchError
 
-    if subject == 'eval' and (task.kind == 'retrieval') != embed:
+    if subject == 'eval' and (task.embeds) != embed:
         other = 'go with a retrieval task' if embed else 'are what a retrieval task is measured by: --embed'
         raise BenchError(f'task {task.name!r} is of kind {task.kind!r}: sentence vectors {other}')
-    if subject != 'eval' and (embed or task.kind == 'retrieval'):
+    if subject != 'eval' and (embed or task.embeds):
         raise BenchError(f'bench {subject} trains; task {task.name!r} and --embed are for bench eval --embed')
 
 

@@ -144,12 +144,13 @@ def _both(values: flags.FlagValues, shards: int) -> list[Program]:
 
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.estimate.programs import EMBED, EVALUATE, TRAIN, Program
+    from xlmr_flax.kinds import KINDS, HeadSpec
     from xlmr_flax.models.config import SIZES
-    from xlmr_flax.models.heads import HEAD_KINDS
-    from xlmr_flax.models.model import HeadSpec, Model
+    from xlmr_flax.models.model import Model
     from xlmr_flax.tasks.base import closest
 
-    for name, value, known in (('size', values.size, SIZES), ('head', values.head, HEAD_KINDS)):
+    heads = {name: kind for name, kind in KINDS.items() if kind.architecture}
+    for name, value, known in (('size', values.size, SIZES), ('head', values.head, heads)):
         if value not in known:
             raise UsageError(f'--{name}: {value!r} is not one of {", ".join(known)}{closest(value, known)}')
     shape = SIZES[values.size]
@@ -158,8 +159,8 @@ def _both(values: flags.FlagValues, shards: int) -> list[Program]:
             raise UsageError(f'--{name}={getattr(values, name)}: expected 1 or more{f", at most {most}" * bool(most)}')
     model = Model(shape, dtype=values.dtype, remat=values.remat, unroll=values.unroll)
     trained = dataclasses.replace(shape, vocab_size=min(values.active_rows or shape.vocab_size, shape.vocab_size))
-    rows, is_mlm = values.rows * shards, values.head == 'mlm'
-    head = HeadSpec(values.head, {'pair': 3, 'tag': 17}.get(values.head, 1))  # natural language inference, UD tags
+    kind, rows = heads[values.head], values.rows * shards
+    head, is_mlm = HeadSpec(kind.name, kind.typical_outputs), kind.pretraining
     train = Program(
         TRAIN,
         model if is_mlm else dataclasses.replace(model, config=trained),
@@ -167,7 +168,7 @@ def _both(values: flags.FlagValues, shards: int) -> list[Program]:
         rows * values.accumulation,
         values.length,
         values.accumulation,
-        2 if values.head == 'choice' else 1,
+        2 if kind.stacked else 1,
         -(-values.length * 15 // 100) if is_mlm else 0,
     )
     return [train, Program(EMBED if is_mlm else EVALUATE, model, head, rows, values.length)]

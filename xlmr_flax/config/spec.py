@@ -143,8 +143,8 @@ class Evaluation:
     is a candidate: jiant, tasks/lib/bucc2018.py) or 'dropped' (each text is mined once, and a pair with a repeated text
     is no candidate: XTREME, third_party/utils_retrieve.py).
     qa_decoding: answers as 'offsets' (the characters of the predicted tokens, scoring/spans.py) or as 'reference' (cut
-    out of white-space words as the scripts of jiant, XTREME and xTune do, scoring/reference_spans.py). qa_unaligned: with
-    'reference', the languages whose answers are what the tokens read as, without a search in the words.
+    out of white-space words as jiant's, XTREME's and xTune's scripts do, scoring/reference_spans.py). qa_unaligned:
+    with 'reference', the languages whose answers are what the tokens read as, without a search in the words.
     """
 
     languages: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)

@@ -94,9 +94,9 @@ def train_batch(
     rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
     batch = pad_rows(data.tokens, rows, length, pad)
     batch['valid'] = np.ones(len(units), np.float32)
-    if data.kind in ('pair', 'choice'):
+    if len(data.label):
         batch['label'] = data.label[units]
-    if data.kind == 'choice':
+    if data.group > 1:
         batch |= {k: batch[k].reshape(len(units), data.group, length) for k in ('ids', 'segments')}
     if data.tags is not None:
         batch['labels'] = pad_values(data.tags.labels, rows, length, IGNORED)
@@ -127,12 +127,12 @@ def packed_batch(data: Encoded, units: np.ndarray, layout: Layout, pad: int, par
             'starts': slotted(start.astype(np.int32)),
         }
 
-    if data.kind == 'choice':
+    if data.group > 1:
         lines = [line(n) for n in range(data.group)]
         batch = {name: np.stack([each[name] for each in lines], axis=1) for name in lines[0]}
     else:
         batch = line(0)
-    if data.kind in ('pair', 'choice'):
+    if len(data.label):
         return batch | {'label': slotted(data.label[units]), 'valid': slotted(np.ones(len(units), np.float32))}
     starts = batch.pop('starts')
     if data.spans is not None:

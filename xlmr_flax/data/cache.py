@@ -1,6 +1,6 @@
 """Encoded examples on disk, memory-mapped: a second run reads what the first one has tokenized.
 
-    data = encode_cached(task, examples, tokenizer, max_length)     # as `encode`, the same result
+    entry = lookup(task, examples, tokenizer, max_length, encode)     # entry.data: what `encode` returns
 
 An entry is a folder of .npy files (read with allow_pickle=False) and an index.json with their sizes and sha256. Its
 name is a hash of everything that decides the contents: the examples themselves (what the source files and the task's
@@ -20,9 +20,10 @@ import logging
 import operator
 import os
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +37,7 @@ from xlmr_flax.data import encode as encode_module
 from xlmr_flax.data import spans as spans_module
 from xlmr_flax.data import tagging as tagging_module
 from xlmr_flax.data import tokenize as tokenize_module
-from xlmr_flax.data.encode import Encoded, encode
+from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
@@ -53,6 +54,8 @@ FORMAT = 1
 SMALLEST = 256
 _ABANDONED = 24 * 3600.0
 _SPAN_COLUMNS = ('example', 'start', 'end', 'first', 'count', 'begin')
+
+Encode = Callable[[Task, Sequence[Any], Tokenizer, int], Encoded]
 
 _log = logging.getLogger(__name__)
 
@@ -80,17 +83,13 @@ def cache_dir() -> Path | None:
     return (Path(home) if home else Path.home() / '.cache') / 'xlmr_flax' / 'tokens'
 
 
-def encode_cached(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Encoded:
-    """As `encode`, from the cache where it is there. Arrays are then read-only. Raises what `encode` raises."""
-    return lookup(task, examples, tokenizer, max_length).data
-
-
-def lookup(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Entry:
-    """`encode_cached`, and whether the entry was there. A damaged entry is reported (logging) and made again."""
+def lookup(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, encode: Encode) -> Entry:
+    """What `encode` returns, from the cache where it is there; arrays are then read-only. A damaged entry is reported
+    (logging) and made again. encode: of the task's kind. Raises what `encode` raises."""
     root = cache_dir() if _is_kept(task, examples) else None
     if root is None:
         return Entry(encode(task, examples, tokenizer, max_length), 'not kept', None)
-    name = entry_name(task, examples, tokenizer, max_length)
+    name = entry_name(task, examples, tokenizer, max_length, encode)
     path = root / name
     found = _read_or_remove(path)
     if found is not None:
@@ -105,11 +104,11 @@ def lookup(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_le
     return Entry(data if kept is None else kept, 'written' if won else 'read', path)
 
 
-def entry_name(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> str:
+def entry_name(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, encode: Encode) -> str:
     """'TASK-HASH': the same for the same outcome of `encode`, and only for that."""
     decides = {
         'format': FORMAT,
-        'code': _code_digest(),
+        'code': _code_digest(encode.__module__),
         'tokenizers': tokenizers.__version__,
         'tokenizer': _tokenizer_digest(tokenizer.path, tokenizer.path.stat().st_mtime_ns),
         'kind': task.kind,
@@ -140,11 +139,12 @@ def _is_kept(task: Task, examples: Sequence[Example]) -> bool:
     return from_files and len(examples) >= SMALLEST
 
 
-@lru_cache(maxsize=1)
-def _code_digest() -> str:
-    """Of the source of the modules that encode, so that a change of theirs is never forgotten."""
+@lru_cache
+def _code_digest(kind: str) -> str:
+    """Of the source of the modules that encode, so that no change of theirs is forgotten. kind: a kind's module."""
     digest = hashlib.sha256()
-    for module in (encode_module, tokenize_module, tagging_module, spans_module, corpus_module, file_module):
+    shared = (encode_module, tokenize_module, tagging_module, spans_module, corpus_module, file_module)
+    for module in (*shared, sys.modules[kind]):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 
@@ -266,10 +266,10 @@ def from_arrays(kind: str, group: int, arrays: Mapping[str, np.ndarray]) -> Enco
     text, ends = arrays['ids'].tobytes(), arrays['id_offsets'].tolist()
     ids = tuple(text[start:end].decode('utf-8', 'surrogatepass') for start, end in itertools.pairwise(ends))
     tags = spans = None
-    if kind == 'tag':
+    if 'slots' in arrays:
         slots, labels = Ragged(arrays['slots'], offsets), Ragged(arrays['tag_labels'], offsets)
         tags = TagRows(tokens, slots, labels, arrays['example'])
-    if kind == 'span':
+    if 'characters' in arrays:
         ends = arrays['character_offsets'].tolist()
         parts = (arrays['characters'][start:end] for start, end in itertools.pairwise(ends))
         columns = {name: arrays[name] for name in _SPAN_COLUMNS}

@@ -31,7 +31,7 @@ def read_texts(
     Where the task has dev files they are read; else dev is what `hold_out` takes from train. Raises TaskError for other
     kinds and splits, DataError for a file that cannot be read or divided.
     """
-    if task.kind != 'text':
+    if not task.is_text:
         raise TaskError(f'task {task.name!r} is of kind {task.kind!r}, not text')
     if split not in ('train', 'dev'):
         raise TaskError(f'task {task.name!r}: split {split!r} is not one of train, dev')

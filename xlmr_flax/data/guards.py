@@ -136,7 +136,7 @@ def _declared(task: Task) -> list[str]:
 
 
 def _examples(task: Task, language: str, split: str, root: str | Path | None, limit: int | None) -> list[Example]:
-    if task.kind != 'retrieval':
+    if not task.embeds:
         return read_split(task, language, split, root, limit)
     asks, searched = read_pairs(task, language, split, root, limit)
     return [*asks, *searched]

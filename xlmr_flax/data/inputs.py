@@ -21,42 +21,32 @@ A .json file may also hold an array of the objects of .jsonl.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from xlmr_flax.data.sources import BadRow, leave_out
 from xlmr_flax.data.tables import DataError, Problem, read_rows, read_text
-from xlmr_flax.tasks.base import (
-    ChoiceExample,
-    Example,
-    PairExample,
-    RowError,
-    SentenceExample,
-    SpanExample,
-    Table,
-    TagExample,
-    Task,
-)
-from xlmr_flax.tasks.parsers import Row, id_of, text
+from xlmr_flax.tasks.base import Example, RowError, Table, Task
+from xlmr_flax.tasks.parsers import Row, text
 from xlmr_flax.util import strict_json
 
-_JSON = {'.jsonl': 'jsonl', '.json': 'json'}
-# kind -> ending -> format (data/tables.READERS).
-FORMATS: dict[str, dict[str, str]] = {
-    'pair': {'.tsv': 'tsv', '.txt': 'tsv', '.csv': 'csv', **_JSON},
-    'choice': _JSON,
-    'tag': {'.txt': 'lines', '.tsv': 'conll', '.conll': 'conll', '.conllu': 'conllu', **_JSON},
-    'span': _JSON,
-    'retrieval': {'.txt': 'lines', **_JSON},
-}
-_COLUMNS = {
-    'pair': ('text_a',),
-    'choice': ('prompt', 'choices'),
-    'tag': ('words',),
-    'span': ('question', 'context'),
-    'retrieval': ('text',),
-}
+JSON_ENDINGS = {'.jsonl': 'jsonl', '.json': 'json'}
+_TEXT_ENDINGS = frozenset({'.tsv', '.txt', '.csv', '.jsonl', '.json', '.conll', '.conllu'})
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """How rows of a user's file are read for one kind of head. kind: its name. endings: file ending -> format
+    (data/tables.READERS). columns: the fields that a row must have; positional: those that may follow in a table
+    without a header line. parse: row -> example, raises RowError. squad: an object with 'data' is in SQuAD's form."""
+
+    kind: str
+    endings: Mapping[str, str]
+    columns: tuple[str, ...]
+    parse: Callable[[Row], Example]
+    positional: tuple[str, ...] = ()
+    squad: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,15 +60,17 @@ class Input:
     rows: list[int]
 
 
-def read_input(path: Path, kind: str, limit: int | None = None, skip_bad_rows: list[BadRow] | None = None) -> Input:
-    """The rows of a user's file for a head of that kind, at most `limit` of them.
+def read_input(
+    path: Path, form: InputForm, limit: int | None = None, skip_bad_rows: list[BadRow] | None = None
+) -> Input:
+    """The rows of a user's file for a head of one kind, at most `limit` of them.
 
     skip_bad_rows: a list to which rows that cannot be read are appended, instead of raising for the first of them.
     Raises DataError naming the file, the line and the column.
     """
     if not path.is_file():
         raise DataError(f'{path}: no such file')
-    table, examples, rows = input_table(path, kind), [], []
+    table, examples, rows = input_table(path, form), [], []
     for number, (line, row) in enumerate(read_rows(path, table)):
         if limit is not None and len(examples) >= limit:
             break
@@ -86,91 +78,55 @@ def read_input(path: Path, kind: str, limit: int | None = None, skip_bad_rows: l
             leave_out(skip_bad_rows, BadRow(str(path), line, row.reason))
             continue
         try:
-            examples.append(_PARSERS[kind](row))
+            examples.append(form.parse(row))
             rows.append(number)
         except RowError as error:
             leave_out(skip_bad_rows, BadRow(str(path), error.line or line, str(error)))
     if not examples:
         raise DataError(f'{path}: none of its rows can be read')
-    return Input(Task('input', kind, (), (), (), {}, lambda row, task, language: _PARSERS[kind](row)), examples, rows)
+    return Input(Task('input', form.kind, (), (), (), {}, lambda row, task, language: form.parse(row)), examples, rows)
 
 
-def input_table(path: Path, kind: str) -> Table:
+def input_table(path: Path, wanted: InputForm) -> Table:
     """How a file is read, by its ending or its first character. Raises DataError where neither says it."""
-    content, known = read_text(path), FORMATS[kind]
+    content, known = read_text(path), wanted.endings
     form, start = known.get(path.suffix.lower()), content.lstrip()[:1]
     if form is None and start in ('[', '{'):
         form = 'json'
-    if form is None and path.suffix.lower() not in {ending for endings in FORMATS.values() for ending in endings}:
+    if form is None and path.suffix.lower() not in _TEXT_ENDINGS:
         form = known.get('.txt')
     if form is None:
         raise DataError(
-            f'{path}: for a head of kind {kind!r} a file ending in {" or ".join(known)} is expected, or one of JSON'
+            f'{path}: for a head of kind {wanted.kind!r} a file ending in {" or ".join(known)} is expected, or one of '
+            'JSON'
         )
     if form == 'json' and start == '{':
-        form = _of_object(content, kind)
-    columns = _COLUMNS[kind]
+        form = _of_object(content, wanted)
+    columns = wanted.columns
     if form == 'squad':
         return Table(path.name, form, ('id', *columns))
     if form in ('conll', 'conllu'):
         return Table(path.name, form, ())
     if form == 'tsv':
         header = columns[0] in content.split('\n', 1)[0].rstrip('\r').split('\t')
-        return Table(path.name, form, columns, header=header, optional=() if header else ('text_b',))
+        return Table(path.name, form, columns, header=header, optional=() if header else wanted.positional)
     return Table(path.name, form, columns)
 
 
-def _of_object(content: str, kind: str) -> str:
+def _of_object(content: str, wanted: InputForm) -> str:
     """The format of a JSON file that begins with an object: JSON lines, SQuAD's form, or one object of rows."""
     try:
         first = strict_json.loads(content.split('\n', 1)[0], surrogates=True)
     except strict_json.JsonError:
-        return 'squad' if kind == 'span' else 'json'
-    if 'data' in first and kind == 'span':
+        return 'squad' if wanted.squad else 'json'
+    if 'data' in first and wanted.squad:
         return 'squad'
-    return 'jsonl' if _COLUMNS[kind][0] in first else 'json'
+    return 'jsonl' if wanted.columns[0] in first else 'json'
 
 
-def _text(row: Row, column: str) -> str:
+def input_text(row: Row, column: str) -> str:
+    """A text that is not empty. Raises RowError."""
     found = text(row, column)
     if not found.strip():
         raise RowError(column, 'an empty text')
     return found
-
-
-def _pair(row: Row) -> PairExample:
-    second = None if row.get('text_b') is None else text(row, 'text_b')
-    return PairExample(id_of(row, 'id'), _text(row, 'text_a'), second, None)
-
-
-def _choice(row: Row) -> ChoiceExample:
-    values = row['choices']
-    if not isinstance(values, list) or len(values) < 2 or not all(isinstance(v, str) and v.strip() for v in values):
-        raise RowError('choices', f'a list of at least two texts is expected, not {values!r}')
-    return ChoiceExample(id_of(row, 'id'), _text(row, 'prompt'), tuple(values), None)
-
-
-def _tag(row: Row) -> TagExample:
-    words = row['words']
-    if isinstance(words, str):
-        words = words.split()
-    if not isinstance(words, list) or not words or not all(isinstance(v, str) and v.strip() for v in words):
-        raise RowError('words', f'one or more words are expected, not {row["words"]!r}')
-    return TagExample(id_of(row, 'id'), tuple(words), None)
-
-
-def _span(row: Row) -> SpanExample:
-    return SpanExample(id_of(row, 'id'), _text(row, 'question'), _text(row, 'context'), ())
-
-
-def _sentence(row: Row) -> SentenceExample:
-    return SentenceExample(id_of(row, 'id'), _text(row, 'text'))
-
-
-_PARSERS: dict[str, Callable[[Row], Example]] = {
-    'pair': _pair,
-    'choice': _choice,
-    'tag': _tag,
-    'span': _span,
-    'retrieval': _sentence,
-}

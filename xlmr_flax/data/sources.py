@@ -134,7 +134,7 @@ def read_split(
     skip_bad_rows: a list to which rows that cannot be read are appended, instead of raising for the first of them.
     Raises TaskError (no such split or language) and DataError (anything wrong with the files).
     """
-    if task.kind == 'retrieval':
+    if task.embeds:
         raise TaskError(f'task {task.name!r} has two sides of sentences: read it with read_pairs')
     task = with_labels(task, data_root)
     return _read(task, language, split, task.sources(split), data_root, limit, skip_bad_rows)
@@ -156,7 +156,7 @@ def read_pairs(
     skip_bad_rows: as for read_split, with gold pairs by id; without them a row left out would shift the pairs, and a
     row that cannot be read is always an error.
     """
-    if task.kind != 'retrieval':
+    if not task.embeds:
         raise TaskError(f'task {task.name!r} is no retrieval task: read it with read_split')
     sources, by_id = task.sources(split), split in task.gold
     bad = skip_bad_rows if by_id else None

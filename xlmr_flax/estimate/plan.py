@@ -22,12 +22,13 @@ from xlmr_flax.estimate import EstimateError
 from xlmr_flax.estimate.chips import Topology
 from xlmr_flax.estimate.programs import EMBED, EVALUATE, TRAIN, Compiled, Program, compile_program, mesh_on
 from xlmr_flax.eval.retrieval import retrieval_layer
-from xlmr_flax.experiment.arms import Dataset, datasets, has_dev, head_spec, member_sizes, mixture_of
+from xlmr_flax.experiment.arms import Dataset, datasets, has_dev, member_sizes, mixture_of
 from xlmr_flax.experiment.cost import Estimator, Work, forward_flops, layer_weights
 from xlmr_flax.experiment.plan import Run, evaluation_languages, evaluation_split, make_plan, task_of, training_task
 from xlmr_flax.experiment.setting import make_model
+from xlmr_flax.kinds import HeadSpec, head_spec
 from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel.mesh import batch_devices
 from xlmr_flax.train.loop import total_steps
@@ -108,13 +109,13 @@ class PlanWork(Estimator):
         micro = recipe.accumulation if arm.mix == 'micro_batch' else 1
         counts = mixture_of(arm, found, sizes, run.seed, run.where).counts(steps * micro)
         phase, what = self._place(run)
-        model = self._trained_model(any(dataset.task.kind == 'text' for dataset in found))
+        model = self._trained_model(any(dataset.task.is_text for dataset in found))
         for dataset, each, draws in zip(found, rows, counts, strict=True):
             # Of padded batches, which have an example in each row: an upper bound where the recipe packs them.
             padded = dataclasses.replace(recipe, packing=False)
             one = self._batches(dataset, each, padded, recipe.batch_size)
             length = self._length(dataset, recipe, one.tokens / (recipe.batch_size * each.group))
-            predicted = Masking.of(self.tokenizer).most(length) if dataset.task.kind == 'text' else 0
+            predicted = Masking.of(self.tokenizer).most(length) if dataset.task.is_text else 0
             program = Program(
                 TRAIN,
                 model,
@@ -133,7 +134,7 @@ class PlanWork(Estimator):
 
     def _dev_parts(self, run: Run, found: Sequence[Dataset], recipe: Recipe, evaluations: int) -> Iterable[Part]:
         for dataset in {d.task.name: d for d in reversed(found)}.values():
-            if dataset.task.kind != 'text' and has_dev(self.config, dataset.task):
+            if not dataset.task.is_text and has_dev(self.config, dataset.task):
                 length = dataset.spec.max_length or recipe.max_length
                 rows = self.rows(dataset.task, 'en', 'dev', recipe.eval_examples, length)
                 work = self._pass(rows, length).times(evaluations)
@@ -156,10 +157,10 @@ class PlanWork(Estimator):
     def _passes(self, phase: str, what: str, run: Run, name: str, work: Work, longest: int) -> Part:
         task = task_of(self.config, name)
         length = padded_length(min(math.ceil(mean_length(self.shape, work)), longest), row_lengths(longest))
-        if task.kind == 'retrieval':
+        if task.embeds:
             evaluation = self.config.evaluation
             layer = retrieval_layer(self.shape, evaluation.layer_of(name))
-            program = Program(EMBED, self.model, HeadSpec('pair'), 0, length, layer=layer, pooling=evaluation.pooling)
+            program = Program(EMBED, self.model, HeadSpec(''), 0, length, layer=layer, pooling=evaluation.pooling)
         else:
             program = Program(EVALUATE, self.model, head_spec(training_task(self.config, task)), 0, length)
         return Part(phase, what, run.name, program, tokens=work.tokens)

@@ -26,7 +26,8 @@ from xlmr_flax.estimate.cost import KERNEL, ProgramCost, program_cost
 from xlmr_flax.estimate.hlo import parse
 from xlmr_flax.eval.predict import HEAD, embed_program, logits_program
 from xlmr_flax.experiment.cost import forward_flops
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import batch_devices, batch_sharding, make_mesh, shardings
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.step import split, state_shapes, step_program
@@ -240,17 +241,8 @@ def _lower(program: Program, mesh: Mesh) -> tuple[tuple[float, float], Any]:
 
 def batch_shapes(program: Program, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The batch of a training step, as data/batches.py and data/masking.py make it."""
-    kind, rows, length = program.head.kind, program.rows, program.length
-    shape = (rows, program.choices, length) if kind == 'choice' else (rows, length)
-    found: dict[str, tuple[int, ...]] = {'ids': shape, 'segments': shape}
-    if kind in ('pair', 'choice'):
-        found['label'] = (rows,)
-    elif kind == 'span':
-        found |= {'start': (rows,), 'end': (rows,)}
-    elif kind == 'tag':
-        found['labels'] = shape
-    else:
-        found |= {'positions': (rows, program.predicted), 'labels': (rows, program.predicted)}
+    rows = program.rows
+    found = kind_of(program.head).batch_shapes(rows, program.length, program.choices, program.predicted)
     batch = {name: _struct(sizes, jnp.int32, mesh) for name, sizes in found.items()}
     return batch | {'valid': _struct((rows,), jnp.float32, mesh)}
 

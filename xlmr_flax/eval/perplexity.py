@@ -20,12 +20,14 @@ from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_rows
 from xlmr_flax.data.packing import place
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.eval.predict import HEAD, Forward, Program
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.kinds import HeadSpec
+from xlmr_flax.kinds.mlm import Mlm
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, put_batch
 from xlmr_flax.parallel.placement import placed
 from xlmr_flax.util.stopping import check
 
-MLM = HeadSpec('mlm')
+MLM = HeadSpec(Mlm.name)
 # Logits of one pass at most, a gigabyte: they are as wide as the vocabulary, which batch_tokens knows nothing of.
 _LOGITS = 1 << 28
 

@@ -17,7 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from xlmr_flax.data.batches import Batch, eval_batch_size, eval_batches, packed_eval_batches
 from xlmr_flax.data.packing import PackedBatch
 from xlmr_flax.data.tokenize import Ragged
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, own_rows, put_batch
 from xlmr_flax.parallel.placement import placed
 from xlmr_flax.util.stopping import check
@@ -112,14 +113,14 @@ def _unpacked(
 @lru_cache(maxsize=32)
 def logits_program(model: Model, head: HeadSpec, mesh: Mesh, scored_tags: bool = False) -> Program:
     """One compiled program per head shape and batch shape, shared by all tasks and languages of a process."""
-    model = placed(model, mesh)
+    model, kind = placed(model, mesh), kind_of(head)
 
     def forward(params: Params, ids: jax.Array, segments: jax.Array, starts: jax.Array | None = None) -> jax.Array:
-        if head.kind == 'choice':  # a row of the set is one choice: [B, T] -> [B, 1, T] -> [B, 1] or [B, S, 1]
+        if kind.stacked:  # a row of the set is one of an example's: [B, T] -> [B, 1, T] -> [B, 1] or [B, S, 1]
             starts = None if starts is None else starts[:, None]
             return model.logits(params, HEAD, head, ids[:, None], segments[:, None], starts=starts)
         logits = model.logits(params, HEAD, head, ids, segments, starts=starts)
-        if head.kind != 'tag':
+        if not kind.best_only:
             return logits
         best = logits.argmax(-1)  # on the device: what comes back is a hundredth of the logits
         if not scored_tags:
@@ -138,6 +139,15 @@ def embed_program(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> 
         return model.embed(params, ids, segments, starts, layer=layer, pooling=pooling)
 
     return jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def head_outputs(
+    forward: Forward, name: str, head: HeadSpec, tokens: Ragged, *, scored_tags: bool = False, tick: Tick | None = None
+) -> np.ndarray | list[np.ndarray]:
+    """What the head of that name gives for token rows: `predict_tokens` or `predict_logits`, by its kind."""
+    if kind_of(head).by_token:
+        return predict_tokens(forward, name, head, tokens, scored_tags=scored_tags, tick=tick)
+    return predict_logits(forward, name, head, tokens, tick=tick)
 
 
 def predict_logits(

@@ -6,35 +6,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from jax.sharding import Mesh
 
 from xlmr_flax.config import Evaluation
 from xlmr_flax.data.batches import pass_tokens, row_lengths
-from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.sources import BadRow, DataError, read_pairs, read_split
-from xlmr_flax.data.spans import SpanRows
-from xlmr_flax.data.tagging import join_tags
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.by_gold import mine, rank
-from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, predict_logits, predict_tokens
+from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, head_outputs
 from xlmr_flax.eval.retrieval import nearest, retrieval_layer
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.kinds import HeadSpec, encode_cached, kind_of, prediction_path, score_files
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import index, is_leader, on_leader
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics.retrieval import nearest_accuracy
 from xlmr_flax.scoring.reference_spans import decode_reference
-from xlmr_flax.scoring.score import score_files
-from xlmr_flax.scoring.spans import Answer, decode
-from xlmr_flax.tasks.base import Example, SentenceExample, SpanExample, Task, TaskError
+from xlmr_flax.scoring.spans import Decoder, decode
+from xlmr_flax.tasks.base import Example, SentenceExample, Task, TaskError
 
 Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
-Decoder = Callable[[SpanRows, Sequence[np.ndarray], Sequence[SpanExample]], list[Answer]]
 Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples)
-_SURE = 1e9  # a no-answer score above all differences of logits
 _PASSES = 64  # full batches beside which a last one that is not does not count
 
 
@@ -75,11 +69,11 @@ class Evaluator:
 
     def run(self, task: Task, language: str, split: str, out: Path, progress: Progress | None = None) -> Scored:
         """(metrics in percent, number of examples); the prediction file lies under `out` in XTREME's layout."""
-        if task.kind == 'retrieval':
+        if task.embeds:
             return self._retrieve(task, language, split, out, progress)
         limit = self.evaluation.max_examples or None
         examples = read_split(task, language, split, self.data_root, limit, self.bad_rows)
-        path = files.prediction_path(out, task, language, split)
+        path = prediction_path(out, task, language, split)
         self.predict(task, examples, path, progress, task.answer_language(language, split))
         scores = on_leader('scores', lambda: score_files(task, language, path, examples, split))
         return scores, len(examples)
@@ -93,7 +87,7 @@ class Evaluator:
         mostly padding: they are read until there is enough for `_PASSES` full ones, which are then computed together.
         Where a language cannot be read, those before it are finished first. progress: over what is computed together.
         """
-        if task.kind == 'retrieval' or not self.evaluation.packing:
+        if task.embeds or not self.evaluation.packing:
             for language in languages:
                 yield language, *self.run(task, language, split, out, progress)
             return
@@ -124,9 +118,9 @@ class Evaluator:
             return
         found = self.outputs(task, [data.tokens for *_, data in waiting], progress)
         for (language, examples, data), values in zip(waiting, found, strict=True):
-            path = files.prediction_path(out, task, language, split)
+            path = prediction_path(out, task, language, split)
             decoder = self.decoder(task.answer_language(language, split))
-            write = partial(write_predictions, task, path, examples, data, values, self.label_order, decoder)
+            write = partial(kind_of(task).write_outputs, task, path, examples, data, values, self.label_order, decoder)
             score = partial(score_files, task, language, path, examples, split)
             on_leader('prediction file', write)
             yield language, on_leader('scores', score), len(examples)
@@ -144,7 +138,7 @@ class Evaluator:
         """
         data, decoder = self._encode(task, examples), self.decoder(language)
         (out,) = self.outputs(task, [data.tokens], progress)
-        write = partial(write_predictions, task, path, examples, data, out, self.label_order, decoder)
+        write = partial(kind_of(task).write_outputs, task, path, examples, data, out, self.label_order, decoder)
         on_leader('prediction file', write)
 
     def decoder(self, language: str) -> Decoder:
@@ -160,17 +154,15 @@ class Evaluator:
     def outputs(
         self, task: Task, sets: Sequence[Ragged], progress: Progress | None = None
     ) -> list[np.ndarray | list[np.ndarray]]:
-        """What the head gives for the token rows of each set, computed as if they were one: logits of pairs and choices
-        (eval.predict.predict_logits), what a tag or span head has for each token (predict_tokens). Raises TaskError
-        where this model has no head."""
+        """What the head gives for the token rows of each set, computed as if they were one (eval.predict.head_outputs).
+        Raises TaskError where this model has no head."""
         if self.head is None:
             raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
         name, spec = self.head
         tokens = Ragged.joined(sets)
         tokens = self.remap(tokens) if self.remap else tokens
-        predict = predict_tokens if task.kind in ('tag', 'span') else predict_logits
         forward = self.forward(row_lengths(self.max_length, self.lengths))
-        out = predict(forward, name, spec, tokens, tick=counter(progress, len(tokens)))
+        out = head_outputs(forward, name, spec, tokens, tick=counter(progress, len(tokens)))
         ends = np.cumsum([len(rows) for rows in sets]).tolist()
         return [out[end - len(rows) : end] for end, rows in zip(ends, sets, strict=True)]
 
@@ -192,7 +184,7 @@ class Evaluator:
         else:
             tick(len(english))
         vectors = (self._english[key], self._embed(task.name, sides[1], max_length, tick))
-        path = files.prediction_path(out, task, language, split)
+        path = prediction_path(out, task, language, split)
 
         def scores() -> dict[str, float]:
             order = task.query_order([each.text for each in english])
@@ -211,7 +203,7 @@ class Evaluator:
         below 64 MiB in all they stay in memory.
         """
         max_length = min(self.evaluation.max_length, self.model.config.max_length)
-        path = files.prediction_path(out, task, language, split)
+        path = prediction_path(out, task, language, split)
 
         def embed(sentences: Sequence[SentenceExample], file: Path | None = None) -> np.ndarray:
             tokens = encode_cached(task, sentences, self.tokenizer, max_length).tokens
@@ -237,52 +229,6 @@ class Evaluator:
             out=out,
             tick=tick,
         )
-
-
-def write_predictions(
-    task: Task,
-    path: Path,
-    examples: Sequence[Example],
-    data: Encoded,
-    out: np.ndarray | list[np.ndarray],
-    order: Sequence[int] = (),
-    decoder: Decoder = decode,
-) -> None:
-    """Model outputs in row order -> the task's official prediction file. order, decoder: see Evaluator."""
-    if task.kind == 'pair':
-        logits = np.asarray(out)
-        best = (logits[:, list(order)] if order else logits).argmax(-1)
-        files.write_labels(path, [task.labels[i] for i in best])
-    elif task.kind == 'choice':
-        files.write_choices(path, np.asarray(out).reshape(-1, data.group).argmax(-1).tolist())
-    elif task.kind == 'tag':
-        files.write_tags(path, joined_tags(task.labels, data, list(out), order))
-    elif task.kind == 'span':
-        assert data.spans is not None
-        questions = cast(Sequence[SpanExample], examples)
-        answers = decoder(data.spans, list(out), questions)
-        if task.scorer == 'squad_v2':
-            # Infinite where a context allows no span (an empty one); JSON has finite numbers alone.
-            scores = {e.id: min(a.null - a.score, _SURE) for e, a in zip(questions, answers, strict=True)}
-            files.write_answers(files.no_answer_path(path), scores)
-            files.write_answers(
-                path, {e.id: '' if scores[e.id] > 0 else a.text for e, a in zip(questions, answers, strict=True)}
-            )
-        else:
-            files.write_answers(path, {e.id: a.text for e, a in zip(questions, answers, strict=True)})
-    else:
-        raise TaskError(f'task {task.name!r}: kind {task.kind!r} has no prediction file')
-
-
-def joined_tags(
-    labels: Sequence[str], data: Encoded, out: Sequence[np.ndarray], order: Sequence[int] = ()
-) -> list[list[str]]:
-    """The task's label of each word, from a tag head's outputs. order: see Evaluator.label_order."""
-    assert data.tags is not None
-    if order:
-        label_of = np.argsort(np.asarray(order))  # the head's output -> the number of the task's label
-        out = [label_of[tags] for tags in out]
-    return [[labels[t] for t in tags] for tags in join_tags(data.tags, out, len(data.ids))]
 
 
 def counter(progress: Progress | None, total: int) -> Callable[[int], None]:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data.batches import pass_tokens, row_lengths
-from xlmr_flax.data.encode import encode
 from xlmr_flax.data.inputs import Input, read_input
 from xlmr_flax.data.sources import with_labels
 from xlmr_flax.eval.predict import Forward, embed_sentences
-from xlmr_flax.eval.records import KINDS, Record, predict_records, readable
+from xlmr_flax.eval.records import predict_records, readable
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import counter, label_order
 from xlmr_flax.experiment.bad_rows import BadRows
@@ -26,15 +25,15 @@ from xlmr_flax.experiment.evaluate import (
     open_model,
     require_one_request,
 )
+from xlmr_flax.kinds import KINDS, HeadSpec, Kind, Record, encode, kind_of
 from xlmr_flax.models.config import ModelError
-from xlmr_flax.models.model import HeadSpec
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, on_leader
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, closest
+from xlmr_flax.tasks.base import Example, closest
 
 VECTORS = '.npy'  # ending of --out that asks for sentence vectors
 _SHOWN = 5
@@ -56,7 +55,7 @@ def input_head(source: EncoderSource, task_name: str, data_root: str = '', given
     nobody names them and no task is asked for, by their number. Raises ModelError, which names the heads there are or
     says that the order of a task's classes is unknown, TaskError, and DataError for labels that differ.
     """
-    usable = {name: spec for name, spec in source.heads.items() if spec.kind in KINDS}
+    usable = {name: spec for name, spec in source.heads.items() if kind_of(spec).input}
     have = list_heads(source)
     if not usable:
         raise ModelError(
@@ -95,7 +94,9 @@ def annotate(request: Request) -> list[Record]:
     head = None if vectors else input_head(source, request.task, request.data_root, request.labels)
     bad_rows = BadRows(request.out.with_name(f'{request.out.name}.bad_rows.tsv')) if request.skip_bad_rows else None
     limit = request.evaluation.max_examples or None
-    found = read_input(path, head.spec.kind if head else 'retrieval', limit, bad_rows)
+    form = kind_of(head.spec).input if head else KINDS['retrieval'].input
+    assert form is not None
+    found = read_input(path, form, limit, bad_rows)
     opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
     lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
     tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform)
@@ -110,7 +111,7 @@ def annotate(request: Request) -> list[Record]:
         lines = (json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records)
         on_leader('records', lambda: write_atomic(request.out, ''.join(lines)))
         for record, example in zip(records[:_SHOWN], found.examples, strict=False):
-            say(f'{record["row"]}  {readable(example, record)}')
+            say(f'{record["row"]}  {readable(head.spec, example, record)}')
         say(f'{len(records)} rows, head {head.name} ({head.spec.kind}): {request.out}')
     if bad_rows:
         bad_rows.close()
@@ -120,7 +121,7 @@ def annotate(request: Request) -> list[Record]:
 def _predicted(forward: Forward, opened: Opened, head: ChosenHead, found: Input, line: Line) -> list[Record]:
     records: list[dict[str, Any]] = [{} for _ in found.examples]
     tick = counter(lambda done, total: line(done, total, done), len(found.examples))
-    for part in _parts(found.examples):
+    for part in _parts(kind_of(head.spec), found.examples):
         examples = [found.examples[i] for i in part]
         data = encode(found.task, examples, opened.tokenizer, opened.max_length)
         outputs = predict_records(forward, head.name, head.spec, examples, data, head.labels)
@@ -132,15 +133,12 @@ def _predicted(forward: Forward, opened: Opened, head: ChosenHead, found: Input,
     return records
 
 
-def _parts(examples: Sequence[Example], size: int = 4096) -> list[list[int]]:
+def _parts(kind: Kind, examples: Sequence[Example], size: int = 4096) -> list[list[int]]:
     """Indices of examples that can be encoded together: with one number of choices, all with a second text or none. At
     most `size` of them, which bounds what is held of tokens and logits."""
     groups: dict[int, list[int]] = {}
     for i, example in enumerate(examples):
-        alike = len(example.choices) if isinstance(example, ChoiceExample) else 0
-        if isinstance(example, PairExample):
-            alike = int(example.text_b is not None)
-        groups.setdefault(alike, []).append(i)
+        groups.setdefault(kind.alike(example), []).append(i)
     return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
 

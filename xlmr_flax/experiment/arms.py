@@ -25,13 +25,14 @@ from xlmr_flax.data.mixture import (
     timed_quotas,
 )
 from xlmr_flax.data.sources import BadRow, available, content_digest, read_split, with_labels
-from xlmr_flax.models.model import HeadSpec
+from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
+from xlmr_flax.kinds.mlm import Mlm
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError, closest
 from xlmr_flax.train.loop import total_steps
 
 NONE = 'none'
-MLM = 'mlm'
+MLM = Mlm.name
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,6 @@ class Dataset:
 def task_of(config: Config, name: str) -> Task:
     """The task of that name with its labels (some take them from their files). Raises TaskError, DataError."""
     return with_labels(get_task(name), config.data_root)
-
-
-def head_spec(task: Task) -> HeadSpec:
-    """The head that a task needs."""
-    if task.kind == 'text':
-        return HeadSpec(MLM)
-    return HeadSpec(task.kind, len(task.labels) if task.kind in ('pair', 'tag') else 1)
 
 
 def arm_of(config: Config, name: str) -> Arm:
@@ -118,7 +112,7 @@ def target_arm(config: Config, target: Task, arm: str) -> Arm:
 
 
 def _own_head(target: Task, name: str, member: Member) -> str:
-    return MLM if get_task(member_tasks(name, member)[0]).kind == 'text' else target.name
+    return MLM if get_task(member_tasks(name, member)[0]).is_text else target.name
 
 
 def datasets(config: Config, arm: Arm, where: str) -> list[Dataset]:
@@ -140,7 +134,7 @@ def datasets(config: Config, arm: Arm, where: str) -> list[Dataset]:
                 parts = [name]
                 parts += [task.name] if len(tasks) > 1 else []
                 parts += [language] if len(member.languages) > 1 else []
-                head = member.head or (MLM if task.kind == 'text' else (name if len(tasks) > 1 else task.name))
+                head = member.head or (MLM if task.is_text else (name if len(tasks) > 1 else task.name))
                 found.append(Dataset('/'.join(parts), name, task, language, split, head, member))
     _check_heads(found, where)
     names = [d.name for d in found]
@@ -153,14 +147,14 @@ def _check_heads(found: Sequence[Dataset], where: str) -> None:
     first: dict[str, Dataset] = {}
     for dataset in found:
         other = first.setdefault(dataset.head, dataset)
-        labels = [d.task.labels for d in (dataset, other) if d.task.kind != 'choice']  # its head scores one choice
+        labels = [d.task.labels for d in (dataset, other) if kind_of(d.task).classes]
         if head_spec(dataset.task) != head_spec(other.task) or len(set(labels)) > 1:
             raise ConfigError(
                 f'{where}: {dataset.name!r} and {other.name!r} share the head {dataset.head!r}, but not its kind and '
                 f'labels ({dataset.task.kind}: {", ".join(dataset.task.labels) or "-"}; '
                 f'{other.task.kind}: {", ".join(other.task.labels) or "-"})'
             )
-        if dataset.spec.shuffle_labels and dataset.task.kind not in ('pair', 'choice', 'tag'):
+        if dataset.spec.shuffle_labels and not kind_of(dataset.task).shuffles:
             raise ConfigError(f'{where}: {dataset.name!r}: labels of kind {dataset.task.kind!r} cannot be shuffled')
 
 
@@ -182,8 +176,9 @@ def dev_metrics(task: Task, rule: str = 'first') -> tuple[str, ...]:
     """The metrics whose mean is the task's score on dev rows. rule: Recipe.dev_score; jiant's means are those of
     tasks/evaluate/core.py, where SQuAD v2 is taken at its best thresholds.
     """
-    if rule == 'mean' and task.kind == 'span':
-        return ('best_f1', 'best_exact_match') if task.scorer == 'squad_v2' else ('f1', 'exact_match')
+    pair = kind_of(task).metric_pair
+    if rule == 'mean' and pair:
+        return tuple(f'best_{name}' for name in pair) if task.scorer == 'squad_v2' else pair
     if rule == 'mean' and task.scorer == 'f1':
         return ('accuracy', 'f1')
     return task.metrics[:1]
@@ -205,7 +200,7 @@ def training_examples(
     """The rows of a dataset as its member asks for them: the first `limit` (0 = all), of these a fraction that the
     seed draws, with shuffled labels where asked for."""
     most, member = member_limit(dataset.spec, limit) or None, dataset.spec
-    read = read_texts if dataset.task.kind == 'text' else read_split
+    read = read_texts if dataset.task.is_text else read_split
     found = read(dataset.task, dataset.language, dataset.split, config.data_root, most, bad_rows)
     if member.fraction < 1:
         random = np.random.Generator(np.random.Philox(key=[seed, 0x66726163]))
@@ -291,7 +286,7 @@ def phase_steps(arm: Arm, recipe: Recipe, found: Sequence[Dataset], sizes: Seque
     """Optimizer steps of a training. Text beside a task adds its share of the steps and takes none from the task: with
     fixed rates the task has as many steps of its own as it would have alone.
     """
-    text = {d.member for d in found if d.task.kind == 'text'}
+    text = {d.member for d in found if d.task.is_text}
     members = member_sizes(arm, found, sizes)
     tasks = {member: capped for member, (_, capped) in members.items() if member not in text}
     steps = total_steps(recipe, *(tasks or {m: capped for m, (_, capped) in members.items()}).values())

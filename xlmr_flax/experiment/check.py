@@ -130,7 +130,7 @@ def _official(task: Task, want: Want, root: Path, rows: int, pairs: int) -> tupl
         gold = find_files(task, task.gold[want.split], want.language, root)[0].table.path
         if number := known.get(gold.replace('{language}', task.local_code(want.language))):
             return pairs, number
-    sources = task.sources(want.split)[: 1 if task.kind == 'retrieval' else None]
+    sources = task.sources(want.split)[: 1 if task.embeds else None]
     total = 0
     for table in sources:
         if not isinstance(table, Table):
@@ -191,7 +191,7 @@ def find_overlaps(
 
 def _training_examples(name: str, root: Path) -> list[Example]:
     task = get_task(name)
-    if task.kind == 'retrieval' or not available(task, 'en', 'train', root) or not needs_data_root(task, 'train'):
+    if task.embeds or not available(task, 'en', 'train', root) or not needs_data_root(task, 'train'):
         return []
     try:
         return read_split(task, 'en', 'train', root, skip_bad_rows=[])
@@ -200,7 +200,7 @@ def _training_examples(name: str, root: Path) -> list[Example]:
 
 
 def _examples(task: Task, want: Want, root: Path, bad: list[BadRow]) -> Sequence[Example]:
-    if task.kind != 'retrieval':
+    if not task.embeds:
         return read_split(task, want.language, want.split, root, skip_bad_rows=bad)
     asks, searched = read_pairs(task, want.language, want.split, root, skip_bad_rows=bad)
     return asks or searched
@@ -240,7 +240,7 @@ def _required(task: Task, split: str, language: str, splits: Sequence[str], lang
         return split in splits or (bool(languages) and not _own(task, language))
     if languages:
         return True
-    if split == 'train' and task.kind != 'text':
+    if split == 'train' and not task.is_text:
         return language == 'en'
     return language in task.languages
 

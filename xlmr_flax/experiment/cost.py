@@ -25,7 +25,6 @@ import numpy as np
 from xlmr_flax.config import Arm, Config, Recipe, digest, to_dict
 from xlmr_flax.data.batches import padded_length, row_lengths
 from xlmr_flax.data.cache import INDEX, cache_dir
-from xlmr_flax.data.encode import encode
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.packing import Packing, pack_set
 from xlmr_flax.data.readers_paths import find_files, resolve_data_root
@@ -35,6 +34,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment.arms import Dataset, datasets, member_limit, mixture_of, phase_steps, selects
 from xlmr_flax.experiment.draws import Draws, expected_draws
 from xlmr_flax.experiment.plan import Run, scored_length
+from xlmr_flax.kinds import encode
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Embedded, Task
@@ -150,7 +150,7 @@ class Estimator:
         """The rows of a split. limit: the first so many, 0 = all; of both sides of a retrieval task."""
         key = (task.name, language, split, limit, max_length)
         if key not in self._rows:
-            sides = 2 if task.kind == 'retrieval' else 1
+            sides = 2 if task.embeds else 1
             n = count_rows(task.name, language, split, self.config.data_root)
             n = min(n, limit * sides) if limit else n
             self._rows[key] = self._from_cache(task, n // sides, sides, max_length) or self._sampled(
@@ -176,7 +176,7 @@ class Estimator:
 
     def _sampled(self, task: Task, language: str, split: str, n: int, max_length: int) -> Rows:
         root, nothing = self.config.data_root, np.zeros(0, np.int64)
-        if task.kind == 'retrieval':
+        if task.embeds:
             if n > _LARGE:
                 return Rows(n, n, nothing, 1, BOUND)
             examples = [e for side in read_pairs(task, language, split, root, _SAMPLE) for e in side[:_SAMPLE]]
@@ -233,7 +233,7 @@ class Estimator:
         tokens = batch_rows * rows.group * padded
         encoder = self.config.encoder
         flops = (4 if encoder.remat or encoder.kept == 'layers' else 3) * forward_flops(self.shape, tokens, padded)
-        if dataset.task.kind == 'text':
+        if dataset.task.is_text:
             predicted = batch_rows * Masking.of(self.tokenizer).most(int(padded))
             flops += 3 * 2 * predicted * self.shape.hidden_size * (self.shape.hidden_size + self.shape.vocab_size)
         return Work(tokens, flops, frozenset({rows.basis}))
@@ -244,7 +244,7 @@ class Estimator:
         for dataset in found:
             task, length = dataset.task, dataset.spec.max_length or recipe.max_length
             key = (dataset.member, task.name)
-            if task.kind != 'text' and key not in seen and selects(self.config, dataset):
+            if not task.is_text and key not in seen and selects(self.config, dataset):
                 seen.add(key)
                 work += self._pass(self.rows(task, 'en', 'dev', recipe.eval_examples, length), length)
         return work

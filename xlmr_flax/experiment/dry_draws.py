@@ -11,6 +11,7 @@ from xlmr_flax.experiment.cost import Training, count_rows
 from xlmr_flax.experiment.draws import Draws
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.substitutes import MARK, find_gaps, wanted_split
+from xlmr_flax.kinds import kind_of
 
 HEAD = ['arm', 'member', 'rows', 'split', 'rate', 'batches', 'passes']
 
@@ -68,7 +69,7 @@ def _cells(config: Config, part: Draws, most: int) -> list[str]:
     dealt = ' (labels dealt anew)' if spec.shuffle_labels else ''
     there = count_rows(dataset.task.name, dataset.language, dataset.split, config.data_root)
     used = max(1, round(spec.fraction * min(there, member_limit(spec, most) or there)))
-    cut = dataset.task.kind in ('span', 'text')  # one row is several examples
+    cut = kind_of(dataset.task).cuts  # one row may become several
     rows = f'{used if cut else part.rows:,}'
     rows += f' of {there:,}' if used < there else ''
     rows += f', cut into {part.rows:,}' if cut else ''

@@ -15,13 +15,13 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
 from xlmr_flax.experiment.bad_rows import collector
-from xlmr_flax.experiment.phase import head_spec
 from xlmr_flax.experiment.plan import NONE, Run, default_split
 from xlmr_flax.experiment.room import scored
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.models.config import ModelError
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, meet, require_equal, require_shared
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
@@ -96,7 +96,7 @@ def class_names(source: EncoderSource, head: tuple[str, HeadSpec], given: tuple[
     names given to a head without classes.
     """
     name, spec = head
-    if spec.kind not in ('pair', 'tag'):
+    if not kind_of(spec).classes:
         if given:
             raise ModelError(f'{source.name}: head {name!r} ({spec.kind}) has no classes that --labels could name')
         return ()
@@ -129,7 +129,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     task, source = with_labels(get_task(request.task), request.data_root), open_source(request.encoder)
     if not is_leader():
         be_quiet()
-    workdir, retrieval = Workdir(request.out, look_only=not is_leader()), task.kind == 'retrieval'
+    workdir, retrieval = Workdir(request.out, look_only=not is_leader()), task.embeds
     require_one_request(request, source)
     opened = open_model(request, source, heads=not retrieval)
     evaluation = dataclasses.replace(request.evaluation, max_length=opened.max_length)

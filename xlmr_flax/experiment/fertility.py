@@ -46,7 +46,7 @@ def tokens_per_word(tokenizer: Tokenizer, texts: Iterable[str]) -> float | None:
 
 def _examples(config: Config, task: Task, language: str, split: str) -> list[Example]:
     limit = min(config.evaluation.max_examples or _MOST, _MOST)
-    if task.kind == 'retrieval':  # the side that is not English
+    if task.embeds:  # the side that is not English
         return list(read_pairs(task, language, split, config.data_root, limit)[1])
     return read_split(task, language, split, config.data_root, limit, [])
 

@@ -90,7 +90,7 @@ def study(table: str, size: str = 'large', preset: str = presets.DEFAULT, seeds:
     raw['recipes'] = lengths | raw['recipes']
     raw['evaluation']['split'] = {} if table == 'best' else {t: 'dev' for t in TARGETS if _has_dev(t)}
     if table == 'joint':
-        raw = only(raw, {'targets': '+'.join(t for t in TARGETS if get_task(t).kind != 'retrieval')})
+        raw = only(raw, {'targets': '+'.join(t for t in TARGETS if not get_task(t).embeds)})
     return raw
 
 

@@ -11,27 +11,18 @@ import numpy as np
 
 from xlmr_flax.config import Recipe
 from xlmr_flax.data.batches import row_lengths
-from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
 from xlmr_flax.data.packing import Packing
-from xlmr_flax.experiment.arms import (
-    MLM,
-    Dataset,
-    datasets,
-    head_spec,
-    heads_of,
-    mixture_of,
-    phase_steps,
-    training_examples,
-)
+from xlmr_flax.experiment.arms import MLM, Dataset, datasets, heads_of, mixture_of, phase_steps, training_examples
 from xlmr_flax.experiment.draws import expected_draws
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.room import evaluating
 from xlmr_flax.experiment.selection import Selection
 from xlmr_flax.experiment.setting import Setting, make_model
-from xlmr_flax.models.model import HeadSpec, Model, Params, head_key
+from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec
+from xlmr_flax.models.model import Model, Params, head_key
 from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
 from xlmr_flax.models.tensors import read_json
 from xlmr_flax.parallel.distributed import on_leader
@@ -125,13 +116,13 @@ class Training:
         """The rows of the word table that are trained: all of them under a language model's head, which has an output
         for each.
         """
-        if any(dataset.task.kind == 'text' for dataset in self.datasets):
+        if any(dataset.task.is_text for dataset in self.datasets):
             return ActiveRows(np.arange(rows, dtype=np.int32))
         return ActiveRows.of([*(data.tokens for data in self.data), *self.selection.tokens()], rows)
 
     def blend(self, active: ActiveRows) -> Blend:
         """The streams, in the numbers of the active rows."""
-        masking = Masking.of(self.setting.tokenizer) if any(d.task.kind == 'text' for d in self.datasets) else None
+        masking = Masking.of(self.setting.tokenizer) if any(d.task.is_text for d in self.datasets) else None
         streams = tuple(
             Stream(
                 dataset.name,
@@ -140,7 +131,7 @@ class Training:
                 data.with_tokens(active.remap(data.tokens)),
                 self.lengths(dataset),
                 stream_seed(self.run.seed, dataset.name, len(self.datasets)),
-                masking if dataset.task.kind == 'text' else None,
+                masking if dataset.task.is_text else None,
                 self.packing(dataset, data),
             )
             for dataset, data in zip(self.datasets, self.data, strict=True)

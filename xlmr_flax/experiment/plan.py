@@ -16,13 +16,13 @@ from xlmr_flax.experiment.arms import (
     datasets,
     dev_metrics,
     has_dev,
-    head_spec,
     member_tasks,
     selects,
     target_arm,
     task_of,
     training_task,
 )
+from xlmr_flax.kinds import head_spec, kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task, closest, has_label
@@ -115,7 +115,7 @@ def has_gold(task: Task, language: str, split: str, data_root: str, skip_bad_row
     that are missing or unreadable.
     """
     files = split_files(task, language, split, data_root)
-    if task.kind in ('retrieval', 'text') or not files:
+    if task.embeds or task.is_text or not files:
         return True
     key = (task.name, language, *((str(path), path.stat().st_mtime_ns) for path in files))
     if key not in _HAS_GOLD:  # asked for often, and a JSON file is read as a whole
@@ -169,7 +169,7 @@ def _check_names(config: Config) -> None:
             if name not in config.targets and name not in all_tasks():
                 raise ConfigError(f'{where}.{name}: no such target{closest(name, {*config.targets, *all_tasks()})}')
     for name in config.training:
-        if config.training[name].joint or get_task(name).kind == 'retrieval':
+        if config.training[name].joint or get_task(name).embeds:
             raise ConfigError(f'training.{name}: joint is for arms, and a retrieval target trains nothing')
 
 
@@ -210,7 +210,7 @@ class _Builder:
     def target(self, arm: str, target: Task, seed: int, parent: str) -> list[Run]:
         """A target's run, behind its warm-up where it has one and the rows for it are there."""
         config, joint = self.config, arm in self.config.arms and self.config.arms[arm].joint
-        if target.kind == 'retrieval':
+        if target.embeds:
             if joint:
                 raise ConfigError(
                     f'arms.{arm}: joint with a target, and the retrieval target {target.name!r} has no training'
@@ -232,7 +232,7 @@ class _Builder:
         task = training_task(self.config, target)
         heads = {dataset.head: dataset.task for dataset in found}
         own = heads.get(target.name)
-        if own is None or head_spec(own) != head_spec(task) or (own.kind != 'choice' and own.labels != task.labels):
+        if own is None or head_spec(own) != head_spec(task) or (kind_of(own).classes and own.labels != task.labels):
             said = f'{own.name!r} has another kind or other labels' if own else f'the heads are {", ".join(heads)}'
             raise ConfigError(f'training.{target.name}: no head {target.name!r} as {task.name!r} trains it: {said}')
 
@@ -258,7 +258,7 @@ class _Builder:
         more = {}
         if recipe.keep == 'best' or recipe.patience:  # what is older than these settings is named without them
             scored = [dataset.task for dataset in found if selects(self.config, dataset)]
-            if any(task.kind == 'span' for task in scored):
+            if any('qa_decoding' in kind_of(task).settings for task in scored):
                 more |= self.config.evaluation.qa_decides()
             if any(dev_metrics(task, recipe.dev_score) != dev_metrics(task) for task in scored):
                 more['dev_score'] = recipe.dev_score

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xlmr_flax.config import Arm, Config, Member, Recipe
-from xlmr_flax.data.cache import Entry, lookup
+from xlmr_flax.data.cache import Entry
 from xlmr_flax.data.sources import available, needs_data_root, read_pairs, read_split, with_labels
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.by_gold import MinedSide
 from xlmr_flax.experiment.arms import NONE, arm_of, datasets, member_limit, member_tasks, target_arm, task_of
 from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split
+from xlmr_flax.kinds import cache_entry
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Example, Task, TaskError
 
@@ -51,7 +52,7 @@ def config_needs(config: Config) -> list[Need]:
             found += _training(config, arm_of(config, arm), config.recipe_for(arm), f'arms.{arm}')
     for name in config.targets:
         task, length = task_of(config, name), config.evaluation.max_length
-        if task.kind != 'retrieval':
+        if not task.embeds:
             recipe = config.recipe_for(name)
             length = recipe.max_length
             for arm in config.intermediate:  # a joint arm's rows come with the target's
@@ -88,13 +89,13 @@ def build(needs: Sequence[Need], tokenizer: Tokenizer, data_root: str, positions
         task = with_labels(get_task(need.task), data_root)
         length = min(need.max_length, positions)
         for side, examples in _sides(task, need, data_root):
-            if task.kind != 'text' and examples:
-                yield Built(need, side, lookup(task, examples, tokenizer, length))
+            if not task.is_text and examples:
+                yield Built(need, side, cache_entry(task, examples, tokenizer, length))
 
 
 def _sides(task: Task, need: Need, data_root: str) -> list[tuple[str, Sequence[Example]]]:
     limit = need.limit or None
-    if task.kind != 'retrieval':
+    if not task.embeds:
         return [('', read_split(task, need.language, need.split, data_root, limit))]
     pairs = read_pairs(task, need.language, need.split, data_root, limit)
     if task.mines:
@@ -114,9 +115,9 @@ def config_reads(config: Config) -> list[tuple[str, str, str]]:
             found += _trained(arm_of(config, arm))
     for name in config.targets:
         task = get_task(name)
-        for arm in config.intermediate if task.kind != 'retrieval' else ():
+        for arm in config.intermediate if not task.embeds else ():
             found += _trained(target_arm(config, task, arm))
-        if task.warmup_task and task.kind != 'retrieval' and name not in config.training:
+        if task.warmup_task and not task.embeds and name not in config.training:
             found += _trained(Arm(tasks={task.warmup_task: Member()}))
         splits = [config.evaluation.split[name]] if name in config.evaluation.split else ['dev', 'test']
         splits += ['dev'] if task.gold and 'f1' in task.metrics else []  # its threshold

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xlmr_flax.config import Config, ConfigError, Recipe, defaults, parse, to_dict
+from xlmr_flax.kinds import kind_of
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import closest
 
@@ -262,7 +263,7 @@ def covered_by(name: str, task: str) -> str:
     recipes = PRESETS[name].recipes
     if task in recipes:
         return task
-    data = get_task(task).train_task if get_task(task).kind != 'retrieval' else None
+    data = get_task(task).train_task if not get_task(task).embeds else None
     return next((other for other in recipes if data and get_task(other).train_task == data), '')
 
 
@@ -273,7 +274,7 @@ def remarks(config: Config) -> list[str]:
     name = config.preset
     found = [f'preset {name}: {note}' for note in PRESETS[name].not_said]
     for task in config.targets:
-        if get_task(task).kind != 'retrieval' and (other := covered_by(name, task)) != task:
+        if not get_task(task).embeds and (other := covered_by(name, task)) != task:
             found.append(f'preset {name}: {task} is not in its source; ' + (f'as {other}' if other else 'its defaults'))
     return found + [f'preset {name} changed: {change}' for change in changes(config)]
 
@@ -283,20 +284,11 @@ def changes(config: Config) -> list[str]:
     original = parse(preset(config.preset, config.targets, config.intermediate, config.encoder.source))
     pairs = [('encoder.head', config.encoder.head, original.encoder.head)]
     for task in (*config.intermediate, *config.targets):
-        if task != NONE and (task in config.arms or get_task(task).kind != 'retrieval'):
+        if task != NONE and (task in config.arms or not get_task(task).embeds):
             pairs += _pairs(f'recipes.{task}', to_dict(config.recipe_for(task)), to_dict(original.recipe_for(task)))
-    kinds = {get_task(task).kind for task in config.targets}
-    looked_at = [key for kind, keys in _EVALUATION.items() if kind in kinds for key in keys]
-    for key in looked_at:
+    for key in dict.fromkeys(key for task in config.targets for key in kind_of(get_task(task)).settings):
         pairs.append((f'evaluation.{key}', getattr(config.evaluation, key), getattr(original.evaluation, key)))
     return [f'{where} {value} (preset: {before})' for where, value, before in pairs if value != before]
-
-
-# Kind of task -> the Evaluation fields that its scores depend on and a preset sets.
-_EVALUATION = {
-    'retrieval': ('retrieval_layer', 'retrieval_layers', 'pooling', 'max_length', 'repeated_sentences'),
-    'span': ('qa_decoding', 'qa_unaligned'),
-}
 
 
 def _pairs(where: str, new: Fields, old: Fields) -> list[tuple[str, Any, Any]]:
@@ -340,4 +332,4 @@ def _seeds(chosen: Preset, targets: Sequence[str]) -> tuple[int, ...]:
 def _layers(name: str, targets: Sequence[str]) -> dict[str, int]:
     """The retrieval targets for which the preset's source reads a layer of its own."""
     layers = PRESETS[name].layers
-    return {t: layers[t] for t in targets if t in layers and get_task(t).kind == 'retrieval'}
+    return {t: layers[t] for t in targets if t in layers and get_task(t).embeds}

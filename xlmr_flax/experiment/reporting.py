@@ -144,7 +144,7 @@ def used_tasks(config: Config) -> list[Task]:
         names.append(name)
         if own:
             names += [part for key, member in own.tasks.items() for part in member_tasks(key, member)]
-        elif task.kind != 'retrieval':
+        elif not task.embeds:
             names.append(training_task(config, task).name)
     return [task_of(config, name) for name in dict.fromkeys(names)]
 

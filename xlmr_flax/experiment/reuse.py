@@ -6,6 +6,7 @@ from typing import Any
 
 from xlmr_flax.config import Config, digest
 from xlmr_flax.experiment.plan import Run, scored_length, task_of
+from xlmr_flax.kinds import kind_of
 
 
 def evaluation_key(config: Config, run: Run, data: str) -> str:
@@ -21,6 +22,6 @@ def evaluation_key(config: Config, run: Run, data: str) -> str:
         decides['max_length'] = settings.max_length
     if task.mines and settings.repeated_sentences != 'kept':
         decides['repeated_sentences'] = settings.repeated_sentences
-    if task.kind == 'span':
+    if 'qa_decoding' in kind_of(task).settings:
         decides |= settings.qa_decides()
     return digest({'run': run.id, 'data': data, 'length': scored_length(config, run), **decides})

@@ -11,6 +11,7 @@ from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.experiment.arms import NONE, Dataset, arm_of, datasets
 from xlmr_flax.experiment.bad_rows import count_among
 from xlmr_flax.experiment.plan import Run
+from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
@@ -39,8 +40,8 @@ def result_rows(
     """
     stood_in = stand_ins(config, run, task, language, split)
     left_out = count_among(bad_rows, split_files(task, language, split, config.data_root)) if bad_rows else 0
-    note = {'note': retrieval_note(config, source, task)} if task.kind == 'retrieval' else {}
-    if task.kind == 'span':
+    note = {'note': retrieval_note(config, source, task)} if task.embeds else {}
+    if 'qa_decoding' in kind_of(task).settings:
         note = {'qa_decoding': config.evaluation.qa_decoding}
     return [
         {
@@ -121,5 +122,5 @@ def chance(task: Task, n: int, metric: str) -> dict[str, float]:
     """{'chance': percent} where guessing has a known rate: accuracy over classes or over a retrieval pool."""
     if not metric.startswith('accuracy'):
         return {}
-    options = n if task.kind == 'retrieval' else len(task.labels)
+    options = n if task.embeds else len(task.labels)
     return {'chance': 100.0 / options} if options else {}

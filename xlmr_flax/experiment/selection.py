@@ -12,7 +12,6 @@ from statistics import fmean
 
 from xlmr_flax.config import Config, Recipe
 from xlmr_flax.data.batches import row_lengths
-from xlmr_flax.data.cache import encode_cached
 from xlmr_flax.data.corpus import read_texts
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import IGNORED, Masking, mask_rows
@@ -20,13 +19,12 @@ from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.perplexity import masked_perplexity
 from xlmr_flax.eval.zero_shot import Evaluator
-from xlmr_flax.experiment.arms import Dataset, dev_metrics, head_spec, selects
+from xlmr_flax.experiment.arms import Dataset, dev_metrics, selects
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.setting import Setting
+from xlmr_flax.kinds import encode_cached, head_spec, kind_of, score_files
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import on_leader
-from xlmr_flax.scoring import files
-from xlmr_flax.scoring.score import score_files
 from xlmr_flax.tasks.base import Example
 
 
@@ -74,7 +72,7 @@ class Selection:
         for dataset in found:
             task, length = dataset.task, dataset.spec.max_length or recipe.max_length
             limit = recipe.eval_examples or None
-            if task.kind == 'text':
+            if task.is_text:
                 examples = read_texts(task, dataset.language, 'dev', config.data_root, limit, bad_rows)
                 if not _is_masked(encode_cached(task, examples, tokenizer, length), tokenizer):
                     continue
@@ -84,9 +82,9 @@ class Selection:
                 examples = read_split(task, 'en', 'dev', config.data_root, limit, bad_rows)
             seen.add((dataset.member, task.name))
             parts = {d.task.name for d in found if d.member == dataset.member and selects(config, d)}
-            weight = 0.0 if task.kind == 'text' else dataset.spec.select / len(parts)
+            weight = 0.0 if task.is_text else dataset.spec.select / len(parts)
             several = len({d.member for d in found if d.task.name == task.name}) > 1
-            name = dataset.name if task.kind == 'text' or several else task.name
+            name = dataset.name if task.is_text or several else task.name
             data = encode_cached(task, examples, tokenizer, length)
             sets.append(DevSet(name, dataset, examples, data, length, weight))
         return cls(tuple(sets), recipe.lengths, recipe.dev_score)
@@ -102,7 +100,7 @@ class Selection:
         the mean. A run on text alone is selected by the lowest mean perplexity (dev_metric is its negative).
         """
         found = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
-        labelled = [dev for dev in self.sets if dev.dataset.task.kind != 'text']
+        labelled = [dev for dev in self.sets if not dev.dataset.task.is_text]
         weights = [dev.weight for dev in labelled]
         if labelled:  # where no weight is above 0 they count alike
             scale = sum(weights) or len(labelled)
@@ -135,12 +133,12 @@ class Selection:
             lengths=dev.dataset.spec.lengths or tuple(n for n in self.lengths if n <= dev.max_length),
             remap=remap,
         )
-        if task.kind == 'text':
+        if task.is_text:
             forward = evaluator.forward(row_lengths(dev.max_length, evaluator.lengths))
             return masked_perplexity(forward, dev.dataset.head, dev.data.tokens, Masking.of(setting.tokenizer))
         folder = setting.workdir.run_dir(run)
         name = '' if len(self.sets) == 1 else f'-{dev.name.replace("/", "-")}'
-        path = folder / f'dev-predictions{name}.{files.SUFFIXES[task.kind]}'
+        path = folder / f'dev-predictions{name}.{kind_of(task).suffix}'
         evaluator.predict(task, dev.examples, path)
 
         def score() -> float:

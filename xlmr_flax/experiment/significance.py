@@ -21,9 +21,10 @@ import numpy as np
 from xlmr_flax.config import Config, digest
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.eval.statistics import ALPHA, Part, bootstrap, enough_resamples, holm, interval
-from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, number_units, read_gold_set
 from xlmr_flax.experiment.plan import NONE, Run, task_of
 from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.kinds import example_sums, prediction_path, read_gold_set
+from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, number_units
 from xlmr_flax.report.rows import Row, columns, distinct, is_english, languages, scored, select
 from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, score_metrics, score_rows
 from xlmr_flax.scoring import files
@@ -112,7 +113,7 @@ class _Target:
 
     def path(self, name: str, seed: int, language: str, task: Task) -> Path:
         run = Run('', name, self.target, '', seed, '', None)
-        return files.prediction_path(self.workdir.predictions(run), task, language, self.split)
+        return prediction_path(self.workdir.predictions(run), task, language, self.split)
 
     def key(self) -> str:
         """Changes with the scores, with the runs they are of and with what is resampled."""
@@ -166,7 +167,7 @@ class _Target:
 
     def _sums(self, gold: GoldSet, metric: str, name: str, seed: int, task: Task) -> tuple[np.ndarray, np.ndarray]:
         path = self.path(name, seed, gold.language, task)
-        over, under = gold.sums(path, metric)
+        over, under = example_sums(gold, path, metric)
         value = 100 * over.sum() / max(under.sum(), 1e-9)
         shown = self.given[name, gold.language, metric, seed]
         if abs(value - shown) > _TOLERANCE:

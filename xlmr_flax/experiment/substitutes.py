@@ -78,7 +78,7 @@ def wanted_split(dataset: Dataset) -> str:
 
 def left_out_warmup(config: Config, target: Task) -> Task | None:
     """The task that a target's recipe trains on first (XCOPA: Social IQa), where its files are not there."""
-    if not target.warmup_task or target.kind == 'retrieval' or target.name in config.training:
+    if not target.warmup_task or target.embeds or target.name in config.training:
         return None
     first = task_of(config, target.warmup_task)
     return None if available(first, 'en', 'train', config.data_root) else first
@@ -96,7 +96,7 @@ def _trained(config: Config) -> Iterator[tuple[str, Dataset]]:
                 yield f'arm {name}', dataset
     for name in config.targets:
         task = task_of(config, name)
-        for arm in config.intermediate if task.kind != 'retrieval' else ():
+        for arm in config.intermediate if not task.embeds else ():
             for dataset in datasets(config, target_arm(config, task, arm), f'training.{name}'):
                 joint = arm in config.arms and dataset.member in config.arms[arm].tasks and config.arms[arm].joint
                 yield f'arm {arm}' if joint else f'target {name}', dataset

@@ -17,7 +17,6 @@ from xlmr_flax.models.dropout import dropout
 from xlmr_flax.models.encoder import Dense, LayerNorm, gelu
 
 STYLES = ('jiant', 'hf')
-HEAD_KINDS = ('pair', 'choice', 'span', 'tag', 'mlm')
 
 
 @jax.custom_vjp
@@ -87,20 +86,3 @@ class MlmHead(nnx.Module):
         x = self.norm(gelu(self.dense(x.reshape(-1, x.shape[-1]))))
         logits = jnp.einsum('nd,vd->nv', x, word.astype(x.dtype), preferred_element_type=jnp.float32)
         return (logits + self.bias[...]).reshape(*shape, -1)
-
-
-def make_head(kind: str, outputs: int, style: str, cfg: EncoderConfig, *, rngs: nnx.Rngs) -> nnx.Module:
-    """A fresh head. outputs: classes ('pair') or tags ('tag'); the other kinds have a fixed number."""
-    if kind == 'pair':
-        return ClassificationHead(cfg, outputs, rngs=rngs)
-    if kind == 'choice':
-        if style == 'jiant':
-            return ClassificationHead(cfg, 1, rngs=rngs)
-        return LinearHead(cfg, 1, use_dropout=True, rngs=rngs)
-    if kind == 'span':
-        return LinearHead(cfg, 2, use_dropout=False, rngs=rngs)
-    if kind == 'tag':
-        return LinearHead(cfg, outputs, use_dropout=True, rngs=rngs)
-    if kind == 'mlm':
-        return MlmHead(cfg, rngs=rngs)
-    raise ValueError(f'head kind {kind!r} is not one of {", ".join(HEAD_KINDS)}')

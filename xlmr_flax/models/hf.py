@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.tensors import TensorFiles, read_json
 from xlmr_flax.models.weights import (
-    ARCHITECTURES,
     export_encoder,
     export_head,
     export_pooler,
-    head_names,
     import_encoder,
     import_head,
     import_pooler,
@@ -81,7 +80,8 @@ def _class_names(found: Any, count: int, where: Path, field: str) -> tuple[str, 
 
 class HfModel:
     """A model directory: `config`, `head` (kind and outputs of the head that it comes with, or None), `head_name` (what
-    it is called here: 'mlm' for a language model's, which training goes on with; 'imported' for a fine-tuned one),
+    it is called here: the name of its kind for a language model's, which training goes on with; 'imported' for a
+    fine-tuned one),
     `labels` and `load()`.
     """
 
@@ -93,14 +93,15 @@ class HfModel:
         self.bert = self.raw.get('model_type') == 'bert'
         self.prefix = self._find_prefix()
         self.head = self._find_head()
-        self.head_name = 'mlm' if self.head is not None and self.head.kind == 'mlm' else 'imported'
+        pretrained = self.head is not None and kind_of(self.head).pretraining
+        self.head_name = self.head.kind if self.head is not None and pretrained else 'imported'
         # A fine-tuned checkpoint's classes in its own order; () where nothing names them.
         self.labels = self._labels()
 
     def _labels(self) -> tuple[str, ...]:
         """The class names by config.json's id2label or, where that names nothing, its label2id; () where neither does
         or the head has no classes. transformers' placeholders LABEL_0, ... name nothing."""
-        if self.head is None or self.head.kind not in ('pair', 'tag'):
+        if self.head is None or not kind_of(self.head).classes:
             return ()
         where, count = self.directory / 'config.json', self.head.outputs
         names, numbers = self.raw.get('id2label'), self.raw.get('label2id')
@@ -131,14 +132,14 @@ class HfModel:
             where = self.directory / 'config.json'
             raise ModelError(f'{where}: architectures is {quote(named)}; a list of names is expected')
         architecture = named[0]
-        kinds = {name.replace('XLMRoberta', ''): kind for kind, name in ARCHITECTURES.items()}
-        kind = next((k for suffix, k in kinds.items() if architecture.endswith(suffix)), None)
-        if kind is None or (kind == 'mlm' and 'lm_head.dense.weight' not in self.tensors.where):
+        kind = next((k for k in KINDS.values() if k.architecture and architecture.endswith(k.architecture)), None)
+        if kind is None:
             return None
-        bias = next(name for path, name in head_names(kind, 'hf').items() if path == ('out', 'bias') or kind == 'mlm')
+        names = kind.tensor_names('hf')
+        bias = names.get(('out', 'bias')) or next(iter(names.values()))
         if bias not in self.tensors.where:
             return None
-        return HeadSpec(kind, self.tensors.shapes[bias][0] if kind in ('pair', 'tag') else 1)
+        return HeadSpec(kind.name, self.tensors.shapes[bias][0] if kind.classes else 1)
 
     def _get(self, name: str) -> np.ndarray:
         value = self.tensors.get(self.prefix + name)
@@ -178,7 +179,7 @@ class HfModel:
             params['pooler'] = import_pooler(self._get)
         if self.head is not None and (heads is None or self.head_name in heads):
             params['heads'] = {self.head_name: import_head(self._get_head, self.head, 'hf')}
-            if self.head.kind == 'mlm':
+            if kind_of(self.head).pretraining:
                 self._check_tied(params['encoder']['embeddings']['word'], params['heads'][self.head_name]['bias'])
         return params
 
@@ -232,15 +233,14 @@ def save(
     prefix = '' if head is None else 'roberta.'
     for name, value in export_encoder(params['encoder'], config):
         tensors[prefix + name] = value
-    kind = head[1].kind if head else None
-    if 'pooler' in params and kind in (None, 'choice'):
+    if 'pooler' in params and (head is None or kind_of(head[1]).reads_pooler('hf')):
         tensors.update((prefix + name, value) for name, value in export_pooler(params['pooler']))
     raw = config.to_hf() | {'architectures': ['XLMRobertaModel'], 'torch_dtype': 'float32'}
     if head is not None:
         name, spec = head
         tensors.update(export_head(params['heads'][name], spec, style))
-        raw['architectures'] = [ARCHITECTURES[spec.kind]]
-        if spec.kind in ('pair', 'tag'):
+        raw['architectures'] = [f'XLMRoberta{kind_of(spec).architecture}']
+        if kind_of(spec).classes:
             names = list(labels) or [f'LABEL_{i}' for i in range(spec.outputs)]
             raw |= {
                 'id2label': {str(i): n for i, n in enumerate(names)},

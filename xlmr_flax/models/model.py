@@ -17,22 +17,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from xlmr_flax.kinds import HeadSpec, Rows, kind_of
 from xlmr_flax.models.attention import AUTO, check_name, choose
 from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.encoder import KEPT, LAYERS, PRODUCTS, Encoder, How
-from xlmr_flax.models.heads import STYLES, Pooler, first_token, make_head
-from xlmr_flax.models.place import ANYWHERE, ROWS, WORDS, Place
+from xlmr_flax.models.heads import STYLES, Pooler, first_token
+from xlmr_flax.models.place import ANYWHERE, Place
 
 Params = dict[str, Any]
 POOLINGS = ('mean', 'cls')
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadSpec:
-    """kind: models.heads.HEAD_KINDS; outputs: number of classes or tags (1 where the kind fixes it)."""
-
-    kind: str
-    outputs: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +87,7 @@ class Model:
 
     def init_head(self, key: jax.Array, spec: HeadSpec) -> dict[str, Any]:
         """Fresh parameters of one head."""
-        head = make_head(spec.kind, spec.outputs, self.style, self.config, rngs=nnx.Rngs(params=key))
+        head = kind_of(spec).make_head(self.config, spec.outputs, self.style, nnx.Rngs(params=key))
         return nnx.to_pure_dict(nnx.state(head))
 
     def shapes(self, heads: Mapping[str, HeadSpec]) -> Params:
@@ -142,24 +135,13 @@ class Model:
         positions: int32 [B, M], for mlm alone: the logits of these tokens only, [B, M, V]. starts: of the segments of
         packed rows, for pair [B, S, C] and choice [B, S, N]: those of slots without a segment mean nothing.
         """
-        shape = ids.shape
-        if spec.kind == 'choice':  # [B, N, T] -> [B*N, T]
-            ids, segments = ids.reshape(-1, shape[-1]), segments.reshape(-1, shape[-1])
-        hidden = self.encode(params, ids, segments, key)
         head = nnx.merge(_head_graph(spec, self.style, self.config), params['heads'][name])
-        head_dropout = None if key is None else jax.random.fold_in(key, 2)
-        if spec.kind == 'mlm':
-            if positions is not None:
-                hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, M, D]
-            return self.place(head(hidden, params['encoder']['embeddings']['word']), ROWS, None, WORDS)
-        if spec.kind in ('span', 'tag'):
-            return self.place(head(hidden, head_dropout), ROWS, None, None)
-        first = first_token(hidden) if starts is None else self._firsts(hidden, starts)
-        pooled = first if self.style == 'hf' and spec.kind == 'pair' else self.pool(params, first[:, None])
-        out = self.place(head(pooled, head_dropout), ROWS, None)
-        if spec.kind == 'choice':  # [B*N*S, 1] -> [B, N], or [B, S, N]
-            return out.reshape(shape[:2]) if starts is None else out.reshape(*shape[:2], -1).swapaxes(1, 2)
-        return out if starts is None else out.reshape(shape[0], -1, out.shape[-1])  # [B*S, C] -> [B, S, C]
+        return kind_of(spec).logits(self, params, head, Rows(ids, segments, starts, positions), key)
+
+    def first_tokens(self, hidden: jax.Array, starts: jax.Array | None) -> jax.Array:
+        """The hidden states of each row's first token, [B, T, D] -> [B, D]; of packed rows of each slot's, slot by
+        slot, [B*S, D]. starts: int32 [B, S] or [B, N, S]."""
+        return first_token(hidden) if starts is None else self._firsts(hidden, starts)
 
     def _firsts(self, hidden: jax.Array, starts: jax.Array) -> jax.Array:
         """The hidden states of every slot's first token, slot by slot: [B, T, D] -> [B*S, D]."""
@@ -206,4 +188,4 @@ def _graph(module: type, config: EncoderConfig) -> Any:
 
 
 def _head_graph(spec: HeadSpec, style: str, config: EncoderConfig) -> Any:
-    return nnx.split(nnx.eval_shape(lambda: make_head(spec.kind, spec.outputs, style, config, rngs=nnx.Rngs(0))))[0]
+    return nnx.split(nnx.eval_shape(lambda: kind_of(spec).make_head(config, spec.outputs, style, nnx.Rngs(0))))[0]

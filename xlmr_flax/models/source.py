@@ -23,10 +23,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import embedded, hf, sentencepiece
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.models.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.tensors import TensorFiles, read_json
 from xlmr_flax.util.files import readable
 

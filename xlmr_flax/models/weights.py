@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.model import HeadSpec, Params
+from xlmr_flax.models.model import Params
 
 Get = Callable[[str], np.ndarray]
 
@@ -32,40 +33,14 @@ _EMBEDDINGS = {
     ('norm', 'scale'): 'embeddings.LayerNorm.weight',
     ('norm', 'bias'): 'embeddings.LayerNorm.bias',
 }
-# (head kind, style) -> our path: their name. 'jiant' pair and choice heads have no class in transformers.
-_HEADS: dict[tuple[str, str], dict[tuple[str, ...], str]] = {
-    ('pair', 'hf'): {
-        ('dense', 'kernel'): 'classifier.dense.weight',
-        ('dense', 'bias'): 'classifier.dense.bias',
-        ('out', 'kernel'): 'classifier.out_proj.weight',
-        ('out', 'bias'): 'classifier.out_proj.bias',
-    },
-    ('choice', 'hf'): {('out', 'kernel'): 'classifier.weight', ('out', 'bias'): 'classifier.bias'},
-    ('tag', ''): {('out', 'kernel'): 'classifier.weight', ('out', 'bias'): 'classifier.bias'},
-    ('span', ''): {('out', 'kernel'): 'qa_outputs.weight', ('out', 'bias'): 'qa_outputs.bias'},
-    ('mlm', ''): {
-        ('dense', 'kernel'): 'lm_head.dense.weight',
-        ('dense', 'bias'): 'lm_head.dense.bias',
-        ('norm', 'scale'): 'lm_head.layer_norm.weight',
-        ('norm', 'bias'): 'lm_head.layer_norm.bias',
-        ('bias',): 'lm_head.bias',
-    },
-}
-ARCHITECTURES = {
-    'pair': 'XLMRobertaForSequenceClassification',
-    'choice': 'XLMRobertaForMultipleChoice',
-    'tag': 'XLMRobertaForTokenClassification',
-    'span': 'XLMRobertaForQuestionAnswering',
-    'mlm': 'XLMRobertaForMaskedLM',
-}
 
 
-def head_names(kind: str, style: str) -> dict[tuple[str, ...], str]:
+def head_names(spec: HeadSpec, style: str) -> dict[tuple[str, ...], str]:
     """Our path -> transformers' name for one head. Raises ModelError where transformers has no such head."""
-    names = _HEADS.get((kind, '')) or _HEADS.get((kind, style))
-    if names is None:
+    names = kind_of(spec).tensor_names(style)
+    if not names:
         raise ModelError(
-            f'a {kind!r} head of style {style!r} (two tanh layers, as jiant) has no class in transformers; '
+            f'a {spec.kind!r} head of style {style!r} (two tanh layers, as jiant) has no class in transformers; '
             f"train with encoder.head='hf' to export it"
         )
     return names
@@ -153,14 +128,14 @@ def export_pooler(pooler: Params) -> Iterator[tuple[str, np.ndarray]]:
 def import_head(get: Get, spec: HeadSpec, style: str) -> Params:
     """One head from a fine-tuned transformers checkpoint."""
     tree: dict[str, Any] = {}
-    for path, name in head_names(spec.kind, style).items():
+    for path, name in head_names(spec, style).items():
         _put(tree, path, _f32(_matrix(name, get(name))))
     return tree
 
 
 def export_head(head: Params, spec: HeadSpec, style: str) -> Iterator[tuple[str, np.ndarray]]:
     """One head in transformers' names. Raises ModelError for heads that transformers does not have."""
-    for path, name in head_names(spec.kind, style).items():
+    for path, name in head_names(spec, style).items():
         yield name, _matrix(name, _at(head, path))
 
 

@@ -18,16 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data.tables import DataError, read_lines, read_text
-from xlmr_flax.tasks.base import Task
+from xlmr_flax.tasks.base import Task, closest
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import quote
-
-SUFFIXES = {'pair': 'tsv', 'choice': 'jsonl', 'tag': 'tsv', 'retrieval': 'tsv', 'span': 'json'}
-
-
-def prediction_path(root: Path | str, task: Task, language: str, split: str = 'test') -> Path:
-    """ROOT/TASK/SPLIT-LANG with the ending of the task's kind."""
-    return Path(root) / task.prediction_folder / f'{split}-{language}.{SUFFIXES[task.kind]}'
 
 
 def no_answer_path(path: Path) -> Path:
@@ -83,16 +76,11 @@ def write_answers(path: Path, answers: Mapping[str, Any]) -> None:
     write_atomic(path, json.dumps(dict(answers), ensure_ascii=False, indent=1, allow_nan=False) + '\n')
 
 
-def write_predictions(path: Path, task: Task, predictions: Any) -> None:
-    """By the task's kind: labels (pair), indices (choice, retrieval), tags by sentence (tag), id -> text (span)."""
-    if task.kind == 'tag':
-        write_tags(path, predictions)
-    elif task.kind == 'span':
-        write_answers(path, predictions)
-    elif task.kind == 'choice':
-        write_choices(path, predictions)
-    else:
-        write_labels(path, predictions)
+def check_labels(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) -> None:
+    """Raises DataError with the line of a prediction that is no label of the task. numbered: (line, label)."""
+    for line, label in numbered:
+        if label not in task.labels:
+            raise DataError(f'{path}, line {line}: {label!r} is no label of {task.name!r}{closest(label, task.labels)}')
 
 
 def _clean(path: Path, value: str) -> str:

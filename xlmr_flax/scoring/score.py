@@ -16,7 +16,7 @@ from xlmr_flax.data.tables import DataError, read_lines
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, QA, Benchmark, Part
 from xlmr_flax.scoring.metrics import classification, qa, retrieval, tagging
-from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SpanExample, TagExample, Task, closest, has_label
+from xlmr_flax.tasks.base import closest
 from xlmr_flax.util.errors import quote
 
 Scores = dict[str, float]
@@ -188,97 +188,6 @@ def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores
         raise
     except ValueError as error:
         raise DataError(f'{predicted}: {error} (gold: {gold})') from None
-
-
-def score_files(
-    task: Task, language: str, prediction_path: Path | str, gold_examples: Sequence[Example], split: str = ''
-) -> Scores:
-    """metric -> value of one prediction file, read back from disk, against examples in the order they were predicted.
-
-    The metrics are at least `task.metrics`, in percent. Retrieval: row i of the pool is right for query i, the queries
-    standing in the file as `Task.query_order` says; spans: by
-    id, and SQuAD v2 reads the no-answer scores beside the file as well (files.no_answer_path).
-    split: decides the language of the answers where it is a translated one. Examples of which none has a label (a
-    benchmark's public test file) give {}. Raises DataError for a file that does not fit the examples, and where some
-    examples have labels and others have none.
-    """
-    path = Path(prediction_path)
-    if gold_examples and not any(map(has_label, gold_examples)):
-        return {}
-    try:
-        if task.kind == 'span':
-            return _score_spans(task, task.answer_language(language, split), path, gold_examples)
-        if task.kind == 'tag':
-            return _score_tags(task, path, gold_examples)
-        if task.kind == 'retrieval':
-            gold = task.query_order([getattr(example, 'text', '') for example in gold_examples])
-            return retrieval.nearest_accuracy(gold, files.read_indices(path))
-        return _score_classes(task, path, gold_examples)
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f'{path}: {error}') from None
-
-
-def _score_classes(task: Task, path: Path, examples: Sequence[Example]) -> Scores:
-    gold = []
-    for example in examples:
-        assert isinstance(example, PairExample | ChoiceExample)
-        if example.label is None:
-            raise DataError(f'{task.name}: example {example.id!r} has no gold label')
-        gold.append(str(example.label) if task.kind == 'choice' else task.labels[example.label])
-    if task.kind == 'choice':
-        said = [str(index) for index in files.read_choices(path)]
-    else:
-        said = files.read_labels(path)
-        _known(task, path, enumerate(said, 1))
-    return classification.binary_f1(gold, said) if task.scorer == 'f1' else classification.accuracy(gold, said)
-
-
-def _score_tags(task: Task, path: Path, examples: Sequence[Example]) -> Scores:
-    gold = []
-    for example in examples:
-        assert isinstance(example, TagExample)
-        if example.tags is None:
-            raise DataError(f'{task.name}: example {example.id!r} has no gold tags')
-        gold.append([task.labels[tag] for tag in example.tags])
-    said = files.read_tags(path)
-    line = 1
-    for tags in said:
-        _known(task, path, enumerate(tags, line))
-        line += len(tags) + 1
-    scores = tagging.entity_scores(gold, said)
-    words = classification.accuracy([tag for tags in gold for tag in tags], [tag for tags in said for tag in tags])
-    if task.scorer == 'token_accuracy':
-        return words
-    scores |= words
-    if 'B-DATE' in task.labels:  # MasakhaNER has dates, PAN-X, which trains it, has none: also scored without them
-        undated = [_without_dates(side) for side in (gold, said)]
-        scores['f1_without_date'] = tagging.entity_scores(undated[0], undated[1])['f1']
-    return scores
-
-
-def _without_dates(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
-    return [['O' if tag.endswith('-DATE') else tag for tag in tags] for tags in sentences]
-
-
-def _known(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) -> None:
-    for line, label in numbered:
-        if label not in task.labels:
-            raise DataError(f'{path}, line {line}: {label!r} is no label of {task.name!r}{closest(label, task.labels)}')
-
-
-def _score_spans(task: Task, language: str, path: Path, examples: Sequence[Example]) -> Scores:
-    gold: dict[str, list[str]] = {}
-    for example in examples:
-        assert isinstance(example, SpanExample)
-        gold[example.id] = [text for text, _ in example.answers]
-    said = files.read_answers(path)
-    if task.scorer == 'squad_v2':
-        return qa.squad_v2(gold, said, files.read_no_answer_scores(files.no_answer_path(path)))
-    if task.scorer == 'mlqa':
-        return qa.mlqa(gold, said, language)
-    return qa.squad_v1(gold, said)
 
 
 def to_json(scores: Mapping[str, Any]) -> str:

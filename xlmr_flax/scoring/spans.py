@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,9 @@ class Answer:
     null: float
     start: int = 0
     end: int = 0
+
+
+Decoder = Callable[[SpanRows, Sequence[np.ndarray], Sequence[SpanExample]], list[Answer]]
 
 
 def max_context(rows: SpanRows, indices: Sequence[int]) -> list[np.ndarray]:

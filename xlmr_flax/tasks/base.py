@@ -16,7 +16,6 @@ from typing import Any
 from xlmr_flax.tasks.languages import get_language
 from xlmr_flax.util.errors import UserError, shorten
 
-KINDS = ('pair', 'choice', 'span', 'tag', 'retrieval', 'text')
 # Splits of machine-translated rows: English rows in a language, or the rows of a language in English.
 TRANSLATED = ('translate_train', 'translate_dev', 'translate_test')
 
@@ -186,8 +185,8 @@ class Embedded:
 class Task:
     """One dataset in one formulation.
 
-    name: as in configs and result rows. kind: one of KINDS (fixes head, batch layout and prediction file; 'text' is raw
-      text for masked language modelling).
+    name: as in configs and result rows. kind: name of a kind of kinds/ (fixes head, batch layout and prediction
+      file): 'pair', 'choice', 'span', 'tag', 'retrieval', or 'mlm' (raw text for masked language modelling).
     labels: class or tag names in head order; empty for retrieval, spans and text, and for `labels_from`.
     labels_from: splits whose files are read, in this order, to collect the tags by first appearance (CCG). `labels` is
       empty until data.sources.with_labels has filled it in; files that are not there are passed over.
@@ -248,8 +247,6 @@ class Task:
     translated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise TaskError(f'task {self.name!r}: kind {self.kind!r} is not one of {", ".join(KINDS)}')
         if set(self.translated) != set(self.splits) & set(TRANSLATED):
             raise TaskError(
                 f'task {self.name!r}: `translated` must name the languages of the splits {", ".join(TRANSLATED)} that '
@@ -265,9 +262,19 @@ class Task:
         return self.folder or self.name
 
     @property
+    def embeds(self) -> bool:
+        """Whether sentence vectors are scored, without a head and without training."""
+        return self.kind == 'retrieval'
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the rows are raw text for masked language modelling."""
+        return self.kind == 'mlm'
+
+    @property
     def mines(self) -> bool:
         """Whether pairs of sentences are mined out of both sides (BUCC), where other retrieval ranks a pool."""
-        return self.kind == 'retrieval' and 'f1' in self.metrics
+        return self.embeds and 'f1' in self.metrics
 
     def label_index(self, value: str, column: str, line: int | None = None) -> int:
         """Index of a label name. Raises RowError with the closest label."""

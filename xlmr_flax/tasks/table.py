@@ -58,7 +58,7 @@ KINDS = {
     'span': 'Extractive question answering',
     'tag': 'Tagging',
     'retrieval': 'Retrieval',
-    'text': 'Raw text',
+    'mlm': 'Raw text',
 }
 
 
@@ -69,9 +69,9 @@ COLUMNS = (
 
 def use_of(task: Task) -> str:
     """'train', 'target', 'evaluation', 'text', or two of them."""
-    if task.kind == 'text':
+    if task.is_text:
         return 'text'
-    if task.train_task is None or task.kind == 'retrieval':
+    if task.train_task is None or task.embeds:
         return 'evaluation' if 'train' not in task.splits else 'evaluation, train'
     several = len(task.languages) > 1 or task.train_task != task.name
     trains = task.train_task == task.name
@@ -135,7 +135,7 @@ def markdown() -> str:
         marks = ('yes' if name == tried_on(task) else '' for name in TRIED_ON)
         lines.append(_row([f'`{task.name}`', *marks, task.checked_on]))
     lines.append('')
-    for kind, title in KINDS.items():
+    for kind, title in (KINDS | {task.kind: task.kind for task in tasks if task.kind not in KINDS}).items():
         lines += [f'## {title}', '']
         lines += [_row(COLUMNS), _row(['---'] * len(COLUMNS))]
         of_kind = [task for task in tasks if task.kind == kind]

@@ -37,7 +37,7 @@ def _task(name: str, path: str, **more: Any) -> Task:
     other = Table(path.replace('{language}', '{language}_*'), 'lines', ('text',))
     return Task(
         name=name,
-        kind='text',
+        kind='mlm',
         labels=(),
         metrics=('perplexity',),
         splits={'train': (Table(path, 'lines', ('text',), alternatives=(other,)),)},

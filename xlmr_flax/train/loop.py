@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from xlmr_flax.config import Recipe
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.kinds import HeadSpec
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import count, is_leader
 from xlmr_flax.parallel.mesh import own_rows, put_batch, put_tree
 from xlmr_flax.train.checkpoint import CheckpointError
@@ -67,7 +67,7 @@ class Phase:
     steps: int
     seed: int
     pad: int
-    mesh: Mesh
+    mesh: jax.sharding.Mesh
     directory: Path
     run_hash: str
     evaluate: Callable[[Params], Mapping[str, float]] | None

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.placement import placed
-from xlmr_flax.train.losses import count
 from xlmr_flax.train.optimizer import AdamW, global_norm
 from xlmr_flax.train.step import Batch, Metrics, State, head_loss, join, note_trace, split, updated
 
@@ -42,7 +42,7 @@ def gradient_program(model: Model, head: HeadSpec) -> Any:
         params: Params, batch: Batch, key: jax.Array, outputs: jax.Array | None
     ) -> tuple[Params, jax.Array, jax.Array]:
         note_trace()
-        (value, right), grads = grad(params, batch, key, jnp.maximum(count(head.kind, batch), 1.0), outputs)
+        (value, right), grads = grad(params, batch, key, jnp.maximum(kind_of(head).count(batch), 1.0), outputs)
         return grads, value, right
 
     return jax.jit(gradients)

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xlmr_flax.models.model import HeadSpec, Model, Params
+from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
 from xlmr_flax.parallel.placement import placed
-from xlmr_flax.train.losses import count, loss_sums
 from xlmr_flax.train.optimizer import AdamW, clip
 
 State = dict[str, Any]
@@ -113,6 +113,7 @@ def join(state: State, name: str, shared: State, head: State) -> State:
 
 def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """(params, batch, dropout key, count, outputs) -> (loss sum / count, correct sum / count)."""
+    kind = kind_of(head)
 
     def loss(
         params: Params, part: Batch, key: jax.Array, total: jax.Array, outputs: jax.Array | None
@@ -122,7 +123,7 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
         )
         if outputs is not None:
             logits = jnp.where(jnp.arange(head.outputs) < outputs, logits, _OFF)
-        value, _, right = loss_sums(head.kind, logits, part)
+        value, _, right = kind.loss_sums(logits, part)
         return value / total, right / total
 
     return loss
@@ -152,7 +153,7 @@ def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, acc
     def gradients(
         params: Params, batch: Batch, key: jax.Array, outputs: jax.Array | None
     ) -> tuple[Params, jax.Array, jax.Array]:
-        total = jnp.maximum(count(head.kind, batch), 1.0)
+        total = jnp.maximum(kind_of(head).count(batch), 1.0)
         if accumulation == 1:
             (value, right), grads = grad(params, batch, jax.random.fold_in(key, 0), total, outputs)
             return grads, value, right

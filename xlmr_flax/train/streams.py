@@ -12,7 +12,7 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking, mask_batch, pack_masked
 from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
 from xlmr_flax.data.packing import Layout, Packing
-from xlmr_flax.models.model import HeadSpec
+from xlmr_flax.kinds import HeadSpec
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from xlmr_flax.data.heap import give_back
-from xlmr_flax.models.model import HeadSpec, Params
+from xlmr_flax.kinds import HeadSpec
+from xlmr_flax.models.model import Params
 from xlmr_flax.parallel.mesh import shardings
 from xlmr_flax.parallel.placement import placed
 from xlmr_flax.train.compiled import Batch, Programs

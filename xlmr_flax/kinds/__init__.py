@@ -1,0 +1,99 @@
+"""Task kinds by name: `kind_of(task)` and `kind_of(head)` give the object that knows how tasks of a kind work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from xlmr_flax.data.cache import Entry, lookup
+from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.tables import DataError
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.kinds.base import HeadSpec, Kind, Scores
+from xlmr_flax.kinds.choice import Choice
+from xlmr_flax.kinds.gold import GoldSet, Sums
+from xlmr_flax.kinds.mlm import Mlm
+from xlmr_flax.kinds.pair import Pair
+from xlmr_flax.kinds.retrieval import Retrieval
+from xlmr_flax.kinds.span import Span
+from xlmr_flax.kinds.tag import Tag
+from xlmr_flax.tasks.base import Example, Task, TaskError, closest, has_label
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Pair(), Choice(), Span(), Tag(), Retrieval(), Mlm())}
+
+
+class HasKind(Protocol):
+    """A task or a head."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+def kind_of(what: HasKind) -> Kind:
+    """The kind of a task or a head. Raises TaskError with the closest known name."""
+    kind = KINDS.get(what.kind)
+    if kind is None:
+        raise TaskError(f'kind {what.kind!r} is not one of {", ".join(KINDS)}{closest(what.kind, KINDS)}')
+    return kind
+
+
+def head_spec(task: Task) -> HeadSpec:
+    """The head that a task needs."""
+    return HeadSpec(task.kind, len(task.labels) if kind_of(task).classes else 1)
+
+
+def prediction_path(root: Path | str, task: Task, language: str, split: str = 'test') -> Path:
+    """ROOT/TASK/SPLIT-LANG with the ending of the task's kind."""
+    return Path(root) / task.prediction_folder / f'{split}-{language}.{kind_of(task).suffix}'
+
+
+def score_files(task: Task, language: str, path: Path | str, examples: Sequence[Example], split: str = '') -> Scores:
+    """metric -> percent of one prediction file, read back from disk, against examples in the order they were predicted.
+
+    At least `task.metrics`. split: decides the language of the answers where it is a translated one. Examples of which
+    none has a label (a benchmark's public test file) give {}. Raises DataError for a file that does not fit the
+    examples, and where some examples have labels and others have none.
+    """
+    path = Path(path)
+    if examples and not any(map(has_label, examples)):
+        return {}
+    try:
+        return kind_of(task).score(task, task.answer_language(language, split), path, examples)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f'{path}: {error}') from None
+
+
+def read_gold_set(
+    task: Task, language: str, split: str, data_root: str, limit: int, skip_bad_rows: bool = False
+) -> GoldSet:
+    """The gold side of a split, its first `limit` rows (0 = all), without those that cannot be read where they were
+    left out of the predictions too. Raises DataError and TaskError."""
+    return kind_of(task).gold(task, language, split, data_root, limit, skip_bad_rows)
+
+
+def example_sums(gold: GoldSet, path: Path, metric: str) -> Sums:
+    """(numerator, denominator) float64 [n] of each gold example under one prediction file: the metric is the ratio of
+    their sums. Raises DataError for a file that does not fit, and NoExampleScores where it is no such ratio."""
+    return kind_of(gold.task).example_sums(gold, path, metric)
+
+
+def encode(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Encoded:
+    """Encodes examples of a task. Raises TaskError where there are none."""
+    if not examples:
+        raise TaskError(f'task {task.name!r}: no examples')
+    return kind_of(task).encode(task, examples, tokenizer, max_length)
+
+
+def encode_cached(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Encoded:
+    """`encode`, from the token cache where it has these examples under this tokenizer and length."""
+    return cache_entry(task, examples, tokenizer, max_length).data
+
+
+def cache_entry(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Entry:
+    """`encode_cached`, and whether the entry was in the token cache."""
+    if not examples:
+        raise TaskError(f'task {task.name!r}: no examples')
+    return lookup(task, examples, tokenizer, max_length, kind_of(task).encode)

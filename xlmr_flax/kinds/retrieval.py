@@ -1,0 +1,99 @@
+"""Sentences to embed, two sides of which are matched: bitext mining, parallel sentences, question to passage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlmr_flax.data.encode import NO_LABELS, Encoded
+from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm, input_text
+from xlmr_flax.data.sources import DataError, read_gold, read_pairs
+from xlmr_flax.data.tokenize import Tokenizer, pair_rows, single_rows
+from xlmr_flax.kinds.base import Kind, Scores, example_ids
+from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, same_length
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.metrics import retrieval
+from xlmr_flax.tasks.base import SentenceExample, Task, has_label
+from xlmr_flax.tasks.parsers import Row, id_of
+
+_K = 20
+_ENOUGH = 50  # queries from which the order of a file can be told from luck
+
+
+def _from_input(row: Row) -> SentenceExample:
+    return SentenceExample(id_of(row, 'id'), input_text(row, 'text'))
+
+
+class Retrieval(Kind):
+    """Retrieval by sentence vectors, without a head. Prediction file: the index of the nearest sentence a line; ranked
+    pools are JSON."""
+
+    name = 'retrieval'
+    input = InputForm('retrieval', {'.txt': 'lines', **JSON_ENDINGS}, ('text',), _from_input)
+    suffix = 'tsv'
+    settings = ('retrieval_layer', 'retrieval_layers', 'pooling', 'max_length', 'repeated_sentences')
+
+    def encode(self, task: Task, examples: Sequence[SentenceExample], tokenizer: Tokenizer, max_length: int) -> Encoded:
+        texts = [e.text for e in examples]
+        if any(e.context for e in examples):
+            tokens = pair_rows(tokenizer, texts, [e.context for e in examples], max_length)
+        else:
+            tokens = single_rows(tokenizer, texts, max_length)
+        return Encoded(self.name, tokens, NO_LABELS, example_ids(examples))
+
+    def write(self, path: Path, predictions: Any) -> None:
+        files.write_labels(path, predictions)
+
+    def read(self, path: Path) -> list[int]:
+        return files.read_indices(path)
+
+    def score(self, task: Task, language: str, path: Path, examples: Sequence[SentenceExample]) -> Scores:
+        """Row i of the pool is right for query i, the queries standing in the file as `Task.query_order` says."""
+        return retrieval.nearest_accuracy(task.query_order([e.text for e in examples]), self.read(path))
+
+    def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
+        if split in task.gold:
+            answers: dict[str, list[str]] = {}
+            for query, right in () if task.mines else read_gold(task, language, split, data_root):
+                answers.setdefault(query, []).append(right)
+            return GoldSet(task, language, list(answers), (), answers)
+        queries = read_pairs(task, language, split, data_root, limit or None)[0]
+        if not all(map(has_label, queries)):
+            raise DataError(f'{task.name} {split} {language}: the files do not say which lines are translations')
+        return GoldSet(task, language, [str(row) for row in task.query_order([query.text for query in queries])])
+
+    def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
+        if gold.task.mines:
+            raise NoExampleScores(
+                f'{gold.task.name}: F1 over mined pairs is no sum over examples, and its threshold is tuned'
+            )
+        if metric == f'map@{_K}' and gold.answers:
+            rankings = files.read_rankings(path.with_suffix('.json'))
+            scores = [retrieval.average_precision(gold.answers[q], rankings.get(q, ())) for q in gold.ids]
+            return np.asarray(scores, float), np.ones(len(gold.ids))
+        if metric != 'accuracy':
+            return super().example_sums(gold, path, metric)
+        predicted, right = np.asarray(self.read(path)), np.asarray(gold.ids, int)
+        same_length(path, len(predicted), len(right))
+        _refuse_row_order(path, predicted, right)
+        return np.asarray(predicted == right, float), np.ones(len(right))
+
+    def predicted(self, gold: GoldSet, path: Path) -> list[bool]:
+        if not gold.answers:
+            return super().predicted(gold, path)
+        ranked = files.read_rankings(path.with_suffix('.json'))
+        return [id_ in ranked for id_ in gold.ids]
+
+
+def _refuse_row_order(path: Path, said: np.ndarray, gold: np.ndarray) -> None:
+    """Raises DataError for a file with the queries in the order of rows where they are to be sorted: such a file would
+    score about zero without a word. Workdirs of versions before 0.2 have them."""
+    in_rows, sorted_ = (int((said == right).sum()) for right in (np.arange(len(said)), gold))
+    if len(said) >= _ENOUGH and in_rows > max(len(said) // 20, 4 * sorted_):
+        raise DataError(
+            f'{path}: the queries stand in the order of the rows ({in_rows} of {len(said)} right), not sorted as '
+            "XTREME's files have them; evaluate again"
+        )

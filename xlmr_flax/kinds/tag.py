@@ -1,0 +1,150 @@
+"""Words with one tag each: parts of speech, named entities, CCG supertags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from xlmr_flax.data.encode import NO_LABELS, Encoded
+from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm
+from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.tagging import join_tags, join_words, tag_rows
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.kinds.base import Encoding, Output, Record, Rows, Scores, TokenLoss, example_ids, head_key, rounded
+from xlmr_flax.kinds.gold import GoldSet, Sums, same_length
+from xlmr_flax.models.config import EncoderConfig
+from xlmr_flax.models.heads import LinearHead
+from xlmr_flax.models.place import ROWS
+from xlmr_flax.scoring import files
+from xlmr_flax.scoring.metrics import classification, tagging
+from xlmr_flax.scoring.spans import Decoder
+from xlmr_flax.tasks.base import RowError, TagExample, Task
+from xlmr_flax.tasks.parsers import Row, id_of
+
+
+def _from_input(row: Row) -> TagExample:
+    words = row['words']
+    if isinstance(words, str):
+        words = words.split()
+    if not isinstance(words, list) or not words or not all(isinstance(v, str) and v.strip() for v in words):
+        raise RowError('words', f'one or more words are expected, not {row["words"]!r}')
+    return TagExample(id_of(row, 'id'), tuple(words), None)
+
+
+class Tag(TokenLoss):
+    """Tagging: a label on the first sub-token of each word. Logits [B, T, C]; prediction file: a tag a line, a blank
+    line between sentences."""
+
+    name = 'tag'
+    input = InputForm(
+        'tag',
+        {'.txt': 'lines', '.tsv': 'conll', '.conll': 'conll', '.conllu': 'conllu', **JSON_ENDINGS},
+        ('words',),
+        _from_input,
+    )
+    suffix = 'tsv'
+    by_token = True
+    best_only = True
+    classes = True
+    shuffles = True
+    architecture = 'ForTokenClassification'
+    typical_outputs = 17  # Universal Dependencies
+
+    def encode(self, task: Task, examples: Sequence[TagExample], tokenizer: Tokenizer, max_length: int) -> Encoded:
+        rows = tag_rows(tokenizer, examples, max_length)
+        return Encoded(self.name, rows.tokens, NO_LABELS, example_ids(examples), tags=rows)
+
+    def batch_shapes(self, rows: int, length: int, choices: int, predicted: int) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys(('ids', 'segments', 'labels'), (rows, length))
+
+    def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
+        return LinearHead(config, outputs, use_dropout=True, rngs=rngs)
+
+    def logits(
+        self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
+    ) -> jax.Array:
+        return model.place(head(model.encode(params, rows.ids, rows.segments, key), head_key(key)), ROWS, None, None)
+
+    def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:
+        return {('out', 'kernel'): 'classifier.weight', ('out', 'bias'): 'classifier.bias'}
+
+    def predictions(
+        self, task: Task, examples: Sequence[Any], data: Encoded, out: Output, order: Sequence[int], decode: Decoder
+    ) -> list[list[str]]:
+        assert data.tags is not None
+        if order:
+            label_of = np.argsort(np.asarray(order))  # the head's output -> the number of the task's label
+            out = [label_of[tags] for tags in out]
+        return [[task.labels[t] for t in tags] for tags in join_tags(data.tags, list(out), len(data.ids))]
+
+    def write(self, path: Path, predictions: Any) -> None:
+        files.write_tags(path, predictions)
+
+    def read(self, path: Path) -> list[list[str]]:
+        return files.read_tags(path)
+
+    def score(self, task: Task, language: str, path: Path, examples: Sequence[TagExample]) -> Scores:
+        gold = []
+        for example in examples:
+            if example.tags is None:
+                raise DataError(f'{task.name}: example {example.id!r} has no gold tags')
+            gold.append([task.labels[tag] for tag in example.tags])
+        predicted = self.read(path)
+        line = 1
+        for tags in predicted:
+            files.check_labels(task, path, enumerate(tags, line))
+            line += len(tags) + 1
+        entities = tagging.entity_scores(gold, predicted)
+        words = classification.accuracy([t for tags in gold for t in tags], [t for tags in predicted for t in tags])
+        if task.scorer == 'token_accuracy':
+            return words
+        scores = entities | words
+        if 'B-DATE' in task.labels:  # MasakhaNER has dates, PAN-X, which trains it, has none: also scored without them
+            undated = [_without_dates(side) for side in (gold, predicted)]
+            scores['f1_without_date'] = tagging.entity_scores(undated[0], undated[1])['f1']
+        return scores
+
+    def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
+        """F1 over chunks by sentence: 2 TP, and predicted + gold; accuracy: right tags, and tags."""
+        if metric not in ('f1', 'accuracy'):
+            return super().example_sums(gold, path, metric)
+        predicted = self.read(path)
+        same_length(path, len(predicted), len(gold.examples))
+        over, under = [], []
+        for example, tags in zip(gold.examples, predicted, strict=True):
+            assert isinstance(example, TagExample)
+            right = [gold.task.labels[tag] for tag in example.tags or ()]
+            if len(right) != len(tags):
+                raise DataError(f'{path}: {len(tags)} tags for the {len(right)} words of {example.id!r}')
+            if metric == 'accuracy':
+                over.append(sum(map(str.__eq__, right, tags)))
+                under.append(len(right))
+            else:
+                wanted, chunks = set(tagging.chunks(right)), set(tagging.chunks(tags))
+                over.append(2 * len(wanted & chunks))
+                under.append(len(wanted) + len(chunks))
+        return np.asarray(over, float), np.asarray(under, float)
+
+    def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
+        """words, tags, probabilities (of each word's tag). out: [tokens, 2], the best tag and its probability."""
+        assert data.tags is not None
+        return [
+            {
+                'words': list(example.words),
+                'tags': [labels[int(number)] for number in words[:, 0]],
+                'probabilities': rounded(words[:, 1]),
+            }
+            for example, words in zip(examples, join_words(data.tags, out, len(examples)), strict=True)
+        ]
+
+    def summary(self, example: TagExample, record: Record) -> tuple[str, str]:
+        return '', ' '.join(f'{w}/{t}' for w, t in zip(record['words'], record['tags'], strict=True))
+
+
+def _without_dates(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [['O' if tag.endswith('-DATE') else tag for tag in tags] for tags in sentences]
