@@ -1,4 +1,7 @@
-"""Damaged files of every format give rows, bad rows or a user error, and never another exception. Mutations are drawn by hypothesis with a fixed seed: a few hundred by default, 10,000 with -m slow."""
+"""Damaged files of every format give rows, bad rows or a user error, and never another exception.
+
+Mutations are drawn by hypothesis with a fixed seed: a few hundred by default, 10,000 with -m slow.
+"""
 
 from __future__ import annotations
 
@@ -185,11 +188,11 @@ ROWS_OF_ONES_OWN = {
 
 
 def own_rows(folder: Path, choice: int, changes: list[Mutation]) -> None:
-    endings, kinds = list(ROWS_OF_ONES_OWN), [kind.input for kind in KINDS.values() if kind.input]
+    endings, forms = list(ROWS_OF_ONES_OWN), [kind.input for kind in KINDS.values() if kind.input]
     path = folder / f'rows.{endings[choice % len(endings)]}'
     how = mutate_json if path.suffix.startswith('.json') and choice // len(endings) % 2 else mutate
     path.write_bytes(how(ROWS_OF_ONES_OWN[path.suffix[1:]].encode(), changes))
-    read_input(path, kinds[choice % len(kinds)], skip_bad_rows=[])
+    read_input(path, forms[choice % len(forms)], skip_bad_rows=[])
 
 
 PREDICTIONS: list[tuple[Callable[[Path], Any], str]] = [

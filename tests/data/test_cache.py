@@ -19,6 +19,7 @@ from xlmr_flax.data.cache import cache_dir, examples_digest, from_arrays, to_arr
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.kinds import cache_entry, encode, encode_cached, kind_of
+from xlmr_flax.kinds.pair import Pair
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import (
     ChoiceExample,
@@ -114,7 +115,7 @@ def test_every_difference_is_another_name(tokenizer: Tokenizer, tiny_tokenizer: 
 
 def test_the_code_that_encodes_is_in_the_name(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     before = name_of(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24)
-    monkeypatch.setattr(cache, '_code_digest', lambda: 'changed')
+    monkeypatch.setattr(cache, '_code_digest', lambda kind: 'changed')
     assert name_of(get_task('xnli'), EXAMPLES['xnli'], tokenizer, 24) != before
 
 
@@ -252,13 +253,14 @@ def test_a_writer_that_comes_second_uses_the_first(
 ) -> None:
     task, examples = get_task('xnli'), EXAMPLES['xnli']
     inner: list[cache.Entry] = []
+    real = Pair.encode
 
     def slow(*arguments: Any) -> Encoded:  # while this one encodes, another one writes
-        monkeypatch.setattr(cache, 'encode', encode)
+        monkeypatch.setattr(Pair, 'encode', real)
         inner.append(cache_entry(task, examples, tokenizer, 24))
-        return encode(*arguments)
+        return real(*arguments)
 
-    monkeypatch.setattr(cache, 'encode', slow)
+    monkeypatch.setattr(Pair, 'encode', slow)
     outer = cache_entry(task, examples, tokenizer, 24)
     assert [inner[0].state, outer.state] == ['written', 'read']
     assert same(inner[0].data, outer.data)

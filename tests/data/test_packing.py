@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlmr_flax.data.batches import eval_batches, packed_batch, packed_eval_batches, train_batch, unit_lengths
-from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.encode import NO_LABELS, Encoded
 from xlmr_flax.data.packing import Packing, batch_sizes, best_fit, pack_set, packed_batches, row_counts, slots_of
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import IGNORED, TagRows
@@ -30,12 +30,12 @@ def encoded(kind: str, n: int = 40, group: int = 1, seed: int = 0) -> Encoded:
     if kind == 'tag':
         labels = Ragged(np.where(random.random(len(tokens.flat)) < 0.5, IGNORED, tokens.flat % 7), tokens.offsets)
         tags = TagRows(tokens, Ragged(np.ones_like(tokens.flat), tokens.offsets), labels, np.arange(n))
-        return Encoded(kind, tokens, label, data.ids, group, tags)
+        return Encoded(kind, tokens, NO_LABELS, data.ids, group, tags)
     if kind == 'span':
         start, end = (random.integers(0, tokens.lengths).astype(np.int32) for _ in range(2))
         zeros = np.zeros(n, np.int32)
         spans = SpanRows(tokens, np.arange(n), start, end, zeros, zeros, zeros, ())
-        return Encoded(kind, tokens, label, data.ids, group, None, spans)
+        return Encoded(kind, tokens, NO_LABELS, data.ids, group, None, spans)
     return data
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data.sources import DataError
+from xlmr_flax.eval import mining
 from xlmr_flax.eval.by_gold import Embed, MinedSide, mine, rank
-from xlmr_flax.scoring import files, mining
+from xlmr_flax.scoring import files
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SentenceExample
 

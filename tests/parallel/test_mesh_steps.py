@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import OptimizerSpec, Recipe
-from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.encode import NO_LABELS, Encoded
 from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import TagRows
@@ -58,7 +58,8 @@ def stream(name: str, examples: int = 60) -> Stream:
         [random.integers(5, WORDS, random.integers(4, LENGTH + 1)) for _ in range(examples * group)]
     )
     label = random.integers(0, max(2, head.outputs), examples).astype(np.int32)
-    data = Encoded(head.kind, tokens, label, tuple(map(str, number)), group)
+    labelled = head.kind in ('pair', 'choice')
+    data = Encoded(head.kind, tokens, label if labelled else NO_LABELS, tuple(map(str, number)), group)
     if head.kind == 'tag':
         tags = Ragged(random.integers(-1, head.outputs, len(tokens.flat)).astype(np.int32), tokens.offsets)
         data = dataclasses.replace(data, tags=TagRows(tokens, tags, tags, number))

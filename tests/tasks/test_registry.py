@@ -175,11 +175,6 @@ def test_unknown_names_get_the_closest() -> None:
         get_task('xnli').label_index('entailmnt', 'label')
 
 
-def test_a_kind_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(TaskError, match="kind 'pairs'"):
-        dataclasses.replace(get_task('xnli'), kind='pairs')
-
-
 def test_translated_splits_and_their_languages_go_together() -> None:
     with pytest.raises(TaskError, match=r"'mnli': `translated` must name .* it names none"):
         dataclasses.replace(get_task('mnli'), translated={})

@@ -83,8 +83,3 @@ def test_large_logits_stay_finite() -> None:
     batch = {'label': np.array([0, 1], np.int32), 'valid': np.ones(2, np.float32)}
     total, _, _ = KINDS['pair'].loss_sums(np.array([[1e4, 0.0], [1e4, 0.0]], np.float32), batch)
     assert float(total) == pytest.approx(1e4)
-
-
-def test_an_unknown_kind() -> None:
-    with pytest.raises(ValueError, match="no loss for head kind 'odd'"):
-        KINDS['odd'].loss_sums(LOGITS, {'valid': VALID})

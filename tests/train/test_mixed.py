@@ -49,9 +49,8 @@ def rows_of(kind: str, n: int, outputs: int, length: int, seed: int) -> Encoded:
 
 def stream(name: str, n: int = 40, length: int = 12) -> Stream:
     spec = HEADS[name]
-    kind = 'text' if spec.kind == 'mlm' else spec.kind
-    masking = Masking(4, (0, 1, 2, 3, 4), 1300, 0.3) if kind == 'text' else None
-    data = rows_of(kind, n, spec.outputs, length, seed=len(name))
+    masking = Masking(4, (0, 1, 2, 3, 4), 1300, 0.3) if spec.kind == 'mlm' else None
+    data = rows_of(spec.kind, n, spec.outputs, length, seed=len(name))
     return Stream(name, name, spec, data, (length,), stream_seed(0, name, 2), masking)
 
 

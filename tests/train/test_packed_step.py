@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import OptimizerSpec, Recipe
-from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.encode import NO_LABELS, Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import Mixture, fixed_quotas
 from xlmr_flax.data.packing import Packing
@@ -52,7 +52,8 @@ def rows_of(kind: str, n: int = 30, vocab: int = 1300) -> Encoded:
     sizes = np.clip(random.lognormal(2.3, 0.5, n * group), 4, LENGTH).astype(int)
     tokens = Ragged.from_rows([random.integers(5, vocab, size) for size in sizes])
     label = random.integers(0, 3, n).astype(np.int32)
-    data = Encoded('text' if kind == 'mlm' else kind, tokens, label, tuple(map(str, range(n))), group)
+    label = label if kind in ('pair', 'choice') else NO_LABELS
+    data = Encoded(kind, tokens, label, tuple(map(str, range(n))), group)
     if kind == 'tag':
         labels = np.where(random.random(len(tokens.flat)) < 0.4, IGNORED, random.integers(0, 5, len(tokens.flat)))
         slots = Ragged(np.ones_like(tokens.flat), tokens.offsets)

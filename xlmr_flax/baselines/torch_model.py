@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from xlmr_flax.kinds import KINDS, HeadSpec, Kind, kind_of
+from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
+from xlmr_flax.kinds.base import Kind
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.model import Params

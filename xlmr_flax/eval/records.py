@@ -7,7 +7,8 @@ from typing import Any
 
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.eval.predict import Forward, Tick, head_outputs
-from xlmr_flax.kinds import HeadSpec, Record, kind_of
+from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.kinds.base import Record
 from xlmr_flax.tasks.base import Example
 
 

@@ -25,7 +25,9 @@ from xlmr_flax.experiment.evaluate import (
     open_model,
     require_one_request,
 )
-from xlmr_flax.kinds import KINDS, HeadSpec, Kind, Record, encode, kind_of
+from xlmr_flax.kinds import HeadSpec, encode, kind_of
+from xlmr_flax.kinds.base import Kind, Record
+from xlmr_flax.kinds.retrieval import Retrieval
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, on_leader
@@ -94,7 +96,7 @@ def annotate(request: Request) -> list[Record]:
     head = None if vectors else input_head(source, request.task, request.data_root, request.labels)
     bad_rows = BadRows(request.out.with_name(f'{request.out.name}.bad_rows.tsv')) if request.skip_bad_rows else None
     limit = request.evaluation.max_examples or None
-    form = kind_of(head.spec).input if head else KINDS['retrieval'].input
+    form = kind_of(head.spec).input if head else Retrieval.input
     assert form is not None
     found = read_input(path, form, limit, bad_rows)
     opened, mesh = open_model(request, source, heads=head is not None), make_mesh()

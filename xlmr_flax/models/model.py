@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from xlmr_flax.kinds import HeadSpec, Rows, kind_of
+from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.kinds.base import Rows
 from xlmr_flax.models.attention import AUTO, check_name, choose
 from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.encoder import KEPT, LAYERS, PRODUCTS, Encoder, How
