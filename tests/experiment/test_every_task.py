@@ -33,7 +33,7 @@ DEFAULT = (
 # Tasks whose files are not in the data that the tests were written on, and those that have train rows alone.
 MISSING = ('logiqa2', 'logiqa2_nli', 'control', 'logicnli', 'siqa', 'reclor', 'mewslix')
 TRAIN_ONLY = ('help',)
-SCORED = sorted(name for name, task in all_tasks().items() if task.kind != 'text' and name not in MISSING + TRAIN_ONLY)
+SCORED = sorted(name for name, task in all_tasks().items() if not task.is_text and name not in MISSING + TRAIN_ONLY)
 
 
 def _languages(task: Task, root: str) -> tuple[str, ...]:
