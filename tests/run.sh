@@ -22,8 +22,9 @@ make_venv "$venv" || exit 1
 bin=$(cd "$venv/bin" && pwd)
 if [[ -n $newest ]]; then
   echo "installing the newest releases into $venv (minutes)"
-  pip_install "$venv" -U pip setuptools wheel &&
-    pip_install "$venv" -U --upgrade-strategy eager -e '.[dev]' 'torch==2.13.0' && install_encoder "$venv" || exit 1
+  # In an empty environment pip takes the newest release of everything that the requirements allow.
+  pip_install "$venv" -U pip &&
+    pip_install "$venv" -e '.[dev]' 'torch==2.13.0' && install_encoder "$venv" || exit 1
   "$bin/python" -m pip list --format=freeze --disable-pip-version-check
 elif ! installed "$venv" dev; then
   echo "installing xlmr-flax with the dev extra into $venv (minutes, the first time)"

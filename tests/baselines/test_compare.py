@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +130,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     def never(*arguments: Any, **named: Any) -> Any:
         raise AssertionError('the PyTorch side is there')
 
-    monkeypatch.setattr(comparison.subprocess, 'run', never)
+    monkeypatch.setattr(comparison, 'run_child', never)
     assert main(command(tmp_path, *off)) == 0
     capsys.readouterr()
     # Another plan in the same folder runs again; what is not a run of ours is left alone.
@@ -138,3 +140,29 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     foreign.mkdir(exist_ok=True)
     (foreign / 'something').write_text('x')
     assert 'holds something else' in error_of(command(tmp_path, *off, '--config.recipe.steps=2'), capsys)
+
+
+def test_a_stop_on_the_other_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends PyTorch's process. What that has begun counts for nothing, also where it had no config yet."""
+    pytest.importorskip('torch')
+    real, codes = comparison.run_child, []
+
+    def run_child(*arguments: Any) -> int:
+        codes.append(None)
+        (tmp_path / 'torch').mkdir()
+        (tmp_path / 'torch' / '.config.json.half').touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(comparison, 'run_child', run_child)
+    monkeypatch.setattr(comparison.Runner, 'run', lambda runner: None)
+    for count in (1, 2):
+        assert main(command(tmp_path)) == 143
+        assert len(codes) == count
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            'stopped on the PyTorch side, which is not kept; ours is saved. The same command goes on from there.'
+        )
+        assert not (tmp_path / 'torch' / comparison.DONE).exists()
+        assert not (tmp_path / 'compare').exists()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from xlmr_flax.bench import timing
 from xlmr_flax.bench.report import to_markdown
 from xlmr_flax.bench.subject import BenchError
 from xlmr_flax.bench.timing import Measured, Outcome, Ratio, Worker, ratio
+from xlmr_flax.cli.main import main
 
 
 def test_ratios_pair_the_rounds() -> None:
@@ -113,3 +118,28 @@ def test_a_worker_keeps_to_its_cores() -> None:
         print(len(os.sched_getaffinity(0)))
     """
     assert _python(code) == '1\n'
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_leaves_no_process_and_no_file(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the first run of a contestant, as a launcher or a terminal stops it."""
+    started: list[Any] = []
+    real = Worker.run
+
+    def run(worker: Worker) -> dict[str, Any]:
+        started.append(worker._process)
+        os.kill(os.getpid(), number)
+        return real(worker)
+
+    monkeypatch.setattr(timing.Worker, 'run', run)
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    out = tmp_path / 'out'
+    command = ['bench', 'retrieval', '--rows=30000', '--dim=64', '--sides=', f'--out={out}']
+    assert main(command) == 128 + number
+    found = capsys.readouterr()
+    assert found.out == ''
+    assert found.err.splitlines()[-1] == 'bench stopped; nothing of it is kept. The same command begins again.'
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
+    assert not list(tmp_path.iterdir())

@@ -11,10 +11,12 @@ from relative_folders import relative
 
 from xlmr_flax.cli.main import main
 
+# Each by itself: test_readme_stops.py.
+OVERRIDES = ['--config.recipe.checkpoint_every=2', '--config.recipe.keep=best']
 
-@pytest.mark.parametrize('override', ['recipe.checkpoint_every=2', 'recipe.keep=best'])
+
 def test_a_relative_workdir_saves_states(
-    tmp_path: Path, config_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, override: str
+    tmp_path: Path, config_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_file(
         "config.intermediate, config.targets = ('none',), ('world_pairs',)",
@@ -25,7 +27,7 @@ def test_a_relative_workdir_saves_states(
     monkeypatch.chdir(tmp_path)
     values = {}
     for workdir in ('runs/relative', tmp_path / 'runs' / 'absolute'):
-        assert main(['run', f'--config={config}', f'--workdir={workdir}', f'--config.{override}']) == 0
+        assert main(['run', f'--config={config}', f'--workdir={workdir}', *OVERRIDES]) == 0
         lines = (Path(workdir) / 'results.jsonl').read_text(encoding='utf-8').splitlines()
         values[str(workdir)] = [json.loads(line)['value'] for line in lines]
     relative, absolute = values.values()
@@ -33,7 +35,7 @@ def test_a_relative_workdir_saves_states(
     assert relative == absolute
     monkeypatch.chdir(tmp_path / 'runs')  # the same workdir from another folder: nothing is left to do
     before = (tmp_path / 'runs' / 'relative' / 'results.jsonl').read_bytes()
-    assert main(['run', f'--config={config}', '--workdir=relative', f'--config.{override}']) == 0
+    assert main(['run', f'--config={config}', '--workdir=relative', *OVERRIDES]) == 0
     assert (tmp_path / 'runs' / 'relative' / 'results.jsonl').read_bytes() == before
 
 

@@ -59,7 +59,9 @@ def test_before_the_first_run(config_file: Callable[..., Path], tmp_path: Path, 
     assert not (tmp_path / 'w').exists()
 
 
-@pytest.mark.parametrize('where', BATCHES)
+@pytest.mark.parametrize(
+    'where', [pytest.param(where, marks=[pytest.mark.slow] * (where in ('dev at step 6', 'de'))) for where in BATCHES]
+)
 def test_in_an_evaluation(
     where: str, whole: dict[str, Any], config_file: Callable[..., Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory,

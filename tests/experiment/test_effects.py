@@ -12,7 +12,7 @@ from logic_rows import logic_rows
 
 from xlmr_flax.experiment.effects import JOINT, PROPERTIES, effects
 from xlmr_flax.experiment.logic_study import contrasts
-from xlmr_flax.experiment.reporting import write_results_report
+from xlmr_flax.experiment.reporting import study_effects, write_results_report
 from xlmr_flax.report import write_effects
 from xlmr_flax.report.effects import effect_sentences
 
@@ -115,7 +115,7 @@ def test_files_come_from_a_folder_of_results_alone(rows: list[dict[str, Any]], t
     drawing = (tmp_path / 'figures' / 'effects-size-xnli_plus.svg').read_text(encoding='utf-8')
     assert '>bzd<' in drawing and '>logic_shuffled: ' in drawing
     before = {path: path.read_bytes() for path in tmp_path.rglob('effects*')}
-    write_results_report(tmp_path)
+    write_effects(tmp_path, study_effects(tmp_path, rows))
     assert before == {path: path.read_bytes() for path in tmp_path.rglob('effects*')}, 'the same again'
 
 

@@ -15,7 +15,8 @@ from xlmr_flax.config import Config
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.experiment import phase, runner
 from xlmr_flax.experiment.reporting import write_report_again
-from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.experiment.runner import PlanFailed, Runner
+from xlmr_flax.experiment.sharing import Share
 from xlmr_flax.kinds import score_files
 from xlmr_flax.tasks import get_task
 
@@ -257,3 +258,26 @@ def test_an_arm_starts_from_its_parent(finished: Path, config_of: Configs) -> No
     for part in ('encoder', 'pooler'):
         np.testing.assert_equal(start[part], parent[part])
     assert np.abs(start['pooler']['dense']['kernel'] - fresh['pooler']['dense']['kernel']).max() > 0
+
+
+def test_real_failures_are_recorded_and_real_leftovers_removed(
+    copy: Path, config_of: Configs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On real runs: an arm whose training fails behind finished ones, and the state of a run killed behind its end."""
+    before = (copy / 'results.jsonl').read_bytes()
+    (nli,) = (copy / 'runs').glob('world_nli--intermediate--seed1-*')
+    (nli / 'checkpoints' / 'last').mkdir(parents=True)
+    (nli / '.model.x').mkdir()
+    (gone,) = (copy / 'runs').glob('world_nli--world_pairs--seed2-*')
+    shutil.rmtree(gone)
+
+    def broken(setting: Any, run: Any) -> None:
+        raise MemoryError('no room')
+
+    monkeypatch.setattr(runner, 'train_run', broken)
+    with pytest.raises(PlanFailed, match='1 of 10 runs failed; run --retry_failed'):
+        Runner(config_of(seeds=(1, 2)), copy, 'first').run()
+    assert [p.name for p in nli.iterdir() if p.name in ('checkpoints', '.model.x')] == []
+    monkeypatch.undo()
+    Runner(config_of(seeds=(1, 2)), copy, 'first', Share(retry_failed=True)).run()
+    assert (copy / 'results.jsonl').read_bytes() == before

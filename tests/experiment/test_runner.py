@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +14,6 @@ from typing import Any
 import pytest
 from faked_runner import PLAN, Faked
 
-from xlmr_flax.config import Config
-from xlmr_flax.experiment import runner as module
 from xlmr_flax.experiment.claims import Holder
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.runner import PlanFailed, Runner
@@ -204,30 +201,6 @@ def test_a_finish_between_the_look_and_the_claim_is_seen(walk: Callable[..., Fak
     mine.run()
     assert mine.did == PLAN[1:]
     assert [h.released for h in mine.claims.history(mine.plan[0].name)] == ['nothing left to do']
-
-
-def test_real_failures_are_recorded_and_real_leftovers_removed(
-    finished: Path, tmp_path: Path, config_of: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On real runs: an arm whose training fails behind finished ones, and the state of a run killed behind its end."""
-    copy = Path(shutil.copytree(finished, tmp_path / 'w'))
-    before = (copy / 'results.jsonl').read_bytes()
-    (nli,) = (copy / 'runs').glob('world_nli--intermediate--seed1-*')
-    (nli / 'checkpoints' / 'last').mkdir(parents=True)
-    (nli / '.model.x').mkdir()
-    (gone,) = (copy / 'runs').glob('world_nli--world_pairs--seed2-*')
-    shutil.rmtree(gone)
-
-    def broken(setting: Any, run: Run) -> None:
-        raise MemoryError('no room')
-
-    monkeypatch.setattr(module, 'train_run', broken)
-    with pytest.raises(PlanFailed, match='1 of 10 runs failed; run --retry_failed'):
-        Runner(config_of(seeds=(1, 2)), copy, 'first').run()
-    assert [p.name for p in nli.iterdir() if p.name in ('checkpoints', '.model.x')] == []
-    monkeypatch.undo()
-    Runner(config_of(seeds=(1, 2)), copy, 'first', Share(retry_failed=True)).run()
-    assert (copy / 'results.jsonl').read_bytes() == before
 
 
 def test_weights_of_targets_may_go_when_all_is_evaluated(config_of: Any, tmp_path: Path) -> None:

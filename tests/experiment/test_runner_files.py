@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from xlmr_flax.eval import files as eval_files
+from xlmr_flax.experiment import claims
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.util.files import write_atomically
 
 
 def record(run: str, step: int) -> dict[str, Any]:
@@ -66,3 +73,45 @@ def test_what_a_kill_left_while_a_file_was_written_goes(tmp_path: Path) -> None:
         path.touch()
     workdir.forget_partial(run, 'pawsx')
     assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]
+
+
+def leave_temporary_files(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """What every writer of a workdir leaves where it is killed before the file has its name or is deleted."""
+    before = set(workdir.rglob('*'))
+
+    def killed(*arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        for name in ('replace', 'link'):
+            patch.setattr(os, name, killed)
+        patch.setattr(Path, 'unlink', lambda path, missing_ok=False: None)
+        for call in (
+            lambda: eval_files.write_atomic(workdir / 'results.jsonl', 'x'),
+            lambda: eval_files.write_atomic(workdir / 'failed' / 'a.json', 'x'),
+            lambda: write_atomically(workdir / 'report' / 'figures' / 'a.svg', 'x'),
+            lambda: claims.Claims(workdir / 'claims').take('a'),
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                call()
+        claims.Claims(workdir / 'claims')._now()
+        Workdir(workdir)
+    return {path for path in set(workdir.rglob('*')) - before if path.is_file()}
+
+
+def test_temporary_files_of_killed_processes_go_when_they_are_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A young one may be of a process that is writing; what is not ours stays."""
+    old = leave_temporary_files(tmp_path, monkeypatch)
+    young = leave_temporary_files(tmp_path, monkeypatch)
+    assert len(old) == len(young) == 6
+    foreign = {tmp_path / name for name in ('.notes.tmp', '.gitignore', 'a.12-0123abcd.tmp', '.mirror.json')}
+    for path in foreign:
+        path.touch()
+    for path in old | foreign:
+        os.utime(path, (time.time() - 7200,) * 2)
+    Workdir(tmp_path, look_only=True)
+    assert all(path.exists() for path in old)
+    Workdir(tmp_path)
+    assert {path for path in tmp_path.rglob('*') if path.is_file()} == young | foreign

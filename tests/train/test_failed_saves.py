@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from resume_training import STEPS, Job
 
-from xlmr_flax.train.checkpoint import CheckpointError, Handler
+from xlmr_flax.train.checkpoint import CheckpointError, Checkpoints, Handler
 from xlmr_flax.train.loop import NonFiniteLoss
 
 
@@ -90,3 +95,58 @@ def test_a_loss_that_is_not_finite_names_the_state_that_is_there(
     with pytest.raises(NonFiniteLoss, match=rf'step 4 of .*\. {left}; try a lower'):
         job.train()
     assert (tmp_path / 'c' / 'last' / '3').exists() == bool(every)
+
+
+def test_a_disk_that_takes_no_more_is_one_message(tmp_path: Path) -> None:
+    """Several arrays are being written when the first write fails. The limit is the system's, on the size of a file."""
+    pytest.importorskip('resource')
+    code = textwrap.dedent("""
+        import resource, sys
+        from pathlib import Path
+        import numpy as np
+        from xlmr_flax.train.checkpoint import CheckpointError, Checkpoints
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
+        draw = np.random.default_rng(0)
+        tree = {str(i): draw.random((400, 500), np.float32) for i in range(8)}
+        for name in 'ab':
+            checkpoints = Checkpoints(Path(sys.argv[1]) / name, 'h')
+            try:
+                checkpoints.save(1, tree)
+                checkpoints.wait()
+            except CheckpointError as e:
+                print(e)
+            checkpoints.close()
+    """)
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path)],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert [line.partition(' (')[0] for line in done.stdout.splitlines()] == [
+        f'{tmp_path}/{name}/1: cannot be saved: File too large' for name in 'ab'
+    ]
+    assert done.stderr == ''
+
+
+def test_other_exceptions_that_nobody_can_catch_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, 'unraisablehook', reported.append)
+    Checkpoints(tmp_path, 'h')
+    loop = asyncio.new_event_loop()
+    loop.close()
+    with pytest.raises(RuntimeError) as found:
+        loop.call_soon_threadsafe(print)
+    trace = found.value.__traceback__
+    assert trace is not None and trace.tb_next is not None
+    closed = {'exc_type': RuntimeError, 'exc_value': found.value, 'object': None, 'err_msg': None}
+    hook: Any = sys.unraisablehook
+    hook(SimpleNamespace(**closed, exc_traceback=trace.tb_next))
+    assert reported == []
+    others = [
+        SimpleNamespace(**closed, exc_traceback=trace),  # called by Python code, this test
+        SimpleNamespace(**closed, exc_traceback=None),
+        SimpleNamespace(**closed | {'object': print}, exc_traceback=trace.tb_next),
+        SimpleNamespace(**closed | {'exc_value': RuntimeError('another')}, exc_traceback=trace.tb_next),
+    ]
+    for other in others:
+        hook(other)
+    assert reported == others

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,9 @@ from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import Column, Line, Table
 from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.children import run_child
+from xlmr_flax.util.stopping import Stopped
+from xlmr_flax.util.stopping import check as check_stop
 
 SIDES = ('JAX', 'PyTorch')
 FOLDER, DONE = 'torch', 'done.json'
@@ -94,21 +96,27 @@ def prepare(config: Config) -> Config:
 
 def run_torch(runner: Runner, workdir: Path) -> bool:
     """Runs the plan of `runner` in PyTorch, in a process of its own, in W/torch; whether that was needed. Raises
-    ConfigError where it fails, or where the folder holds something else."""
+    ConfigError where it fails, or where the folder holds something else; Stopped."""
     folder, key = workdir / FOLDER, _key(runner)
     if _is_done(folder, key):
         return False
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / 'config.json').is_file():
+    if folder.exists():
+        # Of a start that was stopped before it had a config there may be temporary files.
+        visible = [path for path in folder.iterdir() if not path.name.startswith('.')]
+        if visible and not (folder / 'config.json').is_file():
             raise ConfigError(f'{folder}: holds something else; compare puts the PyTorch run there')
         shutil.rmtree(folder)  # begun and not finished, or of another plan
     command = [sys.executable, '-m', 'xlmr_flax.baselines.torch_run', f'--saved={workdir}', f'--workdir={folder}']
+    command += ['--end_with_input']
     root = str(Path(__file__).parents[2])  # this package, also where it is not installed
     path = os.pathsep.join(p for p in (root, os.environ.get('PYTHONPATH')) if p)
     # JAX makes the starting weights and reads the data there: the device is torch's.
-    done = subprocess.run(command, env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path})
-    if done.returncode:
-        raise ConfigError(f'the PyTorch side stopped with exit code {done.returncode}: {" ".join(command[1:])}')
+    try:
+        code = run_child(command, {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path})
+    except Stopped:
+        raise Stopped('stopped on the PyTorch side, which is not kept; ours is saved') from None
+    if code:
+        raise ConfigError(f'the PyTorch side stopped with exit code {code}: {" ".join(command[1:-1])}')
     write_atomic(folder / DONE, json.dumps({'key': key}) + '\n')
     return True
 
@@ -278,13 +286,15 @@ def report(found: Comparison, folder: Path) -> Path:
 def compare(config: Config, workdir: Path, command: str, versions: Mapping[str, str]) -> tuple[Path, list[Table]]:
     """Runs what is missing on both sides and writes the comparison; returns its page and its tables.
 
-    Raises ConfigError as `prepare` and `run_torch`, and what a run raises.
+    Raises ConfigError as `prepare` and `run_torch`, what a run raises, and Stopped.
     """
     # The other side may use the same device behind this one.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
     config = prepare(config)
     runner = Runner(config, workdir, command)
     runner.run()
+    check_stop()
     run_torch(runner, workdir)
+    check_stop('stopped before the comparison; both sides are saved')
     found = collect(runner, workdir, versions)
     return report(found, workdir / 'compare'), tables(found)

@@ -52,6 +52,7 @@ from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.report.progress import Line
 from xlmr_flax.train.streams import Blend, Stream
 from xlmr_flax.train.vocabulary import ActiveRows
+from xlmr_flax.util.children import end_with_input
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.secrets import command_line
 
@@ -206,6 +207,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string('saved', None, 'A workdir, whose config is taken instead of --config.', flag_values=values)
     flags.DEFINE_string('workdir', None, 'Folder to write to.', flag_values=values)
+    flags.DEFINE_bool('end_with_input', False, 'End when standard input does.', flag_values=values)
 
 
 def load_arguments(values: flags.FlagValues, arguments: Sequence[str]) -> tuple[Config, Path]:
@@ -243,6 +245,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         config, workdir = load_arguments(values, arguments)
+        if values.end_with_input:
+            end_with_input()
         run_baseline(config, workdir, command_line('python -m xlmr_flax.baselines.torch_run', arguments))
     except (UserError, flags.Error) as e:
         sys.stderr.write(f'error: {e}\n')

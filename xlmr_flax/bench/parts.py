@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,12 +16,13 @@ from typing import Any
 from xlmr_flax.bench import settings
 from xlmr_flax.bench.subject import BenchError, Options
 from xlmr_flax.bench.timing import allocation, child_environment, cores, machine
+from xlmr_flax.util.children import run_child
 
 ENOUGH = 0.25  # of the first start's compilation, that the second may take
 
 
 def measure(subject: str, options: Options, *, threads: int, say: Callable[[str], None]) -> tuple[str, str]:
-    """(Markdown, JSON) of 'pipeline' or 'startup'. Raises BenchError."""
+    """(Markdown, JSON) of 'pipeline' or 'startup'. Raises BenchError and Stopped."""
     threads = cores(threads)
     with tempfile.TemporaryDirectory(prefix='xlmr-bench-') as temporary:
         folder, found = Path(temporary), []
@@ -49,15 +49,15 @@ def _child(
     out, log = folder / 'found.json', folder / 'log'
     arguments = ['-m', f'xlmr_flax.bench.{subject}', str(folder), str(threads), json.dumps(dict(options))]
     with log.open('w') as said:
-        done = subprocess.run(
+        began = {START: str(time.time())}
+        code = run_child(
             [sys.executable, *arguments],
-            stdout=said,
-            stderr=said,
-            env={**child_environment(threads), **settings.environment(options), **environment, START: str(time.time())},
+            {**child_environment(threads), **settings.environment(options), **environment, **began},
+            said,
         )
-    if done.returncode or not out.is_file():
+    if code or not out.is_file():
         lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
-        raise BenchError(f'bench {subject} stopped with exit code {done.returncode}: {lines[-1] if lines else ""}')
+        raise BenchError(f'bench {subject} stopped with exit code {code}: {lines[-1] if lines else ""}')
     return json.loads(out.read_text(encoding='utf-8'))
 
 

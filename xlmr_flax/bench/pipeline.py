@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.bench.worker import busy, own, use_cores
+from xlmr_flax.util.children import end_with_input
 
 STEPS = 16  # of a timed block
 WARM = 6  # blocks at most until no program is compiled any more
@@ -99,6 +100,7 @@ def _step(options: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 if __name__ == '__main__':
     use_cores(int(sys.argv[2]))
+    end_with_input()
     try:
         main(Path(sys.argv[1]), json.loads(sys.argv[3]))
     except Exception as e:

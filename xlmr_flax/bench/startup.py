@@ -14,6 +14,7 @@ from typing import Any
 
 from xlmr_flax.bench.parts import COMPILING, started
 from xlmr_flax.bench.worker import busy, own, use_cores
+from xlmr_flax.util.children import end_with_input
 
 TRACED = ('/jax/core/compile/jaxpr_trace_duration', '/jax/core/compile/jaxpr_to_mlir_module_duration')
 COMPILED = '/jax/core/compile/backend_compile_duration'
@@ -97,6 +98,7 @@ def _listen() -> list[float]:
 
 if __name__ == '__main__':
     use_cores(int(sys.argv[2]))
+    end_with_input()
     try:
         main(Path(sys.argv[1]), json.loads(sys.argv[3]))
     except Exception as e:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import select
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,11 @@ from typing import Any, Self
 import numpy as np
 
 from xlmr_flax.bench.subject import BenchError, Options, Subject, load_subject
+from xlmr_flax.util.children import hear_signals
+from xlmr_flax.util.stopping import check
 
 REST = 0.3  # seconds between two runs: thread pools of the last one stop spinning
+WAIT = 0.2  # seconds between two looks at stop requests
 QUIET = 0.08  # of a core, by other processes: more than that moves a median
 ENOUGH = 3  # quiet rounds, with which the others are left out
 AGAIN = 3  # times that a block is repeated because a program was compiled in it
@@ -132,6 +136,7 @@ class Worker:
                 stderr=log,
                 text=True,
                 env=environment,
+                start_new_session=True,  # a terminal's Ctrl-C is a request to this process alone
             )
         try:
             self.ready = self._answer()
@@ -141,9 +146,12 @@ class Worker:
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        while not select.select([self._process.stdout], [], [], WAIT)[0]:
+            check()
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
+            hear_signals(code)
             said = self._log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
             raise BenchError(f'bench: {self._name} stopped with exit code {code}: {said[-1] if said else "no message"}')
         return json.loads(line)
@@ -191,7 +199,7 @@ def bench(
 
     alternations: rounds; each round runs every contestant once, beginning with another one. threads: cores for each of
     them, 0 = all that this process may use. sides: contestants to run beside ours, () = all. Raises BenchError where a
-    contestant stops or computes something else.
+    contestant stops or computes something else, and Stopped, with no process left.
     """
     if alternations < 1:
         raise BenchError(f'{alternations} alternations: at least one is needed')

@@ -132,6 +132,7 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.scoring.files import write_atomic
     from xlmr_flax.tasks.base import closest
+    from xlmr_flax.util.stopping import Stopped
 
     known = {**SUBJECTS, **PARTS}
     if not subject:
@@ -143,6 +144,8 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
         text, numbers = _measure(values, subject)
     except BenchError as e:
         raise UsageError(str(e)) from None
+    except Stopped:
+        raise Stopped('bench stopped; nothing of it is kept') from None
     if values.out:
         write_atomic(Path(values.out) / f'{subject}.json', numbers)
         write_atomic(Path(values.out) / f'{subject}.md', text)

@@ -32,7 +32,12 @@ COMMANDS = {
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
 INTERRUPTED = 130  # as after SIGINT (Ctrl-C)
-STOPPABLE = ('run',)  # commands that go on where they were stopped: a signal is a request to them (util/stopping.py)
+# Commands to which a signal is a request (util/stopping.py), and what they do when they are started again.
+STOPPABLE = {
+    'run': 'The same command goes on from there',
+    'compare': 'The same command goes on from there',
+    'bench': 'The same command begins again',
+}
 KNOWN_ERRORS = (UserError, flags.Error)  # their message is written for the user; any other keeps its traceback
 UNREAD = 141  # as after SIGPIPE
 # Flags that hold a path. Orbax takes absolute paths alone, and a relative one would follow a change of the folder.
@@ -204,7 +209,7 @@ def _run(command: str, arguments: list[str]) -> int:
         set_up_jax()
         return module.run(values, *left[1:]) or 0
     except Stopped as e:
-        print(f'{e}. The same command goes on from there.', file=sys.stderr)
+        print(f'{e}. {STOPPABLE[command]}.', file=sys.stderr)
         return e.code
     except KNOWN_ERRORS as e:
         print(f'error: {e}', file=sys.stderr)

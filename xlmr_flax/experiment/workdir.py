@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import time
@@ -30,6 +31,12 @@ _RECORD = {
     'loss': int | float, 'dev_metric': int | float, 'examples_per_s': int | float,
 }  # fmt: skip
 
+# Folders in which any process may be writing; those of a run belong to the one that has claimed it.
+_SHARED = ('', 'claims', 'failed', 'report', 'report/figures', 'report/latex')
+# Files that have not got their name (eval/files.py, util/files.py, claims.py), and probes of the file system.
+_TEMPORARY = re.compile(r'\..+\.(?:\d+-[0-9a-f]{8}|[0-9a-f]{32}|[a-z0-9_]{8})\.tmp|\.(?:writable|clock)-[0-9a-f]{32}')
+_ABANDONED = 3600.0  # seconds: each is there for as long as it takes to write one text
+
 
 class Workdir:
     """The files of one workdir W:
@@ -52,9 +59,12 @@ class Workdir:
             # Not one name for all: two processes may start at once.
             probe = path / f'.writable-{uuid.uuid4().hex}'
             probe.write_text('')
+            now = probe.stat().st_mtime
             probe.unlink()
         except OSError as e:
             raise ConfigError(f'{path}: cannot be written to ({e.strerror})') from None
+        for folder in _SHARED:
+            _remove_abandoned(path / folder, now)
 
     def save_config(self, config: Config, command: str) -> None:
         """The config as run last, with the command."""
@@ -299,3 +309,13 @@ def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:
 def write_evaluation(path: Path, key: str, rows: list[dict[str, Any]]) -> None:
     """Marks an evaluation as finished."""
     write_atomic(path, json.dumps({'key': key, 'rows': rows}, ensure_ascii=False, indent=1) + '\n')
+
+
+def _remove_abandoned(folder: Path, now: float) -> None:
+    """Deletes the temporary files that a killed process has left in a folder. now: by the file system's clock."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name):
+                with contextlib.suppress(OSError):  # another process may do the same
+                    if now - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED:
+                        os.unlink(entry.path)

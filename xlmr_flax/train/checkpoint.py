@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -258,7 +259,27 @@ class _NoBackgroundErrors(logging.Filter):
 
 
 def _quiet_background_errors() -> None:
-    """Each of Orbax's threads logs with a traceback what a save in the background raises, and it is raised later."""
+    """Each of Orbax's threads logs with a traceback what a save in the background raises, and it is raised later.
+
+    Orbax closes the event loop of a save when its first write fails. TensorStore's callbacks of the other writes find
+    it closed, which Python reports with a traceback each.
+    """
     logger = absl_logging.get_absl_logger()
     if not any(isinstance(each, _NoBackgroundErrors) for each in logger.filters):
         logger.addFilter(_NoBackgroundErrors())
+    if not isinstance(sys.unraisablehook, _NoClosedLoops):
+        sys.unraisablehook = _NoClosedLoops(sys.unraisablehook)
+
+
+class _NoClosedLoops:
+    """Python's hook for exceptions that nobody can catch, without those of C code that calls a closed event loop."""
+
+    def __init__(self, real: Callable[[Any], Any]):
+        self.real = real
+
+    def __call__(self, found: Any, /) -> None:
+        trace = found.exc_traceback
+        called = trace.tb_frame.f_code.co_name if trace else ''  # by C code: nothing of Python is outside of it
+        closed = isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == 'Event loop is closed'
+        if not (closed and called == 'call_soon_threadsafe' and found.object is None):
+            self.real(found)

@@ -16,7 +16,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.')
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.', suffix='.tmp')
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(content.encode('utf-8') if isinstance(content, str) else content)
