@@ -20,7 +20,7 @@ _NAMED = 12  # files of a folder that a message names
 
 
 def define_config_flag(values: flags.FlagValues) -> None:
-    """--config=FILE with --config.KEY=VALUE, for `check_arguments` and `load_config`."""
+    """--config=FILE with --config.KEY=VALUE, for `check_arguments` and `load_config`, and --help_config."""
     # Unknown keys are let in here: `parse` refuses them, and knows more names than the file has (recipes.TASK.steps).
     config_flags.DEFINE_config_file(
         'config',
@@ -29,6 +29,9 @@ def define_config_flag(values: flags.FlagValues) -> None:
         flag_values=values,
         lock_config=False,
         accept_new_attributes=True,
+    )
+    flags.DEFINE_bool(
+        'help_config', False, 'Print every field of a config with its type, default and meaning.', flag_values=values
     )
 
 

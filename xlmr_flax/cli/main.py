@@ -61,8 +61,9 @@ def overview() -> str:
     lines += [f'  {name:<{width}}  {text}' for name, text in COMMANDS.items()]
     lines += [
         '',
-        '  xlmr-flax COMMAND --help   the flags of a command',
-        '  xlmr-flax --version        versions that a bug report needs',
+        '  xlmr-flax COMMAND --help      the flags of a command',
+        '  xlmr-flax run --help_config   the fields of a config',
+        '  xlmr-flax --version           versions that a bug report needs',
         '',
         'Real data are found by --data_root or the environment variable XLMR_DATA_ROOT.',
     ]
@@ -185,6 +186,11 @@ def _run(command: str, arguments: list[str]) -> int:
     module.define_flags(values)
     if any(a in ('--help', '-h', '--helpfull') for a in arguments[2:]):
         print(f'{module.__doc__}\nflags:\n{values.get_help(include_special_flags=False)}')
+        return 0
+    if 'help_config' in values and '--help_config' in arguments[2:]:
+        from xlmr_flax.config.reference import as_text
+
+        print(as_text())
         return 0
     try:
         try:
