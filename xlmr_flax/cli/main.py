@@ -194,8 +194,10 @@ def _run(command: str, arguments: list[str]) -> int:
         return 0
     try:
         try:
-            if hasattr(module, 'check_arguments'):
-                module.check_arguments(arguments[2:])
+            if 'config' in values:
+                from xlmr_flax.config.flag import check_arguments
+
+                check_arguments(arguments[2:])
             left = values([arguments[0], *arguments[2:]])
         except flags.UnrecognizedFlagError as e:
             raise UsageError(_unknown_flag(e, values, command)) from None

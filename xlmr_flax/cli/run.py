@@ -28,19 +28,11 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from xlmr_flax.cli import processes
-from xlmr_flax.cli.config_flag import (
-    check_arguments,
-    config_arguments,
-    define_config_flag,
-    define_data_root,
-    load_config,
-)
+from xlmr_flax.config.flag import config_arguments, define_config_flag, define_data_root, load_config
 from xlmr_flax.util.secrets import command_line
 
 if TYPE_CHECKING:
     from xlmr_flax.config import Config
-
-__all__ = ['check_arguments', 'define_config_flag', 'define_data_root', 'define_flags', 'load_config', 'run']
 
 
 def define_flags(values: flags.FlagValues) -> None:
