@@ -129,8 +129,8 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
     from xlmr_flax.bench import PARTS, SUBJECTS
     from xlmr_flax.bench.subject import BenchError
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.eval.files import write_atomic
     from xlmr_flax.tasks.base import closest
+    from xlmr_flax.util.files import write_atomically
 
     known = {**SUBJECTS, **PARTS}
     if not subject:
@@ -143,8 +143,8 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
     except BenchError as e:
         raise UsageError(str(e)) from None
     if values.out:
-        write_atomic(Path(values.out) / f'{subject}.json', numbers)
-        write_atomic(Path(values.out) / f'{subject}.md', text)
+        write_atomically(Path(values.out) / f'{subject}.json', numbers)
+        write_atomically(Path(values.out) / f'{subject}.md', text)
     print(text)
     return 0
 

@@ -67,7 +67,7 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.estimate import EstimateError
     from xlmr_flax.estimate.chips import parse_topologies
-    from xlmr_flax.eval.files import write_atomic
+    from xlmr_flax.util.files import write_atomically
 
     if not values.topology:
         raise UsageError('--topology=SLICE is missing, as --topology=v5e:4x4')
@@ -79,7 +79,7 @@ def run(values: flags.FlagValues) -> int:
     except EstimateError as e:
         raise UsageError(str(e)) from None
     if values.json:
-        write_atomic(Path(values.json), json.dumps(found, indent=1) + '\n')
+        write_atomically(Path(values.json), json.dumps(found, indent=1) + '\n')
     print(text)
     return 0
 
@@ -89,11 +89,11 @@ def _say(text: str) -> None:
 
 
 def _keep(values: flags.FlagValues, compiled: Compiled) -> None:
-    from xlmr_flax.eval.files import write_atomic
+    from xlmr_flax.util.files import write_atomically
 
     if values.text and compiled.text:
         name = re.sub(r'\W+', '-', f'{compiled.topology.name} {compiled.program.name}')
-        write_atomic(Path(values.text) / f'{name}.txt', compiled.text)
+        write_atomically(Path(values.text) / f'{name}.txt', compiled.text)
 
 
 def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:

@@ -12,7 +12,6 @@ from xlmr_flax.data.batches import pass_tokens, row_lengths
 from xlmr_flax.data.encode import encode
 from xlmr_flax.data.inputs import Input, read_input
 from xlmr_flax.data.sources import with_labels
-from xlmr_flax.eval.files import write_atomic
 from xlmr_flax.eval.predict import Forward, embed_sentences
 from xlmr_flax.eval.records import KINDS, Record, predict_records, readable
 from xlmr_flax.eval.retrieval import retrieval_layer
@@ -35,6 +34,7 @@ from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, closest
+from xlmr_flax.util.files import write_atomically
 
 VECTORS = '.npy'  # ending of --out that asks for sentence vectors
 _SHOWN = 5
@@ -108,7 +108,7 @@ def annotate(request: Request) -> list[Record]:
     else:
         records = _predicted(forward, opened, head, found, Line(f'{head.name} {path.name}'))
         lines = (json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records)
-        on_leader('records', lambda: write_atomic(request.out, ''.join(lines)))
+        on_leader('records', lambda: write_atomically(request.out, ''.join(lines)))
         for record, example in zip(records[:_SHOWN], found.examples, strict=False):
             say(f'{record["row"]}  {readable(example, record)}')
         say(f'{len(records)} rows, head {head.name} ({head.spec.kind}): {request.out}')

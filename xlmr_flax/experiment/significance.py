@@ -20,7 +20,7 @@ import numpy as np
 
 from xlmr_flax.config import Config, digest
 from xlmr_flax.data.sources import DataError
-from xlmr_flax.eval import files
+from xlmr_flax.eval.files import prediction_path
 from xlmr_flax.eval.statistics import ALPHA, Part, bootstrap, enough_resamples, holm, interval
 from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, number_units, read_gold_set
 from xlmr_flax.experiment.plan import NONE, Run, task_of
@@ -29,6 +29,7 @@ from xlmr_flax.report.rows import Row, columns, distinct, is_english, languages,
 from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, score_metrics, score_rows
 from xlmr_flax.tasks.base import Task, TaskError
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.files import write_atomically
 
 _FORMAT = 1
 # Fields of a saved test; one without p has a reason in place of the numbers.
@@ -64,7 +65,7 @@ def significance(
                 saved[key] = tested
             found += tested
     if cache is not None and saved != known:
-        files.write_atomic(cache, json.dumps({'format': _FORMAT, 'targets': saved}, indent=1) + '\n')
+        write_atomically(cache, json.dumps({'format': _FORMAT, 'targets': saved}, indent=1) + '\n')
     return [row for encoder in distinct(found, 'encoder') for row in _corrected(select(found, encoder=encoder))]
 
 
@@ -112,7 +113,7 @@ class _Target:
 
     def path(self, name: str, seed: int, language: str, task: Task) -> Path:
         run = Run('', name, self.target, '', seed, '', None)
-        return files.prediction_path(self.workdir.predictions(run), task, language, self.split)
+        return prediction_path(self.workdir.predictions(run), task, language, self.split)
 
     def key(self) -> str:
         """Changes with the scores, with the runs they are of and with what is resampled."""
