@@ -33,7 +33,6 @@ from xlmr_flax.experiment.significance import read_tests
 from xlmr_flax.experiment.workdir import Workdir, read_evaluation
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import SIZES
-from xlmr_flax.models.manifest import MANIFEST
 from xlmr_flax.models.model import HeadSpec, Model
 from xlmr_flax.models.sentencepiece import MODEL, build, read_model
 from xlmr_flax.models.source import open_source, save_checkpoint
@@ -42,6 +41,7 @@ from xlmr_flax.report.rows import check_row
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.train.checkpoint import saved_facts
 from xlmr_flax.util.errors import UserError
+from xlmr_flax.util.manifest import MANIFEST
 
 DEFAULT, SLOW = 300, 10_000
 # Pieces that have broken readers: of JSON, of fields, of numbers, of Unicode, of CoNLL-U.

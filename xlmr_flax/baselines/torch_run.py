@@ -49,9 +49,9 @@ from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.models.model import HeadSpec, Params
 from xlmr_flax.models.source import open_source, save_checkpoint
-from xlmr_flax.report.progress import Line
-from xlmr_flax.train.streams import Blend, Stream
+from xlmr_flax.train.streams import Stream, TrainingData
 from xlmr_flax.train.vocabulary import ActiveRows
+from xlmr_flax.util.console import Line
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.secrets import command_line
 
@@ -127,7 +127,7 @@ def _train(setting: Setting, run: Run) -> None:
     _save(setting, run, training, model, heads)
 
 
-def _parts(blend: Blend, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
+def _parts(blend: TrainingData, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
     """The micro-batches of an optimizer step, on the rows that ours has in it."""
     drawn = blend.draws(step, accumulation)
     if blend.mix != 'micro_batch':

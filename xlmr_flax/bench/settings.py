@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlmr_flax.bench.subject import BenchError, Options
-from xlmr_flax.config import Config, parse, to_dict
+from xlmr_flax.config import NONE, Config, parse, to_dict
 
 if TYPE_CHECKING:
     from xlmr_flax.experiment.plan import Run
@@ -91,7 +91,7 @@ def task_config(
             'source': encoder, 'head': 'hf', 'dropout': dropout, 'attention_dropout': dropout, 'dtype': dtype,
         },
         # Trained as an intermediate task: nothing is asked about test rows with labels.
-        'intermediate': ('none',) if target else (task,),
+        'intermediate': (NONE,) if target else (task,),
         'targets': (task,) if target else ('world_retrieval',),
         'recipe': {
             'batch_size': batch, 'max_length': max_length, 'max_train': rows, 'eval_examples': 1,

@@ -25,6 +25,7 @@ from typing import Any
 
 from absl import flags
 
+from xlmr_flax.config import NONE
 from xlmr_flax.config.flag import config_arguments, define_config_flag, define_data_root, load_config
 
 _LISTED = 10  # bad rows of one split that are shown without --skip_bad_rows
@@ -64,7 +65,7 @@ def _build(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.check import wanted
     from xlmr_flax.experiment.prepare import Need, build, config_needs
     from xlmr_flax.models.source import open_source
-    from xlmr_flax.report.progress import Line
+    from xlmr_flax.util.console import Line
 
     if values.config is not None:
         config = load_config(values)
@@ -304,7 +305,7 @@ def _root(flag: str, names: Sequence[str]) -> Path:
     """The data root; the embedded world's tasks need none."""
     from xlmr_flax.data.sources import needs_data_root, resolve_data_root
 
-    tasks = [_task(name) for name in names if name != 'none']
+    tasks = [_task(name) for name in names if name != NONE]
     if tasks and not any(needs_data_root(task, split) for task in tasks for split in task.splits):
         return Path()
     return resolve_data_root(flag or None)

@@ -80,8 +80,8 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.runner import PlanFailed, Runner
     from xlmr_flax.experiment.sharing import Share, parse_shard
     from xlmr_flax.parallel.distributed import count, is_leader, on_leader
-    from xlmr_flax.report.progress import say
-    from xlmr_flax.train.profile import Profiler, Window
+    from xlmr_flax.train.diagnostics.profile import Profiler, Window
+    from xlmr_flax.util.console import say
     from xlmr_flax.util.stopping import check
 
     window = Window.parse(values.profile)

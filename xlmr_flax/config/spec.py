@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from xlmr_flax.util.errors import UserError
 
+NONE = 'none'  # the name of no intermediate training
+
 
 class ConfigError(UserError, ValueError):
     """A config key or value that cannot be used; the message names the field and the closest known one."""
@@ -239,7 +241,7 @@ class Config:
     """Every run of the plan is made once per seed."""
     encoder: EncoderSpec = EncoderSpec()
     """The pretrained encoder."""
-    intermediate: tuple[str, ...] = ('none',)
+    intermediate: tuple[str, ...] = (NONE,)
     """Intermediate tasks or names of `arms`, or `none`. An arm's encoder is trained once per seed and used by all
     targets."""
     targets: tuple[str, ...] = ()

@@ -18,9 +18,9 @@ from typing import Any
 from xlmr_flax.config import Config, ConfigError, to_dict
 from xlmr_flax.experiment.checkout import source
 from xlmr_flax.experiment.plan import Run
-from xlmr_flax.report.progress import say
 from xlmr_flax.report.rows import RowsError, check_row
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.console import say
 from xlmr_flax.util.files import write_atomically
 from xlmr_flax.util.secrets import hide
 
