@@ -32,8 +32,8 @@ from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train import checkpoint, loop
-from xlmr_flax.train.loop import Phase, Trained
-from xlmr_flax.train.streams import Blend, Stream
+from xlmr_flax.train.phase import Phase, Trained
+from xlmr_flax.train.streams import Stream, TrainingData
 from xlmr_flax.util.stopping import Stopped
 
 STEPS, STOPPED = 12, 143
@@ -68,7 +68,7 @@ class Job:
         streams = [Stream(k, k, HEADS[k], data, (12,), stream_seed(0, k, 2)) for k, data in DATA.items()]
         self.phase = Phase(
             task='two', model=self.model, recipe=dataclasses.replace(RECIPE, **recipe),
-            blend=Blend(tuple(streams), Mixture(('a', 'b'), fixed_quotas(np.asarray([0.6, 0.4]), STEPS), 5)),
+            data=TrainingData(tuple(streams), Mixture(('a', 'b'), fixed_quotas(np.asarray([0.6, 0.4]), STEPS), 5)),
             steps=STEPS, seed=7, pad=1, mesh=self.mesh, directory=folder / 'c', run_hash='h', evaluate=self.evaluate,
             log=lambda r: self._append('log', r), restarted=self._restarted, say=self._say,
         )  # fmt: skip

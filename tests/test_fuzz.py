@@ -1,7 +1,4 @@
-"""Damaged files of every format give rows, bad rows or a user error, and never another exception.
-
-Mutations are drawn by hypothesis with a fixed seed: a few hundred by default, 10,000 with -m slow.
-"""
+"""Damaged files of every format give rows, bad rows or a user error, never another exception (10,000 with -m slow)."""
 
 from __future__ import annotations
 
@@ -33,7 +30,6 @@ from xlmr_flax.experiment.workdir import Workdir, read_evaluation
 from xlmr_flax.kinds import KINDS, HeadSpec
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import SIZES
-from xlmr_flax.models.manifest import MANIFEST
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.sentencepiece import MODEL, build, read_model
 from xlmr_flax.models.source import open_source, save_checkpoint
@@ -43,6 +39,7 @@ from xlmr_flax.scoring import files
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.train.checkpoint import saved_facts
 from xlmr_flax.util.errors import UserError
+from xlmr_flax.util.manifest import MANIFEST
 
 DEFAULT, SLOW = 300, 10_000
 # Pieces that have broken readers: of JSON, of fields, of numbers, of Unicode, of CoNLL-U.

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from xlmr_flax.baselines import comparison
-from xlmr_flax.baselines.comparison import Comparison, Curve
-from xlmr_flax.baselines.comparison_page import page
+from xlmr_flax.baselines.comparison_report import SIDES, Comparison, Curve, page
 from xlmr_flax.baselines.paired import Compared, Pairing
 from xlmr_flax.cli.main import main
 from xlmr_flax.eval.statistics import Interval
@@ -101,8 +100,8 @@ def test_the_page_says_at_its_head_how_it_was_made() -> None:
 
 
 def test_a_long_title_does_not_run_under_the_legend() -> None:
-    points = [{'run': side, 'intermediate': side, 'step': 1, 'loss': 1.0} for side in comparison.SIDES]
-    figure = training_curves(points, 'world_nli--intermediate--seed1-' + 40 * 'x', order=comparison.SIDES)
+    points = [{'run': side, 'intermediate': side, 'step': 1, 'loss': 1.0} for side in SIDES]
+    figure = training_curves(points, 'world_nli--intermediate--seed1-' + 40 * 'x', order=SIDES)
     assert figure is not None
     figure.draw_without_rendering()
     title = figure.texts[0].get_window_extent()
@@ -120,7 +119,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert 'world\\_pairs, accuracy (test), intermediate: none' in out and 'world\\_retrieval, accuracy' in out
     found: dict[str, Any] = json.loads((tmp_path / 'compare' / 'compare.json').read_text(encoding='utf-8'))
     (curve,) = found['curves']
-    ours, theirs = (curve['losses'][side] for side in comparison.SIDES)
+    ours, theirs = (curve['losses'][side] for side in SIDES)
     assert list(ours) == list(theirs) == [str(step) for step in range(1, 7)]
     assert max(abs(ours[step] - theirs[step]) for step in ours) < 1e-4
     text = (tmp_path / 'compare' / 'index.html').read_text(encoding='utf-8')

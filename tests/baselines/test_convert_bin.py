@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_a_failed_write_leaves_nothing(saved: tuple[Path, Params], monkeypatch: 
     def fail(*_: object) -> None:
         raise OSError('no space left')
 
-    monkeypatch.setattr(convert_bin.os, 'replace', fail)
+    monkeypatch.setattr(os, 'replace', fail)
     before = sorted(p.name for p in saved[0].iterdir())
     with pytest.raises(OSError, match='no space'):
         convert_bin.convert(saved[0])

@@ -46,7 +46,7 @@ def test_a_stop_whose_state_is_not_saved(
             real = loop._Run.stop
 
             def stop(self: Any, step: int) -> None:
-                patch.setattr(module, 'write_atomic', full)
+                patch.setattr(module, 'write_atomically', full)
                 real(self, step)
 
             patch.setattr(loop._Run, 'stop', stop)

@@ -15,7 +15,7 @@ from xlmr_flax.experiment.room import evaluating
 from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
-from xlmr_flax.train.memory import OutOfMemory
+from xlmr_flax.train.diagnostics.out_of_memory import OutOfMemory
 
 
 def no_room(*arguments: Any, **options: Any) -> Any:

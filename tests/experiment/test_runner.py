@@ -18,7 +18,7 @@ from xlmr_flax.experiment.claims import Holder
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.runner import PlanFailed, Runner
 from xlmr_flax.experiment.sharing import Share, order
-from xlmr_flax.train.loop import NonFiniteLoss
+from xlmr_flax.train.phase import NonFiniteLoss
 
 
 def test_alone_it_goes_in_the_order_of_the_plan(walk: Callable[..., Faked], capsys: pytest.CaptureFixture[str]) -> None:

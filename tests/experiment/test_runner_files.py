@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.eval import files as eval_files
 from xlmr_flax.experiment import claims
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.workdir import Workdir
@@ -87,8 +86,8 @@ def leave_temporary_files(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> set
             patch.setattr(os, name, killed)
         patch.setattr(Path, 'unlink', lambda path, missing_ok=False: None)
         for call in (
-            lambda: eval_files.write_atomic(workdir / 'results.jsonl', 'x'),
-            lambda: eval_files.write_atomic(workdir / 'failed' / 'a.json', 'x'),
+            lambda: write_atomically(workdir / 'results.jsonl', 'x'),
+            lambda: write_atomically(workdir / 'failed' / 'a.json', 'x'),
             lambda: write_atomically(workdir / 'report' / 'figures' / 'a.svg', 'x'),
             lambda: claims.Claims(workdir / 'claims').take('a'),
         ):

@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 
 from xlmr_flax.cli import run as cli_run
+from xlmr_flax.config.flag import check_arguments, load_config
 
 from .conftest import LAUNCH, ROOT, Fakes, bash, checkout
 
@@ -271,9 +272,9 @@ def test_the_training_command_is_one_that_xlmr_flax_takes(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, 'argv', ['xlmr-flax', *TRAINING[2:]])
     values = flags.FlagValues()
     cli_run.define_flags(values)
-    cli_run.check_arguments(TRAINING[2:])
+    check_arguments(TRAINING[2:])
     assert values([*sys.argv, '--shard=2/4']) == ['xlmr-flax']
-    config = cli_run.load_config(values)
+    config = load_config(values)
     assert config.recipe.log_every == 1
     assert config.data_root == '/mnt/b/my data'
     assert values['workdir'].value == '/mnt/b/runs/q'

@@ -23,6 +23,7 @@ from xlmr_flax.models.config import EncoderConfig  # noqa: E402
 from xlmr_flax.models.model import Model, Params, head_key  # noqa: E402
 from xlmr_flax.models.weights import export_encoder, export_head, export_pooler  # noqa: E402
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree  # noqa: E402
+from xlmr_flax.train.head_padding import ProgramHead  # noqa: E402
 from xlmr_flax.train.optimizer import AdamW  # noqa: E402
 from xlmr_flax.train.step import init_state, make_train_step  # noqa: E402
 
@@ -144,7 +145,7 @@ def test_adamw_steps(case: Case, steps: int) -> None:
     optimizer = AdamW(spec, steps)
     trained = {k: case.params[k] for k in ('encoder', 'heads')}
     state = init_state(put_tree(trained, mesh), optimizer, mesh)
-    step = make_train_step(case.model, 'x', PAIR, optimizer, mesh=mesh)
+    step = make_train_step(case.model, ProgramHead('x', PAIR), optimizer, mesh=mesh)
     rows = {'ids': case.ids, 'segments': case.segments, 'label': case.labels, 'valid': np.ones(6, np.float32)}
     losses = []
     for _ in range(steps):

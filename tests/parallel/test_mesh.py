@@ -151,6 +151,7 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
     """Three steps with accumulation, dropout, decay and clipping; where the state lies; and the logits after them."""
     from xlmr_flax.data.tokenize import Ragged
     from xlmr_flax.eval.predict import Forward, predict_logits
+    from xlmr_flax.train.head_padding import ProgramHead
     from xlmr_flax.train.step import init_state, make_train_step
 
     config = EncoderConfig(
@@ -161,7 +162,7 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
     optimizer = AdamW(spec, 3)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    step = make_train_step(model, 'x', head, optimizer, mesh=mesh, accumulation=2)
+    step = make_train_step(model, ProgramHead('x', head), optimizer, mesh=mesh, accumulation=2)
     random, found = np.random.default_rng(0), []
     for _ in range(3):
         batch = {

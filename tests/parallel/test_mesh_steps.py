@@ -28,8 +28,9 @@ from xlmr_flax.kinds import KINDS, HeadSpec
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import fetch, make_mesh, path_name, shardings
-from xlmr_flax.train.loop import Phase, train
-from xlmr_flax.train.streams import Blend, Stream
+from xlmr_flax.train.loop import train
+from xlmr_flax.train.phase import Phase
+from xlmr_flax.train.streams import Stream, TrainingData
 
 ONE, DEFAULT, OTHERS = '1x1x1', '2x2x2', ('8x1x1', '1x8x1', '4x1x2')  # each compiles a program for each kind
 HEADS = {
@@ -79,15 +80,15 @@ def steps(sizes: str, folder: Path) -> Outcome:
     shape = tuple(map(int, sizes.split('x')))
     model, mesh = Model(CONFIG), make_mesh(*shape, devices=jax.devices()[: math.prod(shape)])
     streams = tuple(map(stream, HEADS))
-    blend = Blend(streams, Mixture(tuple(HEADS), fixed_quotas(np.full(len(HEADS), 1 / len(HEADS)), len(HEADS)), 3))
+    mixture = Mixture(tuple(HEADS), fixed_quotas(np.full(len(HEADS), 1 / len(HEADS)), len(HEADS)), 3)
     recipe = Recipe(
         steps=STEPS, batch_size=ROWS, max_length=LENGTH, lengths=(LENGTH,), log_every=1, optimizer=SPEC
     )  # fmt: skip
     records: list[dict[str, Any]] = []
     params = start()
     phase = Phase(
-        task='mix', model=model, recipe=recipe, blend=blend, steps=STEPS, seed=7, pad=1, mesh=mesh,
-        directory=folder / sizes, run_hash='h', evaluate=None, log=records.append,
+        task='mix', model=model, recipe=recipe, data=TrainingData(streams, mixture), steps=STEPS, seed=7, pad=1,
+        mesh=mesh, directory=folder / sizes, run_hash='h', evaluate=None, log=records.append,
     )  # fmt: skip
     trained = train(phase, params).params
     assert not [r for r in records if 'recompiled' in r], 'one program a kind, and no other'

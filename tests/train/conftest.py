@@ -18,6 +18,7 @@ from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree
+from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.step import init_state, make_train_step
 
@@ -54,7 +55,9 @@ class Tiny:
 def _step(model: Model, head: HeadSpec, spec: OptimizerSpec, accumulation: int, total: int) -> tuple[Any, Any]:
     """Compiled once for all tests that ask for the same."""
     optimizer = AdamW(spec, total)
-    return optimizer, make_train_step(model, 'x', head, optimizer, mesh=make_mesh(), accumulation=accumulation)
+    return optimizer, make_train_step(
+        model, ProgramHead('x', head), optimizer, mesh=make_mesh(), accumulation=accumulation
+    )
 
 
 def make_tiny(kind: str = 'pair', outputs: int = 3, style: str = 'jiant', **changes: Any) -> Tiny:

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlmr_flax.models.manifest import ManifestError
 from xlmr_flax.train import checkpoint
 from xlmr_flax.train.checkpoint import CheckpointError, differences
 from xlmr_flax.train.resume import Saved, newest_decides
+from xlmr_flax.util.manifest import ManifestError
 
 
 def state_of(step: int) -> dict[str, Any]:

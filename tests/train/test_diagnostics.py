@@ -23,11 +23,19 @@ from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train import loop
-from xlmr_flax.train.loop import Phase, train
-from xlmr_flax.train.memory import OutOfMemory, explained, option_lines, summary, told_arrays, told_limit
-from xlmr_flax.train.need import Step, need, options, size
+from xlmr_flax.train.diagnostics.memory_estimate import StepShapes, estimate, options, size
+from xlmr_flax.train.diagnostics.out_of_memory import (
+    OutOfMemory,
+    explained,
+    option_lines,
+    summary,
+    told_arrays,
+    told_limit,
+)
+from xlmr_flax.train.diagnostics.profile import DATA, EVALUATE, SAVE, STEP, ProfileError, Profiler, Window
+from xlmr_flax.train.loop import train
 from xlmr_flax.train.optimizer import AdamW
-from xlmr_flax.train.profile import DATA, EVALUATE, SAVE, STEP, ProfileError, Profiler, Window
+from xlmr_flax.train.phase import Phase
 from xlmr_flax.train.step import step_program
 from xlmr_flax.train.streams import single
 
@@ -46,7 +54,7 @@ def bench(tiny: Any, data: Encoded, tmp_path: Path) -> Any:
         records: list[dict[str, Any]] = []
         said: list[str] = []
         phase = Phase(
-            task='toy', model=tiny.model, recipe=RECIPE, blend=single('toy', 'x', tiny.head, data, (12,), 7),
+            task='toy', model=tiny.model, recipe=RECIPE, data=single('toy', 'x', tiny.head, data, (12,), 7),
             steps=8, seed=7, pad=1, mesh=make_mesh(), directory=tmp_path / f'run-{len(list(tmp_path.iterdir()))}',
             run_hash='h', evaluate=lambda params: {'dev_metric': 1.0}, log=records.append, say=said.append,
         )  # fmt: skip
@@ -206,21 +214,21 @@ def test_other_work_that_has_no_room() -> None:
     assert lines[-1] == '    evaluation.batch_tokens=1'
 
 
-def step_of(model: Model, rows: int = 8, length: int = 64, mesh: tuple[int, int, int] = (1, 1, 1)) -> Step:
+def step_of(model: Model, rows: int = 8, length: int = 64, mesh: tuple[int, int, int] = (1, 1, 1)) -> StepShapes:
     head = HeadSpec('pair', 3)
     params = model.shapes({'head': head})
     ids, label = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((rows, length), (rows,)))
     batch = {'ids': ids, 'segments': ids, 'label': label, 'valid': jax.ShapeDtypeStruct((rows,), jnp.float32)}
     sizes = dict(zip(('data', 'fsdp', 'model'), mesh, strict=True))
-    return Step(model, head, params, batch, rows, 1, sizes)
+    return StepShapes(model, head, params, batch, rows, 1, sizes)
 
 
 def test_what_settings_change_of_what_a_step_needs() -> None:
     step = step_of(Model(SIZES['tiny']), rows=16, mesh=(4, 1, 1))
-    base = need(step)
+    base = estimate(step)
     count = sum(leaf.size for leaf in jax.tree.leaves(step.params))
     assert (base.parameters, base.moments, base.gradients) == (4 * count, 8 * count, 4 * count)
-    found = {setting: need(changed) for setting, _, changed in options(step)}
+    found = {setting: estimate(changed) for setting, _, changed in options(step)}
     assert list(found) == [
         'recipe.accumulation=2 (now 1)', 'encoder.remat=True', "encoder.dtype='bfloat16'", 'mesh.data=1 mesh.fsdp=4',
         'recipe.batch_size=8 (now 16)', 'recipe.max_length=32',
@@ -241,7 +249,7 @@ def test_what_settings_change_of_what_a_step_needs() -> None:
 def test_a_setting_that_makes_nothing_smaller_is_not_named() -> None:
     step = step_of(Model(SIZES['tiny']), rows=2, length=8)
     assert any(setting.startswith('recipe.accumulation') for setting, _, _ in options(step))
-    lines = option_lines(step, need(step), 0.0)
+    lines = option_lines(step, estimate(step), 0.0)
     assert lines and not any('recipe.accumulation' in line for line in lines), 'a second copy of the gradients is more'
 
 
@@ -256,7 +264,7 @@ def test_the_arithmetic_is_near_what_the_compiler_says(tiny: Any) -> None:
     state = {'params': shared, 'opt': opt[0], 'step': jax.ShapeDtypeStruct((), jnp.int32)}
     key = jax.eval_shape(lambda: jax.random.key(0))
     lowered = program.lower(state, {'params': mine, 'opt': opt[1]}, step.batch, key, None)
-    found, want = need(step), lowered.compile().memory_analysis()
+    found, want = estimate(step), lowered.compile().memory_analysis()
     assert found.parameters + found.moments == pytest.approx(want.output_size_in_bytes, rel=0.02)
     assert 0.4 < (found.gradients + found.activations) / want.temp_size_in_bytes < 2.5
 

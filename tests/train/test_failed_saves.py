@@ -16,7 +16,7 @@ import pytest
 from resume_training import STEPS, Job
 
 from xlmr_flax.train.checkpoint import CheckpointError, Checkpoints, Handler
-from xlmr_flax.train.loop import NonFiniteLoss
+from xlmr_flax.train.phase import NonFiniteLoss
 
 
 class Late(Job):

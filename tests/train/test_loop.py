@@ -22,7 +22,8 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train import streams
 from xlmr_flax.train.checkpoint import CheckpointError
-from xlmr_flax.train.loop import NonFiniteLoss, Phase, Trained, total_steps, train
+from xlmr_flax.train.loop import train
+from xlmr_flax.train.phase import NonFiniteLoss, Phase, Trained, total_steps
 from xlmr_flax.train.streams import single
 from xlmr_flax.util.stopping import Stopped
 
@@ -46,7 +47,7 @@ class Bench:
         self.records: list[dict[str, Any]] = []
         self.folder, self.tiny, self.dev, self.params = folder, tiny, dev, tiny.params
         self.phase = Phase(
-            task='toy', model=tiny.model, recipe=recipe, blend=single('toy', 'x', tiny.head, data, LENGTHS, 7),
+            task='toy', model=tiny.model, recipe=recipe, data=single('toy', 'x', tiny.head, data, LENGTHS, 7),
             steps=total_steps(recipe, len(data)), seed=7, pad=1, mesh=make_mesh(), directory=folder, run_hash=run_hash,
             evaluate=self.evaluate, log=self.records.append, restarted=self.forget,
         )  # fmt: skip

@@ -19,11 +19,15 @@ from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree
-from xlmr_flax.train.loop import Phase, Trained, train
-from xlmr_flax.train.mixed import Part, mixed_step
+from xlmr_flax.train import loop
+from xlmr_flax.train.compilations import compilations
+from xlmr_flax.train.head_padding import ProgramHead, program_heads
+from xlmr_flax.train.loop import train
+from xlmr_flax.train.mixed import make_mixed_step
 from xlmr_flax.train.optimizer import AdamW
-from xlmr_flax.train.step import cut_head, init_state, make_train_step, pad_head, programs_traced
-from xlmr_flax.train.streams import Blend, Stream
+from xlmr_flax.train.phase import Phase, Trained
+from xlmr_flax.train.step import init_state, make_train_step
+from xlmr_flax.train.streams import Stream, TrainingData
 
 SPEC = OptimizerSpec(learning_rate=1e-2, epsilon=1e-4, warmup=0.0, clip_norm=0.5, weight_decay=0.1)
 HEADS = {
@@ -64,7 +68,7 @@ def phase_of(
     mixture = Mixture(tuple(s.name for s in streams), fixed_quotas(np.asarray(rates), 12), 5)
     records: list[dict[str, Any]] = more.pop('records', [])
     return Phase(
-        task='mix', model=tiny.model, recipe=recipe, blend=Blend(tuple(streams), mixture, mix), steps=12,
+        task='mix', model=tiny.model, recipe=recipe, data=TrainingData(tuple(streams), mixture, mix), steps=12,
         seed=7, pad=1, mesh=make_mesh(), directory=folder, run_hash='h', evaluate=None, log=records.append, **more,
     )  # fmt: skip
 
@@ -89,7 +93,7 @@ def test_only_the_drawn_head_moves(tiny: Any) -> None:
     """Neither by its momentum nor by weight decay: bit by bit the same after the others' steps."""
     params, mesh, optimizer = params_of(tiny, ['nli', 'qqp', 'ccg']), make_mesh(), AdamW(SPEC, 10)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    steps = {n: make_train_step(tiny.model, n, HEADS[n], optimizer, mesh=mesh) for n in ('nli', 'ccg')}
+    steps = {n: make_train_step(tiny.model, ProgramHead(n, HEADS[n]), optimizer, mesh=mesh) for n in ('nli', 'ccg')}
     for name in ('nli', 'ccg', 'ccg'):
         before = jax.device_get({k: (state['params']['heads'][k], state['opt']['heads'][k]) for k in params['heads']})
         state, _ = steps[name](state, batch_of(stream(name)), jax.random.key(0))
@@ -102,11 +106,13 @@ def test_only_the_drawn_head_moves(tiny: Any) -> None:
 def test_a_wide_head_is_the_narrow_one(tiny: Any) -> None:
     """A two-class head among three-class ones: same losses, and the columns added stay zero."""
     params, mesh, optimizer, qqp = params_of(tiny, ['qqp']), make_mesh(), AdamW(SPEC, 10), stream('qqp')
-    wide = {**params, 'heads': {'qqp': pad_head(params['heads']['qqp'], 3)}}
+    heads = ProgramHead('qqp', HEADS['qqp']), program_heads({name: HEADS[name] for name in ('qqp', 'nli')})['qqp']
+    assert (heads[1].spec.outputs, heads[1].outputs) == (3, 2)
     found = []
-    for start, outputs in ((params, 0), (wide, 3)):
+    for head in heads:
+        start = {**params, 'heads': {'qqp': head.pad(params['heads']['qqp'])}}
         state = init_state(put_tree(start, mesh), optimizer, mesh)
-        step = make_train_step(tiny.model, 'qqp', HEADS['qqp'], optimizer, mesh=mesh, outputs=outputs)
+        step = make_train_step(tiny.model, head, optimizer, mesh=mesh)
         losses = []
         for draw in range(4):
             state, metrics = step(state, batch_of(qqp, draw), jax.random.key(0))
@@ -116,16 +122,16 @@ def test_a_wide_head_is_the_narrow_one(tiny: Any) -> None:
     for a, b in zip(losses, want, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
     assert not np.asarray(padded['heads']['qqp']['out']['kernel'])[:, 2].any()
-    padded['heads']['qqp'] = cut_head(padded['heads']['qqp'], 2)
+    padded['heads']['qqp'] = heads[1].cut(padded['heads']['qqp'])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), padded, narrow)
 
 
 def test_programs_are_kinds_times_lengths(tiny: Any, tmp_path: Path) -> None:
     """Three heads of two kinds at one length: two programs, whatever is drawn; a second phase compiles none."""
     streams, rates = [stream('nli'), stream('qqp', 30), stream('ccg')], [0.4, 0.3, 0.3]
-    before = programs_traced()
+    before = compilations.count
     first = train(phase_of(tiny, tmp_path / 'a', streams, rates), params_of(tiny, ['nli', 'qqp', 'ccg']))
-    assert first.programs == programs_traced() - before == 2
+    assert first.programs == compilations.count - before == 2
     assert {k: v['out']['bias'].shape for k, v in host(first)['heads'].items()} == {
         'nli': (3,),
         'qqp': (2,),
@@ -134,6 +140,20 @@ def test_programs_are_kinds_times_lengths(tiny: Any, tmp_path: Path) -> None:
     second = train(phase_of(tiny, tmp_path / 'b', streams, rates), params_of(tiny, ['nli', 'qqp', 'ccg']))
     assert second.programs == 0
     assert same(host(first), host(second))
+
+
+@pytest.mark.parametrize('mix', ['step', 'micro_batch'])
+def test_a_step_function_is_made_once_a_run(
+    mix: str, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    for name in ('make_train_step', 'make_mixed_step'):
+        real = getattr(loop, name)
+        monkeypatch.setattr(loop, name, lambda *a, real=real, name=name, **k: (made.append(name), real(*a, **k))[1])
+    accumulation = 2 if mix == 'micro_batch' else 1
+    phase = phase_of(tiny, tmp_path, [stream('nli'), stream('ccg')], [0.5, 0.5], mix, accumulation=accumulation)
+    train(phase, params_of(tiny, ['nli', 'ccg']))
+    assert sorted(made) == (['make_mixed_step'] if mix == 'micro_batch' else ['make_train_step'] * 2)
 
 
 def test_the_log_says_what_was_drawn(tiny: Any, tmp_path: Path) -> None:
@@ -183,11 +203,12 @@ def test_micro_batches_of_one_task_are_an_accumulated_step(tiny: Any) -> None:
     params, mesh, optimizer, nli = params_of(tiny, ['nli']), make_mesh(), AdamW(SPEC, 10), stream('nli')
     whole = nli.batch(0, 8, 1)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    step = make_train_step(tiny.model, 'nli', HEADS['nli'], optimizer, mesh=mesh, accumulation=2)
+    step = make_train_step(tiny.model, ProgramHead('nli', HEADS['nli']), optimizer, mesh=mesh, accumulation=2)
     want, metrics = step(state, put_batch(whole, mesh), jax.random.key(0))
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    parts = [Part('nli', HEADS['nli'], 3, put_batch({k: v[i : i + 4] for k, v in whole.items()}, mesh)) for i in (0, 4)]
-    found, mixed = mixed_step(tiny.model, optimizer, mesh, state, parts, jax.random.key(0))
+    parts = [('nli', put_batch({k: v[i : i + 4] for k, v in whole.items()}, mesh)) for i in (0, 4)]
+    mixed_step = make_mixed_step(tiny.model, program_heads({'nli': HEADS['nli']}), optimizer, mesh=mesh)
+    found, mixed = mixed_step(state, parts, jax.random.key(0))
     for name, value in metrics.items():
         assert float(mixed[name]) == pytest.approx(float(value), rel=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *map(jax.device_get, (found, want)))
@@ -196,8 +217,9 @@ def test_micro_batches_of_one_task_are_an_accumulated_step(tiny: Any) -> None:
 def test_micro_batches_of_two_tasks_move_both_heads(tiny: Any) -> None:
     params, mesh, optimizer = params_of(tiny, ['nli', 'qqp', 'ccg']), make_mesh(), AdamW(SPEC, 10)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    parts = [Part(n, HEADS[n], HEADS[n].outputs, batch_of(stream(n), size=4)) for n in ('nli', 'ccg')]
-    state, metrics = mixed_step(tiny.model, optimizer, mesh, state, parts, jax.random.key(0))
+    parts = [(n, batch_of(stream(n), size=4)) for n in ('nli', 'ccg')]
+    mixed_step = make_mixed_step(tiny.model, program_heads({n: HEADS[n] for n in ('nli', 'ccg')}), optimizer, mesh=mesh)
+    state, metrics = mixed_step(state, parts, jax.random.key(0))
     moved = {k for k, v in jax.device_get(state['params']['heads']).items() if not same(v, params['heads'][k])}
     assert moved == {'nli', 'ccg'}
     assert int(state['step']) == 1

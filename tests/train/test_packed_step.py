@@ -28,11 +28,14 @@ from xlmr_flax.kinds import KINDS, HeadSpec
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import batch_devices, fetch, make_mesh, put_batch, put_tree
-from xlmr_flax.train.loop import Phase, train
+from xlmr_flax.train.compilations import compilations
+from xlmr_flax.train.head_padding import ProgramHead
+from xlmr_flax.train.loop import train
 from xlmr_flax.train.mixed import gradient_program
 from xlmr_flax.train.optimizer import AdamW
-from xlmr_flax.train.step import init_state, make_train_step, programs_traced
-from xlmr_flax.train.streams import Blend, Stream, single
+from xlmr_flax.train.phase import Phase
+from xlmr_flax.train.step import init_state, make_train_step
+from xlmr_flax.train.streams import Stream, TrainingData, single
 
 LENGTH, SIZE, PAD = 32, 8, 1
 SPEC = OptimizerSpec(learning_rate=1e-2, epsilon=1e-2, warmup=0.0, clip_norm=0.3, weight_decay=0.1)
@@ -91,7 +94,7 @@ def test_losses_and_gradients_are_those_of_padded_rows(kind: str, style: str, ti
     program, key = gradient_program(tiny.model, tiny.head), jax.random.key(0)
     found = []
     for packed in (True, False):
-        drawn = stream_of(kind, packed).drawn(1, SIZE)
+        drawn = stream_of(kind, packed).plan(1, SIZE)
         batch = {name: jnp.asarray(value) for name, value in drawn.batch(PAD).items()}
         assert (drawn.rows < SIZE) == packed
         # Without dropout the key decides nothing: the rates are 0.
@@ -122,11 +125,11 @@ def phase_of(tiny: Any, folder: Path, streams: list[Stream], steps: int, log: An
     blend = single('toy', 'x', tiny.head, streams[0].data, (LENGTH,), 7)
     if len(streams) > 1:
         mixture = Mixture(tuple(s.name for s in streams), fixed_quotas(np.ones(len(streams)), 12), 5)
-        blend = Blend(tuple(streams), mixture)
+        blend = TrainingData(tuple(streams), mixture)
     else:
         blend = dataclasses.replace(blend, streams=tuple(streams))
     return Phase(
-        task='toy', model=tiny.model, recipe=recipe, blend=blend, steps=steps, seed=7, pad=PAD, mesh=make_mesh(),
+        task='toy', model=tiny.model, recipe=recipe, data=blend, steps=steps, seed=7, pad=PAD, mesh=make_mesh(),
         directory=folder, run_hash='h', evaluate=None, log=log,
     )  # fmt: skip
 
@@ -135,14 +138,14 @@ def test_few_programs_are_compiled_and_the_padding_is_logged(tiny_of: Callable[.
     tiny, steps, records = tiny_of(hidden_size=8), 16, []
     stream = stream_of('pair', True)
     assert stream.packing
-    before = programs_traced()
+    before = compilations.count
     trained = train(phase_of(tiny, tmp_path, [stream], steps, records.append), tiny.params)
-    shapes = {stream.drawn(step, SIZE).rows for step in range(steps)}
+    shapes = {stream.plan(step, SIZE).rows for step in range(steps)}
     assert shapes <= set(stream.packing.counts(SIZE)) and len(shapes) > 1
-    assert trained.programs == programs_traced() - before == len(shapes) <= len(stream.packing.counts(SIZE))
+    assert trained.programs == compilations.count - before == len(shapes) <= len(stream.packing.counts(SIZE))
     logged = [record['packing_efficiency'] for record in records]
-    assert logged == pytest.approx([stream.drawn(step, SIZE).efficiency for step in range(steps)])
-    padded = [stream_of('pair', False).drawn(step, SIZE).efficiency for step in range(steps)]
+    assert logged == pytest.approx([stream.plan(step, SIZE).efficiency for step in range(steps)])
+    padded = [stream_of('pair', False).plan(step, SIZE).efficiency for step in range(steps)]
     assert np.mean(logged) > 1.3 * np.mean(padded)
 
 
@@ -156,7 +159,7 @@ def losses(sizes: tuple[int, int, int]) -> list[list[float]]:
     optimizer = AdamW(SPEC, 3)
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    step = make_train_step(model, 'x', head, optimizer, mesh=mesh)
+    step = make_train_step(model, ProgramHead('x', head), optimizer, mesh=mesh)
     stream, found = stream_of('pair', True, multiple=batch_devices(mesh)), []
     for draw in range(3):
         state, metrics = step(state, put_batch(stream.batch(draw, 32, PAD), mesh), jax.random.key(1))

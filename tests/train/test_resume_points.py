@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from resume_training import STEPS, STOPPED, Job
 
-from xlmr_flax.train.loop import Trained
+from xlmr_flax.train.phase import Trained
 
 ROOT = Path(__file__).parents[2]
 KILLED = -9

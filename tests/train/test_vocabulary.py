@@ -23,8 +23,10 @@ from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import fetch, make_mesh, put_batch, put_tree
 from xlmr_flax.train import streams
-from xlmr_flax.train.loop import Phase, train
+from xlmr_flax.train.head_padding import ProgramHead
+from xlmr_flax.train.loop import train
 from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.phase import Phase
 from xlmr_flax.train.step import init_state, make_train_step
 from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
 
@@ -81,7 +83,7 @@ def trained(model: Model, data: Encoded, params: Params, folder: Path, crash: in
     """Six steps; with `crash` in two goes, the first of which ends while that step's batch is made."""
     recipe = Recipe(steps=6, batch_size=8, max_length=12, checkpoint_every=2, optimizer=CALM)
     phase = Phase(
-        task='toy', model=model, recipe=recipe, blend=streams.single('toy', 'x', HeadSpec('pair', 3), data, (12,), 7),
+        task='toy', model=model, recipe=recipe, data=streams.single('toy', 'x', HeadSpec('pair', 3), data, (12,), 7),
         steps=6, seed=7, pad=1, mesh=make_mesh(), directory=folder, run_hash='h', evaluate=None, log=lambda _: None,
     )  # fmt: skip
     if crash:
@@ -133,7 +135,7 @@ def on_a_mesh() -> float:
         word = state['params']['encoder']['embeddings']['word']
         assert word.sharding.shard_shape(word.shape) == (word.shape[0] // 2, 8)
         step, stream = (
-            make_train_step(own, 'x', head, optimizer, mesh=mesh),
+            make_train_step(own, ProgramHead('x', head), optimizer, mesh=mesh),
             streams.Stream('x', 'x', head, used, (12,), 7),
         )
         for draw in range(3):

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.util.files import absolute, safe_name, write_atomically
 
 
-@pytest.mark.parametrize('write', [write_atomically, write_atomic])
+@pytest.mark.parametrize('write', [write_atomically])
 def test_a_full_disk_names_the_file_and_keeps_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: object
 ) -> None:

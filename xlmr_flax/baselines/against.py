@@ -13,8 +13,8 @@ from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.experiment.plan import task_of
 from xlmr_flax.report.table import Table
-from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.files import write_atomically
 
 
 def read_workdir(path: Path) -> Config:
@@ -71,7 +71,7 @@ def against(workdir: Path, foreign: Path, *, allow_missing: bool = False) -> str
     text += '\n'.join(['', *(table.markdown() for table in tables), *(f'- {note}' for note in notes), ''])
     name = re.sub(r'[^\w.-]+', '_', foreign.name) or 'predictions'
     for suffix, content in (('md', text), ('json', json.dumps(found, indent=1) + '\n')):
-        write_atomic(workdir / 'report' / f'against-{name}.{suffix}', content)
+        write_atomically(workdir / 'report' / f'against-{name}.{suffix}', content)
     return text
 
 

@@ -13,74 +13,27 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from xlmr_flax.baselines.against import as_json, runs_of
+from xlmr_flax.baselines.against import runs_of
 from xlmr_flax.baselines.agreement import read_records
+from xlmr_flax.baselines.comparison_report import LEAST_SECONDS, LEAST_STEPS, Comparison, Curve, report, tables
 from xlmr_flax.baselines.limits import check
 from xlmr_flax.baselines.paired import NoExampleScores, Pairing, pair_systems
 from xlmr_flax.config import Config, ConfigError, digest, to_dict
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.workdir import Workdir
-from xlmr_flax.report.study import metric_name
-from xlmr_flax.report.table import Column, Line, Table
-from xlmr_flax.scoring.files import write_atomic
+from xlmr_flax.report.table import Table
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.children import run_child
+from xlmr_flax.util.files import write_atomically
 from xlmr_flax.util.stopping import Stopped
 from xlmr_flax.util.stopping import check as check_stop
 
-SIDES = ('JAX', 'PyTorch')
 FOLDER, DONE = 'torch', 'done.json'
-FIRST = 50  # steps, whose losses are looked at by themselves
-# A shorter training says nothing of speed: its median is of a few steps, and a pause of the machine decides it.
-LEAST_STEPS, LEAST_SECONDS = 50, 30.0
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One training on both sides. losses: of each side, step (from 1) -> mean training loss since the step before it in
-    ours. speeds: median examples/s without the first record; None where a side's training was short."""
-
-    run: str
-    losses: tuple[Mapping[int, float], Mapping[int, float]]
-    speeds: tuple[float | None, float | None]
-
-    def apart(self, first: int = 0) -> tuple[float, int]:
-        """(largest difference of the losses, its step), of the first so many steps (0 = all)."""
-        ours, theirs = self.losses
-        both = [step for step in ours if step in theirs and (not first or step <= first)]
-        return max(((abs(ours[step] - theirs[step]), step) for step in both), default=(0.0, 0))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What there is to show. pairings: with their arm. seconds: of each side, training and evaluation. sources: commits
-    (`experiment.checkout`)."""
-
-    title: str
-    command: str
-    curves: tuple[Curve, ...]
-    pairings: tuple[tuple[str, Pairing], ...]
-    seconds: tuple[float, float]
-    notes: tuple[str, ...]
-    versions: Mapping[str, str]
-    date: str = ''
-    sources: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, str]:
-        """How it was made, for the head of a page."""
-        found = {
-            'Command': self.command,
-            'Date': self.date,
-            'Source': ', '.join(f'commit {source}' for source in self.sources),
-            'Versions': ', '.join(f'{name} {version}' for name, version in self.versions.items()),
-        }
-        return {name: text for name, text in found.items() if text}
 
 
 def prepare(config: Config) -> Config:
@@ -117,7 +70,7 @@ def run_torch(runner: Runner, workdir: Path) -> bool:
         raise Stopped('stopped on the PyTorch side, which is not kept; ours is saved') from None
     if code:
         raise ConfigError(f'the PyTorch side stopped with exit code {code}: {" ".join(command[1:-1])}')
-    write_atomic(folder / DONE, json.dumps({'key': key}) + '\n')
+    write_atomically(folder / DONE, json.dumps({'key': key}) + '\n')
     return True
 
 
@@ -195,92 +148,6 @@ def _speed(records: Sequence[Mapping[str, Any]], batch_size: int) -> float | Non
     if last < LEAST_STEPS or seconds < LEAST_SECONDS or len(records) < 2:
         return None
     return median(record['examples_per_s'] for record in records[1:])
-
-
-def tables(found: Comparison) -> list[Table]:
-    """Means of the scores, losses and speeds, then scores by language."""
-    shown = [_summary(found)] if found.pairings else []
-    shown.append(_training_table(found))
-    for arm, pairing in found.pairings:
-        title = f'{pairing.target}, {pairing.metric.replace("_", " ")} ({pairing.split}), intermediate: {arm}'
-        shown.append(pairing.table(*SIDES, title))
-    return shown
-
-
-def _summary(found: Comparison) -> Table:
-    columns = (
-        Column('target'), Column('intermediate'), Column('metric'), Column('languages', 'count'),
-        *(Column(side, 'score', 'mean', decimals=2) for side in SIDES),
-        Column('difference', 'delta', 'mean', decimals=2),
-        Column('largest Δ', 'score', 'single languages', decimals=2),
-        Column('lowest p', 'score', 'single languages', decimals=4),
-    )  # fmt: skip
-    lines = []
-    for arm, pairing in found.pairings:
-        mean = pairing.means[0]
-        largest = max(100 * abs(each.change.difference) for each in pairing.languages)
-        lowest = min(each.p_holm for each in pairing.languages if each.p_holm is not None)
-        about = (pairing.target, arm, metric_name(pairing.metric), len(pairing.languages))
-        lines.append(Line((*about, mean.first, mean.second, 100 * mean.change.difference, largest, lowest)))
-    note = (
-        f'Scores in %; mean: over all languages of a target, its difference {SIDES[0]} - {SIDES[1]} in points; single '
-        'languages: the largest difference without its sign, and the lowest p, corrected over the languages (Holm).'
-    )
-    return Table('Summary', columns, tuple(lines), (note,))
-
-
-def _training_table(found: Comparison) -> Table:
-    timed = any(None not in curve.speeds for curve in found.curves)
-    columns = (
-        Column('run'),
-        Column('steps', 'count'),
-        Column(f'steps 1–{FIRST}', 'score', 'largest difference of the losses,'),
-        Column('all steps', 'score', 'largest difference of the losses,'),
-        *(Column(side, 'score', 'examples/s', decimals=1) for side in SIDES if timed),
-    )
-    lines = []
-    for c in found.curves:
-        apart = f'{c.apart(FIRST)[0]:.1e}', f'{c.apart()[0]:.1e}'
-        lines.append(Line((c.run, max(c.losses[0], default=0), *apart, *(c.speeds if timed else ()))))
-    took = ', '.join(f'{side} {seconds:.0f} s' for side, seconds in zip(SIDES, found.seconds, strict=True))
-    notes = [f'Training and evaluation in all: {took} (compilation included), one side after the other.']
-    if timed:
-        notes.append(f'examples/s: median of the steps, of trainings of {LEAST_STEPS} steps and {LEAST_SECONDS:.0f} s.')
-    notes.append('Speed: measure with: xlmr-flax bench train')
-    return Table('Training', columns, tuple(lines), (*notes, *found.notes))
-
-
-def to_json(found: Comparison) -> str:
-    """Everything in numbers."""
-    return json.dumps(
-        {
-            'title': found.title, 'command': found.command, 'versions': dict(found.versions), 'date': found.date,
-            'sources': found.sources,
-            'seconds': dict(zip(SIDES, found.seconds, strict=True)),
-            'curves': [
-                {'run': c.run, 'losses': dict(zip(SIDES, c.losses, strict=True)), 'examples_per_s': c.speeds}
-                for c in found.curves
-            ],
-            'pairings': [as_json(pairing) | {'intermediate': arm} for arm, pairing in found.pairings],
-        },
-        indent=1,
-    ) + '\n'  # fmt: skip
-
-
-def report(found: Comparison, folder: Path) -> Path:
-    """Writes compare.md, compare.json, index.html and figures/; returns the page's path."""
-    from xlmr_flax.baselines.comparison_page import figures, page
-
-    drawn = figures(found)
-    for name, drawing in drawn.items():
-        write_atomic(folder / 'figures' / f'{name}.svg', drawing)
-    lines = [f'# {found.title}', '', *(f'- {name}: `{text}`' for name, text in found.facts().items()), '']
-    lines += [table.markdown() for table in tables(found)]
-    lines += [f'![Training losses of {name}](figures/{name}.svg)\n' for name in drawn]
-    write_atomic(folder / 'compare.md', '\n'.join(lines))
-    write_atomic(folder / 'compare.json', to_json(found))
-    write_atomic(folder / 'index.html', page(found, tables(found), drawn))
-    return folder / 'index.html'
 
 
 def compare(config: Config, workdir: Path, command: str, versions: Mapping[str, str]) -> tuple[Path, list[Table]]:

@@ -7,16 +7,15 @@ them. Tensors keep their names and dtypes. torch reads the pickle and builds ten
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.tensors import read_json
+from xlmr_flax.util.files import replacing
 
 SINGLE, INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
 OUT, OUT_INDEX = 'model.safetensors', 'model.safetensors.index.json'
@@ -71,15 +70,8 @@ def convert(directory: Path) -> tuple[Path, int]:
             value = value.clone() if place in stored else value
             stored.add(place)
             tensors[name] = value.contiguous()
-    scratch = tempfile.mkstemp(dir=directory, prefix=f'.{OUT}.')
-    os.close(scratch[0])
-    try:
-        save_file(tensors, scratch[1], metadata={'format': 'pt'})
-        os.chmod(scratch[1], 0o644)
-        os.replace(scratch[1], directory / OUT)
-    except BaseException:
-        Path(scratch[1]).unlink(missing_ok=True)
-        raise
+    with replacing(directory / OUT) as part:
+        save_file(tensors, part, metadata={'format': 'pt'})
     return directory / OUT, len(tensors)
 
 

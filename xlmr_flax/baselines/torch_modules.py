@@ -21,10 +21,10 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from xlmr_flax.config import OptimizerSpec
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.util.errors import UserError
 
 HEADS_FILE = 'heads.json'
-IGNORED = -1  # a label that counts for nothing
 _OUTSIDE = -1e30
 Tensors = Mapping[str, torch.Tensor]
 

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from xlmr_flax.baselines.against import read_workdir
 from xlmr_flax.baselines.limits import check
@@ -39,7 +38,9 @@ from xlmr_flax.baselines.torch_modules import (
     pieces,
     train_step,
 )
-from xlmr_flax.config import Config, ConfigError, parse
+from xlmr_flax.config import Config, ConfigError
+from xlmr_flax.config.flag import check_arguments, define_config_flag, define_data_root, load_config
+from xlmr_flax.config.reference import as_text
 from xlmr_flax.data.batches import train_batch
 from xlmr_flax.experiment.arms import heads_of
 from xlmr_flax.experiment.phase import Setting, Training, head_of, initial_params, start_params, trained_facts
@@ -49,10 +50,10 @@ from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source, save_checkpoint
-from xlmr_flax.report.progress import Line
-from xlmr_flax.train.streams import Blend, Stream
+from xlmr_flax.train.streams import Stream, TrainingData
 from xlmr_flax.train.vocabulary import ActiveRows
 from xlmr_flax.util.children import end_with_input
+from xlmr_flax.util.console import Line
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.secrets import command_line
 
@@ -128,7 +129,7 @@ def _train(setting: Setting, run: Run) -> None:
     _save(setting, run, training, model, heads)
 
 
-def _parts(blend: Blend, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
+def _parts(blend: TrainingData, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
     """The micro-batches of an optimizer step, on the rows that ours has in it."""
     drawn = blend.draws(step, accumulation)
     if blend.mix != 'micro_batch':
@@ -197,14 +198,8 @@ def _evaluate(runner: Runner, run: Run, command: str) -> list[dict[str, Any]]:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    config_flags.DEFINE_config_file(
-        'config',
-        None,
-        'Config file: a Python file with get_config().',
-        flag_values=values,
-        lock_config=False,
-        accept_new_attributes=True,  # `parse` refuses unknown keys, and names the closest
-    )
+    define_config_flag(values)
+    define_data_root(values)
     flags.DEFINE_string('saved', None, 'A workdir, whose config is taken instead of --config.', flag_values=values)
     flags.DEFINE_string('workdir', None, 'Folder to write to.', flag_values=values)
     flags.DEFINE_bool('end_with_input', False, 'End when standard input does.', flag_values=values)
@@ -212,21 +207,17 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def load_arguments(values: flags.FlagValues, arguments: Sequence[str]) -> tuple[Config, Path]:
     """(config with its overrides, workdir). Raises ConfigError and flags.Error."""
-    for name in (a.split('=', 1)[1] for a in arguments if a.startswith('--config=')):
-        if not Path(name.partition(':')[0]).is_file():
-            raise ConfigError(f'--config={name}: there is no such file')
+    check_arguments(arguments)
     try:
         left = values(['torch_run', *arguments])
     except (KeyError, AttributeError, TypeError, ValueError) as e:  # ml_collections' override errors
         raise ConfigError(str(e.args[0]) if e.args else repr(e)) from None
     if len(left) > 1:
         raise ConfigError(f'unexpected argument {left[1]!r}; flags are written --name=value')
-    if values.saved and values.workdir:
-        return read_workdir(Path(values.saved)), Path(values.workdir)
-    if values.config is None or not values.workdir:
-        raise ConfigError(f'{"--config=FILE" if values.config is None else "--workdir=DIR"} is missing')
-    raw = values.config
-    return parse(raw.to_dict() if isinstance(raw, ConfigDict) else raw), Path(values.workdir)
+    config = read_workdir(Path(values.saved)) if values.saved else load_config(values)
+    if not values.workdir:
+        raise ConfigError('--workdir=DIR is missing')
+    return config, Path(values.workdir)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -242,6 +233,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     define_flags(values)
     if any(a in ('--help', '-h', '--helpfull') for a in arguments):
         sys.stdout.write(f'{__doc__}\nflags:\n{values.get_help(include_special_flags=False)}\n')
+        return 0
+    if '--help_config' in arguments:
+        sys.stdout.write(as_text() + '\n')
         return 0
     try:
         config, workdir = load_arguments(values, arguments)

@@ -6,7 +6,7 @@ import gc
 import sys
 from pathlib import Path
 
-from xlmr_flax.data.heap import give_back
+from xlmr_flax.util.heap import give_back
 
 
 def peak_memory() -> int:

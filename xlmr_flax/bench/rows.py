@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xlmr_flax.data.labels import IGNORED
+
 if TYPE_CHECKING:
     from xlmr_flax.data.encode import Encoded
-
-_IGNORED = -1
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Rows:
         rows = [int(u) * self.group + i for u in units for i in range(self.group)]
         ids = np.full((len(rows), length), self.pad, np.int64)
         segments = np.zeros((len(rows), length), np.int64)
-        labels = np.full((len(rows), length), _IGNORED, np.int64)
+        labels = np.full((len(rows), length), IGNORED, np.int64)
         for at, row in enumerate(rows):
             first, end = self.offsets[row], self.offsets[row + 1]
             ids[at, : end - first] = self.flat[first:end]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xlmr_flax.bench.subject import BenchError, Options
-from xlmr_flax.config import Config, parse, to_dict
+from xlmr_flax.config import NONE, Config, parse, to_dict
 
 if TYPE_CHECKING:
     from xlmr_flax.experiment.plan import Run
@@ -91,7 +91,7 @@ def task_config(
             'source': encoder, 'head': 'hf', 'dropout': dropout, 'attention_dropout': dropout, 'dtype': dtype,
         },
         # Trained as an intermediate task: nothing is asked about test rows with labels.
-        'intermediate': ('none',) if target else (task,),
+        'intermediate': (NONE,) if target else (task,),
         'targets': (task,) if target else ('world_retrieval',),
         'recipe': {
             'batch_size': batch, 'max_length': max_length, 'max_train': rows, 'eval_examples': 1,
@@ -142,9 +142,9 @@ def write_full_rows(options: Options, folder: Path) -> None:
     """MNLI's file with its sentences joined until every pair is longer than max_length: no padding, to measure
     the step itself. Raises BenchError for another task."""
     from xlmr_flax.data.sources import read_split
-    from xlmr_flax.scoring.files import write_atomic
     from xlmr_flax.tasks import get_task
     from xlmr_flax.tasks.base import PairExample
+    from xlmr_flax.util.files import write_atomically
 
     config = options['config']
     if options['task'] != FULL:
@@ -163,7 +163,7 @@ def write_full_rows(options: Options, folder: Path) -> None:
                 at += 1
             sides.append(' '.join(side).replace('\t', ' '))
         lines.append('\t'.join([str(i), *sides, task.labels[row.label or 0]]))
-    write_atomic(folder / 'data' / 'intermediate' / 'mnli' / 'train.tsv', '\n'.join(lines) + '\n')
+    write_atomically(folder / 'data' / 'intermediate' / 'mnli' / 'train.tsv', '\n'.join(lines) + '\n')
 
 
 def open_training(config: Config, folder: Path, log: Callable[[dict[str, Any]], None]) -> tuple[Setting, Run]:

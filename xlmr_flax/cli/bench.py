@@ -25,18 +25,17 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from xlmr_flax.cli import run as run_command
+from xlmr_flax.config.flag import define_config_flag, load_config
 
 if TYPE_CHECKING:
     from xlmr_flax.tasks.base import Task
 
 ARGUMENTS = 1  # the subject
 ROWS = {'retrieval': 30_000, 'train': 256, 'eval': 64, 'pipeline': 4096, 'startup': 64}
-check_arguments = run_command.check_arguments
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    run_command.define_config_flag(values)
+    define_config_flag(values)
     flags.DEFINE_integer(
         'alternations', 0, 'Rounds; every contestant runs once in each (0: 5, retrieval 3).', flag_values=values
     )
@@ -93,7 +92,7 @@ def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
     _check_task(subject, get_task(task), embed=values.embed)
     if values.config is not None and subject != 'eval':
         config, task = (
-            settings.as_dict(run_command.load_config(values)),
+            settings.as_dict(load_config(values)),
             Path(getattr(values['config'], 'config_filename', 'config')).stem,
         )
     else:
@@ -130,8 +129,8 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
     from xlmr_flax.bench import PARTS, SUBJECTS
     from xlmr_flax.bench.subject import BenchError
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.scoring.files import write_atomic
     from xlmr_flax.tasks.base import closest
+    from xlmr_flax.util.files import write_atomically
     from xlmr_flax.util.stopping import Stopped
 
     known = {**SUBJECTS, **PARTS}
@@ -147,8 +146,8 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
     except Stopped:
         raise Stopped('bench stopped; nothing of it is kept') from None
     if values.out:
-        write_atomic(Path(values.out) / f'{subject}.json', numbers)
-        write_atomic(Path(values.out) / f'{subject}.md', text)
+        write_atomically(Path(values.out) / f'{subject}.json', numbers)
+        write_atomically(Path(values.out) / f'{subject}.md', text)
     print(text)
     return 0
 

@@ -15,15 +15,13 @@ from pathlib import Path
 
 from absl import flags
 
-from xlmr_flax.cli import run as run_command
+from xlmr_flax.config.flag import define_config_flag, define_data_root, load_config
 from xlmr_flax.util.secrets import command_line
-
-check_arguments = run_command.check_arguments
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    run_command.define_config_flag(values)
-    run_command.define_data_root(values)
+    define_config_flag(values)
+    define_data_root(values)
     flags.DEFINE_string('workdir', None, 'Folder that holds everything that both sides write.', flag_values=values)
 
 
@@ -32,7 +30,7 @@ def run(values: flags.FlagValues) -> int:
 
     if not values.workdir:
         raise UsageError('--workdir=DIR is missing')
-    config = run_command.load_config(values)
+    config = load_config(values)
     from xlmr_flax.baselines.comparison import compare
 
     command = command_line('xlmr-flax', sys.argv[1:])

@@ -27,14 +27,12 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from xlmr_flax.cli.config_flag import check_arguments, define_config_flag, define_data_root, load_config
+from xlmr_flax.config.flag import define_config_flag, define_data_root, load_config
 
 if TYPE_CHECKING:
     from xlmr_flax.download.facts import Source
     from xlmr_flax.download.job import Outcome
     from xlmr_flax.download.plan import Plan, Want
-
-__all__ = ['check_arguments', 'define_flags', 'run']
 
 MISSING = 3
 

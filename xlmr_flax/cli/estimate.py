@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import config_flags
 
-from xlmr_flax.cli import run as run_command
+from xlmr_flax.cli.run import with_command
+from xlmr_flax.config.flag import define_config_flag, define_data_root, load_config
 
 if TYPE_CHECKING:
     from xlmr_flax.estimate.chips import Topology
@@ -32,15 +32,8 @@ if TYPE_CHECKING:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    run_command.define_data_root(values)
-    config_flags.DEFINE_config_file(
-        'config',
-        None,
-        'Config file: a Python file with get_config(); estimates its whole plan.',
-        flag_values=values,
-        lock_config=False,
-        accept_new_attributes=True,
-    )
+    define_data_root(values)
+    define_config_flag(values, 'Config file: a Python file with get_config(); estimates its whole plan.')
     flags.DEFINE_list('topology', [], 'Slices, as v5e:4x4 or v5p:2x2x4, separated by commas.', flag_values=values)
     flags.DEFINE_string('json', None, 'Keep everything in this JSON file.', flag_values=values)
     flags.DEFINE_string('text', None, 'Keep the compiled programs as text in this folder.', flag_values=values)
@@ -70,16 +63,11 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer('model', 1, 'Without a config: chips that share the work of a layer.', flag_values=values)
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
-    """As of run: what is wrong with the config file, in one line. Raises ConfigError."""
-    run_command.check_arguments(arguments)
-
-
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.estimate import EstimateError
     from xlmr_flax.estimate.chips import parse_topologies
-    from xlmr_flax.scoring.files import write_atomic
+    from xlmr_flax.util.files import write_atomically
 
     if not values.topology:
         raise UsageError('--topology=SLICE is missing, as --topology=v5e:4x4')
@@ -91,7 +79,7 @@ def run(values: flags.FlagValues) -> int:
     except EstimateError as e:
         raise UsageError(str(e)) from None
     if values.json:
-        write_atomic(Path(values.json), json.dumps(found, indent=1) + '\n')
+        write_atomically(Path(values.json), json.dumps(found, indent=1) + '\n')
     print(text)
     return 0
 
@@ -101,11 +89,11 @@ def _say(text: str) -> None:
 
 
 def _keep(values: flags.FlagValues, compiled: Compiled) -> None:
-    from xlmr_flax.scoring.files import write_atomic
+    from xlmr_flax.util.files import write_atomically
 
     if values.text and compiled.text:
         name = re.sub(r'\W+', '-', f'{compiled.topology.name} {compiled.program.name}')
-        write_atomic(Path(values.text) / f'{name}.txt', compiled.text)
+        write_atomically(Path(values.text) / f'{name}.txt', compiled.text)
 
 
 def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
@@ -114,10 +102,10 @@ def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str
     from xlmr_flax.estimate.report import plan_dict, plan_text
 
     try:
-        work = PlanWork(run_command.load_config(values), values.active_rows)
+        work = PlanWork(load_config(values), values.active_rows)
         found = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
     except MissingFile as e:
-        raise DataError(run_command.with_command(e)) from None
+        raise DataError(with_command(e)) from None
     return plan_text(found, every=values.every), [plan_dict(e) for e in found]
 
 

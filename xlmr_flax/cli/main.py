@@ -66,8 +66,9 @@ def overview() -> str:
     lines += [f'  {name:<{width}}  {text}' for name, text in COMMANDS.items()]
     lines += [
         '',
-        '  xlmr-flax COMMAND --help   the flags of a command',
-        '  xlmr-flax --version        versions that a bug report needs',
+        '  xlmr-flax COMMAND --help      the flags of a command',
+        '  xlmr-flax run --help_config   the fields of a config',
+        '  xlmr-flax --version           versions that a bug report needs',
         '',
         'Real data are found by --data_root or the environment variable XLMR_DATA_ROOT.',
     ]
@@ -191,10 +192,17 @@ def _run(command: str, arguments: list[str]) -> int:
     if any(a in ('--help', '-h', '--helpfull') for a in arguments[2:]):
         print(f'{module.__doc__}\nflags:\n{values.get_help(include_special_flags=False)}')
         return 0
+    if 'help_config' in values and '--help_config' in arguments[2:]:
+        from xlmr_flax.config.reference import as_text
+
+        print(as_text())
+        return 0
     try:
         try:
-            if hasattr(module, 'check_arguments'):
-                module.check_arguments(arguments[2:])
+            if 'config' in values:
+                from xlmr_flax.config.flag import check_arguments
+
+                check_arguments(arguments[2:])
             left = values([arguments[0], *arguments[2:]])
         except flags.UnrecognizedFlagError as e:
             raise UsageError(_unknown_flag(e, values, command)) from None

@@ -24,25 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from xlmr_flax.cli.config_flag import config_arguments
-from xlmr_flax.cli.run import check_arguments, load_config
-
-__all__ = ['check_arguments', 'define_flags', 'run']
+from xlmr_flax.config import NONE
+from xlmr_flax.config.flag import config_arguments, define_config_flag, define_data_root, load_config
 
 _LISTED = 10  # bad rows of one split that are shown without --skip_bad_rows
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    config_flags.DEFINE_config_file(
-        'config', None, 'Config file, as for run.', flag_values=values, lock_config=False, accept_new_attributes=True
-    )
+    define_config_flag(values)
+    define_data_root(values)
     flags.DEFINE_bool('check', False, 'Look at the data instead of tokenizing it.', flag_values=values)
     flags.DEFINE_list('tasks', [], 'Task names; default with --check: all.', flag_values=values)
     flags.DEFINE_list('splits', [], 'Only these splits.', flag_values=values)
     flags.DEFINE_list('languages', [], 'Only these languages; default: all of each task.', flag_values=values)
-    flags.DEFINE_string('data_root', '', 'Root of the data files; default: XLMR_DATA_ROOT.', flag_values=values)
     flags.DEFINE_string('tfds_dir', '', 'Prepared TFDS data, besides DATA_ROOT/tfds.', flag_values=values)
     flags.DEFINE_bool('skip_bad_rows', False, 'List all bad rows, and let them pass.', flag_values=values)
     flags.DEFINE_bool('overlap', True, 'Compare the texts that are tested with the training texts.', flag_values=values)
@@ -63,14 +58,6 @@ def run(values: flags.FlagValues) -> int:
     return _check(values) if values.check else _build(values)
 
 
-def _config(values: flags.FlagValues) -> Any:
-    """The config with --data_root in it."""
-    import dataclasses
-
-    config = load_config(values)
-    return dataclasses.replace(config, data_root=values.data_root or config.data_root)
-
-
 def _build(values: flags.FlagValues) -> int:
     from xlmr_flax.data.cache import cache_dir
     from xlmr_flax.data.sources import available
@@ -78,10 +65,10 @@ def _build(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.check import wanted
     from xlmr_flax.experiment.prepare import Need, build, config_needs
     from xlmr_flax.models.source import open_source
-    from xlmr_flax.report.progress import Line
+    from xlmr_flax.util.console import Line
 
     if values.config is not None:
-        config = _config(values)
+        config = load_config(values)
         data_root, encoder, needs = config.data_root, config.encoder.source, config_needs(config)
     else:
         data_root, encoder = values.data_root, values.encoder
@@ -112,7 +99,7 @@ def _check(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.check import check, find_overlaps
     from xlmr_flax.experiment.substitutes import find_gaps
 
-    config = _config(values) if values.config is not None else None
+    config = load_config(values) if values.config is not None else None
     names = _names(config) if config else values.tasks
     root = _root(config.data_root if config else values.data_root, names)
     wants, trained = _wants(values, config, root)
@@ -318,7 +305,7 @@ def _root(flag: str, names: Sequence[str]) -> Path:
     """The data root; the embedded world's tasks need none."""
     from xlmr_flax.data.sources import needs_data_root, resolve_data_root
 
-    tasks = [_task(name) for name in names if name != 'none']
+    tasks = [_task(name) for name in names if name != NONE]
     if tasks and not any(needs_data_root(task, split) for task in tasks for split in task.splits):
         return Path()
     return resolve_data_root(flag or None)

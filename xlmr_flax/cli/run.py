@@ -28,19 +28,11 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from xlmr_flax.cli import processes
-from xlmr_flax.cli.config_flag import (
-    check_arguments,
-    config_arguments,
-    define_config_flag,
-    define_data_root,
-    load_config,
-)
+from xlmr_flax.config.flag import config_arguments, define_config_flag, define_data_root, load_config
 from xlmr_flax.util.secrets import command_line
 
 if TYPE_CHECKING:
     from xlmr_flax.config import Config
-
-__all__ = ['check_arguments', 'define_config_flag', 'define_data_root', 'define_flags', 'load_config', 'run']
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -88,8 +80,8 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.runner import PlanFailed, Runner
     from xlmr_flax.experiment.sharing import Share, parse_shard
     from xlmr_flax.parallel.distributed import count, is_leader, on_leader
-    from xlmr_flax.report.progress import say
-    from xlmr_flax.train.profile import Profiler, Window
+    from xlmr_flax.train.diagnostics.profile import Profiler, Window
+    from xlmr_flax.util.console import say
     from xlmr_flax.util.stopping import check
 
     window = Window.parse(values.profile)

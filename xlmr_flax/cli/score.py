@@ -28,8 +28,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.scoring.files import write_atomic
     from xlmr_flax.scoring.score import score_folder, to_json, to_markdown, warnings
+    from xlmr_flax.util.files import write_atomically
 
     for name in ('predictions', 'labels'):
         if not values[name].value:
@@ -38,7 +38,7 @@ def run(values: flags.FlagValues) -> int:
         values.predictions, values.labels, values.benchmark, values.tasks or None, allow_missing=values.allow_missing
     )
     if values.out:
-        write_atomic(Path(values.out), to_json(scores))
+        write_atomically(Path(values.out), to_json(scores))
     print(to_markdown(scores))
     for line in warnings(scores):
         print(f'warning: {line}', file=sys.stderr)

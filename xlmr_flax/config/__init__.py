@@ -9,6 +9,7 @@ from __future__ import annotations
 from xlmr_flax.config.checks import QA_DECODINGS, REPEATED, SAMPLERS
 from xlmr_flax.config.parsing import defaults, digest, parse, to_dict
 from xlmr_flax.config.spec import (
+    NONE,
     Arm,
     Config,
     ConfigError,
@@ -21,6 +22,7 @@ from xlmr_flax.config.spec import (
 )
 
 __all__ = [
+    'NONE',
     'QA_DECODINGS',
     'REPEATED',
     'SAMPLERS',

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.packing import Layout, place, place_segments
 from xlmr_flax.data.tokenize import Ragged, Tokenizer, TokenizerError
 
-IGNORED = -1  # label of a token that is not predicted
 MASK, RANDOM = 0.8, 0.1  # what becomes of a chosen token; the rest stays
 _STREAM = 0x6D61736B00000000  # draws of the same seed for other purposes are others
 _MULTIPLE = 8

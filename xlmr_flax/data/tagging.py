@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import TagExample
 from xlmr_flax.util.stopping import check
 
-IGNORED = -1
 _SPARE = 3  # tokens of a row that words may not use (XTREME: utils_preprocess.py, its XLM-R value)
 
 Row = tuple[list[int], list[int], list[int]]  # tokens, slots, labels

@@ -20,7 +20,7 @@ from xlmr_flax.download.facts import Source, groups
 from xlmr_flax.download.fetch import Fetcher, Interrupted, Transport, naming
 from xlmr_flax.download.plan import Plan, disk_of, part_size
 from xlmr_flax.download.records import WORK, DownloadError, Record, Records, file_sum, size_of
-from xlmr_flax.report.progress import Line
+from xlmr_flax.util.console import Line
 from xlmr_flax.util.errors import UserError
 
 HOSTS = 8  # fetched from at the same time, one file of each

@@ -31,7 +31,7 @@ from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel.mesh import batch_devices
-from xlmr_flax.train.loop import total_steps
+from xlmr_flax.train.phase import total_steps
 
 INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
 

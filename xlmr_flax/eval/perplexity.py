@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.data.batches import Batch, eval_batches, packed_eval_batches, pad_values
-from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_rows
+from xlmr_flax.data.labels import IGNORED
+from xlmr_flax.data.masking import Masking, gather, mask_rows
 from xlmr_flax.data.packing import place
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.eval.predict import HEAD, Forward, Program

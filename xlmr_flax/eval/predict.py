@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, own_rows, put_batch
 from xlmr_flax.parallel.placement import placed
+from xlmr_flax.util.files import replacing
 from xlmr_flax.util.stopping import check
 
 # Vectors of one piece of work below this many bytes stay in memory.
@@ -191,17 +191,11 @@ def embed_sentences(
     shape = (len(tokens), forward.model.config.hidden_size)
     if out is None:
         return _filled(np.empty(shape, np.float32), forward.rows(program, tokens, tick))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
-    try:
+    with replacing(out) as part:
         vectors = np.lib.format.open_memmap(part, mode='w+', dtype=np.float32, shape=shape)
         _filled(vectors, forward.rows(program, tokens, tick))
         vectors.flush()
         del vectors
-        os.replace(part, out)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     return np.load(out, mmap_mode='r', allow_pickle=False)
 
 

@@ -32,10 +32,10 @@ from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, on_leader
 from xlmr_flax.parallel.mesh import make_mesh
-from xlmr_flax.report.progress import Line, be_quiet, say
-from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Example, closest
+from xlmr_flax.util.console import Line, be_quiet, say
+from xlmr_flax.util.files import write_atomically
 
 VECTORS = '.npy'  # ending of --out that asks for sentence vectors
 _SHOWN = 5
@@ -111,7 +111,7 @@ def annotate(request: Request) -> list[Record]:
     else:
         records = _predicted(forward, opened, head, found, Line(f'{head.name} {path.name}'))
         lines = (json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records)
-        on_leader('records', lambda: write_atomic(request.out, ''.join(lines)))
+        on_leader('records', lambda: write_atomically(request.out, ''.join(lines)))
         for record, example in zip(records[:_SHOWN], found.examples, strict=False):
             say(f'{record["row"]}  {readable(head.spec, example, record)}')
         say(f'{len(records)} rows, head {head.name} ({head.spec.kind}): {request.out}')

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe
+from xlmr_flax.config import NONE, Arm, Config, ConfigError, Member, Recipe
 from xlmr_flax.data.corpus import read_texts
 from xlmr_flax.data.expression import Expression, ExpressionError
 from xlmr_flax.data.mixture import (
@@ -29,9 +29,8 @@ from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.kinds.mlm import Mlm
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError, closest
-from xlmr_flax.train.loop import total_steps
+from xlmr_flax.train.phase import total_steps
 
-NONE = 'none'
 MLM = Mlm.name
 
 

@@ -9,7 +9,7 @@ from typing import SupportsIndex
 from xlmr_flax.data.readers_text import DataError, read_lines
 from xlmr_flax.data.sources import BadRow
 from xlmr_flax.parallel.distributed import is_leader
-from xlmr_flax.report.progress import say
+from xlmr_flax.util.console import say
 
 FILE = 'bad_rows.tsv'
 _HEADER = 'file\tline\treason'

@@ -38,8 +38,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.files import write_atomically
 
 TIMEOUT = 900.0  # seconds without a sign after which a process elsewhere counts as gone
 _BEAT = 30.0  # seconds between two signs; a shorter timeout shortens them
@@ -103,7 +103,7 @@ class Claim:
             self._released = True
             if self.path.exists():
                 with contextlib.suppress(OSError):  # a full disk; the end of this process says it, too
-                    write_atomic(self.path, _text(dataclasses.replace(self.holder, released=outcome)))
+                    write_atomically(self.path, _text(dataclasses.replace(self.holder, released=outcome)))
 
 
 class Claims:

@@ -22,7 +22,7 @@ from xlmr_flax.experiment.cost import (
 from xlmr_flax.experiment.dry_draws import draws_notes, draws_table
 from xlmr_flax.experiment.plan import Run, run_tasks
 from xlmr_flax.experiment.runner import Runner
-from xlmr_flax.report.progress import duration
+from xlmr_flax.util.console import duration
 
 INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
 

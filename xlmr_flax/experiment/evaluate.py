@@ -25,9 +25,9 @@ from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, meet, require_equal, require_shared
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
-from xlmr_flax.report.progress import Line, be_quiet, say
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
+from xlmr_flax.util.console import Line, be_quiet, say
 
 
 @dataclasses.dataclass(frozen=True)

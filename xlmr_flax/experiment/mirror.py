@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.config import ConfigError
-from xlmr_flax.models.manifest import MANIFEST
-from xlmr_flax.report.progress import say
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.console import say
 from xlmr_flax.util.files import absolute, write_atomically
+from xlmr_flax.util.manifest import MANIFEST
 from xlmr_flax.util.stopping import Stopped, pause
 
 _SIGN, _STATE = 'mirror.json', '.mirror.json'

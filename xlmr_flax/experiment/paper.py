@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xlmr_flax.config import NONE, ConfigError, to_dict
 from xlmr_flax.config import Arm as ArmSpec
-from xlmr_flax.config import ConfigError, to_dict
 from xlmr_flax.config import Member as MemberSpec
 from xlmr_flax.data.sources import available
 from xlmr_flax.experiment import presets
@@ -20,7 +20,6 @@ from xlmr_flax.experiment.plan import has_gold
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import closest
 
-NONE = 'none'
 ANLI_PARTS = ('anli_r1', 'anli_r2', 'anli_r3', 'mnli', 'snli')
 TASKS = ('anli_plus', 'mnli', 'qqp', 'squad_v1', 'squad_v2', 'hellaswag', 'ccg', 'cosmosqa', 'commonsenseqa')
 TARGETS = ('xnli', 'pawsx', 'udpos', 'panx', 'xquad', 'mlqa', 'tydiqa', 'bucc2018', 'tatoeba')

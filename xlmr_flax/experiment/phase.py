@@ -27,13 +27,14 @@ from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
 from xlmr_flax.models.tensors import read_json
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import batch_devices, fetch
-from xlmr_flax.report.progress import Line, say
 from xlmr_flax.tasks.base import Task
 from xlmr_flax.train.checkpoint import differences
-from xlmr_flax.train.loop import Phase, Trained, train
+from xlmr_flax.train.loop import train
+from xlmr_flax.train.phase import Phase, Trained
 from xlmr_flax.train.resume import newest_decides
-from xlmr_flax.train.streams import Blend, Stream
+from xlmr_flax.train.streams import Stream, TrainingData
 from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
+from xlmr_flax.util.console import Line, say
 from xlmr_flax.util.stopping import check, deferred, requests
 
 __all__ = ['Setting', 'head_of', 'initial_params', 'make_model', 'start_params', 'train_run', 'trained_facts']
@@ -120,7 +121,7 @@ class Training:
             return ActiveRows(np.arange(rows, dtype=np.int32))
         return ActiveRows.of([*(data.tokens for data in self.data), *self.selection.tokens()], rows)
 
-    def blend(self, active: ActiveRows) -> Blend:
+    def blend(self, active: ActiveRows) -> TrainingData:
         """The streams, in the numbers of the active rows."""
         masking = Masking.of(self.setting.tokenizer) if any(d.task.is_text for d in self.datasets) else None
         streams = tuple(
@@ -136,7 +137,7 @@ class Training:
             )
             for dataset, data in zip(self.datasets, self.data, strict=True)
         )
-        return Blend(streams, self.mixture, self.arm.mix)
+        return TrainingData(streams, self.mixture, self.arm.mix)
 
     def packing(self, dataset: Dataset, data: Encoded) -> Packing | None:
         """How a dataset's batches are packed; None = padded."""
@@ -194,7 +195,7 @@ def train_run(setting: Setting, run: Run) -> None:
         task=run.task,
         model=model,
         recipe=recipe,
-        blend=blend,
+        data=blend,
         steps=training.steps,
         seed=run.seed,
         pad=setting.tokenizer.pad,

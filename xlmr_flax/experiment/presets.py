@@ -19,13 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xlmr_flax.config import Config, ConfigError, Recipe, defaults, parse, to_dict
+from xlmr_flax.config import NONE, Config, ConfigError, Recipe, defaults, parse, to_dict
 from xlmr_flax.kinds import kind_of
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import closest
 
 DEFAULT = 'jiant'
-NONE = 'none'
 Fields = Mapping[str, Any]
 # Evaluation fields of plans that follow no source.
 OWN_EVALUATION: Fields = {

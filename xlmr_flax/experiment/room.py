@@ -13,9 +13,9 @@ from xlmr_flax.data.batches import pass_tokens
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices
-from xlmr_flax.report.progress import say
-from xlmr_flax.train.memory import explained
-from xlmr_flax.train.need import shard_bytes, size
+from xlmr_flax.train.diagnostics.memory_estimate import shard_bytes, size
+from xlmr_flax.train.diagnostics.out_of_memory import explained
+from xlmr_flax.util.console import say
 
 
 def evaluating(

@@ -40,7 +40,7 @@ from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel import distributed
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.parallel.programs import release
-from xlmr_flax.report.progress import Line, be_quiet, say
+from xlmr_flax.util.console import Line, be_quiet, say
 from xlmr_flax.util.stopping import asked, check, requests
 
 FINISHED, FAILED, SKIPPED = 'finished', 'failed', 'skipped'

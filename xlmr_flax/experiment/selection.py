@@ -14,7 +14,8 @@ from xlmr_flax.config import Config, Recipe
 from xlmr_flax.data.batches import row_lengths
 from xlmr_flax.data.corpus import read_texts
 from xlmr_flax.data.encode import Encoded
-from xlmr_flax.data.masking import IGNORED, Masking, mask_rows
+from xlmr_flax.data.labels import IGNORED
+from xlmr_flax.data.masking import Masking, mask_rows
 from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.perplexity import masked_perplexity

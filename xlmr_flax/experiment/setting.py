@@ -15,7 +15,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import EncoderSource
-from xlmr_flax.train.profile import Profiler
+from xlmr_flax.train.diagnostics.profile import Profiler
 
 
 @dataclass(frozen=True)

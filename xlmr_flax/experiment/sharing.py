@@ -15,7 +15,7 @@ from xlmr_flax.config import Config, ConfigError, digest
 from xlmr_flax.experiment.claims import TIMEOUT, Holder
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.parallel import distributed
-from xlmr_flax.report.progress import duration, say
+from xlmr_flax.util.console import duration, say
 from xlmr_flax.util.stopping import pause
 
 

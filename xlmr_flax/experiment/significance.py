@@ -27,9 +27,9 @@ from xlmr_flax.kinds import example_sums, prediction_path, read_gold_set
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, number_units
 from xlmr_flax.report.rows import Row, columns, distinct, is_english, languages, scored, select
 from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, score_metrics, score_rows
-from xlmr_flax.scoring import files
 from xlmr_flax.tasks.base import Task, TaskError
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.files import write_atomically
 
 _FORMAT = 1
 # Fields of a saved test; one without p has a reason in place of the numbers.
@@ -65,7 +65,7 @@ def significance(
                 saved[key] = tested
             found += tested
     if cache is not None and saved != known:
-        files.write_atomic(cache, json.dumps({'format': _FORMAT, 'targets': saved}, indent=1) + '\n')
+        write_atomically(cache, json.dumps({'format': _FORMAT, 'targets': saved}, indent=1) + '\n')
     return [row for encoder in distinct(found, 'encoder') for row in _corrected(select(found, encoder=encoder))]
 
 

@@ -19,10 +19,10 @@ from typing import Any
 from xlmr_flax.config import Config, ConfigError, to_dict
 from xlmr_flax.experiment.checkout import source
 from xlmr_flax.experiment.plan import Run
-from xlmr_flax.report.progress import say
 from xlmr_flax.report.rows import RowsError, check_row
-from xlmr_flax.scoring.files import write_atomic
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.console import say
+from xlmr_flax.util.files import write_atomically
 from xlmr_flax.util.secrets import hide
 
 # Fields of a record in metrics.jsonl that are read again; the first is of every record.
@@ -75,7 +75,7 @@ class Workdir:
 
     def _write(self, path: Path, text: str) -> None:
         if not self.look_only:
-            write_atomic(path, text)
+            write_atomically(path, text)
 
     def weights(self, run: Run) -> Path:
         """Where a run's trained weights lie."""
@@ -174,7 +174,7 @@ class Workdir:
             return
         text = ''.join(json.dumps(r) + '\n' for r in self.metrics())
         if text and (not self.metrics_path.is_file() or self.metrics_path.read_text(encoding='utf-8') != text):
-            write_atomic(self.metrics_path, text)
+            write_atomically(self.metrics_path, text)
 
     def forget_metrics(self, run: str, after: int, evaluated: bool = True) -> None:
         """Drops a run's records past a step: those that it logs again when it goes on from there, with an evaluation at
@@ -186,7 +186,7 @@ class Workdir:
         records = _records(path if path.is_file() else self.metrics_path)
         kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
         kept = [r for r in kept if evaluated or r.get('step') != after or 'dev_metric' not in r]
-        write_atomic(path, ''.join(json.dumps(r) + '\n' for r in kept))
+        write_atomically(path, ''.join(json.dumps(r) + '\n' for r in kept))
         if not self.shard:
             self.gather_metrics()
 
@@ -308,7 +308,7 @@ def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:
 
 def write_evaluation(path: Path, key: str, rows: list[dict[str, Any]]) -> None:
     """Marks an evaluation as finished."""
-    write_atomic(path, json.dumps({'key': key, 'rows': rows}, ensure_ascii=False, indent=1) + '\n')
+    write_atomically(path, json.dumps({'key': key, 'rows': rows}, ensure_ascii=False, indent=1) + '\n')
 
 
 def _remove_abandoned(folder: Path, now: float) -> None:

@@ -2,7 +2,7 @@
 
 `ckpt:` directories are written by `save_checkpoint`: their description (model.json), weights (safetensors in this
 package's own names) and tokenizer, so that a fine-tuned model opens without the training code; and the list of these
-files with their sha256 (models/manifest.py), which is checked when one is read.
+files with their sha256 (util/manifest.py), which is checked when one is read.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from safetensors.numpy import save_file
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import embedded, hf, sentencepiece
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
-from xlmr_flax.models.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.tensors import TensorFiles, read_json
 from xlmr_flax.util.files import readable
+from xlmr_flax.util.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
 
 MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = 'model.json', 'model.safetensors', 'tokenizer.json'
 _NAMED = 5  # run directories that a message names

@@ -26,7 +26,7 @@ from typing import Any
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import UserError, quote
 
-NONE = 'none'
+NONE = 'none'  # config.NONE, as result rows have it: a report reads these and imports no config
 FIELDS: dict[str, type | tuple[type, ...]] = {
     'encoder': str,
     'intermediate': str,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xlmr_flax.tasks import get_task
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -38,34 +40,33 @@ class Benchmark:
         return {group: tuple(task for task, part in self.parts.items() if part.group == group) for group in names}
 
 
-def _codes(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
 PAIR, STRUCTURED, QA, RETRIEVAL = 'sentence-pair', 'structured', 'qa', 'retrieval'
 
-_XNLI = _codes('ar bg de el en es fr hi ru sw th tr ur vi zh')
-_UDPOS = _codes('af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh')
-_PANX = _codes(
-    'ar he vi id jv ms tl eu ml ta te af nl en de el bn hi mr ur fa fr it pt es bg ru ja ka ko th sw yo my zh kk tr et '
-    'fi hu'
-)
-_TATOEBA = tuple(code for code in _PANX if code not in ('en', 'ms', 'my', 'yo'))
-_XQUAD = _codes('en es de el ru tr ar vi th zh hi')
-_MLQA = _codes('en es de ar hi vi zh')
-_TYDIQA = _codes('en ar bn fi id ko ru sw te')
+
+def _xtreme(task: str) -> tuple[str, ...]:
+    """The languages of a task in XTREME, as tasks/ lists them."""
+    return get_task(task).languages
+
+
+def _xtreme_r(task: str) -> tuple[str, ...]:
+    """The languages of a task to which XTREME-R adds some."""
+    return get_task(task).languages + get_task(task).more_languages
+
+
+# In the order of XTREME's evaluate.py, which is PAN-X's.
+_TATOEBA = tuple(code for code in _xtreme('panx') if code in _xtreme('tatoeba'))
 
 XTREME = Benchmark(
     'xtreme',
     {
-        'xnli': Part('labels', PAIR, _XNLI),
-        'pawsx': Part('labels', PAIR, _codes('de en es fr ja ko zh')),
-        'udpos': Part('tags', STRUCTURED, _UDPOS),
-        'panx': Part('tags', STRUCTURED, _PANX),
-        'xquad': Part('squad', QA, _XQUAD),
-        'mlqa': Part('mlqa', QA, _MLQA),
-        'tydiqa': Part('squad', QA, _TYDIQA),
-        'bucc2018': Part('pairs', RETRIEVAL, _codes('de fr ru zh')),
+        'xnli': Part('labels', PAIR, _xtreme('xnli')),
+        'pawsx': Part('labels', PAIR, _xtreme('pawsx')),
+        'udpos': Part('tags', STRUCTURED, _xtreme('udpos')),
+        'panx': Part('tags', STRUCTURED, _xtreme('panx')),
+        'xquad': Part('squad', QA, _xtreme('xquad')),
+        'mlqa': Part('mlqa', QA, _xtreme('mlqa')),
+        'tydiqa': Part('squad', QA, _xtreme('tydiqa')),
+        'bucc2018': Part('pairs', RETRIEVAL, _xtreme('bucc2018')),
         'tatoeba': Part('indices', RETRIEVAL, _TATOEBA),
     },
 )
@@ -76,16 +77,16 @@ XTREME = Benchmark(
 XTREME_R = Benchmark(
     'xtreme-r',
     {
-        'xnli': Part('labels', PAIR, _XNLI),
-        'xcopa': Part('choices', PAIR, _codes('et ht id it qu sw ta th tr vi zh')),
-        'udpos': Part('tags', STRUCTURED, _UDPOS + _codes('lt pl uk wo ro')),
-        'panx': Part('tags', STRUCTURED, _PANX + _codes('qu pl uk az lt pa gu ro')),
-        'xquad': Part('squad', QA, _XQUAD + _codes('ro')),
-        'mlqa': Part('mlqa', QA, _MLQA),
-        'tydiqa': Part('squad', QA, _TYDIQA),
-        'tatoeba': Part('indices', RETRIEVAL, _TATOEBA + _codes('az lt pl uk ro')),
-        'mewslix': Part('ranking', RETRIEVAL, _codes('ar de en es fa ja pl ro ta tr uk')),
-        'lareqa': Part('ranking', '', _codes('ar de el en es hi ru th tr vi zh')),
+        'xnli': Part('labels', PAIR, _xtreme('xnli')),
+        'xcopa': Part('choices', PAIR, _xtreme('xcopa')),
+        'udpos': Part('tags', STRUCTURED, _xtreme_r('udpos')),
+        'panx': Part('tags', STRUCTURED, _xtreme_r('panx')),
+        'xquad': Part('squad', QA, _xtreme_r('xquad')),
+        'mlqa': Part('mlqa', QA, _xtreme('mlqa')),
+        'tydiqa': Part('squad', QA, _xtreme('tydiqa')),
+        'tatoeba': Part('indices', RETRIEVAL, _TATOEBA + get_task('tatoeba').more_languages),
+        'mewslix': Part('ranking', RETRIEVAL, _xtreme('mewslix')),
+        'lareqa': Part('ranking', '', _xtreme('lareqa')),
     },
 )
 

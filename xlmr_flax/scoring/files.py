@@ -11,8 +11,6 @@ Writers replace a file as a whole or leave it as it was. Readers raise DataError
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from xlmr_flax.data.tables import DataError, read_lines, read_text
 from xlmr_flax.tasks.base import Task, closest
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import quote
+from xlmr_flax.util.files import write_atomically
 
 
 def no_answer_path(path: Path) -> Path:
@@ -28,32 +27,14 @@ def no_answer_path(path: Path) -> Path:
     return path.with_name(f'{path.stem}.no_answer.json')
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write text in UTF-8 so that a reader sees the old file or the new one, never a part. Makes the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that replacing it is one step on one file system.
-    part = path.with_name(f'.{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp')
-    try:
-        with part.open('x', encoding='utf-8', newline='\n') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:  # write() and flush() name no file
-            error.filename = str(path)
-        raise
-
-
 def write_labels(path: Path, labels: Iterable[str | int]) -> None:
     """One label (or index) a line."""
-    write_atomic(path, ''.join(f'{_clean(path, str(label))}\n' for label in labels))
+    write_atomically(path, ''.join(f'{_clean(path, str(label))}\n' for label in labels))
 
 
 def write_choices(path: Path, indices: Iterable[int]) -> None:
     """Multiple choice: {"label": index} a line."""
-    write_atomic(path, ''.join(f'{{"label": {int(index)}}}\n' for index in indices))
+    write_atomically(path, ''.join(f'{{"label": {int(index)}}}\n' for index in indices))
 
 
 def write_tags(path: Path, sentences: Iterable[Sequence[str]]) -> None:
@@ -63,17 +44,17 @@ def write_tags(path: Path, sentences: Iterable[Sequence[str]]) -> None:
         if not tags:
             raise DataError(f'{path}: sentence {number} has no tags; the format cannot hold it')
         blocks.append(''.join(f'{_clean(path, tag)}\n' for tag in tags))
-    write_atomic(path, '\n'.join(blocks))
+    write_atomically(path, '\n'.join(blocks))
 
 
 def write_pairs(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
     """BUCC: source id TAB target id."""
-    write_atomic(path, ''.join(f'{_clean(path, source)}\t{_clean(path, target)}\n' for source, target in pairs))
+    write_atomically(path, ''.join(f'{_clean(path, source)}\t{_clean(path, target)}\n' for source, target in pairs))
 
 
 def write_answers(path: Path, answers: Mapping[str, Any]) -> None:
     """QA and rankings: a JSON object by id."""
-    write_atomic(path, json.dumps(dict(answers), ensure_ascii=False, indent=1, allow_nan=False) + '\n')
+    write_atomically(path, json.dumps(dict(answers), ensure_ascii=False, indent=1, allow_nan=False) + '\n')
 
 
 def check_labels(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) -> None:

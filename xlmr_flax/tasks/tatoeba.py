@@ -22,7 +22,7 @@ XTREME_LANGUAGES = (
 )  # fmt: skip
 
 # XTREME-R adds these (XTREME: evaluate.py).
-XTREME_R_ADDED = ('az', 'lt', 'pl', 'ro', 'uk')
+XTREME_R_ADDED = ('az', 'lt', 'pl', 'uk', 'ro')
 
 
 def parse(row: Mapping[str, Any], task: Task, language: str) -> SentenceExample:

@@ -1,7 +1,7 @@
 """Checkpoints in a folder: written by Orbax while training goes on, checked file by file before one is read.
 
 A save copies the arrays to the host, then a thread writes them: into a folder of another name, the list of its files
-with their sha256 (models/manifest.py) last, then renamed. So a folder that is called by a step number is whole,
+with their sha256 (util/manifest.py) last, then renamed. So a folder that is called by a step number is whole,
 whatever ended the process. Each save carries what decides the run; a checkpoint of another configuration is refused
 with the difference. Nothing is unpickled.
 """
@@ -25,9 +25,9 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
-from xlmr_flax.models.manifest import ManifestError, check_manifest, write_manifest
 from xlmr_flax.parallel.distributed import is_leader
 from xlmr_flax.util.errors import UserError
+from xlmr_flax.util.manifest import ManifestError, check_manifest, write_manifest
 
 _PARTIAL = '*.orbax-checkpoint-tmp*'  # Orbax's name of a step that is being written
 _NOTES = ('_CHECKPOINT_METADATA',)  # Orbax's, of times and handlers: written behind the list, and not needed

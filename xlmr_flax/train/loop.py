@@ -3,106 +3,29 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from xlmr_flax.config import Recipe
-from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.model import Model, Params
-from xlmr_flax.parallel.distributed import count, is_leader
+from xlmr_flax.models.model import Params
+from xlmr_flax.parallel.distributed import count
 from xlmr_flax.parallel.mesh import own_rows, put_batch, put_tree
 from xlmr_flax.train.checkpoint import CheckpointError
-from xlmr_flax.train.mixed import Part, mixed_step
+from xlmr_flax.train.compilations import compilations
+from xlmr_flax.train.diagnostics.instrumentation import Instrumentation, placing
+from xlmr_flax.train.diagnostics.profile import DATA, EVALUATE, SAVE
+from xlmr_flax.train.head_padding import program_heads
+from xlmr_flax.train.mixed import MixedStep, make_mixed_step
 from xlmr_flax.train.optimizer import AdamW, schedule
-from xlmr_flax.train.profile import DATA, EVALUATE, SAVE, Trace
+from xlmr_flax.train.phase import NonFiniteLoss, Phase, Trained
 from xlmr_flax.train.resume import Saved
-from xlmr_flax.train.step import (
-    State,
-    common_outputs,
-    cut_head,
-    init_state,
-    make_train_step,
-    pad_head,
-    programs_traced,
-)
-from xlmr_flax.train.streams import Blend, Drawn
+from xlmr_flax.train.step import Batch, Metrics, State, init_state, make_train_step
+from xlmr_flax.train.streams import BatchPlan
 from xlmr_flax.train.vote import StopVote
-from xlmr_flax.train.watch import Watch, placing
-from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.stopping import Stopped, asked, deferred, requests
-
-
-class NonFiniteLoss(UserError, FloatingPointError):
-    """The loss became NaN or infinite; the message names step, task and example ids."""
-
-
-class Progress(Protocol):
-    """Told after every step; draws a line when it likes."""
-
-    def __call__(self, done: int, total: int, examples: int, **values: float) -> None: ...
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What is trained: an encoder with the heads of a blend of datasets.
-
-    task: for messages. steps: of the optimizer. evaluate: params -> dev metrics by name (higher is better), of which
-    'dev_metric' decides what is kept; or None. log: takes one record per log_every steps and per evaluation.
-    directory: of its checkpoints. run_hash: refuses others' checkpoints; decides: what it was made of, to show the
-    difference. restarted: told the step that training starts from, 0 or a checkpoint's, and whether an evaluation there
-    has been made. say: told what people should know. trace: of some of its steps, for a profiler's viewer.
-    """
-
-    task: str
-    model: Model
-    recipe: Recipe
-    blend: Blend
-    steps: int
-    seed: int
-    pad: int
-    mesh: jax.sharding.Mesh
-    directory: Path
-    run_hash: str
-    evaluate: Callable[[Params], Mapping[str, float]] | None
-    log: Callable[[dict[str, Any]], None]
-    progress: Progress | None = None
-    restarted: Callable[[int, bool], None] | None = None
-    decides: Mapping[str, Any] = field(default_factory=dict)
-    say: Callable[[str], None] = lambda text: None
-    trace: Trace | None = None
-
-    def forget_checkpoints(self) -> None:
-        """Deletes the state of a finished run: its model has been saved, and the state is three times as large."""
-        if is_leader():
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """params: the kept weights (best or last), on the mesh. step: how many updates they have seen. metric: their dev
-    metric, NaN without one. programs: training programs that this phase compiled (none where an earlier phase of the
-    process had them)."""
-
-    params: Params
-    step: int
-    metric: float
-    programs: int = 0
-
-
-def total_steps(recipe: Recipe, *examples: int) -> int:
-    """Optimizer steps of a recipe on datasets of so many examples; a last partial batch of each counts as a step, as
-    in jiant (proj/main/scripts/configurator.py), which sums them over the datasets of a mixture.
-    """
-    if recipe.steps > 0:
-        return recipe.steps
-    return max(1, sum(math.ceil(recipe.epochs * n / recipe.batch_size) for n in examples))
 
 
 class _Run:
@@ -113,13 +36,12 @@ class _Run:
         self.phase, self.recipe, self.steps = phase, recipe, phase.steps
         self.rate = schedule(recipe.optimizer, self.steps)
         self.optimizer = AdamW(recipe.optimizer, self.steps)
-        self.outputs = common_outputs(phase.blend.heads.values())
-        heads = phase.blend.heads
-        wide = {name: pad_head(params['heads'][name], self.padded(head)) for name, head in heads.items()}
-        params = {**params, 'heads': wide}
+        self.heads = program_heads(phase.data.heads)
+        params = {**params, 'heads': {name: head.pad(params['heads'][name]) for name, head in self.heads.items()}}
         self.state: State = init_state(put_tree(params, phase.mesh), self.optimizer, phase.mesh)
-        self.traced = programs_traced()
-        self.watch = Watch(phase)
+        self.step_function = self._step_function()
+        self.compiled_before = compilations.count
+        self.watch = Instrumentation(phase, self.heads)
         self.key = jax.random.key(phase.seed)
         self.pending: list[tuple[int, dict[str, Any]]] = []
         self.metric, self.best_metric, self.best_step, self.stale = math.nan, -math.inf, 0, 0
@@ -136,57 +58,43 @@ class _Run:
         if phase.restarted:
             phase.restarted(self.start, not self.unevaluated)
 
-    def wide(self, head: HeadSpec) -> HeadSpec:
-        """A head's shape in the state."""
-        return HeadSpec(head.kind, self.outputs[head.kind])
-
-    def padded(self, head: HeadSpec) -> int:
-        """The outputs that heads of a kind are padded to, 0 where they all have the same."""
-        several = {other.outputs for other in self.phase.blend.heads.values() if other.kind == head.kind}
-        return self.outputs[head.kind] if len(several) > 1 else 0
-
     def advance(self, step: int) -> dict[str, Any]:
         """One optimizer step: the state moves on; returns its metrics on the device, and packing_efficiency, the share
         of the batch's tokens that are not padding."""
-        phase, recipe = self.phase, self.recipe
-        found = phase.blend.draws(step, recipe.accumulation)
-        draws = [stream.drawn(draw, recipe.batch_size // len(found)) for stream, draw in found]
-        used = {'packing_efficiency': np.float32(np.mean([drawn.efficiency for drawn in draws]))}
-        if phase.blend.mix == 'micro_batch':
-            parts = [self._part(drawn) for drawn in draws]
-            self.state, metrics = mixed_step(phase.model, self.optimizer, phase.mesh, self.state, parts, self.key)
-            return metrics | used
-        (drawn,) = draws
-        stream = drawn.stream
-        step_fn = make_train_step(
-            phase.model,
-            stream.head_name,
-            stream.head,
-            self.optimizer,
-            mesh=phase.mesh,
-            accumulation=recipe.accumulation,
-            outputs=self.padded(stream.head),
-        )
-        self.state, metrics = step_fn(self.state, self._batch(drawn), self.key)
+        recipe = self.recipe
+        draws = self.phase.data.draws(step, recipe.accumulation)
+        plans = [stream.plan(draw, recipe.batch_size // len(draws)) for stream, draw in draws]
+        used = {'packing_efficiency': np.float32(np.mean([plan.efficiency for plan in plans]))}
+        batches = [(plan.stream.head_name, self._batch(plan)) for plan in plans]
+        self.state, metrics = self.step_function(self.state, batches, self.key)
         return metrics | used
 
-    def _batch(self, drawn: Drawn) -> dict[str, jax.Array]:
-        """A draw on the mesh; this process makes the rows of its own devices."""
-        rows = own_rows(drawn.rows, self.phase.mesh)
-        with self.watch.part(DATA):
-            batch = put_batch(drawn.batch(self.phase.pad, rows), self.phase.mesh, drawn.rows)
-        return self.watch.batch(drawn, batch)
+    def _step_function(self) -> MixedStep:
+        """The optimizer step of the run's mixture, as `mixed.make_mixed_step` describes it."""
+        phase, accumulation = self.phase, self.recipe.accumulation
+        if phase.data.mix == 'micro_batch':
+            return make_mixed_step(phase.model, self.heads, self.optimizer, mesh=phase.mesh)
+        steps = {
+            name: make_train_step(phase.model, head, self.optimizer, mesh=phase.mesh, accumulation=accumulation)
+            for name, head in self.heads.items()
+        }
 
-    def _part(self, drawn: Drawn) -> Part:
-        head = drawn.stream.head
-        own = head.outputs if self.padded(head) else 0
-        return Part(drawn.stream.head_name, self.wide(head), own, self._batch(drawn))
+        def step(state: State, batches: Sequence[tuple[str, Batch]], key: jax.Array) -> tuple[State, Metrics]:
+            ((head, batch),) = batches
+            return steps[head](state, batch, key)
+
+        return step
+
+    def _batch(self, plan: BatchPlan) -> dict[str, jax.Array]:
+        """A batch on the mesh; this process makes the rows of its own devices."""
+        rows = own_rows(plan.rows, self.phase.mesh)
+        with self.watch.part(DATA):
+            batch = put_batch(plan.batch(self.phase.pad, rows), self.phase.mesh, plan.rows)
+        return self.watch.batch(plan, batch)
 
     def cut(self, params: Params) -> Params:
         """Parameters with heads of their own sizes."""
-        heads = self.phase.blend.heads
-        own = {k: cut_head(v, heads[k].outputs) if self.padded(heads[k]) else v for k, v in params['heads'].items()}
-        return {**params, 'heads': own}
+        return {**params, 'heads': {name: self.heads[name].cut(head) for name, head in params['heads'].items()}}
 
     def save_last(self, step: int) -> None:
         """Begins to save the state and what is not yet logged, so that a run that stopped anywhere logs what it would
@@ -205,8 +113,8 @@ class _Run:
         self.pending = [(s, jax.device_get(m)) for s, m in self.pending]
         for s, m in self.pending:
             if not (np.isfinite(m['loss']) and np.isfinite(m['grad_norm'])):
-                draws = self.phase.blend.draws(s, self.recipe.accumulation)
-                size = self.recipe.batch_size // (len(draws) if self.phase.blend.mix == 'micro_batch' else 1)
+                draws = self.phase.data.draws(s, self.recipe.accumulation)
+                size = self.recipe.batch_size // (len(draws) if self.phase.data.mix == 'micro_batch' else 1)
                 tasks = dict.fromkeys(stream.name for stream, _ in draws)
                 ids = [i for stream, draw in draws for i in stream.example_ids(draw, size)]
                 states = self.saved.last.steps()
@@ -233,14 +141,14 @@ class _Run:
 
     def by_stream(self, step: int, records: list[tuple[int, dict[str, Any]]]) -> dict[str, float]:
         """Of a mixture: draws of each stream so far, and where a step has one stream the mean loss of each."""
-        blend, parts = self.phase.blend, self.recipe.accumulation
-        if len(blend.streams) == 1:
+        data, parts = self.phase.data, self.recipe.accumulation
+        if len(data.streams) == 1:
             return {}
-        found: dict[str, float] = {f'draws/{k}': v for k, v in blend.counts(step, parts).items()}
-        if blend.mix == 'step':
+        found: dict[str, float] = {f'draws/{k}': v for k, v in data.counts(step, parts).items()}
+        if data.mix == 'step':
             losses: dict[str, list[float]] = {}
             for s, m in records:
-                losses.setdefault(blend.draws(s, parts)[0][0].name, []).append(float(m['loss']))
+                losses.setdefault(data.draws(s, parts)[0][0].name, []).append(float(m['loss']))
             found |= {f'loss/{k}': float(np.mean(v)) for k, v in losses.items()}
         return found
 
@@ -276,7 +184,7 @@ class _Run:
             params, metric = self.saved.restore_best(step, self.state['params'])
         else:
             params, metric = self.state['params'], self.metric
-        return Trained(self.cut(params), step, metric, programs_traced() - self.traced)
+        return Trained(self.cut(params), step, metric, compilations.count - self.compiled_before)
 
     def stop(self, step: int) -> None:
         """Answers a stop request: raises Stopped when the state of the step is on disk, CheckpointError where it cannot

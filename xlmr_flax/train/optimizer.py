@@ -78,5 +78,10 @@ def clip(tree: Any, limit: float) -> tuple[Any, jax.Array]:
     norm = global_norm(tree)
     if limit <= 0:
         return tree, norm
-    factor = jnp.minimum(1.0, limit / (norm + 1e-6))
+    factor = clip_factor(norm, limit)
     return jax.tree.map(lambda leaf: leaf * factor, tree), norm
+
+
+def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
+    """What gradients of this norm are multiplied by; limit > 0."""
+    return jnp.minimum(1.0, limit / (norm + 1e-6))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.models.manifest import ManifestError
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.train.checkpoint import CheckpointError, Checkpoints, OtherRun, saved_facts
+from xlmr_flax.util.manifest import ManifestError
 
 
 class Saved:

@@ -2,12 +2,12 @@
 
 state = {'params': {'encoder', 'pooler', 'heads': {name: ...}}, 'opt': {'shared': ..., 'heads': {name: ...}}, 'step'}.
 A step takes the shared part and one head, so that the other heads do not move (neither by momentum nor by decay) and
-heads of one kind share a program. `common_outputs` gives such heads one shape.
+heads of one kind share a program (train/head_padding.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,8 @@ from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
 from xlmr_flax.parallel.placement import placed
+from xlmr_flax.train.compilations import compilations
+from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.optimizer import AdamW, clip
 
 State = dict[str, Any]
@@ -27,7 +29,7 @@ Metrics = dict[str, jax.Array]
 Batch = Mapping[str, jax.Array]
 StepFunction = Callable[[State, Batch, jax.Array], tuple[State, Metrics]]
 _HEAD = 'head'  # every head's name inside a program
-_OFF = -1e30
+_MASKED = -1e30  # the logit of a column that pads a head
 
 
 def init_state(params: Params, optimizer: AdamW, mesh: Mesh) -> State:
@@ -50,49 +52,23 @@ def _fresh(optimizer: AdamW) -> Callable[[Params], dict[str, Any]]:
     return fresh
 
 
-def common_outputs(heads: Iterable[HeadSpec]) -> dict[str, int]:
-    """{kind: the largest number of outputs among heads of that kind}."""
-    found: dict[str, int] = {}
-    for head in heads:
-        found[head.kind] = max(found.get(head.kind, 0), head.outputs)
-    return found
-
-
-def pad_head(head: Any, outputs: int) -> Any:
-    """A head's parameters (host arrays) with zero columns up to `outputs`; these stay zero, as their logits are off."""
-    if 'out' not in head or head['out']['bias'].shape[-1] >= outputs:
-        return head
-    more = outputs - head['out']['bias'].shape[-1]
-    out = {k: jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, more)]) for k, v in head['out'].items()}
-    return {**head, 'out': jax.device_get(out)}
-
-
-def cut_head(head: Any, outputs: int) -> Any:
-    """The head without the columns of `pad_head`."""
-    if 'out' not in head or head['out']['bias'].shape[-1] <= outputs:
-        return head
-    return {**head, 'out': {k: v[..., :outputs] for k, v in head['out'].items()}}
-
-
 def make_train_step(
-    model: Model, name: str, head: HeadSpec, optimizer: AdamW, *, mesh: Mesh, accumulation: int = 1, outputs: int = 0
+    model: Model, head: ProgramHead, optimizer: AdamW, *, mesh: Mesh, accumulation: int = 1
 ) -> StepFunction:
-    """(state, batch, seed key) -> (state, metrics) for the head of that name. The dropout key is fold_in(seed key,
-    step).
+    """(state, batch, seed key) -> (state, metrics) for one head. The dropout key is fold_in(seed key, step).
 
     The loss is the sum over all micro-batches divided by the whole batch's count, so accumulation changes memory and
-    nothing else. outputs: those of the state's heads of this kind where they differ and `pad_head` made
-    them one, 0 where they do not. metrics: loss, accuracy (correct /
-    count), grad_norm (before clipping), all float32 scalars. The state's arrays are donated.
+    nothing else. metrics: loss, accuracy (correct / count), grad_norm (before clipping), all float32 scalars. The
+    state's arrays are donated.
     """
-    wide = HeadSpec(head.kind, max(head.outputs, outputs))
-    program = step_program(model, wide, optimizer, mesh, accumulation)
-    real = jnp.int32(head.outputs) if outputs else None
+    program = step_program(model, head.spec, optimizer, mesh, accumulation)
+    real = head.real_outputs
 
     def step(state: State, batch: Batch, seed_key: jax.Array) -> tuple[State, Metrics]:
-        shared, mine = split(state, name)
-        shared, mine, metrics = program(shared, mine, batch, seed_key, real)
-        return join(state, name, shared, mine), metrics
+        shared, mine = split(state, head.name)
+        with compilations.counted():
+            shared, mine, metrics = program(shared, mine, batch, seed_key, real)
+        return join(state, head.name, shared, mine), metrics
 
     return step
 
@@ -122,31 +98,17 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
             params, _HEAD, head, part['ids'], part['segments'], key, part.get('positions'), part.get('starts')
         )
         if outputs is not None:
-            logits = jnp.where(jnp.arange(head.outputs) < outputs, logits, _OFF)
+            logits = jnp.where(jnp.arange(head.outputs) < outputs, logits, _MASKED)
         value, _, right = kind.loss_sums(logits, part)
         return value / total, right / total
 
     return loss
 
 
-_traces = 0
-
-
-def note_trace() -> None:
-    """Called inside a training program, so once for each one that is traced and compiled."""
-    global _traces
-    _traces += 1
-
-
-def programs_traced() -> int:
-    """Training programs (step or micro-batch gradient) that this process has traced: one a head kind and shape."""
-    return _traces
-
-
 @lru_cache(maxsize=64)
 def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, accumulation: int) -> Any:
     """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics); one for all runs of a process
-    that ask for the same, compiled once a batch shape (counted by `programs_traced`)."""
+    that ask for the same, so that a later run of a plan compiles nothing. It is compiled once a batch shape."""
     grad = jax.value_and_grad(head_loss(placed(model, mesh), head), has_aux=True)
     spec = optimizer.spec
 
@@ -177,7 +139,6 @@ def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, acc
     def step(
         shared: State, mine: State, batch: Batch, seed_key: jax.Array, outputs: jax.Array | None
     ) -> tuple[State, State, Metrics]:
-        note_trace()
         now = shared['step']
         params = {**shared['params'], **mine['params']}
         grads, value, right = gradients(params, batch, jax.random.fold_in(seed_key, now), outputs)

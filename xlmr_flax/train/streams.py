@@ -1,4 +1,4 @@
-"""What a phase trains on: streams of batches, each with its head, and the mixture that says which is drawn when."""
+"""The data of a training: streams of batches, each with its head, and the mixture that decides which comes when."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Stream:
     masking: Masking | None = None
     packing: Packing | None = None
 
-    def drawn(self, draw: int, size: int) -> Drawn:
+    def plan(self, draw: int, size: int) -> BatchPlan:
         """The batch of this stream's draw (0-based) of so many examples: a function of the seed and the draw alone."""
         lengths = unit_lengths(self.data, rows_at(draw, len(self.data), size, self.seed))
-        return Drawn(self, draw, lengths, self.packing.layout(lengths) if self.packing else None)
+        return BatchPlan(self, draw, lengths, self.packing.layout(lengths) if self.packing else None)
 
     def batch(self, draw: int, size: int, pad: int, part: slice = ALL) -> Batch:
         """The host batch of a draw, or these rows of it."""
-        return self.drawn(draw, size).batch(pad, part)
+        return self.plan(draw, size).batch(pad, part)
 
     def example_ids(self, draw: int, size: int) -> list[str]:
         """The examples of a draw."""
@@ -48,8 +48,9 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A draw of a stream. lengths: int [B, N], tokens of its examples' N rows. layout: where they lie if packed."""
+class BatchPlan:
+    """The batch of one draw of a stream, before its arrays are made. lengths: int [B, N], tokens of the N rows of each
+    of its B examples. layout: their places in the rows, where they are packed."""
 
     stream: Stream
     draw: int
@@ -58,7 +59,7 @@ class Drawn:
 
     @property
     def rows(self) -> int:
-        """Of its arrays, along the first axis: as many as examples, but for packed ones."""
+        """The number of rows; smaller than the number of examples where they are packed."""
         return self.layout.rows if self.layout else len(self.lengths)
 
     @property
@@ -75,7 +76,7 @@ class Drawn:
         take = (stream.data, self.draw, size, stream.seed, stream.lengths, pad)
         if not stream.masking:
             return train_batch(*take, part, self.layout)
-        # Which tokens are masked is drawn for the whole batch: its rows are cut out behind that.
+        # The masked tokens are drawn for the whole batch, so that they do not depend on `part`.
         found, key = train_batch(*take), (stream.seed, self.draw)
         if self.layout:
             found = pack_masked(found['ids'], found['segments'], key, stream.masking, self.layout, pad)
@@ -85,8 +86,9 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Blend:
-    """Streams and their mixture. mix: 'step' (a draw is a step's batch) or 'micro_batch' (a step has several)."""
+class TrainingData:
+    """The streams of a training and their mixture. mix: 'step' (a draw is a step's batch) or 'micro_batch' (a step has
+    several)."""
 
     streams: tuple[Stream, ...]
     mixture: Mixture
@@ -109,7 +111,7 @@ class Blend:
         return dict(zip(self.mixture.names, (int(n) for n in counts), strict=True))
 
 
-def single(name: str, head_name: str, head: HeadSpec, data: Encoded, lengths: Sequence[int], seed: int) -> Blend:
+def single(name: str, head_name: str, head: HeadSpec, data: Encoded, lengths: Sequence[int], seed: int) -> TrainingData:
     """One dataset alone."""
     stream = Stream(name, head_name, head, data, tuple(lengths), stream_seed(seed, name, 1))
-    return Blend((stream,), Mixture((name,), fixed_quotas(np.ones(1)), seed))
+    return TrainingData((stream,), Mixture((name,), fixed_quotas(np.ones(1)), seed))

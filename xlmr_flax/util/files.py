@@ -6,22 +6,24 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> Path:
-    """Writes text (UTF-8) or bytes to a file beside `path` and renames it. Makes the folder. Returns the path.
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives an empty file beside `path` to write to, which becomes `path` when the block ends. Makes the folder.
 
-    The file gets the mode that the umask gives. Raises OSError with the file's name and leaves `path` as it was.
+    The file gets the mode that the umask gives. When the block raises, the file is deleted and `path` stays as it was;
+    an OSError names `path` where it names no file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.', suffix='.tmp')
+    os.close(handle)
     try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content.encode('utf-8') if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield Path(name)
         readable(name)
         os.replace(name, path)
     except BaseException as error:
@@ -29,7 +31,15 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
         if isinstance(error, OSError) and error.errno and error.filename is None:  # write() and flush() name no file
             error.filename = str(path)
         raise
-    return path
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> Path:
+    """Writes text (UTF-8) or bytes as `replacing` does and returns the path."""
+    with replacing(path) as part, part.open('wb') as file:
+        file.write(content.encode('utf-8') if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(path)
 
 
 def absolute(path: str) -> str:

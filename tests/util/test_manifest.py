@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.models.manifest import ManifestError, check_manifest, write_manifest
+from xlmr_flax.util.manifest import ManifestError, check_manifest, write_manifest
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Which training programs are compiled at which step: after the first batch of each shape, none should be.
+"""Detects training programs that are compiled again: after the first batch of each shape, none should be.
 
-A compilation is noticed by JAX's own monitoring events. What caused it is found by comparing the arguments (shapes,
-dtypes, weak types, shardings) with those of the programs that are known.
+Compilations are counted by JAX's monitoring events (train/compilations.py). Their cause is found by comparing the
+arguments (shapes, dtypes, weak types, shardings) with those of the known programs.
 """
 
 from __future__ import annotations
@@ -14,31 +14,10 @@ import jax
 import numpy as np
 
 from xlmr_flax.parallel.mesh import path_name
-from xlmr_flax.train.streams import Drawn, Stream
+from xlmr_flax.train.compilations import compilations
+from xlmr_flax.train.streams import BatchPlan, Stream
 
-_EVENT = '/jax/core/compile/backend_compile_duration'
-_PROGRAMS = ('step', 'gradients')  # functions of train/step.py and train/mixed.py; JAX calls them 'jit(step)'
 _SHOWN = 4  # arguments that a report names
-
-
-class _Tally:
-    """Training programs that this process has compiled, and the seconds it took."""
-
-    def __init__(self) -> None:
-        self.count, self.seconds, self.listening = 0, 0.0, False
-
-    def listen(self) -> None:
-        if not self.listening:
-            jax.monitoring.register_event_duration_secs_listener(self._heard)
-            self.listening = True
-
-    def _heard(self, event: str, duration_secs: float, **facts: str | int) -> None:
-        if event == _EVENT and str(facts.get('fun_name')).removeprefix('jit(').removesuffix(')') in _PROGRAMS:
-            self.count += 1
-            self.seconds += duration_secs
-
-
-_tally = _Tally()
 
 
 @dataclass(frozen=True)
@@ -89,10 +68,10 @@ def differences(now: Arguments, before: Arguments) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Batch:
+class StepBatch:
     """A batch of a step as it was given to its program. state: what else its program was given."""
 
-    drawn: Drawn
+    plan: BatchPlan
     arrays: Any
     state: Any
 
@@ -100,7 +79,7 @@ class Batch:
     def place(self) -> tuple[str, int, int]:
         """(stream, rows, tokens a row): what is announced."""
         shape = self.arrays['ids'].shape
-        return self.drawn.stream.name, shape[0], shape[-1]
+        return self.plan.stream.name, shape[0], shape[-1]
 
     def arguments(self) -> Arguments:
         return arguments({**self.state, 'batch': self.arrays})
@@ -109,7 +88,7 @@ class Batch:
     def key(self) -> tuple[Any, ...]:
         """What a program of the training is for."""
         shapes = sorted((name, tuple(leaf.shape), str(leaf.dtype)) for name, leaf in self.arrays.items())
-        return (self.drawn.stream.head.kind, *shapes)
+        return (self.plan.stream.head.kind, *shapes)
 
 
 def announced(streams: Sequence[Stream], examples: int) -> dict[str, set[tuple[int, int]]]:
@@ -124,11 +103,10 @@ def announced(streams: Sequence[Stream], examples: int) -> dict[str, set[tuple[i
 
 
 class Programs:
-    """The programs of one training. say: told, once each, what was compiled that should not have been, as (step, text);
-    steps count from 1, as in the log."""
+    """The programs of one training. say: takes (step, text), once for each unexpected compilation; steps count from 1,
+    as in the log."""
 
     def __init__(self, streams: Sequence[Stream], examples: int, say: Callable[[int, str], None]):
-        _tally.listen()
         self._allowed, self._say = announced(streams, examples), say
         self.known: dict[tuple[Any, ...], Arguments] = {}
         self._places: dict[tuple[str, int, int], tuple[Any, ...]] = {}
@@ -137,18 +115,18 @@ class Programs:
 
     def before(self) -> None:
         """A step begins."""
-        self._before = (_tally.count, _tally.seconds)
+        self._before = (compilations.count, compilations.seconds)
 
     @property
     def compiled(self) -> int:
         """Programs compiled since `before`."""
-        return _tally.count - self._before[0]
+        return compilations.count - self._before[0]
 
-    def after(self, step: int, batches: Sequence[Batch]) -> None:
+    def after(self, step: int, batches: Sequence[StepBatch]) -> None:
         """A step has ended that had these batches."""
         fresh = {batch.key: batch for batch in batches if batch.key not in self.known}
         again = self.compiled - len(fresh)
-        took = f'{_tally.seconds - self._before[1]:.1f} s'
+        took = f'{compilations.seconds - self._before[1]:.1f} s'
         for batch in fresh.values():
             self._check_shape(step, batch, took)
         if again > 0:
@@ -157,11 +135,11 @@ class Programs:
             self.known[key] = batch.arguments()
             self._places.setdefault(batch.place, key)
 
-    def _check_shape(self, step: int, batch: Batch, took: str) -> None:
+    def _check_shape(self, step: int, batch: StepBatch, took: str) -> None:
         name, rows, length = batch.place
         if (rows, length) in self._allowed[name] and batch.place not in self._places:
             return
-        kind = batch.drawn.stream.head.kind
+        kind = batch.plan.stream.head.kind
         if batch.place in self._places:
             why = f'batches of {rows} rows of {length} tokens of {name!r} differ among each other'
         else:
@@ -169,19 +147,19 @@ class Programs:
             why = f'a batch of {name!r} has {rows} rows of {length} tokens, its shapes should be {shapes}'
         self._tell(step, (batch.key,), f'another program for {kind} batches ({took} of compiling): {why}', batch)
 
-    def _report_again(self, step: int, batches: Sequence[Batch], took: str) -> None:
+    def _report_again(self, step: int, batches: Sequence[StepBatch], took: str) -> None:
         """One of these batches' programs was compiled although it was there."""
 
-        def changed(batch: Batch) -> list[str]:
+        def changed(batch: StepBatch) -> list[str]:
             known = self.known.get(batch.key)
             return differences(batch.arguments(), known) if known else []
 
         batch = next((batch for batch in batches if changed(batch)), batches[-1])
-        kind, (name, rows, length) = batch.drawn.stream.head.kind, batch.place
+        kind, (name, rows, length) = batch.plan.stream.head.kind, batch.place
         why = f'the program for {kind} batches of {rows} x {length} ({name!r}) was compiled again ({took})'
         self._tell(step, (batch.key, *changed(batch)), why, batch)
 
-    def _tell(self, step: int, what: tuple[Any, ...], text: str, batch: Batch) -> None:
+    def _tell(self, step: int, what: tuple[Any, ...], text: str, batch: StepBatch) -> None:
         if what in self._said:
             return
         self._said.add(what)

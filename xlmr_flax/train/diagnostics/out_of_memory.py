@@ -1,4 +1,4 @@
-"""What to say when a device has no room: which arrays are the largest, and which settings make them smaller."""
+"""The error for a device out of memory: the largest arrays, and the settings that make them smaller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from typing import Any
 import jax
 
 from xlmr_flax.parallel.mesh import path_name
-from xlmr_flax.train.need import Need, Step, activations, label, need, options, size
+from xlmr_flax.train.diagnostics.memory_estimate import (
+    MemoryEstimate,
+    StepShapes,
+    activations,
+    estimate,
+    label,
+    options,
+    size,
+)
 from xlmr_flax.util.errors import UserError
 
 _LARGEST = 6  # arrays that are named of each sort
@@ -107,11 +115,11 @@ def device_limit(message: str = '') -> tuple[float, str]:
     return limit, f'{size(used)} of {size(limit)} in use{peak}{block}'
 
 
-def option_lines(step: Step, base: Need, limit: float) -> list[str]:
+def option_lines(step: StepShapes, base: MemoryEstimate, limit: float) -> list[str]:
     """What each setting would make of a step's need, those with the same training first."""
     lines, unrolled = [], step.model.unroll == 0 and jax.default_backend() == 'cpu'
     for setting, meaning, changed in options(step, limit, unrolled):
-        after = need(changed)
+        after = estimate(changed)
         if after.total >= base.total:
             continue
         before, now = ({k: round(v) for k, v in vars(n).items()} for n in (base, after))
@@ -132,7 +140,7 @@ def compiled_line(analysis: Any) -> str:
     )
 
 
-def activation_arrays(step: Step) -> list[Array]:
+def activation_arrays(step: StepShapes) -> list[Array]:
     """What is kept for the backward pass, the largest first; arrays of one shape are one."""
     counts = Counter((a.shape, a.dtype) for a in activations(step))
     found = []
@@ -147,11 +155,11 @@ def block(title: str, lines: Sequence[object]) -> list[str]:
     return [f'  {title}:', *(f'    {line}' for line in lines)] if lines else []
 
 
-def explain_step(error: BaseException, what: str, step: Step, arrays: list[Array], analysis: Any = None) -> str:
+def explain_step(error: BaseException, what: str, step: StepShapes, arrays: list[Array], analysis: Any = None) -> str:
     """The message for a training step. what: the program, for people. arrays: of its arguments."""
     told = str(error)
     limit, use = device_limit(told)
-    base = need(step)
+    base = estimate(step)
     largest = sorted([*arrays[:_LARGEST], *activation_arrays(step)[:_LARGEST]], key=lambda array: -array.bytes)
     lines = [
         f'out of memory: {what}',

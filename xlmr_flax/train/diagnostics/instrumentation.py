@@ -1,32 +1,36 @@
-"""What is noticed beside a training without changing it: traces, compilations that should not be, lack of memory."""
+"""Instrumentation of the training loop, which changes no numbers: profiler, recompilation, out of memory."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from xlmr_flax.data.heap import give_back
-from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Params
 from xlmr_flax.parallel.mesh import shardings
 from xlmr_flax.parallel.placement import placed
-from xlmr_flax.train.compiled import Batch, Programs
-from xlmr_flax.train.memory import OutOfMemory, explain_step, explained, is_out_of_memory, named_arrays, summary
+from xlmr_flax.train.diagnostics.memory_estimate import StepShapes, shard_bytes, size
+from xlmr_flax.train.diagnostics.out_of_memory import (
+    OutOfMemory,
+    explain_step,
+    explained,
+    is_out_of_memory,
+    named_arrays,
+    summary,
+)
+from xlmr_flax.train.diagnostics.profile import STEP
+from xlmr_flax.train.diagnostics.recompilation import Programs, StepBatch
+from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.mixed import gradient_program
-from xlmr_flax.train.need import Step, shard_bytes, size
 from xlmr_flax.train.optimizer import AdamW
-from xlmr_flax.train.profile import STEP
-from xlmr_flax.train.step import State, common_outputs, split, step_program
-from xlmr_flax.train.streams import Drawn
-
-if TYPE_CHECKING:
-    from xlmr_flax.train.loop import Phase
+from xlmr_flax.train.phase import Phase
+from xlmr_flax.train.step import State, split, step_program
+from xlmr_flax.train.streams import BatchPlan
+from xlmr_flax.util.heap import give_back
 
 
 def placing(phase: Phase, params: Params) -> AbstractContextManager[None]:
@@ -45,15 +49,15 @@ def placing(phase: Phase, params: Params) -> AbstractContextManager[None]:
     return explained(what, tree, [said] if after < before else [])
 
 
-class Watch:
-    """Entered around a training of a phase; `step` and `part` around its pieces. Raises OutOfMemory instead of XLA's
-    error."""
+class Instrumentation:
+    """A context manager around the training of a phase, with `step` and `part` around its pieces. Raises OutOfMemory in
+    place of XLA's error."""
 
-    def __init__(self, phase: Phase):
-        self.phase, self._mixed = phase, phase.blend.mix == 'micro_batch'
+    def __init__(self, phase: Phase, heads: Mapping[str, ProgramHead]):
+        self.phase, self._heads, self._mixed = phase, heads, phase.data.mix == 'micro_batch'
         parts = phase.recipe.accumulation if self._mixed else 1
-        self.programs = Programs(phase.blend.streams, phase.recipe.batch_size // parts, self._report)
-        self._batches: list[Batch] = []
+        self.programs = Programs(phase.data.streams, phase.recipe.batch_size // parts, self._report)
+        self._batches: list[StepBatch] = []
         self._state: State = {}
         self._step = 0
 
@@ -61,7 +65,7 @@ class Watch:
         self.phase.say(text)
         self.phase.log({'step': step, 'recompiled': text})
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Instrumentation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -94,31 +98,25 @@ class Watch:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Around a piece of the work: its name stands in a trace."""
+        """Names a piece of the work in a trace."""
         with jax.profiler.TraceAnnotation(name):
             yield
 
-    def batch(self, drawn: Drawn, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Notes a batch that a step is about to be given; returns its arrays."""
-        self._batches.append(Batch(drawn, arrays, self._given(drawn)))
+    def batch(self, plan: BatchPlan, arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Records the next batch of a step; returns its arrays."""
+        self._batches.append(StepBatch(plan, arrays, self._given(plan)))
         return arrays
 
-    def _given(self, drawn: Drawn) -> Any:
+    def _given(self, plan: BatchPlan) -> Any:
         """What a step's program is given of the state."""
-        shared, mine = split(self._state, drawn.stream.head_name)
+        shared, mine = split(self._state, plan.stream.head_name)
         given = {'shared': shared, 'head': mine}
         return {name: part['params'] for name, part in given.items()} if self._mixed else given
-
-    def _head(self, drawn: Drawn) -> tuple[HeadSpec, int | None]:
-        """(the head as its program has it, its own outputs where the program has more)."""
-        heads, head = self.phase.blend.heads.values(), drawn.stream.head
-        several = len({other.outputs for other in heads if other.kind == head.kind}) > 1
-        return HeadSpec(head.kind, common_outputs(heads)[head.kind]), head.outputs if several else None
 
     def _explain(self, error: BaseException) -> str:
         phase, recipe, batch = self.phase, self.phase.recipe, self._batches[-1]
         name, rows, length = batch.place
-        config, head = phase.model.config, batch.drawn.stream.head
+        config, head = phase.model.config, batch.plan.stream.head
         shape = f'{rows} x {batch.arrays["ids"].shape[1]}' if batch.arrays['ids'].ndim == 3 else f'{rows}'
         parts = f' in {recipe.accumulation} parts' if recipe.accumulation > 1 and not self._mixed else ''
         mesh = ' '.join(f'{axis}={count}' for axis, count in phase.mesh.shape.items())
@@ -137,48 +135,48 @@ class Watch:
     def _full_state(self) -> State:
         return {k: v for k, v in self._state.items() if k != 'step'}
 
-    def _as_shapes(self, batch: Batch) -> Step:
+    def _as_shapes(self, batch: StepBatch) -> StepShapes:
         phase = self.phase
 
         def shape(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
-        shared, mine = split(self._state, batch.drawn.stream.head_name)
+        shared, mine = split(self._state, batch.plan.stream.head_name)
         params = jax.tree.map(shape, {**shared['params'], **mine['params']})
         whole, own = (
             sum(a.bytes for a in named_arrays(tree))
             for tree in (self._full_state(), [shared['params'], shared['opt'], mine])
         )
-        return Step(
+        return StepShapes(
             phase.model,
-            self._head(batch.drawn)[0],
+            self._heads[batch.plan.stream.head_name].spec,
             params,
             {k: shape(v) for k, v in batch.arrays.items()},
-            len(batch.drawn.lengths),
+            len(batch.plan.lengths),
             1 if self._mixed else phase.recipe.accumulation,
             dict(phase.mesh.shape),
             max(0.0, whole - own),
             phase.recipe.accumulation if self._mixed else 1,
         )
 
-    def _analysis(self, batch: Batch) -> Any:
+    def _analysis(self, batch: StepBatch) -> Any:
         """What the compiler says of the program, where it got as far as having one: it is then at hand."""
         if not self.programs.compiled and batch.key not in self.programs.known:
             return None
-        phase, (head, outputs) = self.phase, self._head(batch.drawn)
+        phase, head = self.phase, self._heads[batch.plan.stream.head_name]
 
         def struct(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
-        key, real = jax.random.key(0), None if outputs is None else jnp.int32(outputs)
-        given, arrays = jax.tree.map(struct, (self._given(batch.drawn), batch.arrays))
+        key, real = jax.random.key(0), head.real_outputs
+        given, arrays = jax.tree.map(struct, (self._given(batch.plan), batch.arrays))
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             if self._mixed:
-                program = gradient_program(placed(phase.model, phase.mesh), head)
+                program = gradient_program(placed(phase.model, phase.mesh), head.spec)
                 return (
                     program.lower({**given['shared'], **given['head']}, arrays, key, real).compile().memory_analysis()
                 )
             optimizer = AdamW(phase.recipe.optimizer, phase.steps)
-            program = step_program(phase.model, head, optimizer, phase.mesh, phase.recipe.accumulation)
+            program = step_program(phase.model, head.spec, optimizer, phase.mesh, phase.recipe.accumulation)
             return program.lower(given['shared'], given['head'], arrays, key, real).compile().memory_analysis()
         return None

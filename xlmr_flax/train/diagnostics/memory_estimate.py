@@ -1,8 +1,8 @@
-"""How much memory a training step needs on one device, by part, and what each setting would change of it.
+"""An estimate of the memory that a training step needs on one device, and of what each setting would save.
 
 Arithmetic on shapes: nothing is allocated or compiled. Parameters, moments and gradients follow the sharding rules.
-Activations are what automatic differentiation keeps from the forward for the backward pass; the compiler may keep less
-of it (it recomputes what is cheap) and needs room for the work itself, so that they are right to about a third.
+Activations are the residuals that automatic differentiation keeps from the forward for the backward pass. The compiler
+may keep fewer (it recomputes cheap ones) and needs temporaries of its own, so the estimate is right to about a third.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
 
 @dataclass(frozen=True)
-class Step:
+class StepShapes:
     """A training step as shapes. params: the shared part and one head under the name 'head'. resident: other bytes of
     the state on a device (other heads). batch: the arrays of a program. examples: of it (packed rows hold several).
     accumulation: parts that the program cuts its batch into. programs: that an optimizer step has (micro-batches of a
@@ -59,7 +59,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """Bytes on one device."""
 
     parameters: float
@@ -94,8 +94,8 @@ def shard_bytes(tree: Any, mesh: Mapping[str, int]) -> float:
     return total
 
 
-def kept(model: Model, head: HeadSpec, params: Params, batch: Shapes, rows: int) -> list[jax.ShapeDtypeStruct]:
-    """The arrays that the backward pass of so many rows reads (parameters among them)."""
+def residuals(model: Model, head: HeadSpec, params: Params, batch: Shapes, rows: int) -> list[jax.ShapeDtypeStruct]:
+    """The arrays that the backward pass of so many rows reads, parameters included."""
     loss, key = head_loss(model, head), jax.eval_shape(lambda: jax.random.key(0))
     part = {k: jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype) for k, v in batch.items()}
 
@@ -106,11 +106,11 @@ def kept(model: Model, head: HeadSpec, params: Params, batch: Shapes, rows: int)
     return jax.eval_shape(forward, params, part, key)
 
 
-def activations(step: Step) -> list[jax.ShapeDtypeStruct]:
-    """The arrays of one part that are kept for the backward pass on all devices together, the largest first: those that
-    grow with the rows."""
+def activations(step: StepShapes) -> list[jax.ShapeDtypeStruct]:
+    """The activations of one micro-batch that are kept for the backward pass, over all devices, the largest first: the
+    residuals that grow with the rows."""
     rows = max(2, step.rows)  # a dimension of 1 can be left out
-    few, many = (kept(step.model, step.head, step.params, step.batch, n * rows) for n in (1, 2))
+    few, many = (residuals(step.model, step.head, step.params, step.batch, n * rows) for n in (1, 2))
     found = []
     for a, b in zip(few, many, strict=True):
         if a.shape != b.shape:
@@ -119,8 +119,8 @@ def activations(step: Step) -> list[jax.ShapeDtypeStruct]:
     return sorted(found, key=_bytes, reverse=True)
 
 
-def label(step: Step, shape: tuple[int, ...]) -> str:
-    """What an array of the forward pass is, by its last dimensions; '' where they do not say."""
+def label(step: StepShapes, shape: tuple[int, ...]) -> str:
+    """The name of an array of the forward pass by its last dimensions; '' = not known."""
     config, (*_, before, last) = step.model.config, (0, 0, *shape)
     if before == last == step.length:
         return 'attention weights'
@@ -132,28 +132,28 @@ def _bytes(leaf: Any) -> float:
     return float(math.prod(leaf.shape) * leaf.dtype.itemsize)
 
 
-def need(step: Step) -> Need:
-    """What a step needs on one device. Where layers are recomputed, those of one layer come to what is kept."""
+def estimate(step: StepShapes) -> MemoryEstimate:
+    """The memory of a step on one device; with rematerialisation, one layer's activations come on top."""
     parameters = shard_bytes(step.params, step.mesh)
     held = sum(map(_bytes, activations(step)))
     if step.model.how().kept != ALL:
         whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=False, kept=ALL))
         held += sum(map(_bytes, activations(whole))) / max(1, step.model.config.num_layers)
     summed = 2 if step.accumulation > 1 else 1  # the sum so far, and those of the part at work
-    return Need(
+    return MemoryEstimate(
         parameters + step.resident / 3, 2 * parameters + 2 * step.resident / 3, summed * parameters, held / step.shards
     )
 
 
-def options(step: Step, limit: float = 0.0, unrolled: bool = False) -> Iterator[tuple[str, str, Step]]:
-    """(the setting, what else it changes, the step under it) for every setting that makes a step smaller. limit: what a
-    device has, 0 = not known. unrolled: whether the program has its layers one by one."""
+def options(step: StepShapes, limit: float = 0.0, unrolled: bool = False) -> Iterator[tuple[str, str, StepShapes]]:
+    """(setting, what else it changes, the step with it) for every setting that makes a step smaller. limit: bytes of a
+    device, 0 = not known. unrolled: whether the program has its layers one by one, without a scan."""
     n, parts = step.examples, step.accumulation
     more = [k for k in range(parts + 1, n + 1) if n % k == 0 and n // k % step.shards == 0]
     if cut := [_with(step, accumulation=k) for k in more if step.programs == 1]:
         # As few parts as fit, or as make a difference: small matrix products are slow ones.
-        enough = limit or 0.9 * need(step).total
-        smaller = next((s for s in cut if need(s).total <= enough), cut[-1])
+        enough = limit or 0.9 * estimate(step).total
+        smaller = next((s for s in cut if estimate(s).total <= enough), cut[-1])
         setting = f'recipe.accumulation={smaller.accumulation} (now {parts})'
         yield setting, 'the same training, in smaller parts', smaller
     if not step.model.remat and step.model.config.num_layers > 1:
@@ -178,11 +178,11 @@ def options(step: Step, limit: float = 0.0, unrolled: bool = False) -> Iterator[
         yield f'recipe.max_length={step.length // 2}', 'longer texts are cut or split', _with(step, batch=_short(step))
 
 
-def _with(step: Step, **changes: Any) -> Step:
+def _with(step: StepShapes, **changes: Any) -> StepShapes:
     return dataclasses.replace(step, **changes)
 
 
-def _short(step: Step) -> Shapes:
+def _short(step: StepShapes) -> Shapes:
     """The batch with rows of half the length; predicted tokens of a language model's rows halve, too."""
 
     def one(name: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

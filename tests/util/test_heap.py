@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.heap import give_back
+from xlmr_flax.util.heap import give_back
 
 
 def resident() -> int:

@@ -1,4 +1,4 @@
-"""--config=FILE, --config.KEY=VALUE and --data_root, as every command with a config takes them."""
+"""The flags --config=FILE, --config.KEY=VALUE, --help_config and --data_root of every command that takes a config."""
 
 from __future__ import annotations
 
@@ -15,20 +15,27 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from xlmr_flax.config.parsing import parse
+from xlmr_flax.config.spec import Config, ConfigError
+from xlmr_flax.util.files import absolute
+
 CONFIGS = 'configs'  # where a file is looked for that lies nowhere
 _NAMED = 12  # files of a folder that a message names
 
 
-def define_config_flag(values: flags.FlagValues) -> None:
-    """--config=FILE with --config.KEY=VALUE, for `check_arguments` and `load_config`."""
+def define_config_flag(values: flags.FlagValues, text: str = 'Config file: a Python file with get_config().') -> None:
+    """--config=FILE with --config.KEY=VALUE, for `check_arguments` and `load_config`, and --help_config."""
     # Unknown keys are let in here: `parse` refuses them, and knows more names than the file has (recipes.TASK.steps).
     config_flags.DEFINE_config_file(
         'config',
         None,
-        'Config file: a Python file with get_config().',
+        text,
         flag_values=values,
         lock_config=False,
         accept_new_attributes=True,
+    )
+    flags.DEFINE_bool(
+        'help_config', False, 'Print every field of a config with its type, default and meaning.', flag_values=values
     )
 
 
@@ -65,8 +72,6 @@ def config_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _run_file(name: str) -> Mapping[str, Any] | ConfigDict:
     """What get_config() of FILE or FILE:ARGUMENT returns. Raises ConfigError."""
-    from xlmr_flax.config import ConfigError
-
     path, _, argument = name.partition(':')
     if not Path(path).is_file():
         raise ConfigError(f'--config={path}: {"a folder" if Path(path).is_dir() else "no such file"}{_files(path)}')
@@ -103,8 +108,6 @@ def _files(path: str) -> str:
 
 def _check_override(config: Mapping[str, Any] | ConfigDict, path: Sequence[str]) -> None:
     """An override's key must be a field, in mappings that the config has. Raises ConfigError."""
-    from xlmr_flax.config import Config, ConfigError
-
     node: Any = config
     kind: Any = Config
     for i, key in enumerate(path):
@@ -126,8 +129,6 @@ def _check_override(config: Mapping[str, Any] | ConfigDict, path: Sequence[str])
 
 def _guess(path: Sequence[str], names: Sequence[str]) -> str:
     """What an unknown key was meant to be: a field of that name elsewhere, else the closest name here or elsewhere."""
-    from xlmr_flax.config import Config
-
     *above, key = path
     places: dict[str, list[str]] = {}
     for place in _places(Config):
@@ -158,14 +159,10 @@ def _keys(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             yield from ((str(key), *path) for path in _keys(value))
 
 
-def load_config(values: flags.FlagValues) -> Any:
-    """The parsed config of --config with its overrides and --data_root. Raises UsageError, ConfigError."""
-    from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.config import ConfigError, parse
-    from xlmr_flax.util.files import absolute
-
+def load_config(values: flags.FlagValues) -> Config:
+    """The parsed config of --config with its overrides and --data_root. Raises ConfigError."""
     if values.config is None:
-        raise UsageError('--config=FILE is missing')
+        raise ConfigError('--config=FILE is missing')
     raw = values.config.to_dict() if isinstance(values.config, ConfigDict) else values.config
     try:
         config = parse(raw)

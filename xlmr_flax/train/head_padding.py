@@ -1,0 +1,55 @@
+"""Heads of one kind are padded to one number of outputs, so that they share a training program."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xlmr_flax.models.model import HeadSpec
+
+
+@dataclass(frozen=True)
+class ProgramHead:
+    """A head as a training program has it. name: in the state's params['heads']. spec: its shape there. outputs: its
+    own number of outputs where heads of its kind differ, and `spec` then has the largest; 0 where they do not."""
+
+    name: str
+    spec: HeadSpec
+    outputs: int = 0
+
+    @property
+    def real_outputs(self) -> jax.Array | None:
+        """int32 [], the program's argument; None where nothing is padded."""
+        return jnp.int32(self.outputs) if self.outputs else None
+
+    def pad(self, params: Any) -> Any:
+        """The head's parameters (host arrays) with columns of zeros; these stay zero, as their logits are masked."""
+        if not self.outputs or 'out' not in params:
+            return params
+        more = self.spec.outputs - params['out']['bias'].shape[-1]
+        out = {k: jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, more)]) for k, v in params['out'].items()}
+        return {**params, 'out': jax.device_get(out)}
+
+    def cut(self, params: Any) -> Any:
+        """The head's parameters without the columns of `pad`."""
+        if not self.outputs or 'out' not in params:
+            return params
+        return {**params, 'out': {k: v[..., : self.outputs] for k, v in params['out'].items()}}
+
+
+def program_heads(heads: Mapping[str, HeadSpec]) -> dict[str, ProgramHead]:
+    """The heads of a training as its programs have them."""
+    sizes: dict[str, set[int]] = {}
+    for head in heads.values():
+        sizes.setdefault(head.kind, set()).add(head.outputs)
+
+    def one(name: str, head: HeadSpec) -> ProgramHead:
+        own = head.outputs if len(sizes[head.kind]) > 1 else 0
+        return ProgramHead(name, dataclasses.replace(head, outputs=max(sizes[head.kind])), own)
+
+    return {name: one(name, head) for name, head in heads.items()}
