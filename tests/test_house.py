@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     'util': frozenset(),
     'tasks': frozenset(),
     'models': frozenset(),
-    'parallel': frozenset(),
+    'parallel': frozenset({'models'}),
     'report': frozenset(),
     'data': frozenset({'tasks'}),
     'download': frozenset({'tasks', 'data', 'report'}),

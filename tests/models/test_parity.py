@@ -18,8 +18,9 @@ from torch_reference import batch, random_params, tiny_config, torch_model  # no
 from xlmr_flax.config import OptimizerSpec  # noqa: E402
 from xlmr_flax.models import embedded  # noqa: E402
 from xlmr_flax.models.config import EncoderConfig  # noqa: E402
+from xlmr_flax.models.encoders import family_of  # noqa: E402
 from xlmr_flax.models.model import HeadSpec, Model, Params, head_key  # noqa: E402
-from xlmr_flax.models.weights import export_encoder, export_head, export_pooler  # noqa: E402
+from xlmr_flax.models.weights import export_head, export_pooler  # noqa: E402
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree  # noqa: E402
 from xlmr_flax.train.losses import loss_sums  # noqa: E402
 from xlmr_flax.train.optimizer import AdamW  # noqa: E402
@@ -104,7 +105,9 @@ def test_logits_loss_and_gradients(case: Case) -> None:
 
 def _named(case: Case, params: Params) -> dict[str, np.ndarray]:
     """Our tree under transformers' names (pooler left out: ForSequenceClassification has none)."""
-    found = {f'roberta.{k}': v for k, v in export_encoder(params['encoder'], case.model.config)}
+    found = {
+        f'roberta.{k}': v for k, v in family_of(case.model.config).export_encoder(params['encoder'], case.model.config)
+    }
     return found | dict(export_head(params['heads']['x'], PAIR, 'hf'))
 
 

@@ -11,8 +11,9 @@ from safetensors.numpy import save_file
 
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import EncoderConfig, ModelError
+from xlmr_flax.models.encoders import family_of
 from xlmr_flax.models.model import HeadSpec, Params
-from xlmr_flax.models.weights import export_head, import_encoder, import_head, import_pooler
+from xlmr_flax.models.weights import export_head, import_head, import_pooler
 
 KINDS = ('pair', 'choice', 'span', 'tag')
 
@@ -65,7 +66,7 @@ def import_trained(
 ) -> Params:
     """What torch trained as our parameters. tensors: XLMRobertaModel's, float32 by name; heads: each head's own."""
     found: Params = {
-        'encoder': import_encoder(tensors.__getitem__, config),
+        'encoder': family_of(config).import_encoder(tensors.__getitem__, config),
         'pooler': import_pooler(tensors.__getitem__),
         'heads': {},
     }
