@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     'encoders': frozenset(),
     'kinds': frozenset({'tasks', 'data', 'scoring', 'encoders'}),
     'models': frozenset({'encoders', 'kinds'}),
-    'parallel': frozenset(),
+    'parallel': frozenset({'encoders'}),
     'report': frozenset(),
     'data': frozenset({'tasks'}),
     'download': frozenset({'tasks', 'data'}),
@@ -55,7 +55,7 @@ FORBIDDEN = (
 )
 FLAX_ROOMS = frozenset({'models', 'encoders', 'kinds'})
 # Modules of models/ that stand above the kinds; the others are what an encoder is made of.
-_ABOVE_KINDS = frozenset({'model', 'weights', 'hf', 'source', 'embedded', 'sentencepiece', 'tensors'})
+_ABOVE_KINDS = frozenset({'model', 'weights', 'hf', 'source', 'embedded', 'sentencepiece'})
 
 FILE_LINES, FUNCTION_LINES = 350, 60
 # path -> why it is longer. Keep it short.

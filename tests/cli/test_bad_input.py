@@ -162,7 +162,7 @@ MISFIT = 'weights do not fit config.json: '
         (change(num_hidden_layers=3), f'{MISFIT}encoder.layer.2.attention.self.query.weight is missing'),
         (change(max_position_embeddings=131), f'{MISFIT}embeddings.position_embeddings.weight is [130, 64]'),
         (change(num_attention_heads=5), 'hidden_size 64 is not a multiple of num_heads 5'),
-        (change(model_type='gpt2'), "config.json: model_type is 'gpt2'; xlm-roberta, roberta and bert"),
+        (change(model_type='gpt2'), "config.json: model_type is 'gpt2'; the known ones are xlm-roberta, roberta, bert"),
         (change(hidden_act='relu'), "config.json: hidden_act is 'relu'"),
         (change(position_embedding_type='relative_key'), "position_embedding_type 'relative_key'"),
         (lambda m: (m / 'config.json').write_text('{'), 'config.json: not JSON'),

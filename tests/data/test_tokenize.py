@@ -14,6 +14,7 @@ from xlmr_flax.data import world
 from xlmr_flax.data.tokenize import Ragged, Tokenizer, TokenizerError, pair_rows, single_rows, truncate_pair
 from xlmr_flax.models import embedded, hf
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
+from xlmr_flax.models.encoders import family_of
 
 ODD = [
     '', ' ', '  two  spaces ', 'tab\tand\nline', 'ﬁ ligature ½ Ⅳ', 'e\u0301 and é', '😀👩‍👩‍👧 emoji',
@@ -33,7 +34,7 @@ class Case:
 
         out.mkdir()
         hf.save_tokenizer(out, path, config)
-        (out / 'config.json').write_text(json.dumps(config.to_hf()))
+        (out / 'config.json').write_text(json.dumps(family_of(config).write_config(config)))
         self.ours, self.theirs = Tokenizer(path, config.vocab_size), AutoTokenizer.from_pretrained(out)
 
     def reference(self, *texts: list[str], max_length: int) -> list[list[int]]:

@@ -20,10 +20,14 @@ from xlmr_flax.cli.main import main  # noqa: E402
 from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_batch, mask_tokens  # noqa: E402
 from xlmr_flax.kinds import KINDS, HeadSpec  # noqa: E402
 from xlmr_flax.models import hf  # noqa: E402
-from xlmr_flax.models.config import EncoderConfig, ModelError  # noqa: E402
-from xlmr_flax.models.model import Model, Params  # noqa: E402
+from xlmr_flax.models.config import ModelError  # noqa: E402
+from xlmr_flax.models.encoders import FAMILIES, family_of  # noqa: E402
+from xlmr_flax.models.model import (  # noqa: E402
+    Model,
+    Params,
+)
 from xlmr_flax.models.source import open_source, save_checkpoint  # noqa: E402
-from xlmr_flax.models.weights import export_encoder, export_head  # noqa: E402
+from xlmr_flax.models.weights import export_head  # noqa: E402
 
 MLM = HeadSpec('mlm')
 CONFIG = tiny_config()
@@ -47,7 +51,7 @@ def mean_loss(params: Params, rows: dict[str, np.ndarray]) -> jax.Array:
 
 def named(params: Params) -> dict[str, np.ndarray]:
     """Our tree under transformers' names."""
-    found = {f'roberta.{k}': v for k, v in export_encoder(params['encoder'], CONFIG)}
+    found = {f'roberta.{k}': v for k, v in family_of(CONFIG).export_encoder(params['encoder'], CONFIG)}
     return found | dict(export_head(params['heads']['mlm'], MLM, 'hf'))
 
 
@@ -189,13 +193,13 @@ def test_a_masked_lm_without_its_head_is_an_encoder(params: Params, tmp_path: Pa
     ('field', 'value'), [('pad_token_id', 0), ('bos_token_id', 5), ('eos_token_id', 6), ('eos_token_id', [2, 3])]
 )
 def test_special_ids_that_are_not_xlmrs(field: str, value: object) -> None:
-    raw = CONFIG.to_hf()
+    raw = family_of(CONFIG).write_config(CONFIG)
     for kind in ('xlm-roberta', 'roberta'):
-        assert EncoderConfig.from_hf(raw | {'model_type': kind, field: None}, 'x/config.json') == dataclasses.replace(
-            CONFIG, initializer_range=0.02
-        )
+        assert FAMILIES[kind].read_config(
+            raw | {'model_type': kind, field: None}, 'x/config.json'
+        ) == dataclasses.replace(CONFIG, initializer_range=0.02)
         with pytest.raises(ModelError) as refused:
-            EncoderConfig.from_hf(raw | {'model_type': kind, field: value}, 'x/config.json')
+            FAMILIES[kind].read_config(raw | {'model_type': kind, field: value}, 'x/config.json')
         assert str(refused.value).startswith(f'x/config.json: {field} is {value!r}; only encoders with the special ids')
-    bert = EncoderConfig.from_hf(raw | {'model_type': 'bert', field: value}, 'x/config.json')
+    bert = FAMILIES['bert'].read_config(raw | {'model_type': 'bert', field: value}, 'x/config.json')
     assert (bert.pad_id, bert.max_positions) == (1, CONFIG.max_positions + 2)

@@ -20,8 +20,13 @@ from xlmr_flax.config import OptimizerSpec  # noqa: E402
 from xlmr_flax.kinds import KINDS, HeadSpec  # noqa: E402
 from xlmr_flax.models import embedded  # noqa: E402
 from xlmr_flax.models.config import EncoderConfig  # noqa: E402
-from xlmr_flax.models.model import Model, Params, head_key  # noqa: E402
-from xlmr_flax.models.weights import export_encoder, export_head, export_pooler  # noqa: E402
+from xlmr_flax.models.encoders import family_of  # noqa: E402
+from xlmr_flax.models.model import (  # noqa: E402
+    Model,
+    Params,
+    head_key,
+)
+from xlmr_flax.models.weights import export_head, export_pooler  # noqa: E402
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree  # noqa: E402
 from xlmr_flax.train.head_padding import ProgramHead  # noqa: E402
 from xlmr_flax.train.optimizer import AdamW  # noqa: E402
@@ -106,7 +111,9 @@ def test_logits_loss_and_gradients(case: Case) -> None:
 
 def _named(case: Case, params: Params) -> dict[str, np.ndarray]:
     """Our tree under transformers' names (pooler left out: ForSequenceClassification has none)."""
-    found = {f'roberta.{k}': v for k, v in export_encoder(params['encoder'], case.model.config)}
+    found = {
+        f'roberta.{k}': v for k, v in family_of(case.model.config).export_encoder(params['encoder'], case.model.config)
+    }
     return found | dict(export_head(params['heads']['x'], PAIR, 'hf'))
 
 

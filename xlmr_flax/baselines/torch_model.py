@@ -13,8 +13,9 @@ from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
 from xlmr_flax.kinds.base import Kind
 from xlmr_flax.models import hf
 from xlmr_flax.models.config import EncoderConfig, ModelError
+from xlmr_flax.models.encoders import family_of
 from xlmr_flax.models.model import Params
-from xlmr_flax.models.weights import export_head, import_encoder, import_head, import_pooler
+from xlmr_flax.models.weights import export_head, import_head, import_pooler
 
 # Kinds that the PyTorch baseline trains: those with a class in transformers and a prediction for each example.
 TRAINED = tuple(kind.name for kind in KINDS.values() if kind.architecture and not kind.pretraining)
@@ -75,7 +76,7 @@ def import_trained(
 ) -> Params:
     """What torch trained as our parameters. tensors: XLMRobertaModel's, float32 by name; heads: each head's own."""
     found: Params = {
-        'encoder': import_encoder(tensors.__getitem__, config),
+        'encoder': family_of(config).import_encoder(tensors.__getitem__, config),
         'pooler': import_pooler(tensors.__getitem__),
         'heads': {},
     }

@@ -133,15 +133,15 @@ def _both(values: flags.FlagValues, shards: int) -> list[Program]:
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.estimate.programs import EMBED, EVALUATE, TRAIN, Program
     from xlmr_flax.kinds import KINDS, HeadSpec
-    from xlmr_flax.models.config import SIZES
+    from xlmr_flax.models.encoders import named_sizes
     from xlmr_flax.models.model import Model
     from xlmr_flax.tasks.base import closest
 
-    heads = {name: kind for name, kind in KINDS.items() if kind.architecture}
-    for name, value, known in (('size', values.size, SIZES), ('head', values.head, heads)):
+    sizes, heads = named_sizes(), {name: kind for name, kind in KINDS.items() if kind.architecture}
+    for name, value, known in (('size', values.size, sizes), ('head', values.head, heads)):
         if value not in known:
             raise UsageError(f'--{name}: {value!r} is not one of {", ".join(known)}{closest(value, known)}')
-    shape = SIZES[values.size]
+    shape = sizes[values.size]
     for name, most in (('rows', 0), ('length', shape.max_length), ('accumulation', 0), ('model', 0)):
         if getattr(values, name) < 1 or 0 < most < getattr(values, name):
             raise UsageError(f'--{name}={getattr(values, name)}: expected 1 or more{f", at most {most}" * bool(most)}')

@@ -36,6 +36,7 @@ from xlmr_flax.experiment.draws import Draws, expected_draws
 from xlmr_flax.experiment.plan import Run, scored_length
 from xlmr_flax.kinds import encode
 from xlmr_flax.models.config import EncoderConfig
+from xlmr_flax.models.encoders import family_of
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Embedded, Task
 from xlmr_flax.util import strict_json
@@ -91,12 +92,12 @@ class Rows:
 
 def layer_weights(shape: EncoderConfig) -> int:
     """N: the weights of the layers' matrix products."""
-    return shape.num_layers * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.ffn_size)
+    return family_of(shape).layer_weights(shape)
 
 
 def forward_flops(shape: EncoderConfig, tokens: float, length: float) -> float:
     """Operations of one forward pass over so many tokens in rows of `length`."""
-    return tokens * (2 * layer_weights(shape) + 4 * shape.num_layers * shape.hidden_size * length)
+    return tokens * (2 * layer_weights(shape) + family_of(shape).attention_flops(shape, length))
 
 
 @lru_cache(maxsize=4096)

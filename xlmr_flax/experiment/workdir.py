@@ -33,7 +33,7 @@ _RECORD = {
 
 # Folders in which any process may be writing; those of a run belong to the one that has claimed it.
 _SHARED = ('', 'claims', 'failed', 'report', 'report/figures', 'report/latex')
-# Files that have not got their name (eval/files.py, util/files.py, claims.py), and probes of the file system.
+# Files that have not got their name (scoring/files.py, util/files.py, claims.py), and probes of the file system.
 _TEMPORARY = re.compile(r'\..+\.(?:\d+-[0-9a-f]{8}|[0-9a-f]{32}|[a-z0-9_]{8})\.tmp|\.(?:writable|clock)-[0-9a-f]{32}')
 _ABANDONED = 3600.0  # seconds: each is there for as long as it takes to write one text
 

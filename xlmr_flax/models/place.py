@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import jax
 
 Dims = tuple[str | None, ...]
-# ROWS: of a batch, or tokens with the rows outermost. HEADS, FFN, WORDS: what tensor parallelism cuts. None: whole.
-ROWS, HEADS, FFN, WORDS = 'rows', 'heads', 'ffn', 'words'
+# ROWS: of a batch, or tokens with the rows outermost. HEADS, FFN, WORDS: what tensor parallelism cuts. EMBED: of a
+# parameter, the model's width, which fully sharded training cuts. None: whole.
+ROWS, HEADS, FFN, WORDS, EMBED = 'rows', 'heads', 'ffn', 'words', 'embed'
 
 
 class Place(Protocol):

@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import embedded, hf, sentencepiece
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
+from xlmr_flax.models.encoders import DEFAULT, family_named, named_sizes
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.tensors import TensorFiles, read_json
 from xlmr_flax.util.files import readable
@@ -86,9 +87,10 @@ def open_source(name: str, seed: int = 0) -> EncoderSource:
     if kind == 'ckpt' and rest:
         return _open_checkpoint(name, Path(rest).expanduser())
     if kind == 'random' and rest:
-        if rest not in SIZES:
-            raise ModelError(f'{name}: size {rest!r} is not one of {", ".join(SIZES)}')
-        config = SIZES[rest]
+        sizes = named_sizes()
+        if rest not in sizes:
+            raise ModelError(f'{name}: size {rest!r} is not one of {", ".join(sizes)}')
+        config = sizes[rest]
 
         def init(heads: Collection[str] | None = None) -> Params:
             params = jax.jit(lambda key: Model(config).init(key, {}))(jax.random.key(seed))
@@ -134,7 +136,8 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
     _check_files(directory, MODEL_FILE, TOKENIZER_FILE)
     raw = read_json(directory / MODEL_FILE)
     try:
-        config = EncoderConfig(**raw['encoder'])
+        family = family_named(raw.get('family', DEFAULT), str(directory / MODEL_FILE))
+        config = family.config_class(**raw['encoder'])
         specs = {k: HeadSpec(**v) for k, v in raw['heads'].items()}
         labels = {k: tuple(v) for k, v in raw['labels'].items()}
         style, note, max_length = raw['style'], raw['note'], raw['max_length']
@@ -237,6 +240,7 @@ def save_checkpoint(
         shutil.copyfile(tokenizer, scratch / TOKENIZER_FILE)
         raw = {
             'encoder': dataclasses.asdict(config),
+            **({} if config.family == DEFAULT else {'family': config.family}),
             'style': style,
             'note': note,
             'max_length': max_length,

@@ -1,10 +1,10 @@
-"""The tensors of a directory's safetensors files, and its JSON files. Nothing is unpickled."""
+"""The tensors of a directory's safetensors files, its JSON files, and parameter trees by path. Nothing is unpickled."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +87,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelError(f'{path}: not a JSON object')
     return data
+
+
+def put(tree: dict[str, Any], path: tuple[str, ...], value: np.ndarray) -> None:
+    """Sets the leaf of a nested dict at a path; parents are made."""
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value
+
+
+def at(tree: Mapping[str, Any], path: tuple[str, ...]) -> np.ndarray:
+    """The leaf of a nested dict at a path."""
+    for key in path:
+        tree = tree[key]
+    return np.asarray(tree)
+
+
+def matrix(name: str, value: np.ndarray) -> np.ndarray:
+    """Swaps [out, in] and [in, out] for dense kernels; tables and vectors stay. name: transformers'."""
+    return value.T if value.ndim == 2 and 'embeddings' not in name else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from xlmr_flax.models.encoders import FAMILIES
 from xlmr_flax.util.errors import UserError
 
 P = PartitionSpec
@@ -71,18 +72,19 @@ def _across_slices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) ->
     return Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-# Parameter path (and AdamW's moments, whose paths end alike) -> spec. Every leaf matches exactly one rule.
+# Logical axes of parameters (models/place.py) -> mesh axes.
+_PARAMETER_AXES = {None: None, 'words': 'model', 'heads': 'model', 'ffn': 'model', 'embed': 'fsdp'}
+
+
+def _encoder_rules() -> Iterator[tuple[str, PartitionSpec]]:
+    for pattern, axes in dict.fromkeys(rule for family in FAMILIES.values() for rule in family.axes):
+        yield pattern, P(*(_PARAMETER_AXES[axis] for axis in axes))
+
+
+# Parameter path (and AdamW's moments, whose paths end alike) -> spec. Every leaf matches exactly one rule. Those of an
+# encoder are its family's.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r'embeddings/word$', P('model', 'fsdp')),
-    (r'embeddings/(position|token_type)$', P(None, 'fsdp')),
-    (r'layers/attention/qkv$', P(None, 'fsdp', None, 'model', None)),  # [L, D, 3, H, K]
-    (r'layers/attention/qkv_bias$', P(None, None, 'model', None)),
-    (r'layers/attention/out$', P(None, 'model', None, 'fsdp')),  # [L, H, K, D]
-    (r'layers/attention/out_bias$', P()),
-    (r'layers/ffn_in/kernel$', P(None, 'fsdp', 'model')),  # [L, D, F]
-    (r'layers/ffn_in/bias$', P(None, 'model')),
-    (r'layers/ffn_out/kernel$', P(None, 'model', 'fsdp')),
-    (r'layers/ffn_out/bias$', P()),
+    *_encoder_rules(),
     (r'norm/(scale|bias)$', P()),  # embeddings', layers' and the masked-LM head's
     (r'pooler/dense/(kernel|bias)$', P()),
     (r'heads/[^/]+/(dense|out)/(kernel|bias)$', P()),
