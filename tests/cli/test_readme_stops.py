@@ -43,7 +43,7 @@ def folder(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize('override', OVERRIDES, ids=IDS)
+@pytest.mark.parametrize('override', [OVERRIDES[0], pytest.param(OVERRIDES[1], marks=pytest.mark.slow)], ids=IDS)
 @pytest.mark.parametrize('plan', [SHORT, pytest.param([], marks=pytest.mark.slow)], ids=['short', 'whole'])
 def test_stopped_at_every_other_step(
     plan: list[str], override: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
