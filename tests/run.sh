@@ -5,11 +5,31 @@
 #   bash tests/run.sh -m slow              the slow tests
 #   bash tests/run.sh --relative_folders   the commands of the tests with relative folders
 #   bash tests/run.sh newest               in a new environment, with the newest release of all that setup.py allows
+#   bash tests/run.sh pythons              the tests marked fast, with each Python that is here, in .venv-VERSION
+# Other environments than the newest one get the versions of constraints/, if there is a file for their Python.
 # PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # shellcheck source=launch/venv.sh
 source launch/venv.sh
+
+if [[ ${1:-} == pythons ]]; then
+  shift
+  failed=()
+  for version in 3.11 3.12 3.13; do
+    if ! "python$version" -c '' 2>/dev/null; then
+      echo "== Python $version is not here: skipped"
+      continue
+    fi
+    echo "== Python $version"
+    PYTHON=python$version VENV=.venv-$version bash tests/run.sh fast "$@" || failed+=("$version")
+  done
+  if ((${#failed[@]})); then
+    echo "FAILED with Python ${failed[*]}" >&2
+    exit 1
+  fi
+  exit 0
+fi
 
 newest=
 if [[ ${1:-} == newest ]]; then
@@ -30,7 +50,11 @@ elif ! installed "$venv" dev; then
   echo "installing xlmr-flax with the dev extra into $venv (minutes, the first time)"
   # torch first and pinned, so that the tests' reference implementation is the same everywhere; where a wheel for the
   # CPU is on offer for that version, pip takes it and leaves the CUDA libraries out.
-  pip_install "$venv" 'torch==2.13.0' && pip_install "$venv" -e '.[dev]' && install_encoder "$venv" || exit 1
+  pinned=()
+  constraints=constraints/py$("$bin/python" -c 'import sys; print("{}{}".format(*sys.version_info))').txt
+  if [[ -f $constraints ]]; then pinned=(-c "$constraints"); fi
+  pip_install "$venv" 'torch==2.13.0' "${pinned[@]}" && pip_install "$venv" -e '.[dev]' "${pinned[@]}" &&
+    install_encoder "$venv" || exit 1
   mark_installed "$venv" dev
 fi
 

@@ -1,3 +1,3 @@
 """Three-phase cross-lingual transfer in JAX/Flax, after Phang et al. 2020 (X-STILTs)."""
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'

@@ -95,9 +95,7 @@ def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.write_text('#!/bin/sh\necho NVIDIA A100-SXM4-40GB\n')
     fake.chmod(0o755)
     monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
-    settings.gpu_name.cache_clear()
     assert settings.peak_flops(settings.gpu_name()) == 312e12
-    settings.gpu_name.cache_clear()
     assert 'GLIBC_TUNABLES' in settings.environment({'device': 'cpu', 'huge_pages': True})
     assert settings.environment({'device': 'cpu'})['JAX_PLATFORMS'] == 'cpu'
     assert 'JAX_PLATFORMS' not in settings.environment({'device': 'gpu'})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,6 @@ PEAKS: tuple[tuple[str, float], ...] = (
 FOREVER = 1_000_000  # steps of a bench's training: it is stopped, never finished
 
 
-@lru_cache(maxsize=1)
 def gpu_name() -> str:
     """The name of the first NVIDIA GPU, '' without one; asked of the driver, so that nothing is opened on it."""
     if not shutil.which('nvidia-smi'):

@@ -166,7 +166,7 @@ class Crew:
         os._exit(code)
 
 
-_crew: Crew | None = None
+_crew: Crew | None = None  # of the process, as the runtime that jax.distributed starts once
 
 
 def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1) -> None:

@@ -42,7 +42,8 @@ def gradient_program(model: Model, head: HeadSpec) -> Any:
 
 @lru_cache(maxsize=16)
 def _update_program(optimizer: AdamW, mesh: Mesh) -> Any:
-    """Jitted (part of a state, its gradients, factor, step) -> part; one program for the shared part and one a kind."""
+    """Jitted (part of a state, its gradients, factor, step) -> part; one program for the shared part and one a kind.
+    Cached, as `gradient_program` is."""
 
     def update(part: State, grads: Params, factor: jax.Array, now: jax.Array) -> State:
         return updated(part, jax.tree.map(lambda g: g * factor, grads), optimizer, now, mesh)

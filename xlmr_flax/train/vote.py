@@ -45,6 +45,8 @@ class StopVote:
 
 @lru_cache(maxsize=8)
 def _counter(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The compiled count of votes; cached, so that a later run of a plan compiles nothing."""
+
     def total(votes: jax.Array, after: jax.Array) -> jax.Array:
         return jnp.maximum(votes.max(), 0 * after)
 

@@ -1,4 +1,4 @@
-"""A progress line with speed and time left: redrawn on a terminal, a plain line now and then elsewhere."""
+"""Console output: lines, and a progress line with speed and time left."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 import time
 from typing import TextIO
 
-_quiet = False
+_quiet = False  # of the process, as its standard output is
 
 
 def be_quiet() -> None:
-    """From now on nothing is said or drawn: of several processes with one job, one speaks."""
+    """Turns the output of `say` and `Line` off: of several processes with one job, only one prints."""
     global _quiet
     _quiet = True
 

@@ -53,7 +53,7 @@ class _Now:
     arrived = threading.Event()
 
 
-_now = _Now()
+_now = _Now()  # of the process, as its signal handlers are
 
 
 class _Listener:
