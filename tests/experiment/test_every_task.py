@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs, read_split
+from xlmr_flax.data.sources import DataError, read_gold, read_pairs, read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.eval import files
 from xlmr_flax.eval.metrics.retrieval import map_at_k, pair_f1
 from xlmr_flax.eval.score import score_files
@@ -40,7 +41,7 @@ def _languages(task: Task, root: str) -> tuple[str, ...]:
     """Two languages that can be scored, English first: where any has a test file those, else of the dev files."""
     for split in ('test', 'dev'):
         here = [code for code in task.languages if default_split(task, [code], root) == split]
-        here = [code for code in here if split in task.splits and available(task, code, split, root)]
+        here = [code for code in here if split in task.splits and Split(task, code, split, root).is_there()]
         if here:
             return tuple(sorted(here, key=lambda code: code != 'en')[:2])
     raise AssertionError(f'no file of {task.name} can be scored')

@@ -11,7 +11,7 @@ import pytest
 
 from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.data.sources import DataError
-from xlmr_flax.experiment import arms as arms_module
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.arms import dev_metrics
 from xlmr_flax.experiment.plan import make_plan
 from xlmr_flax.models.source import EncoderSource, open_source
@@ -19,23 +19,6 @@ from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TaskError
 
 Configs = Callable[..., Config]
-
-
-@pytest.fixture(scope='module', autouse=True)
-def digests_once() -> Any:
-    """The embedded world's rows do not change while tests run; making them takes most of a plan's time."""
-    real = arms_module.content_digest
-    known: dict[Any, str] = {}
-
-    def once(task: Any, *rest: Any) -> str:
-        key = (task.name, *rest)
-        if key not in known:
-            known[key] = real(task, *rest)
-        return known[key]
-
-    arms_module.content_digest = once
-    yield
-    arms_module.content_digest = real
 
 
 def ids(config: Config, source: EncoderSource | None = None) -> dict[str, str]:
@@ -125,10 +108,8 @@ def test_other_weights_are_another_run(config_of: Configs) -> None:
 
 def test_other_training_rows_are_another_run(config_of: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ids(config_of())
-    real = arms_module.content_digest
-    monkeypatch.setattr(
-        arms_module, 'content_digest', lambda task, *rest: real(task, *rest) + ('x' if task.name == 'world_nli' else '')
-    )
+    real = Split.digest
+    monkeypatch.setattr(Split, 'digest', lambda split: real(split) + ('x' if split.task.name == 'world_nli' else ''))
     after = ids(config_of())
     assert {name[:-2] for name in before if before[name] != after[name]} == ARM
 

@@ -14,7 +14,8 @@ from tfds_files import write
 
 from xlmr_flax.config import Arm, Config, Member
 from xlmr_flax.data.readers_paths import resolve_data_root
-from xlmr_flax.data.sources import BadRow, DataError, origin, split_files
+from xlmr_flax.data.sources import BadRow, DataError
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.bad_rows import FILE, BadRows
 from xlmr_flax.experiment.plan import NONE, Run
 from xlmr_flax.experiment.rows import result_rows, retrieval_note, source_facts, stand_ins
@@ -54,14 +55,16 @@ def test_the_source_of_a_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='no such file'):
         source_facts(get_task('anli'), 'en', 'dev', str(tmp_path))
     describe(tmp_path / 'tfds' / 'xnli' / '1.1.0', 'test')
-    assert origin(get_task('xnli'), 'de', 'test', tmp_path).builders == ('xnli:1.1.0',), 'a builder without configs'
+    assert Split(get_task('xnli'), 'de', 'test', tmp_path).origin().builders == ('xnli:1.1.0',), (
+        'a builder without configs'
+    )
 
 
 def test_a_split_of_files_and_of_the_embedded_world(tmp_path: Path) -> None:
     put(tmp_path / 'xtreme/xnli/test-de.tsv')
     task = get_task('xnli')
     mixed = dataclasses.replace(task, splits={**task.splits, 'test': (Embedded('nli', 4), *task.splits['test'])})
-    assert origin(mixed, 'de', 'test', tmp_path).source == 'file+world'
+    assert Split(mixed, 'de', 'test', tmp_path).origin().source == 'file+world'
 
 
 def result(config: Config, run: Run, target: str, **more: Any) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def test_rows_that_were_left_out_are_counted(config_of: Configs, root: Path, tmp
     config, bad = config_of(data_root=str(root)), BadRows(tmp_path / FILE)
     run = Run('0' * 12, NONE, 'pawsx', 'pawsx', 1, '', None)
     assert 'left_out' not in result(config, run, 'pawsx', bad_rows=bad)
-    [path] = split_files(get_task('pawsx'), 'en', 'dev', root)
+    [path] = Split(get_task('pawsx'), 'en', 'dev', root).files()
     bad.extend([BadRow(str(path), 3, 'a'), BadRow(str(path), 4, 'b'), BadRow('another', 4, 'b')])
     assert result(config, run, 'pawsx', bad_rows=bad)['left_out'] == 2
 

@@ -13,6 +13,7 @@ import pytest
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import read_pairs, read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.eval.score import score_files
 from xlmr_flax.experiment import phase, runner
 from xlmr_flax.experiment.reporting import write_report_again
@@ -211,10 +212,8 @@ def test_other_settings_of_the_evaluation_evaluate_again_without_training(
 def test_other_rows_to_score_evaluate_again(
     copy: Path, config_of: Configs, done: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = runner.content_digest
-    monkeypatch.setattr(
-        runner, 'content_digest', lambda task, code, *rest: real(task, code, *rest) + ('x' if code == 'en' else '')
-    )
+    real = Split.digest
+    monkeypatch.setattr(Split, 'digest', lambda split: real(split) + ('x' if split.language == 'en' else ''))
     Runner(config_of(seeds=(1,), intermediate=('none',)), copy, 'x').run()
     assert done == {'trained': [], 'evaluated': ['world_pairs-en']}
 

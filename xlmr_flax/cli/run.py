@@ -173,14 +173,15 @@ def with_command(error: Exception) -> str:
 def _missing_data(config: Config) -> str:
     """'; and ...' where the data of a config are not there either."""
     from xlmr_flax.config import ConfigError
-    from xlmr_flax.data.sources import DataError, MissingFile, split_files
+    from xlmr_flax.data.sources import DataError, MissingFile
+    from xlmr_flax.data.split import Split
     from xlmr_flax.experiment.prepare import config_needs
     from xlmr_flax.tasks import get_task
     from xlmr_flax.tasks.base import TaskError
 
     try:
         for need in config_needs(config):
-            split_files(get_task(need.task), need.language, need.split, config.data_root)
+            Split(get_task(need.task), need.language, need.split, config.data_root).files()
     except MissingFile as e:
         return f'; and {with_command(e)}'
     except (DataError, TaskError, ConfigError) as e:

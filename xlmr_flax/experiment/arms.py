@@ -24,7 +24,8 @@ from xlmr_flax.data.mixture import (
     mixture_rates,
     timed_quotas,
 )
-from xlmr_flax.data.sources import BadRow, available, content_digest, read_split, with_labels
+from xlmr_flax.data.sources import BadRow, read_split, with_labels
+from xlmr_flax.data.split import Split
 from xlmr_flax.models.model import HeadSpec
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError, closest
@@ -171,10 +172,10 @@ def heads_of(found: Sequence[Dataset]) -> dict[str, HeadSpec]:
 
 def data_digests(config: Config, found: Sequence[Dataset]) -> dict[str, str]:
     """{dataset or dev set: digest of its rows}, part of a run's name."""
-    digests = {d.name: content_digest(d.task, d.language, d.split, config.data_root) for d in found}
+    digests = {d.name: Split(d.task, d.language, d.split, config.data_root).digest() for d in found}
     for dataset in found:
         if has_dev(config, dataset.task):
-            digests[f'{dataset.task.name} dev'] = content_digest(dataset.task, 'en', 'dev', config.data_root)
+            digests[f'{dataset.task.name} dev'] = Split(dataset.task, 'en', 'dev', config.data_root).digest()
     return digests
 
 
@@ -196,7 +197,7 @@ def selects(config: Config, dataset: Dataset) -> bool:
 
 def has_dev(config: Config, task: Task) -> bool:
     """Whether English dev rows for selection are there (of text, which is divided, they are not files)."""
-    return 'dev' in task.splits and 'en' in task.languages and available(task, 'en', 'dev', config.data_root)
+    return 'dev' in task.splits and 'en' in task.languages and Split(task, 'en', 'dev', config.data_root).is_there()
 
 
 def training_examples(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xlmr_flax.config import Arm, Config, Member
-from xlmr_flax.data.sources import stand_in
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.arms import member_limit
 from xlmr_flax.experiment.cost import Training, count_rows
 from xlmr_flax.experiment.draws import Draws
@@ -82,4 +82,4 @@ def _stands_in(config: Config, part: Draws) -> bool:
     dataset = part.dataset
     if wanted_split(dataset) != dataset.split:
         return True
-    return bool(stand_in(dataset.task, dataset.language, dataset.split, config.data_root))
+    return bool(Split(dataset.task, dataset.language, dataset.split, config.data_root).stand_in())

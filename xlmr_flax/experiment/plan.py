@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe, digest, to_dict
-from xlmr_flax.data.sources import available, read_split, split_files
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.arms import (
     NONE,
     Dataset,
@@ -25,7 +25,7 @@ from xlmr_flax.experiment.arms import (
 )
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import Task, closest, has_label
+from xlmr_flax.tasks.base import Task, closest
 
 __all__ = ['NONE', 'Run', 'has_dev', 'make_plan', 'task_of', 'training_task']
 # Raised when the code changes what a run computes, so that an old workdir is not taken for a new result.
@@ -103,29 +103,11 @@ def default_split(task: Task, languages: Sequence[str], data_root: str, skip_bad
     """
     for split in ('test', 'dev'):
         if split in task.splits and all(
-            available(task, code, split, data_root) and has_gold(task, code, split, data_root, skip_bad_rows)
-            for code in languages
+            rows.is_there() and rows.has_gold(skip_bad_rows)
+            for rows in (Split(task, code, split, data_root) for code in languages)
         ):
             return split
     return 'test' if 'test' in task.splits else 'dev'
-
-
-def has_gold(task: Task, language: str, split: str, data_root: str, skip_bad_rows: bool = False) -> bool:
-    """Whether the first row of a split (skip_bad_rows: that can be read) has a gold label. Raises DataError for files
-    that are missing or unreadable.
-    """
-    files = split_files(task, language, split, data_root)
-    if task.kind in ('retrieval', 'text') or not files:
-        return True
-    key = (task.name, language, *((str(path), path.stat().st_mtime_ns) for path in files))
-    if key not in _HAS_GOLD:  # asked for often, and a JSON file is read as a whole
-        bad_rows = [] if skip_bad_rows else None
-        first = read_split(task, language, split, data_root, 1, bad_rows)
-        _HAS_GOLD[key] = all(has_label(example) for example in first)
-    return _HAS_GOLD[key]
-
-
-_HAS_GOLD: dict[tuple[object, ...], bool] = {}
 
 
 def make_plan(config: Config, source: EncoderSource) -> list[Run]:
@@ -135,7 +117,8 @@ def make_plan(config: Config, source: EncoderSource) -> list[Run]:
     for name in config.targets:  # found here, not after the training
         task, split = get_task(name), evaluation_split(config, name)
         for language in evaluation_languages(config, name):
-            has_gold(task, language, split, config.data_root, config.skip_bad_rows)  # raises for what cannot be read
+            # Raises for what cannot be read.
+            Split(task, language, split, config.data_root).has_gold(config.skip_bad_rows)
     builder = _Builder(config, source)
     runs = [run for seed in config.seeds for arm in config.intermediate for run in builder.arm(arm, seed)]
     runs = [replace(run, decides=builder.decided[run.id]) for run in runs]
@@ -239,7 +222,7 @@ class _Builder:
     def warmup(self, arm: str, target: Task, seed: int, parent: str) -> list[Run]:
         """What a target is trained on before its own rows, with the same head (XCOPA: Social IQa); [] without them."""
         config, name = self.config, str(target.warmup_task)
-        if not available(task_of(config, name), 'en', 'train', config.data_root):
+        if not Split(task_of(config, name), 'en', 'train', config.data_root).is_there():
             return []
         parts = Arm(tasks={name: Member(head=target.name)})
         recipe = config.recipes.get(name) or config.recipe_for(target.name)

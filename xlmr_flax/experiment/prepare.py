@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from xlmr_flax.config import Arm, Config, Member, Recipe
 from xlmr_flax.data.cache import Entry, lookup
-from xlmr_flax.data.sources import available, needs_data_root, read_pairs, read_split, with_labels
+from xlmr_flax.data.sources import read_pairs, read_split, with_labels
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.by_gold import MinedSide
 from xlmr_flax.experiment.arms import NONE, arm_of, datasets, member_limit, member_tasks, target_arm, task_of
@@ -58,7 +59,7 @@ def config_needs(config: Config) -> list[Need]:
                 found += _training(config, target_arm(config, task, arm), recipe, f'training.{name}')
             if task.warmup_task and name not in config.training:
                 warm = Arm(tasks={task.warmup_task: Member()})
-                if available(task_of(config, task.warmup_task), 'en', 'train', config.data_root):
+                if Split(task_of(config, task.warmup_task), 'en', 'train', config.data_root).is_there():
                     found += _training(config, warm, config.recipes.get(task.warmup_task) or recipe, f'targets {name}')
         split = evaluation_split(config, name)
         by_gold = split in task.gold  # whole pools; mining takes its threshold from dev
@@ -102,8 +103,8 @@ def _sides(task: Task, need: Need, data_root: str) -> list[tuple[str, Sequence[E
     return list(zip(('asks', 'searched'), pairs, strict=True))
 
 
-def config_reads(config: Config) -> list[tuple[str, str, str]]:
-    """(task, split, language) of all that a config reads from files where everything is there.
+def config_reads(config: Config) -> list[Split]:
+    """All that a config reads from files where everything is there.
 
     Needs no data root: what is there now changes what a plan takes (dev for a test set without labels), not what it
     would take. Raises TaskError, ConfigError.
@@ -122,7 +123,8 @@ def config_reads(config: Config) -> list[tuple[str, str, str]]:
         splits += ['dev'] if task.gold and 'f1' in task.metrics else []  # its threshold
         languages = evaluation_languages(config, name)
         found += [(name, split, code) for split in splits if split in task.splits for code in languages]
-    return [each for each in dict.fromkeys(found) if needs_data_root(get_task(each[0]), each[1])]
+    splits = (Split(get_task(task), code, name, config.data_root) for task, name, code in dict.fromkeys(found))
+    return [split for split in splits if split.reads_files]
 
 
 def _trained(arm: Arm) -> list[tuple[str, str, str]]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import BadRow, origin, split_files, stand_in
+from xlmr_flax.data.sources import BadRow
+from xlmr_flax.data.split import Split
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.experiment.arms import NONE, Dataset, arm_of, datasets
 from xlmr_flax.experiment.bad_rows import count_among
@@ -38,7 +39,7 @@ def result_rows(
     that of config.Evaluation.
     """
     stood_in = stand_ins(config, run, task, language, split)
-    left_out = count_among(bad_rows, split_files(task, language, split, config.data_root)) if bad_rows else 0
+    left_out = count_among(bad_rows, Split(task, language, split, config.data_root).files()) if bad_rows else 0
     note = {'note': retrieval_note(config, source, task)} if task.kind == 'retrieval' else {}
     if task.kind == 'span':
         note = {'qa_decoding': config.evaluation.qa_decoding}
@@ -84,7 +85,7 @@ def stand_ins(config: Config, run: Run, task: Task, language: str, split: str) -
         trained.append((get_task(task.warmup_task), 'en', 'train'))
     found = []
     for each, code, name in [*trained, (task, language, split)]:
-        if text := stand_in(each, code, name, config.data_root):
+        if text := Split(each, code, name, config.data_root).stand_in():
             found.append(f'{each.name} {name}: {text}')
     for part in _trained_on(config, run):
         if part.spec.split:
@@ -100,7 +101,7 @@ def _trained_on(config: Config, run: Run) -> list[Dataset]:
 
 def source_facts(task: Task, language: str, split: str, data_root: str) -> dict[str, str]:
     """{'source'} of a split's rows, and {'tfds'} where some are from TFDS."""
-    found = origin(task, language, split, data_root)
+    found = Split(task, language, split, data_root).origin()
     return {'source': found.source} | ({'tfds': ', '.join(found.builders)} if found.builders else {})
 
 

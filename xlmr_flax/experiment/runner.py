@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.config import Config, to_dict
-from xlmr_flax.data.sources import content_digest
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.bad_rows import collector
@@ -265,7 +265,7 @@ class Runner:
     def _evaluation_key(self, run: Run, language: str) -> str:
         where = (run.target, language, self.split(run.target))
         if where not in self._data:
-            self._data[where] = content_digest(task_of(self.config, run.target), *where[1:], self.config.data_root)
+            self._data[where] = Split(task_of(self.config, run.target), *where[1:], self.config.data_root).digest()
         return evaluation_key(self.config, run, self._data[where])
 
     def _finished(self, run: Run, language: str) -> list[dict[str, Any]] | None:

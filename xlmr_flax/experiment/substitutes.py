@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import available, needs_data_root, resolve_data_root
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.arms import NONE, Dataset, arm_of, datasets, target_arm, task_of
 from xlmr_flax.experiment.check import missing_files
 from xlmr_flax.tasks import get_task
@@ -81,7 +81,7 @@ def left_out_warmup(config: Config, target: Task) -> Task | None:
     if not target.warmup_task or target.kind == 'retrieval' or target.name in config.training:
         return None
     first = task_of(config, target.warmup_task)
-    return None if available(first, 'en', 'train', config.data_root) else first
+    return None if Split(first, 'en', 'train', config.data_root).is_there() else first
 
 
 def _warms_up(config: Config, arm: str) -> bool:
@@ -106,5 +106,6 @@ def _gap(config: Config, name: str, split: str, language: str, instead: str, use
     if not split:
         return Gap(name, 'train', language, users, instead, has_set=False)
     task = get_task(name)
-    root = resolve_data_root(config.data_root or None) if needs_data_root(task, split) else Path()
-    return Gap(name, split, language, users, instead, tuple(missing_files(task, split, language, root)))
+    return Gap(
+        name, split, language, users, instead, tuple(missing_files(Split(task, language, split, config.data_root)))
+    )
