@@ -15,7 +15,8 @@ from xlmr_flax.download import convert, facts, plan
 from xlmr_flax.download.plan import make_plan
 from xlmr_flax.download.records import Records
 from xlmr_flax.experiment.paper import from_argument
-from xlmr_flax.experiment.prepare import config_reads
+from xlmr_flax.experiment.plan import make_plan as make_run_plan
+from xlmr_flax.experiment.reads import reads
 from xlmr_flax.tasks import all_tasks
 
 TASKS = [name for name in all_tasks() if not name.startswith('world_')]
@@ -100,7 +101,7 @@ def test_a_pattern_matches_as_a_shell_does(path: str, glob: str) -> None:
 def test_the_files_of_the_papers_main_table(tmp_path: Path) -> None:
     """A data root that is not there: what a config would read does not depend on what is there."""
     config = parse({**from_argument('table=main,size=large'), 'data_root': str(tmp_path / 'none')})
-    found = make_plan(config_reads(config), tmp_path, Records(tmp_path))
+    found = make_plan([read.split for read in reads(make_run_plan(config))], tmp_path, Records(tmp_path))
     groups = {source.group for source in found.state}
     nine = {'anli', 'mnli', 'snli', 'qqp', 'squad_v1', 'squad_v2', 'hellaswag', 'cosmosqa', 'commonsenseqa'}
     targets = {'xnli', 'pawsx', 'udpos', 'panx', 'xquad', 'mlqa', 'tydiqa', 'bucc2018', 'tatoeba'}

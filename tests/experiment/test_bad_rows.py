@@ -89,14 +89,14 @@ def test_a_whole_run(
     settings = {'targets': ('pawsx',), 'intermediate': ('none',), 'data_root': str(root),
                 'evaluation__languages': {'pawsx': ('en', 'de')}}  # fmt: skip
     with pytest.raises(DataError, match=r"_2k\.tsv, line 2, column 'label': unknown label 'yes'"):
-        Runner(config_of(**settings), tmp_path / 'strict', 'x').run()
-    runner = Runner(config_of(**settings, skip_bad_rows=True), tmp_path / 'w', 'x')
+        Runner.open(config_of(**settings), tmp_path / 'strict', 'x').run()
+    runner = Runner.open(config_of(**settings, skip_bad_rows=True), tmp_path / 'w', 'x')
     rows = runner.run()
     assert [(row['language'], row['n'], row['left_out']) for row in rows] == [('en', 6, 2), ('de', 6, 2)]
     assert {row.file for row in BadRows(tmp_path / 'w' / FILE)} == {*map(str, files), str(folder / 'de/test_2k.tsv')}
     assert '8 rows left out, listed in' in capsys.readouterr().out
     before = (tmp_path / 'w' / FILE).read_bytes()
-    assert Runner(config_of(**settings, skip_bad_rows=True), tmp_path / 'w', 'x').run() == rows
+    assert Runner.open(config_of(**settings, skip_bad_rows=True), tmp_path / 'w', 'x').run() == rows
     assert (tmp_path / 'w' / FILE).read_bytes() == before
 
 

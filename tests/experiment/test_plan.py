@@ -13,7 +13,7 @@ from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.arms import dev_metrics
-from xlmr_flax.experiment.plan import make_plan
+from xlmr_flax.experiment.plan import make_plan, resolve
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TaskError
@@ -23,7 +23,7 @@ Configs = Callable[..., Config]
 
 def ids(config: Config, source: EncoderSource | None = None) -> dict[str, str]:
     """Phase by name -> id."""
-    runs = make_plan(config, source or open_source(config.encoder.source, config.seeds[0]))
+    runs = resolve(make_plan(config), source or open_source(config.encoder.source, config.seeds[0]))
     return {f'{r.intermediate}/{r.target}/{r.seed}': r.id for r in runs}
 
 
@@ -115,7 +115,7 @@ def test_other_training_rows_are_another_run(config_of: Configs, monkeypatch: py
 
 
 def test_parents_come_first_and_are_the_arms(config_of: Configs) -> None:
-    runs = make_plan(config_of(seeds=(1, 2)), open_source('random:tiny', 1))
+    runs = resolve(make_plan(config_of(seeds=(1, 2))), open_source('random:tiny', 1))
     seen: set[str] = set()
     for run in runs:
         assert run.parent == '' or run.parent in seen
@@ -129,7 +129,7 @@ def test_parents_come_first_and_are_the_arms(config_of: Configs) -> None:
 
 def test_each_phase_has_its_recipe(config_of: Configs) -> None:
     config = config_of(recipes={'world_nli': {'steps': 5}, 'world_pairs': {'steps': 6}})
-    for run in make_plan(config, open_source('random:tiny', 1)):
+    for run in make_plan(config):
         if run.task:
             assert run.recipe is not None
             assert run.recipe.steps == {'world_nli': 5, 'world_pairs': 6}[run.task]

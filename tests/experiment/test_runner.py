@@ -223,10 +223,10 @@ def test_real_failures_are_recorded_and_real_leftovers_removed(
 
     monkeypatch.setattr(module, 'train_run', broken)
     with pytest.raises(PlanFailed, match='1 of 10 runs failed; run --retry_failed'):
-        Runner(config_of(seeds=(1, 2)), copy, 'first').run()
+        Runner.open(config_of(seeds=(1, 2)), copy, 'first').run()
     assert [p.name for p in nli.iterdir() if p.name in ('checkpoints', '.model.x')] == []
     monkeypatch.undo()
-    Runner(config_of(seeds=(1, 2)), copy, 'first', Share(retry_failed=True)).run()
+    Runner.open(config_of(seeds=(1, 2)), copy, 'first', Share(retry_failed=True)).run()
     assert (copy / 'results.jsonl').read_bytes() == before
 
 
@@ -237,15 +237,15 @@ def test_weights_of_targets_may_go_when_all_is_evaluated(config_of: Any, tmp_pat
     changes = {'intermediate': ('none',), 'targets': ('world_pairs',), 'keep_models': 'intermediate'}
     one = {'evaluation__languages': {'world_pairs': ('en',)}}
     two = {'evaluation__languages': {'world_pairs': ('en', 'de')}}
-    runner = Runner(config_of(**changes, **one), tmp_path, 'x')
+    runner = Runner.open(config_of(**changes, **one), tmp_path, 'x')
     rows = runner.run()
     (run,) = runner.plan
     assert not runner.workdir.weights(run).exists()
-    again = Runner(config_of(**changes, **one), tmp_path, 'x')
+    again = Runner.open(config_of(**changes, **one), tmp_path, 'x')
     assert again.run() == rows and not again.workdir.weights(run).exists(), 'nothing was left to do'
-    pooled = Runner(config_of(**changes, **one, evaluation__pooling='cls'), tmp_path, 'x')
+    pooled = Runner.open(config_of(**changes, **one, evaluation__pooling='cls'), tmp_path, 'x')
     assert not pooled.missing_languages(run)
-    more = Runner(config_of(**changes, **two), tmp_path, 'x')
+    more = Runner.open(config_of(**changes, **two), tmp_path, 'x')
     found = more.run()
     assert [r for r in found if r['language'] == 'en'] == rows and len(found) == 2 * len(rows)
 

@@ -49,7 +49,7 @@ def test_a_task_trains_a_step(name: str, config_of: Callable[..., Config], small
         evaluation__languages={'world_retrieval': ('de',)},
         evaluation__max_examples=8,
     )
-    runner = Runner(config, tmp_path / 'w', 'x')
+    runner = Runner.open(config, tmp_path / 'w', 'x')
     assert {row['language'] for row in runner.run()} == {'de'}
     losses = [m['loss'] for m in runner.workdir.metrics() if 'loss' in m and m['run'] == runner.plan[0].name]
     assert len(losses) == 1

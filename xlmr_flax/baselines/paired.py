@@ -18,8 +18,9 @@ from xlmr_flax.config import Config
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.eval import files
 from xlmr_flax.eval.statistics import ALPHA, Interval, Part, bootstrap, enough_resamples, holm, interval
+from xlmr_flax.experiment.arms import task_of
 from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, number_units, read_gold_set
-from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split, task_of
+from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split
 from xlmr_flax.experiment.rows import language_facts
 from xlmr_flax.report.rows import languages as in_table_order
 from xlmr_flax.report.table import Column, Line, Table

@@ -74,7 +74,7 @@ def inputs(options: Options, folder: Path) -> None:
         'head': about[0],
         'kind': about[1].kind,
         'dtype': setting.model.dtype,
-        'max_length': training.max_length(dataset),
+        'max_length': dataset.max_length,
         'recipe': to_dict(training.recipe),
         'steps': settings.FOREVER,
         'check': settings.CHECK,

@@ -99,7 +99,8 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
     from xlmr_flax.data.readers_paths import DATA_ROOT_VARIABLE, HOW_TO_SET
     from xlmr_flax.download.facts import groups
     from xlmr_flax.experiment.check import wanted
-    from xlmr_flax.experiment.prepare import config_reads
+    from xlmr_flax.experiment.plan import make_plan
+    from xlmr_flax.experiment.reads import reads
     from xlmr_flax.tasks import all_tasks
     from xlmr_flax.util.errors import closest
 
@@ -116,7 +117,8 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
         raise UsageError(f'--data_root={given}: a folder of this machine is expected (a bucket: where it is mounted)')
     root = Path(given).expanduser().absolute()
     if config:
-        return root, config_reads(config)
+        splits = dict.fromkeys(read.split for read in reads(make_plan(config)))
+        return root, [split for split in splits if split.reads_files]
     names = [name for name in all_tasks() if not name.startswith('world_')] if values.tasks == ['all'] else values.tasks
     return root, [split for split, must in wanted(names, root, values.splits, values.languages).items() if must]
 

@@ -16,6 +16,7 @@ XLMR_CACHE, or ~/.cache/xlmr_flax/tokens. A run does this by itself; done before
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -68,8 +69,6 @@ def run(values: flags.FlagValues) -> int:
 
 def _config(values: flags.FlagValues) -> Any:
     """The config with --data_root in it."""
-    import dataclasses
-
     config = load_config(values)
     return dataclasses.replace(config, data_root=values.data_root or config.data_root)
 
@@ -78,31 +77,31 @@ def _build(values: flags.FlagValues) -> int:
     from xlmr_flax.data.cache import cache_dir
     from xlmr_flax.data.tokenize import Tokenizer
     from xlmr_flax.experiment.check import wanted
-    from xlmr_flax.experiment.prepare import Need, build, config_needs
+    from xlmr_flax.experiment.prepare import build, encoded_reads
+    from xlmr_flax.experiment.reads import TEST, Read
     from xlmr_flax.models.source import open_source
     from xlmr_flax.report.progress import Line
 
     if values.config is not None:
         config = _config(values)
-        data_root, encoder, needs = config.data_root, config.encoder.source, config_needs(config)
+        encoder, reads, skip = config.encoder.source, encoded_reads(config), config.skip_bad_rows
     else:
-        data_root, encoder = values.data_root, values.encoder
-        found = wanted(values.tasks, _root(data_root, values.tasks), values.splits, values.languages)
+        encoder, skip = values.encoder, values.skip_bad_rows
+        found = wanted(values.tasks, _root(values.data_root, values.tasks), values.splits, values.languages)
         # Translated splits can be many times the size of the rest: those that --splits names.
         own = {split: must for split, must in found.items() if must or split.name not in split.task.translated}
         here = [split for split, must in own.items() if must or split.is_there()]
-        needs = [Need(split.task.name, split.name, split.language, values.max_length) for split in here]
+        reads = [Read(split, TEST, values.max_length) for split in here]
     source = open_source(encoder)
     tokenizer, size, states = Tokenizer(source.tokenizer, source.config.vocab_size), 0, []
     line, seen = Line('prepare'), 0
-    for built in build(needs, tokenizer, data_root, source.config.max_length):
-        need, entry = built.need, built.entry
-        name = f'{need.task} {need.split} {need.language} {built.side}'.rstrip()
+    for built in build(reads, tokenizer, source.config.max_length, [] if skip else None):
+        entry = built.entry
         size += sum(file.stat().st_size for file in entry.path.iterdir()) if entry.path else 0
         states.append(entry.state)
-        print(f'{name}: {len(entry.data.ids)} examples, {built.tokens} tokens, {entry.state}', flush=True)
+        print(f'{built}: {len(entry.data.ids)} examples, {built.tokens} tokens, {entry.state}', flush=True)
         seen += len(entry.data.ids)
-        line(needs.index(need) + 1, len(needs), seen)
+        line(reads.index(built.read) + 1, len(reads), seen)
     kept = sum(state != 'not kept' for state in states)
     place = cache_dir()
     print(f'{kept} of {len(states)} in {place}, {size / 2**20:.1f} MiB' if place else 'XLMR_CACHE=off: nothing is kept')
@@ -122,8 +121,8 @@ def _check(values: flags.FlagValues) -> int:
     states = [check(split, required) for split, required in asked.items()]
     print(f'data root: {root} (--data_root or {DATA_ROOT_VARIABLE})\n')
     print(summary(states, gaps))
-    for task in dict.fromkeys([*(split.task.name for split in asked), *(gap.task for gap in gaps)]):
-        lines = [text for gap in gaps if gap.task == task for text in _of_gap(gap)]
+    for task in dict.fromkeys([*(split.task.name for split in asked), *(gap.split.task.name for gap in gaps)]):
+        lines = [text for gap in gaps if gap.split.task.name == task for text in _of_gap(gap)]
         if those := [state for state in states if state.split.task.name == task]:
             lines += _details(those, root, values.skip_bad_rows)
         if lines:
@@ -138,7 +137,7 @@ def _check(values: flags.FlagValues) -> int:
     fine = [state for state in counted if state not in lacking]
     print(f'\n{len(fine)} of {len(counted)} splits are there and readable{_of_them(fine, gaps)}{skipped}')
     if left_out := [gap for gap in gaps if not gap.instead]:
-        print(f'missing, and left out by a run: {", ".join(f"{gap.task} {gap.split}" for gap in left_out)}')
+        print(f'missing, and left out by a run: {", ".join(gap.name for gap in left_out)}')
     if lacking:
         print(f'not so: {", ".join(dict.fromkeys(state.split.task.name for state in lacking))}')
     if command := _download(states, gaps, config is not None, root):
@@ -171,25 +170,26 @@ def _names(config: Any) -> list[str]:
 
 def _asked(values: flags.FlagValues, config: Any, root: Path) -> tuple[dict[Split, bool], list[str]]:
     """(the splits that are asked for -> whether each must be there, intermediate tasks)"""
-    from xlmr_flax.data.split import Split
     from xlmr_flax.experiment.arms import arm_tasks
     from xlmr_flax.experiment.check import wanted
-    from xlmr_flax.experiment.prepare import config_needs
+    from xlmr_flax.experiment.plan import find_data, make_plan
+    from xlmr_flax.experiment.reads import UNUSED, reads
     from xlmr_flax.tasks import all_tasks
 
     if config is not None:
-        asked = {Split(_task(need.task), need.language, need.split, root): True for need in config_needs(config)}
+        asked: dict[Split, bool] = {}
+        for read in (read for read in reads(find_data(make_plan(config))) if read.purpose != UNUSED):
+            asked[read.split] = asked.get(read.split, False) or read.is_taken()
         return asked, [t for arm in config.intermediate for t in arm_tasks(config, arm)]
     names = values.tasks or [name for name in all_tasks() if not name.startswith('world_')]
-    return wanted(names, root, values.splits, values.languages), [
-        name for name in values.tasks if 'train' in _task(name).splits
-    ]
+    trained = [name for name in values.tasks if 'train' in _task(name).splits]
+    return wanted(names, root, values.splits, values.languages), trained
 
 
 def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
     """How many of these splits are not what their names say."""
-    used = {(gap.task, gap.instead, gap.language) for gap in gaps if not gap.is_chosen}
-    instead = sum((state.split.task.name, state.split.name, state.split.language) in used for state in states)
+    used = {dataclasses.replace(gap.split, name=gap.instead) for gap in gaps if not gap.is_chosen}
+    instead = sum(state.split in used for state in states)
     stand_ins = sum(bool(state.stand_in) for state in states)
     said = [f', {instead} of them in place of training rows that are missing'] if instead else []
     kind = 'stand-ins for datasets' if stand_ins > 1 else 'a stand-in for a dataset'
@@ -198,13 +198,12 @@ def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
 
 def _of_gap(gap: Any) -> list[str]:
     """Training rows that a config does not get, who would train on them, and where they go."""
-    from xlmr_flax.data.split import Split
     from xlmr_flax.experiment.check import MISSING, State
 
     lines = [str(gap)]
     if gap.missing:
-        task = _task(gap.task)
-        state = State(Split(task, gap.language, gap.split), MISSING, missing=gap.missing)
+        task = gap.split.task
+        state = State(gap.split, MISSING, missing=gap.missing)
         lines += [f'put there: {text}' for text in _places([state])]
         lines.append(f'licence: {task.licence or "not stated"}. Where to get it: {task.source or "not stated"}')
     return lines
@@ -218,12 +217,12 @@ def summary(states: Sequence[Any], gaps: Sequence[Any] = ()) -> str:
     absent: dict[tuple[str, str], list[Any]] = {}
     for gap in gaps:
         if not gap.is_chosen:
-            absent.setdefault((gap.task, gap.instead), []).append(gap)
+            absent.setdefault((gap.split.task.name, gap.instead), []).append(gap)
     rows = [('task', 'split', 'languages', 'rows', 'state', 'source')]
     for key, those in groups.items():
         wanted = absent.pop(key, [])
         rows += [_gap_row(wanted)] if wanted else []
-        rows.append((*key, *_cells(those, f'in place of {wanted[0].split}' if wanted else '')))
+        rows.append((*key, *_cells(those, f'in place of {wanted[0].split.name}' if wanted else '')))
     rows += [_gap_row(those) for those in absent.values()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -252,7 +251,7 @@ def _cells(states: Sequence[Any], use: str) -> tuple[str, str, str, str]:
 def _gap_row(gaps: Sequence[Any]) -> tuple[str, str, str, str, str, str]:
     """Of one task and split; each gap is a language."""
     missing = sum(bool(gap.missing) for gap in gaps)
-    return gaps[0].task, gaps[0].split, f'0/{missing}', '0', 'missing' if missing else 'none', ''
+    return gaps[0].split.task.name, gaps[0].split.name, f'0/{missing}', '0', 'missing' if missing else 'none', ''
 
 
 def _short(source: str) -> str:

@@ -22,8 +22,9 @@ from xlmr_flax.config import Config, digest
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.eval import files
 from xlmr_flax.eval.statistics import ALPHA, Part, bootstrap, enough_resamples, holm, interval
+from xlmr_flax.experiment.arms import NONE, task_of
 from xlmr_flax.experiment.example_scores import GoldSet, NoExampleScores, number_units, read_gold_set
-from xlmr_flax.experiment.plan import NONE, Run, task_of
+from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.report.rows import Row, columns, distinct, is_english, languages, scored, select
 from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, score_metrics, score_rows
@@ -111,7 +112,7 @@ class _Target:
         return sorted(sets.pop()) if len(sets) == 1 else []
 
     def path(self, name: str, seed: int, language: str, task: Task) -> Path:
-        run = Run('', name, self.target, '', seed, '', None)
+        run = Run('', name, self.target, '', seed, None, None)
         return files.prediction_path(self.workdir.predictions(run), task, language, self.split)
 
     def key(self) -> str:
