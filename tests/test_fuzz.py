@@ -20,7 +20,8 @@ from xlmr_flax.baselines.agreement import read_records
 from xlmr_flax.config import parse, to_dict
 from xlmr_flax.data import tfds
 from xlmr_flax.data.inputs import read_input
-from xlmr_flax.data.sources import available, needs_data_root, read_gold, read_pairs, read_split, split_files
+from xlmr_flax.data.sources import read_gold, read_pairs, read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment.claims import Claims
 from xlmr_flax.experiment.cost import reached_speed
@@ -144,14 +145,14 @@ RETRIEVAL = [
     for task in all_tasks().values()
     if task.kind == 'retrieval'
     for split in task.splits
-    if needs_data_root(task, split)
+    if Split(task, 'en', split).reads_files
 ]
 
 
 def a_split(root: Path, choice: int, changes: list[Mutation]) -> None:
     name, language, split = SPLITS[choice % len(SPLITS)]
     task, bad = get_task(name), []
-    paths = split_files(task, language, split, root)
+    paths = Split(task, language, split, root).files()
     path = paths[choice % len(paths)]
     with changed(path, changes, mutate_json if is_json(path) and choice // len(SPLITS) % 2 else mutate):
         for row in read_split(task, language, split, root, skip_bad_rows=bad):
@@ -162,11 +163,10 @@ def a_split(root: Path, choice: int, changes: list[Mutation]) -> None:
 def retrieval(root: Path, choice: int, changes: list[Mutation]) -> None:
     name, split = RETRIEVAL[choice % len(RETRIEVAL)]
     task = get_task(name)
-    there = [code for code in task.languages if available(task, code, split, root)]
+    there = [each for code in task.languages if (each := Split(task, code, split, root)).is_there()]
     if not there:
         return
-    language = there[choice % len(there)]
-    paths = split_files(task, language, split, root)
+    language, paths = (each := there[choice % len(there)]).language, each.files()
     path = paths[choice % len(paths)]
     with changed(path, changes, mutate_json if is_json(path) and choice // len(RETRIEVAL) % 2 else mutate):
         read_pairs(task, language, split, root, skip_bad_rows=[])

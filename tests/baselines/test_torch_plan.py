@@ -41,7 +41,7 @@ def test_the_plan_agrees(tmp_path: Path) -> None:
     config, threads = make_config(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        Runner(config, tmp_path / 'ours', 'ours').run()
+        Runner.open(config, tmp_path / 'ours', 'ours').run()
         torch_run.run_baseline(config, tmp_path / 'theirs', 'theirs')
     finally:
         torch.set_num_threads(threads)

@@ -53,7 +53,7 @@ def one_thread() -> Iterator[None]:
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """(ours, theirs) after the same run."""
     path, config = tmp_path_factory.mktemp(request.param), CONFIGS[request.param]
-    Runner(config, path / 'ours', 'ours').run()
+    Runner.open(config, path / 'ours', 'ours').run()
     torch_run.run_baseline(config, path / 'theirs', 'theirs')
     theirs = agreement.read_side(path / 'theirs')
     return agreement.read_side(path / 'ours', theirs), theirs

@@ -215,6 +215,34 @@ def test_tokens_are_made_ahead_and_found_again(prepare: Prepare, config_file: Ca
     assert prepare(f'--config={config}')[1].count(', read') == 3
 
 
+def test_a_dev_set_is_read_where_it_is_there(prepare: Prepare, config_file: Callable[..., Path], root: Path) -> None:
+    """As a run takes it: it selects by the English dev rows, and does without them."""
+    lines = [
+        "config.targets = ('pawsx',)",
+        "config.intermediate = ('none',)",
+        "config.evaluation.languages = {'pawsx': ('de',)}",
+    ]
+    config = config_file(*lines)
+    (root / PAWSX / 'en' / 'dev_2k.tsv').unlink()
+    code, text = prepare('--check', f'--config={config}')
+    assert (code, row(text, 'pawsx', 'dev')) == (0, ['0/0', '0', 'none'])
+    code, text = prepare(f'--config={config}')
+    assert (code, text.count(', written')) == (0, 2)
+
+
+def test_rows_that_a_run_leaves_out_are_left_out_here(
+    prepare: Prepare, config_file: Callable[..., Path], root: Path
+) -> None:
+    lines = ["config.targets = ('pawsx',)", "config.intermediate = ('none',)"]
+    lines.append("config.evaluation.languages = {'pawsx': ('de',)}")
+    file = root / PAWSX / 'en' / 'train.tsv'
+    file.write_text(file.read_text() + '4\tcut short\n')
+    for skip, code in ((False, 1), (True, 0)):
+        config = config_file(*lines, f'config.skip_bad_rows = {skip}')
+        found, text = prepare(f'--config={config}')
+        assert (found, 'pawsx train en: 3 examples' in text) == (code, skip)
+
+
 def test_whole_tasks_are_tokenized(prepare: Prepare) -> None:
     command = ('--tasks=pawsx', '--languages=de', '--splits=dev', '--encoder=random:tiny', '--max_length=16')
     code, text = prepare(*command)
@@ -229,15 +257,31 @@ def test_translated_rows_are_tokenized_where_they_are_asked_for(prepare: Prepare
     assert 'pawsx translate_train de: 2 examples' in prepare(*command, '--splits=translate_train')[1]
 
 
+@pytest.mark.parametrize(
+    ('intermediate', 'reads'),
+    [
+        ('none', 3),
+        # Rows that are drawn by the seed, and the dev rows of a dataset, which has its own length.
+        ('half', 3 + 2 * 1 + 1),
+    ],
+)
 def test_a_run_finds_what_prepare_has_made(
-    prepare: Prepare, config_file: Callable[..., Path], root: Path, monkeypatch: pytest.MonkeyPatch
+    intermediate: str,
+    reads: int,
+    prepare: Prepare,
+    config_file: Callable[..., Path],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    half = {'pawsx': {'fraction': 0.7, 'shuffle_labels': True, 'max_length': 24, 'head': 'half'}}
     lines = [
-        "config.targets = ('pawsx',)", "config.intermediate = ('none',)", 'config.recipe.steps = 1',
+        "config.targets = ('pawsx',)", f"config.intermediate = ('{intermediate}',)", 'config.recipe.steps = 1',
+        f"config.arms = {{'half': {{'tasks': {half}}}}}", 'config.seeds = (1, 2)',
         "config.evaluation.languages = {'pawsx': ('de',)}",
     ]  # fmt: skip
     config = config_file(*lines)
-    assert prepare(f'--config={config}')[0] == 0
+    code, text = prepare(f'--config={config}')
+    assert (code, text.count(' examples, ')) == (0, reads)
     made = sorted(path.name for path in (root / 'tokens').iterdir())
 
     def encode(*arguments: object) -> None:
@@ -246,7 +290,7 @@ def test_a_run_finds_what_prepare_has_made(
     monkeypatch.setattr(cache, 'encode', encode)
     assert main(['run', f'--config={config}', f'--workdir={root / "w"}', f'--config.data_root={root}']) == 0
     assert sorted(path.name for path in (root / 'tokens').iterdir()) == made
-    assert (root / 'w' / 'results.jsonl').read_text().count('"language": "de"') == 1
+    assert (root / 'w' / 'results.jsonl').read_text().count('"language": "de"') == 2
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,13 @@ def test_a_first_training_that_the_recipe_leaves_out_is_named(check: Check, tmp_
     assert 'left out' not in check([*XCOPA, LANGUAGES], [name for name in FILES if 'siqa/' in name])[1]
 
 
+def test_a_task_whose_labels_are_in_its_missing_files_is_listed(check: Check, tmp_path: Path) -> None:
+    lines = ["config.targets = ('world_pairs',)", "config.intermediate = ('none', 'ccg')"]
+    code, text = check(lines, {'README': ''})
+    assert (code, rows(text, 'ccg', 'train')) == (1, [['0/1', '0', 'missing']])
+    assert f'{tmp_path}/data/intermediate/ccg/' in text
+
+
 def test_a_stand_in_for_a_dataset_is_counted_apart(check: Check) -> None:
     lines = ["config.targets = ('qqp',)", "config.intermediate = ('none',)"]
     _, text = check(lines, [name for name in FILES if 'standins/QQP' in name])

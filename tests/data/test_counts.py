@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.sources import available, read_gold, read_pairs, read_split, split_files, stand_in, with_labels
+from xlmr_flax.data.sources import read_gold, read_pairs, read_split, with_labels
+from xlmr_flax.data.split import Split
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample, PairExample, SpanExample, TagExample
 
@@ -57,7 +58,7 @@ def splits_here(name: str, manifest: Manifest, root: Path) -> list[tuple[str, st
         (code, split)
         for split in task.splits
         for code in task.translated.get(split) or languages(name, manifest)
-        if available(task, code, split, root)
+        if Split(task, code, split, root).is_there()
     ]
 
 
@@ -66,7 +67,7 @@ def test_every_file_is_read_by_some_task(manifest: Manifest, data_root: Path) ->
         path.relative_to(data_root).as_posix()
         for name in FILE_TASKS
         for code, split in splits_here(name, manifest, data_root)
-        for path in split_files(get_task(name), code, split, data_root)
+        for path in Split(get_task(name), code, split, data_root).files()
     }
     assert len(manifest) > 800
     assert {path for path in manifest if Path(path).name not in NO_DATA} == read
@@ -80,7 +81,7 @@ def test_every_row_is_an_example(name: str, manifest: Manifest, data_root: Path)
     for code, split in splits_here(name, manifest, data_root):
         examples = read_split(task, code, split, data_root)
         rows = sum(
-            manifest[path.relative_to(data_root).as_posix()] for path in split_files(task, code, split, data_root)
+            manifest[path.relative_to(data_root).as_posix()] for path in Split(task, code, split, data_root).files()
         )
         if rows != len(examples):
             different[name, code, split] = rows - len(examples)
@@ -108,7 +109,9 @@ def test_every_sentence_is_on_a_side(name: str, manifest: Manifest, data_root: P
     assert len(here) == {'tatoeba': 112, 'bucc2018': 4}[name]
     for code, split in here:
         sides = read_pairs(task, code, split, data_root)
-        rows = [manifest[path.relative_to(data_root).as_posix()] for path in split_files(task, code, split, data_root)]
+        rows = [
+            manifest[path.relative_to(data_root).as_posix()] for path in Split(task, code, split, data_root).files()
+        ]
         assert [len(side) for side in sides] == rows[:2]
         if task.gold:
             gold = read_gold(task, code, split, data_root)
@@ -136,7 +139,7 @@ def test_what_the_readers_were_tried_on(manifest: Manifest, data_root: Path) -> 
     for name in FILE_TASKS:
         task = get_task(name)
         here = splits_here(name, manifest, data_root)
-        standing = {split: bool(stand_in(task, code, split, data_root)) for code, split in here}
+        standing = {split: bool(Split(task, code, split, data_root).stand_in()) for code, split in here}
         first = task.checked_on.split(' rows')[0]
         if not here:
             assert first == 'hand-made', name

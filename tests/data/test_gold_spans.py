@@ -14,8 +14,9 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from xlmr_flax.data.sources import available, read_split, resolve_data_root
+from xlmr_flax.data.sources import read_split, resolve_data_root
 from xlmr_flax.data.spans import SpanRows, answer_tokens, span_rows
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.embedded import tokenizer_path
@@ -145,7 +146,7 @@ def rates(root: Path) -> Iterator[Rates]:
         task = get_task(name)
         for language in task.languages + task.more_languages:
             for split in task.splits:
-                if available(task, language, split, root):
+                if Split(task, language, split, root).is_there():
                     yield measure(tokenizer, name, language, split, root)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlmr_flax.data.sources import available, read_split, split_files
+from xlmr_flax.data.sources import read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tagging import IGNORED, join_tags, tag_rows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.models.config import ModelError
@@ -43,7 +44,7 @@ def _files(name: str, root: Path) -> Iterator[tuple[str, str, list[TagExample]]]
     task = get_task(name)
     for split in task.splits:
         for language in _languages(name, root):
-            if available(task, language, split, root):
+            if Split(task, language, split, root).is_there():
                 examples = read_split(task, language, split, root)
                 yield language, split, [e for e in examples if isinstance(e, TagExample)]
 
@@ -74,7 +75,7 @@ def test_every_word_keeps_its_tag(name: str, tokenizer: Tokenizer, data_root: Pa
     for language, split, examples in _files(name, data_root):
         where = f'{name} {language} {split}'
         gold = [list(e.tags or ()) for e in examples]
-        in_files = sum(_words_in(path) for path in split_files(get_task(name), language, split, data_root))
+        in_files = sum(_words_in(path) for path in Split(get_task(name), language, split, data_root).files())
         assert sum(len(tags) for tags in gold) == in_files, where
         for max_length in (128, 32):
             rows = tag_rows(tokenizer, examples, max_length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,14 @@ import pytest
 from xlmr_flax.data.sources import (
     BadRow,
     DataError,
-    available,
-    content_digest,
     needs_data_root,
     read_gold,
     read_pairs,
     read_split,
     resolve_data_root,
-    split_files,
     with_labels,
 )
+from xlmr_flax.data.split import Split
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import PairExample, TaskError
 
@@ -144,17 +143,34 @@ def test_sides_of_different_length(tmp_path: Path) -> None:
 
 def test_the_digest_follows_the_bytes(tmp_path: Path) -> None:
     file = put(tmp_path, 'xtreme/xnli/dev-en.tsv', 'a\tb\tneutral\n')
-    first = content_digest(get_task('xnli'), 'en', 'dev', tmp_path)
+    first = Split(get_task('xnli'), 'en', 'dev', tmp_path).digest()
     assert first == hashlib.sha256(file.read_bytes()).hexdigest()
     put(tmp_path, 'xtreme/xnli/dev-en.tsv', 'a\tb\tneutral')
-    assert content_digest(get_task('xnli'), 'en', 'dev', tmp_path) != first
-    assert split_files(get_task('xnli'), 'en', 'dev', tmp_path) == [file]
+    assert Split(get_task('xnli'), 'en', 'dev', tmp_path).digest() != first
+    assert Split(get_task('xnli'), 'en', 'dev', tmp_path).files() == [file]
+
+
+def test_a_file_is_digested_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = put(tmp_path, 'xtreme/xnli/dev-en.tsv', 'a\tb\tcontradiction')
+    opened: list[Path] = []
+    real = Path.open
+
+    def noted(path: Path, *arguments: Any, **more: Any) -> Any:
+        opened.append(path)
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, 'open', noted)
+    digests = {Split(get_task('xnli'), 'en', 'dev', root).digest() for root in (tmp_path, tmp_path, str(tmp_path))}
+    assert (len(digests), opened) == (1, [file])
+    os.utime(file, ns=(1, 1))
+    assert Split(get_task('xnli'), 'en', 'dev', tmp_path).digest() in digests
+    assert opened == [file, file]
 
 
 def test_the_digest_of_the_embedded_world_needs_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv('XLMR_DATA_ROOT', raising=False)
     digests = {
-        content_digest(get_task(name), language, split)
+        Split(get_task(name), language, split).digest()
         for name, language, split in [
             ('world_nli', 'en', 'dev'),
             ('world_nli', 'en', 'test'),
@@ -163,8 +179,8 @@ def test_the_digest_of_the_embedded_world_needs_no_root(monkeypatch: pytest.Monk
         ]
     }
     assert len(digests) == 4
-    assert content_digest(get_task('world_nli'), 'en', 'dev') in digests
-    assert split_files(get_task('world_nli'), 'en', 'dev') == []
+    assert Split(get_task('world_nli'), 'en', 'dev').digest() in digests
+    assert Split(get_task('world_nli'), 'en', 'dev').files() == []
 
 
 def test_bad_rows_are_counted_and_listed_instead(tmp_path: Path) -> None:
@@ -278,10 +294,10 @@ def test_gold_that_cannot_be_read(tmp_path: Path) -> None:
 def test_what_is_there(tmp_path: Path) -> None:
     put(tmp_path, 'xtreme/xnli/dev-de.tsv', 'a\tb\tneutral\n')
     task = get_task('xnli')
-    assert available(task, 'de', 'dev', tmp_path)
-    assert not available(task, 'de', 'test', tmp_path)
-    assert not available(task, 'de', 'train', tmp_path)
-    assert available(get_task('world_nli'), 'de', 'dev')
+    assert Split(task, 'de', 'dev', tmp_path).is_there()
+    assert not Split(task, 'de', 'test', tmp_path).is_there()
+    assert not Split(task, 'de', 'train', tmp_path).is_there()
+    assert Split(get_task('world_nli'), 'de', 'dev').is_there()
 
 
 def test_labels_of_a_task_whose_files_are_missing(tmp_path: Path) -> None:
@@ -297,7 +313,7 @@ def test_the_digest_of_the_real_files(data_root: Path) -> None:
     path, sha256 = (lines[0].split('\t').index(name) for name in ('path', 'sha256'))
     listed = {cells[path]: cells[sha256] for cells in (line.split('\t') for line in lines[1:])}
     for name, language, split in (('xnli', 'sw', 'test'), ('mnli', 'en', 'train'), ('xquad', 'th', 'test')):
-        (file,) = split_files(get_task(name), language, split, data_root)
+        (file,) = Split(get_task(name), language, split, data_root).files()
         assert (
-            content_digest(get_task(name), language, split, data_root) == listed[file.relative_to(data_root).as_posix()]
+            Split(get_task(name), language, split, data_root).digest() == listed[file.relative_to(data_root).as_posix()]
         )

@@ -12,7 +12,8 @@ import pytest
 from tfds_files import write
 
 from xlmr_flax.data import tfds
-from xlmr_flax.data.sources import DataError, available, content_digest, read_split, split_files, stand_in
+from xlmr_flax.data.sources import DataError, read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tables import READERS
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import PairExample, SpanExample, Table
@@ -85,16 +86,16 @@ def test_tydiqa_is_filtered_by_language(prepared: Path) -> None:
     assert len(found) == 2
     assert [example.id for example in found] == ['tydiqa-train-en-0', 'tydiqa-train-en-1']  # ids of the file repeat
     assert [example.id for example in read_split(task, 'fi', 'test', prepared)] == ['finnish-9']
-    assert not available(task, 'ko', 'test', prepared)
+    assert not Split(task, 'ko', 'test', prepared).is_there()
 
 
 def test_what_is_used_is_said_and_decides_the_run(prepared: Path, tmp_path: Path) -> None:
     task = get_task('mnli')
-    [folder] = split_files(task, 'en', 'train', prepared)
+    [folder] = Split(task, 'en', 'train', prepared).files()
     assert folder.parent == prepared / 'tfds' / 'glue' / 'mnli'
-    assert available(task, 'en', 'train', prepared)
-    assert stand_in(task, 'en', 'train', prepared) == ''
-    digests = {content_digest(task, 'en', split, prepared) for split in ('train', 'dev')}
+    assert Split(task, 'en', 'train', prepared).is_there()
+    assert Split(task, 'en', 'train', prepared).stand_in() == ''
+    digests = {Split(task, 'en', split, prepared).digest() for split in ('train', 'dev')}
     assert len(digests) == 2
     assert all(file.is_file() for file in tfds.data_files(folder, 'intermediate/mnli/train.tsv'))
     assert tfds.data_files(folder, 'intermediate/mnli/train.tsv')
@@ -106,17 +107,17 @@ def test_a_local_file_comes_first_and_a_stand_in_last(prepared: Path, monkeypatc
     local.parent.mkdir(parents=True)
     local.write_text('sentence1\tsentence2\tgold_label\na\tb\tneutral\n', encoding='utf-8')
     monkeypatch.setenv('TFDS_DATA_DIR', str(prepared / 'tfds'))
-    assert split_files(get_task('mnli'), 'en', 'train', root) == [local]
-    assert split_files(get_task('mnli'), 'en', 'dev', root)[0].is_relative_to(prepared)
+    assert Split(get_task('mnli'), 'en', 'train', root).files() == [local]
+    assert Split(get_task('mnli'), 'en', 'dev', root).files()[0].is_relative_to(prepared)
     assert len(read_split(get_task('xnli'), 'de', 'dev', root)) == 2
-    assert stand_in(get_task('xnli'), 'de', 'dev', root) == ''
+    assert Split(get_task('xnli'), 'de', 'dev', root).stand_in() == ''
     standing = root / 'standins' / 'QQP' / 'train.tsv'
     standing.parent.mkdir(parents=True)
     standing.write_text('question1\tquestion2\tis_duplicate\na\tb\t1\n', encoding='utf-8')
-    assert split_files(get_task('qqp'), 'en', 'train', root) == [standing]
+    assert Split(get_task('qqp'), 'en', 'train', root).files() == [standing]
     pairs = [{'question1': 'Why?', 'question2': 'How?', 'label': label, 'idx': label} for label in (0, 1)]
     write(root / 'tfds', 'text.glue', 'glue', 'qqp', {'train': pairs})
-    assert stand_in(get_task('qqp'), 'en', 'train', root) == ''
+    assert Split(get_task('qqp'), 'en', 'train', root).stand_in() == ''
     assert sorted(example.label for example in read_split(get_task('qqp'), 'en', 'train', root)) == [0, 1]
 
 
@@ -145,7 +146,7 @@ def test_data_in_another_form_says_how_to_prepare_it(tmp_path: Path) -> None:
     (folder / 'dataset_info.json').write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"snli/1\.1\.0: prepared as tfrecord.*file_format='array_record'"):
         read_split(get_task('snli'), 'en', 'train', tmp_path)
-    assert not available(get_task('snli'), 'en', 'train', tmp_path)
+    assert not Split(get_task('snli'), 'en', 'train', tmp_path).is_there()
 
 
 @pytest.mark.parametrize('content', [b'', b'[]', b'{}', b'\xff', b'{"splits": [5]}', b'{"splits": 5}', b'[' * 9999])
@@ -159,7 +160,7 @@ def test_a_damaged_description_is_one_error(content: bytes, tmp_path: Path) -> N
 
 def test_what_is_missing_names_the_builder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'mnli/train\.tsv: no such file.*nor TFDS glue/mnli in .*tfds'):
-        split_files(get_task('mnli'), 'en', 'train', tmp_path)
+        Split(get_task('mnli'), 'en', 'train', tmp_path).files()
 
 
 # (row function, record as the data source gives it, language, row)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from download.small_world import using
 
+from xlmr_flax.data.split import Split
 from xlmr_flax.download.fetch import Transport
 from xlmr_flax.download.job import Job, fetch_all, locked
-from xlmr_flax.download.plan import Want, make_plan
+from xlmr_flax.download.plan import make_plan
 from xlmr_flax.download.records import Records
 from xlmr_flax.tasks import all_tasks
 
@@ -20,7 +21,9 @@ def main() -> None:
     table, address, root = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     with using(table), locked(root):
         wants = [
-            Want(name, split, 'en' if split == 'train' else code) for name in TASKS for split, code in _splits(name)
+            Split(all_tasks()[name], 'en' if split == 'train' else code, split, root)
+            for name in TASKS
+            for split, code in _splits(name)
         ]
         records = Records(root)
         job = Job(root, records, Transport(address))

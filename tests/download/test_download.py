@@ -11,9 +11,10 @@ from download.site import Site
 from download.small_world import World, place
 
 from xlmr_flax.cli.main import main
+from xlmr_flax.data.split import Split
 from xlmr_flax.download import facts
 from xlmr_flax.download.records import DOWNLOADS, LICENCES
-from xlmr_flax.experiment.check import Want, check, wanted
+from xlmr_flax.experiment.check import check, wanted
 from xlmr_flax.tasks import all_tasks
 
 ALL = '--accept_licence=all'
@@ -28,11 +29,11 @@ def counted(world: World, folder: Path) -> None:
     lines = {}
     for task in all_tasks().values():
         for want in wanted([task.name], folder) if not task.name.startswith('world_') else ():
-            tables = task.sources(want.split)
+            tables = task.sources(want.name)
             if len(tables) == 1 or task.kind == 'retrieval':
                 for each in (tables[0], *getattr(tables[0], 'alternatives', ())):
-                    path = each.path.replace('{language}', task.local_code(want.language, want.split))
-                    state = check(Want(task.name, want.split, want.language), folder)
+                    path = each.path.replace('{language}', task.local_code(want.language, want.name))
+                    state = check(want)
                     if state.rows and list(folder.glob(path)):
                         lines[path] = max(state.rows, lines.get(path, 0))  # training leaves misplaced answers out
                         break
@@ -139,7 +140,7 @@ def test_files_of_the_user_are_kept_and_stand_ins_are_not(download: Download, wo
     assert (root / own).read_text() == 'mine'
     assert (root / cut).read_text() == world.tree[cut]
     assert (root / f'{cut}.replaced').read_text() == 'cut'
-    assert check(Want('squad_v1', 'dev', 'en'), root).stand_in == '', 'known by its sum'
+    assert check(Split(all_tasks()['squad_v1'], 'en', 'dev', root)).stand_in == '', 'known by its sum'
     assert download('--tasks=mnli', '--nocount', '--replace')[0] == 0
     assert (root / own).read_text() == world.tree[own]
     assert (root / f'{own}.replaced').read_text() == 'mine'

@@ -10,20 +10,22 @@ import pytest
 from download.small_world import place
 
 from xlmr_flax.config import parse
+from xlmr_flax.data.split import Split
 from xlmr_flax.download import convert, facts, plan
-from xlmr_flax.download.plan import Want, make_plan
+from xlmr_flax.download.plan import make_plan
 from xlmr_flax.download.records import Records
 from xlmr_flax.experiment.paper import from_argument
-from xlmr_flax.experiment.prepare import config_reads
+from xlmr_flax.experiment.plan import make_plan as make_run_plan
+from xlmr_flax.experiment.reads import reads
 from xlmr_flax.tasks import all_tasks
 
 TASKS = [name for name in all_tasks() if not name.startswith('world_')]
 
 
-def wants(name: str) -> list[Want]:
+def wants(name: str) -> list[Split]:
     task = all_tasks()[name]
     return [
-        Want(name, split, language)
+        Split(task, language, split)
         for split in task.splits
         for language in (*task.split_languages(split), *(() if split in task.translated else task.more_languages))
     ]
@@ -99,7 +101,7 @@ def test_a_pattern_matches_as_a_shell_does(path: str, glob: str) -> None:
 def test_the_files_of_the_papers_main_table(tmp_path: Path) -> None:
     """A data root that is not there: what a config would read does not depend on what is there."""
     config = parse({**from_argument('table=main,size=large'), 'data_root': str(tmp_path / 'none')})
-    found = make_plan([Want(*each) for each in config_reads(config)], tmp_path, Records(tmp_path))
+    found = make_plan([read.split for read in reads(make_run_plan(config))], tmp_path, Records(tmp_path))
     groups = {source.group for source in found.state}
     nine = {'anli', 'mnli', 'snli', 'qqp', 'squad_v1', 'squad_v2', 'hellaswag', 'cosmosqa', 'commonsenseqa'}
     targets = {'xnli', 'pawsx', 'udpos', 'panx', 'xquad', 'mlqa', 'tydiqa', 'bucc2018', 'tatoeba'}

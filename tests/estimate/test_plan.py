@@ -49,7 +49,7 @@ def test_parts(work: PlanWork) -> None:
     assert {p.program.does for p in work.parts if p.phase == EVALUATION} == {EVALUATE, EMBED}
     train = next(p.program for p in work.parts if p.program.does == TRAIN)
     assert (train.rows, train.length, train.accumulation, train.choices) == (8, 64, 1, 1)
-    expected = Estimator(work.config, work.shape, work.tokenizer, work.splits)
+    expected = Estimator(work.plan, work.shape, work.tokenizer)
     for run in work.plan:
         codes = {'world_pairs': ('en', 'de', 'ru'), 'world_retrieval': ('de', 'ru')}.get(run.target, ())
         tokens = sum(expected.evaluation(run, code).tokens for code in codes)

@@ -43,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from xlmr_flax.experiment.runner import Runner
 
     workdir = tmp_path_factory.mktemp('finished') / 'w'
-    runner = Runner(tiny_config(seeds=(1, 2)), workdir, 'first')
+    runner = Runner.open(tiny_config(seeds=(1, 2)), workdir, 'first')
     runner.run()
     write_run_report(runner, {'jax': '0'})
     return workdir
@@ -54,6 +54,6 @@ def walk(config_of: Callable[..., Config], tmp_path: Path) -> Callable[..., Fake
     """A walk through the plan of two arms and two targets."""
 
     def make(share: Share | None = None, **changes: Any) -> Faked:
-        return Faked(config_of(**changes), tmp_path / 'w', 'the command', share)
+        return Faked.open(config_of(**changes), tmp_path / 'w', 'the command', share)
 
     return make

@@ -22,7 +22,7 @@ from xlmr_flax.experiment.arms import (
     training_examples,
 )
 from xlmr_flax.experiment.phase import train_run
-from xlmr_flax.experiment.plan import Run, make_plan
+from xlmr_flax.experiment.plan import Plan, make_plan, resolve
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.models.source import open_source
 from xlmr_flax.tasks import all_tasks
@@ -36,8 +36,8 @@ def arm(**tasks: Any) -> dict[str, Any]:
     return {'tasks': tasks, **more}
 
 
-def plan_of(config: Config) -> list[Run]:
-    return make_plan(config, open_source(config.encoder.source, config.seeds[0]))
+def plan_of(config: Config) -> Plan:
+    return resolve(make_plan(config), open_source(config.encoder.source, config.seeds[0]))
 
 
 def test_a_member_of_tasks_and_languages_is_so_many_datasets(config_of: Configs) -> None:
@@ -51,9 +51,9 @@ def test_a_member_of_tasks_and_languages_is_so_many_datasets(config_of: Configs)
     with pytest.raises(
         ConfigError, match=r"'nli/world_pairs' and 'nli/world_nli' share the head 'x', but not its kind"
     ):
-        datasets(config_of(), parts, 'arms.a')
+        datasets(config_of(), parts, Recipe(), 'arms.a')
     parts.tasks['nli'] = Member(task='world_nli')  # type: ignore[index]
-    found = datasets(config_of(), parts, 'arms.a')
+    found = datasets(config_of(), parts, Recipe(), 'arms.a')
     assert [(d.name, d.language, d.split, d.head) for d in found] == [
         ('both/en', 'en', 'train', 'world_nli'),
         ('both/de', 'de', 'translate_train', 'world_nli'),
@@ -69,7 +69,7 @@ def test_rates_of_members_are_divided_among_their_datasets(config_of: Configs) -
             tasks={'a': Member(task='world_nli', languages=('en', 'de'), alpha=alpha), 'world_pos': Member()},
             sampler='uniform', block=1000,
         )  # fmt: skip
-        found = datasets(config_of(), parts, 'arms.a')
+        found = datasets(config_of(), parts, Recipe(), 'arms.a')
         mixture = mixture_of(parts, found, [100, 300, 600], 0, 'arms.a')
         np.testing.assert_allclose(mixture.counts(1000) / 1000, [*share, 0.5], atol=0.002)
     capped = Arm(tasks=parts.tasks, sampler='capped', cap=500)
@@ -112,7 +112,7 @@ def test_an_arm_that_cannot_be_says_why(changes: dict[str, Any], message: str, c
 def test_rates_that_cannot_be_name_the_arm(config_of: Configs) -> None:
     parts = Arm(tasks={'world_nli': Member(rate='1'), 'world_pos': Member(rate='t +')}, sampler='time_dependent')
     with pytest.raises(ConfigError, match=r"arms.a: rate 't \+'"):
-        mixture_of(parts, datasets(config_of(), parts, 'arms.a'), [10, 10], 0, 'arms.a')
+        mixture_of(parts, datasets(config_of(), parts, Recipe(), 'arms.a'), [10, 10], 0, 'arms.a')
 
 
 def test_names_follow_what_an_arm_trains_on(config_of: Configs) -> None:
@@ -144,17 +144,18 @@ def test_arm_tasks(config_of: Configs) -> None:
 
 def test_a_fraction_is_the_seeds_choice_and_shuffled_labels_are_the_same_labels(config_of: Configs) -> None:
     config = config_of()
-    (whole,) = datasets(config, Arm(tasks={'world_nli': Member()}), 'x')
-    (half,) = datasets(config, Arm(tasks={'world_nli': Member(fraction=0.5, shuffle_labels=True)}), 'x')
-    rows = [e for e in training_examples(config, whole, 40, 1) if isinstance(e, PairExample)]
-    some = [e for e in training_examples(config, half, 40, 1) if isinstance(e, PairExample)]
+    (whole,) = datasets(config, Arm(tasks={'world_nli': Member()}), Recipe(max_train=40), 'x')
+    parts = Arm(tasks={'world_nli': Member(fraction=0.5, shuffle_labels=True)})
+    (half,) = datasets(config, parts, Recipe(max_train=40), 'x')
+    rows = [e for e in training_examples(whole, 1) if isinstance(e, PairExample)]
+    some = [e for e in training_examples(half, 1) if isinstance(e, PairExample)]
     assert (len(rows), len(some)) == (40, 20)
     by_id = {e.id: e for e in rows}
     chosen = [by_id[e.id] for e in some]
     assert [e.text_a for e in chosen] == [e.text_a for e in some]
     assert Counter(e.label for e in chosen) == Counter(e.label for e in some)
     assert [e.label for e in chosen] != [e.label for e in some]
-    assert [e.id for e in training_examples(config, half, 40, 2)] != [e.id for e in some]
+    assert [e.id for e in training_examples(half, 2)] != [e.id for e in some]
 
 
 def test_shuffled_tags_and_choices_keep_their_counts() -> None:
@@ -183,7 +184,7 @@ def test_a_warm_up_comes_first_and_its_head_goes_on(
     config = config_of(
         intermediate=('none',), targets=('world_choices',), recipes={'warm': {'steps': 2}}, evaluation__languages={}
     )
-    runner = Runner(config, tmp_path, 'x')
+    runner = Runner.open(config, tmp_path, 'x')
     warm, target = runner.plan
     assert (warm.name[:29], warm.task, warm.target) == ('none--world_choices-warmup--s', 'warm', '')
     assert (target.parent, target.keeps_head, warm.recipe and warm.recipe.steps) == (warm.id, True, 2)
@@ -252,11 +253,11 @@ def test_bad_arms_are_found_before_anything_is_read(more: dict[str, Any], messag
 def test_text_adds_steps_and_takes_none_from_the_task(config_of: Configs) -> None:
     """100 rows in batches of 10, 2 epochs: 20 steps; with 0.2 of text 25, of which 20 are the task's."""
     parts = Arm(tasks={'world_nli': Member(weight=0.8), 'mlm': Member(task='udhr', weight=0.2)}, sampler='weights')
-    found, recipe = datasets(config_of(), parts, 'x'), Recipe(epochs=2.0, batch_size=10)
+    found, recipe = datasets(config_of(), parts, Recipe(), 'x'), Recipe(epochs=2.0, batch_size=10)
     assert phase_steps(parts, recipe, found, [100, 1_000_000]) == 25
     assert mixture_of(parts, found, [100, 1_000_000], 0, 'x').counts(25).tolist() == [20, 5]
     alone = Arm(tasks={'mlm': Member(task='udhr')})
-    assert phase_steps(alone, recipe, datasets(config_of(), alone, 'x'), [100]) == 20
+    assert phase_steps(alone, recipe, datasets(config_of(), alone, Recipe(), 'x'), [100]) == 20
 
 
 def test_a_rate_may_end_with_the_training(config_of: Configs) -> None:
@@ -266,7 +267,7 @@ def test_a_rate_may_end_with_the_training(config_of: Configs) -> None:
         sampler='time_dependent',
         block=10,
     )
-    found = datasets(config_of(), parts, 'x')
+    found = datasets(config_of(), parts, Recipe(), 'x')
     mixture = mixture_of(parts, found, [9, 9], 0, 'x', steps=100)
     np.testing.assert_allclose(mixture.counts(100), [50.5, 49.5], atol=1)
     several = dataclasses.replace(parts, mix='micro_batch')
@@ -281,7 +282,7 @@ def test_a_task_in_two_members_is_selected_on_both_heads(config_of: Configs, tmp
         intermediate=('a',), targets=('world_pairs',), evaluation__languages={'world_pairs': ('en',)},
         arms={'a': arm(p={'task': 'world_nli', 'head': 'p'}, world_nli={'select': 3.0})}, recipe__steps=2,
     )  # fmt: skip
-    runner = Runner(config, tmp_path, 'x')
+    runner = Runner.open(config, tmp_path, 'x')
     train_run(runner.setting, runner.plan[0])
     (dev,) = [r for r in runner.workdir.metrics() if 'dev_metric' in r]
     assert dev['dev_metric'] == pytest.approx((dev['dev/p'] + 3 * dev['dev/world_nli']) / 4)

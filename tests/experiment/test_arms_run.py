@@ -15,7 +15,6 @@ from safetensors.numpy import load_file, save_file
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.experiment.phase import initial_params, trained_facts
-from xlmr_flax.experiment.plan import run_tasks
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.kinds import HeadSpec, score_files
 from xlmr_flax.models import hf
@@ -49,7 +48,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, config_of: Configs) -> Runne
         training={'world_pairs': arm(world_pairs={'languages': ('en', 'de')})},
         evaluation__languages={'world_pairs': ('en', 'de')},
     )  # fmt: skip
-    runner = Runner(config, tmp_path_factory.mktemp('mixed'), 'x')
+    runner = Runner.open(config, tmp_path_factory.mktemp('mixed'), 'x')
     runner.run()
     return runner
 
@@ -78,7 +77,7 @@ def test_selection_is_the_mean_over_the_tasks_and_text_is_told_beside_it(mixed: 
 
 def test_a_target_is_trained_in_the_languages_asked_for(mixed: Runner) -> None:
     target = mixed.plan[1]
-    assert run_tasks(target) == ('world_pairs',)
+    assert target.tasks == ('world_pairs',)
     (last,) = [r for r in records_of(mixed, 'world_pairs') if r['step'] == 3 and 'loss' in r]
     assert last['draws/world_pairs/en'] + last['draws/world_pairs/de'] == 3
     rows = [json.loads(line) for line in mixed.workdir.results_path.read_text('utf-8').splitlines()]
@@ -91,7 +90,7 @@ def test_a_joint_arm_is_mixed_into_the_targets(config_of: Configs, tmp_path: Pat
         intermediate=('none', 'j'), targets=('world_pairs',), recipe__steps=4,
         arms={'j': arm(world_nli={}, joint=True, sampler='uniform')}, evaluation__languages={'world_pairs': ('en',)},
     )  # fmt: skip
-    runner = Runner(config, tmp_path, 'x')
+    runner = Runner.open(config, tmp_path, 'x')
     assert [(r.intermediate, r.target, r.task) for r in runner.plan] == [
         ('none', 'world_pairs', 'world_pairs'), ('j', 'world_pairs', 'world_pairs+world_nli')
     ]  # fmt: skip
@@ -108,7 +107,7 @@ def test_the_dev_score_of_questions(rule: str, metrics: tuple[str, ...], config_
         intermediate=('none',), targets=('world_spans',), evaluation__languages={'world_spans': ('en',)},
         recipe__steps=30, recipe__keep='best', recipe__dev_score=rule, recipe__optimizer__learning_rate=1e-3,
     )  # fmt: skip
-    runner = Runner(config, tmp_path, 'x')
+    runner = Runner.open(config, tmp_path, 'x')
     [run] = runner.plan
     runner.run()
     task = get_task('world_spans')
@@ -136,7 +135,7 @@ def test_an_untied_language_model_starts_what_needs_no_head_of_it(
         encoder__source=f'hf:{folder}',
         arms={'with_text': arm(world_nli={}, text={'task': 'mlm_text', 'languages': ('en',), 'max_length': 32})},
     )  # fmt: skip
-    runner = Runner(config, tmp_path / 'w', 'x')
+    runner = Runner.open(config, tmp_path / 'w', 'x')
     runs = {run.name.split('--')[0]: run for run in runner.plan if not run.target}
     start = initial_params(runner.setting, runs['world_nli'])
     np.testing.assert_array_equal(start['encoder']['embeddings']['word'], params['encoder']['embeddings']['word'])

@@ -10,7 +10,8 @@ from pawsx_files import BAD, HEADER, ROWS, write_pawsx
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.cache import entry_name
-from xlmr_flax.data.sources import BadRow, DataError, content_digest, read_split
+from xlmr_flax.data.sources import BadRow, DataError, read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment.bad_rows import FILE, BadRows, collector, count_among
 from xlmr_flax.experiment.runner import Runner
@@ -89,23 +90,23 @@ def test_a_whole_run(
     settings = {'targets': ('pawsx',), 'intermediate': ('none',), 'data_root': str(root),
                 'evaluation__languages': {'pawsx': ('en', 'de')}}  # fmt: skip
     with pytest.raises(DataError, match=r"_2k\.tsv, line 2, column 'label': unknown label 'yes'"):
-        Runner(config_of(**settings), tmp_path / 'strict', 'x').run()
-    runner = Runner(config_of(**settings, skip_bad_rows=True), tmp_path / 'w', 'x')
+        Runner.open(config_of(**settings), tmp_path / 'strict', 'x').run()
+    runner = Runner.open(config_of(**settings, skip_bad_rows=True), tmp_path / 'w', 'x')
     rows = runner.run()
     assert [(row['language'], row['n'], row['left_out']) for row in rows] == [('en', 6, 2), ('de', 6, 2)]
     assert {row.file for row in BadRows(tmp_path / 'w' / FILE)} == {*map(str, files), str(folder / 'de/test_2k.tsv')}
     assert '8 rows left out, listed in' in capsys.readouterr().out
     before = (tmp_path / 'w' / FILE).read_bytes()
-    assert Runner(config_of(**settings, skip_bad_rows=True), tmp_path / 'w', 'x').run() == rows
+    assert Runner.open(config_of(**settings, skip_bad_rows=True), tmp_path / 'w', 'x').run() == rows
     assert (tmp_path / 'w' / FILE).read_bytes() == before
 
 
 def test_leaving_out_changes_no_digest(root: Path) -> None:
     """One content has one outcome: an error or the rows that can be read. So what names a run need not know of it."""
     task = get_task('pawsx')
-    before = content_digest(task, 'de', 'test', root)
+    before = Split(task, 'de', 'test', root).digest()
     read_split(task, 'de', 'test', root, skip_bad_rows=[])
-    assert content_digest(task, 'de', 'test', root) == before
+    assert Split(task, 'de', 'test', root).digest() == before
 
 
 def test_tokens_of_fewer_rows_are_another_entry_of_the_cache(root: Path, tiny_tokenizer: Path) -> None:

@@ -14,12 +14,14 @@ import pytest
 from xlmr_flax.config import Config
 from xlmr_flax.data.batches import row_lengths
 from xlmr_flax.data.packing import Packing
-from xlmr_flax.data.sources import read_pairs, read_split
+from xlmr_flax.data.sources import read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment import cost
 from xlmr_flax.experiment.cost import Estimator, count_rows, forward_flops, layer_weights, machine_speed, reached_speed
 from xlmr_flax.experiment.dry_run import _short
-from xlmr_flax.experiment.plan import Run, evaluation_split, make_plan
+from xlmr_flax.experiment.plan import Run, make_plan, resolve
+from xlmr_flax.experiment.reads import TEST, Read
 from xlmr_flax.kinds import encode, encode_cached, head_spec
 from xlmr_flax.models.config import SIZES, EncoderConfig
 from xlmr_flax.models.model import Model
@@ -32,12 +34,11 @@ Configs = Callable[..., Config]
 
 def estimator(config: Config, shape: EncoderConfig = SIZES['tiny']) -> Estimator:
     source = open_source('random:tiny')
-    splits = {name: evaluation_split(config, name) for name in config.targets}
-    return Estimator(config, shape, Tokenizer(source.tokenizer, source.config.vocab_size), splits)
+    return Estimator(resolve(make_plan(config), source), shape, Tokenizer(source.tokenizer, source.config.vocab_size))
 
 
 def runs(config: Config) -> dict[str, Run]:
-    return {run.name.rsplit('--', 1)[0]: run for run in make_plan(config, open_source('random:tiny'))}
+    return {run.name.rsplit('--', 1)[0]: run for run in resolve(make_plan(config), open_source('random:tiny'))}
 
 
 def test_weights_of_known_encoders() -> None:
@@ -68,20 +69,20 @@ def test_rows_are_those_that_are_read(name: str, config_of: Configs) -> None:
     task, tokenizer = get_task(name), estimator(config_of()).tokenizer
     examples = read_split(task, 'en', 'dev')
     data = encode(task, examples, tokenizer, 64)
-    found = estimator(config_of()).rows(task, 'en', 'dev', 0, 64)
+    found = estimator(config_of()).rows(Read(Split(task, 'en', 'dev'), TEST, 64))
     assert (found.examples, found.group, found.basis) == (len(examples), data.group, 'first rows')
     assert found.units == pytest.approx(len(data), rel=0.1)
     assert found.lengths.mean() == pytest.approx(data.tokens.lengths.mean(), rel=0.1)
-    assert estimator(config_of()).rows(task, 'en', 'dev', 40, 64).examples == 40
+    assert estimator(config_of()).rows(Read(Split(task, 'en', 'dev'), TEST, 64, 40)).examples == 40
 
 
 def test_both_sides_of_a_retrieval_task_count(config_of: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = get_task('world_retrieval')
-    sides = read_pairs(task, 'de', 'test')
-    assert count_rows('world_retrieval', 'de', 'test', '') == len(sides[0]) + len(sides[1])
-    assert estimator(config_of()).rows(task, 'de', 'test', 16, 64).examples == 32
+    split = Split(get_task('world_retrieval'), 'de', 'test')
+    sides, read = split.read_pairs(), Read(split, TEST, 64, 16)
+    assert count_rows(split) == len(sides[0]) + len(sides[1])
+    assert estimator(config_of()).rows(read).examples == 32
     monkeypatch.setattr(cost, '_LARGE', 10)
-    found = estimator(config_of()).rows(task, 'de', 'test', 16, 64)
+    found = estimator(config_of()).rows(read)
     assert (found.basis, len(found.lengths)) == ('max_length', 0)
     bound = estimator(config_of()).evaluation(runs(config_of())['none--world_retrieval'], 'de')
     assert bound.tokens == 32 * 64
@@ -96,24 +97,21 @@ def test_the_token_cache_is_used_where_it_is(
     (folder / 'train.tsv').write_text('id\tsentence1\tsentence2\tlabel\n' + ''.join(rows))
     monkeypatch.setenv('XLMR_CACHE', str(tmp_path / 'cache'))
     config = config_of(data_root=str(tmp_path / 'data'))
-    task, mine = get_task('pawsx'), estimator(config)
-    cost._cached_entries.cache_clear()
-    assert mine.rows(task, 'en', 'train', 0, 64).basis == 'first rows'
+    mine, task = estimator(config), get_task('pawsx')
+    rows_64, rows_32 = (Read(Split(task, 'en', 'train', config.data_root), TEST, length) for length in (64, 32))
+    assert mine.rows(rows_64).basis == 'first rows'
     data = encode_cached(task, read_split(task, 'en', 'train', config.data_root), mine.tokenizer, 64)
-    cost._cached_entries.cache_clear()
-    found = estimator(config).rows(task, 'en', 'train', 0, 64)
+    found = estimator(config).rows(rows_64)
     assert (found.basis, found.examples, found.units) == ('token cache', 300, 300)
     np.testing.assert_array_equal(found.lengths, data.tokens.lengths)
-    assert estimator(config).rows(task, 'en', 'train', 0, 32).basis == 'first rows', 'of another length'
+    assert estimator(config).rows(rows_32).basis == 'first rows', 'of another length'
     (entry,) = (tmp_path / 'cache').iterdir()
     for name, contents in (('offsets.npy', [b'', b'x' * 99]), ('index.json', [b'[]', b'{}', b'\xff', b'[' * 9999])):
         before = (entry / name).read_bytes()
         for content in contents:
             (entry / name).write_bytes(content)
-            cost._cached_entries.cache_clear()
-            assert estimator(config).rows(task, 'en', 'train', 0, 64).basis == 'first rows', (name, content[:9])
+            assert estimator(config).rows(rows_64).basis == 'first rows', (name, content[:9])
         (entry / name).write_bytes(before)
-    cost._cached_entries.cache_clear()
 
 
 @pytest.mark.parametrize('packing', [False, True])

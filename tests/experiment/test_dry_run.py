@@ -28,7 +28,7 @@ ONE: dict[str, Any] = {'targets': ('world_retrieval',), 'evaluation__languages':
 def runner(config_of: Callable[..., Config], tmp_path: Path) -> Any:
     def make(**changes: Any) -> Runner:
         config = config_of(**{**ONE, 'recipe__steps': 10, **changes})
-        return Runner(config, tmp_path / 'w', 'x')
+        return Runner.open(config, tmp_path / 'w', 'x')
 
     return make
 

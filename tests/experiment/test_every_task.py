@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs, read_split
-from xlmr_flax.experiment.plan import default_split, task_of
+from xlmr_flax.data.sources import DataError, read_gold, read_pairs, read_split
+from xlmr_flax.data.split import Split
+from xlmr_flax.experiment.arms import task_of
+from xlmr_flax.experiment.plan import default_split
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.kinds import prediction_path, score_files
 from xlmr_flax.scoring import files
@@ -40,7 +42,7 @@ def _languages(task: Task, root: str) -> tuple[str, ...]:
     """Two languages that can be scored, English first: where any has a test file those, else of the dev files."""
     for split in ('test', 'dev'):
         here = [code for code in task.languages if default_split(task, [code], root) == split]
-        here = [code for code in here if split in task.splits and available(task, code, split, root)]
+        here = [code for code in here if split in task.splits and Split(task, code, split, root).is_there()]
         if here:
             return tuple(sorted(here, key=lambda code: code != 'en')[:2])
     raise AssertionError(f'no file of {task.name} can be scored')
@@ -76,7 +78,7 @@ def test_a_task_learns_and_is_scored_by_its_file(
 ) -> None:
     root = _root(name, request)
     languages = _languages(get_task(name), root)
-    runner = Runner(_config(config_of, root, name, languages), tmp_path / 'w', 'x')
+    runner = Runner.open(_config(config_of, root, name, languages), tmp_path / 'w', 'x')
     rows, (run,) = runner.run(), runner.plan
     assert rows == [json.loads(line) for line in (tmp_path / 'w' / 'results.jsonl').read_text('utf-8').splitlines()]
     task, split = task_of(runner.config, name), runner.split(name)
@@ -167,11 +169,11 @@ def check_retrieval(task: Task, language: str, split: str, root: str, path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize('name', TRAIN_ONLY)
 def test_a_task_without_rows_to_score_is_an_arm(name: str, config_of: Configs, tmp_path: Path, data_root: Path) -> None:
-    runner = Runner(_config(config_of, str(data_root), 'world_pairs', ['en'], name), tmp_path / 'w', 'x')
+    runner = Runner.open(_config(config_of, str(data_root), 'world_pairs', ['en'], name), tmp_path / 'w', 'x')
     runner.run()
     check_loss(runner, runner.plan[0].name)
     with pytest.raises(TaskError, match=f'task {name!r} has no split'):
-        Runner(_config(config_of, str(data_root), name, ['en']), tmp_path / 'v', 'x')
+        Runner.open(_config(config_of, str(data_root), name, ['en']), tmp_path / 'v', 'x')
 
 
 @pytest.mark.parametrize('name', MISSING)
@@ -179,7 +181,7 @@ def test_missing_files_are_named_before_anything_is_trained(
     name: str, config_of: Configs, tmp_path: Path, data_root: Path
 ) -> None:
     with pytest.raises(DataError) as error:
-        Runner(_config(config_of, str(data_root), name, ['en']), tmp_path / 'w', 'x')
+        Runner.open(_config(config_of, str(data_root), name, ['en']), tmp_path / 'w', 'x')
     said = str(error.value)
     assert f"no such file, needed for task '{name}' in 'en'" in said
     assert 'Where to get it: https://' in said
@@ -189,10 +191,10 @@ def test_missing_files_are_named_before_anything_is_trained(
 def test_a_split_without_labels_is_not_the_default(config_of: Configs, tmp_path: Path, data_root: Path) -> None:
     """COPA's test labels are not public."""
     config = _config(config_of, str(data_root), 'copa', ['en'])
-    assert Runner(config, tmp_path / 'w', 'x').split('copa') == 'dev'
+    assert Runner.open(config, tmp_path / 'w', 'x').split('copa') == 'dev'
     asked = config_of(targets=('copa',), evaluation__split={'copa': 'test'}, evaluation__languages={},
                       data_root=str(data_root))  # fmt: skip
-    assert Runner(asked, tmp_path / 'v', 'x').split('copa') == 'test'  # predictions are written, not scored
+    assert Runner.open(asked, tmp_path / 'v', 'x').split('copa') == 'test'  # predictions are written, not scored
 
 
 def test_every_kind_and_scorer_is_among_the_defaults() -> None:

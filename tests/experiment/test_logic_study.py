@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.data.sources import DATA_ROOT_VARIABLE
 from xlmr_flax.experiment import logic_study
-from xlmr_flax.experiment.arms import arm_of, datasets, selects, shuffled_labels, training_examples
+from xlmr_flax.experiment.arms import arm_of, datasets, shuffled_labels, training_examples
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import PairExample
 
@@ -35,7 +35,8 @@ def test_every_arm_has_the_same_steps_and_rows(argument: str, monkeypatch: pytes
         steps.add((recipe.steps, recipe.batch_size, recipe.keep, recipe.optimizer))
         spec = config.arms.get(name)
         rows.add(round(sum(m.max_train for m in spec.tasks.values()) if spec else recipe.max_train, -2))
-        assert {d.task.kind for d in datasets(config, arm_of(config, name), 'x')} <= {'pair', 'tag', 'choice'}
+        found = datasets(config, arm_of(config, name), config.recipe, 'x')
+        assert {d.task.kind for d in found} <= {'pair', 'tag', 'choice'}
     assert len(steps) == 1 and len(rows) == 1
     assert rows == {1600 if 'small' in argument else 4500}
     assert set(config.targets) >= set(logic_study.CORE_TARGETS)
@@ -45,7 +46,8 @@ def test_every_arm_has_the_same_steps_and_rows(argument: str, monkeypatch: pytes
 def test_the_full_grid_has_what_the_question_asks_for() -> None:
     config = _config('size=large,where=full')
     assert config.encoder.source == 'hf:xlm-roberta-large'
-    trained = {name: {d.task.name for d in datasets(config, arm_of(config, name), 'x')} for name in config.arms}
+    found = {name: datasets(config, arm_of(config, name), config.recipe, 'x') for name in config.arms}
+    trained = {name: {d.task.name for d in those} for name, those in found.items()}
     assert trained['logic'] == {'logiqa2_nli', 'control', 'folio', 'help', 'med', 'conjnli', 'sick'}
     assert trained['logic_mnli'] == trained['logic'] | {'mnli'}
     assert trained['logic_shuffled'] == trained['logic'] and trained['logiqa_mrc'] == {'logiqa2'}
@@ -69,16 +71,15 @@ def test_dev_rows_stand_in_only_where_there_are_no_others(tmp_path: Path, monkey
     (folder / 'dev.jsonl').write_text(ROWS, encoding='utf-8')
     assert logic_study.training_rows('control') == 'dev'
     config = _config('where=full,intermediate=none+control_nli,targets=panx,rows=6')
-    (dataset,) = datasets(config, config.arms['control_nli'], 'x')
-    assert dataset.split == 'dev' and not selects(config, dataset)
-    assert [e.id for e in training_examples(config, dataset, 0, 1)] == list('012345')
+    (dataset,) = datasets(config, config.arms['control_nli'], config.recipe_for('control_nli'), 'x')
+    assert dataset.split == 'dev' and not dataset.selects()
+    assert [e.id for e in training_examples(dataset, 1)] == list('012345')
     assert '(its dev rows)' in logic_study.notes(config)[0]
     (folder / 'train.jsonl').write_text(ROWS, encoding='utf-8')
     assert logic_study.training_rows('control') == ''
-    (dataset,) = datasets(
-        config := _config('where=full,intermediate=none+control_nli,targets=panx'), config.arms['control_nli'], 'x'
-    )
-    assert dataset.split == 'train' and selects(config, dataset)
+    config = _config('where=full,intermediate=none+control_nli,targets=panx')
+    (dataset,) = datasets(config, config.arms['control_nli'], config.recipe, 'x')
+    assert dataset.split == 'train' and dataset.selects()
 
 
 def test_labels_dealt_anew_keep_their_numbers_and_say_nothing() -> None:

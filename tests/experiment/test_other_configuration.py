@@ -37,11 +37,11 @@ def test_the_difference_is_said(
     monkeypatch.setattr(loop, 'put_batch', stopped)
     for _ in range(2):
         with pytest.raises(Stopped):
-            Runner(config(), tmp_path / 'w', 'x').run()
+            Runner.open(config(), tmp_path / 'w', 'x').run()
     assert 'another configuration' not in capsys.readouterr().out, 'its own state is gone on from'
 
     with pytest.raises(Stopped):
-        Runner(config(recipe__steps=4, recipe__checkpoint_every=2), tmp_path / 'w', 'x').run()
+        Runner.open(config(recipe__steps=4, recipe__checkpoint_every=2), tmp_path / 'w', 'x').run()
     (line,) = [text for text in capsys.readouterr().out.splitlines() if 'another configuration' in text]
     assert line.endswith(
         'checkpoints: step 2 of another configuration, not gone on from (recipe.steps: 3 in the checkpoint, 4 now)'
@@ -53,7 +53,7 @@ def test_the_parents_configuration_is_a_part_of_it(config_of: Callable[..., Conf
     parent, child = (
         next(
             run
-            for run in Runner(config_of(), tmp_path / 'w', 'x').plan
+            for run in Runner.open(config_of(), tmp_path / 'w', 'x').plan
             if run.intermediate != 'none' and run.target == t
         )
         for t in ('', 'world_pairs')

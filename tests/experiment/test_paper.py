@@ -35,6 +35,4 @@ def test_the_papers_studies_are_configs(table: str) -> None:
 
 def _datasets(config: Config, name: str | Arm) -> list[Any]:
     parts = name if isinstance(name, Arm) else arm_of(config, name)
-    if 'ccg' in parts.tasks:  # its labels come from its files
-        parts = Arm(tasks={k: v for k, v in parts.tasks.items() if k != 'ccg'})
-    return datasets(config, parts, 'x') if parts.tasks else []
+    return [*datasets(config, parts, config.recipe, 'x')]

@@ -11,9 +11,9 @@ import pytest
 
 from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.data.sources import DataError
-from xlmr_flax.experiment import arms as arms_module
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.arms import dev_metrics
-from xlmr_flax.experiment.plan import make_plan
+from xlmr_flax.experiment.plan import make_plan, resolve
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TaskError
@@ -21,26 +21,9 @@ from xlmr_flax.tasks.base import TaskError
 Configs = Callable[..., Config]
 
 
-@pytest.fixture(scope='module', autouse=True)
-def digests_once() -> Any:
-    """The embedded world's rows do not change while tests run; making them takes most of a plan's time."""
-    real = arms_module.content_digest
-    known: dict[Any, str] = {}
-
-    def once(task: Any, *rest: Any) -> str:
-        key = (task.name, *rest)
-        if key not in known:
-            known[key] = real(task, *rest)
-        return known[key]
-
-    arms_module.content_digest = once
-    yield
-    arms_module.content_digest = real
-
-
 def ids(config: Config, source: EncoderSource | None = None) -> dict[str, str]:
     """Phase by name -> id."""
-    runs = make_plan(config, source or open_source(config.encoder.source, config.seeds[0]))
+    runs = resolve(make_plan(config), source or open_source(config.encoder.source, config.seeds[0]))
     return {f'{r.intermediate}/{r.target}/{r.seed}': r.id for r in runs}
 
 
@@ -125,16 +108,14 @@ def test_other_weights_are_another_run(config_of: Configs) -> None:
 
 def test_other_training_rows_are_another_run(config_of: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ids(config_of())
-    real = arms_module.content_digest
-    monkeypatch.setattr(
-        arms_module, 'content_digest', lambda task, *rest: real(task, *rest) + ('x' if task.name == 'world_nli' else '')
-    )
+    real = Split.digest
+    monkeypatch.setattr(Split, 'digest', lambda split: real(split) + ('x' if split.task.name == 'world_nli' else ''))
     after = ids(config_of())
     assert {name[:-2] for name in before if before[name] != after[name]} == ARM
 
 
 def test_parents_come_first_and_are_the_arms(config_of: Configs) -> None:
-    runs = make_plan(config_of(seeds=(1, 2)), open_source('random:tiny', 1))
+    runs = resolve(make_plan(config_of(seeds=(1, 2))), open_source('random:tiny', 1))
     seen: set[str] = set()
     for run in runs:
         assert run.parent == '' or run.parent in seen
@@ -148,7 +129,7 @@ def test_parents_come_first_and_are_the_arms(config_of: Configs) -> None:
 
 def test_each_phase_has_its_recipe(config_of: Configs) -> None:
     config = config_of(recipes={'world_nli': {'steps': 5}, 'world_pairs': {'steps': 6}})
-    for run in make_plan(config, open_source('random:tiny', 1)):
+    for run in make_plan(config):
         if run.task:
             assert run.recipe is not None
             assert run.recipe.steps == {'world_nli': 5, 'world_pairs': 6}[run.task]

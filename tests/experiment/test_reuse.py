@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from xlmr_flax.config import Config, Evaluation
-from xlmr_flax.experiment.plan import NONE, Run
+from xlmr_flax.experiment.arms import NONE
+from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.reuse import evaluation_key
 
 
 def key(target: str, **settings: Any) -> str:
-    run = Run('0123456789ab', NONE, target, '', 1, '', None)
+    run = Run('0123456789ab', NONE, target, '', 1, None, None)
     return evaluation_key(Config(targets=(target,), evaluation=Evaluation(**settings)), run, 'data')
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from tfds_files import write
 
-from xlmr_flax.config import Arm, Config, Member
+from xlmr_flax.config import Arm, Config, Member, Recipe
 from xlmr_flax.data.readers_paths import resolve_data_root
-from xlmr_flax.data.sources import BadRow, DataError, origin, split_files
+from xlmr_flax.data.sources import BadRow, DataError
+from xlmr_flax.data.split import Split
+from xlmr_flax.experiment.arms import datasets
 from xlmr_flax.experiment.bad_rows import FILE, BadRows
 from xlmr_flax.experiment.plan import NONE, Run
 from xlmr_flax.experiment.rows import result_rows, retrieval_note, source_facts, stand_ins
@@ -44,24 +46,27 @@ def test_the_source_of_a_split(tmp_path: Path) -> None:
     for name in ('r2', 'r3'):
         describe(tmp_path / 'tfds' / 'anli' / name / '0.1.0', 'test')
     describe(tmp_path / 'tfds' / 'anli' / 'r3' / '0.2.0', 'test')
-    assert source_facts(get_task('anli'), 'en', 'test', str(tmp_path)) == {
+    assert source_facts(Split(get_task('anli'), 'en', 'test', tmp_path)) == {
         'source': 'file+tfds',
         'tfds': 'anli/r2:0.1.0, anli/r3:0.2.0',
     }
-    assert source_facts(get_task('anli_r1'), 'en', 'test', str(tmp_path)) == {'source': 'file'}
-    assert source_facts(get_task('anli_r2'), 'en', 'test', str(tmp_path)) == {'source': 'tfds', 'tfds': 'anli/r2:0.1.0'}
-    assert source_facts(get_task('world_nli'), 'de', 'test', '') == {'source': 'world'}
+    assert source_facts(Split(get_task('anli_r1'), 'en', 'test', tmp_path)) == {'source': 'file'}
+    prepared = source_facts(Split(get_task('anli_r2'), 'en', 'test', tmp_path))
+    assert prepared == {'source': 'tfds', 'tfds': 'anli/r2:0.1.0'}
+    assert source_facts(Split(get_task('world_nli'), 'de', 'test')) == {'source': 'world'}
     with pytest.raises(DataError, match='no such file'):
-        source_facts(get_task('anli'), 'en', 'dev', str(tmp_path))
+        source_facts(Split(get_task('anli'), 'en', 'dev', tmp_path))
     describe(tmp_path / 'tfds' / 'xnli' / '1.1.0', 'test')
-    assert origin(get_task('xnli'), 'de', 'test', tmp_path).builders == ('xnli:1.1.0',), 'a builder without configs'
+    assert Split(get_task('xnli'), 'de', 'test', tmp_path).origin().builders == ('xnli:1.1.0',), (
+        'a builder without configs'
+    )
 
 
 def test_a_split_of_files_and_of_the_embedded_world(tmp_path: Path) -> None:
     put(tmp_path / 'xtreme/xnli/test-de.tsv')
     task = get_task('xnli')
     mixed = dataclasses.replace(task, splits={**task.splits, 'test': (Embedded('nli', 4), *task.splits['test'])})
-    assert origin(mixed, 'de', 'test', tmp_path).source == 'file+world'
+    assert Split(mixed, 'de', 'test', tmp_path).origin().source == 'file+world'
 
 
 def result(config: Config, run: Run, target: str, **more: Any) -> dict[str, Any]:
@@ -86,31 +91,33 @@ QQP = 'PAWS-X pairs in the layout of QQP'
 
 
 def test_what_stands_in_is_said_of_every_dataset_of_a_mixture(config_of: Configs, root: Path) -> None:
-    config = dataclasses.replace(
-        config_of(data_root=str(root)), arms={'both': Arm(tasks={'mnli': Member(), 'qqp': Member()})}
-    )
-    own = Arm(tasks={'pawsx': Member()})
-    run = Run('0' * 12, 'both', 'pawsx', 'pawsx', 1, '', None, own)
-    row = result(config, run, 'pawsx')
+    config = config_of(data_root=str(root))
+
+    def run_of(name: str, start: Run | None, *tasks: str) -> Run:
+        arm = Arm(tasks={task: Member() for task in tasks})
+        target = 'pawsx' if start else ''
+        return Run('0' * 12, name, target, '', 1, start, None, arm, datasets(config, arm, Recipe(), 'x'))
+
+    row = result(config, run_of('both', run_of('both', None, 'mnli', 'qqp'), 'pawsx'), 'pawsx')
     assert row['stand_in'] == f'qqp train: {QQP}'
     assert (row['intermediate'], row['source']) == ('both', 'file')
-    alone = dataclasses.replace(run, intermediate='qqp')
-    assert stand_ins(config, alone, get_task('pawsx'), 'en', 'dev') == f'qqp train: {QQP}'
-    assert stand_ins(config, alone, get_task('qqp'), 'en', 'dev') == f'qqp train: {QQP}; qqp dev: {QQP}'
-    assert 'stand_in' not in result(config, dataclasses.replace(run, intermediate=NONE), 'pawsx')
+    alone = run_of('qqp', run_of('qqp', None, 'qqp'), 'pawsx')
+    assert stand_ins(alone, Split(get_task('pawsx'), 'en', 'dev', root)) == f'qqp train: {QQP}'
+    assert stand_ins(alone, Split(get_task('qqp'), 'en', 'dev', root)) == f'qqp train: {QQP}; qqp dev: {QQP}'
+    assert 'stand_in' not in result(config, dataclasses.replace(alone, start=None), 'pawsx')
 
 
 def test_rows_that_were_left_out_are_counted(config_of: Configs, root: Path, tmp_path: Path) -> None:
     config, bad = config_of(data_root=str(root)), BadRows(tmp_path / FILE)
-    run = Run('0' * 12, NONE, 'pawsx', 'pawsx', 1, '', None)
+    run = Run('0' * 12, NONE, 'pawsx', 'pawsx', 1, None, None)
     assert 'left_out' not in result(config, run, 'pawsx', bad_rows=bad)
-    [path] = split_files(get_task('pawsx'), 'en', 'dev', root)
+    [path] = Split(get_task('pawsx'), 'en', 'dev', root).files()
     bad.extend([BadRow(str(path), 3, 'a'), BadRow(str(path), 4, 'b'), BadRow('another', 4, 'b')])
     assert result(config, run, 'pawsx', bad_rows=bad)['left_out'] == 2
 
 
 def test_rows_say_how_answers_are_decoded_and_repeated_sentences_mined(config_of: Configs) -> None:
-    run = Run('0' * 12, NONE, 'world_spans', 'world_spans', 1, '', None)
+    run = Run('0' * 12, NONE, 'world_spans', 'world_spans', 1, None, None)
     row = result(config_of(), run, 'world_spans')
     assert row['qa_decoding'] == 'offsets' and 'note' not in row
     row = result(config_of(evaluation__qa_decoding='reference'), run, 'world_spans')
@@ -148,13 +155,13 @@ def test_a_plan_on_prepared_datasets_alone(
     monkeypatch.setenv('TFDS_DATA_DIR', str(prepared))
     assert resolve_data_root() == prepared
     config = config_of(targets=('xnli',), intermediate=(NONE,), evaluation__languages={'xnli': ('en', 'de')})
-    rows = Runner(config, tmp_path / 'w', 'x').run()
+    rows = Runner.open(config, tmp_path / 'w', 'x').run()
     versions = [path.parent.name for path in prepared.glob('xnli/**/dataset_info.json')]
     assert [(row['language'], row['n'], row['source']) for row in rows] == [('en', 3, 'tfds'), ('de', 3, 'tfds')]
     assert all(row['tfds'].startswith('xnli') and row['tfds'].endswith(f':{versions[0]}') for row in rows)
     put(tmp_path / 'data/xtreme/xnli/test-de.tsv', 'a\tb\tneutral\n')
     config = dataclasses.replace(config, data_root=str(tmp_path / 'data'))
-    rows = Runner(config, tmp_path / 'w', 'x').run()
+    rows = Runner.open(config, tmp_path / 'w', 'x').run()
     assert [(row['language'], row['n'], row['source']) for row in rows] == [('en', 3, 'tfds'), ('de', 1, 'file')]
 
 

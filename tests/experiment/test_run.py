@@ -13,6 +13,7 @@ import pytest
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import read_pairs, read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment import phase, runner
 from xlmr_flax.experiment.reporting import write_report_again
 from xlmr_flax.experiment.runner import PlanFailed, Runner
@@ -160,7 +161,7 @@ def test_a_second_start_does_nothing_and_writes_the_same(
     before, metrics = (copy / 'results.jsonl').read_bytes(), (copy / 'metrics.jsonl').read_bytes()
     predictions = {p: p.stat().st_mtime_ns for p in (copy / 'predictions').rglob('*.tsv')}
     (copy / 'results.jsonl').unlink()
-    Runner(config_of(seeds=(1, 2)), copy, 'second').run()
+    Runner.open(config_of(seeds=(1, 2)), copy, 'second').run()
     assert done == {'trained': [], 'evaluated': []}
     assert (copy / 'results.jsonl').read_bytes() == before
     assert (copy / 'metrics.jsonl').read_bytes() == metrics
@@ -173,7 +174,7 @@ def test_what_is_missing_is_made_again_and_nothing_else(
     before = read_rows(copy)
     (path,) = (copy / 'runs').glob('none--world_pairs--seed2-*/evaluations/world_pairs-test-de.json')
     path.unlink()
-    Runner(config_of(seeds=(1, 2)), copy, 'first').run()
+    Runner.open(config_of(seeds=(1, 2)), copy, 'first').run()
     assert done == {'trained': [], 'evaluated': ['world_pairs-de']}
     assert read_rows(copy) == before
 
@@ -182,7 +183,7 @@ def test_a_half_written_evaluation_is_made_again(copy: Path, config_of: Configs,
     before = (copy / 'results.jsonl').read_bytes()
     (path,) = (copy / 'runs').glob('none--world_retrieval--seed1-*/evaluations/world_retrieval-test-de.json')
     path.write_text(path.read_text('utf-8')[:50], 'utf-8')
-    Runner(config_of(seeds=(1, 2)), copy, 'first').run()
+    Runner.open(config_of(seeds=(1, 2)), copy, 'first').run()
     assert done == {'trained': [], 'evaluated': ['world_retrieval-de']}
     assert (copy / 'results.jsonl').read_bytes() == before
 
@@ -193,7 +194,7 @@ def test_a_missing_model_is_trained_again_to_the_same_bits(
     (folder,) = (copy / 'runs').glob('world_nli--intermediate--seed1-*')
     before = (folder / 'model' / 'model.safetensors').read_bytes()
     shutil.rmtree(folder)
-    Runner(config_of(seeds=(1, 2)), copy, 'first').run()
+    Runner.open(config_of(seeds=(1, 2)), copy, 'first').run()
     assert done == {'trained': ['world_nli--intermediate--seed1'], 'evaluated': []}
     assert (folder / 'model' / 'model.safetensors').read_bytes() == before
 
@@ -201,7 +202,7 @@ def test_a_missing_model_is_trained_again_to_the_same_bits(
 def test_other_settings_of_the_evaluation_evaluate_again_without_training(
     copy: Path, config_of: Configs, done: dict[str, list[str]]
 ) -> None:
-    Runner(config_of(seeds=(1,), targets=('world_retrieval',), evaluation__languages={}, evaluation__pooling='cls',
+    Runner.open(config_of(seeds=(1,), targets=('world_retrieval',), evaluation__languages={}, evaluation__pooling='cls',
                      intermediate=('none',)), copy, 'x').run()  # fmt: skip
     assert done['trained'] == []
     assert done['evaluated'][:2] == ['world_retrieval-ar', 'world_retrieval-bg']
@@ -212,11 +213,9 @@ def test_other_settings_of_the_evaluation_evaluate_again_without_training(
 def test_other_rows_to_score_evaluate_again(
     copy: Path, config_of: Configs, done: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = runner.content_digest
-    monkeypatch.setattr(
-        runner, 'content_digest', lambda task, code, *rest: real(task, code, *rest) + ('x' if code == 'en' else '')
-    )
-    Runner(config_of(seeds=(1,), intermediate=('none',)), copy, 'x').run()
+    real = Split.digest
+    monkeypatch.setattr(Split, 'digest', lambda split: real(split) + ('x' if split.language == 'en' else ''))
+    Runner.open(config_of(seeds=(1,), intermediate=('none',)), copy, 'x').run()
     assert done == {'trained': [], 'evaluated': ['world_pairs-en']}
 
 
@@ -234,7 +233,7 @@ def test_a_stopped_start_leaves_what_it_had(
     monkeypatch.setattr(runner, 'train_run', fails)
     seconds = json.loads((copy / 'time.json').read_text())['seconds']
     with pytest.raises(KeyboardInterrupt):
-        Runner(config_of(seeds=(1, 3)), copy, 'first').run()
+        Runner.open(config_of(seeds=(1, 3)), copy, 'first').run()
     assert done['trained'] == ['none--world_pairs--seed3', 'world_nli--intermediate--seed3']
     rows = read_rows(copy)
     assert {(r['intermediate'], r['target']) for r in rows if r['seed'] == 3} == {
@@ -250,11 +249,11 @@ def test_an_arm_starts_from_its_parent(finished: Path, config_of: Configs) -> No
 
     from xlmr_flax.models.source import open_source
 
-    made = Runner(config_of(seeds=(1, 2)), finished, 'x')
+    made = Runner.open(config_of(seeds=(1, 2)), finished, 'x')
     run = next(r for r in made.plan if r.intermediate == 'world_nli' and r.target == 'world_pairs')
     (folder,) = (finished / 'runs').glob('world_nli--intermediate--seed1-*')
     parent, start = open_source(f'ckpt:{folder}').load(), phase.start_params(made.setting, run)
-    fresh = phase.start_params(made.setting, dataclasses.replace(run, parent=''))
+    fresh = phase.start_params(made.setting, dataclasses.replace(run, start=None))
     for part in ('encoder', 'pooler'):
         np.testing.assert_equal(start[part], parent[part])
     assert np.abs(start['pooler']['dense']['kernel'] - fresh['pooler']['dense']['kernel']).max() > 0
@@ -276,8 +275,8 @@ def test_real_failures_are_recorded_and_real_leftovers_removed(
 
     monkeypatch.setattr(runner, 'train_run', broken)
     with pytest.raises(PlanFailed, match='1 of 10 runs failed; run --retry_failed'):
-        Runner(config_of(seeds=(1, 2)), copy, 'first').run()
+        Runner.open(config_of(seeds=(1, 2)), copy, 'first').run()
     assert [p.name for p in nli.iterdir() if p.name in ('checkpoints', '.model.x')] == []
     monkeypatch.undo()
-    Runner(config_of(seeds=(1, 2)), copy, 'first', Share(retry_failed=True)).run()
+    Runner.open(config_of(seeds=(1, 2)), copy, 'first', Share(retry_failed=True)).run()
     assert (copy / 'results.jsonl').read_bytes() == before

@@ -210,15 +210,15 @@ def test_weights_of_targets_may_go_when_all_is_evaluated(config_of: Any, tmp_pat
     changes = {'intermediate': ('none',), 'targets': ('world_pairs',), 'keep_models': 'intermediate'}
     one = {'evaluation__languages': {'world_pairs': ('en',)}}
     two = {'evaluation__languages': {'world_pairs': ('en', 'de')}}
-    runner = Runner(config_of(**changes, **one), tmp_path, 'x')
+    runner = Runner.open(config_of(**changes, **one), tmp_path, 'x')
     rows = runner.run()
     (run,) = runner.plan
     assert not runner.workdir.weights(run).exists()
-    again = Runner(config_of(**changes, **one), tmp_path, 'x')
+    again = Runner.open(config_of(**changes, **one), tmp_path, 'x')
     assert again.run() == rows and not again.workdir.weights(run).exists(), 'nothing was left to do'
-    pooled = Runner(config_of(**changes, **one, evaluation__pooling='cls'), tmp_path, 'x')
+    pooled = Runner.open(config_of(**changes, **one, evaluation__pooling='cls'), tmp_path, 'x')
     assert not pooled.missing_languages(run)
-    more = Runner(config_of(**changes, **two), tmp_path, 'x')
+    more = Runner.open(config_of(**changes, **two), tmp_path, 'x')
     found = more.run()
     assert [r for r in found if r['language'] == 'en'] == rows and len(found) == 2 * len(rows)
 

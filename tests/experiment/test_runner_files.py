@@ -63,7 +63,7 @@ def test_time_of_several_processes_is_summed(tmp_path: Path) -> None:
 
 def test_what_a_kill_left_while_a_file_was_written_goes(tmp_path: Path) -> None:
     """Of the run's own task alone: another process may be writing another one's."""
-    workdir, run = Workdir(tmp_path), Run('0' * 12, 'none', 'pawsx', 'pawsx', 1, '', None)
+    workdir, run = Workdir(tmp_path), Run('0' * 12, 'none', 'pawsx', 'pawsx', 1, None, None)
     folder = workdir.predictions(run)
     left = [folder / 'pawsx' / '.test-de.tsv.12-ab.tmp', workdir.run_dir(run) / 'evaluations' / '.x.json.12-ab.tmp']
     kept = [folder / 'pawsx' / 'test-de.tsv', folder / 'xnli' / '.test-de.tsv.13-cd.tmp']

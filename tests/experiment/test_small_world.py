@@ -9,7 +9,7 @@ import pytest
 from download.small_world import build
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import available
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.tasks import all_tasks, get_task
 
@@ -37,7 +37,7 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_task_trains_a_step(name: str, config_of: Callable[..., Config], small_root: Path, tmp_path: Path) -> None:
     language = 'en' if 'en' in get_task(name).languages else get_task(name).languages[0]
-    assert available(get_task(name), language, 'train', small_root)
+    assert Split(get_task(name), language, 'train', small_root).is_there()
     config = config_of(
         targets=('world_retrieval',),
         arms={'small': {'tasks': {name: {'languages': (language,)}}}},
@@ -49,7 +49,7 @@ def test_a_task_trains_a_step(name: str, config_of: Callable[..., Config], small
         evaluation__languages={'world_retrieval': ('de',)},
         evaluation__max_examples=8,
     )
-    runner = Runner(config, tmp_path / 'w', 'x')
+    runner = Runner.open(config, tmp_path / 'w', 'x')
     assert {row['language'] for row in runner.run()} == {'de'}
     losses = [m['loss'] for m in runner.workdir.metrics() if 'loss' in m and m['run'] == runner.plan[0].name]
     assert len(losses) == 1

@@ -21,7 +21,7 @@ WHERE = ['fetch', '_save', 'save_checkpoint', 'decay_factor']  # of phase.py, in
 
 @pytest.fixture(scope='module')
 def whole(config_of: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    runner = Runner(changed(config_of), tmp_path_factory.mktemp('whole') / 'w', 'x')
+    runner = Runner.open(changed(config_of), tmp_path_factory.mktemp('whole') / 'w', 'x')
     runner.run()
     return runner.workdir.weights(runner.plan[0]).read_bytes()
 
@@ -45,7 +45,7 @@ def test_a_finished_training_is_not_lost(
         return real(*args, **more)
 
     monkeypatch.setattr(phase, name, stopped)
-    runner = Runner(config, tmp_path / 'w', 'x')
+    runner = Runner.open(config, tmp_path / 'w', 'x')
     with pytest.raises(Stopped):
         runner.run()
     (run,) = runner.plan
@@ -56,7 +56,7 @@ def test_a_finished_training_is_not_lost(
     assert not (tmp_path / 'w' / 'failed').exists()
 
     monkeypatch.setattr(phase, 'train', lambda *args: pytest.fail('trained again'))
-    again = Runner(config, tmp_path / 'w', 'x')
+    again = Runner.open(config, tmp_path / 'w', 'x')
     assert len(again.run()) > 0
     assert again.workdir.weights(run).read_bytes() == whole
     open_source(f'ckpt:{again.workdir.run_dir(run)}').load()

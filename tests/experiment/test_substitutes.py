@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> Path:
 
 def gaps(root: Path, arms: dict[str, Arm], targets: tuple[str, ...] = ('tatoeba',), **more: object) -> list[str]:
     config = Config(data_root=str(root), intermediate=('none', *arms), arms=arms, targets=targets, **more)  # type: ignore[arg-type]
-    return [f'{gap.task} {gap}' for gap in find_gaps(config)]
+    return [f'{gap.split.task.name} {gap}' for gap in find_gaps(config)]
 
 
 def test_training_rows_by_their_own_name_are_no_gap(root: Path) -> None:

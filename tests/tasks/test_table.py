@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from xlmr_flax.data.sources import available, stand_in
+from xlmr_flax.data.split import Split
 from xlmr_flax.tasks import all_tasks
 from xlmr_flax.tasks.base import Task
 from xlmr_flax.tasks.table import TRIED_ON, markdown, tried_on
@@ -67,13 +67,13 @@ def _tried_on(task: Task, root: Path) -> str:
     if task.checked_on == 'embedded world':
         return 'embedded world only'
     here = {
-        split: [code for code in task.languages if available(task, code, split, root)]
+        split: [code for code in task.languages if Split(task, code, split, root).is_there()]
         for split in task.splits
         if split not in task.translated
     }
     if not any(here.values()):
         return 'embedded world only'
-    if any(stand_in(task, code, split, root) for split, codes in here.items() for code in codes):
+    if any(Split(task, code, split, root).stand_in() for split, codes in here.items() for code in codes):
         return 'stand-in'
     return 'real data' if here.get('train') else 'evaluation only'
 

@@ -11,19 +11,9 @@ import pytest
 from tasks import tiny_files
 from tasks.tiny_files import LAKE, SEE
 
-from xlmr_flax.data.sources import (
-    BadRow,
-    DataError,
-    available,
-    content_digest,
-    read_gold,
-    read_pairs,
-    read_split,
-    split_files,
-    stand_in,
-    with_labels,
-)
+from xlmr_flax.data.sources import BadRow, DataError, read_gold, read_pairs, read_split, with_labels
 from xlmr_flax.data.spans import answer_tokens
+from xlmr_flax.data.split import Split
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import ChoiceExample as Choice
 from xlmr_flax.tasks.base import PairExample as Pair
@@ -221,12 +211,14 @@ def test_a_bad_row_of_a_translated_file(row: tuple[str, ...], reason: str, tmp_p
 def test_translated_rows_are_there_in_their_languages_alone(root: Path) -> None:
     task = get_task('mnli')
     here = [
-        code for code in task.languages + task.translated['translate_train'] if available(task, code, 'train', root)
+        code
+        for code in task.languages + task.translated['translate_train']
+        if Split(task, code, 'train', root).is_there()
     ]
     assert here == []
-    assert available(task, 'de', 'translate_train', root)
-    assert not available(task, 'en', 'translate_train', root)
-    assert not available(task, 'fr', 'translate_train', root)
+    assert Split(task, 'de', 'translate_train', root).is_there()
+    assert not Split(task, 'en', 'translate_train', root).is_there()
+    assert not Split(task, 'fr', 'translate_train', root).is_there()
     with pytest.raises(TaskError, match="no language 'en' in split 'translate_train'"):
         read_split(task, 'en', 'translate_train', root)
     with pytest.raises(DataError, match=r'multinli\.train\.fr\.tsv: no such file'):
@@ -239,9 +231,9 @@ def test_bucc(root: Path) -> None:
     assert [(e.id, e.text) for e in german] == [('de-1', 'Eins.'), ('de-2', 'Zwei.'), ('de-3', 'Drei.')]
     assert [e.id for e in english] == ['en-1', 'en-2']
     assert read_gold(task, 'de', 'dev', root) == [('de-1', 'en-2'), ('de-2', 'en-1')]
-    assert stand_in(task, 'de', 'dev', root) == 'Tatoeba sentences in the layout of BUCC 2018'
+    assert Split(task, 'de', 'dev', root).stand_in() == 'Tatoeba sentences in the layout of BUCC 2018'
     assert [len(side) for side in read_pairs(task, 'de', 'dev', root, limit=1)] == [1, 2], 'the pool stays whole'
-    assert len(split_files(task, 'de', 'dev', root)) == 3
+    assert len(Split(task, 'de', 'dev', root).files()) == 3
 
 
 def test_lareqa(root: Path) -> None:
@@ -272,10 +264,10 @@ def test_mewslix(root: Path) -> None:
 
 
 def test_what_stands_in_is_said(root: Path) -> None:
-    assert stand_in(get_task('qqp'), 'en', 'dev', root) == 'PAWS-X pairs in the layout of QQP'
-    assert stand_in(get_task('qqp'), 'en', 'train', root) == '', 'the official file goes first'
-    assert 'C&C' in stand_in(get_task('ccg'), 'en', 'train', root)
-    assert stand_in(get_task('world_nli'), 'en', 'train') == ''
+    assert Split(get_task('qqp'), 'en', 'dev', root).stand_in() == 'PAWS-X pairs in the layout of QQP'
+    assert Split(get_task('qqp'), 'en', 'train', root).stand_in() == '', 'the official file goes first'
+    assert 'C&C' in Split(get_task('ccg'), 'en', 'train', root).stand_in()
+    assert Split(get_task('world_nli'), 'en', 'train').stand_in() == ''
 
 
 def test_labels_from_files(root: Path, tmp_path: Path) -> None:
@@ -284,10 +276,10 @@ def test_labels_from_files(root: Path, tmp_path: Path) -> None:
     assert (task.labels, whole.labels) == ((), ('NP/N', 'N', 'S\\NP', '.', 'S/NP'))
     assert with_labels(whole, root) is whole
     assert with_labels(get_task('panx'), root) is get_task('panx')
-    before = content_digest(task, 'en', 'train', root)
+    before = Split(task, 'en', 'train', root).digest()
     tiny_files.write(tmp_path, 'intermediate/ccg/train.stagged')
     assert with_labels(task, tmp_path).labels == whole.labels[:4]
-    assert content_digest(task, 'en', 'train', tmp_path) != before, 'other labels are other data'
+    assert Split(task, 'en', 'train', tmp_path).digest() != before, 'other labels are other data'
 
 
 @pytest.mark.parametrize(
@@ -307,4 +299,4 @@ def test_sections_of_ccgbank(name: str, sections: dict[str, range], tmp_path: Pa
     for split, wanted in sections.items():
         examples = read_split(get_task(name), 'en', split, tmp_path)
         assert [e.words[0] for e in examples if isinstance(e, Tag)] == [f'w{section:02}' for section in wanted]
-        assert stand_in(get_task(name), 'en', split, tmp_path) == ''
+        assert Split(get_task(name), 'en', split, tmp_path).stand_in() == ''

@@ -11,7 +11,7 @@ from typing import Any
 from xlmr_flax.baselines.paired import NoExampleScores, Pairing, pair_systems
 from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.data.sources import DataError
-from xlmr_flax.experiment.plan import task_of
+from xlmr_flax.experiment.arms import task_of
 from xlmr_flax.report.table import Table
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.files import write_atomically

@@ -158,7 +158,7 @@ def compare(config: Config, workdir: Path, command: str, versions: Mapping[str, 
     # The other side may use the same device behind this one.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
     config = prepare(config)
-    runner = Runner(config, workdir, command)
+    runner = Runner.open(config, workdir, command)
     runner.run()
     check_stop()
     run_torch(runner, workdir)

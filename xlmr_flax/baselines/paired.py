@@ -17,7 +17,8 @@ import numpy as np
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.eval.statistics import ALPHA, Interval, Part, bootstrap, enough_resamples, holm, interval
-from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split, task_of
+from xlmr_flax.experiment.arms import task_of
+from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split
 from xlmr_flax.experiment.rows import language_facts
 from xlmr_flax.kinds import kind_of, prediction_path, read_gold_set
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, number_units

@@ -42,9 +42,9 @@ from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.config.flag import check_arguments, define_config_flag, define_data_root, load_config
 from xlmr_flax.config.reference import as_text
 from xlmr_flax.data.batches import train_batch
-from xlmr_flax.experiment.arms import heads_of
+from xlmr_flax.experiment.arms import heads_of, task_of
 from xlmr_flax.experiment.phase import Setting, Training, head_of, initial_params, start_params, trained_facts
-from xlmr_flax.experiment.plan import Run, scored_length, task_of, training_task
+from xlmr_flax.experiment.plan import Run, scored_length
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.kinds import HeadSpec
@@ -66,7 +66,7 @@ def run_baseline(config: Config, workdir: Path, command: str = '') -> list[dict[
     for name in ('metrics.jsonl', 'results.jsonl'):
         if (workdir / name).exists():
             raise ConfigError(f'{workdir}: holds a run already ({name}); the baseline takes a folder of its own')
-    runner = Runner(dataclasses.replace(config, tensorboard=False), workdir, command)
+    runner = Runner.open(dataclasses.replace(config, tensorboard=False), workdir, command)
     setting = runner.setting
     setting.workdir.save_config(config, command)
     rows: list[dict[str, Any]] = []
@@ -164,7 +164,7 @@ def _save(setting: Setting, run: Run, training: Training, model: MultiTask, head
         heads=heads,
         labels={dataset.head: dataset.task.labels for dataset in training.datasets},
         note=setting.source.note,
-        max_length=max(training.max_length(dataset) for dataset in training.datasets),
+        max_length=max(dataset.max_length for dataset in training.datasets),
         extra={'trained': {'run': run.id, 'step': training.steps, 'metric': None}},
     )
 
@@ -178,7 +178,7 @@ def _evaluate(runner: Runner, run: Run, command: str) -> list[dict[str, Any]]:
         params, step = start_params(setting, run), 0
     else:
         params = open_source(f'ckpt:{setting.workdir.run_dir(run)}').load()
-        head = head_of(run, training_task(config, task))
+        head = head_of(run)
         step = (trained_facts(setting, run) or {'step': 0})['step']
     model = _open(setting, params, dict([head]) if head else {})
     evaluator = TorchEvaluator(

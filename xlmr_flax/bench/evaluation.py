@@ -39,7 +39,7 @@ def _open(options: Options, folder: Path) -> tuple[Runner, PlanRun]:
     from xlmr_flax.config import parse
     from xlmr_flax.experiment.runner import Runner
 
-    runner = Runner(parse(options['config']), folder, 'bench', look_only=True)
+    runner = Runner.open(parse(options['config']), folder, 'bench', look_only=True)
     return runner, next(run for run in runner.plan if run.target == options['task'])
 
 
@@ -49,8 +49,9 @@ def inputs(options: Options, folder: Path) -> None:
     from xlmr_flax.bench.rows import write_rows
     from xlmr_flax.data.sources import read_pairs, read_split
     from xlmr_flax.eval.retrieval import retrieval_layer
+    from xlmr_flax.experiment.arms import task_of
     from xlmr_flax.experiment.phase import head_of, initial_params, start_params
-    from xlmr_flax.experiment.plan import scored_length, task_of, training_task
+    from xlmr_flax.experiment.plan import scored_length
     from xlmr_flax.kinds import encode, kind_of
 
     runner, run = _open(options, folder / 'inputs')
@@ -70,7 +71,7 @@ def inputs(options: Options, folder: Path) -> None:
     if options['embed']:
         params, heads = start_params(setting, run), {}
     else:
-        params, heads = initial_params(setting, run), dict([head_of(run, training_task(config, task))])
+        params, heads = initial_params(setting, run), dict([head_of(run)])
     export_start(folder / 'start', setting.model.config, params, setting.tokenizer.path, heads, setting.model.style)
     layer = retrieval_layer(setting.model.config, config.evaluation.layer_of(task.name))
     about = {
@@ -95,8 +96,8 @@ class Ours:
         from xlmr_flax.bench.rows import read_rows
         from xlmr_flax.data.tokenize import Ragged
         from xlmr_flax.eval.zero_shot import Evaluator
+        from xlmr_flax.experiment.arms import task_of
         from xlmr_flax.experiment.phase import head_of, initial_params, start_params
-        from xlmr_flax.experiment.plan import task_of, training_task
         from xlmr_flax.parallel.mesh import put_tree
 
         settings.require_device(options)
@@ -113,7 +114,7 @@ class Ours:
             params = {k: v for k, v in start_params(setting, run).items() if k != 'heads'}
         else:
             params = initial_params(setting, run)
-            head = head_of(run, training_task(config, self.task))
+            head = head_of(run)
         self.evaluator = Evaluator(
             setting.model, put_tree(params, setting.mesh), setting.tokenizer, setting.mesh, config.evaluation,
             config.data_root, self.about['max_length'], head,

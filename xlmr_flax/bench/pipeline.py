@@ -53,8 +53,8 @@ def _data(setting: Any, run: Any) -> tuple[dict[str, Any], list[str]]:
 
     training = Training(setting, run)  # reads all of it once: files are in memory then
     (dataset,), recipe, pad = training.datasets, training.recipe, setting.tokenizer.pad
-    length = training.max_length(dataset)
-    examples, reading = _timed(lambda: training_examples(setting.config, dataset, recipe.max_train, run.seed))
+    length = dataset.max_length
+    examples, reading = _timed(lambda: training_examples(dataset, run.seed))
     n, parts, notes = len(examples), {}, []
     parts['reading and parsing'] = {'examples': n, 'seconds': reading}
     _, seconds = _timed(lambda: encode(dataset.task, examples, setting.tokenizer, length))

@@ -171,14 +171,13 @@ def open_training(config: Config, folder: Path, log: Callable[[dict[str, Any]], 
     """
     import dataclasses
 
-    from xlmr_flax.experiment.phase import run_datasets
     from xlmr_flax.experiment.runner import Runner
 
-    runner = Runner(config, folder, 'bench')
+    runner = Runner.open(config, folder, 'bench')
     run = next((run for run in runner.plan if run.recipe), None)
     if run is None:
         raise BenchError('the config trains nothing')
-    if len(found := run_datasets(runner.setting, run)) > 1:
+    if len(found := run.datasets) > 1:
         raise BenchError(f'{run.name} trains on {len(found)} datasets; the bench takes a training on one')
     return dataclasses.replace(runner.setting, log=log), run
 

@@ -72,7 +72,7 @@ def inputs(options: Options, folder: Path) -> None:
     text = {
         'head': next(iter(heads)),
         'dtype': setting.model.dtype,
-        'max_length': training.max_length(dataset),
+        'max_length': dataset.max_length,
         'recipe': to_dict(training.recipe),
         'steps': settings.FOREVER,
         'check': settings.CHECK,

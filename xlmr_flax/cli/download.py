@@ -30,9 +30,10 @@ from absl import flags
 from xlmr_flax.config.flag import define_config_flag, define_data_root, load_config
 
 if TYPE_CHECKING:
+    from xlmr_flax.data.split import Split
     from xlmr_flax.download.facts import Source
     from xlmr_flax.download.job import Outcome
-    from xlmr_flax.download.plan import Plan, Want
+    from xlmr_flax.download.plan import Plan
 
 MISSING = 3
 
@@ -63,9 +64,9 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.download.plan import make_plan
     from xlmr_flax.download.records import Records
 
-    root, wants = _asked(values)
+    root, splits = _asked(values)
     records = Records(root)
-    plan = make_plan(wants, root, records, values.replace)
+    plan = make_plan(splits, root, records, values.replace)
     if values.list_urls:
         print('\n'.join(source.urls[0] for source in plan.to_fetch()))
         return 0
@@ -81,23 +82,23 @@ def run(values: flags.FlagValues) -> int:
             values.mirror or os.environ.get(MIRROR_VARIABLE, ''), archives, tuple(values.accept_changed), values.timeout
         )
         job = Job(root, records, transport, values.replace, values.reclor_password)
-        plan = fetch_all(lambda failed: make_plan(wants, root, records, values.replace, failed), job, declined)
+        plan = fetch_all(lambda failed: make_plan(splits, root, records, values.replace, failed), job, declined)
     failed = _failures(job.outcome, plan)
     lacking = bool(plan.manual or plan.unknown or declined)
     print(_outcome(job.outcome, plan, declined, failed))
     if values.count:
-        lacking = _count(wants, root) or lacking
+        lacking = _count(splits) or lacking
     return 1 if failed else MISSING if lacking else 0
 
 
-def _asked(values: flags.FlagValues) -> tuple[Path, list[Want]]:
+def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
     """(the data root, which need not be there yet; what is asked for)"""
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.data.readers_paths import DATA_ROOT_VARIABLE, HOW_TO_SET
     from xlmr_flax.download.facts import groups
-    from xlmr_flax.download.plan import Want
     from xlmr_flax.experiment.check import wanted
-    from xlmr_flax.experiment.prepare import config_reads
+    from xlmr_flax.experiment.plan import make_plan
+    from xlmr_flax.experiment.reads import reads
     from xlmr_flax.tasks import all_tasks
     from xlmr_flax.util.errors import closest
 
@@ -114,10 +115,10 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Want]]:
         raise UsageError(f'--data_root={given}: a folder of this machine is expected (a bucket: where it is mounted)')
     root = Path(given).expanduser().absolute()
     if config:
-        return root, [Want(*each) for each in config_reads(config)]
+        splits = dict.fromkeys(read.split for read in reads(make_plan(config)))
+        return root, [split for split in splits if split.reads_files]
     names = [name for name in all_tasks() if not name.startswith('world_')] if values.tasks == ['all'] else values.tasks
-    found = wanted(names, root, values.splits, values.languages)
-    return root, [Want(want.task, want.split, want.language) for want in found if want.required]
+    return root, [split for split, must in wanted(names, root, values.splits, values.languages).items() if must]
 
 
 def _listing(plan: Plan, root: Path, each_file: bool) -> str:
@@ -212,11 +213,11 @@ def _outcome(outcome: Outcome, plan: Plan, declined: Iterable[str], failed: dict
     return '\n'.join(lines)
 
 
-def _count(wants: Iterable[Want], root: Path) -> bool:
+def _count(splits: Iterable[Split]) -> bool:
     """Reads every row as prepare --check does; whether something is missing, unreadable or a part."""
     from xlmr_flax.cli.prepare import summary
     from xlmr_flax.experiment import check
 
-    found = [check.check(check.Want(want.task, want.split, want.language), root) for want in wants]
+    found = [check.check(split) for split in splits]
     print(f'\n{summary(found)}')
     return any(not state.is_fine(True) or state.wholeness == check.PART for state in found)

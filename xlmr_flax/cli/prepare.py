@@ -16,17 +16,22 @@ XLMR_CACHE, or ~/.cache/xlmr_flax/tokens. A run does this by itself; done before
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from xlmr_flax.config import NONE
 from xlmr_flax.config.flag import config_arguments, define_config_flag, define_data_root, load_config
+
+if TYPE_CHECKING:
+    from xlmr_flax.data.split import Split
+
 
 _LISTED = 10  # bad rows of one split that are shown without --skip_bad_rows
 
@@ -58,36 +63,41 @@ def run(values: flags.FlagValues) -> int:
     return _check(values) if values.check else _build(values)
 
 
+def _config(values: flags.FlagValues) -> Any:
+    """The config with --data_root in it."""
+    config = load_config(values)
+    return dataclasses.replace(config, data_root=values.data_root or config.data_root)
+
+
 def _build(values: flags.FlagValues) -> int:
     from xlmr_flax.data.cache import cache_dir
-    from xlmr_flax.data.sources import available
     from xlmr_flax.data.tokenize import Tokenizer
     from xlmr_flax.experiment.check import wanted
-    from xlmr_flax.experiment.prepare import Need, build, config_needs
+    from xlmr_flax.experiment.prepare import build, encoded_reads
+    from xlmr_flax.experiment.reads import TEST, Read
     from xlmr_flax.models.source import open_source
     from xlmr_flax.util.console import Line
 
     if values.config is not None:
-        config = load_config(values)
-        data_root, encoder, needs = config.data_root, config.encoder.source, config_needs(config)
+        config = _config(values)
+        encoder, reads, skip = config.encoder.source, encoded_reads(config), config.skip_bad_rows
     else:
-        data_root, encoder = values.data_root, values.encoder
-        wants = wanted(values.tasks, _root(data_root, values.tasks), values.splits, values.languages)
+        encoder, skip = values.encoder, values.skip_bad_rows
+        found = wanted(values.tasks, _root(values.data_root, values.tasks), values.splits, values.languages)
         # Translated splits can be many times the size of the rest: those that --splits names.
-        own = [w for w in wants if w.required or w.split not in _task(w.task).translated]
-        here = [w for w in own if w.required or available(_task(w.task), w.language, w.split, data_root)]
-        needs = [Need(w.task, w.split, w.language, values.max_length) for w in here]
+        own = {split: must for split, must in found.items() if must or split.name not in split.task.translated}
+        here = [split for split, must in own.items() if must or split.is_there()]
+        reads = [Read(split, TEST, values.max_length) for split in here]
     source = open_source(encoder)
     tokenizer, size, states = Tokenizer(source.tokenizer, source.config.vocab_size), 0, []
     line, seen = Line('prepare'), 0
-    for built in build(needs, tokenizer, data_root, source.config.max_length):
-        need, entry = built.need, built.entry
-        name = f'{need.task} {need.split} {need.language} {built.side}'.rstrip()
+    for built in build(reads, tokenizer, source.config.max_length, [] if skip else None):
+        entry = built.entry
         size += sum(file.stat().st_size for file in entry.path.iterdir()) if entry.path else 0
         states.append(entry.state)
-        print(f'{name}: {len(entry.data.ids)} examples, {built.tokens} tokens, {entry.state}', flush=True)
+        print(f'{built}: {len(entry.data.ids)} examples, {built.tokens} tokens, {entry.state}', flush=True)
         seen += len(entry.data.ids)
-        line(needs.index(need) + 1, len(needs), seen)
+        line(reads.index(built.read) + 1, len(reads), seen)
     kept = sum(state != 'not kept' for state in states)
     place = cache_dir()
     print(f'{kept} of {len(states)} in {place}, {size / 2**20:.1f} MiB' if place else 'XLMR_CACHE=off: nothing is kept')
@@ -102,30 +112,30 @@ def _check(values: flags.FlagValues) -> int:
     config = load_config(values) if values.config is not None else None
     names = _names(config) if config else values.tasks
     root = _root(config.data_root if config else values.data_root, names)
-    wants, trained = _wants(values, config, root)
+    asked, trained = _asked(values, config, root)
     gaps = find_gaps(config) if config else []
-    states = [check(want, root) for want in wants]
+    states = [check(split, required) for split, required in asked.items()]
     print(f'data root: {root} (--data_root or {DATA_ROOT_VARIABLE})\n')
     print(summary(states, gaps))
-    for task in dict.fromkeys([*(want.task for want in wants), *(gap.task for gap in gaps)]):
-        lines = [text for gap in gaps if gap.task == task for text in _of_gap(gap)]
-        if those := [state for state in states if state.want.task == task]:
+    for task in dict.fromkeys([*(split.task.name for split in asked), *(gap.split.task.name for gap in gaps)]):
+        lines = [text for gap in gaps if gap.split.task.name == task for text in _of_gap(gap)]
+        if those := [state for state in states if state.split.task.name == task]:
             lines += _details(those, root, values.skip_bad_rows)
         if lines:
             print(f'\n{task}', *lines, sep='\n  ')
     if values.overlap:
-        for trainer, name, split, report in find_overlaps(states, root, trained):
+        for trainer, name, split, report in find_overlaps(states, trained):
             print(f'\noverlap: {name} {split} with the training data of {trainer}\n  {report}')
     bad = sum(len(state.bad) for state in states)
     lacking = [state for state in states if not state.is_fine(values.skip_bad_rows)]
-    counted = [state for state in states if state.want.required or state.state != 'missing']
+    counted = [state for state in states if state.required or state.state != 'missing']
     skipped = f'; {bad} bad rows {"left out" if values.skip_bad_rows else ""}'.rstrip() if bad else ''
     fine = [state for state in counted if state not in lacking]
     print(f'\n{len(fine)} of {len(counted)} splits are there and readable{_of_them(fine, gaps)}{skipped}')
     if left_out := [gap for gap in gaps if not gap.instead]:
-        print(f'missing, and left out by a run: {", ".join(f"{gap.task} {gap.split}" for gap in left_out)}')
+        print(f'missing, and left out by a run: {", ".join(gap.name for gap in left_out)}')
     if lacking:
-        print(f'not so: {", ".join(dict.fromkeys(state.want.task for state in lacking))}')
+        print(f'not so: {", ".join(dict.fromkeys(state.split.task.name for state in lacking))}')
     if command := _download(states, gaps, config is not None, root):
         print(f'to fetch what is missing: {command}')
     return 1 if lacking else 0
@@ -133,13 +143,14 @@ def _check(values: flags.FlagValues) -> int:
 
 def _download(states: Sequence[Any], gaps: Sequence[Any], has_config: bool, root: Path) -> str:
     """The command that fetches what is missing or only a part; '' where nothing is."""
-    short = [state.want for state in states if state.want.required and state.state == 'missing']
-    short += [state.want for state in states if state.wholeness in ('part', 'stand-in')]
+    short = [state.split for state in states if state.required and state.state == 'missing']
+    short += [state.split for state in states if state.wholeness in ('part', 'stand-in')]
     if not short and not any(gap.missing for gap in gaps):
         return ''
     if has_config:
         return shlex.join(['xlmr-flax', 'download', *config_arguments(sys.argv)])
-    names, splits = (','.join(dict.fromkeys(each)) for each in zip(*((w.task, w.split) for w in short), strict=True))
+    names = ','.join(dict.fromkeys(split.task.name for split in short))
+    splits = ','.join(dict.fromkeys(split.name for split in short))
     replace = ['--replace'] if any(state.wholeness == 'part' for state in states) else []
     return shlex.join(
         ['xlmr-flax', 'download', f'--tasks={names}', f'--splits={splits}', *replace, f'--data_root={root}']
@@ -153,25 +164,28 @@ def _names(config: Any) -> list[str]:
     return [task.name for task in used_tasks(config)]
 
 
-def _wants(values: flags.FlagValues, config: Any, root: Path) -> tuple[list[Any], list[str]]:
-    """(what is asked for, intermediate tasks)"""
+def _asked(values: flags.FlagValues, config: Any, root: Path) -> tuple[dict[Split, bool], list[str]]:
+    """(the splits that are asked for -> whether each must be there, intermediate tasks)"""
     from xlmr_flax.experiment.arms import arm_tasks
-    from xlmr_flax.experiment.check import Want, wanted
-    from xlmr_flax.experiment.prepare import config_needs
+    from xlmr_flax.experiment.check import wanted
+    from xlmr_flax.experiment.plan import find_data, make_plan
+    from xlmr_flax.experiment.reads import UNUSED, reads
     from xlmr_flax.tasks import all_tasks
 
     if config is not None:
-        wants = [Want(need.task, need.split, need.language) for need in config_needs(config)]
-        return list(dict.fromkeys(wants)), [t for arm in config.intermediate for t in arm_tasks(config, arm)]
+        asked: dict[Split, bool] = {}
+        for read in (read for read in reads(find_data(make_plan(config))) if read.purpose != UNUSED):
+            asked[read.split] = asked.get(read.split, False) or read.is_taken()
+        return asked, [t for arm in config.intermediate for t in arm_tasks(config, arm)]
     names = values.tasks or [name for name in all_tasks() if not name.startswith('world_')]
-    wants = wanted(names, root, values.splits, values.languages)
-    return wants, [name for name in values.tasks if 'train' in _task(name).splits]
+    trained = [name for name in values.tasks if 'train' in _task(name).splits]
+    return wanted(names, root, values.splits, values.languages), trained
 
 
 def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
     """How many of these splits are not what their names say."""
-    used = {(gap.task, gap.instead, gap.language) for gap in gaps if not gap.is_chosen}
-    instead = sum((state.want.task, state.want.split, state.want.language) in used for state in states)
+    used = {dataclasses.replace(gap.split, name=gap.instead) for gap in gaps if not gap.is_chosen}
+    instead = sum(state.split in used for state in states)
     stand_ins = sum(bool(state.stand_in) for state in states)
     said = [f', {instead} of them in place of training rows that are missing'] if instead else []
     kind = 'stand-ins for datasets' if stand_ins > 1 else 'a stand-in for a dataset'
@@ -180,12 +194,12 @@ def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
 
 def _of_gap(gap: Any) -> list[str]:
     """Training rows that a config does not get, who would train on them, and where they go."""
-    from xlmr_flax.experiment.check import MISSING, State, Want
+    from xlmr_flax.experiment.check import MISSING, State
 
     lines = [str(gap)]
     if gap.missing:
-        task = _task(gap.task)
-        state = State(Want(gap.task, gap.split, gap.language), MISSING, missing=gap.missing)
+        task = gap.split.task
+        state = State(gap.split, MISSING, missing=gap.missing)
         lines += [f'put there: {text}' for text in _places([state])]
         lines.append(f'licence: {task.licence or "not stated"}. Where to get it: {task.source or "not stated"}')
     return lines
@@ -195,16 +209,16 @@ def summary(states: Sequence[Any], gaps: Sequence[Any] = ()) -> str:
     """A row a task and split; of training rows that are not there before the rows in their place."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for state in states:
-        groups.setdefault((state.want.task, state.want.split), []).append(state)
+        groups.setdefault((state.split.task.name, state.split.name), []).append(state)
     absent: dict[tuple[str, str], list[Any]] = {}
     for gap in gaps:
         if not gap.is_chosen:
-            absent.setdefault((gap.task, gap.instead), []).append(gap)
+            absent.setdefault((gap.split.task.name, gap.instead), []).append(gap)
     rows = [('task', 'split', 'languages', 'rows', 'state', 'source')]
     for key, those in groups.items():
         wanted = absent.pop(key, [])
         rows += [_gap_row(wanted)] if wanted else []
-        rows.append((*key, *_cells(those, f'in place of {wanted[0].split}' if wanted else '')))
+        rows.append((*key, *_cells(those, f'in place of {wanted[0].split.name}' if wanted else '')))
     rows += [_gap_row(those) for those in absent.values()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -214,10 +228,10 @@ def summary(states: Sequence[Any], gaps: Sequence[Any] = ()) -> str:
 def _cells(states: Sequence[Any], use: str) -> tuple[str, str, str, str]:
     """(languages, rows, state, source) of one split. use: what its rows are used for beside its name."""
     here = [state for state in states if state.state != 'missing']
-    asked = sum(state.want.required for state in states)
-    more = len(here) - sum(state.want.required for state in here)
+    asked = sum(state.required for state in states)
+    more = len(here) - sum(state.required for state in here)
     count = f'{len(here) - more}/{asked}' + (f' +{more}' if more else '')
-    names = list(dict.fromkeys(s.state for s in states if s.state != 'missing' or s.want.required))
+    names = list(dict.fromkeys(s.state for s in states if s.state != 'missing' or s.required))
     names = [name for name in names if name != 'readable']
     names += ['stand-in'] if any(s.stand_in for s in here) else []
     if part := [s.official for s in here if s.wholeness == 'part']:
@@ -233,7 +247,7 @@ def _cells(states: Sequence[Any], use: str) -> tuple[str, str, str, str]:
 def _gap_row(gaps: Sequence[Any]) -> tuple[str, str, str, str, str, str]:
     """Of one task and split; each gap is a language."""
     missing = sum(bool(gap.missing) for gap in gaps)
-    return gaps[0].task, gaps[0].split, f'0/{missing}', '0', 'missing' if missing else 'none', ''
+    return gaps[0].split.task.name, gaps[0].split.name, f'0/{missing}', '0', 'missing' if missing else 'none', ''
 
 
 def _short(source: str) -> str:
@@ -245,13 +259,13 @@ def _details(states: Sequence[Any], root: Path, skip_bad_rows: bool) -> list[str
     """What is to be said about one task."""
     from xlmr_flax.data.guards import known_warnings
 
-    task, lines = _task(states[0].want.task), []
-    if missing := [state for state in states if state.state == 'missing' and state.want.required]:
+    task, lines = states[0].split.task, []
+    if missing := [state for state in states if state.state == 'missing' and state.required]:
         lines += [f'missing: {text}' for text in _places(missing)]
         lines += list(dict.fromkeys(state.error for state in missing if state.error))
         lines.append(f'licence: {task.licence or "not stated"}. Where to get it: {task.source or "not stated"}')
     for state in states:
-        where = f'{state.want.split} {state.want.language}'
+        where = f'{state.split.name} {state.split.language}'
         if state.state == 'unreadable':
             lines.append(f'unreadable, {where}: {state.error}')
         if state.bad:
@@ -260,7 +274,7 @@ def _details(states: Sequence[Any], root: Path, skip_bad_rows: bool) -> list[str
             lines += [f'  {row}' for row in shown]
             if len(shown) < len(state.bad):
                 lines.append(f'  ... and {len(state.bad) - len(shown)} more (--skip_bad_rows lists all)')
-    if bare := [f'{s.want.split} {s.want.language}' for s in states if not s.labelled]:
+    if bare := [f'{s.split.name} {s.split.language}' for s in states if not s.labelled]:
         lines.append(f'no labels, so that predictions are written and not scored: {", ".join(bare)}')
     told = (text.removeprefix(f'{task.name}: ').removeprefix(f'{task.name}, ') for text in known_warnings(task, root))
     return [*lines, *(f'note: {text}' if text == task.note else text for text in told)]
@@ -273,10 +287,9 @@ def _places(states: Sequence[Any]) -> list[str]:
     templates: dict[str, list[str]] = {}
     others: dict[str, str] = {}
     for state in states:
-        task, want = _task(state.want.task), state.want
-        tables = [*task.sources(want.split), *([task.gold[want.split]] if want.split in task.gold else [])]
+        tables = state.split.tables()
         known = [name for table in tables for name in (table.path, table.label_file) if '{language}' in name]
-        code = task.local_code(want.language)
+        code = state.split.task.local_code(state.split.language)
         for path in map(str, state.missing):
             filled = {name.replace('{language}', code): name for name in known}
             end = next((name for name in filled if path.endswith(f'/{name}')), '')

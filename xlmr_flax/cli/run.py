@@ -93,7 +93,7 @@ def run(values: flags.FlagValues) -> int:
     ):
         with refusals(config, workdir, values.dry_run):
             check()
-            runner = Runner(config, workdir, command, share, look_only=values.dry_run)
+            runner = Runner.open(config, workdir, command, share, look_only=values.dry_run)
             if values.dry_run:
                 from xlmr_flax.experiment.dry_run import describe
 
@@ -165,14 +165,13 @@ def with_command(error: Exception) -> str:
 def _missing_data(config: Config) -> str:
     """'; and ...' where the data of a config are not there either."""
     from xlmr_flax.config import ConfigError
-    from xlmr_flax.data.sources import DataError, MissingFile, split_files
-    from xlmr_flax.experiment.prepare import config_needs
-    from xlmr_flax.tasks import get_task
+    from xlmr_flax.data.sources import DataError, MissingFile
+    from xlmr_flax.experiment.prepare import encoded_reads
     from xlmr_flax.tasks.base import TaskError
 
     try:
-        for need in config_needs(config):
-            split_files(get_task(need.task), need.language, need.split, config.data_root)
+        for read in encoded_reads(config):
+            read.split.files()
     except MissingFile as e:
         return f'; and {with_command(e)}'
     except (DataError, TaskError, ConfigError) as e:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmr_flax.data.sources import BadRow, DataError, available, read_split
+from xlmr_flax.data.sources import BadRow, DataError, read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import Example, SentenceExample, Task, TaskError
 
@@ -35,7 +36,7 @@ def read_texts(
         raise TaskError(f'task {task.name!r} is of kind {task.kind!r}, not text')
     if split not in ('train', 'dev'):
         raise TaskError(f'task {task.name!r}: split {split!r} is not one of train, dev')
-    if available(task, language, 'dev', data_root):
+    if Split(task, language, 'dev', data_root or '').is_there():
         return read_split(task, language, split, data_root, limit, skip_bad_rows)
     train, dev = hold_out(read_split(task, language, 'train', data_root, None, skip_bad_rows))
     if not train:

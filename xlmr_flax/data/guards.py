@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmr_flax.data.sources import available, read_pairs, read_split, stand_in
+from xlmr_flax.data.sources import read_pairs, read_split
+from xlmr_flax.data.split import Split
 from xlmr_flax.tasks.base import (
     ChoiceExample,
     Example,
@@ -121,12 +122,9 @@ def known_warnings(task: Task, data_root: str | Path | None = None) -> list[str]
 
 
 def _stand_in(task: Task, split: str, data_root: str | Path) -> str:
-    notes = [
-        stand_in(task, code, split, data_root)
-        for code in task.split_languages(split)
-        if available(task, code, split, data_root)
-    ]
-    return '; '.join(dict.fromkeys(note for note in notes if note))
+    there = (Split(task, code, split, data_root) for code in task.split_languages(split))
+    notes = [each.stand_in() for each in there if each.is_there()]
+    return '; '.join(dict.fromkeys(filter(None, notes)))
 
 
 def _declared(task: Task) -> list[str]:

@@ -60,6 +60,23 @@ def resolve_data_root(flag_value: str | Path | None = None) -> Path:
     return root
 
 
+def split_files(task: Task, language: str, split: str, data_root: str | Path | None = None) -> list[Found]:
+    """The files that a split reads, in order and gold pairs last (none for the embedded world). Raises MissingFile for
+    one that is not there."""
+    task.local_code(language, split)
+    if not (tables := split_tables(task, split)):
+        return []
+    root = resolve_data_root(data_root)
+    files = [found for table in tables for found in find_files(task, table, language, root)]
+    return list({found.path: found for found in files}.values())
+
+
+def split_tables(task: Task, split: str) -> list[Table]:
+    """The tables of local files that a split reads, that of the gold pairs last."""
+    tables = [source for source in task.sources(split) if isinstance(source, Table)]
+    return [*tables, *([task.gold[split]] if split in task.gold else [])]
+
+
 def find_files(task: Task, table: Table, language: str, root: Path) -> list[Found]:
     """The files of a table in reading order, from the first alternative that is there; a dataset prepared by TFDS
     (data/tfds.py) comes behind the local files and before stand-ins.

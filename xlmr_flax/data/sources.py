@@ -5,22 +5,21 @@ Real data lies under a data root (--data_root or XLMR_DATA_ROOT); the embedded w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data import tfds, world
+from xlmr_flax.data import world
 from xlmr_flax.data.readers_paths import (
     DATA_ROOT_VARIABLE,
     Found,
     MissingFile,
     find_files,
     resolve_data_root,
-    stand_in_notes,
+    split_files,
 )
 from xlmr_flax.data.tables import DataError, Problem, read_lines, read_rows, read_table, read_text
 from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, has_label
@@ -32,12 +31,8 @@ __all__ = [
     'BadRow',
     'DataError',
     'MissingFile',
-    'Origin',
-    'available',
-    'content_digest',
     'leave_out',
     'needs_data_root',
-    'origin',
     'read_gold',
     'read_lines',
     'read_pairs',
@@ -45,9 +40,8 @@ __all__ = [
     'read_table',
     'read_text',
     'resolve_data_root',
-    'split_files',
-    'stand_in',
     'with_labels',
+    'world_rows',
 ]
 
 # What a task's `parse` raises for a row that it cannot read; the others: of JSON whose inner fields have another form.
@@ -68,55 +62,9 @@ class BadRow:
         return f'{self.file}, {"row" if self.file.startswith("world ") else "line"} {self.line}{joint}{self.reason}'
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Origin:
-    """Where the rows of a split come from.
-
-    source: 'file', 'tfds' or 'world', several with a '+' between them, in this order. builders: of what came from TFDS,
-    as its own names with the version ('glue/mnli:2.0.0').
-    """
-
-    source: str
-    builders: tuple[str, ...] = ()
-
-
 def needs_data_root(task: Task, split: str) -> bool:
     """Whether a split reads local files."""
     return any(isinstance(source, Table) for source in task.sources(split))
-
-
-def split_files(task: Task, language: str, split: str, data_root: str | Path | None = None) -> list[Path]:
-    """The files that a split reads, in order (none for the embedded world). DataError for one that is not there."""
-    return [found.path for found in _files(task, language, split, data_root)]
-
-
-def available(task: Task, language: str, split: str, data_root: str | Path | None = None) -> bool:
-    """Whether the files of a split are there (always true for the embedded world, in the languages of the split)."""
-    task.local_code(language)
-    try:
-        return split in task.splits and split_files(task, language, split, data_root) is not None
-    except (DataError, TaskError):
-        return False
-
-
-def stand_in(task: Task, language: str, split: str, data_root: str | Path | None = None) -> str:
-    """What the rows of a split stand in for, for the `stand_in` field of result rows; '' for real data."""
-    if not needs_data_root(task, split):
-        return ''
-    return '; '.join(stand_in_notes(_files(task, language, split, data_root), resolve_data_root(data_root)))
-
-
-def origin(task: Task, language: str, split: str, data_root: str | Path | None = None) -> Origin:
-    """Where the rows of a split come from. DataError for files that are not there."""
-    found = _files(task, language, split, data_root)
-    prepared = [item for item in found if item.table.format == tfds.FORMAT]
-    is_there = {
-        'file': len(prepared) < len(found),
-        'tfds': bool(prepared),
-        'world': any(isinstance(source, Embedded) for source in task.sources(split)),
-    }
-    builders = dict.fromkeys(tfds.full_name(item.path, item.table.path) for item in prepared)
-    return Origin('+'.join(kind for kind, there in is_there.items() if there), tuple(builders))
 
 
 def read_split(
@@ -194,27 +142,6 @@ def read_gold(
     return pairs
 
 
-def content_digest(task: Task, language: str, split: str, data_root: str | Path | None = None) -> str:
-    """sha256 (hex) over the bytes of the files that a split reads, in order; for the embedded world over its rows.
-
-    Part of what names a run, so that changed data means another run. Labels that were collected from files count too.
-    """
-    digest = hashlib.sha256()
-    for source in task.sources(split):
-        if isinstance(source, Embedded):
-            for row in _world_rows(task, source, language, split):
-                digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode() + b'\n')
-    for found in _files(task, language, split, data_root):
-        for path in found.files:
-            with path.open('rb') as file:
-                while chunk := file.read(1 << 20):
-                    check()
-                    digest.update(chunk)
-    if task.labels_from:
-        digest.update('\n'.join(with_labels(task, data_root).labels).encode())
-    return digest.hexdigest()
-
-
 def with_labels(task: Task, data_root: str | Path | None = None) -> Task:
     """The task with its labels: itself, or with those that `labels_from` collects from its files.
 
@@ -222,13 +149,12 @@ def with_labels(task: Task, data_root: str | Path | None = None) -> Task:
     """
     if not task.labels_from or task.labels:
         return task
-    root = resolve_data_root(data_root)
     files: list[Found] = []
     for split in task.labels_from:
-        if available(task, task.languages[0], split, root):
-            files += _files(task, task.languages[0], split, root)
+        with contextlib.suppress(DataError):
+            files += split_files(task, task.languages[0], split, data_root)
     if not files:
-        files = _files(task, task.languages[0], task.labels_from[0], root)  # raises
+        files = split_files(task, task.languages[0], task.labels_from[0], data_root)  # raises
     stamps = tuple((found.path, found.table.format, found.path.stat().st_mtime_ns) for found in files)
     return dataclasses.replace(task, labels=_collect_labels(stamps))
 
@@ -309,7 +235,7 @@ def _rows(
     """(whether its id counts, language of the file, (file, line), row)"""
     for source in sources:
         if isinstance(source, Embedded):
-            for number, row in enumerate(_world_rows(task, source, language, split)):
+            for number, row in enumerate(world_rows(source, language, split)):
                 yield True, language, (f'world {source.task}', number), row
         else:
             for found, place, row in _file_rows(task, source, language, data_root):
@@ -324,20 +250,8 @@ def _file_rows(
             yield found, (str(found.path), line), row
 
 
-def _files(task: Task, language: str, split: str, data_root: str | Path | None) -> list[Found]:
-    task.local_code(language, split)
-    tables = [source for source in task.sources(split) if isinstance(source, Table)]
-    if split in task.gold:
-        tables.append(task.gold[split])
-    if not tables:
-        return []
-    root = resolve_data_root(data_root)
-    files = [found for table in tables for found in find_files(task, table, language, root)]
-    return list({found.path: found for found in files}.values())
-
-
-def _world_rows(task: Task, source: Embedded, language: str, split: str) -> list[dict[str, Any]]:
-    task.local_code(language, split)
+def world_rows(source: Embedded, language: str, split: str) -> list[dict[str, Any]]:
+    """The rows of the embedded world for one split of a task."""
     return world.rows(source.task, source.language or language, source.split or split, source.rows)
 
 

@@ -8,24 +8,15 @@ from functools import cache
 from pathlib import Path
 
 from xlmr_flax.data.readers_paths import is_stand_in
+from xlmr_flax.data.split import Split
 from xlmr_flax.download.facts import FALLBACK, MANUAL, Source, pattern, sources
 from xlmr_flax.download.records import WORK, Records, matches, size_of
-from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Table
 
 # States of a published file in a data root: what was made of it is there (recorded, or known by its sum); files are
 # there of which no record says what they are; it is not there.
 THERE, UNPROVEN, ABSENT = 'there', 'there, unproven', 'to fetch'
 _UNPACKED = 4  # bytes that a byte of a compressed archive becomes, about: text
-
-
-@dataclass(frozen=True)
-class Want:
-    """One split of a task in one language."""
-
-    task: str
-    split: str
-    language: str
 
 
 @dataclass
@@ -50,17 +41,14 @@ def disk_of(source: Source) -> int:
     return size if source.conversion == 'copy' else size * (1 + _UNPACKED)
 
 
-def paths_of(want: Want) -> list[list[list[str]]]:
+def paths_of(split: Split) -> list[list[list[str]]]:
     """Of each table that a split reads, its alternatives (no stand-ins), each as paths relative to the data root."""
-    task = get_task(want.task)
-    tables = [*task.sources(want.split), *([task.gold[want.split]] if want.split in task.gold else [])]
-    found = []
-    for table in tables:
-        if isinstance(table, Table):
-            for language in task.languages if table.every_language else (want.language,):
-                code = task.local_code(language, want.split if not table.every_language else '')
-                alternatives = [each for each in (table, *table.alternatives) if not each.stand_in]
-                found.append([[path.replace('{language}', code) for path in _names(each)] for each in alternatives])
+    task, found = split.task, []
+    for table in split.tables():
+        for language in task.languages if table.every_language else (split.language,):
+            code = task.local_code(language, '' if table.every_language else split.name)
+            alternatives = [each for each in (table, *table.alternatives) if not each.stand_in]
+            found.append([[path.replace('{language}', code) for path in _names(each)] for each in alternatives])
     return found
 
 
@@ -69,12 +57,12 @@ def _names(table: Table) -> list[str]:
 
 
 def make_plan(
-    wants: Iterable[Want], root: Path, records: Records, replace: bool = False, failed: Collection[Source] = ()
+    splits: Iterable[Split], root: Path, records: Records, replace: bool = False, failed: Collection[Source] = ()
 ) -> Plan:
     """The published files for what is wanted. replace: files of unknown origin are fetched anew. failed: sources that
     are not to be used, so that the next ones for the same data are."""
     plan = Plan()
-    for alternatives in _unique(want_paths for want in wants for want_paths in paths_of(want)):
+    for alternatives in _unique(paths for split in splits for paths in paths_of(split)):
         chosen = _choose(alternatives, root, failed)
         if chosen is None:
             by_hand = [(source, path) for path in alternatives[0] for source in _candidates(path, manual=True)]

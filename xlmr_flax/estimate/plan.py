@@ -22,15 +22,19 @@ from xlmr_flax.estimate import EstimateError
 from xlmr_flax.estimate.chips import Topology
 from xlmr_flax.estimate.programs import EMBED, EVALUATE, TRAIN, Compiled, Program, compile_program, mesh_on
 from xlmr_flax.eval.retrieval import retrieval_layer
-from xlmr_flax.experiment.arms import Dataset, datasets, has_dev, member_sizes, mixture_of
+from xlmr_flax.experiment.arms import member_sizes, mixture_of
 from xlmr_flax.experiment.cost import Estimator, Work, forward_flops, layer_weights
-from xlmr_flax.experiment.plan import Run, evaluation_languages, evaluation_split, make_plan, task_of, training_task
+from xlmr_flax.experiment.phase import head_of
+from xlmr_flax.experiment.plan import Run, evaluation_languages, make_plan, resolve
+from xlmr_flax.experiment.reads import dev_reads
 from xlmr_flax.experiment.setting import make_model
 from xlmr_flax.kinds import HeadSpec, head_spec
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel.mesh import batch_devices
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import Task
 from xlmr_flax.train.phase import total_steps
 
 INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
@@ -87,9 +91,7 @@ class PlanWork(Estimator):
         source = open_source(config.encoder.source, seed=config.seeds[0])
         self.model, self.active_rows = make_model(config, source), active_rows
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
-        splits = {target: evaluation_split(config, target) for target in config.targets}
-        super().__init__(config, self.model.config, tokenizer, splits)
-        self.plan = make_plan(config, source)
+        super().__init__(resolve(make_plan(config), source), self.model.config, tokenizer)
         self.parts = tuple(part for run in self.plan for part in self._parts(run))
 
     def _parts(self, run: Run) -> Iterable[Part]:
@@ -98,12 +100,12 @@ class PlanWork(Estimator):
         if run.target:
             work = sum((self.evaluation(run, code) for code in evaluation_languages(self.config, run.target)), Work())
             length = run.recipe.max_length if run.recipe else self.config.evaluation.max_length
-            yield self._passes(EVALUATION, run.target, run, run.target, work, min(length, self.shape.max_length))
+            head = head_of(run)[1] if run.recipe else HeadSpec('')
+            length = min(length, self.shape.max_length)
+            yield self._passes(EVALUATION, run.target, run, get_task(run.target), head, work, length)
 
     def _training_parts(self, run: Run, arm: Arm, recipe: Recipe) -> Iterable[Part]:
-        config = self.config
-        found = datasets(config, arm, run.where)
-        rows = [self._training_rows(dataset, recipe) for dataset in found]
+        found, rows = run.datasets, self.training_rows(run)
         sizes = [max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(found, rows, strict=True)]
         steps = total_steps(recipe, *(capped for _, capped in member_sizes(arm, found, sizes).values()))
         micro = recipe.accumulation if arm.mix == 'micro_batch' else 1
@@ -114,7 +116,8 @@ class PlanWork(Estimator):
             # Of padded batches, which have an example in each row: an upper bound where the recipe packs them.
             padded = dataclasses.replace(recipe, packing=False)
             one = self._batches(dataset, each, padded, recipe.batch_size)
-            length = self._length(dataset, recipe, one.tokens / (recipe.batch_size * each.group))
+            longest = min(math.ceil(one.tokens / (recipe.batch_size * each.group)), dataset.max_length)
+            length = padded_length(longest, dataset.lengths)
             predicted = Masking.of(self.tokenizer).most(length) if dataset.task.is_text else 0
             program = Program(
                 TRAIN,
@@ -130,15 +133,13 @@ class PlanWork(Estimator):
             if draws:
                 yield Part(phase, what, run.name, program, steps=float(draws) / micro)
         evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
-        yield from self._dev_parts(run, found, recipe, evaluations)
+        yield from self._dev_parts(run, evaluations)
 
-    def _dev_parts(self, run: Run, found: Sequence[Dataset], recipe: Recipe, evaluations: int) -> Iterable[Part]:
-        for dataset in {d.task.name: d for d in reversed(found)}.values():
-            if not dataset.task.is_text and has_dev(self.config, dataset.task):
-                length = dataset.spec.max_length or recipe.max_length
-                rows = self.rows(dataset.task, 'en', 'dev', recipe.eval_examples, length)
-                work = self._pass(rows, length).times(evaluations)
-                yield self._passes(*self._place(run), run, dataset.task.name, work, length)
+    def _dev_parts(self, run: Run, evaluations: int) -> Iterable[Part]:
+        taken = (read for read in dev_reads(run.datasets) if not read.split.task.is_text and read.is_taken())
+        for read in {read.split: read for read in reversed([*taken])}.values():
+            task, work = read.split.task, self._pass(self.rows(read), read.max_length).times(evaluations)
+            yield self._passes(*self._place(run), run, task, head_spec(task), work, read.max_length)
 
     def _place(self, run: Run) -> tuple[str, str]:
         """The table's row of a training."""
@@ -149,20 +150,14 @@ class PlanWork(Estimator):
         rows = shape.vocab_size if whole_table else min(self.active_rows or shape.vocab_size, shape.vocab_size)
         return dataclasses.replace(self.model, config=dataclasses.replace(shape, vocab_size=rows))
 
-    def _length(self, dataset: Dataset, recipe: Recipe, padded: float) -> int:
-        longest = dataset.spec.max_length or recipe.max_length
-        lengths = row_lengths(longest, tuple(n for n in dataset.spec.lengths or recipe.lengths if n <= longest))
-        return padded_length(min(math.ceil(padded), longest), lengths)
-
-    def _passes(self, phase: str, what: str, run: Run, name: str, work: Work, longest: int) -> Part:
-        task = task_of(self.config, name)
+    def _passes(self, phase: str, what: str, run: Run, task: Task, head: HeadSpec, work: Work, longest: int) -> Part:
         length = padded_length(min(math.ceil(mean_length(self.shape, work)), longest), row_lengths(longest))
         if task.embeds:
             evaluation = self.config.evaluation
-            layer = retrieval_layer(self.shape, evaluation.layer_of(name))
-            program = Program(EMBED, self.model, HeadSpec(''), 0, length, layer=layer, pooling=evaluation.pooling)
+            layer = retrieval_layer(self.shape, evaluation.layer_of(task.name))
+            program = Program(EMBED, self.model, head, 0, length, layer=layer, pooling=evaluation.pooling)
         else:
-            program = Program(EVALUATE, self.model, head_spec(training_task(self.config, task)), 0, length)
+            program = Program(EVALUATE, self.model, head, 0, length)
         return Part(phase, what, run.name, program, tokens=work.tokens)
 
 

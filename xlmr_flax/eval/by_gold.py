@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 from jax.sharding import Mesh
 
-from xlmr_flax.data.sources import DataError, available, read_gold, read_pairs
+from xlmr_flax.data.sources import DataError, read_gold, read_pairs
+from xlmr_flax.data.split import Split
 from xlmr_flax.eval.mining import best_threshold, neighbours, ratio_candidates
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.scoring import files
@@ -80,7 +81,7 @@ def mine(
     the search. repeated: config.Evaluation.repeated_sentences. Raises DataError where another split is asked for
     without dev.
     """
-    if split != 'dev' and not available(task, language, 'dev', data_root):
+    if split != 'dev' and not Split(task, language, 'dev', data_root).is_there():
         raise DataError(
             f'task {task.name!r} in {language!r}: the threshold is chosen on dev, and its files are missing'
         )

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from xlmr_flax.config import NONE, Arm, Config, ConfigError, Member, Recipe
+from xlmr_flax.data.batches import row_lengths
 from xlmr_flax.data.corpus import read_texts
 from xlmr_flax.data.expression import Expression, ExpressionError
 from xlmr_flax.data.mixture import (
@@ -24,7 +24,8 @@ from xlmr_flax.data.mixture import (
     mixture_rates,
     timed_quotas,
 )
-from xlmr_flax.data.sources import BadRow, available, content_digest, read_split, with_labels
+from xlmr_flax.data.sources import BadRow, read_split, with_labels
+from xlmr_flax.data.split import Split
 from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.kinds.mlm import Mlm
 from xlmr_flax.tasks import all_tasks, get_task
@@ -36,15 +37,61 @@ MLM = Mlm.name
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training rows of one task in one language. name: in logs. member: the entry of the arm that it is a part of."""
+    """Training rows of one task in one language. name: in logs. member: the entry of the arm that it is a part of, with
+    `spec`. head: the name of its head. recipe: of the phase.
+    """
 
     name: str
     member: str
-    task: Task
-    language: str
-    split: str
+    rows: Split
     head: str
     spec: Member
+    recipe: Recipe
+
+    @property
+    def task(self) -> Task:
+        """The task; its labels may be missing before `labelled`."""
+        return self.rows.task
+
+    @property
+    def language(self) -> str:
+        """The language of the rows."""
+        return self.rows.language
+
+    @property
+    def split(self) -> str:
+        """The name of the split that the rows are."""
+        return self.rows.name
+
+    @property
+    def max_length(self) -> int:
+        """Tokens a row, at most."""
+        return self.spec.max_length or self.recipe.max_length
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths that rows are padded to; the last is `max_length`."""
+        asked = self.spec.lengths or self.recipe.lengths
+        return row_lengths(self.max_length, [n for n in asked if n <= self.max_length])
+
+    @property
+    def limit(self) -> int:
+        """Rows that are read, from the first; 0 = all."""
+        return self.spec.max_train or self.recipe.max_train
+
+    @property
+    def dev(self) -> Split | None:
+        """The task's English dev rows, where it has some (of text, which is divided, they are no split)."""
+        has_dev = 'dev' in self.task.splits and 'en' in self.task.languages
+        return replace(self.rows, name='dev', language='en') if has_dev else None
+
+    def selects(self) -> bool:
+        """Whether there are English dev rows to select by, which it is not itself trained on."""
+        return self.dev is not None and self.split != 'dev' and self.dev.is_there()
+
+    def labelled(self) -> Dataset:
+        """The same with the task's labels, which some tasks take from their files. Raises DataError."""
+        return replace(self, rows=self.rows.labelled())
 
 
 def task_of(config: Config, name: str) -> Task:
@@ -81,32 +128,31 @@ def arm_tasks(config: Config, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def training_task(config: Config, target: Task) -> Task:
+def training_task(target: Task) -> Task:
     """The task whose English train split fine-tunes a target. Raises ConfigError for evaluation-only tasks."""
     if target.train_task is None:
         if 'train' not in target.splits:
             raise ConfigError(f'targets: {target.name!r} has no training data and is no retrieval task')
         return target
-    return task_of(config, target.train_task)
+    return get_task(target.train_task)
 
 
 def target_arm(config: Config, target: Task, arm: str) -> Arm:
     """What a target is fine-tuned on: `config.training`, else its English train split; with the members of a `joint`
     arm mixed in.
     """
-    own = config.training.get(target.name) or Arm(tasks={training_task(config, target).name: Member()})
+    own = config.training.get(target.name) or Arm(tasks={training_task(target).name: Member()})
     members = {
-        name: dataclasses.replace(member, head=member.head or _own_head(target, name, member))
-        for name, member in own.tasks.items()
+        name: replace(member, head=member.head or _own_head(target, name, member)) for name, member in own.tasks.items()
     }
-    own = dataclasses.replace(own, tasks=members)
+    own = replace(own, tasks=members)
     if arm in config.arms and config.arms[arm].joint:
         joint = config.arms[arm]
         if twice := sorted(set(joint.tasks) & set(members)):
             raise ConfigError(
                 f'arms.{arm}: joint, and target {target.name!r} is trained on {twice[0]!r} too: rename one'
             )
-        own = dataclasses.replace(joint, tasks={**members, **joint.tasks}, joint=False)
+        own = replace(joint, tasks={**members, **joint.tasks}, joint=False)
     return own
 
 
@@ -114,13 +160,14 @@ def _own_head(target: Task, name: str, member: Member) -> str:
     return MLM if get_task(member_tasks(name, member)[0]).is_text else target.name
 
 
-def datasets(config: Config, arm: Arm, where: str) -> list[Dataset]:
-    """The datasets of a mixture in the order of its members. Raises ConfigError that names the member for a task that
-    cannot be trained on, a language without training rows, and members that share a head but not its shape.
+def datasets(config: Config, arm: Arm, recipe: Recipe, where: str) -> tuple[Dataset, ...]:
+    """The datasets of a mixture in the order of its members; opens no file. recipe: of its phase. Raises ConfigError
+    that names the member for a task that cannot be trained on, a language without training rows, and members that share
+    a head but not its shape.
     """
     found: list[Dataset] = []
     for name, member in arm.tasks.items():
-        tasks = [task_of(config, task) for task in member_tasks(name, member)]
+        tasks = [get_task(task) for task in member_tasks(name, member)]
         for task in tasks:
             for language in member.languages:
                 try:
@@ -134,20 +181,22 @@ def datasets(config: Config, arm: Arm, where: str) -> list[Dataset]:
                 parts += [task.name] if len(tasks) > 1 else []
                 parts += [language] if len(member.languages) > 1 else []
                 head = member.head or (MLM if task.is_text else (name if len(tasks) > 1 else task.name))
-                found.append(Dataset('/'.join(parts), name, task, language, split, head, member))
+                rows = Split(task, language, split, config.data_root)
+                found.append(Dataset('/'.join(parts), name, rows, head, member, recipe))
     _check_heads(found, where)
     names = [d.name for d in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f'{where}: {twice[0]!r} is there twice')
-    return found
+    return tuple(found)
 
 
 def _check_heads(found: Sequence[Dataset], where: str) -> None:
     first: dict[str, Dataset] = {}
     for dataset in found:
         other = first.setdefault(dataset.head, dataset)
-        labels = [d.task.labels for d in (dataset, other) if kind_of(d.task).classes]
-        if head_spec(dataset.task) != head_spec(other.task) or len(set(labels)) > 1:
+        # The head of a choice scores one of them, however many there are.
+        labels = {known_labels(d.task) for d in (dataset, other) if kind_of(d.task).classes}
+        if dataset.task.kind != other.task.kind or len(labels) > 1:
             raise ConfigError(
                 f'{where}: {dataset.name!r} and {other.name!r} share the head {dataset.head!r}, but not its kind and '
                 f'labels ({dataset.task.kind}: {", ".join(dataset.task.labels) or "-"}; '
@@ -157,17 +206,22 @@ def _check_heads(found: Sequence[Dataset], where: str) -> None:
             raise ConfigError(f'{where}: {dataset.name!r}: labels of kind {dataset.task.kind!r} cannot be shuffled')
 
 
+def known_labels(task: Task) -> tuple[str, ...]:
+    """What tells a task's labels from others' before any file is read: themselves, or where they come from."""
+    return task.labels or (f'from the files of {task.name}',) * bool(task.labels_from)
+
+
 def heads_of(found: Sequence[Dataset]) -> dict[str, HeadSpec]:
     """{head name: its shape}."""
     return {dataset.head: head_spec(dataset.task) for dataset in found}
 
 
-def data_digests(config: Config, found: Sequence[Dataset]) -> dict[str, str]:
+def data_digests(found: Sequence[Dataset]) -> dict[str, str]:
     """{dataset or dev set: digest of its rows}, part of a run's name."""
-    digests = {d.name: content_digest(d.task, d.language, d.split, config.data_root) for d in found}
+    digests = {dataset.name: dataset.rows.digest() for dataset in found}
     for dataset in found:
-        if has_dev(config, dataset.task):
-            digests[f'{dataset.task.name} dev'] = content_digest(dataset.task, 'en', 'dev', config.data_root)
+        if dataset.dev and dataset.dev.is_there():
+            digests[f'{dataset.task.name} dev'] = dataset.dev.digest()
     return digests
 
 
@@ -183,34 +237,17 @@ def dev_metrics(task: Task, rule: str = 'first') -> tuple[str, ...]:
     return task.metrics[:1]
 
 
-def selects(config: Config, dataset: Dataset) -> bool:
-    """Whether a dataset has English dev rows to select by, which it is not itself trained on."""
-    return has_dev(config, dataset.task) and dataset.split != 'dev'
-
-
-def has_dev(config: Config, task: Task) -> bool:
-    """Whether English dev rows for selection are there (of text, which is divided, they are not files)."""
-    return 'dev' in task.splits and 'en' in task.languages and available(task, 'en', 'dev', config.data_root)
-
-
-def training_examples(
-    config: Config, dataset: Dataset, limit: int, seed: int, bad_rows: list[BadRow] | None = None
-) -> list[Example]:
-    """The rows of a dataset as its member asks for them: the first `limit` (0 = all), of these a fraction that the
-    seed draws, with shuffled labels where asked for."""
-    most, member = member_limit(dataset.spec, limit) or None, dataset.spec
+def training_examples(dataset: Dataset, seed: int, bad_rows: list[BadRow] | None = None) -> list[Example]:
+    """The rows of a dataset as its member asks for them: the first `limit`, of these a fraction that the seed draws,
+    with shuffled labels where asked for. bad_rows: takes rows that cannot be read."""
     read = read_texts if dataset.task.is_text else read_split
-    found = read(dataset.task, dataset.language, dataset.split, config.data_root, most, bad_rows)
+    rows, member = dataset.rows, dataset.spec
+    found = read(rows.task, rows.language, rows.name, rows.root, dataset.limit or None, bad_rows)
     if member.fraction < 1:
         random = np.random.Generator(np.random.Philox(key=[seed, 0x66726163]))
         kept = random.permutation(len(found))[: max(1, round(member.fraction * len(found)))]
         found = [found[i] for i in sorted(kept.tolist())]
     return shuffled_labels(found, seed) if member.shuffle_labels else found
-
-
-def member_limit(member: Member, limit: int) -> int:
-    """Most training rows of each dataset of a member; 0 = all."""
-    return member.max_train or limit
 
 
 def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
@@ -225,14 +262,14 @@ def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
         flat, start, tagged = flat[random.permutation(len(flat))], 0, []
         for e in rows:
             size = len(e.tags or ())
-            tagged.append(dataclasses.replace(e, tags=tuple(flat[start : start + size].tolist()) if e.tags else e.tags))
+            tagged.append(replace(e, tags=tuple(flat[start : start + size].tolist()) if e.tags else e.tags))
             start += size
         return list(tagged)
     labelled = [e for e in examples if isinstance(e, PairExample | ChoiceExample)]
     order = random.permutation(len(labelled))
     dealt = [labelled[i].label for i in order.tolist()]
     found: list[Example] = []
-    found += [dataclasses.replace(e, label=label) for e, label in zip(labelled, dealt, strict=True)]
+    found += [replace(e, label=label) for e, label in zip(labelled, dealt, strict=True)]
     return found
 
 

@@ -1,31 +1,20 @@
 """What data is there: every split in every language that is asked for, read row by row.
 
-wants = wanted(['xnli', 'mnli'], root)
-states = [check(want, root) for want in wants]
-overlaps = find_overlaps(states, root)
+states = [check(split, required) for split, required in wanted(['xnli', 'mnli'], root).items()]
+overlaps = find_overlaps(states)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xlmr_flax.data import tfds
 from xlmr_flax.data.guards import Report, check_overlap
 from xlmr_flax.data.readers_paths import codes_present, find_files
-from xlmr_flax.data.sources import (
-    BadRow,
-    DataError,
-    available,
-    needs_data_root,
-    read_gold,
-    read_pairs,
-    read_split,
-    split_files,
-    stand_in,
-    with_labels,
-)
+from xlmr_flax.data.sources import BadRow, DataError
+from xlmr_flax.data.split import Split
 from xlmr_flax.download.facts import official_rows
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Example, Table, Task, has_label
@@ -35,19 +24,9 @@ WHOLE, PART, STAND_IN = 'whole', 'part', 'stand-in'
 
 
 @dataclass(frozen=True)
-class Want:
-    """One split in one language. required: False for what may be missing: languages beyond the
-    benchmark's, training sets that are not English, translated splits that --splits does not name."""
-
-    task: str
-    split: str
-    language: str
-    required: bool = True
-
-
-@dataclass(frozen=True)
 class State:
-    """What was found of a Want.
+    """What is there of a split. required: False for what may be missing: languages beyond the benchmark's, training
+    sets that are not English, translated splits that --splits does not name.
 
     state: MISSING, BROKEN (a file cannot be read as a whole: `error`), BAD (some rows cannot: `bad`) or READABLE (every
     row there is). rows: examples that were read; of retrieval those that ask. official: (rows that were counted, rows
@@ -57,8 +36,9 @@ class State:
     missing: the files that are not there, where they are looked for. stand_in: what the rows stand in for.
     """
 
-    want: Want
+    split: Split
     state: str
+    required: bool = True
     rows: int = 0
     source: str = ''
     missing: tuple[Path, ...] = ()
@@ -78,17 +58,20 @@ class State:
     def is_fine(self, skip_bad_rows: bool = False) -> bool:
         """Whether a run can read it, or need not."""
         if self.state == MISSING:
-            return not self.want.required
+            return not self.required
         return self.state == READABLE or (skip_bad_rows and self.state == BAD)
 
 
-def wanted(tasks: Iterable[str], root: Path, splits: Sequence[str] = (), languages: Sequence[str] = ()) -> list[Want]:
-    """Every split of every task in every language, or in those of `splits` and `languages` that a task has.
+def wanted(
+    tasks: Iterable[str], root: str | Path, splits: Sequence[str] = (), languages: Sequence[str] = ()
+) -> dict[Split, bool]:
+    """Every split of every task in every language, or in those of `splits` and `languages` that a task has -> whether
+    it must be there.
 
     Languages beyond the benchmark's are asked for where they are there, or by name. Raises TaskError for names that no
     asked task has.
     """
-    found, unused = [], {*splits, *languages}
+    found, unused = {}, {*splits, *languages}
     for name in tasks:
         task = get_task(name)
         for split in [each for each in task.splits if not splits or each in splits]:
@@ -96,64 +79,58 @@ def wanted(tasks: Iterable[str], root: Path, splits: Sequence[str] = (), languag
                 if languages and not _has(task, split, language):
                     continue
                 unused -= {split, language}
-                found.append(Want(name, split, language, _required(task, split, language, splits, languages)))
+                required = _required(task, split, language, splits, languages)
+                found[Split(task, language, split, root)] = required
     for name in unused:  # says what there is instead
         for task in map(get_task, tasks):
             task.sources(name) if name in splits else task.local_code(name, *splits[:1])
     return found
 
 
-def check(want: Want, root: Path) -> State:
+def check(split: Split, required: bool = True) -> State:
     """Reads every row of a split. Nothing that is wrong with the data is raised."""
-    task = get_task(want.task)
-    if missing := missing_files(task, want.split, want.language, root):
+    if missing := missing_files(split):
         told = '; '.join(text for text in missing.values() if 'no such file' not in text)
-        return State(want, MISSING, missing=tuple(missing), error=told)
-    source, bad = _source(task, want, root), []
+        return State(split, MISSING, required, missing=tuple(missing), error=told)
+    source, bad = _source(split), []
     try:
-        task = with_labels(task, root)
-        note = stand_in(task, want.language, want.split, root)
-        examples = _examples(task, want, root, bad)
+        note = split.stand_in()
+        examples = _examples(split, bad)
         rows, labelled = len(examples), not examples or any(map(has_label, examples))
-        pairs = len(read_gold(task, want.language, want.split, root)) if want.split in task.gold else 0
+        pairs = len(split.read_gold()) if split.name in split.task.gold else 0
     except DataError as error:
-        return State(want, BROKEN, source=source, bad=tuple(bad), error=str(error))
-    state, official = BAD if bad else READABLE, _official(task, want, root, rows + len(bad), pairs)
-    return State(want, state, rows, source, (), tuple(bad), stand_in=note, labelled=labelled, official=official)
+        return State(split, BROKEN, required, source=source, bad=tuple(bad), error=str(error))
+    found = State(split, BAD if bad else READABLE, required, rows, source, bad=tuple(bad), stand_in=note)
+    return replace(found, labelled=labelled, official=_official(split, rows + len(bad), pairs))
 
 
-def _official(task: Task, want: Want, root: Path, rows: int, pairs: int) -> tuple[int, int] | None:
+def _official(split: Split, rows: int, pairs: int) -> tuple[int, int] | None:
     """(rows that were counted, rows of the official files); the table knows either rows or gold pairs of a file."""
-    known = official_rows()
-    asks = next((table.path for table in task.sources(want.split) if isinstance(table, Table)), '')
-    if want.split in task.gold and task.gold[want.split].path != asks:  # LAReQA's questions hold the gold
-        gold = find_files(task, task.gold[want.split], want.language, root)[0].table.path
-        if number := known.get(gold.replace('{language}', task.local_code(want.language))):
+    known, task, root = official_rows(), split.task, split.folder()
+    code = task.local_code(split.language)
+    asks = next((table.path for table in task.sources(split.name) if isinstance(table, Table)), '')
+    if split.name in task.gold and task.gold[split.name].path != asks:  # LAReQA's questions hold the gold
+        gold = find_files(task, task.gold[split.name], split.language, root)[0].table.path
+        if number := known.get(gold.replace('{language}', code)):
             return pairs, number
-    sources = task.sources(want.split)[: 1 if task.embeds else None]
     total = 0
-    for table in sources:
+    for table in task.sources(split.name)[: 1 if task.embeds else None]:
         if not isinstance(table, Table):
             return None
-        code, found = task.local_code(want.language), find_files(task, table, want.language, root)[0].table
-        if found.format == tfds.FORMAT or any(
-            path.replace('{language}', code) not in known for path in _read_paths(found)
-        ):
+        found = find_files(task, table, split.language, root)[0].table
+        paths = [path.replace('{language}', code) for path in (found.path, *found.also)]
+        if found.format == tfds.FORMAT or any(path not in known for path in paths):
             return None
-        total += sum(known[path.replace('{language}', code)] for path in _read_paths(found))
+        total += sum(known[path] for path in paths)
     return (rows, total) if total else None
 
 
-def _read_paths(table: Table) -> tuple[str, ...]:
-    return (table.path, *table.also)
-
-
-def missing_files(task: Task, split: str, language: str, root: Path) -> dict[Path, str]:
+def missing_files(split: Split) -> dict[Path, str]:
     """The files of a split that are not there, where they are looked for first -> what is said about it."""
     found: dict[Path, str] = {}
-    tables = [source for source in task.sources(split) if isinstance(source, Table)]
-    for table in [*tables, *([task.gold[split]] if split in task.gold else [])]:
-        for each in task.languages if table.every_language else (language,):
+    task, root = split.task, split.folder()
+    for table in split.tables():
+        for each in task.languages if table.every_language else (split.language,):
             try:
                 find_files(task, table, each, root)
             except DataError as error:
@@ -163,9 +140,7 @@ def missing_files(task: Task, split: str, language: str, root: Path) -> dict[Pat
     return found
 
 
-def find_overlaps(
-    states: Sequence[State], root: Path, trained: Sequence[str] = ()
-) -> list[tuple[str, str, str, Report]]:
+def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[tuple[str, str, str, Report]]:
     """(training task, target, split, report) of every target that was read whose training texts are there too.
 
     A target is held against the tasks that train it, and against `trained` (the intermediate tasks that are asked for);
@@ -173,63 +148,61 @@ def find_overlaps(
     """
     found = []
     training: dict[str, list[Example]] = {}
-    targets: dict[tuple[str, str], list[State]] = {}
+    targets: dict[tuple[str, str], list[Split]] = {}
     for state in states:
-        if state.want.split not in ('train', 'translate_train') and state.state in (READABLE, BAD):
-            targets.setdefault((state.want.task, state.want.split), []).append(state)
+        if state.split.name not in ('train', 'translate_train') and state.state in (READABLE, BAD):
+            targets.setdefault((state.split.task.name, state.split.name), []).append(state.split)
     for (name, split), those in targets.items():
-        target = get_task(name)
+        target = those[0].task
         for trainer in dict.fromkeys(filter(None, [target.train_task, target.warmup_task, *trained])):
             if trainer not in training:
-                training[trainer] = _training_examples(trainer, root)
+                training[trainer] = _training_examples(Split(get_task(trainer), 'en', 'train', those[0].root))
             if training[trainer]:
-                tested = (each for state in those for each in _examples(target, state.want, root, []))
+                tested = (example for each in those for example in _examples(each, []))
                 if report := check_overlap(training[trainer], tested):
                     found.append((trainer, name, split, report))
     return found
 
 
-def _training_examples(name: str, root: Path) -> list[Example]:
-    task = get_task(name)
-    if task.embeds or not available(task, 'en', 'train', root) or not needs_data_root(task, 'train'):
+def _training_examples(split: Split) -> list[Example]:
+    if split.task.embeds or not split.is_there() or not split.reads_files:
         return []
     try:
-        return read_split(task, 'en', 'train', root, skip_bad_rows=[])
+        return split.read(bad_rows=[])
     except DataError:
         return []
 
 
-def _examples(task: Task, want: Want, root: Path, bad: list[BadRow]) -> Sequence[Example]:
-    if not task.embeds:
-        return read_split(task, want.language, want.split, root, skip_bad_rows=bad)
-    asks, searched = read_pairs(task, want.language, want.split, root, skip_bad_rows=bad)
+def _examples(split: Split, bad: list[BadRow]) -> Sequence[Example]:
+    if not split.task.embeds:
+        return split.read(bad_rows=bad)
+    asks, searched = split.read_pairs(bad_rows=bad)
     return asks or searched
 
 
-def _source(task: Task, want: Want, root: Path) -> str:
-    if not needs_data_root(task, want.split):
+def _source(split: Split) -> str:
+    if not split.reads_files:
         return 'embedded'
-    folders = [path for path in split_files(task, want.language, want.split, root) if path.is_dir()]
-    if not folders:
+    if not any(path.is_dir() for path in split.files()):
         return 'files'
-    names = [source.path for source in task.sources(want.split) if isinstance(source, Table)]
-    code = task.local_code(want.language)
-    return 'TFDS ' + ', '.join(dict.fromkeys(tfds.described(name.replace('{language}', code)) for name in names))
+    code, tables = split.task.local_code(split.language), split.task.sources(split.name)
+    names = [table.path.replace('{language}', code) for table in tables if isinstance(table, Table)]
+    return 'TFDS ' + ', '.join(dict.fromkeys(map(tfds.described, names)))
 
 
-def _languages(task: Task, split: str, root: Path) -> list[str]:
+def _languages(task: Task, split: str, root: str | Path) -> list[str]:
     """Those of the benchmark, then others that are there. One file of training data serves all of them."""
     tables = [source for source in task.sources(split) if isinstance(source, Table)]
     if split in task.translated:
         return list(task.translated[split])
     if split == 'train' and 'en' in task.languages and not any('{language}' in table.path for table in tables):
         return ['en']
-    more = [code for code in task.more_languages if available(task, code, split, root)]
+    more = [code for code in task.more_languages if Split(task, code, split, root).is_there()]
     if task.open_languages:
         known = {task.local_code(code) for code in (*task.languages, *task.more_languages)}
-        codes = [set(codes_present(root, table.path)) for table in tables if '{language}' in table.path]
+        codes = [set(codes_present(Path(root), table.path)) for table in tables if '{language}' in table.path]
         others = sorted(set.intersection(*codes) - known) if codes else []
-        more += [code for code in others if available(task, code, split, root)]
+        more += [code for code in others if Split(task, code, split, root).is_there()]
     return [*task.languages, *more]
 
 

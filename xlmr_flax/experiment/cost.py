@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xlmr_flax.config import Arm, Config, Recipe, digest, to_dict
+from xlmr_flax.config import Arm, Recipe, digest, to_dict
 from xlmr_flax.data.batches import padded_length, row_lengths
 from xlmr_flax.data.cache import INDEX, cache_dir
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.packing import Packing, pack_set
-from xlmr_flax.data.readers_paths import find_files, resolve_data_root
-from xlmr_flax.data.sources import read_pairs, read_split
+from xlmr_flax.data.readers_paths import find_files
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tables import read_rows
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.experiment.arms import Dataset, datasets, member_limit, mixture_of, phase_steps, selects
+from xlmr_flax.experiment.arms import Dataset, mixture_of, phase_steps
 from xlmr_flax.experiment.draws import Draws, expected_draws
-from xlmr_flax.experiment.plan import Run, scored_length
+from xlmr_flax.experiment.plan import Plan, Run, scored_length
+from xlmr_flax.experiment.reads import TRAIN, Read, dev_reads, test_reads, training_reads
 from xlmr_flax.kinds import encode
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.encoders import family_of
-from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Embedded, Task
 from xlmr_flax.util import strict_json
 
@@ -100,20 +99,18 @@ def forward_flops(shape: EncoderConfig, tokens: float, length: float) -> float:
     return tokens * (2 * layer_weights(shape) + family_of(shape).attention_flops(shape, length))
 
 
-@lru_cache(maxsize=4096)
-def count_rows(name: str, language: str, split: str, data_root: str) -> int:
+def count_rows(split: Split) -> int:
     """Rows in the files of a split, both sides of a retrieval task: counted, not parsed. Raises DataError."""
-    task, total = get_task(name), 0
-    for source in task.sources(split):
+    total = 0
+    for source in split.task.sources(split.name):
         if isinstance(source, Embedded):
             total += source.rows
         else:
-            for found in find_files(task, source, language, resolve_data_root(data_root)):
+            for found in find_files(split.task, source, split.language, split.folder()):
                 total += sum(1 for _ in read_rows(found.path, found.table, found.label_path))
     return total
 
 
-@lru_cache(maxsize=1)
 def _cached_entries(root: Path | None) -> Mapping[str, list[tuple[Path, dict[str, Any]]]]:
     """task -> (folder, index) of the entries of the token cache."""
     entries: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
@@ -138,33 +135,41 @@ def _cached_lengths(entry: Path) -> np.ndarray | None:
 
 
 class Estimator:
-    """Estimates the runs of one plan. Seeds and arms share what is found out. splits: target -> the split it is
-    evaluated on."""
+    """Estimates the runs of a resolved plan. Seeds and arms share what is found out."""
 
-    def __init__(self, config: Config, shape: EncoderConfig, tokenizer: Tokenizer, splits: Mapping[str, str]):
-        self.config, self.shape, self.tokenizer, self.splits = config, shape, tokenizer, splits
-        self._rows: dict[tuple[object, ...], Rows] = {}
+    def __init__(self, plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer):
+        self.config, self.plan, self.shape, self.tokenizer = plan.config, plan, shape, tokenizer
+        self._rows: dict[tuple[Split, int, int], Rows] = {}
+        self._counts: dict[Split, int] = {}
         self._trainings: dict[str, Training] = {}
         self._evaluations: dict[tuple[object, ...], Work] = {}
+        self._entries: Mapping[str, list[tuple[Path, dict[str, Any]]]] | None = None
 
-    def rows(self, task: Task, language: str, split: str, limit: int, max_length: int) -> Rows:
-        """The rows of a split. limit: the first so many, 0 = all; of both sides of a retrieval task."""
-        key = (task.name, language, split, limit, max_length)
+    def count(self, split: Split) -> int:
+        """`count_rows`, counted once."""
+        if split not in self._counts:
+            self._counts[split] = count_rows(split)
+        return self._counts[split]
+
+    def rows(self, read: Read, max_length: int = 0) -> Rows:
+        """The rows of a split that is read, of both sides of a retrieval task. max_length: 0 = that of the read."""
+        task, max_length = read.split.task, max_length or read.max_length
+        key = (read.split, read.limit, max_length)
         if key not in self._rows:
             sides = 2 if task.embeds else 1
-            n = count_rows(task.name, language, split, self.config.data_root)
-            n = min(n, limit * sides) if limit else n
-            self._rows[key] = self._from_cache(task, n // sides, sides, max_length) or self._sampled(
-                task, language, split, n, max_length
-            )
+            n = self.count(read.split)
+            n = min(n, read.limit * sides) if read.limit else n
+            cached = self._from_cache(task, n // sides, sides, max_length)
+            self._rows[key] = cached or self._sampled(read.split, n, max_length)
         return self._rows[key]
 
     def _from_cache(self, task: Task, n: int, sides: int, max_length: int) -> Rows | None:
         """Entries of this task and length with about so many examples (some may be dropped), of any language."""
-        entries = _cached_entries(cache_dir()).get(task.name, [])
+        if self._entries is None:
+            self._entries = _cached_entries(cache_dir())
         found = [
             (lengths, index)
-            for path, index in entries
+            for path, index in self._entries.get(task.name, [])
             if index['max_length'] == max_length and 0.9 * n <= index['examples'] <= n
             if (lengths := _cached_lengths(path)) is not None
         ][:16]
@@ -175,17 +180,17 @@ class Estimator:
         examples = round(float(np.mean([index['examples'] for _, index in found])))
         return Rows(examples * sides, units * sides, np.concatenate([x for x, _ in found]), group, CACHED)
 
-    def _sampled(self, task: Task, language: str, split: str, n: int, max_length: int) -> Rows:
-        root, nothing = self.config.data_root, np.zeros(0, np.int64)
-        if task.embeds:
+    def _sampled(self, split: Split, n: int, max_length: int) -> Rows:
+        nothing = np.zeros(0, np.int64)
+        if split.task.embeds:
             if n > _LARGE:
                 return Rows(n, n, nothing, 1, BOUND)
-            examples = [e for side in read_pairs(task, language, split, root, _SAMPLE) for e in side[:_SAMPLE]]
+            examples = [e for side in split.read_pairs(_SAMPLE) for e in side[:_SAMPLE]]
         else:
-            examples = read_split(task, language, split, root, _SAMPLE, [])
+            examples = split.read(_SAMPLE, [])
         if not examples:
             return Rows(n, n, nothing, 1, BOUND)
-        data = encode(task, examples, self.tokenizer, max_length)
+        data = encode(split.task, examples, self.tokenizer, max_length)
         return Rows(n, round(n * len(data) / len(examples)), data.tokens.lengths, data.group, SAMPLED)
 
     def training(self, run: Run) -> Training:
@@ -198,9 +203,7 @@ class Estimator:
         return self._trainings[key]
 
     def _training(self, run: Run, arm: Arm, recipe: Recipe) -> Training:
-        config = self.config
-        found = datasets(config, arm, run.where)
-        rows = [self._training_rows(dataset, recipe) for dataset in found]
+        found, rows = run.datasets, self.training_rows(run)
         sizes = [max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(found, rows, strict=True)]
         steps = phase_steps(arm, recipe, found, sizes)
         parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
@@ -209,18 +212,17 @@ class Estimator:
         for each, part in zip(rows, drawn, strict=True):
             work += self._batches(part.dataset, each, recipe, recipe.batch_size // parts).times(float(part.draws))
         evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
-        kinds = {(dataset.task.kind, length) for dataset in found for length in _lengths(dataset, recipe)}
-        dev = self._dev(found, recipe).times(evaluations)
+        kinds = {(dataset.task.kind, length) for dataset in found for length in dataset.lengths}
+        dev = self._dev(found).times(evaluations)
         return Training(steps, work, dev, tuple(drawn), len(kinds))
 
-    def _training_rows(self, dataset: Dataset, recipe: Recipe) -> Rows:
-        limit, length = member_limit(dataset.spec, recipe.max_train), dataset.spec.max_length or recipe.max_length
-        return self.rows(dataset.task, dataset.language, dataset.split, limit, length)
+    def training_rows(self, run: Run) -> list[Rows]:
+        """The rows of each of a run's datasets, before a fraction of them is drawn."""
+        return [self.rows(read) for read in training_reads(run) if read.purpose == TRAIN]
 
     def _batches(self, dataset: Dataset, rows: Rows, recipe: Recipe, size: int) -> Work:
         """One batch of a dataset, forwards and backwards, padded or packed as batches of its rows are on average."""
-        length = dataset.spec.max_length or recipe.max_length
-        lengths = _lengths(dataset, recipe)
+        length, lengths = dataset.max_length, dataset.lengths
         padded, batch_rows = float(length), float(size)
         if len(rows.lengths):
             known = np.minimum(rows.lengths, length)
@@ -239,34 +241,20 @@ class Estimator:
             flops += 3 * 2 * predicted * self.shape.hidden_size * (self.shape.hidden_size + self.shape.vocab_size)
         return Work(tokens, flops, frozenset({rows.basis}))
 
-    def _dev(self, found: Iterable[Dataset], recipe: Recipe) -> Work:
+    def _dev(self, found: Iterable[Dataset]) -> Work:
         """One evaluation of the dev rows that choose the checkpoint (text is held out of its training rows)."""
-        work, seen = Work(), set()
-        for dataset in found:
-            task, length = dataset.task, dataset.spec.max_length or recipe.max_length
-            key = (dataset.member, task.name)
-            if not task.is_text and key not in seen and selects(self.config, dataset):
-                seen.add(key)
-                work += self._pass(self.rows(task, 'en', 'dev', recipe.eval_examples, length), length)
-        return work
+        taken = (read for read in dev_reads(found) if not read.split.task.is_text and read.is_taken())
+        return sum((self._pass(self.rows(read), read.max_length) for read in taken), Work())
 
     def evaluation(self, run: Run, language: str) -> Work:
         """The evaluation of a run in one language. Raises DataError."""
-        length = scored_length(self.config, run)
-        key = (run.target, language, min(length, self.shape.max_length))
+        length = min(scored_length(self.config, run), self.shape.max_length)
+        key = (run.target, language, length)
         if key not in self._evaluations:
-            self._evaluations[key] = self._evaluation(*key)
+            found = test_reads(self.config, run, self.plan.splits[run.target])
+            those = [read for read in found if read.split.language == language]
+            self._evaluations[key] = sum((self._pass(self.rows(read, length), length) for read in those), Work())
         return self._evaluations[key]
-
-    def _evaluation(self, target: str, language: str, length: int) -> Work:
-        config, task, split = self.config, get_task(target), self.splits[target]
-        by_gold = split in task.gold  # whole pools; mining takes its threshold from dev
-        limit = 0 if by_gold else config.evaluation.max_examples
-        splits = {'dev', split} if by_gold and task.mines else {split}
-        work = Work()
-        for each in sorted(splits):
-            work += self._pass(self.rows(task, language, each, limit, length), length)
-        return work
 
     def _pass(self, rows: Rows, max_length: int) -> Work:
         """Every row once, forwards, in batches of rows that are about as long, or packed."""
@@ -280,12 +268,6 @@ class Estimator:
         scale = rows.units * rows.group / len(lengths)
         flops = sum(forward_flops(self.shape, float(n), float(n)) for n in padded)
         return Work(float(padded.sum()) * scale, flops * scale, frozenset({rows.basis}))
-
-
-def _lengths(dataset: Dataset, recipe: Recipe) -> tuple[int, ...]:
-    """Row lengths that a dataset's batches are padded to."""
-    length = dataset.spec.max_length or recipe.max_length
-    return row_lengths(length, tuple(n for n in dataset.spec.lengths or recipe.lengths if n <= length))
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xlmr_flax.config import Arm, Config, Member
-from xlmr_flax.data.sources import stand_in
-from xlmr_flax.experiment.arms import member_limit
-from xlmr_flax.experiment.cost import Training, count_rows
+from xlmr_flax.experiment.cost import Estimator, Training
 from xlmr_flax.experiment.draws import Draws
 from xlmr_flax.experiment.plan import Run
-from xlmr_flax.experiment.substitutes import MARK, find_gaps, wanted_split
+from xlmr_flax.experiment.reads import own_training_rows
+from xlmr_flax.experiment.substitutes import MARK, find_gaps
 from xlmr_flax.kinds import kind_of
 
 HEAD = ['arm', 'member', 'rows', 'split', 'rate', 'batches', 'passes']
 
 
-def draws_table(config: Config, trainings: Iterable[tuple[Run, Training]]) -> list[list[str]]:
+def draws_table(estimator: Estimator, trainings: Iterable[tuple[Run, Training]]) -> list[list[str]]:
     """A row a member of every training that is more than the training rows of one task, of one seed; [] where
     there is none. rows: those used, of those in the files (a task may drop some)."""
     rows: dict[tuple[str, str], list[list[str]]] = {}
     for run, training in trainings:
-        name = _name(config, run)
+        name = _name(estimator.config, run)
         key = (run.target or run.intermediate, name)
         if run.arm is None or run.recipe is None or key in rows or _is_plain(run.arm):
             continue
-        rows[key] = [[name, *_cells(config, part, run.recipe.max_train)] for part in training.draws]
+        rows[key] = [[name, *_cells(estimator, part)] for part in training.draws]
     found = [row for those in rows.values() for row in those]
     return [HEAD, *found] if found else []
 
@@ -41,7 +40,7 @@ def draws_notes(config: Config, table: list[list[str]]) -> list[str]:
         notes.append(
             f'{MARK}: not the training rows of the dataset, but others in their place; tables mark the results.'
         )
-    return notes + [f'{gap.task} {gap}' for gap in find_gaps(config)]
+    return notes + [f'{gap.split.task.name} {gap}' for gap in find_gaps(config)]
 
 
 def _name(config: Config, run: Run) -> str:
@@ -62,13 +61,12 @@ def _is_plain(arm: Arm) -> bool:
     return member.task in ('', name) and '+' not in name and all(getattr(member, n) == getattr(plain, n) for n in names)
 
 
-def _cells(config: Config, part: Draws, most: int) -> list[str]:
-    """most: rows of each dataset, 0 = all."""
+def _cells(estimator: Estimator, part: Draws) -> list[str]:
     dataset, spec = part.dataset, part.dataset.spec
-    mark = f' {MARK}' if _stands_in(config, part) else ''
+    mark = f' {MARK}' if dataset.rows.stand_in() or own_training_rows(dataset) != dataset.rows else ''
     dealt = ' (labels dealt anew)' if spec.shuffle_labels else ''
-    there = count_rows(dataset.task.name, dataset.language, dataset.split, config.data_root)
-    used = max(1, round(spec.fraction * min(there, member_limit(spec, most) or there)))
+    there = estimator.count(dataset.rows)
+    used = max(1, round(spec.fraction * min(there, dataset.limit or there)))
     cut = kind_of(dataset.task).cuts  # one row may become several
     rows = f'{used if cut else part.rows:,}'
     rows += f' of {there:,}' if used < there else ''
@@ -76,11 +74,3 @@ def _cells(config: Config, part: Draws, most: int) -> list[str]:
     rows += f', cap {part.cap:,}' if part.cap else ''
     split = f'{dataset.split}{mark}'
     return [f'{dataset.name}{dealt}', rows, split, f'{part.rate:.4f}', f'{part.draws:,}', f'{part.passes:.2f}']
-
-
-def _stands_in(config: Config, part: Draws) -> bool:
-    """As rows.stand_ins says of result rows."""
-    dataset = part.dataset
-    if wanted_split(dataset) != dataset.split:
-        return True
-    return bool(stand_in(dataset.task, dataset.language, dataset.split, config.data_root))

@@ -20,7 +20,7 @@ from xlmr_flax.experiment.cost import (
     reached_speed,
 )
 from xlmr_flax.experiment.dry_draws import draws_notes, draws_table
-from xlmr_flax.experiment.plan import Run, run_tasks
+from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.util.console import duration
 
@@ -46,14 +46,13 @@ class Item:
 
 def describe(runner: Runner) -> str:
     """The text of --dry_run. Raises DataError and ConfigError, as the run would."""
-    splits = {target: runner.split(target) for target in runner.config.targets}
-    estimator = Estimator(runner.config, runner.setting.model.config, runner.setting.tokenizer, splits)
+    estimator = Estimator(runner.plan, runner.setting.model.config, runner.setting.tokenizer)
     items = [_item(runner, estimator, run) for run in runner.plan]
     speed = _speed(runner, items)
     states = Counter(item.state.split()[0] for item in items)
     head = f'{_count(len(items), "run")} in {runner.workdir.path}: '
     head += ', '.join(f'{n} {state}' for state, n in states.items())
-    drawn = draws_table(runner.config, [(item.run, item.training) for item in items])
+    drawn = draws_table(estimator, [(item.run, item.training) for item in items])
     members = '\n'.join([*([_columns(drawn)] if drawn else []), *draws_notes(runner.config, drawn)])
     tables = [_columns(_plan_table(items, speed)), members, _columns(_totals(items, speed))]
     return '\n\n'.join(filter(None, [head, *tables, _notes(runner, items, speed)]))
@@ -148,16 +147,16 @@ def _plan_table(items: Sequence[Item], speed: Speed) -> list[list[str]]:
 
 
 def _trains(run: Run) -> str:
-    names = run_tasks(run)
+    names = run.tasks
     if len(names) > 3:
         return f'{names[0]}+{names[1]}+ … ({len(names)} tasks)'
     return '+'.join(names) or 'nothing'
 
 
 def _lengths(run: Run) -> str:
-    if run.arm is None or run.recipe is None:
+    found = sorted({dataset.max_length for dataset in run.datasets})
+    if not found:
         return '-'
-    found = sorted({member.max_length or run.recipe.max_length for member in run.arm.tasks.values()})
     return str(found[0]) if len(found) == 1 else f'{found[0]}-{found[-1]}'
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from jax.sharding import Mesh
 
 import xlmr_flax
-from xlmr_flax.config import Config, EncoderSpec, Evaluation
+from xlmr_flax.config import NONE, Config, EncoderSpec, Evaluation
 from xlmr_flax.data.sources import with_labels
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
 from xlmr_flax.experiment.bad_rows import collector
-from xlmr_flax.experiment.plan import NONE, Run, default_split
+from xlmr_flax.experiment.plan import Run, default_split
 from xlmr_flax.experiment.room import scored
 from xlmr_flax.experiment.rows import result_rows
 from xlmr_flax.experiment.workdir import Workdir
@@ -153,7 +153,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     config = Config(
         encoder=EncoderSpec(source.name, dtype=request.dtype), evaluation=evaluation, data_root=request.data_root
     )
-    run = Run(source.digest[:12], NONE, task.name, '', 0, '', None)
+    run = Run(source.digest[:12], NONE, task.name, '', 0, None, None)
     if source.note:
         say(source.note)
     if retrieval:

@@ -6,30 +6,31 @@ out. Words are what white space parts; of scripts that write no spaces between w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from xlmr_flax.config import Config
-from xlmr_flax.data.sources import DataError, read_pairs, read_split
+from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.experiment.plan import evaluation_languages, evaluation_split, task_of
-from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SentenceExample, SpanExample, TagExample, Task
+from xlmr_flax.experiment.plan import Plan, evaluation_languages
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SentenceExample, SpanExample, TagExample
 from xlmr_flax.tasks.languages import get_language
 
 UNSPACED = ('Hans', 'Hant', 'Jpan', 'Thai', 'Mymr', 'Khmr', 'Laoo', 'Tibt')
 _MOST = 400  # rows of a language: the ratio moves little beyond them
 
 
-def fertility(config: Config, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
+def fertility(plan: Plan, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
     """{target: {language: tokens per word}} of the rows that are scored. Languages whose files are not at hand, or
     whose script writes no spaces between words, are left out."""
     found: dict[str, dict[str, float]] = {}
-    for name in config.targets:
-        task, split = task_of(config, name), evaluation_split(config, name)
-        for language in evaluation_languages(config, name):
+    limit = min(plan.config.evaluation.max_examples or _MOST, _MOST)
+    for name, (split,) in plan.splits.items():
+        for language in evaluation_languages(plan.config, name):
             if get_language(language).script in UNSPACED:
                 continue
             try:
-                texts = list(_texts(_examples(config, task, language, split)))
+                texts = list(_texts(_examples(Split(get_task(name), language, split, plan.config.data_root), limit)))
             except DataError:
                 continue
             if ratio := tokens_per_word(tokenizer, texts):
@@ -44,11 +45,10 @@ def tokens_per_word(tokenizer: Tokenizer, texts: Iterable[str]) -> float | None:
     return len(tokenizer.encode(texts).flat) / words if words else None
 
 
-def _examples(config: Config, task: Task, language: str, split: str) -> list[Example]:
-    limit = min(config.evaluation.max_examples or _MOST, _MOST)
-    if task.embeds:  # the side that is not English
-        return list(read_pairs(task, language, split, config.data_root, limit)[1])
-    return read_split(task, language, split, config.data_root, limit, [])
+def _examples(split: Split, limit: int) -> Sequence[Example]:
+    if split.task.embeds:  # the side that is not English
+        return split.read_pairs(limit)[1]
+    return split.read(limit, [])
 
 
 def _texts(examples: Iterable[Example]) -> Iterable[str]:

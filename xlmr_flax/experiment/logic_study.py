@@ -15,10 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xlmr_flax.config import Arm, Config, ConfigError
-from xlmr_flax.data.sources import available
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment import presets
 from xlmr_flax.experiment.paper import NONE, SIZES, arm, member, only
-from xlmr_flax.experiment.plan import has_gold
 from xlmr_flax.tasks import get_task
 
 NAME = 'logic_low_resource'
@@ -103,7 +102,7 @@ def scored_languages(target: str) -> tuple[str, tuple[str, ...]]:
         split: tuple(
             code
             for code in (*task.languages, *task.more_languages)
-            if available(task, code, split) and has_gold(task, code, split, '')
+            if (rows := Split(task, code, split)).is_there() and rows.has_gold()
         )
         for split in ('test', 'dev')
         if split in task.splits
@@ -150,7 +149,7 @@ def training_rows(name: str) -> str:
     task = get_task(name)
     if 'train' not in task.splits:
         return 'test'
-    there = {split: available(task, 'en', split) for split in ('train', 'dev')}
+    there = {split: Split(task, 'en', split).is_there() for split in ('train', 'dev')}
     return 'dev' if there['dev'] and not there['train'] else ''
 
 

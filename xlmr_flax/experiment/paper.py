@@ -14,9 +14,8 @@ from typing import Any
 from xlmr_flax.config import NONE, ConfigError, to_dict
 from xlmr_flax.config import Arm as ArmSpec
 from xlmr_flax.config import Member as MemberSpec
-from xlmr_flax.data.sources import available
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment import presets
-from xlmr_flax.experiment.plan import has_gold
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import closest
 
@@ -202,7 +201,7 @@ def _scored_there(raw: dict[str, Any]) -> None:
     for name in raw['targets']:
         task = get_task(name)
         there = {
-            split: tuple(c for c in task.languages if available(task, c, split) and has_gold(task, c, split, ''))
+            split: tuple(c for c in task.languages if (s := Split(task, c, split)).is_there() and s.has_gold())
             for split in ('test', 'dev')
             if split in task.splits
         }
@@ -218,7 +217,8 @@ def _only_there(raw: dict[str, Any]) -> None:
     """Translated languages whose files are under the data root; the arms of a task without any are left out."""
     for name in list(raw['arms']):
         for task, spec in raw['arms'][name]['tasks'].items():
-            there = [c for c in spec['languages'] if c == 'en' or available(get_task(task), c, 'translate_train')]
+            splits = {c: Split(get_task(task), c, 'translate_train') for c in spec['languages']}
+            there = [c for c, split in splits.items() if c == 'en' or split.is_there()]
             spec['languages'] = tuple(there)
             if not [c for c in there if c != 'en']:
                 raw['arms'].pop(name)

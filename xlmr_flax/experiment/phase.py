@@ -10,12 +10,18 @@ import jax
 import numpy as np
 
 from xlmr_flax.config import Recipe
-from xlmr_flax.data.batches import row_lengths
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
 from xlmr_flax.data.packing import Packing
-from xlmr_flax.experiment.arms import MLM, Dataset, datasets, heads_of, mixture_of, phase_steps, training_examples
+from xlmr_flax.experiment.arms import (
+    MLM,
+    Dataset,
+    heads_of,
+    mixture_of,
+    phase_steps,
+    training_examples,
+)
 from xlmr_flax.experiment.draws import expected_draws
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.room import evaluating
@@ -27,7 +33,6 @@ from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
 from xlmr_flax.models.tensors import read_json
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import batch_devices, fetch
-from xlmr_flax.tasks.base import Task
 from xlmr_flax.train.checkpoint import differences
 from xlmr_flax.train.loop import train
 from xlmr_flax.train.phase import Phase, Trained
@@ -47,7 +52,7 @@ def start_params(setting: Setting, run: Run) -> Params:
     that the run goes on with. Raises ModelError where they cannot be read.
     """
     source = open_source(f'ckpt:{parent_dir(setting, run)}') if run.parent else setting.source
-    trained = heads_of(run_datasets(setting, run)).keys() if run.recipe is not None else set()
+    trained = heads_of(run.datasets).keys()
     kept = {run.target} if run.keeps_head else {name for name, head in source.heads.items() if head.kind == MLM}
     params = source.load(kept & trained)
     pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(jax.random.key(run.seed)))
@@ -61,22 +66,16 @@ def parent_dir(setting: Setting, run: Run) -> str:
     return str(matches[0]) if matches else f'{setting.workdir.path}/runs/(of {run.parent})'
 
 
-def head_of(run: Run, task: Task) -> tuple[str, HeadSpec]:
-    """(name, spec) of the head that a run of one task trains, or that a target is scored with."""
-    return run.target or run.warms or run.task, head_spec(task)
-
-
-def run_datasets(setting: Setting, run: Run) -> list[Dataset]:
-    """The datasets that a run trains on."""
-    assert run.arm is not None
-    return datasets(setting.config, run.arm, run.where)
+def head_of(run: Run) -> tuple[str, HeadSpec]:
+    """(name, spec) of the head that the target of a run is scored with."""
+    return run.target, heads_of(run.datasets)[run.target]
 
 
 def initial_params(setting: Setting, run: Run) -> Params:
     """What a run's training starts from: `start_params`, and fresh heads that the run's seed and their names decide."""
     params = start_params(setting, run)
     heads = {}
-    for name, spec in heads_of(run_datasets(setting, run)).items():
+    for name, spec in heads_of(run.datasets).items():
         key = head_key(jax.random.key(run.seed), name)
         heads[name] = params['heads'].get(name) or jax.device_get(setting.model.init_head(key, spec))
     return {**params, 'heads': heads}
@@ -94,24 +93,20 @@ class Training:
     def __init__(self, setting: Setting, run: Run):
         assert run.recipe is not None and run.arm is not None
         self.setting, self.run, self.recipe, self.arm = setting, run, run.recipe, run.arm
-        self.datasets = run_datasets(setting, run)
+        self.datasets = run.datasets
         self.data = [self._encoded(dataset) for dataset in self.datasets]
         check()
         sizes = [len(data) for data in self.data]
         self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
         parts = self.recipe.accumulation
         self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, run.where, self.steps, parts)
-        self.selection = Selection.of(setting.config, setting.tokenizer, self.datasets, self.recipe, setting.bad_rows)
+        self.selection = Selection.of(setting.tokenizer, self.datasets, self.recipe, setting.bad_rows)
 
     def _encoded(self, dataset: Dataset) -> Encoded:
-        setting, length = self.setting, self.max_length(dataset)
-        setting.tokenizer.check_length(length, setting.model.config.max_length)
-        examples = training_examples(setting.config, dataset, self.recipe.max_train, self.run.seed, setting.bad_rows)
-        return encode_cached(dataset.task, examples, setting.tokenizer, length)
-
-    def max_length(self, dataset: Dataset) -> int:
-        """Tokens a row of a dataset."""
-        return dataset.spec.max_length or self.recipe.max_length
+        setting = self.setting
+        setting.tokenizer.check_length(dataset.max_length, setting.model.config.max_length)
+        examples = training_examples(dataset, self.run.seed, setting.bad_rows)
+        return encode_cached(dataset.task, examples, setting.tokenizer, dataset.max_length)
 
     def active(self, rows: int) -> ActiveRows:
         """The rows of the word table that are trained: all of them under a language model's head, which has an output
@@ -130,7 +125,7 @@ class Training:
                 dataset.head,
                 head_spec(dataset.task),
                 data.with_tokens(active.remap(data.tokens)),
-                self.lengths(dataset),
+                dataset.lengths,
                 stream_seed(self.run.seed, dataset.name, len(self.datasets)),
                 masking if dataset.task.is_text else None,
                 self.packing(dataset, data),
@@ -147,13 +142,7 @@ class Training:
         parts = 1 if self.arm.mix == 'micro_batch' else recipe.accumulation
         multiple, apart = batch_devices(self.setting.mesh), recipe.optimizer.clip_per == 'micro_batch'
         sizes = data.tokens.lengths.reshape(-1, data.group)
-        return Packing.of(sizes, self.lengths(dataset), multiple * (1 if apart else parts), parts if apart else 1)
-
-    def lengths(self, dataset: Dataset) -> tuple[int, ...]:
-        """Padded row lengths of a dataset."""
-        length = self.max_length(dataset)
-        asked = dataset.spec.lengths or self.recipe.lengths
-        return row_lengths(length, tuple(n for n in asked if n <= length))
+        return Packing.of(sizes, dataset.lengths, multiple * (1 if apart else parts), parts if apart else 1)
 
     def table(self) -> list[str]:
         """What is drawn how often, for people: n, cap, rate, expected steps and passes of each dataset."""
@@ -263,6 +252,6 @@ def _save(
         heads=heads_of(training.datasets),
         labels={dataset.head: dataset.task.labels for dataset in training.datasets},
         note=setting.source.note,
-        max_length=max(training.max_length(dataset) for dataset in training.datasets),
+        max_length=max(dataset.max_length for dataset in training.datasets),
         extra={'trained': {'run': run.id, 'step': trained.step, 'metric': metric}},
     )

@@ -1,12 +1,18 @@
-"""A plan: which runs a config asks for, in which order, each named by the hash of what decides it."""
+"""A plan: which runs a config asks for, in which order, each named by the hash of what decides it.
+
+plan = make_plan(config)        # pure: opens no file
+plan = find_data(plan)          # looks which files are there
+plan = resolve(plan, source)    # both, and reads labels and digests: the runs have their names
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe, digest, to_dict
-from xlmr_flax.data.sources import available, read_split, split_files
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.arms import (
     NONE,
     Dataset,
@@ -15,19 +21,16 @@ from xlmr_flax.experiment.arms import (
     data_digests,
     datasets,
     dev_metrics,
-    has_dev,
+    known_labels,
     member_tasks,
-    selects,
     target_arm,
-    task_of,
     training_task,
 )
-from xlmr_flax.kinds import head_spec, kind_of
+from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import Task, closest, has_label
+from xlmr_flax.tasks.base import Task, closest
 
-__all__ = ['NONE', 'Run', 'has_dev', 'make_plan', 'task_of', 'training_task']
 # Raised when the code changes what a run computes, so that an old workdir is not taken for a new result.
 _FORMAT = 3
 
@@ -36,10 +39,10 @@ _FORMAT = 3
 class Run:
     """One run: a training (intermediate, warm-up or target) or, for retrieval, an evaluation only.
 
-    id: hash of what decides the weights. intermediate: the arm. target: '' for the intermediate phase itself and for a
-    warm-up. task: what is trained on, for people: the task, or the mixture's name ('' = nothing). parent: id of the run
-    whose encoder this one starts from, '' = the pretrained one. arm: the datasets of the training, None without one.
-    warms: the target whose head this run trains first; keeps_head: the parent is such a run, and its head goes on.
+    id: hash of what decides the weights, '' before `resolve`. intermediate: the arm. target: '' for the intermediate
+    phase itself and for a warm-up. task: what is trained on, for people: the task, or the mixture's name ('' =
+    nothing). start: the run whose encoder this one starts from, None = the pretrained one. arm, datasets: of the
+    training, None and () without one. warms: the target whose head this run trains first.
     decides: what `id` is the hash of, to show how two runs differ.
     """
 
@@ -48,30 +51,110 @@ class Run:
     target: str
     task: str
     seed: int
-    parent: str
+    start: Run | None
     recipe: Recipe | None
     arm: Arm | None = None
+    datasets: tuple[Dataset, ...] = field(default=(), compare=False, repr=False)
     warms: str = ''
-    keeps_head: bool = False
     decides: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def key(self) -> str:
+        """Arm, phase and seed: unique within a plan."""
+        phase = self.target or (f'{self.warms}-warmup' if self.warms else 'intermediate')
+        return f'{self.intermediate}--{phase}--seed{self.seed}'
 
     @property
     def name(self) -> str:
         """A folder name that a person can read; unique within a plan, and by the hash between plans."""
-        phase = self.target or (f'{self.warms}-warmup' if self.warms else 'intermediate')
-        return f'{self.intermediate}--{phase}--seed{self.seed}-{self.id[:8]}'
+        return f'{self.key}-{self.id[:8]}'
+
+    @property
+    def parent(self) -> str:
+        """The id of `start`, '' = the pretrained encoder."""
+        return self.start.id if self.start else ''
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether `start` is a warm-up, whose head goes on."""
+        return bool(self.start and self.start.warms)
+
+    @property
+    def lineage(self) -> tuple[Run, ...]:
+        """The runs that its weights come from in their order, itself last."""
+        return (*(self.start.lineage if self.start else ()), self)
 
     @property
     def where(self) -> str:
         """The config field that a message about the run's data names."""
         return f'targets {self.target or self.warms}' if self.target or self.warms else f'arms.{self.intermediate}'
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that it trains on."""
+        return tuple(dict.fromkeys(dataset.task.name for dataset in self.datasets))
 
-def run_tasks(run: Run) -> tuple[str, ...]:
-    """Names of the tasks that a run trains on."""
-    if run.arm is None:
-        return ()
-    return tuple(dict.fromkeys(t for name, member in run.arm.tasks.items() for t in member_tasks(name, member)))
+
+@dataclass(frozen=True)
+class Plan(Sequence[Run]):
+    """The runs of a config, each after the one that it starts from. splits: target -> the splits that it may be scored
+    on, the first choice first; after `find_data` one."""
+
+    config: Config
+    runs: tuple[Run, ...]
+    splits: Mapping[str, tuple[str, ...]]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.runs[index]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+
+def make_plan(config: Config) -> Plan:
+    """What a config asks for where all its data are there. Opens no file and needs no weights: runs have no id, and a
+    target has every split that it may be scored on. Raises ConfigError and TaskError."""
+    _check_names(config)
+    runs = tuple(run for seed in config.seeds for arm in config.intermediate for run in _arm_runs(config, arm, seed))
+    return Plan(config, runs, {name: _possible_splits(config, name) for name in config.targets})
+
+
+def find_data(plan: Plan, must_be_there: bool = False) -> Plan:
+    """The plan as the files that are there allow: warm-ups without rows are left out, and every target has the split
+    that `evaluation_split` says. must_be_there: raises DataError for rows to be scored that are missing or unreadable.
+    """
+    config = plan.config
+    found: dict[str, Run | None] = {}  # by key; of a run that is left out what it would have started from
+    splits = {name: (evaluation_split(config, name, must_be_there),) for name in config.targets}
+    for run in plan:
+        start = found[run.start.key] if run.start else None
+        is_left_out = run.warms and not all(dataset.rows.is_there() for dataset in run.datasets)
+        found[run.key] = start if is_left_out else replace(run, start=start)
+    return Plan(config, tuple(run for key, run in found.items() if run and run.key == key), splits)
+
+
+def resolve(plan: Plan, source: EncoderSource) -> Plan:
+    """The plan as it is run: `find_data`, with labels that are read from files, and names. Reads every file that is
+    trained on and the first rows of those that are scored. Raises DataError for files that are missing or cannot be
+    read, and ConfigError for arms that train on the same.
+    """
+    plan = find_data(plan, must_be_there=True)
+    found: dict[str, Run] = {}
+    for run in plan:
+        start = found[run.start.key] if run.start else None
+        run = replace(run, start=start, datasets=tuple(dataset.labelled() for dataset in run.datasets))
+        decides = _decides(plan.config, source, run)
+        with_start = decides | {'parent': start.decides if start else ''}
+        found[run.key] = replace(run, id=digest(decides), decides=with_start)
+    first: dict[str, Run] = {}
+    for run in (run for run in found.values() if not run.target):  # two names of one definition would be trained twice
+        other = first.setdefault(run.id, run)
+        if other.intermediate != run.intermediate:
+            raise ConfigError(f'intermediate: {other.intermediate!r} and {run.intermediate!r} train on the same')
+    return replace(plan, runs=tuple(found.values()))
 
 
 def scored_length(config: Config, run: Run) -> int:
@@ -89,62 +172,44 @@ def evaluation_languages(config: Config, target: str) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda code: code != 'en'))
 
 
-def evaluation_split(config: Config, target: str) -> str:
+def evaluation_split(config: Config, target: str, must_be_there: bool = False) -> str:
     """The split that a target is evaluated on: as configured, else `default_split` of the languages asked for."""
-    if target in config.evaluation.split:
-        return config.evaluation.split[target]
-    languages = evaluation_languages(config, target)
-    return default_split(get_task(target), languages, config.data_root, config.skip_bad_rows)
+    languages, skip = evaluation_languages(config, target), config.skip_bad_rows
+    task, asked = get_task(target), config.evaluation.split.get(target, '')
+    split = asked or default_split(task, languages, config.data_root, skip, must_be_there)
+    if asked and must_be_there:
+        for code in languages:
+            Split(task, code, split, config.data_root).has_gold(skip)  # raises for what cannot be read
+    return split
 
 
-def default_split(task: Task, languages: Sequence[str], data_root: str, skip_bad_rows: bool = False) -> str:
+def default_split(
+    task: Task, languages: Sequence[str], data_root: str, skip_bad_rows: bool = False, must_be_there: bool = False
+) -> str:
     """'test' where its files are there with gold labels in every language, else 'dev' where its are, else 'test' (and
-    an error later). The public test files of several tasks (COPA, CommonsenseQA, XTREME's) have no labels.
+    an error later; must_be_there: now). The public test files of several tasks (COPA, CommonsenseQA, XTREME's) have no
+    labels.
     """
-    for split in ('test', 'dev'):
-        if split in task.splits and all(
-            available(task, code, split, data_root) and has_gold(task, code, split, data_root, skip_bad_rows)
-            for code in languages
-        ):
-            return split
-    return 'test' if 'test' in task.splits else 'dev'
+    splits = [name for name in ('test', 'dev') if name in task.splits] or ['dev']
+    for name in splits:
+        rows = [Split(task, code, name, data_root) for code in languages]
+        if all(each.is_there() and each.has_gold(skip_bad_rows) for each in rows):
+            return name
+    if must_be_there:
+        for code in languages:
+            Split(task, code, splits[0], data_root).has_gold(skip_bad_rows)
+    return splits[0]
 
 
-def has_gold(task: Task, language: str, split: str, data_root: str, skip_bad_rows: bool = False) -> bool:
-    """Whether the first row of a split (skip_bad_rows: that can be read) has a gold label. Raises DataError for files
-    that are missing or unreadable.
-    """
-    files = split_files(task, language, split, data_root)
-    if task.embeds or task.is_text or not files:
-        return True
-    key = (task.name, language, *((str(path), path.stat().st_mtime_ns) for path in files))
-    if key not in _HAS_GOLD:  # asked for often, and a JSON file is read as a whole
-        bad_rows = [] if skip_bad_rows else None
-        first = read_split(task, language, split, data_root, 1, bad_rows)
-        _HAS_GOLD[key] = all(has_label(example) for example in first)
-    return _HAS_GOLD[key]
-
-
-_HAS_GOLD: dict[tuple[object, ...], bool] = {}
-
-
-def make_plan(config: Config, source: EncoderSource) -> list[Run]:
-    """The runs in an order that respects their parents. Raises ConfigError and TaskError for names that do not exist,
-    DataError for training or evaluation files that are missing."""
-    _check_names(config)
-    for name in config.targets:  # found here, not after the training
-        task, split = get_task(name), evaluation_split(config, name)
-        for language in evaluation_languages(config, name):
-            has_gold(task, language, split, config.data_root, config.skip_bad_rows)  # raises for what cannot be read
-    builder = _Builder(config, source)
-    runs = [run for seed in config.seeds for arm in config.intermediate for run in builder.arm(arm, seed)]
-    runs = [replace(run, decides=builder.decided[run.id]) for run in runs]
-    first: dict[str, Run] = {}
-    for run in (run for run in runs if not run.target):  # two names of one definition would be trained twice
-        other = first.setdefault(run.id, run)
-        if other.intermediate != run.intermediate:
-            raise ConfigError(f'intermediate: {other.intermediate!r} and {run.intermediate!r} train on the same')
-    return runs
+def _possible_splits(config: Config, target: str) -> tuple[str, ...]:
+    """Raises TaskError for a split or language that a target does not have."""
+    task, asked = get_task(target), config.evaluation.split.get(target, '')
+    found = (asked,) if asked else tuple(name for name in ('test', 'dev') if name in task.splits) or ('dev',)
+    for name in found:
+        task.sources(name)
+        for language in evaluation_languages(config, target):
+            task.local_code(language, name)
+    return found
 
 
 def _check_names(config: Config) -> None:
@@ -186,88 +251,77 @@ def _check_recipe_names(config: Config) -> None:
             raise ConfigError(f'recipes.{name}: no such intermediate or target task in this plan{closest(name, known)}')
 
 
-class _Builder:
-    """Makes the runs of an arm; rows are digested once."""
+def _arm_runs(config: Config, name: str, seed: int) -> list[Run]:
+    """The intermediate run of an arm, if it has one, then its targets'."""
+    runs: list[Run] = []
+    if name != NONE and not arm_of(config, name).joint:
+        arm, where = arm_of(config, name), f'arms.{name}' if name in config.arms else 'intermediate'
+        recipe = config.recipe_for(name)
+        found = datasets(config, arm, recipe, where)
+        check_rates(arm, found, f'arms.{name}')
+        runs.append(Run('', name, '', name, seed, None, recipe, arm, found))
+    start = runs[0] if runs else None
+    for target in config.targets:
+        runs += _target_runs(config, name, get_task(target), seed, start)
+    return runs
 
-    def __init__(self, config: Config, source: EncoderSource):
-        self.config, self.source = config, source
-        self.decided: dict[str, dict[str, object]] = {}  # by id: what it is the hash of, with the parent's in full
 
-    def arm(self, name: str, seed: int) -> list[Run]:
-        """The intermediate run of an arm, if it has one, then its targets'."""
-        config, runs, parent = self.config, [], ''
-        if name != NONE and not arm_of(config, name).joint:
-            parts = arm_of(config, name)
-            found = datasets(config, parts, f'arms.{name}' if name in config.arms else 'intermediate')
-            check_rates(parts, found, f'arms.{name}')
-            recipe = config.recipe_for(name)
-            runs.append(Run(self.train_id(parts, found, recipe, seed, ''), name, '', name, seed, '', recipe, parts))
-            parent = runs[0].id
-        for target in config.targets:
-            runs += self.target(name, task_of(config, target), seed, parent)
-        return runs
+def _target_runs(config: Config, arm: str, target: Task, seed: int, start: Run | None) -> list[Run]:
+    """A target's run, after its warm-up where it has one."""
+    joint = arm in config.arms and config.arms[arm].joint
+    if target.embeds:
+        if joint:
+            raise ConfigError(
+                f'arms.{arm}: joint with a target, and the retrieval target {target.name!r} has no training'
+            )
+        return [Run('', arm, target.name, '', seed, start, None)]
+    runs: list[Run] = []
+    if target.warmup_task and target.name not in config.training and not joint:
+        # What it is trained on before its own rows, with the same head (XCOPA: Social IQa).
+        first = Arm(tasks={target.warmup_task: Member(head=target.name)})
+        recipe = config.recipes.get(target.warmup_task) or config.recipe_for(target.name)
+        found = datasets(config, first, recipe, f'targets {target.name}')
+        runs = [Run('', arm, '', target.warmup_task, seed, start, recipe, first, found, target.name)]
+    parts, recipe, where = target_arm(config, target, arm), config.recipe_for(target.name), f'training.{target.name}'
+    found = datasets(config, parts, recipe, where)
+    _check_head(target, found)
+    check_rates(parts, found, where)
+    task = found[0].task.name if len(found) == 1 else '+'.join(parts.tasks)
+    return [*runs, Run('', arm, target.name, task, seed, runs[0] if runs else start, recipe, parts, found)]
 
-    def target(self, arm: str, target: Task, seed: int, parent: str) -> list[Run]:
-        """A target's run, behind its warm-up where it has one and the rows for it are there."""
-        config, joint = self.config, arm in self.config.arms and self.config.arms[arm].joint
-        if target.embeds:
-            if joint:
-                raise ConfigError(
-                    f'arms.{arm}: joint with a target, and the retrieval target {target.name!r} has no training'
-                )
-            return [Run(self.id(parent, seed=seed), arm, target.name, '', seed, parent, None)]
-        runs: list[Run] = []
-        if target.warmup_task and target.name not in config.training and not joint:
-            runs = self.warmup(arm, target, seed, parent)
-        parts, recipe = target_arm(config, target, arm), config.recipe_for(target.name)
-        found, where = datasets(config, parts, f'training.{target.name}'), runs[0].id if runs else parent
-        self.check_head(target, found)
-        check_rates(parts, found, f'training.{target.name}')
-        identity = self.train_id(parts, found, recipe, seed, where)
-        task = found[0].task.name if len(found) == 1 else '+'.join(parts.tasks)
-        return [*runs, Run(identity, arm, target.name, task, seed, where, recipe, parts, keeps_head=bool(runs))]
 
-    def check_head(self, target: Task, found: list[Dataset]) -> None:
-        """A target's training must have the head that it is scored with. Raises ConfigError."""
-        task = training_task(self.config, target)
-        heads = {dataset.head: dataset.task for dataset in found}
-        own = heads.get(target.name)
-        if own is None or head_spec(own) != head_spec(task) or (kind_of(own).classes and own.labels != task.labels):
-            said = f'{own.name!r} has another kind or other labels' if own else f'the heads are {", ".join(heads)}'
-            raise ConfigError(f'training.{target.name}: no head {target.name!r} as {task.name!r} trains it: {said}')
+def _check_head(target: Task, found: Sequence[Dataset]) -> None:
+    """A target's training must have the head that it is scored with. Raises ConfigError."""
+    task = training_task(target)
+    heads = {dataset.head: dataset.task for dataset in found}
+    own = heads.get(target.name)
+    if own is None or own.kind != task.kind or (kind_of(own).classes and known_labels(own) != known_labels(task)):
+        said = f'{own.name!r} has another kind or other labels' if own else f'the heads are {", ".join(heads)}'
+        raise ConfigError(f'training.{target.name}: no head {target.name!r} as {task.name!r} trains it: {said}')
 
-    def warmup(self, arm: str, target: Task, seed: int, parent: str) -> list[Run]:
-        """What a target is trained on before its own rows, with the same head (XCOPA: Social IQa); [] without them."""
-        config, name = self.config, str(target.warmup_task)
-        if not available(task_of(config, name), 'en', 'train', config.data_root):
-            return []
-        parts = Arm(tasks={name: Member(head=target.name)})
-        recipe = config.recipes.get(name) or config.recipe_for(target.name)
-        found = datasets(config, parts, f'targets {target.name}')
-        identity = self.train_id(parts, found, recipe, seed, parent)
-        return [Run(identity, arm, '', name, seed, parent, recipe, parts, warms=target.name)]
 
-    def train_id(self, arm: Arm, found: list[Dataset], recipe: Recipe, seed: int, parent: str) -> str:
-        # How often it logs and saves its state changes nothing that is trained.
-        beside = ('log_every', 'checkpoint_every', 'keep_checkpoints', 'dev_score')
-        decides = {k: v for k, v in to_dict(recipe).items() if k not in beside}
-        parts = to_dict(arm)
-        for member in parts['tasks'].values():
-            if not member['split']:  # so that runs from before there was this field keep their names
-                del member['split']
-        more = {}
-        if recipe.keep == 'best' or recipe.patience:  # what is older than these settings is named without them
-            scored = [dataset.task for dataset in found if selects(self.config, dataset)]
-            if any('qa_decoding' in kind_of(task).settings for task in scored):
-                more |= self.config.evaluation.qa_decides()
-            if any(dev_metrics(task, recipe.dev_score) != dev_metrics(task) for task in scored):
-                more['dev_score'] = recipe.dev_score
-        return self.id(parent, seed=seed, arm=parts, recipe=decides, data=data_digests(self.config, found), **more)
+def _decides(config: Config, source: EncoderSource, run: Run) -> dict[str, object]:
+    """What the id of a run is the hash of; its start and its datasets have been resolved."""
+    # The mesh and these change where and how numbers are computed, not what is asked for.
+    encoder = _without(to_dict(config.encoder), 'source', 'unroll', 'remat', 'attention', 'kept')
+    decides = {'format': _FORMAT, 'encoder': encoder, 'weights': source.digest, 'parent': run.parent, 'seed': run.seed}
+    if run.arm is None or run.recipe is None:
+        return decides
+    arm = to_dict(run.arm)
+    for member in arm['tasks'].values():
+        if not member['split']:  # so that runs from before there was this field keep their names
+            del member['split']
+    # How often it logs and saves its state changes nothing that is trained.
+    recipe = _without(to_dict(run.recipe), 'log_every', 'checkpoint_every', 'keep_checkpoints', 'dev_score')
+    decides |= {'arm': arm, 'recipe': recipe, 'data': data_digests(run.datasets)}
+    if run.recipe.keep == 'best' or run.recipe.patience:  # what is older than these settings is named without them
+        scored = [dataset.task for dataset in run.datasets if dataset.selects()]
+        if any('qa_decoding' in kind_of(task).settings for task in scored):
+            decides |= config.evaluation.qa_decides()
+        if any(dev_metrics(task, run.recipe.dev_score) != dev_metrics(task) for task in scored):
+            decides['dev_score'] = run.recipe.dev_score
+    return decides
 
-    def id(self, parent: str, **decides: object) -> str:
-        # The mesh and these change where and how numbers are computed, not what is asked for.
-        beside = ('source', 'unroll', 'remat', 'attention', 'kept')
-        encoder = {k: v for k, v in to_dict(self.config.encoder).items() if k not in beside}
-        found = {'format': _FORMAT, 'encoder': encoder, 'weights': self.source.digest, 'parent': parent} | decides
-        self.decided[digest(found)] = found | {'parent': self.decided.get(parent, parent)}
-        return digest(found)
+
+def _without(fields: Mapping[str, object], *names: str) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if name not in names}

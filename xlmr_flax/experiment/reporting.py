@@ -10,10 +10,11 @@ from typing import Any
 
 from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.experiment import logic_study, paper, presets
-from xlmr_flax.experiment.arms import arm_tasks, dev_metrics, member_tasks
+from xlmr_flax.experiment.arms import dev_metrics
 from xlmr_flax.experiment.effects import effects
 from xlmr_flax.experiment.fertility import fertility
-from xlmr_flax.experiment.plan import evaluation_languages, task_of, training_task
+from xlmr_flax.experiment.plan import evaluation_languages, make_plan
+from xlmr_flax.experiment.reads import read_tasks, reads
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.significance import read_tests, significance
 from xlmr_flax.experiment.workdir import Workdir
@@ -35,7 +36,7 @@ def write_run_report(runner: Runner, versions: Mapping[str, str]) -> str:
     """Writes W/report/ after a run; returns a line that says where."""
     rows, path = read_rows(runner.workdir.results_path), runner.workdir.path / _TOKENS
     if len({row['seed'] for row in rows}) > 1 and len({row['intermediate'] for row in rows}) > 1:
-        found = fertility(runner.config, runner.setting.tokenizer)  # only a study of effects asks for it
+        found = fertility(runner.plan, runner.setting.tokenizer)  # only a study of effects asks for it
         write_atomically(path, json.dumps(found, indent=1, sort_keys=True) + '\n')
     return _write(runner.workdir, runner.config, runner.command, versions)
 
@@ -137,16 +138,8 @@ def plan(config: Config) -> dict[str, Any]:
 
 
 def used_tasks(config: Config) -> list[Task]:
-    """Every task whose data a plan reads, once."""
-    names = [task for arm in config.intermediate for task in arm_tasks(config, arm)]
-    for name in config.targets:
-        task, own = task_of(config, name), config.training.get(name)
-        names.append(name)
-        if own:
-            names += [part for key, member in own.tasks.items() for part in member_tasks(key, member)]
-        elif not task.embeds:
-            names.append(training_task(config, task).name)
-    return [task_of(config, name) for name in dict.fromkeys(names)]
+    """Every task whose data a config reads, once."""
+    return read_tasks(reads(make_plan(config)))
 
 
 def notes(config: Config) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from xlmr_flax.config import Config, digest
-from xlmr_flax.experiment.plan import Run, scored_length, task_of
+from xlmr_flax.experiment.plan import Run, scored_length
 from xlmr_flax.kinds import kind_of
+from xlmr_flax.tasks import get_task
 
 
 def evaluation_key(config: Config, run: Run, data: str) -> str:
@@ -15,7 +16,7 @@ def evaluation_key(config: Config, run: Run, data: str) -> str:
     Settings that a task does not look at do not count, and values that are older than a setting count without it, so
     that earlier evaluations keep their keys.
     """
-    settings, task = config.evaluation, task_of(config, run.target)
+    settings, task = config.evaluation, get_task(run.target)
     decides: dict[str, Any] = {'max_examples': settings.max_examples}
     if not run.recipe:
         decides |= {'layer': settings.layer_of(run.target), 'pooling': settings.pooling}

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import BadRow, origin, split_files, stand_in
+from xlmr_flax.data.sources import BadRow
+from xlmr_flax.data.split import Split
 from xlmr_flax.eval.retrieval import retrieval_layer
-from xlmr_flax.experiment.arms import NONE, Dataset, arm_of, datasets
 from xlmr_flax.experiment.bad_rows import count_among
 from xlmr_flax.experiment.plan import Run
 from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
-from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
 from xlmr_flax.tasks.languages import get_language
 
@@ -38,8 +37,9 @@ def result_rows(
     note: what must be known of an encoder wherever its retrieval scores are shown. qa_decoding: of question answering,
     that of config.Evaluation.
     """
-    stood_in = stand_ins(config, run, task, language, split)
-    left_out = count_among(bad_rows, split_files(task, language, split, config.data_root)) if bad_rows else 0
+    rows = Split(task, language, split, config.data_root)
+    stood_in = stand_ins(run, rows)
+    left_out = count_among(bad_rows, rows.files()) if bad_rows else 0
     note = {'note': retrieval_note(config, source, task)} if task.embeds else {}
     if 'qa_decoding' in kind_of(task).settings:
         note = {'qa_decoding': config.evaluation.qa_decoding}
@@ -59,7 +59,7 @@ def result_rows(
             'preset': config.preset,
             'command': command,
             **language_facts(language),
-            **source_facts(task, language, split, config.data_root),
+            **source_facts(rows),
             **chance(task, n, metric),
             **note,
             **({'stand_in': stood_in} if stood_in else {}),
@@ -78,30 +78,20 @@ def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
     return f'{how} {source.note}'.strip()
 
 
-def stand_ins(config: Config, run: Run, task: Task, language: str, split: str) -> str:
+def stand_ins(run: Run, scored: Split) -> str:
     """What stands in for the real data in a result, of the rows trained on and of those scored; '' = nothing does."""
-    trained = [(part.task, part.language, part.split) for part in _trained_on(config, run)]
-    if run.keeps_head and task.warmup_task:
-        trained.append((get_task(task.warmup_task), 'en', 'train'))
+    trained = [dataset for each in sorted(run.lineage, key=lambda r: bool(r.warms)) for dataset in each.datasets]
     found = []
-    for each, code, name in [*trained, (task, language, split)]:
-        if text := stand_in(each, code, name, config.data_root):
-            found.append(f'{each.name} {name}: {text}')
-    for part in _trained_on(config, run):
-        if part.spec.split:
-            found.append(f'{part.task.name} train: its {part.split} rows')
+    for rows in [*(dataset.rows for dataset in trained), scored]:
+        if text := rows.stand_in():
+            found.append(f'{rows.task.name} {rows.name}: {text}')
+    found += [f'{each.task.name} train: its {each.split} rows' for each in trained if each.spec.split]
     return '; '.join(dict.fromkeys(found))
 
 
-def _trained_on(config: Config, run: Run) -> list[Dataset]:
-    """The datasets of a run's intermediate phase, and of its own training."""
-    arms = [] if run.intermediate == NONE else [arm_of(config, run.intermediate)]
-    return [part for arm in [*arms, *filter(None, [run.arm])] for part in datasets(config, arm, run.where)]
-
-
-def source_facts(task: Task, language: str, split: str, data_root: str) -> dict[str, str]:
+def source_facts(rows: Split) -> dict[str, str]:
     """{'source'} of a split's rows, and {'tfds'} where some are from TFDS."""
-    found = origin(task, language, split, data_root)
+    found = rows.origin()
     return {'source': found.source} | ({'tfds': ', '.join(found.builders)} if found.builders else {})
 
 

@@ -10,26 +10,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from xlmr_flax.config import Config, to_dict
-from xlmr_flax.data.sources import content_digest
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.experiment.arms import task_of
 from xlmr_flax.experiment.bad_rows import collector
 from xlmr_flax.experiment.board import Board
 from xlmr_flax.experiment.claims import Claim, ClaimLost, Claims, Holder
 from xlmr_flax.experiment.phase import Setting, head_of, make_model, start_params, train_run, trained_facts
-from xlmr_flax.experiment.plan import (
-    Run,
-    evaluation_languages,
-    evaluation_split,
-    make_plan,
-    scored_length,
-    task_of,
-    training_task,
-)
+from xlmr_flax.experiment.plan import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
 from xlmr_flax.experiment.reuse import evaluation_key
 from xlmr_flax.experiment.room import scored
 from xlmr_flax.experiment.rows import result_rows
@@ -40,6 +34,7 @@ from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel import distributed
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.parallel.programs import release
+from xlmr_flax.tasks import get_task
 from xlmr_flax.util.console import Line, be_quiet, say
 from xlmr_flax.util.stopping import asked, check, requests
 
@@ -47,35 +42,38 @@ FINISHED, FAILED, SKIPPED = 'finished', 'failed', 'skipped'
 
 
 class Runner:
-    """Carries out one plan in one workdir, alone or with other processes.
+    """Carries out one plan in one workdir, alone or with other processes."""
 
-    look_only: nothing is written, and `run` is not called (run --dry_run).
-    """
-
-    def __init__(
-        self, config: Config, workdir: Path, command: str, share: Share | None = None, *, look_only: bool = False
-    ):
-        self.config, self.command, self.share = config, command, share or Share()
-        if not distributed.is_leader():
-            be_quiet()
-        self.bad_rows = collector(config.skip_bad_rows and not look_only, workdir)
-        look_only |= not distributed.is_leader()
-        self.workdir = Workdir(workdir, self.share.label, look_only)
-        self._data: dict[tuple[str, str, str], str] = {}
-        self._splits: dict[str, str] = {}
-        source = open_source(config.encoder.source, seed=config.seeds[0])
-        tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
-        mesh = make_mesh(**to_dict(config.mesh))
-        self._board = Board(workdir / 'tensorboard') if config.tensorboard and not look_only else None
-        model = make_model(config, source)
-        self.setting = Setting(config, source, model, tokenizer, mesh, self.workdir, self._log, self.bad_rows)
-        self.plan = make_plan(config, source)
-        self.claims = Claims(workdir / 'claims', self.share.label, self.share.claim_timeout, look_only)
+    def __init__(self, setting: Setting, plan: Plan, command: str, share: Share, *, look_only: bool = False):
+        """plan: resolved. look_only: nothing is written, and `run` is not called (run --dry_run). Reads nothing."""
+        self.config, self.command, self.share, self.plan = setting.config, command, share, plan
+        self.workdir, self.bad_rows = setting.workdir, setting.bad_rows
+        self.setting = replace(setting, log=self._log)
+        self._digests: dict[Split, str] = {}  # of rows that are scored; asked for all the time
+        self._board = Board(self.workdir.path / 'tensorboard') if self.config.tensorboard and not look_only else None
+        self.claims = Claims(self.workdir.path / 'claims', share.label, share.claim_timeout, look_only)
         self.outcomes: dict[str, str] = {}  # names of the runs that this process need not look at any more
-        self._trainings = {run.id: run for run in self.plan if not run.target}
         self._claim: Claim | None = None
         self._written = time.monotonic()
         self._retried: set[str] = set()  # failures to try again, by their token: those of an earlier start
+
+    @classmethod
+    def open(
+        cls, config: Config, workdir: Path, command: str, share: Share | None = None, *, look_only: bool = False
+    ) -> Self:
+        """Opens the encoder and resolves the plan: reads all that is trained on. Raises ConfigError, TaskError,
+        DataError and ModelError."""
+        if not distributed.is_leader():
+            be_quiet()
+        share, plan = share or Share(), make_plan(config)
+        bad_rows = collector(config.skip_bad_rows and not look_only, workdir)
+        look_only |= not distributed.is_leader()
+        place = Workdir(workdir, share.label, look_only)
+        source = open_source(config.encoder.source, seed=config.seeds[0])
+        tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
+        mesh, model = make_mesh(**to_dict(config.mesh)), make_model(config, source)
+        setting = Setting(config, source, model, tokenizer, mesh, place, place.log, bad_rows)
+        return cls(setting, resolve(plan, source), command, share, look_only=look_only)
 
     def _log(self, record: dict[str, Any]) -> None:
         if distributed.count() == 1:  # of several, all must hear of it at one place
@@ -153,7 +151,7 @@ class Runner:
         """Whether there is nothing left to do for a run; says so the first time."""
         if run.name in self.outcomes:
             return True
-        parent = self._trainings[run.parent].name if run.parent else ''
+        parent = run.start.name if run.start else ''
         if self.is_finished(run):
             self.workdir.remove_leftovers(run, bool(run.target) and self.config.keep_models == 'intermediate')
             self._settle(run, FINISHED, 'finished')
@@ -193,7 +191,7 @@ class Runner:
 
     def _take(self, run: Run) -> Claim | None:
         """Claims a run, unless its parent is not trained yet or another process has claimed one of both."""
-        if run.parent and not self.is_trained(self._trainings[run.parent]):
+        if run.start and not self.is_trained(run.start):
             return None
         return self.claims.take(run.name)
 
@@ -258,15 +256,13 @@ class Runner:
 
     def split(self, target: str) -> str:
         """The split that a target is evaluated on."""
-        if target not in self._splits:  # asked for all the time, and it looks at every file
-            self._splits[target] = evaluation_split(self.config, target)
-        return self._splits[target]
+        return self.plan.splits[target][0]
 
     def _evaluation_key(self, run: Run, language: str) -> str:
-        where = (run.target, language, self.split(run.target))
-        if where not in self._data:
-            self._data[where] = content_digest(task_of(self.config, run.target), *where[1:], self.config.data_root)
-        return evaluation_key(self.config, run, self._data[where])
+        rows = Split(get_task(run.target), language, self.split(run.target), self.config.data_root)
+        if rows not in self._digests:
+            self._digests[rows] = rows.digest()
+        return evaluation_key(self.config, run, self._digests[rows])
 
     def _finished(self, run: Run, language: str) -> list[dict[str, Any]] | None:
         path = self.workdir.evaluation_path(run, language, self.split(run.target))
@@ -316,7 +312,7 @@ class Runner:
     def _evaluator(self, run: Run) -> Evaluator:
         setting, config = self.setting, self.config
         params = self._final_params(run)
-        head = head_of(run, training_task(config, task_of(config, run.target))) if run.recipe else None
+        head = head_of(run) if run.recipe else None
         return Evaluator(
             setting.model,
             put_tree(params, setting.mesh),

@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from xlmr_flax.config import Config, Recipe
-from xlmr_flax.data.batches import row_lengths
-from xlmr_flax.data.corpus import read_texts
+from xlmr_flax.config import Recipe
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.masking import Masking, mask_rows
-from xlmr_flax.data.sources import BadRow, read_split
+from xlmr_flax.data.sources import BadRow
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.perplexity import masked_perplexity
 from xlmr_flax.eval.zero_shot import Evaluator
-from xlmr_flax.experiment.arms import Dataset, dev_metrics, selects
+from xlmr_flax.experiment.arms import Dataset, dev_metrics
 from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.reads import Read, dev_reads
 from xlmr_flax.experiment.setting import Setting
 from xlmr_flax.kinds import encode_cached, head_spec, kind_of, score_files
 from xlmr_flax.models.model import Model, Params
@@ -39,7 +38,6 @@ class DevSet:
     dataset: Dataset
     examples: Sequence[Example]
     data: Encoded
-    max_length: int
     weight: float
 
 
@@ -53,13 +51,11 @@ class Selection:
     """The dev sets of a run: English rows of each task that has some, and of text a part in each language."""
 
     sets: tuple[DevSet, ...]
-    lengths: tuple[int, ...]
     dev_score: str = 'first'
 
     @classmethod
     def of(
         cls,
-        config: Config,
         tokenizer: Tokenizer,
         found: Sequence[Dataset],
         recipe: Recipe,
@@ -69,26 +65,18 @@ class Selection:
         takes rows that cannot be read.
         """
         sets: list[DevSet] = []
-        seen: set[tuple[str, str]] = set()
-        for dataset in found:
-            task, length = dataset.task, dataset.spec.max_length or recipe.max_length
-            limit = recipe.eval_examples or None
-            if task.is_text:
-                examples = read_texts(task, dataset.language, 'dev', config.data_root, limit, bad_rows)
-                if not _is_masked(encode_cached(task, examples, tokenizer, length), tokenizer):
-                    continue
-            elif (dataset.member, task.name) in seen or not selects(config, dataset):
+        for read in filter(Read.is_taken, dev_reads(found)):
+            assert read.dataset is not None
+            dataset, task, examples = read.dataset, read.dataset.task, read.examples(bad_rows)['']
+            data = encode_cached(task, examples, tokenizer, read.max_length)
+            if task.is_text and not _is_masked(data, tokenizer):
                 continue
-            else:
-                examples = read_split(task, 'en', 'dev', config.data_root, limit, bad_rows)
-            seen.add((dataset.member, task.name))
-            parts = {d.task.name for d in found if d.member == dataset.member and selects(config, d)}
+            parts = {d.task.name for d in found if d.member == dataset.member and d.selects()}
             weight = 0.0 if task.is_text else dataset.spec.select / len(parts)
             several = len({d.member for d in found if d.task.name == task.name}) > 1
             name = dataset.name if task.is_text or several else task.name
-            data = encode_cached(task, examples, tokenizer, length)
-            sets.append(DevSet(name, dataset, examples, data, length, weight))
-        return cls(tuple(sets), recipe.lengths, recipe.dev_score)
+            sets.append(DevSet(name, dataset, examples, data, weight))
+        return cls(tuple(sets), recipe.dev_score)
 
     def tokens(self) -> Iterator[Ragged]:
         """Of every dev set."""
@@ -129,13 +117,13 @@ class Selection:
             setting.mesh,
             config.evaluation,
             config.data_root,
-            dev.max_length,
+            dev.dataset.max_length,
             (dev.dataset.head, head_spec(task)),
-            lengths=dev.dataset.spec.lengths or tuple(n for n in self.lengths if n <= dev.max_length),
+            lengths=dev.dataset.lengths,
             remap=remap,
         )
         if task.is_text:
-            forward = evaluator.forward(row_lengths(dev.max_length, evaluator.lengths))
+            forward = evaluator.forward(dev.dataset.lengths)
             return masked_perplexity(forward, dev.dataset.head, dev.data.tokens, Masking.of(setting.tokenizer))
         folder = setting.workdir.run_dir(run)
         name = '' if len(self.sets) == 1 else f'-{dev.name.replace("/", "-")}'

@@ -10,8 +10,8 @@ from typing import Any
 from jax.sharding import Mesh
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import BadRow
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.experiment.bad_rows import BadRows
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import EncoderSource
@@ -30,7 +30,7 @@ class Setting:
     mesh: Mesh
     workdir: Workdir
     log: Callable[[dict[str, Any]], None]
-    bad_rows: list[BadRow] | None = None
+    bad_rows: BadRows | None = None
     profiler: Profiler | None = None
 
 

@@ -64,14 +64,8 @@ def order(plan: Sequence[Run], share: Share) -> list[Run]:
     The parts are made of families (a run without parent and all that comes from it), so that as few processes as
     possible wait for a training of another one.
     """
-    families: dict[str, int] = {}
-    ids: dict[str, int] = {}
-    for run in plan:
-        family = ids[run.parent] if run.parent in ids else families.setdefault(run.name, len(families))
-        if not run.target:
-            ids[run.id] = family
-    where = {run.name: ids[run.parent] if run.parent in ids else families[run.name] for run in plan}
-    return sorted(plan, key=lambda run: (where[run.name] - (share.number - 1)) % share.count)
+    number = {name: i for i, name in enumerate(dict.fromkeys(run.lineage[0].name for run in plan))}
+    return sorted(plan, key=lambda run: (number[run.lineage[0].name] - (share.number - 1)) % share.count)
 
 
 def require_one_job(config: Config, plan: Sequence[Run], workdir: Path) -> None:

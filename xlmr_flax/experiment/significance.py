@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_flax.config import Config, digest
+from xlmr_flax.config import NONE, Config, digest
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.eval.statistics import ALPHA, Part, bootstrap, enough_resamples, holm, interval
-from xlmr_flax.experiment.plan import NONE, Run, task_of
+from xlmr_flax.experiment.arms import task_of
+from xlmr_flax.experiment.plan import Run
 from xlmr_flax.experiment.workdir import Workdir
 from xlmr_flax.kinds import example_sums, prediction_path, read_gold_set
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, number_units
@@ -112,7 +113,7 @@ class _Target:
         return sorted(sets.pop()) if len(sets) == 1 else []
 
     def path(self, name: str, seed: int, language: str, task: Task) -> Path:
-        run = Run('', name, self.target, '', seed, '', None)
+        run = Run('', name, self.target, '', seed, None, None)
         return prediction_path(self.workdir.predictions(run), task, language, self.split)
 
     def key(self) -> str:

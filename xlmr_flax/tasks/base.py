@@ -253,6 +253,9 @@ class Task:
                 f'the task has, and of no other; it names {", ".join(self.translated) or "none"}'
             )
 
+    def __hash__(self) -> int:  # its mappings have none
+        return hash(self.name)
+
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {label: number for number, label in enumerate(self.labels)}
