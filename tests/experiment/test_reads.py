@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def of(found: list[Read] | Plan, purpose: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Every file that is opened or looked at."""
     seen: list[Any] = []
     is_on = [True]
