@@ -73,7 +73,8 @@ def mixture_rates(
 
 class Quotas:
     """Integer counts at block ends. `wanted(b)`: float64 [n], what the rates ask for in the first b blocks, its sum
-    b * block. A table is made as far as it is asked for, and read in O(1); where the counts repeat it has one period.
+    b * block. The counts are in a prefix table, extended as needed and read in O(1); where they are periodic,
+    it has one period.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Quotas:
 
 def fixed_quotas(rates: np.ndarray, block: int = DEFAULT_BLOCK) -> Quotas:
     """Quotas of constant rates float64 [n] (sum 1), rounded to multiples of 2 ** -20 or a little less: after so many
-    draws every count is exactly what was wanted, all begins anew, and any position is reached in O(1).
+    draws every count is exactly what was wanted, so that the schedule is periodic and any position is reached in O(1).
     """
     period = -(-_RESOLUTION // block)
     per_block = _whole(rates, period * block) / period
@@ -193,14 +194,15 @@ def timed_quotas(
 
 @dataclass(frozen=True)
 class Mixture:
-    """The stream of draws. names: of the streams, n of them. seed: orders the draws within a block."""
+    """The schedule of a mixture: which stream each draw is from. names: of the n streams. seed: of the order of draws
+    within a block."""
 
     names: tuple[str, ...]
     quotas: Quotas
     seed: int
 
     def at(self, position: int) -> tuple[int, int]:
-        """(stream, how many draws of it came before) of a draw. Needs no earlier draw."""
+        """(stream, number of its earlier draws) of a draw, computed without the earlier ones."""
         if len(self.names) == 1:
             return 0, position
         block, offset = divmod(position, self.quotas.block)

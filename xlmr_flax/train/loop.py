@@ -144,13 +144,13 @@ class _Run:
         data, parts = self.phase.data, self.recipe.accumulation
         if len(data.streams) == 1:
             return {}
-        found: dict[str, float] = {f'draws/{k}': v for k, v in data.counts(step, parts).items()}
+        record: dict[str, float] = {f'draws/{k}': v for k, v in data.counts(step, parts).items()}
         if data.mix == 'step':
             losses: dict[str, list[float]] = {}
             for s, m in records:
                 losses.setdefault(data.draws(s, parts)[0][0].name, []).append(float(m['loss']))
-            found |= {f'loss/{k}': float(np.mean(v)) for k, v in losses.items()}
-        return found
+            record |= {f'loss/{k}': float(np.mean(v)) for k, v in losses.items()}
+        return record
 
     def select(self, step: int) -> None:
         """Evaluates on dev, keeps the best weights, ends the patience. A stop request cuts the evaluation short (of
@@ -160,13 +160,13 @@ class _Run:
         self.unevaluated = True
         try:
             with self.watch.part(EVALUATE), deferred(count() > 1):
-                found = dict(self.phase.evaluate(self.cut(self.state['params'])))
+                scores = dict(self.phase.evaluate(self.cut(self.state['params'])))
         except Stopped:
             return
         self.unevaluated = False
-        self.metric = metric = float(found['dev_metric'])
+        self.metric = metric = float(scores['dev_metric'])
         better = metric > self.best_metric
-        self.phase.log({'step': step, **found, 'best': better})
+        self.phase.log({'step': step, **scores, 'best': better})
         if better:
             self.best_metric, self.stale = metric, 0
             if self.recipe.keep == 'best' and step < self.steps:
