@@ -17,9 +17,9 @@ class EncoderSpec:
     """The pretrained encoder. source: embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE. head: 'jiant' (the authors':
     pooler and a two-layer head) or 'hf' (transformers' classes; can be exported). dtype: compute, float32 or bfloat16
     (parameters are float32 always). dropout rates below 0 mean: as the checkpoint says. unroll: layers per scan step,
-    0 = all. attention: 'auto' (by platform), or 'xla_cpu', 'xla', 'cudnn' or 'tpu' (models/attention.py). kept:
-    what a layer keeps for its backward pass, 'all', 'products' (of matrices; the rest is computed again), 'layers' (its
-    input; as remat says, too) or 'auto'.
+    0 = all. attention: 'auto' (by platform), or 'xla_cpu', 'xla', 'cudnn' or 'tpu' (models/attention/choose.py).
+    remat: rematerialisation, what the backward pass of a layer computes again: 'none', 'dots' (all but matrix products
+    and attention), 'full' (the whole layer, from its input) or 'auto' (dots).
     """
 
     source: str = 'embedded'
@@ -27,10 +27,9 @@ class EncoderSpec:
     dtype: str = 'float32'
     dropout: float = -1.0
     attention_dropout: float = -1.0
-    remat: bool = False
+    remat: str = 'auto'
     unroll: int = 1
     attention: str = 'auto'
-    kept: str = 'auto'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -266,7 +266,7 @@ class _Builder:
 
     def id(self, parent: str, **decides: object) -> str:
         # The mesh and these change where and how numbers are computed, not what is asked for.
-        beside = ('source', 'unroll', 'remat', 'attention', 'kept')
+        beside = ('source', 'unroll', 'remat', 'attention')
         encoder = {k: v for k, v in to_dict(self.config.encoder).items() if k not in beside}
         found = {'format': _FORMAT, 'encoder': encoder, 'weights': self.source.digest, 'parent': parent} | decides
         self.decided[digest(found)] = found | {'parent': self.decided.get(parent, parent)}
