@@ -14,7 +14,18 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from xlmr_flax.config import Config, ConfigError, OptimizerSpec, Recipe, defaults, digest, parse, to_dict
+from xlmr_flax.config import (
+    Config,
+    ConfigError,
+    EncoderSpec,
+    OptimizerSpec,
+    Recipe,
+    defaults,
+    digest,
+    parse,
+    parse_saved,
+    to_dict,
+)
 from xlmr_flax.experiment.arms import arm_tasks
 from xlmr_flax.tasks import get_task
 
@@ -55,7 +66,7 @@ def test_a_config_goes_through_json_unchanged() -> None:
         ({'recipe': {'steps': 2.0}}, 'recipe.steps: expected int, got 2.0 (float)'),
         ({'recipe': {'steps': True}}, 'recipe.steps: expected int, got True (bool)'),
         ({'recipe': {'epochs': True}}, 'recipe.epochs: expected float, got True (bool)'),
-        ({'encoder': {'remat': 1}}, 'encoder.remat: expected bool, got 1 (int)'),
+        ({'encoder': {'remat': 1}}, 'encoder.remat: expected str, got 1 (int)'),
         ({'name': 3}, 'name: expected str, got 3 (int)'),
         ({'seeds': 1}, 'seeds: expected a tuple of int, got 1'),
         ({'seeds': (1, True)}, 'seeds[1]: expected int, got True (bool)'),
@@ -71,7 +82,9 @@ def test_a_config_goes_through_json_unchanged() -> None:
             {'encoder': {'attention': 'flash'}},
             "encoder.attention: 'flash' is not one of auto, xla_cpu, xla, cudnn, tpu",
         ),
-        ({'encoder': {'kept': 'dots'}}, "encoder.kept: 'dots' is not one of auto, all, products, layers"),
+        ({'encoder': {'remat': 'all'}}, "encoder.remat: 'all' is not one of auto, none, dots, full"),
+        ({'encoder': {'kept': 'layers'}}, 'encoder.kept is now encoder.remat ('),
+        ({'encoder': {'remat': True}}, "encoder.remat is now one of auto, none, dots, full; True means 'full'"),
         ({'evaluation': {'pooling': 'max'}}, "evaluation.pooling: 'max' is not one of mean, cls"),
         ({'recipe': {'keep': 'first'}}, "recipe.keep: 'first' is not one of best, last"),
         ({'recipe': {'optimizer': {'schedule': 'cosine'}}}, "recipe.optimizer.schedule: 'cosine'"),
@@ -146,3 +159,21 @@ def test_a_config_file_parses_and_its_tasks_exist(path: Path) -> None:
         for language in languages:
             get_task(name).local_code(language)
     assert set(config.recipes) <= {*config.intermediate, *config.targets}
+
+
+@pytest.mark.parametrize(
+    ('old', 'remat'),
+    [
+        ({'remat': False, 'kept': 'auto'}, 'auto'),
+        ({'remat': False, 'kept': 'all'}, 'none'),
+        ({'remat': False, 'kept': 'products'}, 'dots'),
+        ({'remat': False, 'kept': 'layers'}, 'full'),
+        ({'remat': True, 'kept': 'all'}, 'full'),
+        ({'remat': False}, 'auto'),
+        ({'remat': 'none'}, 'none'),
+    ],
+)
+def test_a_config_that_an_earlier_version_saved(old: dict, remat: str) -> None:
+    saved = to_dict(Config(targets=('world_pairs',)))
+    saved['encoder'] = {k: v for k, v in saved['encoder'].items() if k != 'remat'} | old
+    assert parse_saved(saved) == Config(targets=('world_pairs',), encoder=EncoderSpec(remat=remat))

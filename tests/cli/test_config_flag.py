@@ -43,7 +43,7 @@ def test_overrides_change_what_they_name_and_nothing_else(parsed: Callable[..., 
     plain, _ = parsed()
     found, command = parsed(
         '--config.seeds=(1,2)', '--config.recipe.optimizer.learning_rate=1e-3', '--config.recipe.steps=17',
-        '--config.encoder.source=random:small', '--config.encoder.remat=true', "--config.targets=('world_pairs',)",
+        '--config.encoder.source=random:small', '--config.encoder.remat=full', "--config.targets=('world_pairs',)",
         '--config.recipe.lengths=(16,32)', "--config.evaluation.languages={'world_pairs': ('de',)}",
         "--config.recipes={'world_nli': {'steps': 5}}",
     )  # fmt: skip
@@ -51,7 +51,7 @@ def test_overrides_change_what_they_name_and_nothing_else(parsed: Callable[..., 
     recipe = dataclasses.replace(plain.recipe, steps=17, lengths=(16, 32), optimizer=optimizer)
     want = dataclasses.replace(
         plain, seeds=(1, 2), recipe=recipe, targets=('world_pairs',),
-        encoder=dataclasses.replace(plain.encoder, source='random:small', remat=True),
+        encoder=dataclasses.replace(plain.encoder, source='random:small', remat='full'),
         evaluation=dataclasses.replace(plain.evaluation, languages={'world_pairs': ('de',)}),
         recipes={'world_nli': dataclasses.replace(recipe, steps=5)},
     )  # fmt: skip

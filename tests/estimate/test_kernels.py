@@ -11,9 +11,10 @@ from jax.sharding import SingleDeviceSharding
 
 from xlmr_flax.estimate.chips import devices, has_libtpu, parse_topology
 from xlmr_flax.estimate.programs import _no_cache
-from xlmr_flax.models.attention import TPU, attend, prepared
-from xlmr_flax.models.norm_tpu import sum_and_norm
-from xlmr_flax.models.place import ANYWHERE
+from xlmr_flax.models.attention import attend, prepared
+from xlmr_flax.models.attention.choose import TPU
+from xlmr_flax.models.kernels.norm import sum_and_norm
+from xlmr_flax.models.logical_axes import ANYWHERE
 
 SLICES = ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2')
 pytestmark = [

@@ -51,7 +51,7 @@ def test_weights_of_known_encoders() -> None:
 def test_operations_are_those_that_xla_counts(length: int) -> None:
     shape = EncoderConfig(vocab_size=64, hidden_size=256, num_layers=3, num_heads=4, ffn_size=1024)
     # XLA counts what a loop does once, and what is computed twice twice.
-    model, ids = Model(shape, kept='all', unroll=0), jnp.ones((4, length), jnp.int32)
+    model, ids = Model(shape, remat='none', unroll=0), jnp.ones((4, length), jnp.int32)
     params = jax.eval_shape(lambda key: model.init(key, {}), jax.random.key(0))
 
     def loss(params: Any) -> jax.Array:
@@ -153,7 +153,7 @@ def test_dev_evaluations_are_counted(every: int, times: int, config_of: Configs,
 
 
 def test_recomputed_layers_cost_a_forward_pass_more(config_of: Configs) -> None:
-    plain, remat = config_of(), config_of(encoder__remat=True)
+    plain, remat = config_of(), config_of(encoder__remat='full')
     name = 'none--world_pairs'
     work = [estimator(each).training(runs(each)[name]).work.flops for each in (plain, remat)]
     assert work[1] == pytest.approx(work[0] * 4 / 3)

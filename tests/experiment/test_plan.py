@@ -43,7 +43,7 @@ PAIRS = {'none/world_pairs', 'world_nli/world_pairs'}
         ({'encoder__dtype': 'bfloat16'}, ALL),
         ({'encoder__dropout': 0.2}, ALL),
         ({'encoder__unroll': 1}, set()),
-        ({'encoder__attention': 'xla', 'encoder__kept': 'layers'}, set()),
+        ({'encoder__attention': 'xla', 'encoder__remat': 'full'}, set()),
         ({'encoder__remat': True}, set()),
         ({'mesh__fsdp': 1}, set()),
         ({'mesh__data': 1}, set()),

@@ -11,25 +11,15 @@ import numpy as np
 import pytest
 
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models import attention_cpu
-from xlmr_flax.models.attention import (
-    AUTO,
-    CPU,
-    CUDNN,
-    IMPLEMENTATIONS,
-    INTERPRET,
-    TPU,
-    XLA,
-    attend,
-    choose,
-    prepared,
-)
-from xlmr_flax.models.attention_tpu import heads_together
+from xlmr_flax.models.attention import attend, prepared
+from xlmr_flax.models.attention import cpu as attention_cpu
+from xlmr_flax.models.attention.choose import AUTO, CPU, CUDNN, IMPLEMENTATIONS, INTERPRET, TPU, XLA, choose
+from xlmr_flax.models.attention.tpu import heads_together
 from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.dropout import hash_bits, seed_of
+from xlmr_flax.models.kernels.norm import sum_and_norm
+from xlmr_flax.models.logical_axes import ANYWHERE, Anywhere, Dims
 from xlmr_flax.models.model import Model
-from xlmr_flax.models.norm_tpu import sum_and_norm
-from xlmr_flax.models.place import ANYWHERE, Anywhere, Dims
 
 HERE = [CPU, XLA, INTERPRET]
 CONFIG = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, ffn_size=48, max_positions=34)
@@ -133,7 +123,7 @@ class Ranks(Anywhere):
 @pytest.mark.parametrize('implementation', [CPU, INTERPRET])
 def test_parts_on_a_mesh_have_all_their_dimensions_named(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_cpu, '_NO_LOOP', 0)
-    model = Model(CONFIG, attention=implementation, kept='products', place=Ranks())
+    model = Model(CONFIG, attention=implementation, remat='dots', place=Ranks())
     params = model.init(jax.random.key(0), {'x': HeadSpec('pair', 3)})
     ids = np.full((2, 16), 7, np.int32)
 
@@ -231,9 +221,9 @@ def test_a_model_is_the_same_in_every_formulation() -> None:
 
     want = outcome(Model(CONFIG))
     for changes in (
-        {'attention': INTERPRET, 'kept': 'products'},
-        {'attention': INTERPRET, 'kept': 'products', 'unroll': 0},  # gelu with its slope
-        {'attention': XLA, 'kept': 'products', 'unroll': 1},
+        {'attention': INTERPRET, 'remat': 'dots'},
+        {'attention': INTERPRET, 'remat': 'dots', 'unroll': 0},  # gelu with its slope
+        {'attention': XLA, 'remat': 'dots', 'unroll': 1},
     ):
         found = outcome(dataclasses.replace(Model(CONFIG), **changes))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4), found, want)
@@ -255,8 +245,8 @@ def test_what_platforms_have() -> None:
         choose(CUDNN, 'cuda', 'float32')
     with pytest.raises(ModelError, match=r"encoder\.attention 'flash' is not one of auto, xla_cpu"):
         Model(CONFIG, attention='flash')
-    with pytest.raises(ModelError, match=r"encoder.kept 'dots' is not one of auto, all, products, layers"):
-        Model(CONFIG, kept='dots')
+    with pytest.raises(ModelError, match=r"encoder.remat 'all' is not one of auto, none, dots, full"):
+        Model(CONFIG, remat='all')
     assert set(HERE) < set(IMPLEMENTATIONS)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.encoder import _twice_cdf, gelu, twice_gelu
+from xlmr_flax.models.kernels.gelu import _twice_cdf, gelu, twice_gelu
 from xlmr_flax.models.model import Model, Params
 
 CONFIG = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, ffn_size=48, max_positions=34)
@@ -98,7 +98,7 @@ def test_remat_and_unroll_change_nothing(params: Params) -> None:
         return jax.grad(lambda p: model.logits(p, 'x', PAIR, ids, segments, jax.random.key(3)).sum())(params)
 
     want = grads(Model(CONFIG))
-    for other in (Model(CONFIG, remat=True), Model(CONFIG, unroll=0), Model(CONFIG, kept='all', unroll=0)):
+    for other in (Model(CONFIG, remat='full'), Model(CONFIG, unroll=0), Model(CONFIG, remat='none', unroll=0)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads(other), want)
 
 

@@ -21,10 +21,10 @@ from jax.sharding import AbstractMesh
 
 from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models import attention_cpu
+from xlmr_flax.models.attention import cpu as attention_cpu
 from xlmr_flax.models.config import EncoderConfig
+from xlmr_flax.models.logical_axes import ANYWHERE
 from xlmr_flax.models.model import Model, Params
-from xlmr_flax.models.place import ANYWHERE
 from xlmr_flax.parallel.mesh import AXES, MeshError, batch_sharding, make_mesh, put_batch, put_tree, shardings
 from xlmr_flax.parallel.placement import Placement, placed
 from xlmr_flax.train import step
@@ -59,7 +59,7 @@ def kernel_gradients(sizes: str, attention: str) -> list[float]:
     """The loss of a model with dropout and sums over its gradients, weighted by place, of rows on a mesh."""
     mesh, head, random = make_mesh(*map(int, sizes.split('x'))), HeadSpec('pair', 3), np.random.default_rng(0)
     config = dataclasses.replace(CONFIG, num_layers=1, initializer_range=0.3)
-    model = placed(Model(config, attention=attention, kept='products'), mesh)
+    model = placed(Model(config, attention=attention, remat='dots'), mesh)
     ids = random.integers(5, 512, (8, 16)).astype(np.int32)
     segments = (np.arange(16) < random.integers(3, 17, (8, 1))).astype(np.int32)
     batch = put_batch({'ids': ids, 'segments': segments}, mesh)

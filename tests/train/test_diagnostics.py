@@ -230,7 +230,7 @@ def test_what_settings_change_of_what_a_step_needs() -> None:
     assert (base.parameters, base.moments, base.gradients) == (4 * count, 8 * count, 4 * count)
     found = {setting: estimate(changed) for setting, _, changed in options(step)}
     assert list(found) == [
-        'recipe.accumulation=2 (now 1)', 'encoder.remat=True', "encoder.dtype='bfloat16'", 'mesh.data=1 mesh.fsdp=4',
+        'recipe.accumulation=2 (now 1)', "encoder.remat='full'", "encoder.dtype='bfloat16'", 'mesh.data=1 mesh.fsdp=4',
         'recipe.batch_size=8 (now 16)', 'recipe.max_length=32',
     ]  # fmt: skip
     parts, remat, half, cut, small, short = found.values()

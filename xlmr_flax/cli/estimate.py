@@ -51,7 +51,13 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string('head', 'pair', 'Without a config: pair, choice, span, tag or mlm.', flag_values=values)
     flags.DEFINE_integer('accumulation', 1, 'Without a config: micro-batches of a step.', flag_values=values)
     flags.DEFINE_string('dtype', 'bfloat16', 'Without a config: compute dtype.', flag_values=values)
-    flags.DEFINE_bool('remat', False, 'Without a config: recompute layers in the backward pass.', flag_values=values)
+    flags.DEFINE_enum(
+        'remat',
+        'auto',
+        ('auto', 'none', 'dots', 'full'),
+        'Without a config: encoder.remat.',
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         'unroll',
         1,

@@ -7,7 +7,7 @@ and refuses unknown keys and wrong types with the closest known name. No other c
 from __future__ import annotations
 
 from xlmr_flax.config.checks import QA_DECODINGS, REPEATED, SAMPLERS
-from xlmr_flax.config.parsing import defaults, digest, parse, to_dict
+from xlmr_flax.config.parsing import defaults, digest, parse, parse_saved, to_dict
 from xlmr_flax.config.spec import (
     NONE,
     Arm,
@@ -38,5 +38,6 @@ __all__ = [
     'defaults',
     'digest',
     'parse',
+    'parse_saved',
     'to_dict',
 ]

@@ -18,7 +18,7 @@ def check(config: Config) -> None:
         'encoder.head': (config.encoder.head, ('jiant', 'hf')),
         'encoder.dtype': (config.encoder.dtype, ('float32', 'bfloat16')),
         'encoder.attention': (config.encoder.attention, ('auto', 'xla_cpu', 'xla', 'cudnn', 'tpu', 'interpret')),
-        'encoder.kept': (config.encoder.kept, ('auto', 'all', 'products', 'layers')),
+        'encoder.remat': (config.encoder.remat, ('auto', 'none', 'dots', 'full')),
         'evaluation.pooling': (config.evaluation.pooling, ('mean', 'cls')),
         'evaluation.repeated_sentences': (config.evaluation.repeated_sentences, REPEATED),
         'evaluation.qa_decoding': (config.evaluation.qa_decoding, QA_DECODINGS),

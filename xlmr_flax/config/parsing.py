@@ -46,9 +46,29 @@ def parse(raw: Mapping[str, Any]) -> Config:
     return config
 
 
+def parse_saved(raw: Mapping[str, Any]) -> Config:
+    """A config that a workdir has, as `parse` reads it. Workdirs of versions in which `encoder.remat` was a bool beside
+    `encoder.kept` are read, too."""
+    encoder = raw.get('encoder')
+    if isinstance(encoder, Mapping) and isinstance(encoder.get('remat'), bool):
+        names = {'all': 'none', 'products': 'dots', 'layers': 'full'}
+        remat = 'full' if encoder['remat'] else names.get(str(encoder.get('kept')), 'auto')
+        raw = {**raw, 'encoder': {k: v for k, v in encoder.items() if k != 'kept'} | {'remat': remat}}
+    return parse(raw)
+
+
 def digest(value: Any) -> str:
     """12 hex digits of sha256 over the canonical JSON of a value."""
     return hashlib.sha256(json.dumps(to_dict(value), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _check_renamed(where: str, value: Any) -> None:
+    """Raises ConfigError for a key, or a value of it, that an earlier version had; the message names the new one."""
+    if where == 'encoder.kept':
+        raise ConfigError(f"{where} is now encoder.remat ('all': 'none', 'products': 'dots', 'layers': 'full')")
+    if where == 'encoder.remat' and isinstance(value, bool):
+        new = 'full' if value else 'auto'
+        raise ConfigError(f'{where} is now one of auto, none, dots, full; {value} means {new!r}')
 
 
 def _build(cls: type, raw: Any, path: str, base: Any) -> Any:
@@ -59,6 +79,7 @@ def _build(cls: type, raw: Any, path: str, base: Any) -> Any:
     values: dict[str, Any] = {}
     for key, value in raw.items():
         where = f'{path}.{key}' if path else str(key)
+        _check_renamed(where, value)
         if key not in hints:
             match = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
             hint = f'did you mean {match[0]!r}?' if match else f'known: {", ".join(names)}'

@@ -32,15 +32,13 @@ class EncoderSpec:
     """Dropout rate of hidden states; below 0: the checkpoint's."""
     attention_dropout: float = -1.0
     """Dropout rate of attention weights; below 0: the checkpoint's."""
-    remat: bool = False
-    """Keep only the input of each layer for the backward pass and compute the rest again."""
+    remat: str = 'auto'
+    """Rematerialisation, what the backward pass of a layer computes again: `none`, `dots` (all but matrix products and
+    attention), `full` (the whole layer, from its input) or `auto` (`dots`)."""
     unroll: int = 1
     """Layers per step of the scan; 0 = all, without a scan."""
     attention: str = 'auto'
-    """`auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `tpu` or `interpret` (models/attention.py)."""
-    kept: str = 'auto'
-    """What a layer keeps for its backward pass: `all`, `products` (the outputs of matrix products), `layers` (its
-    input, as with `remat`) or `auto`."""
+    """`auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `tpu` or `interpret` (models/attention/choose.py)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ def program_text(c: Compiled) -> str:
     model = c.program.model
     head = (
         f'{c.program.name} on {c.topology.name}: {c.topology.chips} chips, mesh {mesh}, {model.dtype}'
-        f'{", layers recomputed" if model.remat else ""}, {model.config.num_layers} layers of '
+        f'{", layers recomputed" if model.remat == "full" else ""}, {model.config.num_layers} layers of '
         f'{model.config.hidden_size}, {model.config.vocab_size:,} word rows; compiled in {c.compile_seconds:.0f} s'
     )
     parts = [head, _memory_text(c)]

@@ -5,7 +5,8 @@ the width, and N = L (4 D² + 2 D F) the weights of the layers' matrix products 
 nothing); the second term is attention, scores and their sum over the values. Backwards takes twice as many, so that
 training is 6 N + 12 L D T a token: Kaplan et al. 2020 (Scaling laws for neural language models, section 2.1), and for
 the attention of an encoder, which sees the whole row, Chowdhery et al. 2022 (PaLM, appendix B). With recomputed layers
-(`remat`) there is one more forward pass. A language model's head multiplies its predicted tokens with the word table.
+(`remat=full`) there is one more forward pass. A language model's head multiplies its predicted tokens with the word
+table.
 Other heads, the optimizer, and compilation are left out. Padding counts as tokens: it is computed.
 """
 
@@ -235,7 +236,7 @@ class Estimator:
                 padded = float(np.mean([padded_length(int(draw.max()), lengths) for draw in draws]))
         tokens = batch_rows * rows.group * padded
         encoder = self.config.encoder
-        flops = (4 if encoder.remat or encoder.kept == 'layers' else 3) * forward_flops(self.shape, tokens, padded)
+        flops = (4 if encoder.remat == 'full' else 3) * forward_flops(self.shape, tokens, padded)
         if dataset.task.is_text:
             predicted = batch_rows * Masking.of(self.tokenizer).most(int(padded))
             flops += 3 * 2 * predicted * self.shape.hidden_size * (self.shape.hidden_size + self.shape.vocab_size)

@@ -303,7 +303,7 @@ def _check_head(target: Task, found: Sequence[Dataset]) -> None:
 def _decides(config: Config, source: EncoderSource, run: Run) -> dict[str, object]:
     """What the id of a run is the hash of; its start and its datasets have been resolved."""
     # The mesh and these change where and how numbers are computed, not what is asked for.
-    encoder = _without(to_dict(config.encoder), 'source', 'unroll', 'remat', 'attention', 'kept')
+    encoder = _without(to_dict(config.encoder), 'source', 'unroll', 'remat', 'attention')
     decides = {'format': _FORMAT, 'encoder': encoder, 'weights': source.digest, 'parent': run.parent, 'seed': run.seed}
     if run.arm is None or run.recipe is None:
         return decides

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.config import Config, ConfigError, parse
+from xlmr_flax.config import Config, ConfigError, parse_saved
 from xlmr_flax.experiment import logic_study, paper, presets
 from xlmr_flax.experiment.arms import dev_metrics
 from xlmr_flax.experiment.effects import effects
@@ -80,7 +80,7 @@ def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
 def _saved_config(path: Path) -> tuple[Config, str]:
     try:
         saved = strict_json.read_object(path / 'config.json')
-        return parse(dict(saved['config'])), str(saved['command'])
+        return parse_saved(dict(saved['config'])), str(saved['command'])
     except (OSError, strict_json.JsonError, KeyError, TypeError) as e:
         raise ConfigError(f'{path / "config.json"}: no workdir of xlmr-flax run ({e})') from None
 

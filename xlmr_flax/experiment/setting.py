@@ -39,4 +39,4 @@ def make_model(config: Config, source: EncoderSource) -> Model:
     spec, shape = config.encoder, source.config
     rates = {'dropout': spec.dropout, 'attention_dropout': spec.attention_dropout}
     shape = dataclasses.replace(shape, **{k: v for k, v in rates.items() if v >= 0})
-    return Model(shape, spec.head, spec.dtype, spec.remat, spec.unroll, spec.attention, spec.kept)
+    return Model(shape, spec.head, spec.dtype, spec.remat, spec.unroll, spec.attention)

@@ -23,7 +23,7 @@ from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
 from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.place import Place
+from xlmr_flax.models.logical_axes import Place
 from xlmr_flax.scoring.spans import Decoder
 from xlmr_flax.tasks.base import Example, Task, TaskError
 

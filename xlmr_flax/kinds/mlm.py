@@ -15,7 +15,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.kinds.base import Encoding, Rows, TokenLoss
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.heads import MlmHead
-from xlmr_flax.models.place import ROWS, WORDS
+from xlmr_flax.models.logical_axes import ROWS, WORDS
 from xlmr_flax.tasks.base import SentenceExample, Task
 
 

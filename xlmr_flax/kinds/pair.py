@@ -17,7 +17,7 @@ from xlmr_flax.kinds.base import Encoding, Kind, Output, Record, Rows, Scores, e
 from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, hits
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.heads import ClassificationHead
-from xlmr_flax.models.place import ROWS
+from xlmr_flax.models.logical_axes import ROWS
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification
 from xlmr_flax.scoring.spans import Decoder

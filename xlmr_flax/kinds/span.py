@@ -32,7 +32,7 @@ from xlmr_flax.kinds.base import (
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.heads import LinearHead
-from xlmr_flax.models.place import ROWS
+from xlmr_flax.models.logical_axes import ROWS
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import qa
 from xlmr_flax.scoring.spans import Decoder, decode

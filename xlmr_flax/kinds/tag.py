@@ -19,7 +19,7 @@ from xlmr_flax.kinds.base import Encoding, Output, Record, Rows, Scores, TokenLo
 from xlmr_flax.kinds.gold import GoldSet, Sums, same_length
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.heads import LinearHead
-from xlmr_flax.models.place import ROWS
+from xlmr_flax.models.logical_axes import ROWS
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification, tagging
 from xlmr_flax.scoring.spans import Decoder

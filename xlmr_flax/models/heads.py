@@ -14,7 +14,8 @@ from flax import nnx
 
 from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.dropout import dropout
-from xlmr_flax.models.encoder import Dense, LayerNorm, gelu
+from xlmr_flax.models.kernels.gelu import gelu
+from xlmr_flax.models.layers import Dense, LayerNorm
 
 STYLES = ('jiant', 'hf')
 

@@ -19,12 +19,12 @@ from flax import nnx
 
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.kinds.base import Rows
-from xlmr_flax.models.attention import AUTO, check_name, choose
+from xlmr_flax.models.attention.choose import AUTO, check_name, choose
+from xlmr_flax.models.compute import DOTS, REMAT, ComputeOptions
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.encoder import KEPT, LAYERS, PRODUCTS, How
 from xlmr_flax.models.encoders import family_of
 from xlmr_flax.models.heads import STYLES, Pooler, first_token
-from xlmr_flax.models.place import ANYWHERE, Place
+from xlmr_flax.models.logical_axes import ANYWHERE, Place
 
 Params = dict[str, Any]
 POOLINGS = ('mean', 'cls')
@@ -35,20 +35,19 @@ class Model:
     """Forward functions of one encoder shape.
 
     style: 'jiant' or 'hf' heads (models/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
-    float32 always. remat: recompute each layer in the backward pass ('layers' of `kept`). unroll: layers per scan
-    step, 0 = all of them. attention: a formulation of models/attention.py. kept: what layers keep for the backward
-    pass, 'all', 'products' (the rest is computed again) or 'layers' (their inputs alone); 'auto' = products. place: of
-    the activations on a mesh, and platform: what attention's 'auto' is decided by, '' = this process's; both are given
+    float32 always. remat: what the backward pass of a layer computes again, 'none', 'dots' (all but matrix products
+    and attention) or 'full' (the whole layer); 'auto' = dots. unroll: layers per scan step, 0 = all of them.
+    attention: a formulation of models/attention/choose.py. place: adds sharding constraints of a mesh to activations,
+    and platform: what attention's 'auto' is decided by, '' = this process's; both are given
     by parallel/placement.py.
     """
 
     config: EncoderConfig
     style: str = 'jiant'
     dtype: str = 'float32'
-    remat: bool = False
+    remat: str = AUTO
     unroll: int = 1
     attention: str = AUTO
-    kept: str = AUTO
     place: Place = ANYWHERE
     platform: str = ''
 
@@ -57,15 +56,16 @@ class Model:
             raise ModelError(f'head style {self.style!r} is not one of {", ".join(STYLES)}')
         if self.dtype not in ('float32', 'bfloat16'):
             raise ModelError(f'compute dtype {self.dtype!r} is not float32 or bfloat16')
-        if self.kept not in (AUTO, *KEPT):
-            raise ModelError(f'encoder.kept {self.kept!r} is not one of {", ".join((AUTO, *KEPT))}')
+        if self.remat not in (AUTO, *REMAT):
+            raise ModelError(f'encoder.remat {self.remat!r} is not one of {", ".join((AUTO, *REMAT))}')
         check_name(self.attention)
 
-    def how(self) -> How:
+    def options(self) -> ComputeOptions:
         """How the encoder is computed on the platform. Raises ModelError where it cannot be."""
         platform = self.platform or jax.default_backend()
-        kept = LAYERS if self.remat else PRODUCTS if self.kept == AUTO else self.kept
-        return How(self.dtype, choose(self.attention, platform, self.dtype), kept, self.unroll, self.place)
+        remat = DOTS if self.remat == AUTO else self.remat
+        attention = choose(self.attention, platform, self.dtype)
+        return ComputeOptions(self.dtype, attention, remat, self.unroll, self.place)
 
     def init(self, key: jax.Array, heads: Mapping[str, HeadSpec]) -> Params:
         """Fresh float32 parameters with the given heads. normal(0, initializer_range), biases 0."""
@@ -112,7 +112,7 @@ class Model:
             ids,
             segments,
             key,
-            how=self.how(),
+            options=self.options(),
             layer=layer,
             all_layers=all_layers,
         )

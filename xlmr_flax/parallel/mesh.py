@@ -72,7 +72,7 @@ def _across_slices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) ->
     return Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-# Logical axes of parameters (models/place.py) -> mesh axes.
+# Logical axes of parameters (models/logical_axes.py) -> mesh axes.
 _PARAMETER_AXES = {None: None, 'words': 'model', 'heads': 'model', 'ffn': 'model', 'embed': 'fsdp'}
 
 

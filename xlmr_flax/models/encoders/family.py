@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.place import Dims
+from xlmr_flax.models.logical_axes import Dims
 
 Params = dict[str, Any]
 GetTensor = Callable[[str], np.ndarray]
-# A regular expression over the path of a parameter, and the logical axes of its dimensions (models/place.py).
+# A regular expression over the path of a parameter, and the logical axes of its dimensions (models/logical_axes.py).
 AxisRule = tuple[str, Dims]
 
 

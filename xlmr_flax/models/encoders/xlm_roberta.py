@@ -15,7 +15,7 @@ import numpy as np
 from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.models.encoder import Encoder
 from xlmr_flax.models.encoders.family import AxisRule, Family, GetTensor, Params, field
-from xlmr_flax.models.place import EMBED, FFN, HEADS, WORDS
+from xlmr_flax.models.logical_axes import EMBED, FFN, HEADS, WORDS
 from xlmr_flax.models.tensors import at, matrix, put
 from xlmr_flax.util.errors import quote
 
@@ -160,10 +160,11 @@ class XlmRoberta(Family):
         d, f = config.hidden_size, config.ffn_size
         found = dict.fromkeys(_EMBEDDINGS.values(), (d,))
         found |= {self.word_table: (config.vocab_size, d), POSITIONS: (config.max_positions, d), TOKEN_TYPES: (-1, d)}
-        layer = dict.fromkeys(_LAYER.values(), (d,))
-        layer |= {'intermediate.dense.weight': (f, d), 'intermediate.dense.bias': (f,), 'output.dense.weight': (d, f)}
+        layer: dict[str, tuple[int, ...]] = {}
         for name in ('self.query', 'self.key', 'self.value', 'output.dense'):
             layer |= {f'attention.{name}.weight': (d, d), f'attention.{name}.bias': (d,)}
+        layer |= dict.fromkeys(_LAYER.values(), (d,))
+        layer |= {'intermediate.dense.weight': (f, d), 'intermediate.dense.bias': (f,), 'output.dense.weight': (d, f)}
         return found | {
             f'encoder.layer.{i}.{name}': shape for i in range(config.num_layers) for name, shape in layer.items()
         }

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.encoder import ALL
+from xlmr_flax.models.compute import FULL, NONE
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import AXES, BATCH_AXES, path_name, spec_for
 from xlmr_flax.train.step import head_loss
@@ -136,8 +136,8 @@ def estimate(step: StepShapes) -> MemoryEstimate:
     """The memory of a step on one device; with rematerialisation, one layer's activations come on top."""
     parameters = shard_bytes(step.params, step.mesh)
     held = sum(map(_bytes, activations(step)))
-    if step.model.how().kept != ALL:
-        whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=False, kept=ALL))
+    if step.model.options().remat != NONE:
+        whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=NONE))
         held += sum(map(_bytes, activations(whole))) / max(1, step.model.config.num_layers)
     summed = 2 if step.accumulation > 1 else 1  # the sum so far, and those of the part at work
     return MemoryEstimate(
@@ -156,11 +156,11 @@ def options(step: StepShapes, limit: float = 0.0, unrolled: bool = False) -> Ite
         smaller = next((s for s in cut if estimate(s).total <= enough), cut[-1])
         setting = f'recipe.accumulation={smaller.accumulation} (now {parts})'
         yield setting, 'the same training, in smaller parts', smaller
-    if not step.model.remat and step.model.config.num_layers > 1:
+    if step.model.remat != FULL and step.model.config.num_layers > 1:
         # Where all layers are unrolled, a CPU's compiler finds the two computations of a layer to be one.
         unroll = ' encoder.unroll=1' if unrolled else ''
-        model = dataclasses.replace(step.model, remat=True, unroll=1)
-        yield f'encoder.remat=True{unroll}', 'the same numbers; layers are computed twice', _with(step, model=model)
+        model = dataclasses.replace(step.model, remat=FULL, unroll=1)
+        yield f"encoder.remat='full'{unroll}", 'the same numbers; layers are computed twice', _with(step, model=model)
     if step.model.dtype == 'float32':
         model = dataclasses.replace(step.model, dtype='bfloat16')
         yield "encoder.dtype='bfloat16'", 'products are rounded more coarsely', _with(step, model=model)

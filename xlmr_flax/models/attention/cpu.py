@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from xlmr_flax.models.attention.reference import exponentials
 from xlmr_flax.models.dropout import kept_in_rows
-from xlmr_flax.models.place import HEADS, ROWS, Dims, Place
+from xlmr_flax.models.logical_axes import HEADS, ROWS, Dims, Place
 
 MOST_SCORES = 1 << 20  # of a block: 4 MiB of float32
 _NO_LOOP = 2 << 20  # scores of a batch that takes none
@@ -58,14 +59,6 @@ def _tokens(rows: jax.Array, heads: jax.Array, of: int, t: int) -> jax.Array:
 def _weights(q: jax.Array, k: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
     """q, k [B, H, T, K] -> `exponentials` of their scores."""
     return exponentials((q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)) @ k.swapaxes(2, 3), bias)
-
-
-def exponentials(scores: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Scores [B, H, T, T] and their bias -> float32 weights [B, H, T, T] and sums [B, H, T, 1], by which the product
-    with v is divided: T * K divisions, not T * T."""
-    scores = scores.astype(jnp.float32) + bias
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    return weights, weights.sum(-1, keepdims=True)
 
 
 def _dropped(weights: jax.Array, seed: jax.Array, tokens: jax.Array, rate: float) -> jax.Array:

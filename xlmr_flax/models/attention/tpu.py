@@ -3,7 +3,7 @@
 For rows of up to 512 tokens a whole [T, T] of scores fits into VMEM, so that neither pass needs the running maxima of
 flash attention (Dao et al. 2022). A program of the grid takes the heads that fill the 128 lanes of a register, of one
 or a few rows, out of [3, B, T, H * K] as the projection wrote it; no transposed copy is made on either pass. What one
-program computes is in attention_kernel.py.
+program computes is in kernels/attention.py.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from xlmr_flax.models.attention_kernel import kernel, mask_words
-from xlmr_flax.models.place import HEADS, ROWS, Place
+from xlmr_flax.models.kernels.attention import kernel, mask_words
+from xlmr_flax.models.logical_axes import HEADS, ROWS, Place
 
 WORK = ('vector_ops', 'integer_products')  # that a kernel says it has, the latter among the former
 LANES = 128

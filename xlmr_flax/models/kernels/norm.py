@@ -16,16 +16,16 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from xlmr_flax.models.attention_tpu import WORK
+from xlmr_flax.models.attention.tpu import WORK
 from xlmr_flax.models.dropout import kept_by_halves
-from xlmr_flax.models.place import ROWS, Place
+from xlmr_flax.models.logical_axes import ROWS, Place
 
 _TOKENS = {2: 256, 4: 128}  # of a program of the grid, at most, by bytes of a number: what a v4's memory holds
 _SUBLANES = 16  # tokens of a register of bfloat16: what a part of a row is a multiple of
-# Vector operations of an element and the integer products among them, as in attention_tpu.py; each gradient behind the
+# Vector operations of an element and the integer products among them, as in attention/tpu.py; each gradient behind the
 # first is converted and added.
 _WORK = {(False, False): (16.5, 0), (False, True): (26.5, 1), (True, False): (21.5, 0), (True, True): (30.5, 1)}
-_VMEM = 14 << 20  # bytes, as in attention_tpu.py
+_VMEM = 14 << 20  # bytes, as in attention/tpu.py
 
 Static = tuple[float, float, str, bool, int]  # epsilon, dropout's rate (0: none), the sum's name, interpreted, uses
 

@@ -1,4 +1,4 @@
-"""What one program of attention_tpu.py's kernels computes: the heads of one register's lanes, of one or a few rows.
+"""What one program of attention/tpu.py's kernels computes: the heads of one register's lanes, of one or a few rows.
 
 What the vector unit has to do decides the time, so that
 - scores lie as [keys, queries]: sums and maxima over keys go down the sublanes, what belongs to a query (its part of
@@ -40,7 +40,7 @@ def kernel(
     seed: Any, rows: Any, heads: Any, qkv: Any, bias: Any, keys: Any, queries: Any, *more: Any,
     together: int, every_head: int, rate: float, is_backward: bool,
 ) -> None:  # fmt: skip
-    """One program. keys, queries: segments as [n, T, 1] and [n, 1, T]. more: the other operands of attention_tpu.py,
+    """One program. keys, queries: segments as [n, T, 1] and [n, 1, T]. more: the other operands of attention/tpu.py,
     then the results."""
     _, at_once, t, block = qkv.shape
     row, group = pl.program_id(0) * at_once, pl.program_id(1) * together
