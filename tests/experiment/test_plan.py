@@ -44,7 +44,6 @@ PAIRS = {'none/world_pairs', 'world_nli/world_pairs'}
         ({'encoder__dropout': 0.2}, ALL),
         ({'encoder__unroll': 1}, set()),
         ({'encoder__attention': 'xla', 'encoder__remat': 'full'}, set()),
-        ({'encoder__remat': True}, set()),
         ({'mesh__fsdp': 1}, set()),
         ({'mesh__data': 1}, set()),
         ({'name': 'other', 'title': 'x', 'tensorboard': True}, set()),

@@ -25,7 +25,6 @@ _IGNORED = (
     'encoder.unroll',
     'encoder.remat',
     'encoder.attention',
-    'encoder.kept',
     'recipe.log_every',
     'recipe.checkpoint_every',
     'recipe.keep_checkpoints',
