@@ -25,7 +25,7 @@ _IGNORED = (
     'encoder.unroll',
     'encoder.remat',
     'encoder.attention',
-    'encoder.kept',
+    'encoder.kept',  # of workdirs before 'remat' had its values
     'recipe.log_every',
     'recipe.checkpoint_every',
     'recipe.keep_checkpoints',

@@ -65,7 +65,7 @@ class Attention(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """One post-norm transformer block."""
+    """One post-norm transformer block: x = norm(x + dropout(attention(x))), then x = norm(x + dropout(ffn(x)))."""
 
     def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
         d, std = cfg.hidden_size, cfg.initializer_range
@@ -80,6 +80,7 @@ class Layer(nnx.Module):
         """x [B, T, D], visible: as `Attention` takes it -> [B, T, D]."""
         weights_seed, *sum_seeds = seeds or NO_SEEDS
         y = self.attention(x, visible, weights_seed, options)
+        # Twice the same array: once for the residual sum, once for the feed-forward.
         x, again = add_and_norm(
             self.attention_norm, x, y, self.attention.out_bias[...], options,
             seed=sum_seeds[0], rate=self.rate, name=SUMS[0], uses=2,

@@ -1,8 +1,9 @@
-"""Where the arrays inside a program lie, said by the models in names of dimensions and decided elsewhere.
+"""Logical axes: the models name the dimensions of arrays, and parallel/ maps the names to the axes of a mesh.
 
-The compiler decides the placement of everything between a program's inputs and outputs, and where parameters are cut
-over the same devices as the batch, it may choose to gather the batch. So the models say at each activation which
-dimension is which, and a `Place` that knows the mesh (parallel/placement.py) turns that into constraints.
+Parameters: a family's `axes` (models/encoders/family.py) become shardings in parallel/mesh.py. Activations: the
+compiler shards everything between a program's inputs and outputs as it likes, and where parameters are sharded over the
+same devices as the batch, it may choose to gather the batch. So the models name the axes of each activation, and a
+`Place` that knows the mesh (parallel/placement.py) adds sharding constraints.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Place(Protocol):
     """Hashable, as programs are cached by their model."""
 
     def __call__(self, x: jax.Array, *dims: str | None) -> jax.Array:
-        """x, with one name for each of its dimensions -> x, placed so."""
+        """x with a sharding constraint; one name for each of its dimensions."""
         ...
 
     def lookup(self, table: jax.Array, ids: jax.Array) -> jax.Array:
@@ -33,8 +34,8 @@ class Place(Protocol):
     def mapped(
         self, function: Callable[..., Any], inputs: Sequence[Dims], outputs: Dims | tuple[Dims, ...]
     ) -> Callable[..., Any]:
-        """`function` carried out by each device on its own part of the arrays: for kernels, which the compiler would
-        gather everything for. outputs: of the result, or of each where there are several."""
+        """`function` under shard_map, each device on its own part of the arrays; otherwise XLA would all-gather the
+        operands of a kernel. outputs: of the result, or of each where there are several."""
         ...
 
 
