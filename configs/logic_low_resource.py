@@ -11,7 +11,7 @@ by '+'). Arms, controls, statistics and what the study cannot show: docs/logic_s
 
 from ml_collections import ConfigDict
 
-from xlmr_flax.experiment.logic_study import from_argument
+from xlmr_flax.experiment.studies.logic import from_argument
 
 
 def get_config(argument: str = 'size=small,where=core') -> ConfigDict:

@@ -5,12 +5,12 @@
 Keys of the argument: table (main, mlm, translation, best, fraction or joint; default main), size (large: XLM-R Large;
 base; small: the embedded encoder; tiny), preset (the recipes' source: jiant, xtreme or xtune; default jiant), seeds
 (numbers joined by '+'), intermediate and targets (rows and columns to keep, joined by '+').
-What the authors' sources leave open is listed in xlmr_flax/experiment/paper.py: CHOICES.
+What the authors' sources leave open is listed in xlmr_flax/experiment/studies/phang2020.py: CHOICES.
 """
 
 from ml_collections import ConfigDict
 
-from xlmr_flax.experiment.paper import from_argument
+from xlmr_flax.experiment.studies.phang2020 import from_argument
 
 
 def get_config(argument: str = 'table=main') -> ConfigDict:

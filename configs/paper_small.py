@@ -10,7 +10,7 @@ few rows a language.
 
 from ml_collections import ConfigDict
 
-from xlmr_flax.experiment.paper import small_from_argument
+from xlmr_flax.experiment.studies.phang2020 import small_from_argument
 
 
 def get_config(argument: str = 'table=main') -> ConfigDict:

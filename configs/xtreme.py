@@ -9,7 +9,7 @@ sources and where they disagree: docs/presets.md. They are XLM-R Large's: a smal
 
 from ml_collections import ConfigDict
 
-from xlmr_flax.experiment.presets import from_argument
+from xlmr_flax.experiment.studies.presets import from_argument
 
 
 def get_config(argument: str = 'targets=xnli') -> ConfigDict:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.runner import Runner
 
 PLAN = [

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_flax.experiment.logic_study import CORE_ARMS, CORE_LANGUAGES, CORE_TARGETS
-from xlmr_flax.experiment.rows import language_facts
+from xlmr_flax.experiment.result_rows import language_facts
+from xlmr_flax.experiment.studies.logic import CORE_ARMS, CORE_LANGUAGES, CORE_TARGETS
 
 METRICS = {'xnli_plus': 'accuracy', 'panx': 'f1', 'tatoeba': 'accuracy'}
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from xlmr_flax.experiment.rows import language_facts
+from xlmr_flax.experiment.result_rows import language_facts
 from xlmr_flax.report import make_study
 from xlmr_flax.report.view import View
 from xlmr_flax.scoring.benchmarks import XTREME

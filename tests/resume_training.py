@@ -27,8 +27,8 @@ from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
 from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train import checkpoint, loop

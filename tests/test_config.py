@@ -26,7 +26,7 @@ from xlmr_flax.config import (
     parse_saved,
     to_dict,
 )
-from xlmr_flax.experiment.arms import arm_tasks
+from xlmr_flax.experiment.plan.arms import arm_tasks
 from xlmr_flax.tasks import get_task
 
 CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))

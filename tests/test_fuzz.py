@@ -16,21 +16,20 @@ from models.test_sentencepiece import model_file
 from tasks import tiny_files
 from tasks.test_tiny_files import EXPECTED, TRANSLATED
 
-from xlmr_flax.baselines.agreement import read_records
+from xlmr_flax.analysis.significance import read_tests
+from xlmr_flax.analysis.study_report import _saved_config, curves, failures
 from xlmr_flax.config import parse, to_dict
 from xlmr_flax.data import tfds
 from xlmr_flax.data.inputs import read_input
 from xlmr_flax.data.sources import read_gold, read_pairs, read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.experiment.claims import Claims
-from xlmr_flax.experiment.cost import reached_speed
-from xlmr_flax.experiment.reporting import _saved_config, curves, failures
-from xlmr_flax.experiment.significance import read_tests
-from xlmr_flax.experiment.workdir import Workdir, read_evaluation
+from xlmr_flax.encoders.config import SIZES
+from xlmr_flax.experiment.plan.cost import reached_speed
+from xlmr_flax.experiment.workdir.claims import Claims
+from xlmr_flax.experiment.workdir.files import Workdir, read_evaluation
 from xlmr_flax.kinds import KINDS, HeadSpec
 from xlmr_flax.models import hf
-from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.sentencepiece import MODEL, build, read_model
 from xlmr_flax.models.source import open_source, save_checkpoint
@@ -38,6 +37,7 @@ from xlmr_flax.report import make_study, read_rows
 from xlmr_flax.report.rows import check_row
 from xlmr_flax.scoring import files
 from xlmr_flax.tasks import all_tasks, get_task
+from xlmr_flax.tools.torch.agreement import read_records
 from xlmr_flax.train.checkpoint import saved_facts
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.manifest import MANIFEST

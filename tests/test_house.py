@@ -32,16 +32,18 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     'train': _BELOW,
     'eval': _BELOW,
     'experiment': _ALL_BELOW | {'download'},
-    # These stand beside experiment: they may run or read its plans, and nothing but cli and bench knows them.
-    'baselines': _ALL_BELOW | {'experiment'},
-    'estimate': _ALL_BELOW | {'experiment'},
-    'bench': _ALL_BELOW | {'experiment', 'baselines'},
+    # What is made of result rows and prediction files when a plan is done.
+    'analysis': _ALL_BELOW | {'experiment'},
+    # Tools measure the product: nothing but cli knows them.
+    'tools.torch': _ALL_BELOW | {'experiment', 'analysis'},
+    'tools.estimate': _ALL_BELOW | {'experiment'},
+    'tools.bench': _ALL_BELOW | {'experiment', 'tools.torch'},
 }
 ANYTHING = frozenset({'cli', '__main__'})
 
 # Nothing that training, evaluation or a report needs imports these, not even inside a function.
 HEAVY = ('torch', 'tensorflow')
-HEAVY_ROOMS = ('baselines', 'bench')
+HEAVY_ROOMS = ('tools.torch', 'tools.bench')
 
 # nnx defines modules and nothing else; what trains them is plain jax.jit, jax.grad, jax.lax.scan and optax.
 FORBIDDEN = (
@@ -54,8 +56,7 @@ FORBIDDEN = (
     'flax.nnx.Optimizer',
 )
 FLAX_ROOMS = frozenset({'models', 'encoders', 'kinds'})
-# Modules of models/ that stand above the kinds; the others are what an encoder is made of.
-_ABOVE_KINDS = frozenset({'model', 'weights', 'hf', 'source', 'embedded', 'sentencepiece'})
+FILES_A_ROOM = 16
 
 FILE_LINES, FUNCTION_LINES = 350, 60
 # path -> why it is longer. Keep it short.
@@ -114,8 +115,8 @@ def room_of(name: str) -> str | None:
     parts = name.split('.')
     if parts[0] != 'xlmr_flax' or len(parts) == 1:
         return None
-    if parts[1] == 'models' and parts[2:] and parts[2] not in _ABOVE_KINDS:
-        return 'encoders'
+    if parts[1] == 'tools':
+        return '.'.join(parts[1:3])
     known = MAY_IMPORT.keys() | ANYTHING
     return parts[1] if parts[1] in known or not parts[1].startswith('__') else None
 
@@ -260,7 +261,7 @@ BROKEN = [
     ('__init__.py', 'from xlmr_flax.cli import main', 'the package itself imports nothing'),
     ('data/x.py', 'import torch.nn', 'torch.nn outside'),
     ('models/hf.py', 'def read():\n    import torch', 'torch outside'),
-    ('experiment/x.py', 'from xlmr_flax.baselines import torch_run', 'experiment may not import baselines'),
+    ('experiment/x.py', 'from xlmr_flax.tools.torch import torch_run', 'experiment may not import tools.torch'),
     ('train/x.py', 'def f():\n    import tensorflow as tf', 'tensorflow outside'),
     ('models/x.py', 'from flax import nnx\n@nnx.jit\ndef f(): ...', 'flax.nnx.jit is not used'),
     ('models/x.py', 'from flax.nnx import Optimizer', 'flax.nnx.Optimizer is not used'),
@@ -272,7 +273,7 @@ FINE = [
     ('data/x.py', 'import tensorflow_datasets\nfrom xlmr_flax.tasks import base\nfrom xlmr_flax import config'),
     ('models/hf.py', 'import torchless'),
     ('models/x.py', 'from flax import nnx\nx = nnx.Linear\njit = 1'),
-    ('baselines/x.py', 'import torch\nfrom xlmr_flax.experiment import plan'),
+    ('tools/torch/x.py', 'import torch\nfrom xlmr_flax.experiment import plan'),
     ('cli/main.py', 'from xlmr_flax.experiment import plan\nfrom xlmr_flax import __version__'),
     ('data/sub/x.py', 'from ..cache import y\nfrom . import z'),
 ]

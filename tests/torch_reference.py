@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import transformers
 
+from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import hf
-from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model, Params
 
 CLASSES = {

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.baselines import comparison
-from xlmr_flax.baselines.comparison_report import SIDES, Comparison, Curve, page
-from xlmr_flax.baselines.paired import Compared, Pairing
+from xlmr_flax.analysis.bootstrap import Interval
+from xlmr_flax.analysis.paired import Compared, Pairing
 from xlmr_flax.cli.main import main
-from xlmr_flax.eval.statistics import Interval
 from xlmr_flax.report.curves import training_curves
+from xlmr_flax.tools.torch import comparison
+from xlmr_flax.tools.torch.comparison_report import SIDES, Comparison, Curve, page
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')  # ml_collections'

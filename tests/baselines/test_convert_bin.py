@@ -17,12 +17,12 @@ torch = pytest.importorskip('torch', reason="a .bin is torch.save's")
 from safetensors.torch import load_file  # noqa: E402
 from torch_reference import random_params, tiny_config  # noqa: E402
 
-from xlmr_flax.baselines import convert_bin  # noqa: E402
+from xlmr_flax.encoders.config import ModelError  # noqa: E402
 from xlmr_flax.kinds import HeadSpec  # noqa: E402
 from xlmr_flax.models import hf  # noqa: E402
-from xlmr_flax.models.config import ModelError  # noqa: E402
 from xlmr_flax.models.model import Model, Params  # noqa: E402
 from xlmr_flax.models.source import open_source  # noqa: E402
+from xlmr_flax.tools.torch import convert_bin  # noqa: E402
 
 PAIR = HeadSpec('pair', 3)
 

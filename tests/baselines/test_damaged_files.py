@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.baselines import agreement, comparison
 from xlmr_flax.config import ConfigError
+from xlmr_flax.tools.torch import agreement, comparison
 
 FACTS = {'run': 'none--world_nli--1', 'intermediate': 'none', 'target': 'world_nli', 'seed': 1}
 ROW = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.baselines import paired
+from xlmr_flax.analysis import paired
 from xlmr_flax.cli.main import main
 from xlmr_flax.config import parse, to_dict
 from xlmr_flax.data.sources import DataError, read_split

@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='the baseline is torch')
 
-from xlmr_flax.baselines import agreement, torch_run  # noqa: E402
 from xlmr_flax.config import Config, parse  # noqa: E402
 from xlmr_flax.experiment.runner import Runner  # noqa: E402
 from xlmr_flax.report.rows import read_rows  # noqa: E402
+from xlmr_flax.tools.torch import agreement, torch_run  # noqa: E402
 
 TARGETS = ('world_spans', 'world_pos', 'world_choices', 'world_retrieval')
 

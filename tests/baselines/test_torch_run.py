@@ -12,10 +12,10 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='the baseline is torch')
 
-from xlmr_flax.baselines import agreement, torch_run  # noqa: E402
-from xlmr_flax.baselines.torch_modules import JiantHead, parameter_groups  # noqa: E402
 from xlmr_flax.config import Config, ConfigError, parse  # noqa: E402
 from xlmr_flax.experiment.runner import Runner  # noqa: E402
+from xlmr_flax.tools.torch import agreement, torch_run  # noqa: E402
+from xlmr_flax.tools.torch.torch_modules import JiantHead, parameter_groups  # noqa: E402
 
 STEPS, LANGUAGES, ROWS = 20, ('en', 'de', 'ru'), 64
 Pair = tuple[agreement.Side, agreement.Side]
@@ -172,4 +172,4 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert torch_run.main([f'--config={tmp_path / "none.py"}', f'--workdir={tmp_path}']) == 1
     assert 'none.py' in capsys.readouterr().err
     assert torch_run.main(['--help']) == 0
-    assert 'usage: python -m xlmr_flax.baselines.torch_run' in capsys.readouterr().out
+    assert 'usage: python -m xlmr_flax.tools.torch.torch_run' in capsys.readouterr().out

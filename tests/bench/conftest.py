@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.bench import settings
+from xlmr_flax.tools.bench import settings
 
 Make = Callable[..., dict[str, Any]]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmr_flax.bench import evaluation
-from xlmr_flax.bench.subject import BenchError
 from xlmr_flax.cli.main import main
+from xlmr_flax.tools.bench import evaluation
+from xlmr_flax.tools.bench.subject import BenchError
 
 Make = Callable[..., dict[str, Any]]
 

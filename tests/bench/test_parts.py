@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmr_flax.bench import settings
-from xlmr_flax.bench.memory import forget_peak
-from xlmr_flax.bench.paced import Paced
-from xlmr_flax.bench.report import to_markdown
-from xlmr_flax.bench.rows import read_rows, write_rows
-from xlmr_flax.bench.timing import Measured, Outcome, Ratio, counted_rounds, rate_ratio
 from xlmr_flax.cli.main import main
 from xlmr_flax.data.batches import train_batch
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.kinds import encode
 from xlmr_flax.tasks import get_task
+from xlmr_flax.tools.bench import settings
+from xlmr_flax.tools.bench.memory import forget_peak
+from xlmr_flax.tools.bench.paced import Paced
+from xlmr_flax.tools.bench.report import to_markdown
+from xlmr_flax.tools.bench.rows import read_rows, write_rows
+from xlmr_flax.tools.bench.timing import Measured, Outcome, Ratio, counted_rounds, rate_ratio
 
 TINY = ['--encoder=random:tiny', '--rows=16', '--batch=4', '--max_length=48', '--threads=1', '--device=cpu']
 
@@ -48,7 +48,7 @@ def test_rows_are_batches_as_ours(name: str, tmp_path: Path, tiny_tokenizer: Pat
 
 def test_a_process_that_measures_torch_holds_no_jax() -> None:
     pytest.importorskip('torch')
-    modules = ', '.join(f'xlmr_flax.bench.{name}' for name in ('worker', 'train', 'torch_loop'))
+    modules = ', '.join(f'xlmr_flax.tools.bench.{name}' for name in ('worker', 'train', 'torch_loop'))
     code = f'import sys, {modules}; print("jax" in sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout == 'False\n', done.stderr
@@ -136,7 +136,7 @@ def test_a_report_of_speeds() -> None:
 @pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='this system cannot forget a peak')
 def test_the_peak_can_be_forgotten() -> None:
     code = """if True:
-        from xlmr_flax.bench.memory import forget_peak, peak_memory
+        from xlmr_flax.tools.bench.memory import forget_peak, peak_memory
         held = bytearray(b'x') * (64 << 20)
         high = peak_memory()
         del held

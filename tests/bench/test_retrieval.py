@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlmr_flax.bench import SUBJECTS, retrieval, timing
-from xlmr_flax.bench.subject import BenchError, load_subject
 from xlmr_flax.cli.main import main
+from xlmr_flax.tools.bench import SUBJECTS, retrieval, timing
+from xlmr_flax.tools.bench.subject import BenchError, load_subject
 
 OPTIONS = {'rows': 150, 'dim': 16, 'k': 4, 'seed': 0}
 TINY = ['bench', 'retrieval', '--rows=150', '--dim=16']

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.bench import timing
-from xlmr_flax.bench.report import to_markdown
-from xlmr_flax.bench.subject import BenchError
-from xlmr_flax.bench.timing import Measured, Outcome, Ratio, Worker, ratio
 from xlmr_flax.cli.main import main
+from xlmr_flax.tools.bench import timing
+from xlmr_flax.tools.bench.report import to_markdown
+from xlmr_flax.tools.bench.subject import BenchError
+from xlmr_flax.tools.bench.timing import Measured, Outcome, Ratio, Worker, ratio
 
 
 def test_ratios_pair_the_rounds() -> None:
@@ -93,7 +93,7 @@ def _python(code: str) -> str:
 
 def test_peak_memory_counts_what_is_no_longer_held() -> None:
     code = """if True:
-        from xlmr_flax.bench.memory import peak_memory
+        from xlmr_flax.tools.bench.memory import peak_memory
         before = peak_memory()
         held = bytearray(b'x') * (64 << 20)
         del held
@@ -106,14 +106,14 @@ def test_peak_memory_counts_what_is_no_longer_held() -> None:
 def test_peak_memory_is_not_the_parents() -> None:
     """A child that is started by a large process begins small."""
     held = bytearray(b'x') * (256 << 20)
-    assert int(_python('from xlmr_flax.bench.memory import peak_memory; print(peak_memory())')) < len(held) // 2
+    assert int(_python('from xlmr_flax.tools.bench.memory import peak_memory; print(peak_memory())')) < len(held) // 2
 
 
 @pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='this system cannot keep a process to some cores')
 def test_a_worker_keeps_to_its_cores() -> None:
     code = """if True:
         import os
-        from xlmr_flax.bench.worker import use_cores
+        from xlmr_flax.tools.bench.worker import use_cores
         assert use_cores(1)
         print(len(os.sched_getaffinity(0)))
     """

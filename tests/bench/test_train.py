@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmr_flax.bench import train
-from xlmr_flax.bench.rows import read_rows
-from xlmr_flax.bench.subject import BenchError
 from xlmr_flax.cli.main import main
+from xlmr_flax.tools.bench import train
+from xlmr_flax.tools.bench.rows import read_rows
+from xlmr_flax.tools.bench.subject import BenchError
 
 Make = Callable[..., dict[str, Any]]
 TINY = ['--encoder=random:tiny', '--rows=20', '--batch=4', '--max_length=48', '--threads=1']

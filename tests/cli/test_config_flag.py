@@ -30,7 +30,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tup
         def run(self) -> None: ...
 
     monkeypatch.setattr('xlmr_flax.experiment.runner.Runner', Runner)
-    monkeypatch.setattr('xlmr_flax.experiment.reporting.write_run_report', lambda *_: 'done')
+    monkeypatch.setattr('xlmr_flax.analysis.study_report.write_run_report', lambda *_: 'done')
 
     def run(*overrides: str, config: str | Path = TINY) -> tuple[Config, str]:
         assert main(['run', f'--config={config}', f'--workdir={tmp_path}/w', *overrides]) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.experiment.workdir import read_evaluation, write_evaluation
+from xlmr_flax.experiment.workdir.files import read_evaluation, write_evaluation
 
 Fails = Callable[..., str]
 

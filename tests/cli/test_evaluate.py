@@ -12,9 +12,9 @@ from pawsx_files import BAD, HEADER, ROWS, write_pawsx
 from tasks import tiny_files
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.experiment.bad_rows import FILE
+from xlmr_flax.encoders.config import SIZES
+from xlmr_flax.experiment.workdir.bad_rows import FILE
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import save_checkpoint
 from xlmr_flax.tasks import get_task

@@ -15,8 +15,8 @@ import pytest
 from xlmr_flax.cli.main import main
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Tokenizer, pair_rows, single_rows
+from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.kinds import HeadSpec, encode
-from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.tasks import get_task

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from xlmr_flax.cli.main import main
+from xlmr_flax.encoders.config import SIZES, ModelError
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import hf
-from xlmr_flax.models.config import SIZES, ModelError
 from xlmr_flax.models.model import Model
 
 Fails = Callable[..., str]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.experiment import phase
-from xlmr_flax.experiment import workdir as module
+from xlmr_flax.experiment import training as phase
+from xlmr_flax.experiment.workdir import files as module
 from xlmr_flax.train import loop
 from xlmr_flax.train.checkpoint import Handler
 

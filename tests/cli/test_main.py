@@ -132,6 +132,6 @@ def test_an_error_that_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.Mo
     def broken(*_: object) -> None:
         raise RuntimeError('a bug')
 
-    monkeypatch.setattr('xlmr_flax.experiment.reporting.write_report_again', broken)
+    monkeypatch.setattr('xlmr_flax.analysis.study_report.write_report_again', broken)
     with pytest.raises(RuntimeError, match='a bug'):
         main(['report', '--workdir=w'])

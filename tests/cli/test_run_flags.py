@@ -14,7 +14,7 @@ import pytest
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.experiment import runner
-from xlmr_flax.experiment.claims import Holder
+from xlmr_flax.experiment.workdir.claims import Holder
 
 Fails = Callable[..., str]
 PLAN = (

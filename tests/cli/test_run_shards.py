@@ -24,7 +24,8 @@ PLAN = (
 TOGETHER = """
 import os, time
 from pathlib import Path
-from xlmr_flax.experiment import phase, runner
+from xlmr_flax.experiment import training as phase
+from xlmr_flax.experiment import runner
 here = Path({folder!r})
 def train_run(setting, run, real=phase.train_run):
     with (here / 'trained.log').open('a') as file:

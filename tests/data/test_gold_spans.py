@@ -18,7 +18,7 @@ from xlmr_flax.data.sources import read_split, resolve_data_root
 from xlmr_flax.data.spans import SpanRows, answer_tokens, span_rows
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.models.config import ModelError
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.models.embedded import tokenizer_path
 from xlmr_flax.scoring.metrics import qa
 from xlmr_flax.scoring.reference_spans import decode_reference

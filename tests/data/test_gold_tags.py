@@ -12,7 +12,7 @@ from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tagging import IGNORED, join_tags, tag_rows
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.models.config import ModelError
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.models.embedded import tokenizer_path
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TagExample

@@ -153,8 +153,8 @@ def test_what_is_read_from_a_tokenizer(tiny_tokenizer: Path) -> None:
 
 
 def test_the_embedded_tokenizer() -> None:
+    from xlmr_flax.encoders.config import ModelError
     from xlmr_flax.models import embedded
-    from xlmr_flax.models.config import ModelError
 
     try:
         path, rows = embedded.tokenizer_path(), embedded.load_config().vocab_size

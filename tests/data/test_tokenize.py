@@ -12,9 +12,9 @@ from tokenizers import Tokenizer as RawTokenizer
 
 from xlmr_flax.data import world
 from xlmr_flax.data.tokenize import Ragged, Tokenizer, TokenizerError, pair_rows, single_rows, truncate_pair
+from xlmr_flax.encoders import family_of
+from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.models import embedded, hf
-from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
-from xlmr_flax.models.encoders import family_of
 
 ODD = [
     '', ' ', '  two  spaces ', 'tab\tand\nline', 'ﬁ ligature ½ Ⅳ', 'e\u0301 and é', '😀👩‍👩‍👧 emoji',

@@ -14,7 +14,7 @@ from xlmr_flax.cli.main import main
 from xlmr_flax.data.split import Split
 from xlmr_flax.download import facts
 from xlmr_flax.download.records import DOWNLOADS, LICENCES
-from xlmr_flax.experiment.check import check, wanted
+from xlmr_flax.experiment.data_check.inventory import check, wanted
 from xlmr_flax.tasks import all_tasks
 
 ALL = '--accept_licence=all'

@@ -14,9 +14,9 @@ from xlmr_flax.data.split import Split
 from xlmr_flax.download import convert, facts, plan
 from xlmr_flax.download.plan import make_plan
 from xlmr_flax.download.records import Records
-from xlmr_flax.experiment.paper import from_argument
-from xlmr_flax.experiment.plan import make_plan as make_run_plan
-from xlmr_flax.experiment.reads import reads
+from xlmr_flax.experiment.plan.reads import reads
+from xlmr_flax.experiment.plan.runs import make_plan as make_run_plan
+from xlmr_flax.experiment.studies.phang2020 import from_argument
 from xlmr_flax.tasks import all_tasks
 
 TASKS = [name for name in all_tasks() if not name.startswith('world_')]

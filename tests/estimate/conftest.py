@@ -9,11 +9,11 @@ import pytest
 from jax.sharding import Mesh
 
 from xlmr_flax.config import MeshSpec
-from xlmr_flax.estimate import EstimateError, plan, programs
-from xlmr_flax.estimate.chips import GIB, Topology
-from xlmr_flax.estimate.cost import Collective, Operation, ProgramCost
-from xlmr_flax.estimate.programs import Compiled, Memory, Program
 from xlmr_flax.parallel.mesh import make_mesh
+from xlmr_flax.tools.estimate import EstimateError, plan, programs
+from xlmr_flax.tools.estimate.chips import GIB, Topology
+from xlmr_flax.tools.estimate.cost import Collective, Operation, ProgramCost
+from xlmr_flax.tools.estimate.programs import Compiled, Memory, Program
 
 CYCLES = 1000.0  # a token and chip
 SENT = 2000.0  # bytes a step
@@ -25,7 +25,7 @@ def known_compile(program: Program, topology: Topology, mesh: Mesh) -> Compiled:
         raise EstimateError(f'{program.name}: cannot be cut')
     memory = Memory(1.0 * GIB, 2.0 * GIB, 0.0, 3.0 * GIB, 0.5 * GIB, 6.5 * GIB, topology.chip.hbm)
     cycles = CYCLES * program.tokens
-    where = ('Dense.__call__', 'models/encoder.py:29', 'a/dot', 'f32[2]{0}')
+    where = ('Dense.__call__', 'encoders/encoder.py:29', 'a/dot', 'f32[2]{0}')
     operations = (
         Operation('fusion.1', 'matrix products', 'forward', *where, 0.75 * cycles, 24, False),
         Operation('kernel.2', 'kernels', 'forward', 'compiler', '', '', '(f32[2]{0})', 0.25 * cycles, 1, True),

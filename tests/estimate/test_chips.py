@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from xlmr_flax.estimate import EstimateError, chips
-from xlmr_flax.estimate.chips import CHIPS, Topology, devices, parse_topologies, parse_topology
+from xlmr_flax.tools.estimate import EstimateError, chips
+from xlmr_flax.tools.estimate.chips import CHIPS, Topology, devices, parse_topologies, parse_topology
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.estimate import chips
+from xlmr_flax.tools.estimate import chips
 
 from .conftest import CYCLES
 
@@ -31,7 +31,7 @@ def test_a_shape(tmp_path: Path, no_compiler: Callable[..., object], capsys: pyt
     captured = capsys.readouterr()
     assert 'train pair 16 × 32 on v5e:2x4: 8 chips' in captured.out
     assert 'evaluate pair 8 × 32 on v5p:2x2x1: 4 chips' in captured.out
-    assert 'kernels *' in captured.out and 'models/encoder.py:29 Dense.__call__' in captured.out
+    assert 'kernels *' in captured.out and 'encoders/encoder.py:29 Dense.__call__' in captured.out
     assert 'costed by a roofline: 25.0% of the cycles' in captured.out
     assert 'v5e:2x4: train pair 16 × 32' in captured.err
     found = json.loads((tmp_path / 'out.json').read_text(encoding='utf-8'))

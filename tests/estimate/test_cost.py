@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.estimate import hlo
-from xlmr_flax.estimate.chips import CHIPS
-from xlmr_flax.estimate.cost import ProgramCost, group_size, program_cost, to_dict, trip_count
+from xlmr_flax.tools.estimate import hlo
+from xlmr_flax.tools.estimate.chips import CHIPS
+from xlmr_flax.tools.estimate.cost import ProgramCost, group_size, program_cost, to_dict, trip_count
 
 TEXT = (Path(__file__).parent / 'compiled.txt').read_text(encoding='utf-8')
 V5E = CHIPS['v5e']
@@ -63,7 +63,10 @@ def test_source_lines(module: hlo.Module, cost: ProgramCost) -> None:
         ('xlmr-flax', 8),
     ]
     by_name = {o.name: o for o in cost.operations}
-    assert by_name['fusion.531'].source == 'models/encoder.py:82' and by_name['fusion.531'].part == 'Attention.__call__'
+    fusion = by_name['fusion.531']
+    assert (
+        fusion.source == 'encoders/encoder.py:82' and fusion.part == 'Attention.__call__'
+    )
     assert by_name['multiply_add_fusion.3'].source == '_src/transform.py:312'  # nothing of the package on the stack
     assert by_name['multiply_add_fusion.3'].part == 'scale_by_adam.update_fn'
     assert by_name['copy.390'].part == 'compiler' and by_name['copy.390'].direction == 'compiler'

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from xlmr_flax.estimate.chips import devices, has_libtpu, parse_topology
-from xlmr_flax.estimate.programs import _no_cache
-from xlmr_flax.models.attention import attend, prepared
-from xlmr_flax.models.attention.choose import TPU
-from xlmr_flax.models.kernels.norm import sum_and_norm
-from xlmr_flax.models.logical_axes import ANYWHERE
+from xlmr_flax.encoders.attention import attend, prepared
+from xlmr_flax.encoders.attention.choose import TPU
+from xlmr_flax.encoders.kernels.norm import sum_and_norm
+from xlmr_flax.encoders.logical_axes import ANYWHERE
+from xlmr_flax.tools.estimate.chips import devices, has_libtpu, parse_topology
+from xlmr_flax.tools.estimate.programs import _no_cache
 
 SLICES = ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2')
 pytestmark = [

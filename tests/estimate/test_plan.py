@@ -14,13 +14,21 @@ import pytest
 
 from xlmr_flax.config import Arm, Config, Member, Recipe, parse
 from xlmr_flax.data.batches import pass_tokens
-from xlmr_flax.estimate.chips import parse_topology
-from xlmr_flax.estimate.plan import EVALUATION, INTERMEDIATE, TARGET, PlanWork, concrete, estimate_plan, mean_length
-from xlmr_flax.estimate.programs import EMBED, EVALUATE, TRAIN
-from xlmr_flax.estimate.report import plan_dict, plan_table, plan_text
-from xlmr_flax.experiment.cost import Estimator, Work, forward_flops
-from xlmr_flax.models.config import SIZES
+from xlmr_flax.encoders.config import SIZES
+from xlmr_flax.experiment.plan.cost import Estimator, Work, forward_flops
 from xlmr_flax.parallel.mesh import make_mesh
+from xlmr_flax.tools.estimate.chips import parse_topology
+from xlmr_flax.tools.estimate.plan import (
+    EVALUATION,
+    INTERMEDIATE,
+    TARGET,
+    PlanWork,
+    concrete,
+    estimate_plan,
+    mean_length,
+)
+from xlmr_flax.tools.estimate.programs import EMBED, EVALUATE, TRAIN
+from xlmr_flax.tools.estimate.report import plan_dict, plan_table, plan_text
 
 from .conftest import CYCLES
 

@@ -10,9 +10,13 @@ import jax
 import pytest
 
 from xlmr_flax.config import MeshSpec
-from xlmr_flax.estimate import EstimateError
-from xlmr_flax.estimate.chips import GIB, has_libtpu, parse_topology
-from xlmr_flax.estimate.programs import (
+from xlmr_flax.encoders.config import SIZES
+from xlmr_flax.kinds import HeadSpec
+from xlmr_flax.models.model import Model
+from xlmr_flax.parallel.mesh import make_mesh
+from xlmr_flax.tools.estimate import EstimateError
+from xlmr_flax.tools.estimate.chips import GIB, has_libtpu, parse_topology
+from xlmr_flax.tools.estimate.programs import (
     EMBED,
     EVALUATE,
     TRAIN,
@@ -22,11 +26,7 @@ from xlmr_flax.estimate.programs import (
     mesh_on,
     too_large,
 )
-from xlmr_flax.estimate.report import columns, compiled_dict, number, program_text
-from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import SIZES
-from xlmr_flax.models.model import Model
-from xlmr_flax.parallel.mesh import make_mesh
+from xlmr_flax.tools.estimate.report import columns, compiled_dict, number, program_text
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.step import split, state_shapes, step_program
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xlmr_flax.eval.cluster_statistics import (
+from xlmr_flax.analysis.crossed_effects import (
     components,
     contrast,
     deviations,

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.eval import mining
 from xlmr_flax.eval.mining import Neighbours, best_threshold, neighbours, ratio_candidates
-from xlmr_flax.models.config import ModelError
 
 
 def _unit(n: int, d: int, seed: int) -> np.ndarray:
@@ -181,7 +181,7 @@ def _many() -> dict[str, float]:
     libraries among them), seconds."""
     from time import perf_counter
 
-    from xlmr_flax.bench.memory import peak_memory
+    from xlmr_flax.tools.bench.memory import peak_memory
 
     x, y, i, j = _planted(200_000, 2000, 1024, 0.9)
     start = perf_counter()

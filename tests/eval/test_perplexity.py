@@ -19,12 +19,12 @@ from xlmr_flax.data.corpus import hold_out, text_rows
 from xlmr_flax.data.masking import IGNORED, Masking, mask_batch, mask_rows
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
+from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.eval import perplexity as module
 from xlmr_flax.eval.perplexity import MLM, masked_loss, masked_perplexity
 from xlmr_flax.eval.predict import Forward
 from xlmr_flax.kinds import KINDS
 from xlmr_flax.models import embedded
-from xlmr_flax.models.config import EncoderConfig, ModelError
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.tasks import get_task

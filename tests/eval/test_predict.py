@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.eval import predict as module
 from xlmr_flax.eval.predict import (
     SMALL_VECTORS,
@@ -23,7 +24,6 @@ from xlmr_flax.eval.predict import (
 )
 from xlmr_flax.eval.retrieval import nearest, normalise, retrieval_layer
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xlmr_flax.eval.statistics import (
+from xlmr_flax.analysis.bootstrap import (
     Part,
     bootstrap,
     draws,

@@ -14,10 +14,10 @@ from tasks import tiny_files
 from xlmr_flax.config import Evaluation
 from xlmr_flax.data.sources import BadRow, DataError, read_split
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval import predict, zero_shot
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.tasks import get_task

@@ -11,7 +11,7 @@ import pytest
 from faked_runner import Faked
 
 from xlmr_flax.config import Config, parse
-from xlmr_flax.experiment.sharing import Share
+from xlmr_flax.experiment.workdir.scheduling import Share
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
 LANGUAGES = {'world_pairs': ('en', 'de'), 'world_retrieval': ('de',)}
@@ -39,7 +39,7 @@ def config_of() -> Any:
 @pytest.fixture(scope='session')
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished workdir of seeds 1 and 2. Copy it before changing anything."""
-    from xlmr_flax.experiment.reporting import write_run_report
+    from xlmr_flax.analysis.study_report import write_run_report
     from xlmr_flax.experiment.runner import Runner
 
     workdir = tmp_path_factory.mktemp('finished') / 'w'

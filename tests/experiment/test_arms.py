@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe
-from xlmr_flax.experiment.arms import (
+from xlmr_flax.experiment.plan.arms import (
     arm_tasks,
     datasets,
     member_sizes,
@@ -21,9 +21,9 @@ from xlmr_flax.experiment.arms import (
     shuffled_labels,
     training_examples,
 )
-from xlmr_flax.experiment.phase import train_run
-from xlmr_flax.experiment.plan import Plan, make_plan, resolve
+from xlmr_flax.experiment.plan.runs import Plan, make_plan, resolve
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.experiment.training import train_run
 from xlmr_flax.models.source import open_source
 from xlmr_flax.tasks import all_tasks
 from xlmr_flax.tasks.base import ChoiceExample, PairExample, TagExample
@@ -174,12 +174,12 @@ def test_a_warm_up_comes_first_and_its_head_goes_on(
     config_of: Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As XCOPA: another task trains the target's head, then the target's own rows do."""
-    from xlmr_flax.experiment import arms
+    from xlmr_flax.experiment.plan import arms
 
     tasks = dict(all_tasks())
     tasks['world_choices'] = dataclasses.replace(tasks['world_choices'], warmup_task='warm')
     tasks['warm'] = dataclasses.replace(tasks['world_choices'], name='warm', warmup_task=None)
-    for module in (arms, __import__('xlmr_flax.experiment.plan', fromlist=['x'])):
+    for module in (arms, __import__('xlmr_flax.experiment.plan.runs', fromlist=['x'])):
         monkeypatch.setattr(module, 'get_task', lambda name: tasks[name])
     config = config_of(
         intermediate=('none',), targets=('world_choices',), recipes={'warm': {'steps': 2}}, evaluation__languages={}
@@ -189,7 +189,7 @@ def test_a_warm_up_comes_first_and_its_head_goes_on(
     assert (warm.name[:29], warm.task, warm.target) == ('none--world_choices-warmup--s', 'warm', '')
     assert (target.parent, target.keeps_head, warm.recipe and warm.recipe.steps) == (warm.id, True, 2)
     train_run(runner.setting, warm)
-    from xlmr_flax.experiment.phase import initial_params
+    from xlmr_flax.experiment.training import initial_params
 
     saved = open_source(f'ckpt:{runner.workdir.run_dir(warm)}').load()
     start = initial_params(runner.setting, target)

@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import read_split
-from xlmr_flax.experiment.phase import initial_params, trained_facts
+from xlmr_flax.encoders.config import SIZES, ModelError
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.experiment.training import initial_params, trained_facts
 from xlmr_flax.kinds import HeadSpec, score_files
 from xlmr_flax.models import hf
-from xlmr_flax.models.config import SIZES, ModelError
 from xlmr_flax.models.model import Model
 from xlmr_flax.tasks import get_task
 

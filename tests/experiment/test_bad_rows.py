@@ -13,8 +13,8 @@ from xlmr_flax.data.cache import entry_name
 from xlmr_flax.data.sources import BadRow, DataError, read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.experiment.bad_rows import FILE, BadRows, collector, count_among
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.experiment.workdir.bad_rows import FILE, BadRows, collector, count_among
 from xlmr_flax.kinds import kind_of
 from xlmr_flax.tasks import get_task
 

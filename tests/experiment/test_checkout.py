@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.config import Config
-from xlmr_flax.experiment import checkout, workdir
-from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.experiment.workdir import files as workdir
+from xlmr_flax.experiment.workdir import git_version as checkout
+from xlmr_flax.experiment.workdir.files import Workdir
 
 needs_git = pytest.mark.skipif(shutil.which('git') is None, reason='git is not installed')
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.experiment import claims
-from xlmr_flax.experiment.claims import Claim, ClaimLost, Claims, Holder
+from xlmr_flax.experiment.workdir import claims
+from xlmr_flax.experiment.workdir.claims import Claim, ClaimLost, Claims, Holder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from xlmr_flax.experiment.claims import Claims
+from xlmr_flax.experiment.workdir.claims import Claims
 assert Claims(Path(sys.argv[1]), shard='2/2').take('run')
 print('taken', flush=True)
 time.sleep(60)

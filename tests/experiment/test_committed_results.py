@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.experiment.reporting import write_results_report
+from xlmr_flax.analysis.study_report import write_results_report
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / 'results' / 'logic_low_resource'

@@ -17,13 +17,20 @@ from xlmr_flax.data.packing import Packing
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
-from xlmr_flax.experiment import cost
-from xlmr_flax.experiment.cost import Estimator, count_rows, forward_flops, layer_weights, machine_speed, reached_speed
+from xlmr_flax.encoders.config import SIZES, EncoderConfig
 from xlmr_flax.experiment.dry_run import _short
-from xlmr_flax.experiment.plan import Run, make_plan, resolve
-from xlmr_flax.experiment.reads import TEST, Read
+from xlmr_flax.experiment.plan import cost
+from xlmr_flax.experiment.plan.cost import (
+    Estimator,
+    count_rows,
+    forward_flops,
+    layer_weights,
+    machine_speed,
+    reached_speed,
+)
+from xlmr_flax.experiment.plan.reads import TEST, Read
+from xlmr_flax.experiment.plan.runs import Run, make_plan, resolve
 from xlmr_flax.kinds import encode, encode_cached, head_spec
-from xlmr_flax.models.config import SIZES, EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
 from xlmr_flax.tasks import get_task

@@ -11,9 +11,9 @@ from tasks.tiny_files import FILES
 
 from xlmr_flax.config import Config
 from xlmr_flax.experiment import dry_run
-from xlmr_flax.experiment.cost import Speed, Work
-from xlmr_flax.experiment.phase import Training
+from xlmr_flax.experiment.plan.cost import Speed, Work
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.experiment.training import Training
 
 ARMS = {
     'both': {'tasks': {'world_nli': {}, 'world_pairs': {'max_train': 16}}, 'sampler': 'capped', 'cap': 24},

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from logic_rows import logic_rows
 
-from xlmr_flax.experiment.effects import JOINT, PROPERTIES, effects
-from xlmr_flax.experiment.logic_study import contrasts
-from xlmr_flax.experiment.reporting import study_effects, write_results_report
+from xlmr_flax.analysis.language_effects import JOINT, PROPERTIES, effects
+from xlmr_flax.analysis.study_report import study_effects, write_results_report
+from xlmr_flax.experiment.studies.logic import contrasts
 from xlmr_flax.report import write_effects
 from xlmr_flax.report.effects import effect_sentences
 

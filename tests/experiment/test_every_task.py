@@ -16,8 +16,8 @@ import pytest
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import DataError, read_gold, read_pairs, read_split
 from xlmr_flax.data.split import Split
-from xlmr_flax.experiment.arms import task_of
-from xlmr_flax.experiment.plan import default_split
+from xlmr_flax.experiment.plan.arms import task_of
+from xlmr_flax.experiment.plan.runs import default_split
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.kinds import prediction_path, score_files
 from xlmr_flax.scoring import files

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.data.sources import DATA_ROOT_VARIABLE
-from xlmr_flax.experiment import logic_study
-from xlmr_flax.experiment.arms import arm_of, datasets, shuffled_labels, training_examples
+from xlmr_flax.experiment.plan.arms import arm_of, datasets, shuffled_labels, training_examples
+from xlmr_flax.experiment.studies import logic as logic_study
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import PairExample
 

@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 from xlmr_flax.cli.main import STOPPED, main
-from xlmr_flax.experiment.mirror import Mirror, MirrorError, local_folder
+from xlmr_flax.experiment.workdir.object_store import Mirror, MirrorError, local_folder
 from xlmr_flax.train import loop
 from xlmr_flax.util.stopping import Stopped
 

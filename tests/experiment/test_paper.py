@@ -8,8 +8,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from xlmr_flax.config import Arm, Config, parse
-from xlmr_flax.experiment import paper
-from xlmr_flax.experiment.arms import arm_of, datasets, target_arm
+from xlmr_flax.experiment.plan.arms import arm_of, datasets, target_arm
+from xlmr_flax.experiment.studies import phang2020 as paper
 from xlmr_flax.tasks import get_task
 
 

@@ -12,8 +12,8 @@ import pytest
 from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.data.split import Split
-from xlmr_flax.experiment.arms import dev_metrics
-from xlmr_flax.experiment.plan import make_plan, resolve
+from xlmr_flax.experiment.plan.arms import dev_metrics
+from xlmr_flax.experiment.plan.runs import make_plan, resolve
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TaskError

@@ -14,10 +14,10 @@ import pytest
 from xlmr_flax.config import Config, parse
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.data.split import Split
-from xlmr_flax.experiment.paper import study
-from xlmr_flax.experiment.plan import Plan, find_data, make_plan, resolve
-from xlmr_flax.experiment.prepare import encoded_reads
-from xlmr_flax.experiment.reads import DEV, LABELS, TEST, TRAIN, UNUSED, Read, read_tasks, reads
+from xlmr_flax.experiment.data_check.tokenise import encoded_reads
+from xlmr_flax.experiment.plan.reads import DEV, LABELS, TEST, TRAIN, UNUSED, Read, read_tasks, reads
+from xlmr_flax.experiment.plan.runs import Plan, find_data, make_plan, resolve
+from xlmr_flax.experiment.studies.phang2020 import study
 from xlmr_flax.models.source import open_source
 from xlmr_flax.tasks import get_task
 

@@ -10,9 +10,9 @@ import pytest
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.config import Evaluation
+from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.eval import zero_shot
-from xlmr_flax.experiment.room import evaluating
-from xlmr_flax.models.config import SIZES
+from xlmr_flax.experiment.out_of_memory import evaluating
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train.diagnostics.out_of_memory import OutOfMemory

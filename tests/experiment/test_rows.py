@@ -16,11 +16,11 @@ from xlmr_flax.config import Arm, Config, Member, Recipe
 from xlmr_flax.data.readers_paths import resolve_data_root
 from xlmr_flax.data.sources import BadRow, DataError
 from xlmr_flax.data.split import Split
-from xlmr_flax.experiment.arms import datasets
-from xlmr_flax.experiment.bad_rows import FILE, BadRows
-from xlmr_flax.experiment.plan import NONE, Run
-from xlmr_flax.experiment.rows import result_rows, retrieval_note, source_facts, stand_ins
+from xlmr_flax.experiment.plan.arms import datasets
+from xlmr_flax.experiment.plan.runs import NONE, Run
+from xlmr_flax.experiment.result_rows import result_rows, retrieval_note, source_facts, stand_ins
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.experiment.workdir.bad_rows import FILE, BadRows
 from xlmr_flax.models.source import open_source
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Embedded

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from xlmr_flax.analysis.study_report import write_report_again
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.split import Split
-from xlmr_flax.experiment import phase, runner
-from xlmr_flax.experiment.reporting import write_report_again
+from xlmr_flax.experiment import runner
+from xlmr_flax.experiment import training as phase
 from xlmr_flax.experiment.runner import PlanFailed, Runner
-from xlmr_flax.experiment.sharing import Share
+from xlmr_flax.experiment.workdir.scheduling import Share
 from xlmr_flax.kinds import score_files
 from xlmr_flax.tasks import get_task
 

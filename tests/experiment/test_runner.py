@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from faked_runner import PLAN, Faked
 
-from xlmr_flax.experiment.claims import Holder
-from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.runner import PlanFailed, Runner
-from xlmr_flax.experiment.sharing import Share, order
+from xlmr_flax.experiment.workdir.claims import Holder
+from xlmr_flax.experiment.workdir.scheduling import Share, order
 from xlmr_flax.train.phase import NonFiniteLoss
 
 

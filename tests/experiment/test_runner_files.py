@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.experiment import claims
-from xlmr_flax.experiment.plan import Run
-from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.experiment.plan.runs import Run
+from xlmr_flax.experiment.workdir import claims
+from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.util.files import write_atomically
 
 

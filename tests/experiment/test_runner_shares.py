@@ -7,8 +7,8 @@ import time
 import pytest
 
 from xlmr_flax.config import ConfigError
-from xlmr_flax.experiment.claims import Holder
-from xlmr_flax.experiment.sharing import Share, Waiting, parse_shard
+from xlmr_flax.experiment.workdir.claims import Holder
+from xlmr_flax.experiment.workdir.scheduling import Share, Waiting, parse_shard
 
 
 @pytest.mark.parametrize(('text', 'found'), [('', (1, 1)), ('1/1', (1, 1)), ('3/4', (3, 4))])
@@ -28,7 +28,7 @@ def test_waiting_takes_longer_and_says_a_thing_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr('xlmr_flax.experiment.sharing.pause', slept.append)
+    monkeypatch.setattr('xlmr_flax.experiment.workdir.scheduling.pause', slept.append)
     wait, holder = Waiting(), Holder('h', 1, '', 0, '', time.time())
     for _ in range(10):
         wait({'a': holder}, 2)

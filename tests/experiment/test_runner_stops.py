@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from faked_runner import PLAN, Faked
 
-from xlmr_flax.experiment.sharing import Share
+from xlmr_flax.experiment.workdir.scheduling import Share
 from xlmr_flax.train.checkpoint import CheckpointError
 from xlmr_flax.util.stopping import Stopped, pause
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xlmr_flax.analysis import significance as module
+from xlmr_flax.analysis.significance import read_tests, significance
+from xlmr_flax.analysis.study_report import curves, failures, write_report_again
 from xlmr_flax.config import parse
 from xlmr_flax.data.sources import read_split
-from xlmr_flax.experiment import significance as module
-from xlmr_flax.experiment.reporting import curves, failures, write_report_again
-from xlmr_flax.experiment.significance import read_tests, significance
-from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.kinds import example_sums, kind_of, prediction_path, read_gold_set, score_files
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, number_units
 from xlmr_flax.kinds.span import normaliser

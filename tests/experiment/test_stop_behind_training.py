@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from xlmr_flax.config import Config
-from xlmr_flax.experiment import phase
+from xlmr_flax.experiment import training as phase
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.models.source import open_source
 from xlmr_flax.util.stopping import Stopped

@@ -8,7 +8,7 @@ import pytest
 from tasks.tiny_files import FILES
 
 from xlmr_flax.config import Arm, Config, Member
-from xlmr_flax.experiment.substitutes import find_gaps
+from xlmr_flax.experiment.data_check.gaps import find_gaps
 
 
 @pytest.fixture

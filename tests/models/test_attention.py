@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from xlmr_flax.encoders.attention import attend, prepared
+from xlmr_flax.encoders.attention import cpu as attention_cpu
+from xlmr_flax.encoders.attention.choose import AUTO, CPU, CUDNN, IMPLEMENTATIONS, INTERPRET, TPU, XLA, choose
+from xlmr_flax.encoders.attention.tpu import heads_together
+from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.dropout import hash_bits, seed_of
+from xlmr_flax.encoders.kernels.norm import sum_and_norm
+from xlmr_flax.encoders.logical_axes import ANYWHERE, Anywhere, Dims
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.attention import attend, prepared
-from xlmr_flax.models.attention import cpu as attention_cpu
-from xlmr_flax.models.attention.choose import AUTO, CPU, CUDNN, IMPLEMENTATIONS, INTERPRET, TPU, XLA, choose
-from xlmr_flax.models.attention.tpu import heads_together
-from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.dropout import hash_bits, seed_of
-from xlmr_flax.models.kernels.norm import sum_and_norm
-from xlmr_flax.models.logical_axes import ANYWHERE, Anywhere, Dims
 from xlmr_flax.models.model import Model
 
 HERE = [CPU, XLA, INTERPRET]

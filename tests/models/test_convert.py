@@ -14,10 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.eval.zero_shot import label_order
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import hf
-from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.tasks import get_task

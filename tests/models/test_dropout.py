@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlmr_flax.models.dropout import dropout, hash_bits, kept_by_halves, kept_in_rows, seed_of
+from xlmr_flax.encoders.dropout import dropout, hash_bits, kept_by_halves, kept_in_rows, seed_of
 
 SHAPE = (64, 16, 256)
 N = int(np.prod(SHAPE))

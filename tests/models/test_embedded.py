@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.models import embedded
-from xlmr_flax.models.config import ModelError
 
 
 @pytest.fixture(scope='module')

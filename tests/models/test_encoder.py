@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.kernels.gelu import _twice_cdf, gelu, twice_gelu
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.kernels.gelu import _twice_cdf, gelu, twice_gelu
 from xlmr_flax.models.model import Model, Params
 
 CONFIG = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, ffn_size=48, max_positions=34)

@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlmr_flax.experiment.cost import forward_flops
+from xlmr_flax.encoders import FAMILIES, family_named, family_of, named_sizes
+from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
+from xlmr_flax.encoders.encoder import Encoder
+from xlmr_flax.encoders.tensors import at
+from xlmr_flax.encoders.xlm_roberta import XlmRoberta
+from xlmr_flax.experiment.plan.cost import forward_flops
 from xlmr_flax.models import hf
-from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
-from xlmr_flax.models.encoder import Encoder
-from xlmr_flax.models.encoders import FAMILIES, family_named, family_of, named_sizes
-from xlmr_flax.models.encoders.xlm_roberta import XlmRoberta
 from xlmr_flax.models.model import HeadSpec, Model
 from xlmr_flax.models.source import open_source, save_checkpoint
-from xlmr_flax.models.tensors import at
 
 SMALL = dataclasses.replace(SIZES['tiny'], hidden_size=24, ffn_size=40, max_positions=34)
 PAIR = HeadSpec('pair', 3)

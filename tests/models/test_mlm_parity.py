@@ -18,10 +18,10 @@ from torch_reference import batch, random_params, tiny_config, torch_model  # no
 
 from xlmr_flax.cli.main import main  # noqa: E402
 from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_batch, mask_tokens  # noqa: E402
+from xlmr_flax.encoders import FAMILIES, family_of  # noqa: E402
+from xlmr_flax.encoders.config import ModelError  # noqa: E402
 from xlmr_flax.kinds import KINDS, HeadSpec  # noqa: E402
 from xlmr_flax.models import hf  # noqa: E402
-from xlmr_flax.models.config import ModelError  # noqa: E402
-from xlmr_flax.models.encoders import FAMILIES, family_of  # noqa: E402
 from xlmr_flax.models.model import (  # noqa: E402
     Model,
     Params,

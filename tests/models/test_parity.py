@@ -17,10 +17,10 @@ torch = pytest.importorskip('torch', reason='parity is measured against torch')
 from torch_reference import batch, random_params, tiny_config, torch_model  # noqa: E402
 
 from xlmr_flax.config import OptimizerSpec  # noqa: E402
+from xlmr_flax.encoders import family_of  # noqa: E402
+from xlmr_flax.encoders.config import EncoderConfig  # noqa: E402
 from xlmr_flax.kinds import KINDS, HeadSpec  # noqa: E402
 from xlmr_flax.models import embedded  # noqa: E402
-from xlmr_flax.models.config import EncoderConfig  # noqa: E402
-from xlmr_flax.models.encoders import family_of  # noqa: E402
 from xlmr_flax.models.model import (  # noqa: E402
     Model,
     Params,

@@ -13,8 +13,8 @@ import jax
 import pytest
 
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders.config import SIZES, ModelError
 from xlmr_flax.models import hf, sentencepiece
-from xlmr_flax.models.config import SIZES, ModelError
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
+from xlmr_flax.encoders.config import SIZES, ModelError
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import SIZES, ModelError
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.source import open_source, save_checkpoint
 

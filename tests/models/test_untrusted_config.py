@@ -10,9 +10,9 @@ import jax
 import pytest
 
 from xlmr_flax.data.tokenize import Tokenizer, TokenizerError
+from xlmr_flax.encoders import family_of
+from xlmr_flax.encoders.config import SIZES, ModelError
 from xlmr_flax.models import hf
-from xlmr_flax.models.config import SIZES, ModelError
-from xlmr_flax.models.encoders import family_of
 from xlmr_flax.models.model import Model
 
 CHANGES: list[dict[str, Any]] = [

@@ -20,10 +20,10 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from xlmr_flax.config import OptimizerSpec
+from xlmr_flax.encoders.attention import cpu as attention_cpu
+from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.logical_axes import ANYWHERE
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.attention import cpu as attention_cpu
-from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.logical_axes import ANYWHERE
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import AXES, MeshError, batch_sharding, make_mesh, put_batch, put_tree, shardings
 from xlmr_flax.parallel.placement import Placement, placed

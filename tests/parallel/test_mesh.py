@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import OptimizerSpec
+from xlmr_flax.encoders.config import SIZES, EncoderConfig
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import SIZES, EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import RULES, MeshError, make_mesh, path_name, put_batch, put_tree, shardings, spec_for
 from xlmr_flax.train import step

@@ -24,8 +24,8 @@ from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.kinds import KINDS, HeadSpec
-from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import fetch, make_mesh, path_name, shardings
 from xlmr_flax.train.loop import train

@@ -23,9 +23,9 @@ from xlmr_flax.config import Evaluation
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.kinds import example_sums, read_gold_set, score_files
-from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.scoring.benchmarks import XTREME, XTREME_R

@@ -14,9 +14,9 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.spans import SpanRows, span_rows
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
+from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.kinds import kind_of
-from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.scoring import files

@@ -14,8 +14,8 @@ import pytest
 from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree
 from xlmr_flax.train.head_padding import ProgramHead

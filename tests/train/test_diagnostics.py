@@ -18,8 +18,8 @@ import pytest
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import Encoded
+from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.config import SIZES
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train import loop

@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip('torch', reason='the reference optimizer is torch')
 
 from xlmr_flax.config import OptimizerSpec  # noqa: E402
+from xlmr_flax.encoders.config import EncoderConfig  # noqa: E402
 from xlmr_flax.kinds import HeadSpec  # noqa: E402
-from xlmr_flax.models.config import EncoderConfig  # noqa: E402
 from xlmr_flax.models.model import Model  # noqa: E402
 from xlmr_flax.parallel.mesh import path_name  # noqa: E402
 from xlmr_flax.train.optimizer import AdamW, clip, decays, global_norm, schedule  # noqa: E402

@@ -24,8 +24,8 @@ from xlmr_flax.data.packing import Packing
 from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.data.tagging import IGNORED, TagRows
 from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.kinds import KINDS, HeadSpec
-from xlmr_flax.models.config import EncoderConfig
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import batch_devices, fetch, make_mesh, put_batch, put_tree
 from xlmr_flax.train.compilations import compilations

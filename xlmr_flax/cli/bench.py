@@ -81,9 +81,9 @@ def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
         from xlmr_flax.eval.mining import NEIGHBOURS
 
         return {'rows': rows, 'dim': values.dim, 'k': NEIGHBOURS, 'seed': 0}
-    from xlmr_flax.bench import settings
-    from xlmr_flax.bench.timing import machine
     from xlmr_flax.tasks import get_task
+    from xlmr_flax.tools.bench import settings
+    from xlmr_flax.tools.bench.timing import machine
 
     gpu = '' if values.device == 'cpu' else settings.gpu_name()
     device = ('gpu' if gpu else 'cpu') if values.device == 'auto' else values.device
@@ -116,7 +116,7 @@ def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
 
 def _check_task(subject: str, task: Task, *, embed: bool) -> None:
     """Raises BenchError for a task that the subject does not take."""
-    from xlmr_flax.bench.subject import BenchError
+    from xlmr_flax.tools.bench.subject import BenchError
 
     if subject == 'eval' and (task.embeds) != embed:
         other = 'go with a retrieval task' if embed else 'are what a retrieval task is measured by: --embed'
@@ -126,10 +126,10 @@ def _check_task(subject: str, task: Task, *, embed: bool) -> None:
 
 
 def run(values: flags.FlagValues, subject: str = '') -> int:
-    from xlmr_flax.bench import PARTS, SUBJECTS
-    from xlmr_flax.bench.subject import BenchError
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.tasks.base import closest
+    from xlmr_flax.tools.bench import PARTS, SUBJECTS
+    from xlmr_flax.tools.bench.subject import BenchError
     from xlmr_flax.util.files import write_atomically
     from xlmr_flax.util.stopping import Stopped
 
@@ -154,14 +154,14 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
 
 def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
     """(Markdown, JSON). Raises BenchError."""
-    from xlmr_flax.bench import PARTS
-    from xlmr_flax.bench.report import to_markdown
-    from xlmr_flax.bench.timing import bench
+    from xlmr_flax.tools.bench import PARTS
+    from xlmr_flax.tools.bench.report import to_markdown
+    from xlmr_flax.tools.bench.timing import bench
 
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)  # noqa: E731
     options = _options(values, subject)
     if subject in PARTS:
-        from xlmr_flax.bench import parts
+        from xlmr_flax.tools.bench import parts
 
         return parts.measure(subject, options, threads=values.threads, say=say)
     alternations = values.alternations if values['alternations'].present else 3 if subject == 'retrieval' else 5

@@ -31,7 +31,7 @@ def run(values: flags.FlagValues) -> int:
     if not values.workdir:
         raise UsageError('--workdir=DIR is missing')
     config = load_config(values)
-    from xlmr_flax.baselines.comparison import compare
+    from xlmr_flax.tools.torch.comparison import compare
 
     command = command_line('xlmr-flax', sys.argv[1:])
     page, tables = compare(config, Path(values.workdir), command, versions())

@@ -96,9 +96,9 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.data.readers_paths import DATA_ROOT_VARIABLE, HOW_TO_SET
     from xlmr_flax.download.facts import groups
-    from xlmr_flax.experiment.check import wanted
-    from xlmr_flax.experiment.plan import make_plan
-    from xlmr_flax.experiment.reads import reads
+    from xlmr_flax.experiment.data_check.inventory import wanted
+    from xlmr_flax.experiment.plan.reads import reads
+    from xlmr_flax.experiment.plan.runs import make_plan
     from xlmr_flax.tasks import all_tasks
     from xlmr_flax.util.errors import closest
 
@@ -216,7 +216,7 @@ def _outcome(outcome: Outcome, plan: Plan, declined: Iterable[str], failed: dict
 def _count(splits: Iterable[Split]) -> bool:
     """Reads every row as prepare --check does; whether something is missing, unreadable or a part."""
     from xlmr_flax.cli.prepare import summary
-    from xlmr_flax.experiment import check
+    from xlmr_flax.experiment.data_check import inventory as check
 
     found = [check.check(split) for split in splits]
     print(f'\n{summary(found)}')

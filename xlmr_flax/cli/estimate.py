@@ -27,8 +27,8 @@ from xlmr_flax.cli.run import with_command
 from xlmr_flax.config.flag import define_config_flag, define_data_root, load_config
 
 if TYPE_CHECKING:
-    from xlmr_flax.estimate.chips import Topology
-    from xlmr_flax.estimate.programs import Compiled, Program
+    from xlmr_flax.tools.estimate.chips import Topology
+    from xlmr_flax.tools.estimate.programs import Compiled, Program
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -71,8 +71,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.estimate import EstimateError
-    from xlmr_flax.estimate.chips import parse_topologies
+    from xlmr_flax.tools.estimate import EstimateError
+    from xlmr_flax.tools.estimate.chips import parse_topologies
     from xlmr_flax.util.files import write_atomically
 
     if not values.topology:
@@ -104,8 +104,8 @@ def _keep(values: flags.FlagValues, compiled: Compiled) -> None:
 
 def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
     from xlmr_flax.data.sources import DataError, MissingFile
-    from xlmr_flax.estimate.plan import PlanWork, estimate_plan
-    from xlmr_flax.estimate.report import plan_dict, plan_text
+    from xlmr_flax.tools.estimate.plan import PlanWork, estimate_plan
+    from xlmr_flax.tools.estimate.report import plan_dict, plan_text
 
     try:
         work = PlanWork(load_config(values), values.active_rows)
@@ -118,8 +118,8 @@ def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str
 def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
     """The training step and the forward pass of one shape."""
     from xlmr_flax.config import MeshSpec
-    from xlmr_flax.estimate.programs import compile_program, mesh_on
-    from xlmr_flax.estimate.report import METHOD, compiled_dict, program_text, programs_table
+    from xlmr_flax.tools.estimate.programs import compile_program, mesh_on
+    from xlmr_flax.tools.estimate.report import METHOD, compiled_dict, program_text, programs_table
 
     wanted = [(topology, _both(values, topology.chips // max(1, values.model))) for topology in topologies]
     found: list[Compiled] = []
@@ -137,11 +137,11 @@ def _both(values: flags.FlagValues, shards: int) -> list[Program]:
     import dataclasses
 
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.estimate.programs import EMBED, EVALUATE, TRAIN, Program
+    from xlmr_flax.encoders import named_sizes
     from xlmr_flax.kinds import KINDS, HeadSpec
-    from xlmr_flax.models.encoders import named_sizes
     from xlmr_flax.models.model import Model
     from xlmr_flax.tasks.base import closest
+    from xlmr_flax.tools.estimate.programs import EMBED, EVALUATE, TRAIN, Program
 
     sizes, heads = named_sizes(), {name: kind for name, kind in KINDS.items() if kind.architecture}
     for name, value, known in (('size', values.size, sizes), ('head', values.head, heads)):

@@ -110,8 +110,8 @@ def _check(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.config import Evaluation
-    from xlmr_flax.experiment.annotate import annotate
     from xlmr_flax.experiment.evaluate import Request, evaluate
+    from xlmr_flax.experiment.predict_file import annotate
 
     _check(values)
     request = Request(

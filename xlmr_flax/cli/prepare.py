@@ -72,9 +72,9 @@ def _config(values: flags.FlagValues) -> Any:
 def _build(values: flags.FlagValues) -> int:
     from xlmr_flax.data.cache import cache_dir
     from xlmr_flax.data.tokenize import Tokenizer
-    from xlmr_flax.experiment.check import wanted
-    from xlmr_flax.experiment.prepare import build, encoded_reads
-    from xlmr_flax.experiment.reads import TEST, Read
+    from xlmr_flax.experiment.data_check.inventory import wanted
+    from xlmr_flax.experiment.data_check.tokenise import build, encoded_reads
+    from xlmr_flax.experiment.plan.reads import TEST, Read
     from xlmr_flax.models.source import open_source
     from xlmr_flax.util.console import Line
 
@@ -106,8 +106,8 @@ def _build(values: flags.FlagValues) -> int:
 
 def _check(values: flags.FlagValues) -> int:
     from xlmr_flax.data.sources import DATA_ROOT_VARIABLE
-    from xlmr_flax.experiment.check import check, find_overlaps
-    from xlmr_flax.experiment.substitutes import find_gaps
+    from xlmr_flax.experiment.data_check.gaps import find_gaps
+    from xlmr_flax.experiment.data_check.inventory import check, find_overlaps
 
     config = load_config(values) if values.config is not None else None
     names = _names(config) if config else values.tasks
@@ -159,17 +159,17 @@ def _download(states: Sequence[Any], gaps: Sequence[Any], has_config: bool, root
 
 def _names(config: Any) -> list[str]:
     """Every task of a plan."""
-    from xlmr_flax.experiment.reporting import used_tasks
+    from xlmr_flax.analysis.study_report import used_tasks
 
     return [task.name for task in used_tasks(config)]
 
 
 def _asked(values: flags.FlagValues, config: Any, root: Path) -> tuple[dict[Split, bool], list[str]]:
     """(the splits that are asked for -> whether each must be there, intermediate tasks)"""
-    from xlmr_flax.experiment.arms import arm_tasks
-    from xlmr_flax.experiment.check import wanted
-    from xlmr_flax.experiment.plan import find_data, make_plan
-    from xlmr_flax.experiment.reads import UNUSED, reads
+    from xlmr_flax.experiment.data_check.inventory import wanted
+    from xlmr_flax.experiment.plan.arms import arm_tasks
+    from xlmr_flax.experiment.plan.reads import UNUSED, reads
+    from xlmr_flax.experiment.plan.runs import find_data, make_plan
     from xlmr_flax.tasks import all_tasks
 
     if config is not None:
@@ -194,7 +194,7 @@ def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
 
 def _of_gap(gap: Any) -> list[str]:
     """Training rows that a config does not get, who would train on them, and where they go."""
-    from xlmr_flax.experiment.check import MISSING, State
+    from xlmr_flax.experiment.data_check.inventory import MISSING, State
 
     lines = [str(gap)]
     if gap.missing:

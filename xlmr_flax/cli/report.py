@@ -32,7 +32,7 @@ def run(values: flags.FlagValues) -> int:
     if bool(values.workdir) == bool(values.results):
         raise UsageError('--workdir=DIR is missing (or --results=DIR; not both)')
     if values.results:
-        from xlmr_flax.experiment.reporting import write_results_report
+        from xlmr_flax.analysis.study_report import write_results_report
 
         if values.against or values.allow_missing:
             raise UsageError('--against goes with --workdir=DIR')
@@ -40,12 +40,12 @@ def run(values: flags.FlagValues) -> int:
         return 0
     if values.allow_missing and not values.against:
         raise UsageError('--allow_missing goes with --against=DIR')
-    from xlmr_flax.experiment.mirror import opened
-    from xlmr_flax.experiment.reporting import write_report_again
+    from xlmr_flax.analysis.study_report import write_report_again
+    from xlmr_flax.experiment.workdir.object_store import opened
 
     with opened(values.workdir) as workdir:
         if values.against:
-            from xlmr_flax.baselines.against import against
+            from xlmr_flax.analysis.against import against
 
             print(against(workdir, Path(values.against), allow_missing=values.allow_missing))
         else:

@@ -75,10 +75,10 @@ def run(values: flags.FlagValues) -> int:
     if not values.workdir:
         raise UsageError('--workdir=DIR is missing')
     config = load_config(values)
-    from xlmr_flax.experiment.mirror import opened
-    from xlmr_flax.experiment.reporting import write_run_report
+    from xlmr_flax.analysis.study_report import write_run_report
     from xlmr_flax.experiment.runner import PlanFailed, Runner
-    from xlmr_flax.experiment.sharing import Share, parse_shard
+    from xlmr_flax.experiment.workdir.object_store import opened
+    from xlmr_flax.experiment.workdir.scheduling import Share, parse_shard
     from xlmr_flax.parallel.distributed import count, is_leader, on_leader
     from xlmr_flax.train.diagnostics.profile import Profiler, Window
     from xlmr_flax.util.console import say
@@ -130,7 +130,7 @@ def refusals(config: Config, workdir: Path, dry_run: bool) -> Iterator[None]:
     that was made for nothing goes again. Raises what the inside does, or an error of its kind that says more.
     """
     from xlmr_flax.data.sources import DataError, MissingFile
-    from xlmr_flax.models.config import ModelError
+    from xlmr_flax.encoders.config import ModelError
     from xlmr_flax.models.hf import MissingWeights
     from xlmr_flax.util.stopping import Stopped
 
@@ -166,7 +166,7 @@ def _missing_data(config: Config) -> str:
     """'; and ...' where the data of a config are not there either."""
     from xlmr_flax.config import ConfigError
     from xlmr_flax.data.sources import DataError, MissingFile
-    from xlmr_flax.experiment.prepare import encoded_reads
+    from xlmr_flax.experiment.data_check.tokenise import encoded_reads
     from xlmr_flax.tasks.base import TaskError
 
     try:

@@ -38,7 +38,7 @@ class EncoderSpec:
     unroll: int = 1
     """Layers per step of the scan; 0 = all, without a scan."""
     attention: str = 'auto'
-    """`auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `tpu` or `interpret` (models/attention/choose.py)."""
+    """`auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `tpu` or `interpret` (encoders/attention/choose.py)."""
 
 
 @dataclasses.dataclass(frozen=True)

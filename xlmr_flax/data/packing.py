@@ -1,13 +1,13 @@
 """Several examples in one row: which goes where, so that hardly a token is padding.
 
 A packed row holds segments one behind the other, numbered from 1; attention stays within a segment and positions
-restart in it (models/encoder.py), so that an example is computed as if it were alone (Krell et al. 2021, Efficient
+restart in it (encoders/encoder.py), so that an example is computed as if it were alone (Krell et al. 2021, Efficient
 sequence packing without cross-contamination). A head reads at the segments' starts. A segment's place among those of
 its row is its slot.
 
 Packing decides where the examples of a step lie and not which they are. It is a function of their lengths alone: of
 neither hosts nor devices, on which only the number of empty rows at the end depends. Dropout's mask follows the place
-(models/dropout.py), so that every mesh drops the same.
+(encoders/dropout.py), so that every mesh drops the same.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xlmr_flax.models.config import ModelError
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.parallel.mesh import BATCH_AXES, batch_devices
 from xlmr_flax.util import stopping
 

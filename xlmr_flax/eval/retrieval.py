@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xlmr_flax.models.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.config import EncoderConfig, ModelError
 
 _BLOCK = 2048
 

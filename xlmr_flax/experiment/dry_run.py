@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import jax
 
-from xlmr_flax.experiment.cost import (
+from xlmr_flax.experiment.plan.cost import (
     CACHED,
     Estimator,
     Speed,
@@ -19,8 +19,8 @@ from xlmr_flax.experiment.cost import (
     machine_speed,
     reached_speed,
 )
-from xlmr_flax.experiment.dry_draws import draws_notes, draws_table
-from xlmr_flax.experiment.plan import Run
+from xlmr_flax.experiment.plan.dry_draws import draws_notes, draws_table
+from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.util.console import duration
 

@@ -12,15 +12,15 @@ import xlmr_flax
 from xlmr_flax.config import NONE, Config, EncoderSpec, Evaluation
 from xlmr_flax.data.sources import with_labels
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
-from xlmr_flax.experiment.bad_rows import collector
-from xlmr_flax.experiment.plan import Run, default_split
-from xlmr_flax.experiment.room import scored
-from xlmr_flax.experiment.rows import result_rows
-from xlmr_flax.experiment.workdir import Workdir
+from xlmr_flax.experiment.out_of_memory import scored
+from xlmr_flax.experiment.plan.runs import Run, default_split
+from xlmr_flax.experiment.result_rows import result_rows
+from xlmr_flax.experiment.workdir.bad_rows import collector
+from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
-from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, meet, require_equal, require_shared
@@ -32,7 +32,7 @@ from xlmr_flax.util.console import Line, be_quiet, say
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One evaluate command, flags as given ('' and 0 = default). input: a user's own file (experiment/annotate.py)
+    """One evaluate command, flags as given ('' and 0 = default). input: a user's own file (experiment/predict_file.py)
     instead of the task's data, '' = none; out is then a file. labels: names of the head's classes in its
     order, () = as the checkpoint names them."""
 

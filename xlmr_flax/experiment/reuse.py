@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xlmr_flax.config import Config, digest
-from xlmr_flax.experiment.plan import Run, scored_length
+from xlmr_flax.experiment.plan.runs import Run, scored_length
 from xlmr_flax.kinds import kind_of
 from xlmr_flax.tasks import get_task
 

@@ -18,17 +18,17 @@ from xlmr_flax.config import Config, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
-from xlmr_flax.experiment.arms import task_of
-from xlmr_flax.experiment.bad_rows import collector
-from xlmr_flax.experiment.board import Board
-from xlmr_flax.experiment.claims import Claim, ClaimLost, Claims, Holder
-from xlmr_flax.experiment.phase import Setting, head_of, make_model, start_params, train_run, trained_facts
-from xlmr_flax.experiment.plan import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
+from xlmr_flax.experiment.out_of_memory import scored
+from xlmr_flax.experiment.plan.arms import task_of
+from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
+from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.reuse import evaluation_key
-from xlmr_flax.experiment.room import scored
-from xlmr_flax.experiment.rows import result_rows
-from xlmr_flax.experiment.sharing import PlanFailed, Share, Waiting, order, require_one_job
-from xlmr_flax.experiment.workdir import Workdir, read_evaluation, write_evaluation
+from xlmr_flax.experiment.training import Setting, head_of, make_model, start_params, train_run, trained_facts
+from xlmr_flax.experiment.workdir.bad_rows import collector
+from xlmr_flax.experiment.workdir.claims import Claim, ClaimLost, Claims, Holder
+from xlmr_flax.experiment.workdir.files import Workdir, read_evaluation, write_evaluation
+from xlmr_flax.experiment.workdir.scheduling import PlanFailed, Share, Waiting, order, require_one_job
+from xlmr_flax.experiment.workdir.tensorboard import Board
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel import distributed

@@ -21,9 +21,9 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.inputs import InputForm
 from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.logical_axes import Place
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
-from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.logical_axes import Place
 from xlmr_flax.scoring.spans import Decoder
 from xlmr_flax.tasks.base import Example, Task, TaskError
 

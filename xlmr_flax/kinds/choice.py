@@ -13,11 +13,11 @@ from flax import nnx
 from xlmr_flax.data.encode import Encoded, label_array
 from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm, input_text
 from xlmr_flax.data.tokenize import Tokenizer, choice_rows
+from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.heads import ClassificationHead, LinearHead
+from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import Encoding, Kind, Output, Record, Rows, Scores, example_ids, head_key, rounded, softmax
 from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, hits
-from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.heads import ClassificationHead, LinearHead
-from xlmr_flax.models.logical_axes import ROWS
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification
 from xlmr_flax.scoring.spans import Decoder

@@ -12,10 +12,10 @@ from flax import nnx
 from xlmr_flax.data.corpus import text_rows
 from xlmr_flax.data.encode import NO_LABELS, Encoded
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.heads import MlmHead
+from xlmr_flax.encoders.logical_axes import ROWS, WORDS
 from xlmr_flax.kinds.base import Encoding, Rows, TokenLoss
-from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.heads import MlmHead
-from xlmr_flax.models.logical_axes import ROWS, WORDS
 from xlmr_flax.tasks.base import SentenceExample, Task
 
 

@@ -16,6 +16,9 @@ from xlmr_flax.data.encode import NO_LABELS, Encoded
 from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm, input_text
 from xlmr_flax.data.spans import span_rows
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.heads import LinearHead
+from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import (
     Batch,
     Encoding,
@@ -30,9 +33,6 @@ from xlmr_flax.kinds.base import (
     head_key,
 )
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
-from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.heads import LinearHead
-from xlmr_flax.models.logical_axes import ROWS
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import qa
 from xlmr_flax.scoring.spans import Decoder, decode

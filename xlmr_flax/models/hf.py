@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from xlmr_flax.encoders import family_named, family_of
+from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.tensors import TensorFiles, read_json
 from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
-from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.encoders import family_named, family_of
 from xlmr_flax.models.model import Params
-from xlmr_flax.models.tensors import TensorFiles, read_json
 from xlmr_flax.models.weights import (
     export_head,
     export_pooler,

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from xlmr_flax.encoders import family_of
+from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose
+from xlmr_flax.encoders.compute import DOTS, REMAT, ComputeOptions
+from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.heads import STYLES, Pooler, first_token
+from xlmr_flax.encoders.logical_axes import ANYWHERE, Place
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.kinds.base import Rows
-from xlmr_flax.models.attention.choose import AUTO, check_name, choose
-from xlmr_flax.models.compute import DOTS, REMAT, ComputeOptions
-from xlmr_flax.models.config import EncoderConfig, ModelError
-from xlmr_flax.models.encoders import family_of
-from xlmr_flax.models.heads import STYLES, Pooler, first_token
-from xlmr_flax.models.logical_axes import ANYWHERE, Place
 
 Params = dict[str, Any]
 POOLINGS = ('mean', 'cls')
@@ -34,10 +34,10 @@ POOLINGS = ('mean', 'cls')
 class Model:
     """Forward functions of one encoder shape.
 
-    style: 'jiant' or 'hf' heads (models/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
+    style: 'jiant' or 'hf' heads (encoders/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
     float32 always. remat: what the backward pass of a layer computes again, 'none', 'dots' (all but matrix products
     and attention) or 'full' (the whole layer); 'auto' = dots. unroll: layers per scan step, 0 = all of them.
-    attention: a formulation of models/attention/choose.py. place: adds sharding constraints of a mesh to activations,
+    attention: a formulation of encoders/attention/choose.py. place: adds sharding constraints of a mesh to activations,
     and platform: what attention's 'auto' is decided by, '' = this process's; both are given
     by parallel/placement.py.
     """

@@ -19,8 +19,8 @@ import tokenizers
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
 
-from xlmr_flax.models.config import ModelError
-from xlmr_flax.models.tensors import read_json
+from xlmr_flax.encoders.config import ModelError
+from xlmr_flax.encoders.tensors import read_json
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 

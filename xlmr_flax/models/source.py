@@ -23,12 +23,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from xlmr_flax.encoders import DEFAULT, family_named, named_sizes
+from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
+from xlmr_flax.encoders.tensors import TensorFiles, read_json
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import embedded, hf, sentencepiece
-from xlmr_flax.models.config import SIZES, EncoderConfig, ModelError
-from xlmr_flax.models.encoders import DEFAULT, family_named, named_sizes
 from xlmr_flax.models.model import Model, Params
-from xlmr_flax.models.tensors import TensorFiles, read_json
 from xlmr_flax.util.files import readable
 from xlmr_flax.util.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
 

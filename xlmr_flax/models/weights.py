@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from xlmr_flax.encoders.config import ModelError
+from xlmr_flax.encoders.tensors import at, matrix, put
 from xlmr_flax.kinds import HeadSpec, kind_of
-from xlmr_flax.models.config import ModelError
 from xlmr_flax.models.model import Params
-from xlmr_flax.models.tensors import at, matrix, put
 
 Get = Callable[[str], np.ndarray]
 

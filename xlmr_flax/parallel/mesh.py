@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from xlmr_flax.models.encoders import FAMILIES
+from xlmr_flax.encoders import FAMILIES
 from xlmr_flax.util.errors import UserError
 
 P = PartitionSpec
@@ -72,7 +72,7 @@ def _across_slices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) ->
     return Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-# Logical axes of parameters (models/logical_axes.py) -> mesh axes.
+# Logical axes of parameters (encoders/logical_axes.py) -> mesh axes.
 _PARAMETER_AXES = {None: None, 'words': 'model', 'heads': 'model', 'ffn': 'model', 'embed': 'fsdp'}
 
 

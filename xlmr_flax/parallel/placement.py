@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from xlmr_flax.parallel.mesh import BATCH_AXES, MeshError
 
 P = PartitionSpec
-# Names of dimensions (those of models/logical_axes.py) -> mesh axes.
+# Names of dimensions (those of encoders/logical_axes.py) -> mesh axes.
 DIMENSIONS: dict[str | None, tuple[str, ...]] = {
     None: (),
     'rows': BATCH_AXES,
@@ -34,8 +34,8 @@ Dims = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Placement:
-    """Sharding constraints of a mesh (a `Place` of models/logical_axes.py). A dimension that its axes do not divide is
-    whole."""
+    """Sharding constraints of a mesh (a `Place` of encoders/logical_axes.py). A dimension that its axes do not divide
+    is whole."""
 
     mesh: Mesh
 

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
+from xlmr_flax.encoders.compute import FULL, NONE
 from xlmr_flax.kinds import HeadSpec
-from xlmr_flax.models.compute import FULL, NONE
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import AXES, BATCH_AXES, path_name, spec_for
 from xlmr_flax.train.step import head_loss

@@ -1,0 +1,236 @@
+"""Effects of a study's arms by language: means over groups of languages, lines through properties of a language, power.
+
+A difference is that of a target's score (report/study.py) between two arms in one language and seed. The statistics are
+those of analysis/crossed_effects.py: languages and seeds are both drawn. Tests are corrected by Holm 1979 within a
+family: for means the arms of one target and group of languages, for lines all arms and properties of one target.
+Differences against another arm than 'none' (a control) are families of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xlmr_flax.analysis.bootstrap import holm
+from xlmr_flax.analysis.crossed_effects import (
+    ALPHA,
+    contrast,
+    deviations,
+    line_weights,
+    mean_effect,
+    smallest_difference,
+)
+from xlmr_flax.report.rows import NONE, Row, Values, columns, distinct, facts, languages, select
+from xlmr_flax.report.study import score_rows
+
+Record = dict[str, Any]
+FEWEST_LANGUAGES, FEWEST_SEEDS = 3, 2
+UNSEEN_GIB = 0.05  # where a language that is not in CC-100 stands on the logarithmic axis: half of its smallest entry
+_POINTS = 25  # of a line's band
+_LEVELS = {'low': 0.0, 'mid': 1.0, 'high': 2.0}
+
+# Name -> what it is of a language, from the facts in its result rows; None where not recorded.
+PROPERTIES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
+    'log10 CC-100 GiB': lambda f: _log_size(f.get('cc100_gib')),
+    'resource class': lambda f: _LEVELS.get(f.get('resource_level', '')),
+    'in pretraining': lambda f: None if f.get('cc100_gib') is None else float(f['cc100_gib'] > 0),
+    'script other than Latin': lambda f: _other(f.get('script'), ('Latn',)),
+    'family other than Indo-European': lambda f: _other((f.get('family') or '').split(':')[0], ('IE',)),
+    'tokens per word': lambda f: f.get('tokens_per_word'),
+}
+# Those that are not all but functions of each other.
+JOINT = ('log10 CC-100 GiB', 'script other than Latin', 'family other than Indo-European', 'tokens per word')
+GROUPS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    'all': lambda f: True,
+    'low-resource': lambda f: f.get('resource_level') == 'low',
+    'not in pretraining': lambda f: f.get('cc100_gib') == 0,
+    'in pretraining': lambda f: bool(f.get('cc100_gib')),
+}
+
+
+def effects(
+    rows: Iterable[Row],
+    contrasts: Sequence[tuple[str, str]] = (),
+    tokens_per_word: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, list[Record]]:
+    """{'means', 'lines', 'joint', 'power', 'languages'}: records as `_Target` makes them; all empty without arms to
+    compare or with one seed. Languages are those other than the training language.
+
+    contrasts: (arm, other arm) pairs to compare beside every arm with 'none'. tokens_per_word: target -> language ->
+    number (analysis/fertility.py).
+    """
+    rows = list(rows)
+    found: dict[str, list[Record]] = {'means': [], 'lines': [], 'joint': [], 'power': [], 'languages': []}
+    for encoder in distinct(rows, 'encoder'):
+        for target in distinct(rows, 'target'):
+            mine = select(rows, encoder=encoder, target=target)
+            if mine:
+                study = _Target(mine, target, (tokens_per_word or {}).get(target, {}))
+                for key, records in study.records(contrasts).items():
+                    found[key] += [{'encoder': encoder, 'target': target, **record} for record in records]
+    return found
+
+
+class _Target:
+    """One encoder and target."""
+
+    def __init__(self, rows: Sequence[Row], target: str, tokens_per_word: Mapping[str, float]):
+        self.rows = score_rows(rows, target)
+        self.values = {name: values for (_, name), values in columns(self.rows).items()}
+        self.codes = languages(self.rows, zero_shot=True)
+        self.about = {'metric': self.rows[0]['metric'], 'split': self.rows[0]['split']}
+        fields = ('cc100_gib', 'resource_level', 'script', 'family', 'language_name')
+        known = {field: facts(self.rows, field) for field in fields}
+        self.facts: dict[str, dict[str, Any]] = {
+            code: {field: known[field].get(code) for field in fields} | {'tokens_per_word': tokens_per_word.get(code)}
+            for code in self.codes
+        }
+
+    def records(self, contrasts: Sequence[tuple[str, str]]) -> dict[str, list[Record]]:
+        """means: against, group, languages, seeds, estimate, low, high, p, p_holm, family, error, df, seed_share.
+        lines: property, languages, slope, low, high, p, p_holm, family, at ([x, estimate, low, high] of the line),
+        points ([code, x, difference]). joint: the same slopes with JOINT in one regression, without at and points.
+        power: group, shape, standard deviations, the smallest difference. languages: each with its facts and, by arm,
+        difference and standard deviation over seeds.
+        """
+        pairs = [(name, NONE) for name in self.values if name != NONE and NONE in self.values]
+        further = [pair for pair in contrasts if set(pair) <= set(self.values)]
+        means = self._means(pairs) + self._means(further)
+        return {
+            'means': means,
+            'lines': self._lines(pairs),
+            'joint': self._joint(pairs),
+            'power': self._power(pairs),
+            'languages': self._languages(pairs),
+        }
+
+    def groups(self) -> list[tuple[str, list[str]]]:
+        """(name, languages) of GROUPS; what is the same languages as a group before it is not said twice."""
+        found: list[tuple[str, list[str]]] = []
+        for group, belongs in GROUPS.items():
+            codes = [code for code in self.codes if belongs(self.facts[code])]
+            if codes not in [other for _, other in found]:
+                found.append((group, codes))
+        return found
+
+    def differences(self, pair: tuple[str, str], codes: Sequence[str]) -> tuple[list[str], list[int], np.ndarray]:
+        """(languages, seeds, differences [L, S]) that both arms have: the seeds that they share in any language, then
+        the languages that have all of these."""
+        ours, base = (self.values[name] for name in pair)
+        shared = {code: set(ours.get(code, {})) & set(base.get(code, {})) for code in codes}
+        seeds = sorted(set().union(*shared.values()))
+        whole = [code for code in codes if seeds and shared[code] == set(seeds)]
+        return whole, seeds, _matrix(ours, whole, seeds) - _matrix(base, whole, seeds)
+
+    def _means(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
+        found: list[Record] = []
+        for group, codes in self.groups():
+            records: list[Record] = []
+            for pair in pairs:
+                whole, seeds, d = self.differences(pair, codes)
+                if len(whole) < FEWEST_LANGUAGES or len(seeds) < FEWEST_SEEDS:
+                    continue
+                about = {'intermediate': pair[0], 'against': pair[1], 'group': group, **self.about}
+                records.append(about | {'languages': len(whole), 'seeds': len(seeds)} | mean_effect(d).row())
+            found += _corrected(records)
+        return found
+
+    def _lines(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
+        records: list[Record] = []
+        for name, measure in PROPERTIES.items():
+            at = {code: x for code in self.codes if (x := measure(self.facts[code])) is not None}
+            for pair in pairs:
+                whole, seeds, d = self.differences(pair, list(at))
+                x = np.asarray([at[code] for code in whole])
+                if len(whole) < FEWEST_LANGUAGES + 1 or len(seeds) < FEWEST_SEEDS or np.ptp(x) < 1e-9:
+                    continue
+                about = {'intermediate': pair[0], 'against': pair[1], 'property': name, **self.about}
+                records.append(about | {'languages': len(whole), 'seeds': len(seeds)} | line(x, d))
+                records[-1]['points'] = [
+                    [code, float(v), float(m)] for code, v, m in zip(whole, x, d.mean(axis=1), strict=True)
+                ]
+        return _corrected(records)
+
+    def _joint(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
+        """Slopes of the properties of JOINT beside each other, for what they do not share."""
+        at = {code: [PROPERTIES[name](self.facts[code]) for name in JOINT] for code in self.codes}
+        at = {code: x for code, x in at.items() if None not in x}
+        records: list[Record] = []
+        for pair in pairs:
+            whole, seeds, d = self.differences(pair, list(at))
+            x = np.asarray([at[code] for code in whole], float).reshape(len(whole), len(JOINT))
+            design = np.column_stack([np.ones(len(whole)), x])
+            if len(whole) < 2 * design.shape[1] or len(seeds) < FEWEST_SEEDS:
+                continue
+            if np.linalg.matrix_rank(design) < design.shape[1]:  # two properties say the same of these languages
+                continue
+            slopes = contrast(d, design, line_weights(design, np.eye(design.shape[1])[1:]))
+            about = {'intermediate': pair[0], 'against': pair[1], **self.about}
+            about |= {'languages': len(whole), 'seeds': len(seeds)}
+            for number, name in enumerate(JOINT):
+                found = slopes.row(number)
+                found = {'slope': found['estimate']} | {key: found[key] for key in ('low', 'high', 'p')}
+                records.append(about | {'property': name} | found)
+        return _corrected(records)
+
+    def _power(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
+        """By the components of variance that the arms have on average: what a mean of this design could have shown."""
+        found: list[Record] = []
+        for group, codes in self.groups():
+            stacks = [self.differences(pair, codes)[2] for pair in pairs]
+            shapes = {d.shape for d in stacks}
+            if len(shapes) != 1:
+                continue
+            languages_, seeds = shape = shapes.pop()
+            if languages_ < FEWEST_LANGUAGES or seeds < FEWEST_SEEDS:
+                continue
+            sds = deviations(np.stack(stacks))
+            smallest = smallest_difference(*sds, shape)
+            names = dict(zip(('sd_language', 'sd_seed', 'sd_rest'), sds, strict=True))
+            found.append({'group': group, 'languages': languages_, 'seeds': seeds, **names, 'smallest': smallest})
+        return [{**self.about, **record} for record in found]
+
+    def _languages(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
+        found = []
+        for code in self.codes:
+            for pair in pairs:
+                whole, seeds, d = self.differences(pair, [code])
+                if whole:
+                    spread = float(d.std(ddof=1)) if len(seeds) > 1 else None
+                    about = {'language': code, 'intermediate': pair[0], **self.about, 'seeds': len(seeds)}
+                    found.append(about | {'difference': float(d.mean()), 'sd': spread} | self.facts[code])
+        return found
+
+
+def line(x: np.ndarray, differences: np.ndarray) -> Record:
+    """slope, low, high, p, and the line with its band at points from the lowest to the highest x [L]."""
+    design = np.stack([np.ones_like(x), x], axis=1)
+    slope = contrast(differences, design, line_weights(design, (0, 1))).row()
+    places = np.linspace(x.min(), x.max(), _POINTS)
+    band = contrast(differences, design, line_weights(design, np.stack([np.ones_like(places), places], axis=1)))
+    at = np.stack([places, band.estimate, band.low, band.high], axis=1).tolist()
+    return {'slope': slope['estimate'], 'low': slope['low'], 'high': slope['high'], 'p': slope['p'], 'at': at}
+
+
+def _corrected(records: Sequence[Record]) -> list[Record]:
+    """With Holm's p over all of them."""
+    adjusted = holm([record['p'] for record in records])
+    return [
+        record | {'p_holm': p, 'family': len(records), 'alpha': ALPHA}
+        for record, p in zip(records, adjusted, strict=True)
+    ]
+
+
+def _matrix(values: Values, codes: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+    return np.asarray([[values[code][seed] for seed in seeds] for code in codes]).reshape(len(codes), len(seeds))
+
+
+def _log_size(gib: float | None) -> float | None:
+    return None if gib is None else math.log10(max(gib, UNSEEN_GIB))
+
+
+def _other(value: str | None, usual: Sequence[str]) -> float | None:
+    return None if not value or value == 'unknown' else float(value not in usual)

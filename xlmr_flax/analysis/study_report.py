@@ -1,0 +1,187 @@
+"""Tables and the HTML page of a workdir, from its files alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.analysis.fertility import fertility
+from xlmr_flax.analysis.language_effects import effects
+from xlmr_flax.analysis.significance import read_tests, significance
+from xlmr_flax.config import Config, ConfigError, parse_saved
+from xlmr_flax.experiment.plan.arms import dev_metrics
+from xlmr_flax.experiment.plan.reads import read_tasks, reads
+from xlmr_flax.experiment.plan.runs import evaluation_languages, make_plan
+from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.experiment.studies import logic as logic_study
+from xlmr_flax.experiment.studies import phang2020 as paper
+from xlmr_flax.experiment.studies import presets
+from xlmr_flax.experiment.workdir.files import Workdir
+from xlmr_flax.models import embedded
+from xlmr_flax.report import make_study, read_rows, write_effects, write_report, write_tables
+from xlmr_flax.tasks import all_tasks, get_task
+from xlmr_flax.tasks.base import Task
+from xlmr_flax.util import strict_json
+from xlmr_flax.util.files import write_atomically
+
+_TOKENS = 'tokens_per_word.json'
+_WORLD_NOTE = (
+    'world_* tasks are the embedded world: a small grammar with sentences in several languages, written for this '
+    'project. They show that the pipeline works, not how good an encoder is.'
+)
+
+
+def write_run_report(runner: Runner, versions: Mapping[str, str]) -> str:
+    """Writes W/report/ after a run; returns a line that says where."""
+    rows, path = read_rows(runner.workdir.results_path), runner.workdir.path / _TOKENS
+    if len({row['seed'] for row in rows}) > 1 and len({row['intermediate'] for row in rows}) > 1:
+        found = fertility(runner.plan, runner.setting.tokenizer)  # only a study of effects asks for it
+        write_atomically(path, json.dumps(found, indent=1, sort_keys=True) + '\n')
+    return _write(runner.workdir, runner.config, runner.command, versions)
+
+
+def write_results_report(folder: Path) -> str:
+    """Tables and effects of a folder of results, beside them. It holds results.jsonl and, of what a workdir has, any of
+    config.json (order, what was planned, notes), tokens_per_word.json and significance.json (tests over examples);
+    neither data nor weights are needed. Raises RowsError and ConfigError; returns lines that say where.
+    """
+    rows, config, command = read_rows(folder / 'results.jsonl'), None, ''
+    if (folder / 'config.json').is_file():
+        config, command = _saved_config(folder)
+    title, remarks = (config.title or config.name, notes(config)) if config else ('', [])
+    study = make_study(rows, plan(config) if config else {}, read_tests(folder / 'significance.json'))
+    paths = write_tables(folder, study, title, remarks, command)
+    paths += write_effects(folder, study_effects(folder, rows), title, remarks, command)
+    return '\n'.join(f'written: {path}' for path in paths if path.suffix == '.md')
+
+
+def study_effects(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """`effects` of rows, with the tokens per word that were saved in a folder, and the logic study's comparisons where
+    the arms are its."""
+    try:
+        saved = strict_json.read_object(folder / _TOKENS)
+    except (OSError, strict_json.JsonError):
+        saved = {}
+    tokens = {
+        target: {code: value for code, value in by_language.items() if isinstance(value, int | float)}
+        for target, by_language in saved.items()
+        if isinstance(by_language, dict)
+    }
+    return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), tokens)
+
+
+def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
+    """Writes W/report/ from W's files. Raises ConfigError where W is no workdir."""
+    config, command = _saved_config(path)  # before there is a workdir, which makes its folder
+    return _write(Workdir(path), config, command, versions)
+
+
+def _saved_config(path: Path) -> tuple[Config, str]:
+    try:
+        saved = strict_json.read_object(path / 'config.json')
+        return parse_saved(dict(saved['config'])), str(saved['command'])
+    except (OSError, strict_json.JsonError, KeyError, TypeError) as e:
+        raise ConfigError(f'{path / "config.json"}: no workdir of xlmr-flax run ({e})') from None
+
+
+def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str, str]) -> str:
+    rows = read_rows(workdir.results_path)
+    report = workdir.path / 'report'
+    points = curves(workdir.metrics(), config)
+    tested = significance(workdir, config, rows, report / 'significance.json')
+    study = make_study(rows, plan(config), tested, points)
+    title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
+    found = study_effects(workdir.path, rows)
+    tables = write_tables(report, study, title, remarks, command) + write_effects(
+        report, found, title, remarks, command
+    )
+    info = {
+        'title': title,
+        'command': command,
+        'config': strict_json.read_object(workdir.path / 'config.json')['config'],
+        'versions': dict(versions),
+        'sources': workdir.sources(),
+        'seconds': workdir.seconds(),
+        'date': time.strftime('%Y-%m-%d'),
+        'notes': remarks,
+        'data_notes': data_notes(config),
+        'licences': licences(config),
+        'effects': found,
+    }
+    page = write_report(report / 'index.html', study, points, info)
+    return f'report: {page}\ntables: {", ".join(str(t) for t in tables if t.suffix == ".md")}'
+
+
+def failures(workdir: Workdir, config: Config) -> list[str]:
+    """A line for each run of this plan that failed."""
+    found = []
+    for path in sorted((workdir.path / 'failed').glob('*.json')):
+        try:
+            saved = strict_json.read_object(path)
+            if str(saved['run']).split('--')[0] in config.intermediate:
+                found.append(f'Failed run {saved["run"]}: {saved["type"]}: {saved["error"]}')
+        except (OSError, strict_json.JsonError, KeyError):
+            continue
+    return found
+
+
+def plan(config: Config) -> dict[str, Any]:
+    """What the tables hold results against: arms, targets, seeds, languages, and which checkpoint is kept."""
+    return {
+        'intermediate': list(config.intermediate),
+        'targets': list(config.targets),
+        'seeds': list(config.seeds),
+        'languages': {name: list(evaluation_languages(config, name)) for name in config.targets},
+        'keep': {name: config.recipe_for(name).keep for name in config.targets},
+    }
+
+
+def used_tasks(config: Config) -> list[Task]:
+    """Every task whose data a config reads, once."""
+    return read_tasks(reads(make_plan(config)))
+
+
+def notes(config: Config) -> list[str]:
+    """What a reader of the numbers must know."""
+    found = [embedded.NOTE] if config.encoder.source == 'embedded' else []
+    tasks = used_tasks(config)
+    if any(task.name.startswith('world_') for task in tasks):
+        found.append(_WORLD_NOTE)
+    found += presets.remarks(config)
+    if config.name.startswith('paper_'):
+        found += [f"this package's choice: {choice}" for choice in paper.CHOICES]
+    if config.name == logic_study.NAME:
+        found += logic_study.notes(config)
+    return found
+
+
+def data_notes(config: Config) -> list[str]:
+    """What each task's rows are, for the end of the page."""
+    return [f'{t.name}: {t.note}' for t in used_tasks(config) if t.note and not t.name.startswith('world_')]
+
+
+def licences(config: Config) -> list[str]:
+    """Data licences by task."""
+    return [f'{task.name}: {task.licence}' for task in used_tasks(config) if task.licence]
+
+
+def curves(records: Iterable[Mapping[str, Any]], config: Config) -> list[dict[str, Any]]:
+    """metrics.jsonl records -> the report's curve points: training loss and dev metric by step."""
+    points = []
+    for record in records:
+        point = {k: record.get(k) for k in ('run', 'intermediate', 'target', 'seed', 'step')}
+        if 'loss' in record:
+            points.append(point | {'loss': record['loss']})
+        if 'dev_metric' in record:
+            recipe = config.recipe_for(str(record.get('target') or record.get('intermediate') or ''))
+            metric = _dev_metric(str(record.get('task', '')), recipe.dev_score)
+            points.append(point | {'metric': f'dev {metric}', 'value': record['dev_metric']})
+    return points
+
+
+def _dev_metric(task: str, rule: str) -> str:
+    """What a run is selected by: its task's metric or the mean of several; 'score' for a mean over tasks."""
+    return ' and '.join(dev_metrics(get_task(task), rule)) if task in all_tasks() else 'score'

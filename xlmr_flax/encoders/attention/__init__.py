@@ -1,0 +1,112 @@
+"""Self-attention within segments, in the formulations that platforms need; all of them give the same numbers.
+
+`choose.py` lists the formulations, `reference.py` has the definition. A token sees the tokens of its own segment and no
+padding (segment 0). Rows of padding alone give numbers, not NaN. Dropout applies to normalised weights [B, H, T, T];
+its mask is encoders/dropout.py's in every formulation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from xlmr_flax.encoders.attention.choose import CPU, CUDNN, INTERPRET, KERNELS, MOST_TOKENS, XLA, check_name
+from xlmr_flax.encoders.attention.cpu import cpu_attention
+from xlmr_flax.encoders.attention.reference import attention, same_segment, segment_bias
+from xlmr_flax.encoders.dropout import no_seed
+from xlmr_flax.encoders.logical_axes import ANYWHERE, HEADS, ROWS, Place
+
+
+def self_attention(
+    x: jax.Array, qkv_kernel: jax.Array, qkv_bias: jax.Array, out_kernel: jax.Array, visible: Any, *,
+    implementation: str, seed: jax.Array | None, rate: float, place: Place,
+) -> jax.Array:  # fmt: skip
+    """x [B, T, D], qkv_kernel [D, 3, H, K], qkv_bias [3, H, K], out_kernel [H, K, D], visible: of `prepared` ->
+    attention(x W_qkv + b_qkv) W_out, [B, T, D]."""
+    (b, t, d), (_, _, h, k) = x.shape, qkv_kernel.shape
+    kernel = place(qkv_kernel.astype(x.dtype), None, None, HEADS, None)
+    weight = place(out_kernel.astype(x.dtype), HEADS, None, None).reshape(d, d)
+    if implementation == CPU:
+        # Two-dimensional products: XLA:CPU hands only those to its fast matmul, on both passes.
+        qkv = checkpoint_name(x.reshape(b * t, d) @ kernel.reshape(d, -1), 'qkv')
+        qkv = qkv + qkv_bias.reshape(-1).astype(x.dtype)
+        qkv = place(qkv.reshape(b, t, 3, h, k), ROWS, None, None, HEADS, None)
+        mixed = checkpoint_name(on_cpu(qkv, visible, seed, rate, place), 'mixed')
+        return (mixed.reshape(b * t, d) @ weight).reshape(b, t, d)
+    # Queries, keys and values each whole, with the heads of a token side by side: what kernels take.
+    qkv = jnp.einsum('btd,dce->cbte', x, kernel.reshape(d, 3, h * k))
+    qkv = checkpoint_name(place(qkv, None, ROWS, None, HEADS), 'qkv')
+    bias = qkv_bias.reshape(3, h * k)
+    return attend(
+        qkv, bias, visible, heads=h, implementation=implementation, seed=seed, rate=rate, weight=weight, place=place
+    )
+
+
+def attend(
+    qkv: jax.Array,
+    bias: jax.Array,
+    visible: Any,
+    *,
+    heads: int,
+    implementation: str = XLA,
+    seed: jax.Array | None = None,
+    rate: float = 0.0,
+    weight: jax.Array | None = None,
+    place: Place = ANYWHERE,
+) -> jax.Array:
+    """qkv [3, B, T, H * K] (queries, keys, values), bias [3, H * K] added to it, visible: of `prepared` -> the values
+    mixed, [B, T, H * K], or their product with a weight [H * K, D], [B, T, D].
+
+    heads: H. seed, rate: of dropout, as in `models.dropout.dropped`; no seed, no dropout.
+    """
+    check_name(implementation)
+    rate = 0.0 if seed is None else rate
+    _, b, t, width = qkv.shape
+    if implementation in KERNELS and t <= MOST_TOKENS:
+        from xlmr_flax.encoders.attention import tpu
+
+        seed = no_seed() if seed is None else seed
+        is_interpreted = implementation == INTERPRET
+        return tpu.attention(
+            qkv, bias, visible, seed, weight, heads=heads, rate=rate, place=place, interpret=is_interpreted
+        )
+    mixed = checkpoint_name(_values(qkv, bias, visible, heads, implementation, seed, rate, place), 'mixed')
+    return mixed if weight is None else (mixed.reshape(b * t, width) @ weight).reshape(b, t, -1)
+
+
+def _values(
+    qkv: jax.Array, bias: jax.Array, visible: jax.Array, heads: int, implementation: str,
+    seed: jax.Array | None, rate: float, place: Place,
+) -> jax.Array:  # fmt: skip
+    (_, b, t, width), size = qkv.shape, qkv.shape[-1] // heads
+    qkv = qkv + bias.astype(qkv.dtype)[:, None, None]
+    split = place(qkv.reshape(3, b, t, heads, size), None, ROWS, None, HEADS, None)
+    if implementation == CPU:
+        return on_cpu(split.transpose(1, 2, 0, 3, 4), visible, seed, rate, place)
+    if implementation == CUDNN and rate == 0.0:
+        mask = same_segment(visible)
+        mixed = jax.nn.dot_product_attention(split[0], split[1], split[2], mask=mask, implementation='cudnn')
+        return mixed.reshape(b, t, width)
+    return attention(split, visible, seed, rate, place)
+
+
+def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
+    """segments int32 [B, T], heads: H -> what `attend` takes of them in a formulation, computed once for all layers:
+    inside a layer, rematerialisation would repeat it."""
+    if implementation == CPU:
+        return segment_bias(segments)
+    if implementation in KERNELS and segments.shape[1] <= MOST_TOKENS:
+        from xlmr_flax.encoders.attention import tpu
+
+        return tpu.numbers(segments, heads)
+    return segments
+
+
+def on_cpu(qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Place) -> jax.Array:
+    """qkv [B, T, 3, H, K], bias of `segment_bias` -> [B, T, H * K]."""
+    if seed is None:
+        return cpu_attention(qkv, bias, no_seed(), 0.0, place)
+    return cpu_attention(qkv, bias, seed, rate, place)

@@ -1,0 +1,200 @@
+"""Attention within segments as a Pallas kernel for TPUs: scores stay on the chip, dropout's mask is hashed there.
+
+For rows of up to 512 tokens a whole [T, T] of scores fits into VMEM, so that neither pass needs the running maxima of
+flash attention (Dao et al. 2022). A program of the grid takes the heads that fill the 128 lanes of a register, of one
+or a few rows, out of [3, B, T, H * K] as the projection wrote it; no transposed copy is made on either pass. What one
+program computes is in kernels/attention.py.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from xlmr_flax.encoders.kernels.attention import kernel, mask_words
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Place
+
+WORK = ('vector_ops', 'integer_products')  # that a kernel says it has, the latter among the former
+LANES = 128
+_TOKENS = 512  # of a program of the grid, at least, where rows are shorter: starting one costs time
+# Of a score, by (backward, with dropout), as the compiler's schedule for a v6e has them.
+_WORK = {(False, False): (8.5, 0), (False, True): (16, 1), (True, False): (10.5, 0), (True, True): (14.5, 0)}
+_VMEM = 14 << 20  # bytes that a program may use; a v4's core has 16 MiB, and the compiler uses some
+
+Static = tuple[int, float, bool]  # heads of the model, dropout's rate (0: none), interpreted
+Numbers = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+def heads_together(heads: int, size: int) -> int:
+    """How many heads a program takes: those of one register's lanes, or all where these cannot be cut so."""
+    together = max(1, LANES // size)
+    return together if heads % together == 0 and together * size % LANES == 0 else heads
+
+
+def numbers(segments: jax.Array, heads: int) -> Numbers:
+    """Segments int32 [B, T] -> what `attention` takes of a batch: segments of keys [B, T, 1] and of queries [B, 1, T],
+    and numbers of rows [B] and heads [H], so that a device that has a part of them knows which: dropout's mask depends
+    on them."""
+    # Queries in padding have a number that no key has.
+    queries = jnp.where(segments > 0, segments, -1)[:, None, :]
+    rows, every_head = (jnp.arange(n, dtype=jnp.int32) for n in (segments.shape[0], heads))
+    # Without the barrier each kernel would get an iota of its own, computed before it.
+    return segments[:, :, None], queries, rows, jax.lax.optimization_barrier(every_head)
+
+
+def attention(
+    qkv: jax.Array,
+    bias: jax.Array,
+    about: Numbers,
+    seed: jax.Array,
+    weight: jax.Array | None,
+    *,
+    heads: int,
+    rate: float,
+    place: Place,
+    interpret: bool,
+) -> jax.Array:
+    """qkv [3, B, T, H * K], bias float32 [3, H * K] added to it, about: of `numbers`, seed: of `seed_of` -> the values
+    mixed, [B, T, H * K], or, given a weight [H * K, D], their product with it, [B, T, D].
+
+    The mask is `encoders/dropout.py`'s of weights [B, H, T, T], wherever on a mesh a row and head are computed. Under
+    the names in KEPT, jax.checkpoint finds what the backward pass reads beside qkv; the product is computed here because
+    its gradient reads the same mixed values. From queries in padding no gradient goes back.
+    """
+    return _attention(qkv, bias, about, seed, weight, (heads, rate, interpret), place)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _attention(
+    qkv: jax.Array, bias: jax.Array, about: Numbers, seed: jax.Array, weight: jax.Array | None,
+    static: Static, place: Place,
+) -> jax.Array:  # fmt: skip
+    run = place.mapped(functools.partial(_call, static, False, ()), _INPUTS, (_MIXED,))
+    return _times(run(qkv, bias, seed, *about)[0], weight)
+
+
+def _forward(
+    qkv: jax.Array, bias: jax.Array, about: Numbers, seed: jax.Array, weight: jax.Array | None,
+    static: Static, place: Place,
+) -> Any:  # fmt: skip
+    outputs = (_MIXED, _OF_HEADS, _OF_HEADS)[: 3 if static[1] else 2]
+    run = place.mapped(functools.partial(_call, static, True, ()), _INPUTS, outputs)
+    found = run(qkv, bias, seed, *about)
+    kept = [checkpoint_name(x, name) for x, name in zip(found, KEPT, strict=False)]
+    return _times(found[0], weight), (qkv, bias, about, seed, weight, *kept)
+
+
+def _backward(static: Static, place: Place, kept: Any, gradient: jax.Array) -> Any:
+    qkv, bias, about, seed, weight, mixed, *more = kept
+    of_weight = None
+    if weight is not None:
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        of_weight = mixed.reshape(-1, weight.shape[0]).T @ flat
+        gradient = (flat @ weight.T).reshape(mixed.shape)
+
+    def call(*arrays: jax.Array) -> Any:
+        return _call(static, True, arrays[len(_INPUTS) :], *arrays[: len(_INPUTS)])
+
+    inputs = (*_INPUTS, *[_OF_HEADS] * len(more), _MIXED, _MIXED)
+    run = place.mapped(call, inputs, ((None, ROWS, None, HEADS), _MIXED))
+    of_qkv, of_bias = run(qkv, bias, seed, *about, *more, mixed, gradient)
+    return of_qkv, of_bias.sum(0), None, None, of_weight
+
+
+_attention.defvjp(_forward, _backward)
+
+_INPUTS = (
+    (None, ROWS, None, HEADS),  # qkv
+    (None, HEADS),  # its bias
+    (None, None),  # seed
+    (ROWS, None, None),  # numbers: segments of keys
+    (ROWS, None, None),  # and of queries
+    (ROWS,),  # rows
+    (HEADS,),  # heads
+)
+_MIXED = (ROWS, None, HEADS)  # mixed values, their gradient; sums of programs
+_OF_HEADS = (ROWS, HEADS, None, None)  # what the forward pass keeps of each program's heads
+KEPT = ('mixed', 'attention_sums', 'attention_mask')
+
+
+def _times(x: jax.Array, weight: jax.Array | None) -> jax.Array:
+    return x if weight is None else (x.reshape(-1, weight.shape[0]) @ weight).reshape(*x.shape[:-1], -1)
+
+
+def _call(
+    static: Static,
+    keeps: bool,
+    of_backward: Sequence[jax.Array],
+    qkv: jax.Array,
+    bias: jax.Array,
+    seed: jax.Array,
+    keys: jax.Array,
+    queries: jax.Array,
+    rows: jax.Array,
+    heads: jax.Array,
+) -> Any:
+    """The kernel on one device's rows and heads. Forward: the mixed values [B, T, D] and, if it keeps anything,
+    logarithms of sums float32 [B, groups of heads, heads of one, T] and dropout's mask int32 [B, groups, words, T].
+    Backward, given the latter, the mixed values and their gradient: the gradients of qkv and of the bias, the latter of
+    each program's rows by itself, float32 [programs, 3, D]."""
+    every_head, rate, interpret = static
+    (_, b, t, width), h, is_backward = qkv.shape, heads.shape[0], bool(of_backward)
+    together = heads_together(h, width // h)
+    at_once = next(n for n in range(max(1, min(b, _TOKENS // t)), 0, -1) if b % n == 0)
+    block, groups = together * (width // h), h // together
+
+    def own(*lead: int) -> pl.BlockSpec:
+        zeros = (0,) * len(lead)
+        return pl.BlockSpec((*lead, at_once, t, block), lambda i, j, *_: (*zeros, i, 0, j))
+
+    def of_heads(n: int) -> pl.BlockSpec:
+        return pl.BlockSpec((at_once, 1, n, t), lambda i, j, *_: (i, j, 0, 0))
+
+    kept = [(together, jnp.float32), (together * mask_words(t), jnp.int32)][: (2 if rate else 1) if keeps else 0]
+    specs = [of_heads(n) for n, _ in kept]
+    in_specs = [
+        own(3),
+        pl.BlockSpec((3, block), lambda i, j, *_: (0, j)),
+        pl.BlockSpec((at_once, t, 1), lambda i, j, *_: (i, 0, 0)),
+        pl.BlockSpec((at_once, 1, t), lambda i, j, *_: (i, 0, 0)),
+    ]
+    operands = [qkv, bias, keys, queries, *of_backward]
+    if is_backward:
+        in_specs += [*specs, own(), own()]
+        sums = jax.ShapeDtypeStruct((b // at_once, 3, width), jnp.float32)
+        out_shape: Any = (jax.ShapeDtypeStruct(qkv.shape, qkv.dtype), sums)
+        out_specs: Any = (own(3), pl.BlockSpec((1, 3, block), lambda i, j, *_: (i, 0, j)))
+    else:
+        shapes = [jax.ShapeDtypeStruct((b, groups, n, t), dtype) for n, dtype in kept]
+        out_shape = (jax.ShapeDtypeStruct(qkv.shape[1:], qkv.dtype), *shapes)
+        out_specs = (own(), *specs)
+    return pl.pallas_call(
+        functools.partial(kernel, together=together, every_head=every_head, rate=rate, is_backward=is_backward),
+        out_shape=out_shape,
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=3, grid=(b // at_once, groups), in_specs=in_specs, out_specs=out_specs
+        ),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'parallel'), vmem_limit_bytes=_VMEM),
+        cost_estimate=_cost(qkv, h, is_backward),
+        metadata={k: str(round(n * b * h * t * t)) for k, n in zip(WORK, _WORK[is_backward, rate > 0], strict=True)},
+        interpret=interpret,
+        name='attention_gradients' if is_backward else 'attention',
+    )(seed, rows, heads, *operands)
+
+
+def _cost(qkv: jax.Array, heads: int, is_backward: bool) -> pl.CostEstimate:
+    """A product over fewer than 128 takes the matrix unit as long as one over 128."""
+    _, b, t, width = qkv.shape
+    products, moved = (5, 7) if is_backward else (2, 4)
+    return pl.CostEstimate(
+        flops=products * 2 * b * heads * t * t * max(LANES, width // heads),
+        bytes_accessed=moved * b * t * width * qkv.dtype.itemsize,
+        transcendentals=b * heads * t * t,
+    )

@@ -1,0 +1,153 @@
+"""The XLM-R encoder (Conneau et al. 2020) in Flax NNX: embeddings, then L times attention, add & norm, feed-forward,
+add & norm. Parameters only, dropout by an explicit key, stacked layers under lax.scan.
+
+Dimension letters: B rows, T tokens, D model, H heads, K head size, F ffn, L layers, V vocabulary.
+Follows transformers' XLMRobertaModel (post-layer-norm, erf gelu, positions from pad_id + 1); parity is tested layer by
+layer in tests/models/test_parity.py. How each part is computed on a platform: models/attention/ and models/kernels/.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from xlmr_flax.encoders.attention import prepared, self_attention
+from xlmr_flax.encoders.compute import SUMS, ComputeOptions, rematerialised
+from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.dropout import dropout, seed_of
+from xlmr_flax.encoders.kernels.add_norm import add_and_norm
+from xlmr_flax.encoders.kernels.feed_forward import feed_forward
+from xlmr_flax.encoders.layers import Dense, LayerNorm
+from xlmr_flax.encoders.logical_axes import ROWS, Place
+
+Seeds = tuple[jax.Array, jax.Array, jax.Array]  # of a layer's sites of dropout: attention's weights, two sums
+NO_SEEDS = (None, None, None)
+_SITES = 3
+
+
+class Embeddings(nnx.Module):
+    """Word + position + (the single) token type, layer norm, dropout."""
+
+    def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
+        def table(rows: int) -> nnx.Param:
+            return nnx.Param(jax.random.normal(rngs.params(), (rows, cfg.hidden_size)) * cfg.initializer_range)
+
+        self.word, self.position, self.token_type = table(cfg.vocab_size), table(cfg.max_positions), table(1)
+        self.norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
+
+    def __call__(self, ids: jax.Array, positions: jax.Array, dtype: jnp.dtype, place: Place) -> jax.Array:
+        x = place.lookup(self.word[...], ids) + place(self.position[...], None, None)[positions]  # [B, T, D]
+        x = x + self.token_type[...][0]
+        return place(self.norm(x).astype(dtype), ROWS, None, None)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention within segments, with output projection. q, k and v are one kernel [D, 3, H, K]."""
+
+    def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
+        d, h, k, std = cfg.hidden_size, cfg.num_heads, cfg.head_size, cfg.initializer_range
+        self.qkv = nnx.Param(jax.random.normal(rngs.params(), (d, 3, h, k)) * std)
+        self.qkv_bias = nnx.Param(jnp.zeros((3, h, k)))
+        self.out = nnx.Param(jax.random.normal(rngs.params(), (h, k, d)) * std)
+        self.out_bias = nnx.Param(jnp.zeros(d))
+        self.rate = cfg.attention_dropout
+
+    def __call__(self, x: jax.Array, visible: Any, seed: jax.Array | None, options: ComputeOptions) -> jax.Array:
+        """x [B, T, D]; visible: of models/attention's `prepared` -> [B, T, D], to which out_bias is still to be added
+        (`add_and_norm` does)."""
+        return self_attention(
+            x, self.qkv[...], self.qkv_bias[...], self.out[...], visible,
+            implementation=options.attention, seed=seed, rate=self.rate, place=options.place,
+        )  # fmt: skip
+
+
+class Layer(nnx.Module):
+    """One post-norm transformer block: x = norm(x + dropout(attention(x))), then x = norm(x + dropout(ffn(x)))."""
+
+    def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
+        d, std = cfg.hidden_size, cfg.initializer_range
+        self.attention = Attention(cfg, rngs=rngs)
+        self.attention_norm = LayerNorm(d, cfg.layer_norm_eps)
+        self.ffn_in = Dense(d, cfg.ffn_size, std, rngs=rngs)
+        self.ffn_out = Dense(cfg.ffn_size, d, std, rngs=rngs)
+        self.ffn_norm = LayerNorm(d, cfg.layer_norm_eps)
+        self.rate = cfg.dropout
+
+    def __call__(self, x: jax.Array, visible: Any, seeds: Seeds | None, options: ComputeOptions) -> jax.Array:
+        """x [B, T, D], visible: as `Attention` takes it -> [B, T, D]."""
+        weights_seed, *sum_seeds = seeds or NO_SEEDS
+        y = self.attention(x, visible, weights_seed, options)
+        # Twice the same array: once for the residual sum, once for the feed-forward.
+        x, again = add_and_norm(
+            self.attention_norm, x, y, self.attention.out_bias[...], options,
+            seed=sum_seeds[0], rate=self.rate, name=SUMS[0], uses=2,
+        )  # fmt: skip
+        y = feed_forward(again, self.ffn_in, self.ffn_out, options)
+        (x,) = add_and_norm(
+            self.ffn_norm, x, y, self.ffn_out.bias[...], options,
+            seed=sum_seeds[1], rate=self.rate, name=SUMS[1], uses=1,
+        )  # fmt: skip
+        return x
+
+
+class Encoder(nnx.Module):
+    """Embeddings and L stacked layers."""
+
+    def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
+        self.embeddings = Embeddings(cfg, rngs=rngs)
+        keys = jax.random.split(rngs.params(), cfg.num_layers)
+        self.layers = jax.vmap(lambda key: Layer(cfg, rngs=nnx.Rngs(params=key)))(keys)
+        self.num_layers, self.num_heads = cfg.num_layers, cfg.num_heads
+        self.rate, self.pad_id = cfg.dropout, cfg.pad_id
+
+    def __call__(
+        self,
+        ids: jax.Array,
+        segments: jax.Array,
+        key: jax.Array | None,
+        *,
+        options: ComputeOptions,
+        layer: int | None = None,
+        all_layers: bool = False,
+    ) -> jax.Array:
+        """ids, segments int32 [B, T] (segment 0 = padding) -> hidden states [B, T, D] in the compute dtype.
+
+        layer: stop after that many layers (0 = embeddings; transformers' hidden_states index); None = all.
+        all_layers: return [L + 1, B, T, D], every hidden state as transformers' hidden_states.
+        """
+        positions = self.pad_id + jnp.where(segments > 0, _positions(segments), 0)
+        x = self.embeddings(ids, positions, jnp.dtype(options.dtype), options.place)
+        if key is not None:
+            x = dropout(x, jax.random.fold_in(key, 0), 3, self.rate)
+        visible = prepared(segments, self.num_heads, options.attention)
+
+        def block(x: jax.Array, item: tuple[Layer, Seeds | None]) -> tuple[jax.Array, jax.Array | None]:
+            module, seeds = item
+            y = module(x, visible, seeds, options)
+            return y, (y if all_layers else None)
+
+        depth = self.num_layers if layer is None else layer
+        layers = jax.tree.map(lambda leaf: leaf[:depth], self.layers) if depth < self.num_layers else self.layers
+        seeds = None if key is None else _seeds(jax.random.split(jax.random.fold_in(key, 1), self.num_layers)[:depth])
+        if depth == 0:
+            return x[None] if all_layers else x
+        step = rematerialised(block, options.remat)
+        out, states = jax.lax.scan(step, x, (layers, seeds), unroll=options.unroll or depth)
+        return out if states is None else jnp.concatenate([x[None], states])
+
+
+def _seeds(keys: jax.Array) -> Seeds:
+    """Keys of layers [L] -> seeds [L, 1, 2] of dropout's sites in a layer. At once and outside of the layers: each
+    would compute its own in several small operations, and again for its backward pass."""
+    found = jax.vmap(lambda key: tuple(seed_of(key, site) for site in range(_SITES)))(keys)
+    return found[0], found[1], found[2]
+
+
+def _positions(segments: jax.Array) -> jax.Array:
+    """1-based position of each token within its segment: [B, T] int32. Segments are contiguous runs."""
+    index = jnp.arange(segments.shape[1], dtype=jnp.int32)
+    starts = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], axis=1)
+    return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1) + 1

@@ -1,0 +1,40 @@
+"""Dense layer and layer norm."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from xlmr_flax.encoders.logical_axes import ANYWHERE, Dims, Place
+
+
+class Dense(nnx.Module):
+    """y = x @ kernel + bias; kernel [in, out] float32, cast to x's dtype."""
+
+    def __init__(self, features_in: int, features_out: int, std: float, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (features_in, features_out)) * std)
+        self.bias = nnx.Param(jnp.zeros(features_out))
+
+    def __call__(self, x: jax.Array, place: Place = ANYWHERE, dims: Dims = (None, None)) -> jax.Array:
+        """x [..., in] -> [..., out]. dims: of the kernel, where it lies on a mesh (models/place.py)."""
+        return x @ self.weight(x.dtype, place, dims) + self.bias[...].astype(x.dtype)
+
+    def weight(self, dtype: jnp.dtype, place: Place, dims: Dims) -> jax.Array:
+        """The kernel [in, out] in a compute dtype, placed."""
+        return place(self.kernel[...].astype(dtype), *dims)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm over the last axis, computed in float32, two-pass variance as PyTorch's formula."""
+
+    def __init__(self, features: int, eps: float):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtype, x = x.dtype, x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        return (centred * inverse * self.scale[...] + self.bias[...]).astype(dtype)

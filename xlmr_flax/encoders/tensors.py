@@ -1,0 +1,108 @@
+"""The tensors of a directory's safetensors files, its JSON files, and parameter trees by path. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from xlmr_flax.encoders.config import ModelError
+from xlmr_flax.util import strict_json
+
+
+class TensorFiles:
+    """The tensors of a directory's safetensors files by name, read one at a time."""
+
+    def __init__(self, directory: Path):
+        self.files = _weight_files(directory)
+        self.where: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for path in self.files:
+            with _open(path) as f:
+                for name in f.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    self.where[name] = path
+                    self.shapes[name] = tuple(f.get_slice(name).get_shape())
+
+    def get(self, name: str) -> np.ndarray:
+        """One tensor as float32. Raises ModelError naming file and tensor."""
+        if name not in self.where:
+            raise ModelError(f'{self.files[0]}: tensor {name!r} is missing')
+        with _open(self.where[name]) as f:
+            return np.asarray(f.get_tensor(name), np.float32)
+
+    def digest(self) -> str:
+        """sha256 over names and contents of the files."""
+        total = hashlib.sha256()
+        for path in self.files:
+            with path.open('rb') as f:
+                total.update(hashlib.file_digest(f, 'sha256').digest())
+        return total.hexdigest()
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework='numpy') as f:
+            yield f
+    except SafetensorError as e:
+        raise ModelError(f'{path}: not a whole safetensors file ({e}); copy it again') from None
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """model.safetensors, else the shards of the index: transformers' order, so that an index that was left behind by an
+    earlier export is not read."""
+    index, single = directory / 'model.safetensors.index.json', directory / 'model.safetensors'
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        weight_map = read_json(index).get('weight_map')
+        files = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
+        missing = [name for name in files if not (directory / name).is_file()]
+        if missing or not files:
+            raise ModelError(f'{index}: names {", ".join(missing) or "no file"}, not in {directory}')
+        return [directory / name for name in files]
+    pickles = sorted(directory.glob('*.bin'))
+    if pickles:
+        raise ModelError(
+            f'{pickles[0]} is a pickle, and nothing is unpickled here; convert it once with: '
+            f'python -m xlmr_flax.tools.torch.convert_bin {directory}   (needs torch: '
+            "pip install -e '.[torch]' in the checkout)"
+        )
+    raise ModelError(f'{directory}: no model.safetensors or model.safetensors.index.json')
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError naming file and line."""
+    try:
+        data = strict_json.read(path)
+    except FileNotFoundError:
+        raise ModelError(f'{path} is missing') from None
+    except strict_json.JsonError as e:
+        raise ModelError(f'{path}: not JSON (line {e.line}: {e.reason})') from None
+    if not isinstance(data, dict):
+        raise ModelError(f'{path}: not a JSON object')
+    return data
+
+
+def put(tree: dict[str, Any], path: tuple[str, ...], value: np.ndarray) -> None:
+    """Sets the leaf of a nested dict at a path; parents are made."""
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value
+
+
+def at(tree: Mapping[str, Any], path: tuple[str, ...]) -> np.ndarray:
+    """The leaf of a nested dict at a path."""
+    for key in path:
+        tree = tree[key]
+    return np.asarray(tree)
+
+
+def matrix(name: str, value: np.ndarray) -> np.ndarray:
+    """Swaps [out, in] and [in, out] for dense kernels; tables and vectors stay. name: transformers'."""
+    return value.T if value.ndim == 2 and 'embeddings' not in name else value

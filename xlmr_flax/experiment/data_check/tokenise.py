@@ -1,0 +1,53 @@
+"""Tokens made ahead of a run (data/cache.py), of all that a plan reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from xlmr_flax.config import Config
+from xlmr_flax.data.cache import Entry
+from xlmr_flax.data.sources import BadRow
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.experiment.plan.reads import LABELS, UNUSED, Read, reads
+from xlmr_flax.experiment.plan.runs import find_data, make_plan
+from xlmr_flax.kinds import cache_entry
+
+
+@dataclass(frozen=True)
+class Built:
+    """What became of a Read: of each side of a retrieval task ('asks', 'searched'), else side ''."""
+
+    read: Read
+    side: str
+    entry: Entry
+
+    @property
+    def tokens(self) -> int:
+        return len(self.entry.data.tokens.flat)
+
+    def __str__(self) -> str:
+        read, split = self.read, self.read.split
+        drawn = [f'{read.fraction:g} of the rows'] if read.fraction < 1 else []
+        drawn += ['shuffled labels'] if read.is_shuffled else []
+        drawn += [f'seed {read.seed}'] if drawn else []
+        name = f'{split} {self.side}'.rstrip()
+        return f'{name} ({", ".join(drawn)})' if drawn else name
+
+
+def encoded_reads(config: Config) -> list[Read]:
+    """What a run of this config encodes, in the order of its runs. Raises TaskError, ConfigError and DataError."""
+    found = reads(find_data(make_plan(config)))
+    return [read for read in found if read.purpose not in (LABELS, UNUSED) and read.is_taken()]
+
+
+def build(
+    found: Iterable[Read], tokenizer: Tokenizer, positions: int, bad_rows: list[BadRow] | None = None
+) -> Iterator[Built]:
+    """Tokenizes what is not there yet. positions: the encoder's, which longer rows are cut to. bad_rows: takes rows
+    that cannot be read; without it they are an error. Raises DataError."""
+    for read in found:
+        for side, examples in read.examples(bad_rows).items():
+            if examples:
+                entry = cache_entry(read.split.task, examples, tokenizer, min(read.max_length, positions))
+                yield Built(read, side, entry)

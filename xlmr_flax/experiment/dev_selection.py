@@ -1,0 +1,137 @@
+"""Dev sets of a training run: what decides which checkpoint is kept.
+
+As jiant (proj/main/runner.py): each task's score on its first dev rows, through the official prediction file, and the
+mean over the tasks. A weight per member makes it a weighted mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from xlmr_flax.config import Recipe
+from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.labels import IGNORED
+from xlmr_flax.data.masking import Masking, mask_rows
+from xlmr_flax.data.sources import BadRow
+from xlmr_flax.data.tokenize import Ragged, Tokenizer
+from xlmr_flax.eval.perplexity import masked_perplexity
+from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.experiment.context import Setting
+from xlmr_flax.experiment.plan.arms import Dataset, dev_metrics
+from xlmr_flax.experiment.plan.reads import Read, dev_reads
+from xlmr_flax.experiment.plan.runs import Run
+from xlmr_flax.kinds import encode_cached, head_spec, kind_of, score_files
+from xlmr_flax.models.model import Model, Params
+from xlmr_flax.parallel.distributed import on_leader
+from xlmr_flax.tasks.base import Example
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """Dev rows of one dataset. name: as in logs: the task; of text, and where two members have the task, the dataset.
+    weight: in the mean; 0 = measured alone.
+    """
+
+    name: str
+    dataset: Dataset
+    examples: Sequence[Example]
+    data: Encoded
+    weight: float
+
+
+def _is_masked(data: Encoded, tokenizer: Tokenizer) -> bool:
+    """Whether a text has a token to predict: a few short lines may have none, and no perplexity."""
+    return bool((mask_rows(data.tokens, 0, Masking.of(tokenizer))[1].flat != IGNORED).any())
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The dev sets of a run: English rows of each task that has some, and of text a part in each language."""
+
+    sets: tuple[DevSet, ...]
+    dev_score: str = 'first'
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        found: Sequence[Dataset],
+        recipe: Recipe,
+        bad_rows: list[BadRow] | None = None,
+    ) -> Selection:
+        """Reads and encodes them. A member of several tasks has its weight divided among those with dev rows. bad_rows:
+        takes rows that cannot be read.
+        """
+        sets: list[DevSet] = []
+        for read in filter(Read.is_taken, dev_reads(found)):
+            assert read.dataset is not None
+            dataset, task, examples = read.dataset, read.dataset.task, read.examples(bad_rows)['']
+            data = encode_cached(task, examples, tokenizer, read.max_length)
+            if task.is_text and not _is_masked(data, tokenizer):
+                continue
+            parts = {d.task.name for d in found if d.member == dataset.member and d.selects()}
+            weight = 0.0 if task.is_text else dataset.spec.select / len(parts)
+            several = len({d.member for d in found if d.task.name == task.name}) > 1
+            name = dataset.name if task.is_text or several else task.name
+            sets.append(DevSet(name, dataset, examples, data, weight))
+        return cls(tuple(sets), recipe.dev_score)
+
+    def tokens(self) -> Iterator[Ragged]:
+        """Of every dev set."""
+        return (dev.data.tokens for dev in self.sets)
+
+    def evaluate(
+        self, setting: Setting, model: Model, params: Params, run: Run, remap: Callable[[Ragged], Ragged]
+    ) -> Mapping[str, float]:
+        """{'dev_metric', and where there are several 'dev/NAME'}: percent; of text the perplexity, which is no part of
+        the mean. A run on text alone is selected by the lowest mean perplexity (dev_metric is its negative).
+        """
+        found = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
+        labelled = [dev for dev in self.sets if not dev.dataset.task.is_text]
+        weights = [dev.weight for dev in labelled]
+        if labelled:  # where no weight is above 0 they count alike
+            scale = sum(weights) or len(labelled)
+            weights = weights if sum(weights) else [1.0] * len(labelled)
+            mean = sum(found[dev.name] * weight for dev, weight in zip(labelled, weights, strict=True)) / scale
+        else:
+            mean = -sum(found.values()) / len(found)
+        each = {f'dev/{name}': value for name, value in found.items()} if len(found) > 1 else {}
+        return {'dev_metric': mean, **each}
+
+    def _one(
+        self,
+        dev: DevSet,
+        setting: Setting,
+        model: Model,
+        params: Params,
+        run: Run,
+        remap: Callable[[Ragged], Ragged],
+    ) -> float:
+        task, config = dev.dataset.task, setting.config
+        evaluator = Evaluator(
+            model,
+            params,
+            setting.tokenizer,
+            setting.mesh,
+            config.evaluation,
+            config.data_root,
+            dev.dataset.max_length,
+            (dev.dataset.head, head_spec(task)),
+            lengths=dev.dataset.lengths,
+            remap=remap,
+        )
+        if task.is_text:
+            forward = evaluator.forward(dev.dataset.lengths)
+            return masked_perplexity(forward, dev.dataset.head, dev.data.tokens, Masking.of(setting.tokenizer))
+        folder = setting.workdir.run_dir(run)
+        name = '' if len(self.sets) == 1 else f'-{dev.name.replace("/", "-")}'
+        path = folder / f'dev-predictions{name}.{kind_of(task).suffix}'
+        evaluator.predict(task, dev.examples, path)
+
+        def score() -> float:
+            found = score_files(task, 'en', path, dev.examples)
+            return fmean(found[metric] for metric in dev_metrics(task, self.dev_score))
+
+        return on_leader('dev score', score)

@@ -1,0 +1,312 @@
+"""What a plan will cost, roughly: operations from its numbers alone, time from a speed that was reached before.
+
+A token in a row of T tokens takes 2 N + 4 L D T floating-point operations forwards, where L and D are the layers and
+the width, and N = L (4 D² + 2 D F) the weights of the layers' matrix products (embeddings look up and multiply
+nothing); the second term is attention, scores and their sum over the values. Backwards takes twice as many, so that
+training is 6 N + 12 L D T a token: Kaplan et al. 2020 (Scaling laws for neural language models, section 2.1), and for
+the attention of an encoder, which sees the whole row, Chowdhery et al. 2022 (PaLM, appendix B). With recomputed layers
+(`remat=full`) there is one more forward pass. A language model's head multiplies its predicted tokens with the word
+table.
+Other heads, the optimizer, and compilation are left out. Padding counts as tokens: it is computed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xlmr_flax.config import Arm, Recipe, digest, to_dict
+from xlmr_flax.data.batches import padded_length, row_lengths
+from xlmr_flax.data.cache import INDEX, cache_dir
+from xlmr_flax.data.masking import Masking
+from xlmr_flax.data.packing import Packing, pack_set
+from xlmr_flax.data.readers_paths import find_files
+from xlmr_flax.data.split import Split
+from xlmr_flax.data.tables import read_rows
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders import family_of
+from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.experiment.plan.arms import Dataset, mixture_of, phase_steps
+from xlmr_flax.experiment.plan.draws import Draws, expected_draws
+from xlmr_flax.experiment.plan.reads import TRAIN, Read, dev_reads, test_reads, training_reads
+from xlmr_flax.experiment.plan.runs import Plan, Run, scored_length
+from xlmr_flax.kinds import encode
+from xlmr_flax.tasks.base import Embedded, Task
+from xlmr_flax.util import strict_json
+
+CACHED, SAMPLED, BOUND = 'token cache', 'first rows', 'max_length'
+_SAMPLE = 64  # rows that are encoded to see how long they are
+_LARGE = 20_000  # a retrieval task's sides are read as a whole: not for a sample of larger ones
+_BATCHES = 64  # drawn to see how far batches are padded
+_PACKED = 1024  # rows that are packed to see how well they fit
+EFFICIENCY = 0.4  # share of the speed of matrix products that training reaches; PaLM reports 46 % (table 3)
+
+
+@dataclass(frozen=True)
+class Work:
+    """tokens: with padding. flops: floating-point operations. basis: where the lengths of the rows are from."""
+
+    tokens: float = 0.0
+    flops: float = 0.0
+    basis: frozenset[str] = frozenset()
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.tokens + other.tokens, self.flops + other.flops, self.basis | other.basis)
+
+    def times(self, factor: float) -> Work:
+        return Work(self.tokens * factor, self.flops * factor, self.basis)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a run trains: `steps` steps, `work` in all (dev: its evaluations on dev rows). draws: of its datasets.
+    programs: head kinds x row lengths, for each of which a training program is compiled if a batch has it (padded rows;
+    packed ones have a few shapes of their own).
+    """
+
+    steps: int
+    work: Work
+    dev: Work
+    draws: tuple[Draws, ...] = ()
+    programs: int = 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded rows of a split. examples, units: how many there are, and how many rows that training draws they give.
+    lengths: int [n], tokens of some rows, () where none is known. group: rows of a unit."""
+
+    examples: int
+    units: int
+    lengths: np.ndarray
+    group: int
+    basis: str
+
+
+def layer_weights(shape: EncoderConfig) -> int:
+    """N: the weights of the layers' matrix products."""
+    return family_of(shape).layer_weights(shape)
+
+
+def forward_flops(shape: EncoderConfig, tokens: float, length: float) -> float:
+    """Operations of one forward pass over so many tokens in rows of `length`."""
+    return tokens * (2 * layer_weights(shape) + family_of(shape).attention_flops(shape, length))
+
+
+def count_rows(split: Split) -> int:
+    """Rows in the files of a split, both sides of a retrieval task: counted, not parsed. Raises DataError."""
+    total = 0
+    for source in split.task.sources(split.name):
+        if isinstance(source, Embedded):
+            total += source.rows
+        else:
+            for found in find_files(split.task, source, split.language, split.folder()):
+                total += sum(1 for _ in read_rows(found.path, found.table, found.label_path))
+    return total
+
+
+def _cached_entries(root: Path | None) -> Mapping[str, list[tuple[Path, dict[str, Any]]]]:
+    """task -> (folder, index) of the entries of the token cache."""
+    entries: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for path in sorted(root.glob(f'*/{INDEX}')) if root else ():
+        try:
+            index = strict_json.read_object(path)
+        except (OSError, strict_json.JsonError):  # damaged, or being written or deleted by another process
+            continue
+        numbers = [index.get(name) for name in ('max_length', 'examples', 'group')]
+        if isinstance(index.get('task'), str) and all(isinstance(number, int) and number > 0 for number in numbers):
+            entries.setdefault(index['task'], []).append((path.parent, index))
+    return entries
+
+
+def _cached_lengths(entry: Path) -> np.ndarray | None:
+    """Tokens of each row of an entry of the token cache; None for a damaged one."""
+    try:
+        lengths = np.diff(np.load(entry / 'offsets.npy', mmap_mode='r', allow_pickle=False))
+    except (OSError, ValueError, EOFError):
+        return None
+    return lengths if lengths.ndim == 1 and lengths.dtype == np.int64 and lengths.size else None
+
+
+class Estimator:
+    """Estimates the runs of a resolved plan. Seeds and arms share what is found out."""
+
+    def __init__(self, plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer):
+        self.config, self.plan, self.shape, self.tokenizer = plan.config, plan, shape, tokenizer
+        self._rows: dict[tuple[Split, int, int], Rows] = {}
+        self._counts: dict[Split, int] = {}
+        self._trainings: dict[str, Training] = {}
+        self._evaluations: dict[tuple[object, ...], Work] = {}
+        self._entries: Mapping[str, list[tuple[Path, dict[str, Any]]]] | None = None
+
+    def count(self, split: Split) -> int:
+        """`count_rows`, counted once."""
+        if split not in self._counts:
+            self._counts[split] = count_rows(split)
+        return self._counts[split]
+
+    def rows(self, read: Read, max_length: int = 0) -> Rows:
+        """The rows of a split that is read, of both sides of a retrieval task. max_length: 0 = that of the read."""
+        task, max_length = read.split.task, max_length or read.max_length
+        key = (read.split, read.limit, max_length)
+        if key not in self._rows:
+            sides = 2 if task.embeds else 1
+            n = self.count(read.split)
+            n = min(n, read.limit * sides) if read.limit else n
+            cached = self._from_cache(task, n // sides, sides, max_length)
+            self._rows[key] = cached or self._sampled(read.split, n, max_length)
+        return self._rows[key]
+
+    def _from_cache(self, task: Task, n: int, sides: int, max_length: int) -> Rows | None:
+        """Entries of this task and length with about so many examples (some may be dropped), of any language."""
+        if self._entries is None:
+            self._entries = _cached_entries(cache_dir())
+        found = [
+            (lengths, index)
+            for path, index in self._entries.get(task.name, [])
+            if index['max_length'] == max_length and 0.9 * n <= index['examples'] <= n
+            if (lengths := _cached_lengths(path)) is not None
+        ][:16]
+        if not found:
+            return None
+        group = found[0][1]['group']
+        units = round(float(np.mean([len(lengths) for lengths, _ in found])) / group)
+        examples = round(float(np.mean([index['examples'] for _, index in found])))
+        return Rows(examples * sides, units * sides, np.concatenate([x for x, _ in found]), group, CACHED)
+
+    def _sampled(self, split: Split, n: int, max_length: int) -> Rows:
+        nothing = np.zeros(0, np.int64)
+        if split.task.embeds:
+            if n > _LARGE:
+                return Rows(n, n, nothing, 1, BOUND)
+            examples = [e for side in split.read_pairs(_SAMPLE) for e in side[:_SAMPLE]]
+        else:
+            examples = split.read(_SAMPLE, [])
+        if not examples:
+            return Rows(n, n, nothing, 1, BOUND)
+        data = encode(split.task, examples, self.tokenizer, max_length)
+        return Rows(n, round(n * len(data) / len(examples)), data.tokens.lengths, data.group, SAMPLED)
+
+    def training(self, run: Run) -> Training:
+        """The training of a run. Raises DataError, ConfigError."""
+        if run.arm is None or run.recipe is None:
+            return Training(0, Work(), Work())
+        key = digest([to_dict(run.arm), to_dict(run.recipe)])
+        if key not in self._trainings:
+            self._trainings[key] = self._training(run, run.arm, run.recipe)
+        return self._trainings[key]
+
+    def _training(self, run: Run, arm: Arm, recipe: Recipe) -> Training:
+        found, rows = run.datasets, self.training_rows(run)
+        sizes = [max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(found, rows, strict=True)]
+        steps = phase_steps(arm, recipe, found, sizes)
+        parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
+        mixture = mixture_of(arm, found, sizes, run.seed, run.where, steps, recipe.accumulation)
+        drawn, work = expected_draws(arm, recipe, found, sizes, mixture, steps), Work()
+        for each, part in zip(rows, drawn, strict=True):
+            work += self._batches(part.dataset, each, recipe, recipe.batch_size // parts).times(float(part.draws))
+        evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
+        kinds = {(dataset.task.kind, length) for dataset in found for length in dataset.lengths}
+        dev = self._dev(found).times(evaluations)
+        return Training(steps, work, dev, tuple(drawn), len(kinds))
+
+    def training_rows(self, run: Run) -> list[Rows]:
+        """The rows of each of a run's datasets, before a fraction of them is drawn."""
+        return [self.rows(read) for read in training_reads(run) if read.purpose == TRAIN]
+
+    def _batches(self, dataset: Dataset, rows: Rows, recipe: Recipe, size: int) -> Work:
+        """One batch of a dataset, forwards and backwards, padded or packed as batches of its rows are on average."""
+        length, lengths = dataset.max_length, dataset.lengths
+        padded, batch_rows = float(length), float(size)
+        if len(rows.lengths):
+            known = np.minimum(rows.lengths, length)
+            draws = np.random.default_rng(0).choice(known, (_BATCHES, size, rows.group))
+            if recipe.packing:
+                packing = Packing.of(known[:, None], lengths)
+                batch_rows = float(np.mean([packing.layout(draw).rows for draw in draws]))
+                padded = float(packing.length)
+            else:
+                padded = float(np.mean([padded_length(int(draw.max()), lengths) for draw in draws]))
+        tokens = batch_rows * rows.group * padded
+        encoder = self.config.encoder
+        flops = (4 if encoder.remat == 'full' else 3) * forward_flops(self.shape, tokens, padded)
+        if dataset.task.is_text:
+            predicted = batch_rows * Masking.of(self.tokenizer).most(int(padded))
+            flops += 3 * 2 * predicted * self.shape.hidden_size * (self.shape.hidden_size + self.shape.vocab_size)
+        return Work(tokens, flops, frozenset({rows.basis}))
+
+    def _dev(self, found: Iterable[Dataset]) -> Work:
+        """One evaluation of the dev rows that choose the checkpoint (text is held out of its training rows)."""
+        taken = (read for read in dev_reads(found) if not read.split.task.is_text and read.is_taken())
+        return sum((self._pass(self.rows(read), read.max_length) for read in taken), Work())
+
+    def evaluation(self, run: Run, language: str) -> Work:
+        """The evaluation of a run in one language. Raises DataError."""
+        length = min(scored_length(self.config, run), self.shape.max_length)
+        key = (run.target, language, length)
+        if key not in self._evaluations:
+            found = test_reads(self.config, run, self.plan.splits[run.target])
+            those = [read for read in found if read.split.language == language]
+            self._evaluations[key] = sum((self._pass(self.rows(read, length), length) for read in those), Work())
+        return self._evaluations[key]
+
+    def _pass(self, rows: Rows, max_length: int) -> Work:
+        """Every row once, forwards, in batches of rows that are about as long, or packed."""
+        known = row_lengths(max_length)
+        lengths = np.minimum(rows.lengths if len(rows.lengths) else np.asarray([max_length]), max_length)
+        if self.config.evaluation.packing:
+            lengths = np.resize(lengths, max(len(lengths), _PACKED))  # of a few, the last packed row would count
+            padded = np.asarray([row.length for row in pack_set(lengths, known)])
+        else:
+            padded = np.asarray(known)[np.searchsorted(known, lengths)]
+        scale = rows.units * rows.group / len(lengths)
+        flops = sum(forward_flops(self.shape, float(n), float(n)) for n in padded)
+        return Work(float(padded.sum()) * scale, flops * scale, frozenset({rows.basis}))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """flops: operations a second on all devices. origin: for people, where the number is from."""
+
+    flops: float
+    origin: str
+
+
+def reached_speed(records: Iterable[Mapping[str, Any]], examples: Callable[[str], float], devices: str) -> Speed | None:
+    """The speed of earlier trainings in a workdir, from the `examples_per_s` of its metrics: the median over runs.
+
+    examples: run name -> operations of a training example, 0 = not a run of this plan. The first record of a run is
+    left out, since compilation is in it. None where nothing is known.
+    """
+    by_run: dict[str, list[float]] = {}
+    for record in records:
+        if 'examples_per_s' in record:
+            by_run.setdefault(record['run'], []).append(record['examples_per_s'])
+    found = [float(np.median(v[1:] or v)) * examples(run) for run, v in by_run.items()]
+    found = [speed for speed in found if speed > 0]
+    if not found:
+        return None
+    runs = f'{len(found)} training{"s" if len(found) > 1 else ""}'
+    return Speed(float(np.median(found)), f'as in {runs} of this workdir ({devices})')
+
+
+def machine_speed(dtype: str, devices: Sequence[Any], seconds: float = 0.3, size: int = 1024) -> Speed:
+    """EFFICIENCY of the speed of matrix products [size, size] on one device, times the devices."""
+    a = jax.device_put(jnp.ones((size, size), dtype), devices[0])
+    product = jax.jit(lambda x: x @ x / size)
+    product(a).block_until_ready()  # compiles
+    count, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < seconds or count < 2:
+        product(a).block_until_ready()
+        count += 1
+    flops = count * 2 * size**3 / spent
+    many = f' on each of {len(devices)} devices' if len(devices) > 1 else ''
+    origin = f'{EFFICIENCY:.0%} of what {dtype} matrix products reached here just now{many}'
+    return Speed(EFFICIENCY * flops * len(devices), origin)

@@ -1,0 +1,36 @@
+"""What a training draws from each of its datasets: the same numbers in a run's log and in a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xlmr_flax.config import Arm, Recipe
+from xlmr_flax.data.mixture import Mixture
+from xlmr_flax.experiment.plan.arms import Dataset, member_sizes
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Of one dataset. rows: it has so many examples. cap: the arm's where its member has more, else 0. draws: batches
+    (`size` examples each) of a training; rate: their share of all. passes: how often an example is seen on average."""
+
+    dataset: Dataset
+    rows: int
+    cap: int
+    draws: int
+    rate: float
+    passes: float
+
+
+def expected_draws(
+    arm: Arm, recipe: Recipe, found: Sequence[Dataset], sizes: Sequence[int], mixture: Mixture, steps: int
+) -> list[Draws]:
+    """Of a training of so many steps, in the order of its datasets, which have so many examples."""
+    parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
+    total, size = steps * parts, recipe.batch_size // parts
+    members, drawn = member_sizes(arm, found, sizes), []
+    for dataset, rows, n in zip(found, sizes, mixture.counts(total).tolist(), strict=True):
+        examples, capped = members[dataset.member]
+        drawn.append(Draws(dataset, rows, arm.cap if capped < examples else 0, n, n / total, n * size / rows))
+    return drawn

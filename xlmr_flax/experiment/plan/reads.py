@@ -1,0 +1,140 @@
+"""What a plan reads: every split, what for and at which length. A run, `prepare`, `download` and reports ask here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from xlmr_flax.config import Config
+from xlmr_flax.data.corpus import read_texts
+from xlmr_flax.data.sources import BadRow
+from xlmr_flax.data.split import Split
+from xlmr_flax.eval.by_gold import MinedSide
+from xlmr_flax.experiment.plan.arms import Dataset, training_examples
+from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, scored_length
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import Example, Task, TaskError
+
+TRAIN, DEV, TEST, LABELS, UNUSED = 'train', 'dev', 'test', 'labels', 'unused'
+
+
+@dataclass(frozen=True)
+class Read:
+    """One split that is read.
+
+    purpose: TRAIN, DEV (chooses the checkpoint), TEST (is scored, or is where a mined target takes its threshold from),
+    LABELS (a task's labels are collected from it) or UNUSED (training rows in whose place the config names others).
+    max_length: tokens a row. limit: rows, from the first; 0 = all. fraction, is_shuffled: what is done to them, as
+    config.Member says, with the run's seed (else 0). is_optional: read where it is there. repeated:
+    config.Evaluation.repeated_sentences. dataset: of TRAIN and DEV.
+    """
+
+    split: Split
+    purpose: str
+    max_length: int = 0
+    limit: int = 0
+    seed: int = 0
+    fraction: float = 1.0
+    is_shuffled: bool = False
+    is_optional: bool = False
+    repeated: str = 'kept'
+    dataset: Dataset | None = field(default=None, compare=False, repr=False)
+
+    def is_taken(self) -> bool:
+        """Whether a run reads it: all but what is optional and not there."""
+        return not self.is_optional or self.split.is_there()
+
+    def examples(self, bad_rows: list[BadRow] | None = None) -> dict[str, Sequence[Example]]:
+        """What is encoded of it: {'': its examples}, or of retrieval both sides, {'asks', 'searched'}. Raises DataError
+        for rows that cannot be read where there is no list that takes them."""
+        split, limit = self.split, self.limit or None
+        if split.task.embeds:
+            asks, searched = split.read_pairs(limit)
+            if split.task.mines:
+                asks, searched = (MinedSide.of(side, self.repeated).sentences for side in (asks, searched))
+            return {'asks': asks, 'searched': searched}
+        if self.purpose == TRAIN and self.dataset:
+            return {'': training_examples(self.dataset, self.seed, bad_rows)}
+        if split.task.is_text:
+            part = 'dev' if self.purpose == DEV else 'train'
+            return {'': read_texts(split.task, split.language, part, split.root, limit, bad_rows)}
+        return {'': split.read(limit, bad_rows)}
+
+
+def reads(plan: Plan) -> list[Read]:
+    """All that a plan reads, once, in the order of its runs. Of a plan from `make_plan` what it would read where
+    everything is there (both splits that a target may be scored on), of one from `find_data` what a run reads."""
+    found: list[Read] = []
+    for run in plan:
+        found += [*training_reads(run), *dev_reads(run.datasets)]
+        if run.target:
+            found += test_reads(plan.config, run, plan.splits[run.target])
+    tasks = {read.split.task.name: read.split for read in found}
+    found += [read for split in tasks.values() for read in _labels(split)]
+    return list(dict.fromkeys(found))
+
+
+def training_reads(run: Run) -> Iterator[Read]:
+    """What a run trains on, and the task's own training rows where a member names another split."""
+    for dataset in run.datasets:
+        spec = dataset.spec
+        is_drawn = spec.fraction < 1 or spec.shuffle_labels
+        yield Read(
+            dataset.rows,
+            TRAIN,
+            dataset.max_length,
+            dataset.limit,
+            run.seed if is_drawn else 0,
+            spec.fraction,
+            spec.shuffle_labels,
+            dataset=dataset,
+        )
+        own = own_training_rows(dataset)
+        if own and own != dataset.rows:
+            yield Read(own, UNUSED, is_optional=True)
+
+
+def own_training_rows(dataset: Dataset) -> Split | None:
+    """The task's training rows in the language of a dataset, whatever split its member names; None = it has none."""
+    with contextlib.suppress(TaskError):
+        return replace(dataset.rows, name=dataset.task.training_split(dataset.language))
+    return None
+
+
+def dev_reads(found: Iterable[Dataset]) -> Iterator[Read]:
+    """The rows that choose a checkpoint: of each task of a member its English dev rows, where they are there and it is
+    not trained on them; of text what is held out of its training rows, in each language."""
+    seen: set[tuple[str, str]] = set()
+    for dataset in found:
+        split, key = dataset.dev, (dataset.member, dataset.task.name)
+        if dataset.task.is_text:
+            yield Read(dataset.rows, DEV, dataset.max_length, dataset.recipe.eval_examples, dataset=dataset)
+        elif split and dataset.split != 'dev' and key not in seen:
+            seen.add(key)
+            limit = dataset.recipe.eval_examples
+            yield Read(split, DEV, dataset.max_length, limit, is_optional=True, dataset=dataset)
+
+
+def test_reads(config: Config, run: Run, splits: Iterable[str]) -> Iterator[Read]:
+    """What the target of a run is scored on. Of retrieval with gold pairs by id the whole pool is read, and mining
+    takes its threshold from dev."""
+    task, settings, length = get_task(run.target), config.evaluation, scored_length(config, run)
+    repeated = settings.repeated_sentences if task.mines else 'kept'
+    for split in splits:
+        by_gold = split in task.gold
+        limit = 0 if by_gold else settings.max_examples
+        for name in dict.fromkeys(['dev', split] if by_gold and task.mines else [split]):
+            for language in evaluation_languages(config, run.target):
+                rows = Split(task, language, name, config.data_root)
+                yield Read(rows, TEST, length, limit, repeated=repeated)
+
+
+def read_tasks(found: Iterable[Read]) -> list[Task]:
+    """The tasks whose rows are read, once, without labels from files."""
+    return [get_task(name) for name in dict.fromkeys(r.split.task.name for r in found if r.purpose != UNUSED)]
+
+
+def _labels(split: Split) -> Iterator[Read]:
+    for name in split.task.labels_from:
+        yield Read(replace(split, language=split.task.languages[0], name=name), LABELS, is_optional=True)

@@ -1,0 +1,161 @@
+"""The evaluate command on a user's own file: predictions of a fine-tuned head, or sentence vectors, row by row."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from xlmr_flax.data.batches import pass_tokens, row_lengths
+from xlmr_flax.data.inputs import Input, read_input
+from xlmr_flax.data.sources import with_labels
+from xlmr_flax.encoders.config import ModelError
+from xlmr_flax.eval.predict import Forward, embed_sentences
+from xlmr_flax.eval.records import predict_records, readable
+from xlmr_flax.eval.retrieval import retrieval_layer
+from xlmr_flax.eval.zero_shot import counter, label_order
+from xlmr_flax.experiment.evaluate import (
+    Opened,
+    Request,
+    choose_head,
+    class_names,
+    list_heads,
+    open_model,
+    require_one_request,
+)
+from xlmr_flax.experiment.workdir.bad_rows import BadRows
+from xlmr_flax.kinds import HeadSpec, encode, kind_of
+from xlmr_flax.kinds.base import Kind, Record
+from xlmr_flax.kinds.retrieval import Retrieval
+from xlmr_flax.models.source import EncoderSource, open_source
+from xlmr_flax.parallel.distributed import is_leader, on_leader
+from xlmr_flax.parallel.mesh import make_mesh
+from xlmr_flax.tasks import all_tasks, get_task
+from xlmr_flax.tasks.base import Example, closest
+from xlmr_flax.util.console import Line, be_quiet, say
+from xlmr_flax.util.files import write_atomically
+
+VECTORS = '.npy'  # ending of --out that asks for sentence vectors
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenHead:
+    """A head of a source: its name, its shape, and a name for each of its outputs."""
+
+    name: str
+    spec: HeadSpec
+    labels: tuple[str, ...]
+
+
+def input_head(source: EncoderSource, task_name: str, data_root: str = '', given: tuple[str, ...] = ()) -> ChosenHead:
+    """The head for a user's rows: that of the name, else that for the task of the name, else ('') the only one.
+
+    Its outputs are called as `given`, else as the checkpoint names them, with a task in that task's spelling; where
+    nobody names them and no task is asked for, by their number. Raises ModelError, which names the heads there are or
+    says that the order of a task's classes is unknown, TaskError, and DataError for labels that differ.
+    """
+    usable = {name: spec for name, spec in source.heads.items() if kind_of(spec).input}
+    have = list_heads(source)
+    if not usable:
+        raise ModelError(
+            f'{source.name}: no head that predicts something (heads: {have}); --out=FILE{VECTORS} writes sentence '
+            'vectors, and xlmr-flax run fine-tunes a head'
+        )
+    if not task_name and len(usable) > 1:
+        raise ModelError(f'{source.name}: several heads, choose one with --task (heads: {have})')
+    name = task_name or next(iter(usable))
+    labels = given or source.labels.get(name, ())
+    if name not in usable and name in all_tasks():
+        task = with_labels(get_task(name), data_root)
+        name, spec = choose_head(source, task)
+        if labels := class_names(source, (name, spec), given):
+            order = label_order(task, labels) or range(spec.outputs)
+            labels = tuple(label for _, label in sorted(zip(order, task.labels, strict=True)))
+    if name not in usable:
+        raise ModelError(f'{source.name}: no head or task {name!r}{closest(name, usable)} (heads: {have})')
+    if given and len(given) != usable[name].outputs:
+        raise ModelError(f'--labels: {len(given)} names for the {usable[name].outputs} outputs of head {name!r}')
+    return ChosenHead(name, usable[name], labels or tuple(map(str, range(usable[name].outputs))))
+
+
+def annotate(request: Request) -> list[Record]:
+    """Writes what is predicted for the rows of request.input to request.out; returns the records ([] for vectors).
+
+    One JSON object a line: row (number from 0 in the input), id (where the input has one), then as
+    eval/records.predict_records says. With an `out` that ends in .npy: float32 [rows, D] sentence vectors. Either file
+    is whole or not there. Raises DataError naming file, line and column of the input.
+    """
+    if not is_leader():
+        be_quiet()
+    source, path = open_source(request.encoder), Path(request.input)
+    require_one_request(request, source)
+    vectors = request.out.suffix == VECTORS
+    head = None if vectors else input_head(source, request.task, request.data_root, request.labels)
+    bad_rows = BadRows(request.out.with_name(f'{request.out.name}.bad_rows.tsv')) if request.skip_bad_rows else None
+    limit = request.evaluation.max_examples or None
+    form = kind_of(head.spec).input if head else Retrieval.input
+    assert form is not None
+    found = read_input(path, form, limit, bad_rows)
+    opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
+    lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
+    tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform)
+    forward = Forward(opened.model, opened.load(mesh, head is not None), mesh, lengths, tokens, pad)
+    if source.note:
+        say(source.note)
+    if head is None:
+        _write_vectors(request, opened, forward, found)
+        records = []
+    else:
+        records = _predicted(forward, opened, head, found, Line(f'{head.name} {path.name}'))
+        lines = (json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records)
+        on_leader('records', lambda: write_atomically(request.out, ''.join(lines)))
+        for record, example in zip(records[:_SHOWN], found.examples, strict=False):
+            say(f'{record["row"]}  {readable(head.spec, example, record)}')
+        say(f'{len(records)} rows, head {head.name} ({head.spec.kind}): {request.out}')
+    if bad_rows:
+        bad_rows.close()
+    return records
+
+
+def _predicted(forward: Forward, opened: Opened, head: ChosenHead, found: Input, line: Line) -> list[Record]:
+    records: list[dict[str, Any]] = [{} for _ in found.examples]
+    tick = counter(lambda done, total: line(done, total, done), len(found.examples))
+    for part in _parts(kind_of(head.spec), found.examples):
+        examples = [found.examples[i] for i in part]
+        data = encode(found.task, examples, opened.tokenizer, opened.max_length)
+        outputs = predict_records(forward, head.name, head.spec, examples, data, head.labels)
+        for i, record in zip(part, outputs, strict=True):
+            about = {'row': found.rows[i]} | ({'id': found.examples[i].id} if found.examples[i].id else {})
+            records[i] = about | record
+        tick(len(part))
+    line.close(f'{len(records)} rows')
+    return records
+
+
+def _parts(kind: Kind, examples: Sequence[Example], size: int = 4096) -> list[list[int]]:
+    """Indices of examples that can be encoded together: with one number of choices, all with a second text or none. At
+    most `size` of them, which bounds what is held of tokens and logits."""
+    groups: dict[int, list[int]] = {}
+    for i, example in enumerate(examples):
+        groups.setdefault(kind.alike(example), []).append(i)
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
+def _write_vectors(request: Request, opened: Opened, forward: Forward, found: Input) -> None:
+    layer, pooling = (
+        retrieval_layer(opened.source.config, request.evaluation.retrieval_layer),
+        request.evaluation.pooling,
+    )
+    line = Line(f'vectors {Path(request.input).name}')
+    data = encode(found.task, found.examples, opened.tokenizer, opened.max_length)
+    tick = counter(lambda done, total: line(done, total, done), len(found.examples))
+    out = request.out if is_leader() else None
+    vectors = embed_sentences(forward, data.tokens, layer=layer, pooling=pooling, out=out, tick=tick)
+    line.close(f'{len(vectors)} rows')
+    say(
+        f'float32 {list(vectors.shape)}, layer {layer} of {opened.source.config.num_layers}, {pooling} pooling: '
+        f'{request.out}'
+    )

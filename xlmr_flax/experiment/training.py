@@ -1,0 +1,257 @@
+"""One training run of a plan: data, starting weights, training, the saved model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from xlmr_flax.config import Recipe
+from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.masking import Masking
+from xlmr_flax.data.mixture import stream_seed
+from xlmr_flax.data.packing import Packing
+from xlmr_flax.encoders.tensors import read_json
+from xlmr_flax.experiment.context import Setting, make_model
+from xlmr_flax.experiment.dev_selection import Selection
+from xlmr_flax.experiment.out_of_memory import evaluating
+from xlmr_flax.experiment.plan.arms import (
+    MLM,
+    Dataset,
+    heads_of,
+    mixture_of,
+    phase_steps,
+    training_examples,
+)
+from xlmr_flax.experiment.plan.draws import expected_draws
+from xlmr_flax.experiment.plan.runs import Run
+from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec
+from xlmr_flax.models.model import Model, Params, head_key
+from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
+from xlmr_flax.parallel.distributed import on_leader
+from xlmr_flax.parallel.mesh import batch_devices, fetch
+from xlmr_flax.train.checkpoint import differences
+from xlmr_flax.train.loop import train
+from xlmr_flax.train.phase import Phase, Trained
+from xlmr_flax.train.resume import newest_decides
+from xlmr_flax.train.streams import Stream, TrainingData
+from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
+from xlmr_flax.util.console import Line, say
+from xlmr_flax.util.stopping import check, deferred, requests
+
+__all__ = ['Setting', 'head_of', 'initial_params', 'make_model', 'start_params', 'train_run', 'trained_facts']
+
+
+def start_params(setting: Setting, run: Run) -> Params:
+    """Encoder and pooler to start a run from: the parent's, else the source's; a pooler the source lacks is fresh.
+
+    No heads, but for those that the run trains and its start has: a language model's of the source, and a warm-up's
+    that the run goes on with. Raises ModelError where they cannot be read.
+    """
+    source = open_source(f'ckpt:{parent_dir(setting, run)}') if run.parent else setting.source
+    trained = heads_of(run.datasets).keys()
+    kept = {run.target} if run.keeps_head else {name for name, head in source.heads.items() if head.kind == MLM}
+    params = source.load(kept & trained)
+    pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(jax.random.key(run.seed)))
+    return {'encoder': params['encoder'], 'pooler': pooler, 'heads': params.get('heads', {})}
+
+
+def parent_dir(setting: Setting, run: Run) -> str:
+    """The run directory of a run's parent, found by its id."""
+    matches = sorted((setting.workdir.path / 'runs').glob(f'*-{run.parent[:8]}'))
+    matches.sort(key=lambda path: not (path / 'model').is_dir())  # two arms of one definition are one run by two names
+    return str(matches[0]) if matches else f'{setting.workdir.path}/runs/(of {run.parent})'
+
+
+def head_of(run: Run) -> tuple[str, HeadSpec]:
+    """(name, spec) of the head that the target of a run is scored with."""
+    return run.target, heads_of(run.datasets)[run.target]
+
+
+def initial_params(setting: Setting, run: Run) -> Params:
+    """What a run's training starts from: `start_params`, and fresh heads that the run's seed and their names decide."""
+    params = start_params(setting, run)
+    heads = {}
+    for name, spec in heads_of(run.datasets).items():
+        key = head_key(jax.random.key(run.seed), name)
+        heads[name] = params['heads'].get(name) or jax.device_get(setting.model.init_head(key, spec))
+    return {**params, 'heads': heads}
+
+
+def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
+    """{'run', 'step', 'metric'} of a run that has finished training, else None. Raises ModelError."""
+    path = setting.workdir.run_dir(run) / 'model' / MODEL_FILE
+    return read_json(path)['trained'] if path.is_file() else None
+
+
+class Training:
+    """The data of one run, read and encoded, and what follows from it."""
+
+    def __init__(self, setting: Setting, run: Run):
+        assert run.recipe is not None and run.arm is not None
+        self.setting, self.run, self.recipe, self.arm = setting, run, run.recipe, run.arm
+        self.datasets = run.datasets
+        self.data = [self._encoded(dataset) for dataset in self.datasets]
+        check()
+        sizes = [len(data) for data in self.data]
+        self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
+        parts = self.recipe.accumulation
+        self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, run.where, self.steps, parts)
+        self.selection = Selection.of(setting.tokenizer, self.datasets, self.recipe, setting.bad_rows)
+
+    def _encoded(self, dataset: Dataset) -> Encoded:
+        setting = self.setting
+        setting.tokenizer.check_length(dataset.max_length, setting.model.config.max_length)
+        examples = training_examples(dataset, self.run.seed, setting.bad_rows)
+        return encode_cached(dataset.task, examples, setting.tokenizer, dataset.max_length)
+
+    def active(self, rows: int) -> ActiveRows:
+        """The rows of the word table that are trained: all of them under a language model's head, which has an output
+        for each.
+        """
+        if any(dataset.task.is_text for dataset in self.datasets):
+            return ActiveRows(np.arange(rows, dtype=np.int32))
+        return ActiveRows.of([*(data.tokens for data in self.data), *self.selection.tokens()], rows)
+
+    def blend(self, active: ActiveRows) -> TrainingData:
+        """The streams, in the numbers of the active rows."""
+        masking = Masking.of(self.setting.tokenizer) if any(d.task.is_text for d in self.datasets) else None
+        streams = tuple(
+            Stream(
+                dataset.name,
+                dataset.head,
+                head_spec(dataset.task),
+                data.with_tokens(active.remap(data.tokens)),
+                dataset.lengths,
+                stream_seed(self.run.seed, dataset.name, len(self.datasets)),
+                masking if dataset.task.is_text else None,
+                self.packing(dataset, data),
+            )
+            for dataset, data in zip(self.datasets, self.data, strict=True)
+        )
+        return TrainingData(streams, self.mixture, self.arm.mix)
+
+    def packing(self, dataset: Dataset, data: Encoded) -> Packing | None:
+        """How a dataset's batches are packed; None = padded."""
+        recipe = self.recipe
+        if not recipe.packing:
+            return None
+        parts = 1 if self.arm.mix == 'micro_batch' else recipe.accumulation
+        multiple, apart = batch_devices(self.setting.mesh), recipe.optimizer.clip_per == 'micro_batch'
+        sizes = data.tokens.lengths.reshape(-1, data.group)
+        return Packing.of(sizes, dataset.lengths, multiple * (1 if apart else parts), parts if apart else 1)
+
+    def table(self) -> list[str]:
+        """What is drawn how often, for people: n, cap, rate, expected steps and passes of each dataset."""
+        lines = [
+            f'{self.arm.sampler} mixture, {len(self.datasets)} datasets, {self.steps} steps of {self.recipe.batch_size}'
+        ]
+        lines.append(f'  {"dataset":28} {"n":>8} {"cap":>8} {"rate":>7} {"draws":>7} {"passes":>7}')
+        sizes = [len(data) for data in self.data]
+        for each in expected_draws(self.arm, self.recipe, self.datasets, sizes, self.mixture, self.steps):
+            cap = f'{each.cap}' if each.cap else '-'
+            lines.append(
+                f'  {each.dataset.name:28} {each.rows:8} {cap:>8} {each.rate:7.4f} {each.draws:7} {each.passes:7.2f}'
+            )
+        return lines
+
+
+def train_run(setting: Setting, run: Run) -> None:
+    """Trains a run from its parent's or the source's weights and saves its model directory."""
+    training = Training(setting, run)
+    recipe = training.recipe
+    # The whole word table lives no longer than this line: it is read again when the model is saved.
+    active, params = _cut(training, initial_params(setting, run))
+    model = _cut_model(setting.model, len(active.rows))
+    blend = training.blend(active)
+    if len(blend.streams) > 1:
+        for text in training.table():
+            say(text)
+    if not (directory := setting.workdir.run_dir(run) / 'checkpoints').exists():
+        for text in other_states(setting, run):
+            say(text)
+    line = Line(f'train {run.name}')
+    facts = {'run': run.name, 'intermediate': run.intermediate, 'target': run.target, 'task': run.task}
+
+    def evaluate(params: Params) -> Mapping[str, float]:
+        with evaluating(run.name, model, params, setting.mesh, setting.config.evaluation, recipe.max_length):
+            return training.selection.evaluate(setting, model, params, run, active.remap)
+
+    phase = Phase(
+        task=run.task,
+        model=model,
+        recipe=recipe,
+        data=blend,
+        steps=training.steps,
+        seed=run.seed,
+        pad=setting.tokenizer.pad,
+        mesh=setting.mesh,
+        directory=directory,
+        run_hash=run.id,
+        decides=run.decides,
+        evaluate=evaluate if training.selection.sets else None,
+        log=lambda record: setting.log({**facts, 'seed': run.seed, **record}),
+        progress=line,
+        restarted=lambda step, evaluated: setting.workdir.forget_metrics(run.name, step, evaluated),
+        say=say,
+        trace=setting.profiler.of(run.name) if setting.profiler else None,
+    )
+    # A stop request behind the last step waits until the model is saved: no other state may be there to go on from.
+    check()
+    with requests(), deferred():
+        trained = train(phase, params)
+        kept = fetch(trained.params, setting.mesh)
+        on_leader('model', lambda: _save(setting, run, trained, kept, active, recipe, training))
+        phase.forget_checkpoints()
+    line.close(f'{trained.step} steps, dev {trained.metric:.2f}, {trained.programs} programs compiled')
+
+
+def other_states(setting: Setting, run: Run) -> list[str]:
+    """For people: the states of unfinished trainings of the same arm, target and seed that another configuration left,
+    each with what differs. A run goes on from its own alone.
+    """
+    found = []
+    for directory in sorted((setting.workdir.path / 'runs').glob(f'{run.name.removesuffix(run.id[:8])}*/checkpoints')):
+        for step, decides in newest_decides(directory).items():
+            different = '; '.join(differences(decides, run.decides)[:8])
+            found.append(f'{directory}: step {step} of another configuration, not gone on from ({different})')
+    return found
+
+
+def _cut(training: Training, params: Params) -> tuple[ActiveRows, Params]:
+    active = training.active(len(params['encoder']['embeddings']['word']))
+    return active, active.cut(params)
+
+
+def _cut_model(model: Model, rows: int) -> Model:
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, vocab_size=rows))
+
+
+def _save(
+    setting: Setting,
+    run: Run,
+    trained: Trained,
+    kept: Params,
+    active: ActiveRows,
+    recipe: Recipe,
+    training: Training,
+) -> None:
+    metric = None if np.isnan(trained.metric) else trained.metric
+    factor = decay_factor(recipe.optimizer, training.steps, trained.step)
+    started = start_params(setting, run)
+    params = active.restore(kept, started['encoder']['embeddings']['word'], factor)
+    save_checkpoint(
+        setting.workdir.run_dir(run) / 'model',
+        setting.model.config,
+        params,
+        setting.tokenizer.path,
+        style=setting.model.style,
+        heads=heads_of(training.datasets),
+        labels={dataset.head: dataset.task.labels for dataset in training.datasets},
+        note=setting.source.note,
+        max_length=max(dataset.max_length for dataset in training.datasets),
+        extra={'trained': {'run': run.id, 'step': trained.step, 'metric': metric}},
+    )

@@ -1,0 +1,106 @@
+"""How one process of several goes through a plan: in which order, and how it waits."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+
+import xlmr_flax
+from xlmr_flax.config import Config, ConfigError, digest
+from xlmr_flax.experiment.plan.runs import Run
+from xlmr_flax.experiment.workdir.claims import TIMEOUT, Holder
+from xlmr_flax.parallel import distributed
+from xlmr_flax.util.console import duration, say
+from xlmr_flax.util.stopping import pause
+
+
+class PlanFailed(RuntimeError):
+    """Some runs of a plan failed; all others are finished, and their results are written. failures: a line for each."""
+
+    def __init__(self, message: str, failures: list[str]):
+        super().__init__(message)
+        self.failures = failures
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a process takes part in a plan. number: of `count` processes, from 1. claim_timeout: seconds without a sign
+    of life after which another machine's process counts as gone. retry_failed: runs that failed before are tried again.
+    """
+
+    number: int = 1
+    count: int = 1
+    claim_timeout: float = TIMEOUT
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.claim_timeout <= 0:
+            raise ConfigError(f'--claim_timeout={self.claim_timeout:g}: expected a number of seconds above 0')
+
+    @property
+    def label(self) -> str:
+        """'1/2'; '' for a process that has the plan for itself."""
+        return f'{self.number}/{self.count}' if self.count > 1 else ''
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """'2/4' -> (2, 4); '' -> (1, 1). Raises ConfigError."""
+    found = re.fullmatch(r'(\d+)/(\d+)', text or '1/1')
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ConfigError(
+            f'--shard={text}: expected NUMBER/COUNT, counted from 1: 1/4, 2/4, 3/4 and 4/4 are four processes'
+        )
+    return int(found[1]), int(found[2])
+
+
+def order(plan: Sequence[Run], share: Share) -> list[Run]:
+    """The whole plan, own part first, then those of the next processes; parents before what starts from them.
+
+    The parts are made of families (a run without parent and all that comes from it), so that as few processes as
+    possible wait for a training of another one.
+    """
+    number = {name: i for i, name in enumerate(dict.fromkeys(run.lineage[0].name for run in plan))}
+    return sorted(plan, key=lambda run: (number[run.lineage[0].name] - (share.number - 1)) % share.count)
+
+
+def require_one_job(config: Config, plan: Sequence[Run], workdir: Path) -> None:
+    """Of several processes with one job: raises DistributedError unless all have the same config, package, devices,
+    plan, training data and workdir.
+    """
+    facts = {'config': digest(config), 'package': xlmr_flax.__version__, 'jax': jax.__version__}
+    facts['devices'] = str(jax.device_count())
+    runs = {f'run {run.name}': run.id for run in plan}  # the digests of the training data are a part of an id
+    distributed.require_equal(facts | runs)
+    distributed.require_shared(workdir)
+
+
+@dataclass
+class Waiting:
+    """Waits until other processes may have got further, longer and longer, and says for whom. Raises Stopped."""
+
+    shortest: float = 0.5
+    longest: float = 10.0
+    again: float = 600.0
+    _pause: float = 0.0
+    _said: tuple[str, ...] = ()
+    _when: float = field(default=0.0)
+
+    def __call__(self, held: Mapping[str, Holder], left: int) -> None:
+        """held: run -> who has it. left: runs of the plan that are not finished."""
+        names, now = tuple(sorted(held)), time.monotonic()
+        if names and (names != self._said or now - self._when > self.again):
+            self._said, self._when = names, now
+            for name in names:
+                since = duration(max(0.0, time.time() - held[name].since))
+                say(f'waiting for {name}  {held[name]}, for {since}  ({left} runs left)')
+        self._pause = min(self.longest, self._pause * 1.5 or self.shortest)
+        pause(self._pause)
+
+    def reset(self) -> None:
+        """There was something to do."""
+        self._pause = 0.0

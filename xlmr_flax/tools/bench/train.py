@@ -1,0 +1,170 @@
+"""Training on one task: the package's own loop and input pipeline against a loop as transformers' Trainer has it.
+
+Every contestant takes the same number of examples a step, from the same rows, with the same weights and recipe. Before
+anything is timed, each trains the first steps without dropout on the same rows, and the losses are compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xlmr_flax.tools.bench import settings
+from xlmr_flax.tools.bench.memory import forget_peak
+from xlmr_flax.tools.bench.paced import Paced
+from xlmr_flax.tools.bench.subject import BenchError, Contestant, Options, Run
+
+if TYPE_CHECKING:
+    from xlmr_flax.encoders.config import EncoderConfig
+
+UNIT = 'examples'
+CHECKED = 3  # steps
+NEAR = {'float32': 2e-3, 'bfloat16': 5e-2}  # of a loss near 1; a wrong mask or a missing update is far more
+environment = settings.environment
+
+
+def title(options: Options) -> str:
+    config, recipe = options['config'], options['config']['recipe']
+    what = f'{recipe["batch_size"]} examples a step, '
+    what += f'{"each of" if options.get("full_rows") else "at most"} {recipe["max_length"]} tokens'
+    return (
+        f'Training on {options["task"]}: {config["encoder"]["source"]}, {what}, dropout '
+        f'{_rate(config)}, {config["encoder"]["dtype"]}, {options["device_name"]}'
+    )
+
+
+def _rate(config: Mapping[str, Any]) -> str:
+    rate = config['encoder']['dropout']
+    return f'{rate:g}' if rate >= 0 else "the encoder's own"
+
+
+def inputs(options: Options, folder: Path) -> None:
+    """start/ and train.npz for torch, and about.json: which rows the first steps have, and operations of each row."""
+    from xlmr_flax.config import to_dict
+    from xlmr_flax.data.batches import rows_at
+    from xlmr_flax.experiment.training import Training, heads_of, initial_params
+    from xlmr_flax.tools.bench.rows import write_rows
+    from xlmr_flax.tools.torch.torch_model import TRAINED, export_start
+    from xlmr_flax.train.vocabulary import ActiveRows
+
+    if options.get('full_rows'):
+        settings.write_full_rows(options, folder)
+    config = settings.paced(settings.located(options, folder), 1)
+    setting, run = settings.open_training(config, folder / 'inputs', lambda record: None)
+    training = Training(setting, run)
+    (dataset,), (data,) = training.datasets, training.data
+    if dataset.task.kind not in TRAINED:
+        raise BenchError(
+            f'task {dataset.task.name!r} is of kind {dataset.task.kind!r}; torch trains {", ".join(TRAINED)}'
+        )
+    size = training.recipe.batch_size
+    if len(data) < size:
+        raise BenchError(f'{len(data)} rows of {dataset.task.name!r} do not fill a batch of {size}')
+    heads, params = heads_of(training.datasets), initial_params(setting, run)
+    export_start(folder / 'start', setting.model.config, params, setting.tokenizer.path, heads, setting.model.style)
+    write_rows(folder / 'train.npz', data, setting.tokenizer.pad)
+    (stream,) = training.blend(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32))).streams
+    text = {
+        'head': next(iter(heads)),
+        'dtype': setting.model.dtype,
+        'max_length': dataset.max_length,
+        'recipe': to_dict(training.recipe),
+        'steps': settings.FOREVER,
+        'check': settings.CHECK,
+        'check_units': [rows_at(step, len(data), size, stream.seed).tolist() for step in range(CHECKED)],
+        'flops': unit_flops(setting.model.config, data.tokens.lengths, data.group, 3).tolist(),
+        'block': len(data) // size,
+    }
+    (folder / 'about.json').write_text(json.dumps(text), encoding='utf-8')
+
+
+def unit_flops(shape: EncoderConfig, lengths: np.ndarray, group: int, passes: int) -> np.ndarray:
+    """float64 [units]: model operations of each unit's real tokens; passes: 1 forwards, 3 with backwards."""
+    from xlmr_flax.experiment.plan.cost import forward_flops
+
+    each = np.asarray([passes * forward_flops(shape, float(n), float(n)) for n in lengths])
+    return each.reshape(-1, group).sum(1)
+
+
+class Ours:
+    """Blocks of the package's own training, one pass over the rows each."""
+
+    def __init__(self, options: Options, folder: Path):
+        self.options, self.folder, self.facts = options, folder, {}
+        self.about = json.loads((folder / 'about.json').read_text(encoding='utf-8'))
+        settings.require_device(options)
+        self.compilations = settings.count_compilations()
+        self.training: Paced | None = None
+
+    def _start(self, steps: int, *, check: bool) -> Paced:
+        from xlmr_flax.experiment.training import train_run
+
+        config = settings.paced(settings.located(self.options, self.folder), steps, check=check)
+        where = self.folder / ('check' if check else 'ours')
+
+        def work(log: Any) -> None:
+            train_run(*settings.open_training(config, where, log))
+
+        return Paced(work)
+
+    def __call__(self) -> dict[str, np.ndarray]:
+        outcome: dict[str, np.ndarray] = {}
+        if self.training is None:
+            check = self._start(CHECKED, check=True)
+            outcome = {'losses': np.asarray([check()['loss'] for _ in range(CHECKED)])}
+            check.stop()
+            del check
+            forget_peak()
+            self.training = self._start(self.about['block'], check=False)
+        before = self.compilations()
+        self.training()
+        units = self.about['block'] * self.about['recipe']['batch_size']
+        flops = sum(self.about['flops']) * units / len(self.about['flops'])
+        compiled = self.compilations() - before
+        self.facts = {'units': units, 'flops': flops, 'compiled': compiled, **settings.device_facts()}
+        return outcome
+
+
+def _torch(order: str, options: Options, folder: Path, *, to_max: bool, share: float, compiled: bool = False) -> Run:
+    from xlmr_flax.tools.bench.torch_loop import Training
+
+    return Training(options, folder, order, to_max=to_max, share=share, compiled=compiled)
+
+
+def compiled_only_there(options: Options) -> str:
+    """torch.compile pays on an accelerator; on a CPU it takes a minute and is no faster than what it replaces."""
+    return '' if options['device'] == 'gpu' or options.get('compile') else 'on a CPU only with --compile'
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    'ours': Contestant(Ours),
+    'torch-grouped': Contestant(partial(_torch, 'grouped', to_max=False, share=1.0), 'torch'),
+    'torch-dynamic': Contestant(partial(_torch, 'random', to_max=False, share=0.5), 'torch'),
+    'torch-padded': Contestant(partial(_torch, 'random', to_max=True, share=0.25), 'torch'),
+    'torch-compiled': Contestant(
+        partial(_torch, 'grouped', to_max=False, share=1.0, compiled=True), 'torch', compiled_only_there
+    ),
+}
+
+
+def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """Without dropout every contestant has our losses, step by step. Raises BenchError."""
+    del folder
+    ours = next(iter(outcomes.values()))['losses']
+    near, furthest = NEAR[options['config']['encoder']['dtype']], 0.0
+    for name, found in outcomes.items():
+        apart = float(np.abs(found['losses'] - ours).max())
+        if not apart <= near * max(1.0, float(ours.max())):
+            losses = [', '.join(f'{loss:.5f}' for loss in each) for each in (ours, found['losses'])]
+            raise BenchError(f'{name} trains something else: losses {losses[1]}, ours {losses[0]}')
+        furthest = max(furthest, apart)
+    shown = ', '.join(f'{loss:.4f}' for loss in ours)
+    return (
+        f'Without dropout, the first {len(ours)} steps on the same rows have the same losses ({shown}; at most '
+        f'{furthest:.1e} apart). Then dropout is on.'
+    )

@@ -1,0 +1,90 @@
+"""One contestant in a process of its own, told by its parent when to run.
+
+python -m xlmr_flax.tools.bench.worker SUBJECT CONTESTANT FOLDER THREADS OPTIONS: after each line on standard input it
+runs once and answers with one line of JSON. Memory, thread pools and libraries are then the contestant's alone. With the
+contestant '' it writes the subject's inputs into FOLDER and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def use_cores(threads: int) -> bool:
+    """Keeps this process to `threads` of its cores; whether the system can. Thread pools that are made later count the
+    cores they may use, XLA's among them, so this comes before any import.
+    """
+    if not hasattr(os, 'sched_setaffinity'):
+        return False
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    return True
+
+
+def busy() -> float | None:
+    """Seconds that the cores of the machine have worked, all processes together; None where that is not told."""
+    try:
+        fields = Path('/proc/stat').read_text(encoding='ascii').split('\n', 1)[0].split()[1:]
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq = map(int, fields[:7])
+    return (user + nice + system + irq + softirq) / os.sysconf('SC_CLK_TCK')
+
+
+def own() -> float:
+    """User and system seconds of this process and of its finished children."""
+    import resource
+
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Answers on the standard output it was started with; what libraries print there goes to standard error."""
+    subject, name, folder, threads, options = arguments
+    answers = os.fdopen(os.dup(1), 'w', encoding='utf-8')
+    os.dup2(2, 1)
+
+    def answer(**values: Any) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    pinned = use_cores(int(threads))
+    from xlmr_flax.tools.bench.memory import peak_memory
+    from xlmr_flax.tools.bench.subject import load_subject
+
+    module = load_subject(subject)
+    if not name:
+        module.inputs(json.loads(options), Path(folder))
+        answer(pinned=pinned, memory=peak_memory())
+        return
+    run = module.CONTESTANTS[name].prepare(json.loads(options), Path(folder))
+    answer(pinned=pinned, memory=peak_memory())
+    for count, _ in enumerate(sys.stdin):
+        before, used, start = busy(), own(), time.perf_counter()
+        outcome = run()
+        seconds, used = time.perf_counter() - start, own() - used
+        later = busy()
+        others = None if before is None or later is None else max(0.0, (later - before - used) / seconds)
+        memory = peak_memory()  # before the outcome is written: that is not the contestant's
+        if not count:
+            import numpy as np
+
+            np.savez(Path(folder) / f'{name}.npz', allow_pickle=False, **outcome)
+        facts = getattr(run, 'facts', {})
+        answer(seconds=seconds, cpu_seconds=used, others=others, memory=memory, facts=facts)
+
+
+if __name__ == '__main__':
+    try:
+        main(sys.argv[1:])
+    except Exception as e:
+        import traceback
+
+        traceback.print_exc()
+        # The last line is what the parent shows.
+        sys.exit(f'{type(e).__name__}: {" ".join(str(e).split())}')

@@ -1,0 +1,348 @@
+"""What a compiled program costs on a chip: the compiler's cycles by kind of operation and by part of the model.
+
+A TPU core carries out one operation of the schedule after another; the compiler's `estimated_cycles` of each are added
+up, those of a loop's body times its trip count. What carries none is costed by its own roofline and marked:
+
+- kernels (Pallas): the larger of computing and bytes / HBM bandwidth, from the CostEstimate that the kernel was given,
+  else from the bytes of its operands and results alone. Computing is products at the peak, then elementwise operations
+  at that of the vector units (`vector_ops` of a kernel's metadata; `integer_products` are those of them that some
+  chips have to put together), nothing of the two at once;
+- gathers, scatters and copies that the compiler does not estimate: bytes / HBM bandwidth.
+
+Asynchronous copies run beside the operations and are not counted. Collectives have no estimate; they are listed with
+the bytes that a chip must send at least, over all of its links, and are counted apart: some of them are hidden behind
+operations and some are not, so that a step takes between the one sum and both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xlmr_flax.tools.estimate.chips import Chip
+from xlmr_flax.tools.estimate.hlo import Computation, Instruction, Module, Source, shape_parts
+
+COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute', 'collective-broadcast')
+MATMUL, KERNEL, GATHER, STACK, REDUCE, ELEMENTWISE, COPY = (
+    'matrix products',
+    'kernels',
+    'gather and scatter',
+    'writes into stacks',
+    'reductions',
+    'elementwise',
+    'copies and layouts',
+)
+# Free, or beside the operations, or counted apart.
+_FREE = frozenset(
+    {'parameter', 'constant', 'get-tuple-element', 'tuple', 'bitcast', 'iota', 'partition-id', 'replica-id'}
+)
+_BESIDE = frozenset(f'{name}-{end}' for name in ('copy', 'slice', 'async', 'send', 'recv') for end in ('start', 'done'))
+_NOT_COSTED = _FREE | _BESIDE | {'after-all', 'opt-barrier', 'broadcast', 'infeed', 'outfeed', 'domain'}
+_MOVES = frozenset(
+    {'copy', 'transpose', 'bitcast', 'reshape', 'pad', 'concatenate', 'broadcast', 'slice', 'dynamic-slice'}
+)
+_SMALL = 4096  # bytes; what is smaller and has no estimate takes no time worth counting
+_PACKAGE = '/xlmr_flax/'
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the schedule. cycles: of all its `times`, on one chip. marked: costed by its roofline."""
+
+    name: str
+    kind: str
+    direction: str
+    part: str
+    source: str
+    op_name: str
+    shape: str
+    cycles: float
+    times: int
+    marked: bool
+
+
+@dataclass(frozen=True)
+class Collective:
+    """Collectives of one kind over groups of one size. count, bytes (payload: the whole array that is gathered, reduced
+    or exchanged) and sent (by a chip, at least), of a whole program."""
+
+    kind: str
+    group: int
+    count: int
+    bytes: float
+    sent: float
+
+
+@dataclass(frozen=True)
+class ProgramCost:
+    """operations: in the order of the schedule. loops_unknown: loops counted once because their trip count is not in
+    the text."""
+
+    operations: tuple[Operation, ...]
+    collectives: tuple[Collective, ...]
+    loops_unknown: int
+
+    @property
+    def cycles(self) -> float:
+        return sum(o.cycles for o in self.operations)
+
+    @property
+    def marked_cycles(self) -> float:
+        return sum(o.cycles for o in self.operations if o.marked)
+
+    @property
+    def sent(self) -> float:
+        return sum(c.sent for c in self.collectives)
+
+    def by(self, *fields: str) -> dict[tuple[str, ...], float]:
+        """{values of these fields of an operation: cycles}, the largest first."""
+        found: dict[tuple[str, ...], float] = {}
+        for o in self.operations:
+            key = tuple(getattr(o, name) for name in fields)
+            found[key] = found.get(key, 0.0) + o.cycles
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def largest(self, n: int) -> list[Operation]:
+        return sorted(self.operations, key=lambda o: -o.cycles)[:n]
+
+
+def program_cost(module: Module, chip: Chip) -> ProgramCost:
+    """The cost of a compiled program on one chip of its kind."""
+    walk = _Walk(module)
+    operations = []
+    for instruction, times, operands in walk.schedule(module.entry, 1):
+        if found := _operation(module, instruction, times, operands, chip):
+            operations.append(found)
+    return ProgramCost(tuple(operations), tuple(walk.collected()), walk.loops_unknown)
+
+
+class _Walk:
+    """The schedule of a program: its entry and what loops and calls lead to."""
+
+    def __init__(self, module: Module):
+        self.module = module
+        self.loops_unknown = 0
+        self._seen: dict[tuple[str, str], tuple[str, int, float, float, int]] = {}
+
+    def schedule(self, computation: str, times: int) -> Iterator[tuple[Instruction, int, list[Instruction]]]:
+        """(instruction, how often it is carried out, its operands)."""
+        found = self.module.computations[computation]
+        for instruction in found.values():
+            if instruction.opcode == 'while':
+                trips = trip_count(self.module, instruction, found)
+                self.loops_unknown += trips is None
+                yield from self.schedule(instruction.attribute('body'), times * (trips or 1))
+            elif (
+                instruction.opcode in ('call', 'async-start')
+                and (to := _called(instruction)) in self.module.computations
+            ):
+                yield from self.schedule(to, times)
+            elif instruction.opcode == 'conditional':  # every branch, though one is taken: an upper bound
+                named = re.findall(r'%([\w.\-]+)', instruction.rest.split('metadata=')[0])
+                for name in (n for n in dict.fromkeys(named) if n in self.module.computations):
+                    yield from self.schedule(name, times)
+            else:
+                self._collect(instruction, times)
+                yield instruction, times, [found[name] for name in instruction.operands if name in found]
+
+    def _collect(self, instruction: Instruction, times: int) -> None:
+        for inner in self.module.within(instruction):
+            kind = next((k for k in COLLECTIVES if inner.opcode in (k, f'{k}-start')), '')
+            if not kind:
+                continue
+            channel = re.search(r'channel_id=(\d+)', inner.rest)
+            # One that is carried out piece by piece beside other operations stands in each of their fusions.
+            key = (kind, channel[1]) if channel and inner is not instruction else (kind, inner.name)
+            if key in self._seen:
+                continue
+            group = group_size(inner.rest)
+            called = instruction.attribute('calls')
+            if kind == 'all-reduce' and inner is not instruction and 'slice' in self.module.root(called).opcode:
+                kind = 'reduce-scatter'
+            # A start has operand and result, of which the larger is the payload, and flags.
+            size = max(shape_parts(inner.shape)) if inner.opcode.endswith('-start') else inner.bytes
+            self._seen[key] = (kind, group, size, _sent(kind, size, group), times)
+
+    def collected(self) -> list[Collective]:
+        """The collectives met so far, the largest traffic first."""
+        sums: dict[tuple[str, int], Collective] = {}
+        for kind, group, size, sent, times in self._seen.values():
+            old = sums.get((kind, group), Collective(kind, group, 0, 0.0, 0.0))
+            sums[kind, group] = Collective(
+                kind, group, old.count + times, old.bytes + times * size, old.sent + times * sent
+            )
+        return sorted(sums.values(), key=lambda c: -c.sent)
+
+
+def _called(instruction: Instruction) -> str:
+    return instruction.attribute('to_apply') or instruction.attribute('calls')
+
+
+def _sent(kind: str, size: float, group: int) -> float:
+    """Bytes that a chip sends at least: of a ring, in steps of a share 1 / group (Thakur et al. 2005)."""
+    share = (group - 1) / group if group else 1.0
+    if kind == 'all-reduce':
+        return 2 * size * share
+    return size if kind in ('collective-permute', 'collective-broadcast') else size * share
+
+
+def group_size(rest: str) -> int:
+    """Chips of a group of a collective, from its attributes; 0 where they do not say."""
+    if found := re.search(r'replica_groups=\{\{([\d,]+)\}', rest):
+        return found[1].count(',') + 1
+    if found := re.search(r'replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}', rest):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
+        return math.prod(int(sizes.get(name, 1)) for name in re.findall(r"'(\w+)'", found[2]))
+    if found := re.search(r'replica_groups=\[\d+,(\d+)\]<=', rest):
+        return int(found[1])
+    return 0
+
+
+def trip_count(module: Module, loop: Instruction, scope: Computation) -> int | None:
+    """How often a loop's body is carried out: as XLA notes it, else from a condition `counter < constant` of a counter
+    that starts at and grows by a constant. scope: the computation that the loop is in. None where the text does not
+    say."""
+    if found := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest):
+        return int(found[1])
+    name = loop.attribute('condition')
+    if name not in module.computations or loop.attribute('body') not in module.computations:
+        return None
+    condition = module.computations[name]
+    inner = {i.name: i for i in (*condition.values(), *module.within(module.root(name)))}
+    compare = next((i for i in inner.values() if i.opcode == 'compare'), None)
+    limits = [n for i in inner.values() if i.opcode == 'constant' and (n := _whole(inner, i.name)) is not None]
+    counter = next((i for i in condition.values() if i.opcode == 'get-tuple-element'), None)
+    place = re.search(r'index=(\d+)', counter.rest) if counter else None
+    if compare is None or 'direction=LT' not in compare.rest or len(limits) != 1 or place is None:
+        return None
+    index, init, body = int(place[1]), scope.get(loop.operands[0]), module.computations[loop.attribute('body')]
+    start = _whole(scope, init.operands[index]) if init and index < len(init.operands) else None
+    step = _step(body, module.root(loop.attribute('body')), index)
+    return None if start is None or not step else max(0, -(-(limits[0] - start) // step))
+
+
+def _whole(scope: Computation, name: str) -> int | None:
+    """The value of a whole scalar constant, or of copies of it; None for anything else."""
+    found = scope.get(name)
+    while found is not None and found.opcode in ('copy', 'bitcast') and found.operands:
+        found = scope.get(found.operands[0])
+    is_whole = found is not None and found.shape.startswith(('s32[]', 'u32[]')) and found.literal.isdigit()
+    return int(found.literal) if found is not None and is_whole else None
+
+
+def _step(body: Computation, root: Instruction, index: int) -> int | None:
+    """By how much the counter at that place of a loop's state grows; None where it cannot be seen."""
+    grown = body.get(root.operands[index]) if index < len(root.operands) else None
+    while grown is not None and grown.opcode in ('copy', 'bitcast') and grown.operands:
+        grown = body.get(grown.operands[0])
+    if grown is None or grown.opcode != 'add':
+        return None
+    steps = [n for name in grown.operands if (n := _whole(body, name)) is not None]
+    return steps[0] if len(steps) == 1 else None
+
+
+def _operation(
+    module: Module, instruction: Instruction, times: int, operands: list[Instruction], chip: Chip
+) -> Operation | None:
+    inner = list(module.within(instruction))
+    codes = {i.opcode for i in inner}
+    is_kernel = instruction.opcode == 'custom-call' and 'custom_call_target="tpu_custom_call"' in instruction.rest
+    cycles, marked = instruction.cycles, False
+    if cycles is None:
+        seconds = _roofline(instruction, inner, codes, operands, is_kernel, chip)
+        if not seconds:
+            return None
+        cycles, marked = seconds * chip.clock, True
+    source, part = _origin(module.sources(instruction) or next((s for i in inner if (s := module.sources(i))), ()))
+    name = instruction.op_name or next((i.op_name for i in inner if i.op_name), '')
+    return Operation(
+        instruction.name,
+        KERNEL if is_kernel else _kind(module, instruction, codes),
+        _direction(name),
+        part,
+        source,
+        name,
+        instruction.shape,
+        cycles * times,
+        times,
+        marked,
+    )
+
+
+def _roofline(
+    instruction: Instruction,
+    inner: list[Instruction],
+    codes: set[str],
+    operands: list[Instruction],
+    is_kernel: bool,
+    chip: Chip,
+) -> float:
+    """Seconds of an operation that the compiler does not estimate; 0 = nothing worth counting."""
+    if is_kernel:
+        bytes_moved, flops = instruction.bytes + sum(o.bytes for o in operands), 0.0
+        if found := re.search(r'"cost_estimate":(\{[^}]*\})', instruction.rest):
+            given = {k: float(v) for k, v in json.loads(found[1]).items()}
+            bytes_moved, flops = given.get('bytes_accessed') or bytes_moved, given.get('flops', 0.0)
+        work = {k: float(v) for k, v in re.findall(r'(vector_ops|integer_products)\W+(\d+)', instruction.rest)}
+        operations = work.get('vector_ops', 0.0) + work.get('integer_products', 0.0) * (chip.integer_product - 1)
+        elementwise = operations / (chip.vector * chip.clock)
+        return max(flops / chip.flops + elementwise, bytes_moved / chip.hbm_speed)
+    is_collective = any(code.startswith(COLLECTIVES) for code in codes)
+    is_call = 'custom-call' in codes and codes <= _FREE | {'custom-call'}  # buffers, and the ends of collectives
+    is_free = instruction.opcode in _NOT_COSTED or is_call
+    if is_collective or is_free or instruction.bytes < _SMALL:
+        return 0.0
+    if 'gather' in codes:  # of the table, only the rows that are fetched
+        return 2 * instruction.bytes / chip.hbm_speed
+    return (instruction.bytes + sum(o.bytes for o in operands)) / chip.hbm_speed
+
+
+def _kind(module: Module, instruction: Instruction, codes: set[str]) -> str:
+    if codes & {'convolution', 'dot'}:
+        return MATMUL
+    if codes & {'gather', 'scatter', 'sort'}:
+        return GATHER
+    if 'dynamic-update-slice' in codes:
+        return STACK
+    if codes & {'reduce', 'reduce-window'}:
+        return REDUCE
+    if codes - {'parameter', 'constant', 'tuple', 'get-tuple-element', 'convert', 'fusion', 'custom-call'} <= _MOVES:
+        return COPY
+    return ELEMENTWISE
+
+
+def _direction(op_name: str) -> str:
+    if 'rematted_computation' in op_name:
+        return 'recomputed'
+    if 'transpose(jvp' in op_name:
+        return 'backward'
+    if 'jvp' in op_name:
+        return 'forward'
+    return 'other' if op_name else 'compiler'
+
+
+def _origin(frames: tuple[Source, ...]) -> tuple[str, str]:
+    """('file:line', function) of the innermost frame in this package, else of the innermost."""
+    own = [f for f in frames if _PACKAGE in f.file]
+    if not frames:
+        return '', 'compiler'
+    frame = (own or frames)[0]
+    file = frame.file.rpartition(_PACKAGE)[2] if own else '/'.join(frame.file.split('/')[-2:])
+    return f'{file}:{frame.line}', frame.function.replace('.<locals>', '')
+
+
+def to_dict(cost: ProgramCost, largest: int) -> dict[str, object]:
+    """JSON-able, with the largest operations alone."""
+    return {
+        'cycles': cost.cycles,
+        'marked_cycles': cost.marked_cycles,
+        'loops_unknown': cost.loops_unknown,
+        'by_kind': {' / '.join(k): v for k, v in cost.by('kind').items()},
+        'by_part': {' / '.join(k): v for k, v in cost.by('part', 'direction').items()},
+        'collectives': [dataclasses.asdict(c) for c in cost.collectives],
+        'largest': [dataclasses.asdict(o) for o in cost.largest(largest)],
+    }

@@ -1,0 +1,211 @@
+"""A comparison as files: compare.md, compare.json and a self-contained page with the curves of both sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from xlmr_flax.analysis.against import as_json
+from xlmr_flax.analysis.paired import Pairing
+from xlmr_flax.report.canvas import inline, svg
+from xlmr_flax.report.curves import training_curves
+from xlmr_flax.report.html_table import Notes, html_table
+from xlmr_flax.report.page_style import CSS
+from xlmr_flax.report.study import metric_name
+from xlmr_flax.report.table import Column, Line, Table
+from xlmr_flax.util.files import write_atomically
+
+SIDES = ('JAX', 'PyTorch')
+FIRST = 50  # steps, whose losses are looked at by themselves
+# A shorter training says nothing of speed: its median is of a few steps, and a pause of the machine decides it.
+LEAST_STEPS, LEAST_SECONDS = 50, 30.0
+MOST = 12  # figures on a page
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training on both sides. losses: of each side, step (from 1) -> mean training loss since the step before it in
+    ours. speeds: median examples/s without the first record; None where a side's training was short."""
+
+    run: str
+    losses: tuple[Mapping[int, float], Mapping[int, float]]
+    speeds: tuple[float | None, float | None]
+
+    def apart(self, first: int = 0) -> tuple[float, int]:
+        """(largest difference of the losses, its step), of the first so many steps (0 = all)."""
+        ours, theirs = self.losses
+        both = [step for step in ours if step in theirs and (not first or step <= first)]
+        return max(((abs(ours[step] - theirs[step]), step) for step in both), default=(0.0, 0))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What there is to show. pairings: with their arm. seconds: of each side, training and evaluation. sources: commits
+    (`experiment.checkout`)."""
+
+    title: str
+    command: str
+    curves: tuple[Curve, ...]
+    pairings: tuple[tuple[str, Pairing], ...]
+    seconds: tuple[float, float]
+    notes: tuple[str, ...]
+    versions: Mapping[str, str]
+    date: str = ''
+    sources: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, str]:
+        """How it was made, for the head of a page."""
+        found = {
+            'Command': self.command,
+            'Date': self.date,
+            'Source': ', '.join(f'commit {source}' for source in self.sources),
+            'Versions': ', '.join(f'{name} {version}' for name, version in self.versions.items()),
+        }
+        return {name: text for name, text in found.items() if text}
+
+
+def tables(found: Comparison) -> list[Table]:
+    """Means of the scores, losses and speeds, then scores by language."""
+    shown = [_summary(found)] if found.pairings else []
+    shown.append(_training_table(found))
+    for arm, pairing in found.pairings:
+        title = f'{pairing.target}, {pairing.metric.replace("_", " ")} ({pairing.split}), intermediate: {arm}'
+        shown.append(pairing.table(*SIDES, title))
+    return shown
+
+
+def _summary(found: Comparison) -> Table:
+    columns = (
+        Column('target'), Column('intermediate'), Column('metric'), Column('languages', 'count'),
+        *(Column(side, 'score', 'mean', decimals=2) for side in SIDES),
+        Column('difference', 'delta', 'mean', decimals=2),
+        Column('largest Δ', 'score', 'single languages', decimals=2),
+        Column('lowest p', 'score', 'single languages', decimals=4),
+    )  # fmt: skip
+    lines = []
+    for arm, pairing in found.pairings:
+        mean = pairing.means[0]
+        largest = max(100 * abs(each.change.difference) for each in pairing.languages)
+        lowest = min(each.p_holm for each in pairing.languages if each.p_holm is not None)
+        about = (pairing.target, arm, metric_name(pairing.metric), len(pairing.languages))
+        lines.append(Line((*about, mean.first, mean.second, 100 * mean.change.difference, largest, lowest)))
+    note = (
+        f'Scores in %; mean: over all languages of a target, its difference {SIDES[0]} - {SIDES[1]} in points; single '
+        'languages: the largest difference without its sign, and the lowest p, corrected over the languages (Holm).'
+    )
+    return Table('Summary', columns, tuple(lines), (note,))
+
+
+def _training_table(found: Comparison) -> Table:
+    timed = any(None not in curve.speeds for curve in found.curves)
+    columns = (
+        Column('run'),
+        Column('steps', 'count'),
+        Column(f'steps 1–{FIRST}', 'score', 'largest difference of the losses,'),
+        Column('all steps', 'score', 'largest difference of the losses,'),
+        *(Column(side, 'score', 'examples/s', decimals=1) for side in SIDES if timed),
+    )
+    lines = []
+    for c in found.curves:
+        apart = f'{c.apart(FIRST)[0]:.1e}', f'{c.apart()[0]:.1e}'
+        lines.append(Line((c.run, max(c.losses[0], default=0), *apart, *(c.speeds if timed else ()))))
+    took = ', '.join(f'{side} {seconds:.0f} s' for side, seconds in zip(SIDES, found.seconds, strict=True))
+    notes = [f'Training and evaluation in all: {took} (compilation included), one side after the other.']
+    if timed:
+        notes.append(f'examples/s: median of the steps, of trainings of {LEAST_STEPS} steps and {LEAST_SECONDS:.0f} s.')
+    notes.append('Speed: measure with: xlmr-flax bench train')
+    return Table('Training', columns, tuple(lines), (*notes, *found.notes))
+
+
+def to_json(found: Comparison) -> str:
+    """Everything in numbers."""
+    return json.dumps(
+        {
+            'title': found.title, 'command': found.command, 'versions': dict(found.versions), 'date': found.date,
+            'sources': found.sources,
+            'seconds': dict(zip(SIDES, found.seconds, strict=True)),
+            'curves': [
+                {'run': c.run, 'losses': dict(zip(SIDES, c.losses, strict=True)), 'examples_per_s': c.speeds}
+                for c in found.curves
+            ],
+            'pairings': [as_json(pairing) | {'intermediate': arm} for arm, pairing in found.pairings],
+        },
+        indent=1,
+    ) + '\n'  # fmt: skip
+
+
+def report(found: Comparison, folder: Path) -> Path:
+    """Writes compare.md, compare.json, index.html and figures/; returns the page's path."""
+    drawn = figures(found)
+    for name, drawing in drawn.items():
+        write_atomically(folder / 'figures' / f'{name}.svg', drawing)
+    lines = [f'# {found.title}', '', *(f'- {name}: `{text}`' for name, text in found.facts().items()), '']
+    lines += [table.markdown() for table in tables(found)]
+    lines += [f'![Training losses of {name}](figures/{name}.svg)\n' for name in drawn]
+    write_atomically(folder / 'compare.md', '\n'.join(lines))
+    write_atomically(folder / 'compare.json', to_json(found))
+    write_atomically(folder / 'index.html', page(found, tables(found), drawn))
+    return folder / 'index.html'
+
+
+def figures(found: Comparison) -> dict[str, str]:
+    """run -> SVG of its training losses on both sides, of the first runs."""
+    drawn = {}
+    for curve in found.curves[:MOST]:
+        points = [
+            {'run': side, 'intermediate': side, 'step': step, 'loss': loss}
+            for side, losses in zip(SIDES, curve.losses, strict=True)
+            for step, loss in losses.items()
+        ]
+        figure = training_curves(points, curve.run, order=SIDES)
+        if figure is not None:
+            drawn[curve.run] = svg(figure, f'Training losses of {curve.run} in {SIDES[0]} and {SIDES[1]}')
+    return drawn
+
+
+def page(found: Comparison, shown: Sequence[Table], drawn: Mapping[str, str]) -> str:
+    """The page as text."""
+    notes = Notes()
+    facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in found.facts().items())
+    by_language = len(found.pairings)
+    sections = [html_table(table, notes) for table in shown[: len(shown) - by_language]]
+    sections.append('<h2>Training losses</h2>')
+    for number, (name, drawing) in enumerate(drawn.items()):
+        said = f"Training loss by step of {escape(name)}; where the two agree, PyTorch's dashes lie on JAX's line."
+        sections.append(
+            f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Training losses of {escape(name)}">'
+            f'{inline(drawing, f"c{number}-")}</div><figcaption>{said}</figcaption></figure>'
+        )
+    if len(found.curves) > len(drawn):
+        sections.append(f'<p>{len(found.curves) - len(drawn)} more runs are in compare.json.</p>')
+    if by_language:
+        sections.append('<h2>Scores by language</h2>')
+        sections += [html_table(table, notes) for table in shown[len(shown) - by_language :]]
+    body = '\n'.join(sections)
+    text = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(found.title)}</title>
+<style>
+{CSS}
+</style>
+</head>
+<body>
+<main>
+<header>
+<h1>{escape(found.title)}</h1>
+<p class="lead">The same starting weights, batches, recipe and scorers; model, gradients, optimizer and dropout are this
+package's on one side, and those of transformers and torch on the other.</p>
+<dl class="facts">{facts}</dl>
+</header>
+{body}
+</main>
+</body>
+</html>
+"""
+    return notes.numbered(text)

@@ -1,0 +1,99 @@
+"""Zero-shot evaluation with a PyTorch model: our reader, files and scorers around transformers' forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xlmr_flax.data.batches import eval_batches, pass_tokens, row_lengths
+from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.eval.retrieval import retrieval_layer
+from xlmr_flax.eval.zero_shot import Evaluator, Progress, counter
+from xlmr_flax.kinds import encode_cached, kind_of
+from xlmr_flax.tasks.base import Example, Task, TaskError
+from xlmr_flax.tools.torch.torch_modules import MultiTask, autocast_to
+
+Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TorchEvaluator(Evaluator):
+    """An Evaluator whose outputs are torch_model's, in eval mode; `params` is not looked at."""
+
+    torch_model: MultiTask | None = None
+
+    def predict(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        path: Path,
+        progress: Progress | None = None,
+        language: str = 'en',
+    ) -> None:
+        """Writes the prediction file of a task with a head. language: of the answers. Raises TaskError where this model
+        has no head.
+        """
+        if self.head is None or self.torch_model is None:
+            raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
+        data, model, name = (
+            encode_cached(task, examples, self.tokenizer, self.max_length),
+            self.torch_model,
+            self.head[0],
+        )
+        kind = kind_of(task)
+
+        def forward(ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+            if kind.stacked:  # a row is one of an example's: [B, T] -> [B, 1, T] -> [B, 1]
+                return model(name, ids[:, None], segments[:, None])
+            logits = model(name, ids, segments)
+            return logits.argmax(-1) if kind.best_only else logits
+
+        lengths, tick = row_lengths(self.max_length, self.lengths), counter(progress, len(data.tokens))
+        out = self._rows(forward, data.tokens, lengths, tick)
+        cut = [row[: int(n)] for row, n in zip(out, data.tokens.lengths, strict=True)] if kind.by_token else None
+        rows = np.stack(out) if cut is None else cut
+        kind.write_outputs(task, path, examples, data, rows, self.label_order, self.decoder(language))
+
+    def _embed(
+        self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None], out: Path | None = None
+    ) -> np.ndarray:
+        assert self.torch_model is not None
+        encoder = self.torch_model.encoder
+        layer, pooling = retrieval_layer(self.model.config, self.evaluation.layer_of(task)), self.evaluation.pooling
+
+        def forward(ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+            found = encoder(input_ids=ids, attention_mask=segments, output_hidden_states=True).hidden_states
+            hidden = found[-1 if layer is None else layer].float()
+            if pooling == 'cls':
+                return hidden[:, 0]
+            mask = segments[..., None].float()
+            return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+        vectors = np.stack(self._rows(forward, tokens, row_lengths(max_length), tick))
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            np.save(out, vectors)
+        return vectors
+
+    def _rows(
+        self, forward: Forward, tokens: Ragged, lengths: tuple[int, ...], tick: Callable[[int], None]
+    ) -> list[np.ndarray]:
+        """The output of every row, in row order."""
+        assert self.torch_model is not None
+        device = next(self.torch_model.parameters()).device
+        found: list[np.ndarray] = [np.zeros(0)] * len(tokens)
+        size = pass_tokens(self.evaluation.batch_tokens, device.type)
+        for rows, batch in eval_batches(tokens, lengths, size, self.tokenizer.pad):
+            ids, segments = (torch.from_numpy(batch[k]).long().to(device) for k in ('ids', 'segments'))
+            real = segments.any(1)  # a last batch is filled up with empty rows
+            with torch.inference_mode(), autocast_to(self.model.dtype, device) or nullcontext():
+                values = forward(ids[real], segments[real]).cpu().numpy()
+            for row, value in zip(rows.tolist(), values, strict=True):
+                found[row] = value
+            tick(len(rows))
+        return found

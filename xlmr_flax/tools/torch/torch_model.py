@@ -1,0 +1,92 @@
+"""Our weights in PyTorch and back: the start of a run for `torch_modules`, and what torch trained as our parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from xlmr_flax.encoders import family_of
+from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
+from xlmr_flax.kinds.base import Kind
+from xlmr_flax.models import hf
+from xlmr_flax.models.model import Params
+from xlmr_flax.models.weights import export_head, import_head, import_pooler
+
+# Kinds that the PyTorch baseline trains: those with a class in transformers and a prediction for each example.
+TRAINED = tuple(kind.name for kind in KINDS.values() if kind.architecture and not kind.pretraining)
+
+
+def head_style(kind: Kind, style: str) -> str:
+    """'jiant' for the heads that only the authors have, else 'hf'."""
+    return style if kind.tensor_names(style) != kind.tensor_names('hf') else 'hf'
+
+
+def export_start(
+    folder: Path,
+    config: EncoderConfig,
+    params: Params,
+    tokenizer: Path,
+    heads: Mapping[str, HeadSpec],
+    style: str,
+) -> None:
+    """Writes `params` as a start (see torch_modules); the folder must not be there. heads: those of params['heads']
+    that are wanted. Raises ModelError for a kind of head that the baseline does not have.
+    """
+    for name, spec in heads.items():
+        if spec.kind not in TRAINED:
+            raise ModelError(f'head {name!r}: the PyTorch baseline has no head of kind {spec.kind!r}')
+    hf.save(folder / 'encoder', config, params, tokenizer)
+    about = {}
+    for i, (name, spec) in enumerate(heads.items()):
+        kind = kind_of(spec)
+        own, head = head_style(kind, style), params['heads'][name]
+        tensors = _jiant_tensors(head) if own == 'jiant' else dict(export_head(head, spec, own))
+        file = f'head_{i}.safetensors'
+        save_file({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, folder / file)
+        about[name] = {
+            'class': f'XLMRoberta{kind.architecture}',
+            'num_labels': spec.outputs if kind.classes else 2,
+            'pooler': kind.reads_pooler(own),
+            'style': own,
+            'file': file,
+        }
+    # Last, and by the name that torch_modules.HEADS_FILE has: importing it would bring torch.
+    (folder / 'heads.json').write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
+
+
+def _jiant_tensors(head: Params) -> dict[str, np.ndarray]:
+    return {
+        f'{layer}.{ours}': np.asarray(head[layer][theirs]).T if theirs == 'kernel' else np.asarray(head[layer][theirs])
+        for layer in ('dense', 'out')
+        for theirs, ours in (('kernel', 'weight'), ('bias', 'bias'))
+    }
+
+
+def import_trained(
+    tensors: Mapping[str, np.ndarray],
+    heads: Mapping[str, Mapping[str, np.ndarray]],
+    specs: Mapping[str, HeadSpec],
+    config: EncoderConfig,
+    style: str,
+) -> Params:
+    """What torch trained as our parameters. tensors: XLMRobertaModel's, float32 by name; heads: each head's own."""
+    found: Params = {
+        'encoder': family_of(config).import_encoder(tensors.__getitem__, config),
+        'pooler': import_pooler(tensors.__getitem__),
+        'heads': {},
+    }
+    for name, spec in specs.items():
+        own = heads[name]
+        if head_style(kind_of(spec), style) == 'jiant':
+            found['heads'][name] = {
+                layer: {'kernel': np.ascontiguousarray(own[f'{layer}.weight'].T), 'bias': own[f'{layer}.bias']}
+                for layer in ('dense', 'out')
+            }
+        else:
+            found['heads'][name] = import_head(own.__getitem__, spec, 'hf')
+    return found
