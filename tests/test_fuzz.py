@@ -19,8 +19,8 @@ from tasks.test_tiny_files import EXPECTED, TRANSLATED
 from xlmr_flax.analysis.significance import read_tests
 from xlmr_flax.analysis.study_report import _saved_config, curves, failures
 from xlmr_flax.config import parse, to_dict
-from xlmr_flax.data import tfds
 from xlmr_flax.data.inputs import read_input
+from xlmr_flax.data.readers import tfds
 from xlmr_flax.data.sources import read_gold, read_pairs, read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer

@@ -167,6 +167,13 @@ def test_imports_and_names_of_the_package() -> None:
     assert not found, '\n' + '\n'.join(found)
 
 
+def test_rooms_are_small() -> None:
+    """Files of one folder, without its packages. A folder of tasks has one file a dataset."""
+    folders = {path.parent for path in python_files('xlmr_flax')} - {PACKAGE / 'tasks'}
+    found = {folder.relative_to(ROOT).as_posix(): len(list(folder.glob('*.py'))) for folder in folders}
+    assert {name: count for name, count in found.items() if count > FILES_A_ROOM} == {}
+
+
 def test_no_two_rooms_import_each_other() -> None:
     """MAY_IMPORT itself must be a direction."""
     order: list[str] = []

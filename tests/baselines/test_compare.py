@@ -14,7 +14,7 @@ import pytest
 from xlmr_flax.analysis.bootstrap import Interval
 from xlmr_flax.analysis.paired import Compared, Pairing
 from xlmr_flax.cli.main import main
-from xlmr_flax.report.curves import training_curves
+from xlmr_flax.report.plots.curves import training_curves
 from xlmr_flax.tools.torch import comparison
 from xlmr_flax.tools.torch.comparison_report import SIDES, Comparison, Curve, page
 

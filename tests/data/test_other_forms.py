@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from xlmr_flax.data.readers.tables import Problem, read_rows
 from xlmr_flax.data.sources import BadRow, read_split
-from xlmr_flax.data.tables import Problem, read_rows
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import ChoiceExample, PairExample, Table
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.data.tables import DataError, Problem, read_rows, read_table
+from xlmr_flax.data.readers.tables import DataError, Problem, read_rows, read_table
 from xlmr_flax.tasks.base import Table
 
 JSON = Table('x.json', 'json', ('text', 'label'))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.tables import DataError, read_lines, read_table
+from xlmr_flax.data.readers.tables import DataError, read_lines, read_table
 from xlmr_flax.tasks.base import Table
 
 TSV = Table('x.tsv', 'tsv', ('id', 'text'))

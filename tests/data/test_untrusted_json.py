@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.tables import DataError, Problem, read_rows, read_table
+from xlmr_flax.data.readers.tables import DataError, Problem, read_rows, read_table
 from xlmr_flax.tasks.base import Table
 
 JSONL, JSON = Table('f', 'jsonl', ('text',)), Table('f', 'json', ('text',))

@@ -10,7 +10,7 @@ from download.site import Site, served
 from download.small_world import World, build, using
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.data.readers_paths import DATA_ROOT_VARIABLE
+from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE
 from xlmr_flax.download import fetch
 
 Download = Callable[..., tuple[int, str, str]]

@@ -64,9 +64,7 @@ def test_source_lines(module: hlo.Module, cost: ProgramCost) -> None:
     ]
     by_name = {o.name: o for o in cost.operations}
     fusion = by_name['fusion.531']
-    assert (
-        fusion.source == 'encoders/encoder.py:82' and fusion.part == 'Attention.__call__'
-    )
+    assert fusion.source == 'encoders/encoder.py:82' and fusion.part == 'Attention.__call__'
     assert by_name['multiply_add_fusion.3'].source == '_src/transform.py:312'  # nothing of the package on the stack
     assert by_name['multiply_add_fusion.3'].part == 'scale_by_adam.update_fn'
     assert by_name['copy.390'].part == 'compiler' and by_name['copy.390'].direction == 'compiler'

@@ -13,7 +13,7 @@ import pytest
 from tfds_files import write
 
 from xlmr_flax.config import Arm, Config, Member, Recipe
-from xlmr_flax.data.readers_paths import resolve_data_root
+from xlmr_flax.data.readers.paths import resolve_data_root
 from xlmr_flax.data.sources import BadRow, DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import datasets

@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import Any
 
-from xlmr_flax.report.effect_figures import forest, line_panels
+from xlmr_flax.report.plots.effect_figures import forest, line_panels
 
 
 def line(**changes: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from xlmr_flax.report import canvas, figures, heatmaps
-from xlmr_flax.report import curves as curve_figures
+from xlmr_flax.report.plots import canvas, figures, heatmaps
+from xlmr_flax.report.plots import curves as curve_figures
 from xlmr_flax.report.rows import RowsError
 
 

@@ -9,11 +9,11 @@ from statistics import fmean
 import pytest
 from paper_study import ARMS, paper_curves, paper_plan, paper_rows, paper_tests
 
-from xlmr_flax.report import canvas, figures, heatmaps
-from xlmr_flax.report import curves as curve_figures
 from xlmr_flax.report.html import page
 from xlmr_flax.report.html_table import html_table
 from xlmr_flax.report.paper_tables import by_language, differences, intervals, runs_table, scores, upright
+from xlmr_flax.report.plots import canvas, figures, heatmaps
+from xlmr_flax.report.plots import curves as curve_figures
 from xlmr_flax.report.study import F1_AND_EM, make_study, score_rows
 from xlmr_flax.report.tables import all_tables
 from xlmr_flax.report.view import View, stand_in_notes

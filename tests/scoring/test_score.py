@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.data.tables import DataError
+from xlmr_flax.data.readers.tables import DataError
 from xlmr_flax.kinds import score_files
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, XTREME, XTREME_R, Benchmark

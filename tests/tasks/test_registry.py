@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from xlmr_flax.data.tables import READERS
+from xlmr_flax.data.readers.tables import READERS
 from xlmr_flax.kinds import KINDS
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import TRANSLATED, Embedded, RowError, Table, TaskError

@@ -94,7 +94,7 @@ def run(values: flags.FlagValues) -> int:
 def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
     """(the data root, which need not be there yet; what is asked for)"""
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.data.readers_paths import DATA_ROOT_VARIABLE, HOW_TO_SET
+    from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE, HOW_TO_SET
     from xlmr_flax.download.facts import groups
     from xlmr_flax.experiment.data_check.inventory import wanted
     from xlmr_flax.experiment.plan.reads import reads

@@ -52,7 +52,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.data.tfds import DIRECTORY_VARIABLE
+    from xlmr_flax.data.readers.tfds import DIRECTORY_VARIABLE
 
     if values.config is not None and values.tasks:
         raise UsageError('--config and --tasks: one of them')
@@ -282,7 +282,7 @@ def _details(states: Sequence[Any], root: Path, skip_bad_rows: bool) -> list[str
 
 def _places(states: Sequence[Any]) -> list[str]:
     """Paths that are missing; those that differ in the language alone as one, with the codes of the files behind it."""
-    from xlmr_flax.data.tfds import described
+    from xlmr_flax.data.readers.tfds import described
 
     templates: dict[str, list[str]] = {}
     others: dict[str, str] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data import world
-from xlmr_flax.data.readers_paths import (
+from xlmr_flax.data.readers.paths import (
     DATA_ROOT_VARIABLE,
     Found,
     MissingFile,
@@ -21,7 +21,7 @@ from xlmr_flax.data.readers_paths import (
     resolve_data_root,
     split_files,
 )
-from xlmr_flax.data.tables import DataError, Problem, read_lines, read_rows, read_table, read_text
+from xlmr_flax.data.readers.tables import DataError, Problem, read_lines, read_rows, read_table, read_text
 from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, has_label
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.stopping import check

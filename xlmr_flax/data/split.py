@@ -8,10 +8,10 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from xlmr_flax.data import tfds
-from xlmr_flax.data.readers_paths import Found, resolve_data_root, split_files, split_tables, stand_in_notes
+from xlmr_flax.data.readers import tfds
+from xlmr_flax.data.readers.paths import Found, resolve_data_root, split_files, split_tables, stand_in_notes
+from xlmr_flax.data.readers.tables import DataError
 from xlmr_flax.data.sources import BadRow, needs_data_root, read_gold, read_pairs, read_split, with_labels, world_rows
-from xlmr_flax.data.tables import DataError
 from xlmr_flax.tasks.base import Embedded, Example, SentenceExample, Table, Task, TaskError, has_label
 from xlmr_flax.util.stopping import check
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from xlmr_flax.data.readers_paths import is_stand_in
+from xlmr_flax.data.readers.paths import is_stand_in
 from xlmr_flax.download import archive, convert
 from xlmr_flax.download.facts import Source, groups
 from xlmr_flax.download.fetch import Fetcher, Interrupted, Transport, naming

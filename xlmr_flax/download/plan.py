@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from xlmr_flax.data.readers_paths import is_stand_in
+from xlmr_flax.data.readers.paths import is_stand_in
 from xlmr_flax.data.split import Split
 from xlmr_flax.download.facts import FALLBACK, MANUAL, Source, pattern, sources
 from xlmr_flax.download.records import WORK, Records, matches, size_of

@@ -24,8 +24,8 @@ class Family(abc.ABC):
     base_class: transformers' class without a head. word_table: the tensor of the word embeddings. sizes: the shapes of
     `random:` sources. config_class: has the fields that model.json keeps. module: the flax module, constructed as
     module(config, rngs=...) and called as encoders/encoder.py's `Encoder`; its word table has the path
-    'embeddings/word', as the masked-LM head and the active vocabulary use it. axes: of every parameter but layer norms', whose paths end
-    in 'norm/scale' and 'norm/bias'.
+    'embeddings/word', as the masked-LM head and the active vocabulary use it. axes: of every parameter but layer
+    norms', whose paths end in 'norm/scale' and 'norm/bias'.
     """
 
     model_type: ClassVar[str]

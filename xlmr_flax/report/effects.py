@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.report.canvas import svg
-from xlmr_flax.report.effect_figures import forest, line_panels
 from xlmr_flax.report.latex import latex_document, latex_fragment
+from xlmr_flax.report.plots.canvas import svg
+from xlmr_flax.report.plots.effect_figures import forest, line_panels
 from xlmr_flax.report.rows import NONE
 from xlmr_flax.report.study import MARKED, metric_name
 from xlmr_flax.report.table import Column, Line, Table, markdown, signed

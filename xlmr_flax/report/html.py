@@ -8,15 +8,15 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.canvas import inline, svg
-from xlmr_flax.report.curves import training_curves
 from xlmr_flax.report.effects import Effects, effect_figures, effect_sentences, effect_tables
-from xlmr_flax.report.figures import dumbbells, gains_by_language
 from xlmr_flax.report.findings import findings
-from xlmr_flax.report.heatmaps import arms_by_targets, delta_heatmap
 from xlmr_flax.report.html_table import Notes, html_list, html_table
 from xlmr_flax.report.page_style import CSS
 from xlmr_flax.report.paper_tables import differences, intervals, runs_table, scores, upright
+from xlmr_flax.report.plots.canvas import inline, svg
+from xlmr_flax.report.plots.curves import training_curves
+from xlmr_flax.report.plots.figures import dumbbells, gains_by_language
+from xlmr_flax.report.plots.heatmaps import arms_by_targets, delta_heatmap
 from xlmr_flax.report.rows import NONE, Row, RowsError, distinct, facts, intermediates, languages, scored
 from xlmr_flax.report.study import TO_ENGLISH, Study, metric_name, metric_title, score_metrics
 from xlmr_flax.report.table import Table

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.tables import DataError, read_lines, read_text
+from xlmr_flax.data.readers.tables import DataError, read_lines, read_text
 from xlmr_flax.tasks.base import Task, closest
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import quote

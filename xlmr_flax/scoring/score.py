@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.tables import DataError, read_lines
+from xlmr_flax.data.readers.tables import DataError, read_lines
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, QA, Benchmark, Part
 from xlmr_flax.scoring.metrics import classification, qa, retrieval, tagging

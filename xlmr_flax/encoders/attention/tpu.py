@@ -65,8 +65,8 @@ def attention(
     mixed, [B, T, H * K], or, given a weight [H * K, D], their product with it, [B, T, D].
 
     The mask is `encoders/dropout.py`'s of weights [B, H, T, T], wherever on a mesh a row and head are computed. Under
-    the names in KEPT, jax.checkpoint finds what the backward pass reads beside qkv; the product is computed here because
-    its gradient reads the same mixed values. From queries in padding no gradient goes back.
+    the names in KEPT, jax.checkpoint finds what the backward pass reads beside qkv; the product is computed here
+    because its gradient reads the same mixed values. From queries in padding no gradient goes back.
     """
     return _attention(qkv, bias, about, seed, weight, (heads, rate, interpret), place)
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xlmr_flax.data import tfds
 from xlmr_flax.data.guards import Report, check_overlap
-from xlmr_flax.data.readers_paths import codes_present, find_files
+from xlmr_flax.data.readers import tfds
+from xlmr_flax.data.readers.paths import codes_present, find_files
 from xlmr_flax.data.sources import BadRow, DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.download.facts import official_rows

@@ -27,9 +27,9 @@ from xlmr_flax.data.batches import padded_length, row_lengths
 from xlmr_flax.data.cache import INDEX, cache_dir
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.packing import Packing, pack_set
-from xlmr_flax.data.readers_paths import find_files
+from xlmr_flax.data.readers.paths import find_files
+from xlmr_flax.data.readers.tables import read_rows
 from xlmr_flax.data.split import Split
-from xlmr_flax.data.tables import read_rows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig

@@ -1,8 +1,8 @@
 """One contestant in a process of its own, told by its parent when to run.
 
 python -m xlmr_flax.tools.bench.worker SUBJECT CONTESTANT FOLDER THREADS OPTIONS: after each line on standard input it
-runs once and answers with one line of JSON. Memory, thread pools and libraries are then the contestant's alone. With the
-contestant '' it writes the subject's inputs into FOLDER and ends.
+runs once and answers with one line of JSON. Memory, thread pools and libraries are then the contestant's alone. With
+the contestant '' it writes the subject's inputs into FOLDER and ends.
 """
 
 from __future__ import annotations

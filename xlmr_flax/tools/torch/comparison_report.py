@@ -10,10 +10,10 @@ from pathlib import Path
 
 from xlmr_flax.analysis.against import as_json
 from xlmr_flax.analysis.paired import Pairing
-from xlmr_flax.report.canvas import inline, svg
-from xlmr_flax.report.curves import training_curves
 from xlmr_flax.report.html_table import Notes, html_table
 from xlmr_flax.report.page_style import CSS
+from xlmr_flax.report.plots.canvas import inline, svg
+from xlmr_flax.report.plots.curves import training_curves
 from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import Column, Line, Table
 from xlmr_flax.util.files import write_atomically

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data import readers_fields, readers_squad, readers_tags, tfds
+from xlmr_flax.data.readers import fields as readers_fields
+from xlmr_flax.data.readers import squad as readers_squad
+from xlmr_flax.data.readers import tags as readers_tags
+from xlmr_flax.data.readers import tfds
 from xlmr_flax.data.readers_text import DataError, Problem, Row, Rows, read_lines, read_text
 from xlmr_flax.tasks.base import Table, closest
 from xlmr_flax.util.strict_json import has_surrogate

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.canvas import ACCENT, GRID, INK, PAPER, SOFT, new_figure, style, unique_legend
+from xlmr_flax.report.plots.canvas import ACCENT, GRID, INK, PAPER, SOFT, new_figure, style, unique_legend
 from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import signed
 

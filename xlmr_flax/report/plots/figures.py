@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from xlmr_flax.report.canvas import ACCENT, INK, PAPER, SOFT, new_figure, style, unique_legend
+from xlmr_flax.report.plots.canvas import ACCENT, INK, PAPER, SOFT, new_figure, style, unique_legend
 from xlmr_flax.report.rows import (
     NONE,
     Row,

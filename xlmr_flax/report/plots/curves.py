@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.canvas import ACCENT, SOFT, STYLES, new_figure, style, unique_legend
+from xlmr_flax.report.plots.canvas import ACCENT, SOFT, STYLES, new_figure, style, unique_legend
 from xlmr_flax.report.rows import NONE
 from xlmr_flax.report.study import metric_name
 

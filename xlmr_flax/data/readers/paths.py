@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from xlmr_flax.data import tfds
+from xlmr_flax.data.readers import tfds
 from xlmr_flax.data.readers_text import DataError, read_lines
 from xlmr_flax.tasks.base import Table, Task, closest
 
@@ -79,7 +79,7 @@ def split_tables(task: Task, split: str) -> list[Table]:
 
 def find_files(task: Task, table: Table, language: str, root: Path) -> list[Found]:
     """The files of a table in reading order, from the first alternative that is there; a dataset prepared by TFDS
-    (data/tfds.py) comes behind the local files and before stand-ins.
+    (data/readers/tfds.py) comes behind the local files and before stand-ins.
 
     DataError names the path, the licence, the dataset's home and the closest language there is.
     """

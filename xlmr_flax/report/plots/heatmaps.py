@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from xlmr_flax.report.canvas import INK, SOFT, new_figure, style
+from xlmr_flax.report.plots.canvas import INK, SOFT, new_figure, style
 from xlmr_flax.report.rows import (
     NONE,
     Row,
