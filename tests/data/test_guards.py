@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.guards import check_overlap, check_tasks, known_warnings
 from xlmr_flax.data.sources import read_pairs, read_split
+from xlmr_flax.experiment.data_check.overlap import check_overlap, check_tasks, known_warnings
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import ChoiceExample, PairExample, SentenceExample, SpanExample, TagExample
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / 'xlmr_flax'
 # Module -> words that are something else there: a bench subject, a table of the paper, a task of the embedded world, a
 # group of XTREME's tasks, the default of a command line flag.
 OTHER = {
-    'bench/__init__.py': {'retrieval'},
+    'tools/bench/__init__.py': {'retrieval'},
     'cli/bench.py': {'retrieval'},
     'cli/estimate.py': {'pair'},
     'data/world/__init__.py': {'retrieval'},

@@ -257,7 +257,7 @@ def _short(source: str) -> str:
 
 def _details(states: Sequence[Any], root: Path, skip_bad_rows: bool) -> list[str]:
     """What is to be said about one task."""
-    from xlmr_flax.data.guards import known_warnings
+    from xlmr_flax.experiment.data_check.overlap import known_warnings
 
     task, lines = states[0].split.task, []
     if missing := [state for state in states if state.state == 'missing' and state.required]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from xlmr_flax.data.readers import tfds
-from xlmr_flax.data.readers_text import DataError, read_lines
+from xlmr_flax.data.readers.text import DataError, read_lines
 from xlmr_flax.tasks.base import Table, Task, closest
 
 DATA_ROOT_VARIABLE = 'XLMR_DATA_ROOT'

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.readers_text import DataError, Problem, Rows, read_text
+from xlmr_flax.data.readers.text import DataError, Problem, Rows, read_text
 from xlmr_flax.tasks.base import Table
 from xlmr_flax.util import strict_json
 

@@ -14,7 +14,7 @@ from xlmr_flax.data.readers import fields as readers_fields
 from xlmr_flax.data.readers import squad as readers_squad
 from xlmr_flax.data.readers import tags as readers_tags
 from xlmr_flax.data.readers import tfds
-from xlmr_flax.data.readers_text import DataError, Problem, Row, Rows, read_lines, read_text
+from xlmr_flax.data.readers.text import DataError, Problem, Row, Rows, read_lines, read_text
 from xlmr_flax.tasks.base import Table, closest
 from xlmr_flax.util.strict_json import has_surrogate
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xlmr_flax.data.readers_text import Problem, Row, Rows, read_lines
+from xlmr_flax.data.readers.text import Problem, Row, Rows, read_lines
 from xlmr_flax.tasks.base import Table
 from xlmr_flax.util.errors import quote
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_flax.data.readers_text import DataError, Problem, Row, Rows
+from xlmr_flax.data.readers.text import DataError, Problem, Row, Rows
 from xlmr_flax.tasks.base import Table
 from xlmr_flax.util import strict_json
 

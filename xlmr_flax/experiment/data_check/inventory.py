@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xlmr_flax.data.guards import Report, check_overlap
 from xlmr_flax.data.readers import tfds
 from xlmr_flax.data.readers.paths import codes_present, find_files
 from xlmr_flax.data.sources import BadRow, DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.download.facts import official_rows
+from xlmr_flax.experiment.data_check.overlap import Report, check_overlap
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Example, Table, Task, has_label
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import SupportsIndex
 
-from xlmr_flax.data.readers_text import DataError, read_lines
+from xlmr_flax.data.readers.text import DataError, read_lines
 from xlmr_flax.data.sources import BadRow
 from xlmr_flax.parallel.distributed import is_leader
 from xlmr_flax.util.console import say
