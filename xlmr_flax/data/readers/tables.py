@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.readers import fields as readers_fields
-from xlmr_flax.data.readers import squad as readers_squad
-from xlmr_flax.data.readers import tags as readers_tags
-from xlmr_flax.data.readers import tfds
+from xlmr_flax.data.readers import fields, squad, tags, tfds
 from xlmr_flax.data.readers.text import DataError, Problem, Row, Rows, read_lines, read_text
 from xlmr_flax.tasks.base import Table, closest
 from xlmr_flax.util.strict_json import has_surrogate
@@ -21,17 +18,17 @@ from xlmr_flax.util.strict_json import has_surrogate
 __all__ = ['READERS', 'DataError', 'Problem', 'read_lines', 'read_rows', 'read_table', 'read_text']
 
 READERS: dict[str, Callable[[Path, Table], Rows]] = {
-    'tsv': readers_fields.read_tsv,
-    'csv': readers_fields.read_csv,
-    'jsonl': readers_fields.read_jsonl,
-    'json': readers_fields.read_json,
-    'lines': readers_fields.read_plain,
-    'squad': readers_squad.read_squad,
-    'squad_sentences': readers_squad.read_sentences,
-    'conll': readers_tags.read_conll,
-    'conllu': readers_tags.read_conllu,
-    'stagged': readers_tags.read_stagged,
-    'ccgbank': readers_tags.read_ccgbank,
+    'tsv': fields.read_tsv,
+    'csv': fields.read_csv,
+    'jsonl': fields.read_jsonl,
+    'json': fields.read_json,
+    'lines': fields.read_plain,
+    'squad': squad.read_squad,
+    'squad_sentences': squad.read_sentences,
+    'conll': tags.read_conll,
+    'conllu': tags.read_conllu,
+    'stagged': tags.read_stagged,
+    'ccgbank': tags.read_ccgbank,
     tfds.FORMAT: tfds.read_prepared,
 }
 _JSON = ('jsonl', 'json', 'squad', 'squad_sentences')
