@@ -12,7 +12,7 @@ from xlmr_flax.cli.main import INTERRUPTED, main
 
 
 def test_characters_that_the_terminal_lacks_are_replaced() -> None:
-    code = "import sys; from xlmr_flax.cli import main as m; m._main = lambda: print('日本 –') or 0; sys.exit(m.main())"
+    code = "import sys; from xlmr_flax.cli import main as m; m.overview = lambda: '日本 –'; sys.exit(m.main())"
     done = subprocess.run(
         [sys.executable, '-c', code], capture_output=True, env=os.environ | {'PYTHONIOENCODING': 'latin-1'}, check=False
     )

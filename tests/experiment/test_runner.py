@@ -51,7 +51,7 @@ def test_a_failed_run_stops_what_starts_from_it_and_nothing_else(
     assert (record['type'], record['error'], record['command']) == (
         'NonFiniteLoss', 'loss nan at step 3', 'the command',
     )  # fmt: skip
-    assert 'Traceback' in record['traceback'] and '_one' in record['traceback']
+    assert 'Traceback' in record['traceback'] and '_fake' in record['traceback']
     assert record['run'].startswith(PLAN[0])
     assert len(first.workdir.results_path.read_text().splitlines()) == 1, 'the results of the others are there'
 
@@ -85,14 +85,14 @@ def test_another_process_that_tried_again_is_believed(walk: Callable[..., Faked]
         first.run()
     mine, other = walk(Share(1, 2, retry_failed=True)), walk(Share(2, 2, retry_failed=True))
     other.fails = {PLAN[2]: ValueError('twice')}
-    real = mine._work
+    real = mine._claimed
 
-    def work() -> None:
+    def claimed() -> Any:
         with pytest.raises(PlanFailed):
             other.run()
-        real()
+        yield from real()
 
-    mine._work = work
+    mine._claimed = claimed
     with pytest.raises(PlanFailed, match='1 of 5'):
         mine.run()
     assert (other.did, mine.did) == ([PLAN[2]], [])

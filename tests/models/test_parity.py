@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='parity is measured against torch')
 
+from one_head import make_train_step  # noqa: E402
 from torch_reference import batch, random_params, tiny_config, torch_model  # noqa: E402
 
 from xlmr_flax.config import OptimizerSpec  # noqa: E402
@@ -30,7 +31,7 @@ from xlmr_flax.models.weights import export_head, export_pooler  # noqa: E402
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree  # noqa: E402
 from xlmr_flax.train.head_padding import ProgramHead  # noqa: E402
 from xlmr_flax.train.optimizer import AdamW  # noqa: E402
-from xlmr_flax.train.step import init_state, make_train_step  # noqa: E402
+from xlmr_flax.train.step import init_state  # noqa: E402
 
 PAIR = HeadSpec('pair', 3)
 

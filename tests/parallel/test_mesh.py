@@ -149,10 +149,12 @@ MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
 
 def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
     """Three steps with accumulation, dropout, decay and clipping; where the state lies; and the logits after them."""
+    from one_head import make_train_step
+
     from xlmr_flax.data.tokenize import Ragged
     from xlmr_flax.eval.predict import Forward, predict_logits
     from xlmr_flax.train.head_padding import ProgramHead
-    from xlmr_flax.train.step import init_state, make_train_step
+    from xlmr_flax.train.step import init_state
 
     config = EncoderConfig(
         vocab_size=512, hidden_size=32, num_layers=1, num_heads=4, ffn_size=64, max_positions=18, initializer_range=0.2

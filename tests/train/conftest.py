@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from one_head import make_train_step
 
 from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.data.encode import Encoded
@@ -20,7 +21,7 @@ from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree
 from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.optimizer import AdamW
-from xlmr_flax.train.step import init_state, make_train_step
+from xlmr_flax.train.step import init_state
 
 CONFIG = EncoderConfig(
     vocab_size=1300, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24, max_positions=34,

@@ -83,15 +83,21 @@ def test_a_loss_that_is_not_finite_names_the_state_that_is_there(
 ) -> None:
     from xlmr_flax.train import loop
 
-    job, real = Job(tmp_path, checkpoint_every=every, eval_every=0), loop._Run.advance
+    job, real = Job(tmp_path, checkpoint_every=every, eval_every=0), loop._Run.batches
 
-    def advance(self: Any, step: int) -> dict[str, Any]:
-        metrics = real(self, step)
+    def batches(self: Any, step: int) -> Any:
         if step == 4:
             self.saved.wait()
-        return metrics | ({'loss': float('nan')} if step == 4 else {})
+            function = self.step_function
 
-    monkeypatch.setattr(loop._Run, 'advance', advance)
+            def broken(*arguments: Any) -> Any:
+                state, metrics = function(*arguments)
+                return state, metrics | {'loss': float('nan')}
+
+            self.step_function = broken
+        return real(self, step)
+
+    monkeypatch.setattr(loop._Run, 'batches', batches)
     with pytest.raises(NonFiniteLoss, match=rf'step 4 of .*\. {left}; try a lower'):
         job.train()
     assert (tmp_path / 'c' / 'last' / '3').exists() == bool(every)

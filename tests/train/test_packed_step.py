@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from one_head import make_train_step
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import NO_LABELS, Encoded
@@ -34,7 +35,7 @@ from xlmr_flax.train.loop import train
 from xlmr_flax.train.mixed import gradient_program
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.phase import Phase
-from xlmr_flax.train.step import init_state, make_train_step
+from xlmr_flax.train.step import init_state
 from xlmr_flax.train.streams import Stream, TrainingData, single
 
 LENGTH, SIZE, PAD = 32, 8, 1

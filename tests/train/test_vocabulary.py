@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from one_head import make_train_step
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import Encoded
@@ -27,7 +28,7 @@ from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.loop import train
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.phase import Phase
-from xlmr_flax.train.step import init_state, make_train_step
+from xlmr_flax.train.step import init_state
 from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
 
 STEPS = 20

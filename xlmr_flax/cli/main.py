@@ -9,8 +9,9 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 from absl import flags
 
@@ -127,28 +128,83 @@ def set_up_jax() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (0 done, 1 a known error, 2 usage, 141 nobody reads the output any more;
-    stopped, with what is finished saved: 143 by SIGTERM, 130 by Ctrl-C)."""
-    if argv is not None:  # config overrides, and the command that results keep, are read from sys.argv
-        before, sys.argv = sys.argv, ['xlmr-flax', *argv]
-        try:
-            return main()
-        finally:
-            sys.argv = before
+    """Runs one command; returns the exit code: 0 done, 1 a known error, 2 usage, 141 the reader of the output has
+    closed it; after a stop request, with what is finished saved: 143 (SIGTERM) or 130 (Ctrl-C)."""
+    with _arguments(argv) as arguments, _Outcome() as outcome:
+        command = outcome.command = arguments[1] if len(arguments) > 1 else 'help'
+        if command in ('help', '--help', '-h'):
+            print(overview())
+        elif command in ('--version', 'version'):
+            print('\n'.join(f'{name} {version}' for name, version in versions().items()))
+        elif command not in COMMANDS:
+            from xlmr_flax.tasks.base import closest
+
+            print(f'error: unknown command {command!r}{closest(command, COMMANDS)}', file=sys.stderr)
+            outcome.code = 2
+        elif parsed := _parsed(command, arguments):
+            module, values, words = parsed
+            with requests(hand_on=False) if command in STOPPABLE else contextlib.nullcontext():
+                outcome.code = module.run(values, *words) or 0
+    return outcome.code
+
+
+@contextlib.contextmanager
+def _arguments(argv: Sequence[str] | None) -> Iterator[list[str]]:
+    """The words of the command line. argv: replaces sys.argv, from which config overrides and the command that results
+    keep are read."""
+    before = sys.argv
+    if argv is not None:
+        sys.argv = ['xlmr-flax', *argv]
     for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 shows '?' for what it lacks
         if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')
     try:
-        code = _main()
-        sys.stdout.flush()
-    except BrokenPipeError:
+        yield list(sys.argv)
+    finally:
+        sys.argv = before
+
+
+class _Outcome:
+    """The exit code of a command: as a context manager it prints known errors as one line instead of a traceback."""
+
+    def __init__(self) -> None:
+        self.code, self.command = 0, ''
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         try:
-            print(flush=True)  # was it stdout, or a socket?
-        except BrokenPipeError:  # `xlmr-flax ... | head`; what is left to write goes nowhere, at exit too
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return UNREAD
-        raise
-    return code
+            known = error is None or self._is_known(error)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            known = False
+            error = BrokenPipeError()
+        if isinstance(error, BrokenPipeError):
+            try:
+                print(flush=True)  # was it stdout, or a socket?
+            except BrokenPipeError:  # `xlmr-flax ... | head`: the rest of the output is discarded, at exit too
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                self.code = UNREAD
+                return True
+        return known
+
+    def _is_known(self, error: BaseException) -> bool:
+        """Prints the line of a known error and sets the exit code."""
+        if isinstance(error, Stopped):
+            self.code, line = error.code, f'{error}. {STOPPABLE[self.command]}.'
+        elif isinstance(error, KNOWN_ERRORS):
+            self.code, line = 1, f'error: {error}'
+        elif isinstance(error, KeyboardInterrupt):
+            self.code = INTERRUPTED
+            line = 'Interrupted. What had been written stays; the same command goes on from there.'
+        elif isinstance(error, OSError) and error.filename is not None and not isinstance(error, BrokenPipeError):
+            # A full disk, or a folder that is a file: the name of the file says more than a traceback.
+            self.code, line = 1, f'error: {error.filename}: {error.strerror}'
+        else:
+            return False
+        print(line, file=sys.stderr)
+        return True
 
 
 def _unknown_flag(error: flags.UnrecognizedFlagError, values: flags.FlagValues, command: str) -> str:
@@ -167,66 +223,35 @@ def _unknown_flag(error: flags.UnrecognizedFlagError, values: flags.FlagValues, 
     return f'{error} (xlmr-flax {command} --help lists them)'
 
 
-def _main() -> int:
-    arguments = list(sys.argv)
-    command = arguments[1] if len(arguments) > 1 else 'help'
-    if command in ('help', '--help', '-h'):
-        print(overview())
-        return 0
-    if command in ('--version', 'version'):
-        print('\n'.join(f'{name} {version}' for name, version in versions().items()))
-        return 0
-    if command not in COMMANDS:
-        from xlmr_flax.tasks.base import closest
-
-        print(f'error: unknown command {command!r}{closest(command, COMMANDS)}', file=sys.stderr)
-        return 2
-    with requests(hand_on=False) if command in STOPPABLE else contextlib.nullcontext():
-        return _run(command, arguments)
-
-
-def _run(command: str, arguments: list[str]) -> int:
+def _parsed(command: str, arguments: list[str]) -> tuple[Any, flags.FlagValues, list[str]] | None:
+    """(the command's module, its flags, its other words); None where help was asked for and printed. Raises UsageError
+    and the errors of flags and config."""
     module = importlib.import_module(f'xlmr_flax.cli.{command}')
     values = flags.FlagValues()
     module.define_flags(values)
     if any(a in ('--help', '-h', '--helpfull') for a in arguments[2:]):
         print(f'{module.__doc__}\nflags:\n{values.get_help(include_special_flags=False)}')
-        return 0
+        return None
     if 'help_config' in values and '--help_config' in arguments[2:]:
         from xlmr_flax.config.reference import as_text
 
         print(as_text())
-        return 0
+        return None
     try:
-        try:
-            if 'config' in values:
-                from xlmr_flax.config.flag import check_arguments
+        if 'config' in values:
+            from xlmr_flax.config.flag import check_arguments
 
-                check_arguments(arguments[2:])
-            left = values([arguments[0], *arguments[2:]])
-        except flags.UnrecognizedFlagError as e:
-            raise UsageError(_unknown_flag(e, values, command)) from None
-        except KNOWN_ERRORS:
-            raise
-        except (KeyError, AttributeError, TypeError, ValueError) as e:  # ml_collections' override errors
-            raise UsageError(str(e.args[0]) if e.args else repr(e)) from None
-        words = getattr(module, 'ARGUMENTS', 0)  # how many words that are no flags the command takes
-        if len(left) > 1 + words:
-            raise UsageError(f'unexpected argument {left[1 + words]!r}; flags are written --name=value')
-        make_paths_absolute(values)
-        set_up_jax()
-        return module.run(values, *left[1:]) or 0
-    except Stopped as e:
-        print(f'{e}. {STOPPABLE[command]}.', file=sys.stderr)
-        return e.code
-    except KNOWN_ERRORS as e:
-        print(f'error: {e}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('Interrupted. What had been written stays; the same command goes on from there.', file=sys.stderr)
-        return INTERRUPTED
-    except OSError as e:  # a full disk, a folder that is a file: the name of the file says more than a traceback
-        if e.filename is None:
-            raise
-        print(f'error: {e.filename}: {e.strerror}', file=sys.stderr)
-        return 1
+            check_arguments(arguments[2:])
+        left = values([arguments[0], *arguments[2:]])
+    except flags.UnrecognizedFlagError as e:
+        raise UsageError(_unknown_flag(e, values, command)) from None
+    except KNOWN_ERRORS:
+        raise
+    except (KeyError, AttributeError, TypeError, ValueError) as e:  # ml_collections' override errors
+        raise UsageError(str(e.args[0]) if e.args else repr(e)) from None
+    words = getattr(module, 'ARGUMENTS', 0)  # how many words that are no flags the command takes
+    if len(left) > 1 + words:
+        raise UsageError(f'unexpected argument {left[1 + words]!r}; flags are written --name=value')
+    make_paths_absolute(values)
+    set_up_jax()
+    return module, values, left[1:]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -42,7 +42,7 @@ FINISHED, FAILED, SKIPPED = 'finished', 'failed', 'skipped'
 
 
 class Runner:
-    """Carries out one plan in one workdir, alone or with other processes."""
+    """Runs a plan in a workdir: trains and evaluates what is missing, alone or together with other processes."""
 
     def __init__(self, setting: Setting, plan: Plan, command: str, share: Share, *, look_only: bool = False):
         """plan: resolved. look_only: nothing is written, and `run` is not called (run --dry_run). Reads nothing."""
@@ -54,6 +54,7 @@ class Runner:
         self.claims = Claims(self.workdir.path / 'claims', share.label, share.claim_timeout, look_only)
         self.outcomes: dict[str, str] = {}  # names of the runs that this process need not look at any more
         self._claim: Claim | None = None
+        self.train: Callable[[Setting, Run], None] = train_run
         self._written = time.monotonic()
         self._retried: set[str] = set()  # failures to try again, by their token: those of an earlier start
 
@@ -95,8 +96,16 @@ class Runner:
         if self.share.retry_failed:
             self._retried = {failure['token'] for run in self.plan if (failure := self.workdir.failure(run))}
         try:
-            with requests(), self.workdir.gathering(), self.claims:
-                self._work()
+            # Process 0 chooses the runs, from the files and claims that it sees; all processes do them together.
+            runs = {run.name: run for run in self.plan}
+            with requests(), self.workdir.gathering(), self.claims, contextlib.closing(self._claimed()) as claimed:
+                while name := distributed.on_leader('next run', lambda: next(claimed, '')):
+                    with self._recorded(run := runs[name]):
+                        if self._is_to_train(run):
+                            self.train(self.setting, run)
+                        check()
+                        if run.target:
+                            self.evaluate(run)
         finally:
             if self._board:
                 self._board.close()
@@ -111,13 +120,6 @@ class Runner:
     def _let_go(self) -> None:
         if self._claim:
             self._claim.release('stopped')
-
-    def _work(self) -> None:
-        """Process 0 chooses the runs, from the files and claims that it sees, and all processes do them together."""
-        runs = {run.name: run for run in self.plan}
-        with contextlib.closing(self._claimed()) as claimed:
-            while name := distributed.on_leader('next run', lambda: next(claimed, '')):
-                self._do(runs[name])
 
     def _claimed(self) -> Generator[str]:
         """The names of the runs to do, each held while the caller does it; ends when nothing is left for anybody."""
@@ -195,13 +197,16 @@ class Runner:
             return None
         return self.claims.take(run.name)
 
-    def _do(self, run: Run) -> None:
+    @contextlib.contextmanager
+    def _recorded(self, run: Run) -> Iterator[None]:
+        """Settles a run when the block ends: it is finished, or its failure is recorded. Raises Stopped, and what the
+        block raises in a plan of one run."""
         say(self._label(run))
         started = time.monotonic()
         failure: Exception | None = None
         try:
             try:
-                self._one(run)
+                yield
                 self._check_claim()
             except Exception as error:
                 failure = error
@@ -240,15 +245,8 @@ class Runner:
             return f'{run.name}: said above; the record of it could not be written'
         return f'{run.name}: {failure["type"]}: {failure["error"]} ({self.workdir.failure_path(run)})'
 
-    def _one(self, run: Run) -> None:
-        weights = self.workdir.weights(run)
-        if distributed.on_leader('to train', lambda: not self.is_trained(run) or self.must_train_again(run)):
-            train_run(self.setting, run)
-        check()
-        if run.target:
-            self._evaluate(run)
-            if self.config.keep_models == 'intermediate' and distributed.is_leader():
-                weights.unlink(missing_ok=True)
+    def _is_to_train(self, run: Run) -> bool:
+        return distributed.on_leader('to train', lambda: not self.is_trained(run) or self.must_train_again(run))
 
     def languages(self, target: str) -> tuple[str, ...]:
         """The languages that a target is evaluated in, English first where it is one of them."""
@@ -268,11 +266,15 @@ class Runner:
         path = self.workdir.evaluation_path(run, language, self.split(run.target))
         return read_evaluation(path, self._evaluation_key(run, language))
 
-    def _evaluate(self, run: Run) -> None:
+    def evaluate(self, run: Run) -> None:
+        """Evaluates a run in the languages that are missing and deletes weights that are not kept."""
+        if missing := distributed.on_leader('languages', lambda: self.missing_languages(run)):
+            self._evaluate(run, missing)
+        if self.config.keep_models == 'intermediate' and distributed.is_leader():
+            self.workdir.weights(run).unlink(missing_ok=True)
+
+    def _evaluate(self, run: Run, missing: list[str]) -> None:
         split = self.split(run.target)
-        missing = distributed.on_leader('languages', lambda: self.missing_languages(run))
-        if not missing:
-            return
         self.workdir.refresh(run)
         task, evaluator = task_of(self.config, run.target), self._evaluator(run)
         if distributed.is_leader():

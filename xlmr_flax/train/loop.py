@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,18 +17,18 @@ from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.diagnostics.instrumentation import Instrumentation, placing
 from xlmr_flax.train.diagnostics.profile import DATA, EVALUATE, SAVE
 from xlmr_flax.train.head_padding import program_heads
-from xlmr_flax.train.mixed import MixedStep, make_mixed_step
+from xlmr_flax.train.mixed import make_mixed_step
 from xlmr_flax.train.optimizer import AdamW, schedule
 from xlmr_flax.train.phase import NonFiniteLoss, Phase, Trained
 from xlmr_flax.train.resume import Saved
-from xlmr_flax.train.step import Batch, Metrics, State, init_state, make_train_step
+from xlmr_flax.train.step import Batch, State, init_state, make_train_step
 from xlmr_flax.train.streams import BatchPlan
 from xlmr_flax.train.vote import StopVote
 from xlmr_flax.util.stopping import Stopped, asked, deferred, requests
 
 
 class _Run:
-    """The moving parts of one `train` call."""
+    """The state of one `train` call: training state, pending metrics, dev selection and checkpoints."""
 
     def __init__(self, phase: Phase, params: Params):
         recipe = phase.recipe
@@ -39,7 +38,12 @@ class _Run:
         self.heads = program_heads(phase.data.heads)
         params = {**params, 'heads': {name: head.pad(params['heads'][name]) for name, head in self.heads.items()}}
         self.state: State = init_state(put_tree(params, phase.mesh), self.optimizer, phase.mesh)
-        self.step_function = self._step_function()
+        if phase.data.mix == 'micro_batch':
+            self.step_function = make_mixed_step(phase.model, self.heads, self.optimizer, mesh=phase.mesh)
+        else:
+            self.step_function = make_train_step(
+                phase.model, self.heads, self.optimizer, mesh=phase.mesh, accumulation=recipe.accumulation
+            )
         self.compiled_before = compilations.count
         self.watch = Instrumentation(phase, self.heads)
         self.key = jax.random.key(phase.seed)
@@ -58,32 +62,13 @@ class _Run:
         if phase.restarted:
             phase.restarted(self.start, not self.unevaluated)
 
-    def advance(self, step: int) -> dict[str, Any]:
-        """One optimizer step: the state moves on; returns its metrics on the device, and packing_efficiency, the share
-        of the batch's tokens that are not padding."""
-        recipe = self.recipe
-        draws = self.phase.data.draws(step, recipe.accumulation)
-        plans = [stream.plan(draw, recipe.batch_size // len(draws)) for stream, draw in draws]
-        used = {'packing_efficiency': np.float32(np.mean([plan.efficiency for plan in plans]))}
-        batches = [(plan.stream.head_name, self._batch(plan)) for plan in plans]
-        self.state, metrics = self.step_function(self.state, batches, self.key)
-        return metrics | used
-
-    def _step_function(self) -> MixedStep:
-        """The optimizer step of the run's mixture, as `mixed.make_mixed_step` describes it."""
-        phase, accumulation = self.phase, self.recipe.accumulation
-        if phase.data.mix == 'micro_batch':
-            return make_mixed_step(phase.model, self.heads, self.optimizer, mesh=phase.mesh)
-        steps = {
-            name: make_train_step(phase.model, head, self.optimizer, mesh=phase.mesh, accumulation=accumulation)
-            for name, head in self.heads.items()
-        }
-
-        def step(state: State, batches: Sequence[tuple[str, Batch]], key: jax.Array) -> tuple[State, Metrics]:
-            ((head, batch),) = batches
-            return steps[head](state, batch, key)
-
-        return step
+    def batches(self, step: int) -> tuple[list[tuple[str, Batch]], np.floating[Any]]:
+        """The batches of an optimizer step as (head name, arrays on the mesh), and the packing efficiency float32: the
+        share of their tokens that are not padding."""
+        draws = self.phase.data.draws(step, self.recipe.accumulation)
+        plans = [stream.plan(draw, self.recipe.batch_size // len(draws)) for stream, draw in draws]
+        efficiency = np.float32(np.mean([plan.efficiency for plan in plans]))
+        return [(plan.stream.head_name, self._batch(plan)) for plan in plans], efficiency
 
     def _batch(self, plan: BatchPlan) -> dict[str, jax.Array]:
         """A batch on the mesh; this process makes the rows of its own devices."""
@@ -233,8 +218,9 @@ def train(phase: Phase, params: Params) -> Trained:
             vote = StopVote(phase.mesh, asked)
             while step < run.steps and not run.done:
                 with run.watch.step(step, lambda: run.state):
-                    metrics = run.advance(step)
-                run.pending.append((step, metrics))
+                    batches, efficiency = run.batches(step)
+                    run.state, metrics = run.step_function(run.state, batches, run.key)
+                run.pending.append((step, metrics | {'packing_efficiency': efficiency}))
                 run.saved.check()
                 step += 1
                 at_end = run.done = step == run.steps

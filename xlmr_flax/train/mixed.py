@@ -6,7 +6,7 @@ jiant, where the loss is divided by the number of accumulated batches). Only the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,9 +20,7 @@ from xlmr_flax.parallel.placement import placed
 from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.optimizer import AdamW, clip_factor, global_norm
-from xlmr_flax.train.step import Batch, Metrics, State, head_loss, join, split, updated
-
-MixedStep = Callable[[State, Sequence[tuple[str, Batch]], jax.Array], tuple[State, Metrics]]
+from xlmr_flax.train.step import Batch, Metrics, State, StepFunction, head_loss, join, split, updated
 
 
 @lru_cache(maxsize=64)
@@ -55,7 +53,7 @@ _add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=0)
 _norm = jax.jit(global_norm)
 
 
-def make_mixed_step(model: Model, heads: Mapping[str, ProgramHead], optimizer: AdamW, *, mesh: Mesh) -> MixedStep:
+def make_mixed_step(model: Model, heads: Mapping[str, ProgramHead], optimizer: AdamW, *, mesh: Mesh) -> StepFunction:
     """(state, micro-batches as (head name, batch), seed key) -> (state, metrics): one optimizer step over all of them.
 
     metrics: means over the micro-batches, as `step.make_train_step` has them. The state's arrays are donated.

@@ -7,7 +7,7 @@ heads of one kind share a program (train/head_padding.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,7 @@ from xlmr_flax.train.optimizer import AdamW, clip
 State = dict[str, Any]
 Metrics = dict[str, jax.Array]
 Batch = Mapping[str, jax.Array]
-StepFunction = Callable[[State, Batch, jax.Array], tuple[State, Metrics]]
+StepFunction = Callable[[State, Sequence[tuple[str, Batch]], jax.Array], tuple[State, Metrics]]
 _HEAD = 'head'  # every head's name inside a program
 _MASKED = -1e30  # the logit of a column that pads a head
 
@@ -53,22 +53,23 @@ def _fresh(optimizer: AdamW) -> Callable[[Params], dict[str, Any]]:
 
 
 def make_train_step(
-    model: Model, head: ProgramHead, optimizer: AdamW, *, mesh: Mesh, accumulation: int = 1
+    model: Model, heads: Mapping[str, ProgramHead], optimizer: AdamW, *, mesh: Mesh, accumulation: int = 1
 ) -> StepFunction:
-    """(state, batch, seed key) -> (state, metrics) for one head. The dropout key is fold_in(seed key, step).
+    """(state, [(head name, batch)], seed key) -> (state, metrics): one optimizer step on one batch. The dropout key is
+    fold_in(seed key, step).
 
     The loss is the sum over all micro-batches divided by the whole batch's count, so accumulation changes memory and
     nothing else. metrics: loss, accuracy (correct / count), grad_norm (before clipping), all float32 scalars. The
     state's arrays are donated.
     """
-    program = step_program(model, head.spec, optimizer, mesh, accumulation)
-    real = head.real_outputs
+    programs = {name: step_program(model, head.spec, optimizer, mesh, accumulation) for name, head in heads.items()}
 
-    def step(state: State, batch: Batch, seed_key: jax.Array) -> tuple[State, Metrics]:
-        shared, mine = split(state, head.name)
+    def step(state: State, batches: Sequence[tuple[str, Batch]], seed_key: jax.Array) -> tuple[State, Metrics]:
+        ((name, batch),) = batches
+        shared, mine = split(state, name)
         with compilations.counted():
-            shared, mine, metrics = program(shared, mine, batch, seed_key, real)
-        return join(state, head.name, shared, mine), metrics
+            shared, mine, metrics = programs[name](shared, mine, batch, seed_key, heads[name].real_outputs)
+        return join(state, name, shared, mine), metrics
 
     return step
 
@@ -112,13 +113,10 @@ def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, acc
     grad = jax.value_and_grad(head_loss(placed(model, mesh), head), has_aux=True)
     spec = optimizer.spec
 
-    def gradients(
-        params: Params, batch: Batch, key: jax.Array, outputs: jax.Array | None
-    ) -> tuple[Params, jax.Array, jax.Array]:
-        total = jnp.maximum(kind_of(head).count(batch), 1.0)
-        if accumulation == 1:
-            (value, right), grads = grad(params, batch, jax.random.fold_in(key, 0), total, outputs)
-            return grads, value, right
+    def accumulated(
+        params: Params, batch: Batch, key: jax.Array, total: jax.Array, outputs: jax.Array | None
+    ) -> tuple[tuple[jax.Array, jax.Array], Params]:
+        """((loss, accuracy), gradients) summed over the micro-batches of a batch."""
         sharded = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
         parts = {k: v.reshape(accumulation, v.shape[0] // accumulation, *v.shape[1:]) for k, v in batch.items()}
         parts = {k: jax.lax.with_sharding_constraint(v, sharded) for k, v in parts.items()}
@@ -134,14 +132,18 @@ def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, acc
 
         zero = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()), jnp.zeros(()))
         (grads, value, right), _ = jax.lax.scan(one, zero, (jnp.arange(accumulation), parts))
-        return grads, value, right
+        return (value, right), grads
 
     def step(
         shared: State, mine: State, batch: Batch, seed_key: jax.Array, outputs: jax.Array | None
     ) -> tuple[State, State, Metrics]:
         now = shared['step']
-        params = {**shared['params'], **mine['params']}
-        grads, value, right = gradients(params, batch, jax.random.fold_in(seed_key, now), outputs)
+        params, key = {**shared['params'], **mine['params']}, jax.random.fold_in(seed_key, now)
+        total = jnp.maximum(kind_of(head).count(batch), 1.0)
+        if accumulation == 1:
+            (value, right), grads = grad(params, batch, jax.random.fold_in(key, 0), total, outputs)
+        else:
+            (value, right), grads = accumulated(params, batch, key, total, outputs)
         grads, norm = clip(grads, spec.clip_norm)
         shared, mine = (updated(part, grads, optimizer, now, mesh) for part in (shared, mine))
         return {**shared, 'step': now + 1}, mine, {'loss': value, 'accuracy': right, 'grad_norm': norm}
