@@ -28,7 +28,7 @@ def test_the_path_from_a_command_to_the_loss(tmp_path: Path, monkeypatch: pytest
         return real(self, *arguments)
 
     monkeypatch.setattr(Kind, 'loss_sums', loss_sums)
-    arguments = ['--config=configs/tiny.py', f'--workdir={tmp_path}', "--config.targets=('world_nli',)"]
+    arguments = [f'--config={package.parent}/configs/tiny.py', f'--workdir={tmp_path}', "--config.targets=('world_nli',)"]
     limits = ['--config.recipe.steps=1', '--config.evaluation.max_examples=2', '--config.encoder.dropout=0.3']
     assert main(['run', *arguments, "--config.intermediate=('none',)", *limits]) == 0
     assert paths and all(path == PATH for path in paths)
