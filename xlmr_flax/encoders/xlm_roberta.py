@@ -1,8 +1,8 @@
-"""XLM-R (Conneau et al. 2020), and RoBERTa with XLM-R's special ids: layer norm after each block, learned positions.
+"""The XLM-R family (Conneau et al. 2020), which also reads RoBERTa checkpoints with XLM-R's special ids.
 
-Follows transformers' XLMRobertaModel; tests/models/test_parity.py compares with it layer by layer. The module is
-encoders/encoder.py's. Positions start at pad_id + 1, so that the position table has two rows before the first; there is
-one token type.
+Follows transformers' XLMRobertaModel; tests/models/test_parity.py compares with it layer by layer. The flax module is
+`Encoder` of encoders/encoder.py. Layer norm follows each block. Positions are learned and start at pad_id + 1, so that
+the position table has two more rows before the first position. There is one token type.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ _REQUIRED = {
 
 
 class XlmRoberta(Family):
+    """The XLM-R family; base class of families with the same module."""
+
     model_type = 'xlm-roberta'
     prefixes = ('', 'roberta.', 'xlm_roberta.')
     base_class = 'XLMRobertaModel'
@@ -70,7 +72,7 @@ class XlmRoberta(Family):
         (r'layers/ffn_out/bias$', ()),
     )
     default_eps: ClassVar[float] = 1e-5
-    # Whether special ids may differ from XLM-R's: only where positions do not start after the padding id.
+    # Whether special ids may differ from XLM-R's. Only if the positions do not start after the padding id.
     has_own_special_ids: ClassVar[bool] = False
 
     def read_config(self, raw: Mapping[str, Any], where: str) -> EncoderConfig:
@@ -177,7 +179,7 @@ class XlmRoberta(Family):
 
 
 class Roberta(XlmRoberta):
-    """config.json of model type roberta: read as XLM-R, and XLM-R's from then on."""
+    """The RoBERTa family: reads a config.json of model type 'roberta' as XLM-R; afterwards the model is an XLM-R."""
 
     model_type = 'roberta'
     base_class = 'RobertaModel'
@@ -185,8 +187,10 @@ class Roberta(XlmRoberta):
 
 
 def _check_special_ids(raw: Mapping[str, Any], where: str) -> None:
-    """Raises ModelError for special ids that are not XLM-R's. Positions start after the padding id, and the lowest ids
-    keep their numbers when the word table is cut to the active vocabulary.
+    """Raises ModelError for special ids that are not XLM-R's.
+
+    They must be equal because positions start after the padding id, and because the lowest ids keep their numbers when
+    the word table is cut to the active vocabulary.
     """
     for name, own in (('pad_token_id', 'pad_id'), ('bos_token_id', 'bos_id'), ('eos_token_id', 'eos_id')):
         found, expected = raw.get(name), EncoderConfig.__dataclass_fields__[own].default
