@@ -143,13 +143,10 @@ def _call(
     rows: jax.Array,
     heads: jax.Array,
 ) -> Any:
-    """Runs the kernel on one device's rows and heads.
-
-    Forward: returns attention's output [B, T, D] and, if `keeps`, the log-sum-exps float32 [B, head groups, heads per
-    group, T] and, with dropout, the mask int32 [B, head groups, words, T].
-    Backward: of_backward has these residuals, the output and its gradient. Returns the gradient of qkv and, for the
-    rows of each grid program separately, that of the bias, float32 [programs, 3, D].
-    """
+    """Runs the kernel on one device's rows and heads. Forward: returns attention's output [B, T, D] and, if `keeps`,
+    the log-sum-exps float32 [B, head groups, heads per group, T] and, with dropout, the mask int32 [B, head groups,
+    words, T]. Backward: of_backward has these residuals, the output and its gradient; returns the gradient of qkv and,
+    for the rows of each grid program separately, that of the bias, float32 [programs, 3, D]."""
     every_head, rate, interpret = static
     (_, b, t, width), h, is_backward = qkv.shape, heads.shape[0], bool(of_backward)
     together = heads_together(h, width // h)
