@@ -147,8 +147,8 @@ def _seeds(keys: jax.Array) -> Seeds:
     Computed for all layers at once, outside the scan: otherwise each layer would compute its own in several small
     operations, and rematerialisation would repeat them.
     """
-    found = jax.vmap(lambda key: tuple(seed_of(key, site) for site in range(_SITES)))(keys)
-    return found[0], found[1], found[2]
+    seeds = jax.vmap(lambda key: tuple(seed_of(key, site) for site in range(_SITES)))(keys)
+    return seeds[0], seeds[1], seeds[2]
 
 
 def _positions(segments: jax.Array) -> jax.Array:

@@ -79,8 +79,8 @@ class XlmRoberta(Family):
         if raw.get('hidden_act', 'gelu') != 'gelu':
             raise ModelError(f'{where}: hidden_act is {quote(raw["hidden_act"])}; only gelu (erf) is implemented')
         if raw.get('position_embedding_type', 'absolute') != 'absolute':
-            found = quote(raw['position_embedding_type'])
-            raise ModelError(f'{where}: position_embedding_type {found} is not absolute')
+            value = quote(raw['position_embedding_type'])
+            raise ModelError(f'{where}: position_embedding_type {value} is not absolute')
         if not self.has_own_special_ids:
             _check_special_ids(raw, where)
         required = {ours: field(raw, theirs, where) for ours, theirs in _REQUIRED.items()}
@@ -160,14 +160,14 @@ class XlmRoberta(Family):
 
     def tensor_shapes(self, config: EncoderConfig) -> dict[str, tuple[int, ...]]:
         d, f = config.hidden_size, config.ffn_size
-        found = dict.fromkeys(_EMBEDDINGS.values(), (d,))
-        found |= {self.word_table: (config.vocab_size, d), POSITIONS: (config.max_positions, d), TOKEN_TYPES: (-1, d)}
+        shapes = dict.fromkeys(_EMBEDDINGS.values(), (d,))
+        shapes |= {self.word_table: (config.vocab_size, d), POSITIONS: (config.max_positions, d), TOKEN_TYPES: (-1, d)}
         layer: dict[str, tuple[int, ...]] = {}
         for name in ('self.query', 'self.key', 'self.value', 'output.dense'):
             layer |= {f'attention.{name}.weight': (d, d), f'attention.{name}.bias': (d,)}
         layer |= dict.fromkeys(_LAYER.values(), (d,))
         layer |= {'intermediate.dense.weight': (f, d), 'intermediate.dense.bias': (f,), 'output.dense.weight': (d, f)}
-        return found | {
+        return shapes | {
             f'encoder.layer.{i}.{name}': shape for i in range(config.num_layers) for name, shape in layer.items()
         }
 
@@ -193,9 +193,9 @@ def _check_special_ids(raw: Mapping[str, Any], where: str) -> None:
     the word table is cut to the active vocabulary.
     """
     for name, own in (('pad_token_id', 'pad_id'), ('bos_token_id', 'bos_id'), ('eos_token_id', 'eos_id')):
-        found, expected = raw.get(name), EncoderConfig.__dataclass_fields__[own].default
-        if found is not None and found != expected:
+        actual, expected = raw.get(name), EncoderConfig.__dataclass_fields__[own].default
+        if actual is not None and actual != expected:
             raise ModelError(
-                f'{where}: {name} is {found!r}; only encoders with the special ids of XLM-R can be read '
+                f'{where}: {name} is {actual!r}; only encoders with the special ids of XLM-R can be read '
                 f'(padding 1, <s> 0, </s> 2: positions start behind the padding id)'
             )

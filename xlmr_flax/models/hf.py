@@ -64,19 +64,19 @@ def resolve(name: str) -> Path:
         ) from None
 
 
-def _class_names(found: Any, count: int, where: Path, field: str) -> tuple[str, ...]:
+def _class_names(mapping: Any, count: int, where: Path, field: str) -> tuple[str, ...]:
     """Returns the names of `count` classes from {number: name}, or () if there are only placeholders.
 
     Raises ModelError unless each class has its own name.
     """
-    if not found:
+    if not mapping:
         return ()
-    by_number = {str(key): name for key, name in found.items()} if isinstance(found, dict) else {}
+    by_number = {str(key): name for key, name in mapping.items()} if isinstance(mapping, dict) else {}
     labels = [name for i in range(count) if isinstance(name := by_number.get(str(i)), str)]
     if len(by_number) != count or len(labels) != count or len(set(labels)) != count:
         raise ModelError(
             f'{where}: {field} must give each of the {count} classes of the head a name of its own, '
-            f'{{"0": "A", "1": "B", ...}}; it is {quote(found)}'
+            f'{{"0": "A", "1": "B", ...}}; it is {quote(mapping)}'
         )
     return () if any(label.startswith('LABEL_') for label in labels) else tuple(labels)
 
@@ -155,11 +155,11 @@ class HfModel:
         """Checks the shape of every tensor against the config. Raises one ModelError with the differences."""
         problems = []
         for name, shape in self.family.tensor_shapes(self.config).items():
-            found = self.tensors.shapes.get(self.prefix + name)
-            if found is None:
+            actual = self.tensors.shapes.get(self.prefix + name)
+            if actual is None:
                 problems.append(f'{name} is missing')
-            elif len(found) != len(shape) or any(n not in (m, -1) for m, n in zip(found, shape, strict=True)):
-                problems.append(f'{name} is {list(found)}, config.json says {list(shape)}')
+            elif len(actual) != len(shape) or any(n not in (m, -1) for m, n in zip(actual, shape, strict=True)):
+                problems.append(f'{name} is {list(actual)}, config.json says {list(shape)}')
         if problems:
             more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
             raise ModelError(f'{self.directory}: weights do not fit config.json: {"; ".join(problems[:5])}{more}')
@@ -262,11 +262,11 @@ def save_tokenizer(directory: Path, tokenizer: Path, config: EncoderConfig) -> N
     cannot be read.
     """
     try:
-        found, changed = open_tokenizer(tokenizer)
+        loaded, changed = open_tokenizer(tokenizer)
     except TokenizerFileError as e:
         raise ModelError(str(e)) from None
     if changed:
-        found.save(str(directory / 'tokenizer.json'))
+        loaded.save(str(directory / 'tokenizer.json'))
     else:
         shutil.copyfile(tokenizer, directory / 'tokenizer.json')
     special = {

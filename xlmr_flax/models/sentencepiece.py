@@ -86,8 +86,8 @@ def read_model(data: bytes, where: str) -> SentencePiece:
     if kind != _UNIGRAM:
         raise ModelError(f'{where}: a SentencePiece model of type {kind}; unigram models (type 1) are read')
     if tuple(piece for piece, _, _ in pieces[: len(_OWN)]) != _OWN:
-        found = [piece for piece, _, _ in pieces[: len(_OWN)]]
-        raise ModelError(f"{where}: the first pieces are {quote(found)}; XLM-R's are {quote(list(_OWN))}")
+        first = [piece for piece, _, _ in pieces[: len(_OWN)]]
+        raise ModelError(f"{where}: the first pieces are {quote(first)}; XLM-R's are {quote(list(_OWN))}")
     if any(kind == _BYTE for _, _, kind in pieces):
         raise ModelError(f'{where}: pieces for single bytes, which XLM-R-type tokenizers do not have')
     return SentencePiece(pieces, charsmap)
@@ -133,19 +133,19 @@ def build(model: SentencePiece, added: list[tuple[int, AddedToken]], where: str)
 def _added_tokens(directory: Path) -> list[tuple[int, AddedToken]]:
     """Reads (id, token) of the added tokens, sorted by id, from added_tokens.json and from tokenizer_config.json's
     added_tokens_decoder. Raises ModelError."""
-    found: dict[int, AddedToken] = {}
+    by_id: dict[int, AddedToken] = {}
     plain, config = directory / 'added_tokens.json', directory / 'tokenizer_config.json'
     tokens = read_json(plain) if plain.is_file() else {}
     described = read_json(config).get('added_tokens_decoder') if config.is_file() else None
     try:
         for content, number in tokens.items():
-            found[int(number)] = AddedToken(content)
+            by_id[int(number)] = AddedToken(content)
         for number, token in (described or {}).items():
             flags = {k: bool(token.get(k)) for k in ('single_word', 'lstrip', 'rstrip', 'normalized', 'special')}
-            found[int(number)] = AddedToken(token['content'], **flags)
+            by_id[int(number)] = AddedToken(token['content'], **flags)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ModelError(f'{directory}: the added tokens of {plain.name} or {config.name} cannot be read') from None
-    return sorted(found.items(), key=lambda item: item[0])
+    return sorted(by_id.items(), key=lambda item: item[0])
 
 
 def _message(value: Any) -> memoryview:

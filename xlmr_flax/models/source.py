@@ -177,8 +177,8 @@ def _runs_below(directory: Path) -> str:
     The folder may be a workdir or contain workdirs. Returns '' if there are none.
     """
     places = ('*/model', 'runs/*/model', '*/runs/*/model')
-    found = (path.parent.parent for place in places for path in sorted(directory.glob(f'{place}/{WEIGHTS_FILE}')))
-    names = list(itertools.islice((f'ckpt:{path}' for path in found), _NAMED + 1))
+    runs = (path.parent.parent for place in places for path in sorted(directory.glob(f'{place}/{WEIGHTS_FILE}')))
+    names = list(itertools.islice((f'ckpt:{path}' for path in runs), _NAMED + 1))
     more = ', ...' if len(names) > _NAMED else ''
     return f': {", ".join(names[:_NAMED])}{more}' if names else ''
 

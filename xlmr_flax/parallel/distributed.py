@@ -76,10 +76,10 @@ class Crew:
         """See the module's function `on_leader`."""
         self._number += 1
         if self.index:
-            found = self._read(0, label, None)
-            if 'error' in found:
-                raise FailedElsewhere(f'process 0: {found["error"]}')
-            return found['value']
+            answer = self._read(0, label, None)
+            if 'error' in answer:
+                raise FailedElsewhere(f'process 0: {answer["error"]}')
+            return answer['value']
         try:
             value = function()
         except Exception as error:
@@ -115,12 +115,12 @@ class Crew:
                 if until is not None and time.monotonic() >= until:
                     text = f'process {process} of {self.count} gave no answer ({label}): it died or hangs'
                     raise ProcessLost(text) from None
-        found = json.loads(text)
-        if found['label'] != label:
+        reply = json.loads(text)
+        if reply['label'] != label:
             raise DistributedError(
-                f'process {process} is at {found["label"]!r} and process {self.index} at {label!r}: one of them failed'
+                f'process {process} is at {reply["label"]!r} and process {self.index} at {label!r}: one of them failed'
             )
-        return found
+        return reply
 
     def watch(self) -> None:
         """Starts a thread that ends this process when another one announces its exit."""

@@ -61,13 +61,13 @@ def _slices(devices: Sequence[Any]) -> dict[int, int]:
 
 def _across_slices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) -> Mesh:
     """Makes a mesh whose data axis spans the slices. sizes: data, fsdp, model. Raises MeshError."""
-    found, asked = _slices(devices), f'mesh data={sizes[0]} fsdp={sizes[1]} model={sizes[2]} slices={slices}'
-    if slices != len(found):
-        raise MeshError(f'{asked}: the devices are in {len(found)} slice(s)')
+    counts, asked = _slices(devices), f'mesh data={sizes[0]} fsdp={sizes[1]} model={sizes[2]} slices={slices}'
+    if slices != len(counts):
+        raise MeshError(f'{asked}: the devices are in {len(counts)} slice(s)')
     if sizes[0] % slices:
         raise MeshError(f'{asked}: data spans the slices, so it is a multiple of their number')
-    if len(set(found.values())) > 1:
-        raise MeshError(f'{asked}: slices of different sizes, {dict(sorted(found.items()))} (slice: devices)')
+    if len(set(counts.values())) > 1:
+        raise MeshError(f'{asked}: slices of different sizes, {dict(sorted(counts.items()))} (slice: devices)')
     inside = (sizes[0] // slices, *sizes[1:])
     return Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=(AxisType.Auto,) * 3)
 
@@ -105,10 +105,10 @@ def spec_for(
 
     Raises MeshError unless exactly one rule matches.
     """
-    found = [spec for pattern, spec in rules if re.search(pattern, name)]
-    if len(found) != 1:
-        raise MeshError(f'parameter {name!r} matches {len(found)} sharding rules, expected exactly one')
-    axes = [axis if axis is None or shape[i] % mesh.shape[axis] == 0 else None for i, axis in enumerate(found[0])]
+    matches = [spec for pattern, spec in rules if re.search(pattern, name)]
+    if len(matches) != 1:
+        raise MeshError(f'parameter {name!r} matches {len(matches)} sharding rules, expected exactly one')
+    axes = [axis if axis is None or shape[i] % mesh.shape[axis] == 0 else None for i, axis in enumerate(matches[0])]
     return P(*axes)
 
 

@@ -65,8 +65,8 @@ class Placement:
         rows. The traffic is the size of the result; all-gathering the table would move V * D numbers.
         """
         rows, columns = self._axes(ids.shape[0], ('data',)), self._axes(table.shape[1], ('fsdp',))
-        found = table[self._constrain(ids, P(rows, None))]
-        return self(self._constrain(found, P(rows, None, columns)), 'rows', None, None)
+        values = table[self._constrain(ids, P(rows, None))]
+        return self(self._constrain(values, P(rows, None, columns)), 'rows', None, None)
 
     def mapped(
         self, function: Callable[..., Any], inputs: Sequence[Dims], outputs: Dims | tuple[Dims, ...]

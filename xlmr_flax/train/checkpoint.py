@@ -234,11 +234,11 @@ class OtherRun(CheckpointError):
     """Raised for a checkpoint of another configuration. The message lists the differences."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any], run_hash: str, decides: Mapping[str, Any]):
-        found = differences(facts.get('decides', {}), decides)
+        different = differences(facts.get('decides', {}), decides)
         text = f'{path}: belongs to run {facts["run_hash"]}, this is {run_hash}; use another workdir'
-        if found:
-            more = [f'and {len(found) - _SHOWN} more'] if len(found) > _SHOWN else []
-            text += f' ({"; ".join(found[:_SHOWN] + more)})'
+        if different:
+            more = [f'and {len(different) - _SHOWN} more'] if len(different) > _SHOWN else []
+            text += f' ({"; ".join(different[:_SHOWN] + more)})'
         super().__init__(text)
 
 
@@ -284,9 +284,9 @@ class _NoClosedLoops:
     def __init__(self, real: Callable[[Any], Any]):
         self.real = real
 
-    def __call__(self, found: Any, /) -> None:
-        trace = found.exc_traceback
+    def __call__(self, unraisable: Any, /) -> None:
+        trace = unraisable.exc_traceback
         called = trace.tb_frame.f_code.co_name if trace else ''  # called by C code: it is the outermost Python frame
-        closed = isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == 'Event loop is closed'
-        if not (closed and called == 'call_soon_threadsafe' and found.object is None):
-            self.real(found)
+        closed = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == 'Event loop is closed'
+        if not (closed and called == 'call_soon_threadsafe' and unraisable.object is None):
+            self.real(unraisable)

@@ -33,10 +33,10 @@ class Saved:
 
         Raises CheckpointError if all states are damaged or if they belong to another run.
         """
-        found = on_leader('checkpoint', self._choose)
-        if found['said']:
-            self.say(found['said'])
-        return found['facts']
+        choice = on_leader('checkpoint', self._choose)
+        if choice['said']:
+            self.say(choice['said'])
+        return choice['facts']
 
     def _choose(self) -> dict[str, Any]:
         damaged: list[str] = []

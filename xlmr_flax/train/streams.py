@@ -80,12 +80,12 @@ class BatchPlan:
         if not stream.masking:
             return train_batch(*take, part, self.layout)
         # Masked tokens are sampled for the whole batch, so that they do not depend on `part`.
-        found, key = train_batch(*take), (stream.seed, self.draw)
+        arrays, key = train_batch(*take), (stream.seed, self.draw)
         if self.layout:
-            found = pack_masked(found['ids'], found['segments'], key, stream.masking, self.layout, pad)
+            arrays = pack_masked(arrays['ids'], arrays['segments'], key, stream.masking, self.layout, pad)
         else:
-            found |= mask_batch(found['ids'], found['segments'], key, stream.masking)
-        return {k: v[part] for k, v in found.items()}
+            arrays |= mask_batch(arrays['ids'], arrays['segments'], key, stream.masking)
+        return {k: v[part] for k, v in arrays.items()}
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class TrainingData:
     def draws(self, step: int, parts: int) -> list[tuple[Stream, int]]:
         """Returns (stream, its draw) of each batch of an optimizer step: one batch, or `parts` micro-batches."""
         per_step = parts if self.mix == 'micro_batch' else 1
-        found = (self.mixture.at(step * per_step + i) for i in range(per_step))
-        return [(self.streams[stream], draw) for stream, draw in found]
+        drawn = (self.mixture.at(step * per_step + i) for i in range(per_step))
+        return [(self.streams[stream], draw) for stream, draw in drawn]
 
     def counts(self, steps: int, parts: int) -> dict[str, int]:
         """Returns {stream name: number of its draws in the first `steps` steps}."""

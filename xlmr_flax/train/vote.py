@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-_BEHIND = 2  # votes in flight: the host reads a vote this many steps later, so that it does not wait for the devices
+_IN_FLIGHT = 2  # votes in flight: the host reads a vote this many steps later, so that it does not wait for the devices
 
 
 class StopVote:
@@ -38,9 +38,9 @@ class StopVote:
         own = np.full(self._mesh.size, self._asked(), np.float32)
         votes = jax.make_array_from_callback(own.shape, sharding, lambda place: own[place])
         self._votes.append(_counter(self._mesh)(votes, after))
-        behind = 0 if last else _BEHIND
+        in_flight = 0 if last else _IN_FLIGHT
         stop = False
-        while len(self._votes) > behind:
+        while len(self._votes) > in_flight:
             stop |= bool(np.asarray(self._votes.popleft()) > 0)
         return stop
 

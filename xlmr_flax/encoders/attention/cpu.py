@@ -151,16 +151,16 @@ def _loop(
     r, c = block(b, t, h)
     groups, slice_of = h // c, jax.lax.dynamic_slice
 
-    def one(index: jax.Array, found: jax.Array) -> jax.Array:
+    def one(index: jax.Array, out: jax.Array) -> jax.Array:
         row, head = index // groups * r, index % groups * c
         parts = _parts(slice_of(qkv, (row, 0, 0, head, 0), (r, t, 3, c, k)))
         tokens = _tokens(slice_of(rows, (row,), (r,)), slice_of(heads, (head,), (c,)), of, t)
         about = (parts, slice_of(bias, (row, 0, 0, 0), (r, 1, t, t)), seed, tokens)
         if given is None:
-            return jax.lax.dynamic_update_slice(found, _joined(_mixed(*about, rate)), (row, 0, head * k))
+            return jax.lax.dynamic_update_slice(out, _joined(_mixed(*about, rate)), (row, 0, head * k))
         own = slice_of(given, (row, 0, head * k), (r, t, c * k)).reshape(r, t, c, k).swapaxes(1, 2)
         gradients = _gradients(*about, own, rate).transpose(1, 3, 0, 2, 4)
-        return jax.lax.dynamic_update_slice(found, gradients, (row, 0, 0, head, 0))
+        return jax.lax.dynamic_update_slice(out, gradients, (row, 0, 0, head, 0))
 
     empty = jnp.zeros((b, t, h * k) if given is None else qkv.shape, qkv.dtype)
     return jax.lax.fori_loop(0, b // r * groups, one, empty)

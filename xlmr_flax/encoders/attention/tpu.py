@@ -89,9 +89,9 @@ def _forward(
 ) -> Any:  # fmt: skip
     outputs = (_MIXED, _OF_HEADS, _OF_HEADS)[: 3 if static[1] else 2]
     run = place.mapped(functools.partial(_call, static, True, ()), _INPUTS, outputs)
-    found = run(qkv, bias, seed, *about)
-    kept = [checkpoint_name(x, name) for x, name in zip(found, KEPT, strict=False)]
-    return _times(found[0], weight), (qkv, bias, about, seed, weight, *kept)
+    results = run(qkv, bias, seed, *about)
+    kept = [checkpoint_name(x, name) for x, name in zip(results, KEPT, strict=False)]
+    return _times(results[0], weight), (qkv, bias, about, seed, weight, *kept)
 
 
 def _backward(static: Static, place: Place, kept: Any, gradient: jax.Array) -> Any:

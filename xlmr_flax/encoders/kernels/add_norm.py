@@ -25,11 +25,11 @@ def add_and_norm(
     if options.attention in KERNELS:
         from xlmr_flax.encoders.kernels.norm import sum_and_norm
 
-        found = sum_and_norm(
+        results = sum_and_norm(
             x, y, bias, norm.scale[...], norm.bias[...], no_seed() if seed is None else seed, epsilon=norm.eps,
             rate=0.0 if seed is None else rate, name=name, uses=uses, place=options.place,
             interpret=options.attention == INTERPRET,
         )  # fmt: skip
-        return tuple(options.place(x, ROWS, None, None) for x in found)
+        return tuple(options.place(x, ROWS, None, None) for x in results)
     x = checkpoint_name(x + dropped(y + bias.astype(y.dtype), seed, rate), name)
     return (options.place(norm(x), ROWS, None, None),) * uses

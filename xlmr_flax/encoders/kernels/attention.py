@@ -94,7 +94,7 @@ def _mixed(
     out: Any, sums: Any = None, mask: Any = None,
 ) -> None:  # fmt: skip
     q, k, v = own
-    (t, width), found = k.shape, []
+    (t, width), outputs = k.shape, []
     every = [_product(k, one, (1, 1)) for one in q]  # [keys, queries]
     for j, scores in enumerate(every):
         scores = jnp.where(is_seen(0, t), scores, _MASKED)
@@ -112,8 +112,8 @@ def _mixed(
                 mask[i, 0, j * words : (j + 1) * words] = _packed(kept, t)
         own_lanes = slice(j * (width // len(q)), (j + 1) * (width // len(q)))
         mixed = _product(v, weights.astype(v.dtype), (0, 0))[own_lanes]
-        found.append(mixed * (1.0 / (total * np.float32(1.0 - rate))))
-    out[i] = jnp.concatenate(found, 0).T.astype(out.dtype)
+        outputs.append(mixed * (1.0 / (total * np.float32(1.0 - rate))))
+    out[i] = jnp.concatenate(outputs, 0).T.astype(out.dtype)
 
 
 def _gradients(i: Any, own: Any, is_seen: Callable[[int, int], jax.Array], rate: float, *refs: Any) -> None:
@@ -149,10 +149,10 @@ def _gradients(i: Any, own: Any, is_seen: Callable[[int, int], jax.Array], rate:
         of_v += _product(dropped.astype(v.dtype), by_head[j][c : c + n], (1, 0))
     turned = [jnp.concatenate([of_q[j, c] for j in range(len(q))], 0).T for c in range(0, t, queries)]
     factors = (size**-0.5, 1.0 / _LOG2E, 1.0)
-    for n, (found, factor) in enumerate(zip((jnp.concatenate(turned, 0), of_k, of_v), factors, strict=True)):
-        found *= np.float32(factor / (1.0 - rate))
-        out[n, i] = found.astype(out.dtype)
-        of_bias[0, n : n + 1] += found.sum(0, keepdims=True)
+    for n, (of_input, factor) in enumerate(zip((jnp.concatenate(turned, 0), of_k, of_v), factors, strict=True)):
+        of_input *= np.float32(factor / (1.0 - rate))
+        out[n, i] = of_input.astype(out.dtype)
+        of_bias[0, n : n + 1] += of_input.sum(0, keepdims=True)
 
 
 def _packed(kept: jax.Array, t: int) -> jax.Array:

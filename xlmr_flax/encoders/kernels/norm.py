@@ -81,9 +81,9 @@ def _backward(static: Static, place: Place, kept: Any, gradients: tuple[jax.Arra
     inputs = (*_NUMBERS, _VECTOR, _WHOLE, *[_WHOLE] * len(gradients))
     outputs = (_WHOLE, _WHOLE, _WHOLE) if static[1] else (_WHOLE, _WHOLE)
     run = place.mapped(functools.partial(_call, static, False), inputs, outputs)
-    *found, sums = run(seed, jnp.arange(total.shape[0], dtype=jnp.int32), scale[None], total, *gradients)
+    *results, sums = run(seed, jnp.arange(total.shape[0], dtype=jnp.int32), scale[None], total, *gradients)
     of_bias, of_scale, of_shift = (sums[:, n].sum(0) for n in range(3))
-    return found[0], found[-1], of_bias, of_scale, of_shift, None
+    return results[0], results[-1], of_bias, of_scale, of_shift, None
 
 
 _apply.defvjp(_forward, _backward)

@@ -116,12 +116,12 @@ def activations(step: StepShapes) -> list[jax.ShapeDtypeStruct]:
     """
     rows = max(2, step.rows)  # a dimension of size 1 may be dropped
     few, many = (residuals(step.model, step.head, step.params, step.batch, n * rows) for n in (1, 2))
-    found = []
+    kept = []
     for a, b in zip(few, many, strict=True):
         if a.shape != b.shape:
             own = tuple(n if n == m else n * step.rows // rows for n, m in zip(a.shape, b.shape, strict=True))
-            found.append(jax.ShapeDtypeStruct(own, a.dtype))
-    return sorted(found, key=_bytes, reverse=True)
+            kept.append(jax.ShapeDtypeStruct(own, a.dtype))
+    return sorted(kept, key=_bytes, reverse=True)
 
 
 def label(step: StepShapes, shape: tuple[int, ...]) -> str:

@@ -60,23 +60,23 @@ def named_arrays(tree: Any, prefix: str = '') -> list[Array]:
 
     The leaves are arrays (also deleted ones) or ShapeDtypeStructs with a sharding.
     """
-    found = []
+    arrays = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
         bytes_there = float(math.prod(shape) * leaf.dtype.itemsize)
-        found.append(Array(bytes_there, prefix + path_name(path), str(leaf.dtype), tuple(leaf.shape)))
-    return sorted(found, key=lambda array: -array.bytes)
+        arrays.append(Array(bytes_there, prefix + path_name(path), str(leaf.dtype), tuple(leaf.shape)))
+    return sorted(arrays, key=lambda array: -array.bytes)
 
 
 def other_arrays(known: Iterable[Any]) -> list[Array]:
     """The live arrays of this process except those in `known`, the largest first. bytes: on one device."""
     own = {id(leaf) for leaf in known}
-    found = []
+    arrays = []
     for leaf in jax.live_arrays():
         if id(leaf) not in own and not leaf.is_deleted():
             shape = leaf.sharding.shard_shape(leaf.shape)
-            found.append(Array(float(math.prod(shape) * leaf.dtype.itemsize), '', str(leaf.dtype), tuple(leaf.shape)))
-    return sorted(found, key=lambda array: -array.bytes)
+            arrays.append(Array(float(math.prod(shape) * leaf.dtype.itemsize), '', str(leaf.dtype), tuple(leaf.shape)))
+    return sorted(arrays, key=lambda array: -array.bytes)
 
 
 def summary(error: BaseException) -> str:
@@ -87,8 +87,8 @@ def summary(error: BaseException) -> str:
 
 def told_limit(message: str) -> float:
     """Parses a device's bytes from XLA's message, in either of libtpu's forms; 0 = not in the message."""
-    found = re.search(r'(?:Used [\d.]+[KMGT]? of |available HBM \()([\d.]+)([KMGT]?)', message)
-    return float(found[1]) * _UNITS[found[2]] if found else 0.0
+    match = re.search(r'(?:Used [\d.]+[KMGT]? of |available HBM \()([\d.]+)([KMGT]?)', message)
+    return float(match[1]) * _UNITS[match[2]] if match else 0.0
 
 
 def told_arrays(message: str) -> list[Array]:
@@ -97,7 +97,7 @@ def told_arrays(message: str) -> list[Array]:
     The list is 'Largest program allocations in hbm' on a TPU, 'Peak buffers' on a GPU. name: the path of the operation
     in the traced function.
     """
-    found = []
+    arrays = []
     for block in re.split(r'={5,}', message):
         amount = re.search(r'Size: ([\d.]+) ?([KMGT]?)i?B?', block)
         shape = re.search(r'Shape: (\w+)\[([\d,]*)\]', block)
@@ -105,8 +105,8 @@ def told_arrays(message: str) -> list[Array]:
             name = re.search(r'op_name="([^"]*)"', block)
             sizes = tuple(int(n) for n in shape[2].split(',') if n)
             path = name[1] if name else ''
-            found.append(Array(float(amount[1]) * _UNITS[amount[2]], path, shape[1], sizes))
-    return sorted(found, key=lambda array: -array.bytes)
+            arrays.append(Array(float(amount[1]) * _UNITS[amount[2]], path, shape[1], sizes))
+    return sorted(arrays, key=lambda array: -array.bytes)
 
 
 def device_limit(message: str = '') -> tuple[float, str]:
@@ -150,11 +150,11 @@ def compiled_line(analysis: Any) -> str:
 def activation_arrays(step: StepShapes) -> list[Array]:
     """The activations kept for the backward pass, the largest first; arrays of equal shape and dtype are counted."""
     counts = Counter((a.shape, a.dtype) for a in activations(step))
-    found = []
+    arrays = []
     for (shape, dtype), count in counts.items():
         name = ' '.join(filter(None, (label(step, shape), 'kept for the backward pass')))
-        found.append(Array(math.prod(shape) * dtype.itemsize / step.shards, name, str(dtype), shape, count))
-    return sorted(found, key=lambda array: -array.bytes * array.count)
+        arrays.append(Array(math.prod(shape) * dtype.itemsize / step.shards, name, str(dtype), shape, count))
+    return sorted(arrays, key=lambda array: -array.bytes * array.count)
 
 
 def block(title: str, lines: Sequence[object]) -> list[str]:
@@ -164,8 +164,8 @@ def block(title: str, lines: Sequence[object]) -> list[str]:
 
 def explain_step(error: BaseException, what: str, step: StepShapes, arrays: list[Array], analysis: Any = None) -> str:
     """The message for a training step. what: a description of the program. arrays: the program's arguments."""
-    told = str(error)
-    limit, use = device_limit(told)
+    message = str(error)
+    limit, use = device_limit(message)
     base = estimate(step)
     largest = sorted([*arrays[:_LARGEST], *activation_arrays(step)[:_LARGEST]], key=lambda array: -array.bytes)
     lines = [
@@ -175,7 +175,7 @@ def explain_step(error: BaseException, what: str, step: StepShapes, arrays: list
         *([f'  needed on a device, by the compiler: {compiled_line(analysis)}'] if analysis else []),
         *([f'  the device: {use}'] if use else [f'  the device has {size(limit)}'] if limit else []),
         *block('largest arrays (bytes on one device)', largest),
-        *block('largest buffers of the program, by the compiler', told_arrays(told)[:_LARGEST]),
+        *block('largest buffers of the program, by the compiler', told_arrays(message)[:_LARGEST]),
         *block('smaller by', option_lines(step, base, limit)),
     ]
     return '\n'.join(lines)

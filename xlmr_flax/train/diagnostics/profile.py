@@ -45,13 +45,13 @@ class Window:
             return None
         if text == 'true':
             return cls()
-        found = re.fullmatch(r'(\d+):(\d+)', text)
-        if not found or int(found[1]) >= int(found[2]):
+        match = re.fullmatch(r'(\d+):(\d+)', text)
+        if not match or int(match[1]) >= int(match[2]):
             raise ProfileError(
                 f'--profile={text}: expected FIRST:STOP, for steps FIRST to STOP - 1 counted from 0 where the training '
                 f'begins, such as --profile={_FIRST}:{_FIRST + _COUNT}; or --profile alone'
             )
-        return cls(int(found[1]), int(found[2]), exact=True)
+        return cls(int(match[1]), int(match[2]), exact=True)
 
     def within(self, steps: int) -> Window | None:
         """The window in a training with `steps` remaining steps; None if the training ends before the window."""

@@ -58,13 +58,13 @@ def arguments(tree: Any) -> Arguments:
 
 def differences(now: Arguments, before: Arguments) -> list[str]:
     """Lists the arguments that differ, such as 'ids: int32[8, 20] on P() instead of int32[8, 16] on P()'."""
-    found = [
+    changes = [
         f'{name}: {now[name]} instead of {before[name]}'
         for name in now
         if name in before and not now[name].same(before[name])
     ]
-    found += [f'{name}: new, {now[name]}' for name in now if name not in before]
-    return found + [f'{name}: gone, {before[name]}' for name in before if name not in now]
+    changes += [f'{name}: new, {now[name]}' for name in now if name not in before]
+    return changes + [f'{name}: gone, {before[name]}' for name in before if name not in now]
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ class Programs:
             return
         self._said.add(what)
         now = batch.arguments()
-        found = min((differences(now, known) for known in self.known.values()), key=len, default=[])
+        changes = min((differences(now, known) for known in self.known.values()), key=len, default=[])
         if batch.key in self.known:
-            found = differences(now, self.known[batch.key])
-        shown = '; '.join(found[:_SHOWN]) + (f'; and {len(found) - _SHOWN} more' if len(found) > _SHOWN else '')
+            changes = differences(now, self.known[batch.key])
+        shown = '; '.join(changes[:_SHOWN]) + (f'; and {len(changes) - _SHOWN} more' if len(changes) > _SHOWN else '')
         self._say(
             step,
             f'unexpected compilation at step {step}: {text}; {shown or "no argument differs: its cache was emptied"}',
