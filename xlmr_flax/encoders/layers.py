@@ -1,4 +1,4 @@
-"""Dense layer and layer norm."""
+"""The dense layer and layer norm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xlmr_flax.encoders.logical_axes import ANYWHERE, Dims, Place
 
 
 class Dense(nnx.Module):
-    """y = x @ kernel + bias; kernel [in, out] float32, cast to x's dtype."""
+    """Dense layer: y = x @ kernel + bias, with a float32 kernel [in, out] that is cast to x's dtype."""
 
     def __init__(self, features_in: int, features_out: int, std: float, *, rngs: nnx.Rngs):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (features_in, features_out)) * std)

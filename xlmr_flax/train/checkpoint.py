@@ -87,8 +87,8 @@ def _shown(flat: Mapping[str, Any], key: str) -> str:
 class Checkpoints:
     """One folder of checkpoints, each in a subfolder with its step as name.
 
-    run_hash: `facts` raises OtherRun for a checkpoint with another hash. decides: the settings behind that hash, stored
-    with it to show differences. All processes of a job must call the same methods in the same order; process 0 chooses
+    run_hash: `facts` raises OtherRun for a checkpoint with another hash. decides: the settings that the hash covers,
+    stored to show differences. All processes of a job must call the same methods in the same order; process 0 chooses
     and deletes checkpoints.
     """
 

@@ -98,7 +98,7 @@ def _values(
 
 
 def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
-    """Precomputes from segments int32 [B, T] the argument `visible` of `attend`, for one implementation. heads: H.
+    """Precomputes the argument `visible` of `attend` from segments int32 [B, T], for one implementation. heads: H.
 
     It is computed once for all layers, outside of them; inside a layer, rematerialisation would repeat it.
     """

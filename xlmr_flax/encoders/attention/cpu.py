@@ -44,12 +44,12 @@ def block(b: int, t: int, h: int) -> tuple[int, int]:
 
 
 def _parts(qkv: jax.Array) -> jax.Array:
-    """[B, T, 3, H, K] -> [3, B, H, T, K]"""
+    """Splits queries, keys and values: [B, T, 3, H, K] -> [3, B, H, T, K]."""
     return qkv.transpose(2, 0, 3, 1, 4)
 
 
 def _joined(mixed: jax.Array) -> jax.Array:
-    """[B, H, T, K] -> [B, T, H * K]"""
+    """Joins the heads: [B, H, T, K] -> [B, T, H * K]."""
     return mixed.swapaxes(1, 2).reshape(mixed.shape[0], mixed.shape[2], -1)
 
 
@@ -62,7 +62,7 @@ def _tokens(rows: jax.Array, heads: jax.Array, of: int, t: int) -> jax.Array:
 
 
 def _weights(q: jax.Array, k: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """q, k [B, H, T, K] -> `exponentials` of their scaled scores."""
+    """Unnormalised attention weights: q, k [B, H, T, K] -> `exponentials` of their scaled scores."""
     return exponentials((q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)) @ k.swapaxes(2, 3), bias)
 
 

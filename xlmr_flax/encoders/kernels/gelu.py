@@ -34,7 +34,7 @@ def _narrow_tangent(x: tuple[jax.Array], tangent: tuple[jax.Array]) -> tuple[jax
 
 
 def _twice(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(2 gelu(x), 2 gelu'(x)) in x's dtype."""
+    """Twice gelu and twice its derivative: (2 gelu(x), 2 gelu'(x)) in x's dtype."""
     wide = x.astype(jnp.float32)
     cdf = _twice_cdf(wide, x.dtype)
     slope = cdf + wide * jnp.float32((2 / math.pi) ** 0.5) * jnp.exp(-0.5 * (wide * wide))

@@ -142,7 +142,7 @@ def _drop(seed: Any, first: Any, x: jax.Array, rate: float) -> jax.Array:
 
 
 def _statistics(total: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """(total - mean, 1 / standard deviation) of rows [T, D], float32."""
+    """The statistics of layer norm: (total - mean, 1 / standard deviation) of rows [T, D], float32."""
     centred = total - total.mean(1, keepdims=True)
     return centred, jax.lax.rsqrt(jnp.square(centred).mean(1, keepdims=True) + epsilon)
 

@@ -148,7 +148,7 @@ def compiled_line(analysis: Any) -> str:
 
 
 def activation_arrays(step: StepShapes) -> list[Array]:
-    """The activations kept for the backward pass, the largest first; arrays of equal shape and dtype are counted."""
+    """The activations kept for the backward pass, the largest first; arrays of equal shape and dtype are grouped."""
     counts = Counter((a.shape, a.dtype) for a in activations(step))
     arrays = []
     for (shape, dtype), count in counts.items():
