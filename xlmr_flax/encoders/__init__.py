@@ -1,4 +1,7 @@
-"""Encoder families. A family is one module here and one line of `FAMILIES` (docs/adding_an_encoder.md)."""
+"""The registry of encoder families. A family is one module here and one line of `FAMILIES`.
+
+docs/adding_an_encoder.md shows how to add one.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ DEFAULT = XlmRoberta.model_type
 
 
 def family_named(model_type: Any, where: str) -> Family:
-    """The family of a `model_type`. where: the file that names it. Raises ModelError with the known ones."""
+    """Returns the family of a `model_type`. where: the file that names it, for the error message.
+
+    Raises ModelError, which lists the known types, for an unknown one.
+    """
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise ModelError(f'{where}: model_type is {quote(model_type)}; the known ones are {", ".join(FAMILIES)}')
@@ -30,12 +36,12 @@ def family_named(model_type: Any, where: str) -> Family:
 
 
 def family_of(config: EncoderConfig) -> Family:
-    """The family that computes and exports an encoder of this config."""
+    """Returns the family that computes and exports an encoder of this config."""
     return FAMILIES[config.family]
 
 
 def named_sizes() -> dict[str, EncoderConfig]:
-    """The shapes of `random:NAME` sources: XLM-R's by their size ('tiny'), others as FAMILY-SIZE ('bert-tiny')."""
+    """Returns {name: config} for `random:NAME` sources: 'SIZE' for XLM-R ('tiny'), else 'FAMILY-SIZE' ('bert-tiny')."""
     return {
         size if family.model_type == DEFAULT else f'{family.model_type}-{size}': config
         for family in FAMILIES.values()

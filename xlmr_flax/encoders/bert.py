@@ -1,9 +1,11 @@
-"""BERT (Devlin et al. 2019) with XLM-R's tokenizer, as multilingual-e5: read into XLM-R's module.
+"""BERT encoders (Devlin et al. 2019) with XLM-R's tokenizer, such as multilingual-e5, loaded into XLM-R's module.
 
-The computation is that of XLM-R. Differences: positions count from 0, where XLM-R's table has two rows before the
-first; of the token types only the first is used, as each row is one text; the default of layer norm's epsilon is 1e-12;
-special ids are the tokenizer's, as positions do not depend on them. After reading it is an XLM-R: `ckpt:` directories
-and exports are XLM-R's.
+BERT and XLM-R compute the same function. They differ in these points:
+- BERT's positions start at 0; XLM-R's position table has two more rows before the first position.
+- Only the first token type is used, because each row is one text.
+- The default epsilon of layer norm is 1e-12.
+- The special ids are the tokenizer's; they may differ from XLM-R's, because BERT's positions do not depend on them.
+After loading, the model is an XLM-R: `ckpt:` directories and exports have XLM-R's format.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ OFFSET = 2  # rows of XLM-R's position table before the first position
 
 
 class Bert(XlmRoberta):
+    """The BERT family: shifts the position table on import and otherwise uses XLM-R's code."""
+
     model_type = 'bert'
     prefixes = ('', 'bert.')
     base_class = 'BertModel'

@@ -1,4 +1,4 @@
-"""The shape of an encoder, and XLM-R's sizes. A size is one line of `SIZES`."""
+"""The encoder config (shape and special ids) and XLM-R's sizes. A size is one line of `SIZES`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from xlmr_flax.util.errors import UserError, quote
 
 
 class ModelError(UserError, ValueError):
-    """A model, weight file or tokenizer that cannot be used; the message names file and field."""
+    """Raised for a model, weight file or tokenizer that cannot be used. The message names the file and the field."""
 
 
-# Field -> the smallest and largest value that is computed with; beyond them a file is damaged or made to do harm.
+# Field -> the smallest and largest accepted value. A value outside comes from a damaged or malicious file.
 _BOUNDS: dict[str, tuple[float, float]] = {
     'vocab_size': (1, 10_000_000),
     'hidden_size': (1, 65_536),
@@ -32,13 +32,13 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """Shape of an encoder. A family with further fields (models/encoders/) has a subclass with a `family` of its own.
+    """The shape of an encoder. A family that needs more fields has a subclass with its own `family`.
 
-    max_positions counts table rows: XLM-R's two offset rows are in it (514 rows serve 512 tokens, positions start
-    at pad_id + 1). dropout is applied to embeddings and block outputs, attention_dropout to attention weights.
+    max_positions: rows of the position table, including XLM-R's two offset rows (514 rows for 512 tokens, as positions
+    start at pad_id + 1). dropout: rate for embeddings and block outputs. attention_dropout: rate for attention weights.
     """
 
-    family: ClassVar[str] = 'xlm-roberta'  # in models/encoders: what computes and exports it
+    family: ClassVar[str] = 'xlm-roberta'  # key of encoders.FAMILIES: the family that computes and exports it
 
     vocab_size: int = 250002
     hidden_size: int = 1024
@@ -70,7 +70,7 @@ class EncoderConfig:
 
     @property
     def max_length(self) -> int:
-        """Longest row in tokens, special tokens included."""
+        """The longest row in tokens, including special tokens."""
         return self.max_positions - self.pad_id - 1
 
 

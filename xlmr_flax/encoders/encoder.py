@@ -1,9 +1,9 @@
-"""The XLM-R encoder (Conneau et al. 2020) in Flax NNX: embeddings, then L times attention, add & norm, feed-forward,
-add & norm. Parameters only, dropout by an explicit key, stacked layers under lax.scan.
+"""The XLM-R encoder (Conneau et al. 2020) in Flax NNX: embeddings and L post-layer-norm transformer layers.
 
+Modules hold parameters only. Dropout takes an explicit key. The layers are stacked and run under lax.scan.
 Dimension letters: B rows, T tokens, D model, H heads, K head size, F ffn, L layers, V vocabulary.
-Follows transformers' XLMRobertaModel (post-layer-norm, erf gelu, positions from pad_id + 1); parity is tested layer by
-layer in tests/models/test_parity.py. How each part is computed on a platform: models/attention/ and models/kernels/.
+Follows transformers' XLMRobertaModel (post-layer-norm, erf gelu, positions from pad_id + 1); parity is tested layer
+by layer in tests/models/test_parity.py. encoders/attention/ and encoders/kernels/ have the platforms' implementations.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from xlmr_flax.encoders.kernels.feed_forward import feed_forward
 from xlmr_flax.encoders.layers import Dense, LayerNorm
 from xlmr_flax.encoders.logical_axes import ROWS, Place
 
-Seeds = tuple[jax.Array, jax.Array, jax.Array]  # of a layer's sites of dropout: attention's weights, two sums
+Seeds = tuple[jax.Array, jax.Array, jax.Array]  # dropout seeds of a layer: attention weights, the two residual sums
 NO_SEEDS = (None, None, None)
 _SITES = 3
 
 
 class Embeddings(nnx.Module):
-    """Word + position + (the single) token type, layer norm, dropout."""
+    """Embeddings: layer norm of word + position + the single token type. `Encoder` applies the dropout."""
 
     def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
         def table(rows: int) -> nnx.Param:
@@ -56,8 +56,10 @@ class Attention(nnx.Module):
         self.rate = cfg.attention_dropout
 
     def __call__(self, x: jax.Array, visible: Any, seed: jax.Array | None, options: ComputeOptions) -> jax.Array:
-        """x [B, T, D]; visible: of models/attention's `prepared` -> [B, T, D], to which out_bias is still to be added
-        (`add_and_norm` does)."""
+        """x [B, T, D] -> [B, T, D] without out_bias, which `add_and_norm` adds.
+
+        visible: from `prepared` of encoders/attention. seed: of the dropout of attention weights, None = no dropout.
+        """
         return self_attention(
             x, self.qkv[...], self.qkv_bias[...], self.out[...], visible,
             implementation=options.attention, seed=seed, rate=self.rate, place=options.place,
@@ -77,10 +79,10 @@ class Layer(nnx.Module):
         self.rate = cfg.dropout
 
     def __call__(self, x: jax.Array, visible: Any, seeds: Seeds | None, options: ComputeOptions) -> jax.Array:
-        """x [B, T, D], visible: as `Attention` takes it -> [B, T, D]."""
+        """x [B, T, D] -> [B, T, D]. visible: from `prepared`, as for `Attention`. seeds: of dropout, None = none."""
         weights_seed, *sum_seeds = seeds or NO_SEEDS
         y = self.attention(x, visible, weights_seed, options)
-        # Twice the same array: once for the residual sum, once for the feed-forward.
+        # The same array twice: one for the residual sum, one for the feed-forward layer.
         x, again = add_and_norm(
             self.attention_norm, x, y, self.attention.out_bias[...], options,
             seed=sum_seeds[0], rate=self.rate, name=SUMS[0], uses=2,
@@ -94,7 +96,7 @@ class Layer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Embeddings and L stacked layers."""
+    """The encoder: embeddings and L stacked layers."""
 
     def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
         self.embeddings = Embeddings(cfg, rngs=rngs)
@@ -140,14 +142,17 @@ class Encoder(nnx.Module):
 
 
 def _seeds(keys: jax.Array) -> Seeds:
-    """Keys of layers [L] -> seeds [L, 1, 2] of dropout's sites in a layer. At once and outside of the layers: each
-    would compute its own in several small operations, and again for its backward pass."""
-    found = jax.vmap(lambda key: tuple(seed_of(key, site) for site in range(_SITES)))(keys)
-    return found[0], found[1], found[2]
+    """Layer keys [L] -> dropout seeds [L, 1, 2] for each site of a layer.
+
+    Computed for all layers at once, outside the scan: otherwise each layer would compute its own in several small
+    operations, and rematerialisation would repeat them.
+    """
+    seeds = jax.vmap(lambda key: tuple(seed_of(key, site) for site in range(_SITES)))(keys)
+    return seeds[0], seeds[1], seeds[2]
 
 
 def _positions(segments: jax.Array) -> jax.Array:
-    """1-based position of each token within its segment: [B, T] int32. Segments are contiguous runs."""
+    """The 1-based position of each token within its segment: int32 [B, T]. Segments are contiguous runs."""
     index = jnp.arange(segments.shape[1], dtype=jnp.int32)
     starts = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], axis=1)
     return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1) + 1

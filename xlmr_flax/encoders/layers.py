@@ -1,4 +1,4 @@
-"""Dense layer and layer norm."""
+"""The dense layer and layer norm."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from xlmr_flax.encoders.logical_axes import ANYWHERE, Dims, Place
 
 
 class Dense(nnx.Module):
-    """y = x @ kernel + bias; kernel [in, out] float32, cast to x's dtype."""
+    """Dense layer: y = x @ kernel + bias, with a float32 kernel [in, out] that is cast to x's dtype."""
 
     def __init__(self, features_in: int, features_out: int, std: float, *, rngs: nnx.Rngs):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (features_in, features_out)) * std)
         self.bias = nnx.Param(jnp.zeros(features_out))
 
     def __call__(self, x: jax.Array, place: Place = ANYWHERE, dims: Dims = (None, None)) -> jax.Array:
-        """x [..., in] -> [..., out]. dims: of the kernel, where it lies on a mesh (models/place.py)."""
+        """x [..., in] -> [..., out]. dims: logical axes of the kernel (encoders/logical_axes.py)."""
         return x @ self.weight(x.dtype, place, dims) + self.bias[...].astype(x.dtype)
 
     def weight(self, dtype: jnp.dtype, place: Place, dims: Dims) -> jax.Array:
-        """The kernel [in, out] in a compute dtype, placed."""
+        """The kernel [in, out] in the compute dtype, with its sharding constraint."""
         return place(self.kernel[...].astype(dtype), *dims)
 
 
 class LayerNorm(nnx.Module):
-    """Layer norm over the last axis, computed in float32, two-pass variance as PyTorch's formula."""
+    """Layer norm over the last axis, computed in float32, with PyTorch's two-pass variance."""
 
     def __init__(self, features: int, eps: float):
         self.scale = nnx.Param(jnp.ones(features))

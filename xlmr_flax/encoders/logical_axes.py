@@ -1,9 +1,9 @@
-"""Logical axes: the models name the dimensions of arrays, and parallel/ maps the names to the axes of a mesh.
+"""Logical axes: models name the dimensions of their arrays, and parallel/ maps these names to the axes of a mesh.
 
-Parameters: a family's `axes` (encoders/family.py) become shardings in parallel/mesh.py. Activations: the
-compiler shards everything between a program's inputs and outputs as it likes, and where parameters are sharded over the
-same devices as the batch, it may choose to gather the batch. So the models name the axes of each activation, and a
-`Place` that knows the mesh (parallel/placement.py) adds sharding constraints.
+Parameters: parallel/mesh.py turns a family's `axes` (encoders/family.py) into shardings.
+Activations: XLA chooses the sharding of intermediate arrays. If parameters are sharded over the same devices as the
+batch, it may all-gather the batch. So models name the axes of each activation, and a `Place` that knows the mesh
+(parallel/placement.py) adds sharding constraints.
 """
 
 from __future__ import annotations
@@ -15,33 +15,34 @@ from typing import Any, Protocol
 import jax
 
 Dims = tuple[str | None, ...]
-# ROWS: of a batch, or tokens with the rows outermost. HEADS, FFN, WORDS: what tensor parallelism cuts. EMBED: of a
-# parameter, the model's width, which fully sharded training cuts. None: whole.
+# ROWS: rows of a batch, or tokens with the rows outermost. HEADS, FFN, WORDS: sharded by tensor parallelism. EMBED: the
+# model width of a parameter, sharded by FSDP. None: not sharded.
 ROWS, HEADS, FFN, WORDS, EMBED = 'rows', 'heads', 'ffn', 'words', 'embed'
 
 
 class Place(Protocol):
-    """Hashable, as programs are cached by their model."""
+    """Adds sharding constraints to activations. Must be hashable, because compiled programs are cached by model."""
 
     def __call__(self, x: jax.Array, *dims: str | None) -> jax.Array:
-        """x with a sharding constraint; one name for each of its dimensions."""
+        """Returns x with a sharding constraint. dims: the logical axis of each dimension."""
         ...
 
     def lookup(self, table: jax.Array, ids: jax.Array) -> jax.Array:
-        """table [V, D], ids int32 [B, T] -> rows of the table [B, T, D]."""
+        """Embedding lookup: table [V, D], ids int32 [B, T] -> rows of the table [B, T, D]."""
         ...
 
     def mapped(
         self, function: Callable[..., Any], inputs: Sequence[Dims], outputs: Dims | tuple[Dims, ...]
     ) -> Callable[..., Any]:
-        """`function` under shard_map, each device on its own part of the arrays; otherwise XLA would all-gather the
-        operands of a kernel. outputs: of the result, or of each where there are several."""
+        """Wraps `function` in shard_map, so that each device computes on its own shard; otherwise XLA would all-gather
+        the operands of a kernel. inputs: logical axes of each argument. outputs: those of the result, or a tuple of
+        them for several results."""
         ...
 
 
 @dataclass(frozen=True)
 class Anywhere:
-    """One device, or the compiler's choice: the program has no constraints."""
+    """A `Place` without constraints: for one device, or to leave the sharding to the compiler."""
 
     def __call__(self, x: jax.Array, *dims: str | None) -> jax.Array:
         del dims

@@ -1,4 +1,7 @@
-"""The tensors of a directory's safetensors files, its JSON files, and parameter trees by path. Nothing is unpickled."""
+"""Reads safetensors and JSON files of a model directory; reads and sets leaves of parameter trees by path.
+
+Nothing is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ class TensorFiles:
                     self.shapes[name] = tuple(f.get_slice(name).get_shape())
 
     def get(self, name: str) -> np.ndarray:
-        """One tensor as float32. Raises ModelError naming file and tensor."""
+        """Reads one tensor as float32. Raises ModelError, which names the file and the tensor, if it is missing."""
         if name not in self.where:
             raise ModelError(f'{self.files[0]}: tensor {name!r} is missing')
         with _open(self.where[name]) as f:
             return np.asarray(f.get_tensor(name), np.float32)
 
     def digest(self) -> str:
-        """sha256 over names and contents of the files."""
+        """Returns the sha256 over the contents of all files, in order."""
         total = hashlib.sha256()
         for path in self.files:
             with path.open('rb') as f:
@@ -54,8 +57,10 @@ def _open(path: Path) -> Iterator[Any]:
 
 
 def _weight_files(directory: Path) -> list[Path]:
-    """model.safetensors, else the shards of the index: transformers' order, so that an index that was left behind by an
-    earlier export is not read."""
+    """Returns [model.safetensors], or the shards that the index names.
+
+    This is transformers' order; so an index that remains from an earlier export is not read.
+    """
     index, single = directory / 'model.safetensors.index.json', directory / 'model.safetensors'
     if single.is_file():
         return [single]
@@ -77,7 +82,7 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ModelError naming file and line."""
+    """Reads a JSON object from a file. Raises ModelError, which names the file and the line."""
     try:
         data = strict_json.read(path)
     except FileNotFoundError:
@@ -90,19 +95,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def put(tree: dict[str, Any], path: tuple[str, ...], value: np.ndarray) -> None:
-    """Sets the leaf of a nested dict at a path; parents are made."""
+    """Sets the leaf of a nested dict at a path; creates missing parents."""
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = value
 
 
 def at(tree: Mapping[str, Any], path: tuple[str, ...]) -> np.ndarray:
-    """The leaf of a nested dict at a path."""
+    """Returns the leaf of a nested dict at a path."""
     for key in path:
         tree = tree[key]
     return np.asarray(tree)
 
 
 def matrix(name: str, value: np.ndarray) -> np.ndarray:
-    """Swaps [out, in] and [in, out] for dense kernels; tables and vectors stay. name: transformers'."""
+    """Transposes dense kernels between [out, in] and [in, out]; tables and vectors stay. name: transformers' name."""
     return value.T if value.ndim == 2 and 'embeddings' not in name else value

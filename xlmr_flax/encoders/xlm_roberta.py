@@ -1,8 +1,8 @@
-"""XLM-R (Conneau et al. 2020), and RoBERTa with XLM-R's special ids: layer norm after each block, learned positions.
+"""The XLM-R family (Conneau et al. 2020), which also reads RoBERTa checkpoints with XLM-R's special ids.
 
-Follows transformers' XLMRobertaModel; tests/models/test_parity.py compares with it layer by layer. The module is
-encoders/encoder.py's. Positions start at pad_id + 1, so that the position table has two rows before the first; there is
-one token type.
+Follows transformers' XLMRobertaModel; tests/models/test_parity.py compares with it layer by layer. The flax module is
+`Encoder` of encoders/encoder.py. Layer norm follows each block. Positions are learned and start at pad_id + 1, so that
+the position table has two more rows before the first position. There is one token type.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ _REQUIRED = {
 
 
 class XlmRoberta(Family):
+    """The XLM-R family; base class of families with the same module."""
+
     model_type = 'xlm-roberta'
     prefixes = ('', 'roberta.', 'xlm_roberta.')
     base_class = 'XLMRobertaModel'
@@ -70,15 +72,15 @@ class XlmRoberta(Family):
         (r'layers/ffn_out/bias$', ()),
     )
     default_eps: ClassVar[float] = 1e-5
-    # Whether special ids may differ from XLM-R's: only where positions do not start after the padding id.
+    # Whether special ids may differ from XLM-R's. Only if the positions do not start after the padding id.
     has_own_special_ids: ClassVar[bool] = False
 
     def read_config(self, raw: Mapping[str, Any], where: str) -> EncoderConfig:
         if raw.get('hidden_act', 'gelu') != 'gelu':
             raise ModelError(f'{where}: hidden_act is {quote(raw["hidden_act"])}; only gelu (erf) is implemented')
         if raw.get('position_embedding_type', 'absolute') != 'absolute':
-            found = quote(raw['position_embedding_type'])
-            raise ModelError(f'{where}: position_embedding_type {found} is not absolute')
+            value = quote(raw['position_embedding_type'])
+            raise ModelError(f'{where}: position_embedding_type {value} is not absolute')
         if not self.has_own_special_ids:
             _check_special_ids(raw, where)
         required = {ours: field(raw, theirs, where) for ours, theirs in _REQUIRED.items()}
@@ -158,14 +160,14 @@ class XlmRoberta(Family):
 
     def tensor_shapes(self, config: EncoderConfig) -> dict[str, tuple[int, ...]]:
         d, f = config.hidden_size, config.ffn_size
-        found = dict.fromkeys(_EMBEDDINGS.values(), (d,))
-        found |= {self.word_table: (config.vocab_size, d), POSITIONS: (config.max_positions, d), TOKEN_TYPES: (-1, d)}
+        shapes = dict.fromkeys(_EMBEDDINGS.values(), (d,))
+        shapes |= {self.word_table: (config.vocab_size, d), POSITIONS: (config.max_positions, d), TOKEN_TYPES: (-1, d)}
         layer: dict[str, tuple[int, ...]] = {}
         for name in ('self.query', 'self.key', 'self.value', 'output.dense'):
             layer |= {f'attention.{name}.weight': (d, d), f'attention.{name}.bias': (d,)}
         layer |= dict.fromkeys(_LAYER.values(), (d,))
         layer |= {'intermediate.dense.weight': (f, d), 'intermediate.dense.bias': (f,), 'output.dense.weight': (d, f)}
-        return found | {
+        return shapes | {
             f'encoder.layer.{i}.{name}': shape for i in range(config.num_layers) for name, shape in layer.items()
         }
 
@@ -177,7 +179,7 @@ class XlmRoberta(Family):
 
 
 class Roberta(XlmRoberta):
-    """config.json of model type roberta: read as XLM-R, and XLM-R's from then on."""
+    """The RoBERTa family: reads a config.json of model type 'roberta' as XLM-R; afterwards the model is an XLM-R."""
 
     model_type = 'roberta'
     base_class = 'RobertaModel'
@@ -185,13 +187,15 @@ class Roberta(XlmRoberta):
 
 
 def _check_special_ids(raw: Mapping[str, Any], where: str) -> None:
-    """Raises ModelError for special ids that are not XLM-R's. Positions start after the padding id, and the lowest ids
-    keep their numbers when the word table is cut to the active vocabulary.
+    """Raises ModelError for special ids that are not XLM-R's.
+
+    They must be equal because positions start after the padding id, and because the lowest ids keep their numbers when
+    the word table is cut to the active vocabulary.
     """
     for name, own in (('pad_token_id', 'pad_id'), ('bos_token_id', 'bos_id'), ('eos_token_id', 'eos_id')):
-        found, expected = raw.get(name), EncoderConfig.__dataclass_fields__[own].default
-        if found is not None and found != expected:
+        actual, expected = raw.get(name), EncoderConfig.__dataclass_fields__[own].default
+        if actual is not None and actual != expected:
             raise ModelError(
-                f'{where}: {name} is {found!r}; only encoders with the special ids of XLM-R can be read '
+                f'{where}: {name} is {actual!r}; only encoders with the special ids of XLM-R can be read '
                 f'(padding 1, <s> 0, </s> 2: positions start behind the padding id)'
             )

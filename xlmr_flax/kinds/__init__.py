@@ -1,4 +1,4 @@
-"""Task kinds by name: `kind_of(task)` and `kind_of(head)` give the object that knows how tasks of a kind work."""
+"""The registry of task kinds, and functions that look up the kind of a task or a head and call it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (Pair(), Choice(), Span(),
 
 
 class HasKind(Protocol):
-    """A task or a head."""
+    """Anything with a kind: a task or a head."""
 
     @property
     def kind(self) -> str: ...
 
 
 def kind_of(what: HasKind) -> Kind:
-    """The kind of a task or a head. Raises TaskError with the closest known name."""
+    """Returns the kind of a task or a head. Raises TaskError, which suggests the closest known name."""
     kind = KINDS.get(what.kind)
     if kind is None:
         raise TaskError(f'kind {what.kind!r} is not one of {", ".join(KINDS)}{closest(what.kind, KINDS)}')
@@ -39,21 +39,21 @@ def kind_of(what: HasKind) -> Kind:
 
 
 def head_spec(task: Task) -> HeadSpec:
-    """The head that a task needs."""
+    """Returns the HeadSpec of the head that a task needs."""
     return HeadSpec(task.kind, len(task.labels) if kind_of(task).classes else 1)
 
 
 def prediction_path(root: Path | str, task: Task, language: str, split: str = 'test') -> Path:
-    """ROOT/TASK/SPLIT-LANG with the ending of the task's kind."""
+    """Returns the path of a prediction file: ROOT/TASK/SPLIT-LANG with the suffix of the task's kind."""
     return Path(root) / task.prediction_folder / f'{split}-{language}.{kind_of(task).suffix}'
 
 
 def score_files(task: Task, language: str, path: Path | str, examples: Sequence[Example], split: str = '') -> Scores:
-    """metric -> percent of one prediction file, read back from disk, against examples in the order they were predicted.
+    """Scores a prediction file on disk: {metric: percent}, with at least `task.metrics`.
 
-    At least `task.metrics`. split: decides the language of the answers where it is a translated one. Examples of which
-    none has a label (a benchmark's public test file) give {}. Raises DataError for a file that does not fit the
-    examples, and where some examples have labels and others have none.
+    examples: in the order in which they were predicted. split: for a translated split, it decides the language of the
+    answers. Returns {} if no example has a label (a benchmark's public test file). Raises DataError for a file that
+    does not fit the examples, and if only some examples have labels.
     """
     path = Path(path)
     if examples and not any(map(has_label, examples)):
@@ -69,31 +69,36 @@ def score_files(task: Task, language: str, path: Path | str, examples: Sequence[
 def read_gold_set(
     task: Task, language: str, split: str, data_root: str, limit: int, skip_bad_rows: bool = False
 ) -> GoldSet:
-    """The gold side of a split, its first `limit` rows (0 = all), without those that cannot be read where they were
-    left out of the predictions too. Raises DataError and TaskError."""
+    """Reads the gold labels of the first `limit` rows (0 = all) of a split.
+
+    skip_bad_rows: leave out rows that cannot be read, as prediction did. Raises DataError and TaskError.
+    """
     return kind_of(task).gold(task, language, split, data_root, limit, skip_bad_rows)
 
 
 def example_sums(gold: GoldSet, path: Path, metric: str) -> Sums:
-    """(numerator, denominator) float64 [n] of each gold example under one prediction file: the metric is the ratio of
-    their sums. Raises DataError for a file that does not fit, and NoExampleScores where it is no such ratio."""
+    """Scores a prediction file by example: (numerator, denominator), float64 [n] each, in the gold examples' order.
+
+    The metric is the ratio of their sums. Raises DataError for a file that does not fit, and NoExampleScores for a
+    metric that is not such a ratio.
+    """
     return kind_of(gold.task).example_sums(gold, path, metric)
 
 
 def encode(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Encoded:
-    """Encodes examples of a task. Raises TaskError where there are none."""
+    """Encodes the examples of a task as tokens and targets. Raises TaskError if there are none."""
     if not examples:
         raise TaskError(f'task {task.name!r}: no examples')
     return kind_of(task).encode(task, examples, tokenizer, max_length)
 
 
 def encode_cached(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Encoded:
-    """`encode`, from the token cache where it has these examples under this tokenizer and length."""
+    """`encode` with the token cache: reads the entry for these examples, tokenizer and length, or creates it."""
     return cache_entry(task, examples, tokenizer, max_length).data
 
 
 def cache_entry(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Entry:
-    """`encode_cached`, and whether the entry was in the token cache."""
+    """The token cache entry of `encode_cached`, which also says whether it was in the cache. Raises TaskError."""
     if not examples:
         raise TaskError(f'task {task.name!r}: no examples')
     return lookup(task, examples, tokenizer, max_length, kind_of(task).encode)

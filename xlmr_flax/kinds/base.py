@@ -1,8 +1,8 @@
 """The interface of a task kind: what distinguishes classification, tagging, span extraction and the other kinds.
 
 A kind encodes examples, makes the head, computes logits and the loss, writes and reads the official prediction file,
-and scores it. Training, evaluation and experiments ask the kind of a task or of a head (`kinds.kind_of`) and never
-compare its name. docs/adding_a_kind.md shows a complete one.
+and scores it. Training, evaluation and experiments get the kind of a task or a head from `kinds.kind_of` and never
+compare its name. docs/adding_a_kind.md shows a complete example.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from xlmr_flax.tasks.base import Example, Task, TaskError
 
 Batch = Mapping[str, jax.Array]
 LossSums = tuple[jax.Array, jax.Array, jax.Array]  # float32 scalars: loss sum, count, number of correct predictions
-Output = np.ndarray | list[np.ndarray]  # logits by row, or by_token: one array per row, cut to its tokens
+Output = np.ndarray | list[np.ndarray]  # logits by row; with by_token: one array per row, without padding
 Scores = dict[str, float]  # metric -> percent
 Record = dict[str, Any]
 
@@ -43,9 +43,11 @@ class HeadSpec:
 
 
 class Rows(NamedTuple):
-    """The token rows of a batch: int32 ids and segments [B, T] ([B, N, T] where the kind is stacked). starts int32
-    [B, S] ([B, N, S]): first token of each segment of packed rows, None if not packed. positions int32 [B, M]: the
-    tokens whose logits are wanted (masked language modelling), None for all."""
+    """The token rows of a batch: int32 ids and segments [B, T] ([B, N, T] for a stacked kind).
+
+    starts: int32 [B, S] ([B, N, S]), the first token of each segment of packed rows, None = not packed. positions:
+    int32 [B, M], the tokens whose logits are computed (masked language modelling), None = all.
+    """
 
     ids: jax.Array
     segments: jax.Array
@@ -54,7 +56,7 @@ class Rows(NamedTuple):
 
 
 class Encoding(Protocol):
-    """What a kind's `logits` needs of models.model.Model."""
+    """The methods of models.model.Model that a kind's `logits` uses."""
 
     @property
     def style(self) -> str: ...
@@ -68,17 +70,17 @@ class Encoding(Protocol):
 
 
 class Kind:
-    """A task kind. One instance of each subclass is registered in `kinds.KINDS`.
+    """Base class of task kinds. One instance of each subclass is registered in `kinds.KINDS`.
 
-    name: the value of Task.kind and HeadSpec.kind. input: how a user's own rows are read (None: they are not).
-    suffix: ending of the prediction file ('' where nothing is predicted). by_token: the head has outputs for each
-    token. best_only: evaluation keeps the best output of each token instead of the logits. classes: the head's outputs
+    name: the value of Task.kind and HeadSpec.kind. input: format of a user's own rows, None = not supported.
+    suffix: file suffix of the prediction file, '' = no predictions. by_token: the head has outputs for each token.
+    best_only: evaluation keeps only the best output of each token instead of the logits. classes: the head's outputs
     are the task's labels, which have names. stacked: an example has several rows, and batches are [B, N, T].
-    shuffles: gold labels can be exchanged among examples. cuts: a long example becomes several rows.
-    pretraining: the head is a language model's, tied to the word table, and comes with an encoder. settings: fields of
-    the config's Evaluation that its scores depend on. typical_outputs: for estimates without a task. metric_pair:
-    metrics whose mean XTREME and jiant rank by, () where one metric decides. architecture: its class in transformers,
-    without the model's name, '' for none.
+    shuffles: gold labels can be shuffled among examples. cuts: a long example becomes several rows.
+    pretraining: the head is a language model's, tied to the word table; it is loaded with the encoder. settings: fields
+    of the config's Evaluation that the scores depend on. typical_outputs: number of outputs for estimates without a
+    task. metric_pair: two metrics by whose mean XTREME and jiant rank, () = one metric decides. architecture: suffix of
+    the head's class in transformers (without the model's name), '' = none.
     """
 
     name = ''
@@ -99,43 +101,45 @@ class Kind:
     # Rows
 
     def encode(self, task: Task, examples: Sequence[Any], tokenizer: Tokenizer, max_length: int) -> Encoded:
-        """Examples of this kind -> tokens and targets. Raises TaskError."""
+        """Encodes examples of this kind as tokens and targets. Raises TaskError."""
         raise NotImplementedError
 
     def alike(self, example: Any) -> int:
-        """Examples with one value can be encoded together (number of choices, whether there is a second text)."""
+        """A group key: examples with equal keys can be encoded together. For example, the number of choices."""
         return 0
 
     def batch_shapes(self, rows: int, length: int, choices: int, predicted: int) -> dict[str, tuple[int, ...]]:
-        """The int32 arrays of a padded training batch. predicted: positions per row of masked language modelling."""
+        """The shapes of the int32 arrays of a padded training batch. predicted: masked-LM positions per row."""
         raise NotImplementedError
 
     # Head and loss
 
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
-        """A freshly initialised head of style 'jiant' or 'hf'."""
+        """Makes a newly initialised head of style 'jiant' or 'hf'. Raises TaskError if the kind has no head."""
         raise TaskError(f'kind {self.name!r} has no head')
 
     def logits(
         self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
     ) -> jax.Array:
-        """float32 logits of a head. key: of the dropout of encoder and head, None = no dropout."""
+        """Computes the float32 logits of a head. key: for the dropout of encoder and head, None = no dropout."""
         raise NotImplementedError
 
     def loss_sums(self, logits: jax.Array, batch: Batch) -> LossSums:
-        """Sums over the valid examples of a batch, so that a mean over the global batch does not depend on how the
-        batch was divided. By default the cross-entropy of one label per example: logits [B, C], label, valid [B] or,
-        packed, [B, S, C] and [B, S]."""
+        """Loss sum, count and number of correct predictions over the valid examples of a batch.
+
+        Sums, not means: so the mean over the global batch does not depend on how the batch is divided. The default is
+        the cross-entropy of one label per example: logits [B, C], label, valid [B]; packed: [B, S, C] and [B, S].
+        """
         return cross_entropy(logits, batch['label'], batch['valid'].astype(jnp.float32))
 
     def count(self, batch: Batch) -> jax.Array:
-        """The count of `loss_sums`, without the logits."""
+        """The count of `loss_sums`, computed from the batch alone."""
         return batch['valid'].sum().astype(jnp.float32)
 
     # transformers
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:
-        """Our parameter path -> transformers' tensor name; {} where transformers has no such head."""
+        """Returns {our parameter path: transformers' tensor name}, or {} if transformers has no such head."""
         return {}
 
     def reads_pooler(self, style: str) -> bool:
@@ -147,8 +151,11 @@ class Kind:
     def predictions(
         self, task: Task, examples: Sequence[Any], data: Encoded, out: Output, order: Sequence[int], decode: Decoder
     ) -> Any:
-        """Model outputs -> what the prediction file holds. order: of each label of the task, its place among the
-        head's outputs, () = in order."""
+        """Converts model outputs to the contents of the prediction file.
+
+        order: for each label of the task, the index of its output in the head, () = the same order. decode: the span
+        decoder, for extractive question answering. Raises TaskError if the kind has no prediction file.
+        """
         raise TaskError(f'task {task.name!r}: kind {self.name!r} has no prediction file')
 
     def write_outputs(
@@ -161,51 +168,60 @@ class Kind:
         order: Sequence[int],
         decode: Decoder,
     ) -> None:
-        """Model outputs -> the official prediction file; the arguments of `predictions`."""
+        """Writes model outputs as the official prediction file. Takes the arguments of `predictions`."""
         self.write(path, self.predictions(task, examples, data, out, order, decode))
 
     def write(self, path: Path, predictions: Any) -> None:
-        """Writes a prediction file."""
+        """Writes a prediction file. Raises TaskError if the kind has none."""
         raise TaskError(f'kind {self.name!r} has no prediction file')
 
     def read(self, path: Path) -> Any:
-        """The predictions of a file. Raises DataError with file and line."""
+        """Reads the predictions of a file. Raises DataError, which names the file and the line."""
         raise TaskError(f'kind {self.name!r} has no prediction file')
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[Any]) -> Scores:
-        """The official metrics of a prediction file, in percent. language: of the answers. Raises DataError."""
+        """Computes the official metrics of a prediction file, in percent. language: that of the answers.
+
+        Raises DataError.
+        """
         raise TaskError(f'kind {self.name!r} has no prediction file')
 
     # Scores by example, for resampling
 
     def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
-        """The gold side of a split, its first `limit` rows (0 = all). skip_bad: rows that cannot be read are left out.
-        Raises DataError."""
+        """Reads the gold labels of the first `limit` rows (0 = all) of a split. skip_bad: leave out unreadable rows.
+
+        Raises DataError.
+        """
         return read_gold_set(task, language, split, data_root, limit, skip_bad)
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
-        """(numerator, denominator) of each example; the metric is the ratio of their sums. Raises DataError, and
-        NoExampleScores where the metric is no such ratio."""
+        """Scores a prediction file by example: (numerator, denominator); the metric is the ratio of their sums.
+
+        Raises DataError, and NoExampleScores for a metric that is not such a ratio.
+        """
         raise NoExampleScores(f'{gold.task.name}: {metric} is no ratio of sums over examples')
 
     def predicted(self, gold: GoldSet, path: Path) -> list[bool]:
-        """For each gold id whether the file has a prediction. Without ids in the file its lines are the examples."""
+        """For each gold id, whether the file has a prediction. A file without ids has one line per example."""
         return [True] * len(gold.ids)
 
     # A user's own rows
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
-        """Head outputs on a user's rows -> one JSON object for each. labels: names of the head's outputs."""
+        """Converts head outputs on a user's rows to one JSON object per row. labels: names of the head's outputs."""
         raise TaskError(f'kind {self.name!r} predicts nothing for a row')
 
     def summary(self, example: Any, record: Record) -> tuple[str, str]:
-        """(prediction, text) of a record, for a line on the screen."""
+        """Returns (prediction, text) of a record, for one line on the screen."""
         raise NotImplementedError
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> LossSums:
-    """float32 logits [..., C], labels [...], weight [...] -> (loss sum, weight sum, sum of weight where argmax is
-    right)."""
+    """Weighted cross-entropy: (loss sum, weight sum, weight sum of correct argmax predictions), float32 scalars.
+
+    logits: float32 [..., C]. labels: int32 [...]. weight: [...].
+    """
     safe = jnp.maximum(labels, 0)
     losses = jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, safe[..., None], axis=-1)[..., 0]
     right = (logits.argmax(-1) == labels).astype(jnp.float32)
@@ -213,8 +229,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> Lo
 
 
 class TokenLoss(Kind):
-    """Kinds with a label on some tokens: logits [B, T, C], labels [B, T], IGNORED where there is none; counted per
-    token, as torch's mean over tokens that are not ignored."""
+    """Base class of kinds with labels on some tokens: logits [B, T, C], labels [B, T], IGNORED = no label.
+
+    The loss counts tokens, as torch's mean over tokens that are not ignored.
+    """
 
     def loss_sums(self, logits: jax.Array, batch: Batch) -> LossSums:
         return cross_entropy(logits, batch['labels'], self._weight(batch))
@@ -227,21 +245,21 @@ class TokenLoss(Kind):
 
 
 def head_key(key: jax.Array | None) -> jax.Array | None:
-    """The dropout key of a head."""
+    """Derives the head's dropout key from the model's; None = no dropout."""
     return None if key is None else jax.random.fold_in(key, 2)
 
 
 def example_ids(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The ids of examples in order."""
+    """Returns the ids of the examples, in order."""
     return tuple(example.id for example in examples)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """float64 [n, C] probabilities."""
+    """Softmax over the last axis: logits [n, C] -> probabilities float64 [n, C]."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)
 
 
 def rounded(values: np.ndarray) -> list[float]:
-    """Numbers for JSON, with 6 decimals."""
+    """Rounds numbers to 6 decimals, for JSON."""
     return [round(float(value), 6) for value in values]

@@ -1,4 +1,4 @@
-"""A prompt with candidate continuations, each encoded as the pair (prompt, choice): multiple choice."""
+"""Multiple choice: a prompt with candidate continuations, each encoded as the pair (prompt, choice)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def _from_input(row: Row) -> ChoiceExample:
 
 
 class Choice(Kind):
-    """Multiple choice: the head gives each (prompt, choice) pair one number. Logits [B, N], packed [B, S, N];
-    prediction file: an object with the index of the choice a line (XTREME-R's XCOPA)."""
+    """Multiple choice: the head gives each (prompt, choice) pair one logit. Logits [B, N], packed [B, S, N].
+
+    Prediction file: one JSON object per line with the index of the choice (XTREME-R's XCOPA).
+    """
 
     name = 'choice'
     input = InputForm('choice', JSON_ENDINGS, ('prompt', 'choices'), _from_input)
@@ -103,7 +105,7 @@ class Choice(Kind):
         return hits(path, list(map(str, gold_labels(gold.task, gold.examples))), list(map(str, self.read(path))))
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
-        """label (index from 0), choice (its text), probabilities (by choice)."""
+        """Fields: label (index from 0), choice (its text), probabilities (one per choice)."""
         shares = softmax(out.reshape(-1, data.group))
         best = shares.argmax(-1).tolist()
         return [

@@ -1,7 +1,7 @@
-"""The gold side of a split for scores by example: what a metric is a ratio of sums of, for resampling.
+"""Gold labels of a split, for scores by example, which resampling (bootstrap tests) needs.
 
-The official scorers give one number for a file. `Kind.example_sums` gives each example a numerator and a denominator
-whose sums have that number as their ratio; experiment.significance checks that they do.
+The official scorers give one number for a file. `Kind.example_sums` gives each example a numerator and a denominator;
+the ratio of their sums is that number, which analysis/significance checks.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Sums = tuple[np.ndarray, np.ndarray]  # (numerator, denominator), float64 [n] ea
 
 
 class NoExampleScores(ValueError):
-    """A metric that is no ratio of sums over examples; the message says which and why."""
+    """Raised for a metric that is not a ratio of sums over examples. The message names the metric and the reason."""
 
 
 @dataclass
 class GoldSet:
-    """The gold side of one task, language and split, read once for all systems.
+    """The gold labels of one task, language and split, read once for all systems.
 
-    ids: of what is resampled. Where a file has no ids they are row numbers, so that row i is one unit in all
-    languages; of retrieval without gold pairs by id, in the order of the prediction file (Task.query_order).
-    answers: ranking: query -> right items. normalise: the scorer's normalisation of answers, cached.
+    ids: ids of the resampling units. If a file has no ids, they are row numbers, so that row i is the same unit in all
+    languages. For retrieval without gold pairs by id, they have the order of the prediction file (Task.query_order).
+    answers: for ranking, {query: correct items}. normalise: the scorer's normalisation of answers, cached.
     """
 
     task: Task
@@ -40,38 +40,38 @@ class GoldSet:
     normalise: Callable[[str], str] = str
 
     def only(self, keep: Sequence[bool]) -> GoldSet:
-        """The examples of a file with ids that are kept."""
+        """Returns a GoldSet of the examples for which `keep` is true. Only for files with ids."""
         examples = list(compress(self.examples, keep)) if self.examples else ()
         return replace(self, ids=list(compress(self.ids, keep)), examples=examples)
 
 
 def read_gold_set(task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
-    """Labelled examples as a gold set; the arguments of Kind.gold. Raises DataError."""
+    """Reads labelled examples as a GoldSet. Takes the arguments of Kind.gold. Raises DataError."""
     examples = read_split(task, language, split, data_root, limit or None, [] if skip_bad else None)
     start = f'{task.name}-{split}-{language}-'
     return GoldSet(task, language, [example.id.removeprefix(start) for example in examples], examples)
 
 
 def number_units(sets: Iterable[Sequence[str]]) -> list[np.ndarray]:
-    """Ids of each language -> int [n] of resampling units: an id that languages share is one unit."""
+    """Numbers the resampling units: ids of each language -> int [n]. An id that languages share is one unit."""
     numbers: dict[str, int] = {}
     return [np.asarray([numbers.setdefault(id_, len(numbers)) for id_ in ids]) for ids in sets]
 
 
 def same_length(path: Path, predicted: int, gold: int) -> None:
-    """Raises DataError where a file has another number of predictions than there are examples."""
+    """Raises DataError if the number of predictions in a file is not the number of gold examples."""
     if predicted != gold:
         raise DataError(f'{path}: {predicted} predictions for {gold} examples')
 
 
 def hits(path: Path, gold: Sequence[str], predicted: Sequence[str]) -> Sums:
-    """Whether each prediction is right, for accuracy. Raises DataError for another number of predictions."""
+    """Accuracy by example: (1 if correct else 0, 1), float64 [n] each. Raises DataError as `same_length` does."""
     same_length(path, len(predicted), len(gold))
     return np.asarray([p == g for p, g in zip(predicted, gold, strict=True)], float), np.ones(len(gold))
 
 
 def gold_labels(task: Task, examples: Sequence[Example]) -> list[int]:
-    """The labels of examples that have one each. Raises DataError for one without."""
+    """Returns the labels of examples with one label each. Raises DataError for an example without a label."""
     labels = []
     for example in examples:
         assert isinstance(example, PairExample | ChoiceExample)

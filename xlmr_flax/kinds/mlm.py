@@ -1,4 +1,4 @@
-"""Raw text for masked language modelling."""
+"""Masked language modelling on raw text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xlmr_flax.tasks.base import SentenceExample, Task
 
 
 class Mlm(TokenLoss):
-    """Masked language modelling. Logits [B, T, V], or [B, M, V] of the positions asked for; nothing is predicted."""
+    """Masked language modelling. Logits [B, T, V], or [B, M, V] at `Rows.positions`. It has no prediction file."""
 
     name = 'mlm'
     cuts = True
@@ -28,7 +28,7 @@ class Mlm(TokenLoss):
     architecture = 'ForMaskedLM'
 
     def encode(self, task: Task, examples: Sequence[SentenceExample], tokenizer: Tokenizer, max_length: int) -> Encoded:
-        """Pieces of long texts become rows with ids of their own."""
+        """Encodes texts; a long text becomes several rows, each with its own id."""
         tokens, ids = text_rows(tokenizer, examples, max_length)
         return Encoded(self.name, tokens, NO_LABELS, ids)
 

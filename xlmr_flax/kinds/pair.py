@@ -1,4 +1,4 @@
-"""One text or a pair of texts with a class: natural language inference, paraphrases, yes/no questions."""
+"""Classification of a text or a pair of texts: natural language inference, paraphrases, yes/no questions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def _from_input(row: Row) -> PairExample:
 
 
 class Pair(Kind):
-    """Classification of a text or a pair of texts. Logits [B, C], packed [B, S, C]; prediction file: a label a line."""
+    """Classification of a text or a pair of texts. Logits [B, C], packed [B, S, C].
+
+    Prediction file: one label per line.
+    """
 
     name = 'pair'
     input = InputForm(
@@ -112,7 +115,7 @@ class Pair(Kind):
         return hits(path, [gold.task.labels[label] for label in labels], self.read(path))
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
-        """label, probabilities (by label)."""
+        """Fields: label, probabilities ({label: probability})."""
         return [
             {'label': labels[int(row.argmax())], 'probabilities': dict(zip(labels, rounded(row), strict=True))}
             for row in softmax(out)

@@ -1,4 +1,4 @@
-"""Sentences to embed, two sides of which are matched: bitext mining, parallel sentences, question to passage."""
+"""Sentence retrieval by embeddings: bitext mining, parallel sentences, question to passage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xlmr_flax.tasks.base import SentenceExample, Task, has_label
 from xlmr_flax.tasks.parsers import Row, id_of
 
 _K = 20
-_ENOUGH = 50  # queries from which the order of a file can be told from luck
+_ENOUGH = 50  # least number of queries from which the order of a file can be recognised
 
 
 def _from_input(row: Row) -> SentenceExample:
@@ -28,8 +28,10 @@ def _from_input(row: Row) -> SentenceExample:
 
 
 class Retrieval(Kind):
-    """Retrieval by sentence vectors, without a head. Prediction file: the index of the nearest sentence a line; ranked
-    pools are JSON."""
+    """Retrieval by sentence embeddings, without a head.
+
+    Prediction file: the index of the nearest sentence, one per line; JSON for rankings.
+    """
 
     name = 'retrieval'
     input = InputForm('retrieval', {'.txt': 'lines', **JSON_ENDINGS}, ('text',), _from_input)
@@ -51,7 +53,8 @@ class Retrieval(Kind):
         return files.read_indices(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[SentenceExample]) -> Scores:
-        """Row i of the pool is right for query i, the queries standing in the file as `Task.query_order` says."""
+        """Accuracy; row i of the pool is correct for query i. The file has the queries in the order of
+        `Task.query_order`."""
         return retrieval.nearest_accuracy(task.query_order([e.text for e in examples]), self.read(path))
 
     def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
@@ -89,8 +92,10 @@ class Retrieval(Kind):
 
 
 def _refuse_row_order(path: Path, said: np.ndarray, gold: np.ndarray) -> None:
-    """Raises DataError for a file with the queries in the order of rows where they are to be sorted: such a file would
-    score about zero without a word. Workdirs of versions before 0.2 have them."""
+    """Raises DataError for a prediction file with the queries in row order instead of sorted.
+
+    Such a file would silently get a score near zero. Workdirs of versions before 0.2 have them.
+    """
     in_rows, sorted_ = (int((said == right).sum()) for right in (np.arange(len(said)), gold))
     if len(said) >= _ENOUGH and in_rows > max(len(said) // 20, 4 * sorted_):
         raise DataError(

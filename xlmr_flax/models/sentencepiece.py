@@ -1,7 +1,7 @@
-"""sentencepiece.bpe.model -> tokenizer.json, for directories that have the first alone.
+"""Converts sentencepiece.bpe.model to tokenizer.json, for model directories that have only the former.
 
-The file is a protocol buffer (sentencepiece_model.proto of google/sentencepiece), of which the few fields that XLM-R's
-tokenizer follows from are read here: neither sentencepiece nor protobuf is needed. The ids are those of transformers'
+The file is a protocol buffer (sentencepiece_model.proto of google/sentencepiece). This module reads only the few fields
+that define XLM-R's tokenizer, so that neither sentencepiece nor protobuf is needed. The ids are those of transformers'
 XLMRobertaTokenizer: <s>, <pad>, </s>, <unk>, the pieces after SentencePiece's own three, <mask>.
 """
 
@@ -25,7 +25,7 @@ from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 
 MODEL = 'sentencepiece.bpe.model'
-# Of the tokenizer that is made; part of the name of what is kept.
+# Version of the generated tokenizer; part of the name of the cached file.
 _FORMAT = 1
 _FIRST = ('<s>', '<pad>', '</s>', '<unk>')
 _MASK, _UNK_ID = '<mask>', 3
@@ -36,17 +36,19 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
 class SentencePiece(NamedTuple):
-    """What a model file holds: (piece, score, type) in order, and the compiled table of the normalizer ('' = none)."""
+    """The contents of a model file. pieces: (piece, score, type) in order. charsmap: the normalizer's compiled table,
+    empty = none."""
 
     pieces: list[tuple[str, float, int]]
     charsmap: bytes
 
 
 def tokenizer_json(directory: Path) -> Path:
-    """The tokenizer.json made from a directory's sentencepiece.bpe.model, kept in ~/.cache/xlmr_flax/tokenizers (or
-    below XDG_CACHE_HOME) under a name that is a hash of all that it is made from.
+    """Returns the path of a tokenizer.json made from a directory's sentencepiece.bpe.model.
 
-    Raises ModelError for a file that is no XLM-R-type SentencePiece model, and where it cannot be kept.
+    The file is cached in ~/.cache/xlmr_flax/tokenizers (or below XDG_CACHE_HOME); its name is a hash of everything that
+    it is made from. Raises ModelError for a file that is not an XLM-R-type SentencePiece model, and if the result
+    cannot be written.
     """
     path, added = directory / MODEL, _added_tokens(directory)
     data = path.read_bytes()
@@ -67,7 +69,7 @@ def tokenizer_json(directory: Path) -> Path:
 
 
 def read_model(data: bytes, where: str) -> SentencePiece:
-    """Parses a model file. Raises ModelError for what is cut, and for models that XLM-R's tokenizer cannot be."""
+    """Parses a model file. Raises ModelError for a truncated file and for a model that is not of XLM-R's type."""
     pieces, charsmap, kind, view = [], b'', _UNIGRAM, memoryview(data)
     try:
         for field, value in _fields(view):
@@ -84,16 +86,19 @@ def read_model(data: bytes, where: str) -> SentencePiece:
     if kind != _UNIGRAM:
         raise ModelError(f'{where}: a SentencePiece model of type {kind}; unigram models (type 1) are read')
     if tuple(piece for piece, _, _ in pieces[: len(_OWN)]) != _OWN:
-        found = [piece for piece, _, _ in pieces[: len(_OWN)]]
-        raise ModelError(f"{where}: the first pieces are {quote(found)}; XLM-R's are {quote(list(_OWN))}")
+        first = [piece for piece, _, _ in pieces[: len(_OWN)]]
+        raise ModelError(f"{where}: the first pieces are {quote(first)}; XLM-R's are {quote(list(_OWN))}")
     if any(kind == _BYTE for _, _, kind in pieces):
         raise ModelError(f'{where}: pieces for single bytes, which XLM-R-type tokenizers do not have')
     return SentencePiece(pieces, charsmap)
 
 
 def build(model: SentencePiece, added: list[tuple[int, AddedToken]], where: str) -> Tokenizer:
-    """XLM-R's tokenizer of a SentencePiece model. added: (id, token) of further ones, by id. Raises ModelError for an
-    added token whose id is not the next one."""
+    """Builds XLM-R's tokenizer from a SentencePiece model. added: (id, token) of added tokens, sorted by id.
+
+    Raises ModelError for a model that the tokenizers library refuses, and for an added token whose id is not the next
+    free one.
+    """
     own = model.pieces[len(_OWN) :]
     vocab = [(name, 0.0) for name in _FIRST] + [(piece, score) for piece, score, _ in own] + [(_MASK, 0.0)]
     try:
@@ -126,20 +131,21 @@ def build(model: SentencePiece, added: list[tuple[int, AddedToken]], where: str)
 
 
 def _added_tokens(directory: Path) -> list[tuple[int, AddedToken]]:
-    """(id, token) of added_tokens.json and tokenizer_config.json's added_tokens_decoder, by id. Raises ModelError."""
-    found: dict[int, AddedToken] = {}
+    """Reads (id, token) of the added tokens, sorted by id, from added_tokens.json and from tokenizer_config.json's
+    added_tokens_decoder. Raises ModelError."""
+    by_id: dict[int, AddedToken] = {}
     plain, config = directory / 'added_tokens.json', directory / 'tokenizer_config.json'
     tokens = read_json(plain) if plain.is_file() else {}
     described = read_json(config).get('added_tokens_decoder') if config.is_file() else None
     try:
         for content, number in tokens.items():
-            found[int(number)] = AddedToken(content)
+            by_id[int(number)] = AddedToken(content)
         for number, token in (described or {}).items():
             flags = {k: bool(token.get(k)) for k in ('single_word', 'lstrip', 'rstrip', 'normalized', 'special')}
-            found[int(number)] = AddedToken(token['content'], **flags)
+            by_id[int(number)] = AddedToken(token['content'], **flags)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ModelError(f'{directory}: the added tokens of {plain.name} or {config.name} cannot be read') from None
-    return sorted(found.items(), key=lambda item: item[0])
+    return sorted(by_id.items(), key=lambda item: item[0])
 
 
 def _message(value: Any) -> memoryview:
@@ -149,7 +155,10 @@ def _message(value: Any) -> memoryview:
 
 
 def _fields(view: memoryview) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a protocol buffer message: an int, or the bytes. Raises ValueError for what is cut."""
+    """Yields (field number, value) of a protocol buffer message. The value is an int or bytes (a memoryview).
+
+    Raises ValueError for a truncated message.
+    """
     at, end = 0, len(view)
     while at < end:
         tag, at = _varint(view, at)
@@ -167,7 +176,7 @@ def _fields(view: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    """(number, where it ends)."""
+    """Reads a varint: (number, position after it)."""
     value = shift = 0
     while True:
         byte = view[at]

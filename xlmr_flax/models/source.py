@@ -1,8 +1,8 @@
-"""Where an encoder comes from: `embedded`, `hf:NAME-OR-DIR`, `ckpt:DIR` or `random:SIZE`, opened the same way.
+"""Encoder sources: opens `embedded`, `hf:NAME-OR-DIR`, `ckpt:DIR` or `random:SIZE` through one interface.
 
-`ckpt:` directories are written by `save_checkpoint`: their description (model.json), weights (safetensors in this
-package's own names) and tokenizer, so that a fine-tuned model opens without the training code; and the list of these
-files with their sha256 (util/manifest.py), which is checked when one is read.
+`save_checkpoint` writes `ckpt:` directories. They contain a description (model.json), the weights (safetensors with
+this package's own names) and the tokenizer, so that a fine-tuned model can be opened without the training code. They
+also contain a list of these files with their sha256 (util/manifest.py), which is checked on reading.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from xlmr_flax.util.files import readable
 from xlmr_flax.util.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
 
 MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = 'model.json', 'model.safetensors', 'tokenizer.json'
-_NAMED = 5  # run directories that a message names
+_NAMED = 5  # most run directories that a message names
 _KINDS = 'embedded, hf:NAME-OR-DIR, ckpt:DIR, random:SIZE'
 
 
@@ -41,20 +41,22 @@ class Load(Protocol):
     """Reads the parameters of a source."""
 
     def __call__(self, heads: Collection[str] | None = None) -> Params:
-        """{'encoder'} and, where the source has them, 'pooler' and 'heads', float32. heads: names of those to read,
-        None = all; a name that the source lacks is left out. Raises ModelError."""
+        """Loads float32 parameters: 'encoder' and, if the source has them, 'pooler' and 'heads'.
+
+        heads: names of the heads to read, None = all; a name that the source does not have is ignored. Raises
+        ModelError.
+        """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderSource:
-    """An opened source; nothing large is read before `load`.
+    """An opened encoder source. Its weights are read only when `load` is called.
 
-    name: as given. digest: identifies the weights (part of a run's hash). tokenizer: path of the tokenizer.json.
-    heads: heads that come with it (a fine-tuned checkpoint's, a language model's 'mlm'), with `labels` by head name
-    where known.
-    style: head style of those heads. load: see `Load`.
-    note: what a reader of its numbers must know. max_length: tokens a row in its fine-tuning, 0 = not fine-tuned.
+    name: as given by the user. digest: identifies the weights (part of a run's hash). tokenizer: path of the
+    tokenizer.json. load: see `Load`. heads: the source's heads by name (a fine-tuned checkpoint's, or a language
+    model's 'mlm'). labels: class names by head name, where known. style: style of these heads. note: a caveat for
+    readers of its scores. max_length: tokens per row in its fine-tuning, 0 = not fine-tuned.
     """
 
     name: str
@@ -70,7 +72,10 @@ class EncoderSource:
 
 
 def open_source(name: str, seed: int = 0) -> EncoderSource:
-    """Opens an encoder source. seed: of `random:SIZE`'s weights. Raises ModelError with the known forms."""
+    """Opens an encoder source by name. seed: for the weights of `random:SIZE`.
+
+    Raises ModelError, which lists the valid forms, for an unknown source.
+    """
     kind, _, rest = name.partition(':')
     if kind == 'embedded' and not rest:
         config = embedded.load_config()
@@ -103,7 +108,7 @@ def open_source(name: str, seed: int = 0) -> EncoderSource:
 
 
 def _tokenizer_for(config: EncoderConfig) -> Path:
-    """A random encoder's tokenizer: the tiny one that ships with the package where the table is small, else XLM-R's."""
+    """The tokenizer of a random encoder: the tiny one of this package for the tiny vocabulary, else XLM-R's."""
     if config.vocab_size == SIZES['tiny'].vocab_size:
         return Path(str(importlib.resources.files('xlmr_flax.models') / 'tiny_tokenizer.json'))
     return embedded.tokenizer_path()
@@ -167,17 +172,21 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
 
 
 def _runs_below(directory: Path) -> str:
-    """': A, B' for the first run directories with weights below a folder (a workdir, or one that holds workdirs)."""
+    """Suggests run directories for an error message: ': A, B' for the first ones with weights below a folder.
+
+    The folder may be a workdir or contain workdirs. Returns '' if there are none.
+    """
     places = ('*/model', 'runs/*/model', '*/runs/*/model')
-    found = (path.parent.parent for place in places for path in sorted(directory.glob(f'{place}/{WEIGHTS_FILE}')))
-    names = list(itertools.islice((f'ckpt:{path}' for path in found), _NAMED + 1))
+    runs = (path.parent.parent for place in places for path in sorted(directory.glob(f'{place}/{WEIGHTS_FILE}')))
+    names = list(itertools.islice((f'ckpt:{path}' for path in runs), _NAMED + 1))
     more = ', ...' if len(names) > _NAMED else ''
     return f': {", ".join(names[:_NAMED])}{more}' if names else ''
 
 
 def _check_files(directory: Path, *names: str) -> None:
-    """Raises ModelError where files (none named: any) are not as they were written. Directories that an older version
-    wrote have no list.
+    """Checks files (by default all) against the manifest. Raises ModelError for a file that has changed.
+
+    A directory from an older version has no manifest and is not checked.
     """
     if not (directory / MANIFEST).is_file():
         return
@@ -203,7 +212,10 @@ def _check_tree(params: Params, shapes: Params, directory: Path) -> None:
 
 
 def _save_tensors(tensors: dict[str, np.ndarray], path: Path, out: Path) -> None:
-    """safetensors' own errors are no OSError, and do not say how large the file was to be. Raises ModelError."""
+    """Writes a safetensors file. Raises ModelError with the needed and the free space.
+
+    safetensors' own errors are not OSErrors and do not give the size.
+    """
     try:
         save_file(tensors, path)
         readable(path)
@@ -226,8 +238,9 @@ def save_checkpoint(
     note: str = '',
     extra: Mapping[str, Any],
 ) -> None:
-    """Writes a directory that `ckpt:` opens (extra: further JSON fields of model.json); atomic (built beside `out`,
-    then renamed over it). Raises ModelError, and OSError naming the directory or a file.
+    """Writes a directory that `ckpt:` opens. Atomic: written beside `out`, then renamed over it.
+
+    extra: further JSON fields of model.json. Raises ModelError, and OSError, which names the directory or a file.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
@@ -259,6 +272,6 @@ def save_checkpoint(
         shutil.rmtree(old, ignore_errors=True)
     except BaseException as e:
         shutil.rmtree(scratch, ignore_errors=True)
-        if isinstance(e, OSError) and e.errno and e.filename is None:  # write() and flush() name no file
+        if isinstance(e, OSError) and e.errno and e.filename is None:  # errors of write() and flush() name no file
             e.filename = str(out)
         raise

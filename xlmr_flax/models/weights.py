@@ -1,6 +1,6 @@
-"""Names of heads and pooler: our parameter tree <-> transformers' tensors (torch layout, [out, in] matrices).
+"""Converts heads and pooler between our parameter tree and transformers' tensors (torch's layout, [out, in] matrices).
 
-One table serves both directions. The encoder's are its family's (models/encoders/).
+One table of names serves both directions. The encoder's own names are in its family (encoders/).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Get = Callable[[str], np.ndarray]
 
 
 def head_names(spec: HeadSpec, style: str) -> dict[tuple[str, ...], str]:
-    """Our path -> transformers' name for one head. Raises ModelError where transformers has no such head."""
+    """Returns {our path: transformers' name} of one head. Raises ModelError if transformers has no such head."""
     names = kind_of(spec).tensor_names(style)
     if not names:
         raise ModelError(
@@ -30,18 +30,18 @@ def head_names(spec: HeadSpec, style: str) -> dict[tuple[str, ...], str]:
 
 
 def import_pooler(get: Get) -> Params:
-    """The pooler from 'pooler.dense.*'."""
+    """Reads the pooler from the tensors 'pooler.dense.*'."""
     return {'dense': {'kernel': _f32(get('pooler.dense.weight').T), 'bias': _f32(get('pooler.dense.bias'))}}
 
 
 def export_pooler(pooler: Params) -> Iterator[tuple[str, np.ndarray]]:
-    """'pooler.dense.*' of `import_pooler`'s tree."""
+    """Yields the pooler's tensors 'pooler.dense.*': the inverse of `import_pooler`."""
     yield 'pooler.dense.weight', np.asarray(pooler['dense']['kernel']).T
     yield 'pooler.dense.bias', np.asarray(pooler['dense']['bias'])
 
 
 def import_head(get: Get, spec: HeadSpec, style: str) -> Params:
-    """One head from a fine-tuned transformers checkpoint."""
+    """Reads one head from a fine-tuned transformers checkpoint. Raises ModelError as `head_names` does."""
     tree: dict[str, Any] = {}
     for path, name in head_names(spec, style).items():
         put(tree, path, _f32(matrix(name, get(name))))
@@ -49,7 +49,7 @@ def import_head(get: Get, spec: HeadSpec, style: str) -> Params:
 
 
 def export_head(head: Params, spec: HeadSpec, style: str) -> Iterator[tuple[str, np.ndarray]]:
-    """One head in transformers' names. Raises ModelError for heads that transformers does not have."""
+    """Yields one head's tensors with transformers' names. Raises ModelError if transformers has no such head."""
     for path, name in head_names(spec, style).items():
         yield name, matrix(name, at(head, path))
 

@@ -1,12 +1,12 @@
-"""Several processes as one job, one a host: their start, what they agree on, and how they end together.
+"""Multi-process jobs (one process per host): start-up, exchange of values between processes, and joint exit.
 
-Every process runs the same program. What is computed is divided by the mesh; what is decided from files, and all
-text, is process 0's: `on_leader` runs a function there and gives its result to everyone. Messages between the hosts go
-through the key-value store of JAX's coordination service, which process 0 carries, and not through the devices, so that
-they arrive while a device waits for a process that will not come.
+Every process runs the same program, and the mesh divides the computation. Only process 0 reads files to decide and
+writes text: `on_leader` runs a function there and gives its result to all processes. Messages use the key-value store
+of JAX's coordination service on process 0, and not the devices, so that they also arrive while a device waits in a
+collective for a process that has failed.
 
-A process that ends before the job does says so (`leave`), and the others end with its exit code. One that dies without
-a word is missed by the coordination service after HEARTBEAT seconds, or by the device's collectives at once.
+A process that exits early announces it (`leave`), and the others exit with its exit code. If a process dies without
+that, the coordination service notices it after HEARTBEAT seconds, or the devices' collectives fail at once.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from jax.sharding import Mesh, PartitionSpec
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.stopping import check
 
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
-LOST = 134  # exit code where another process died: that of the abort by which JAX's own health check ends a process
-_POLL = 2.0  # seconds between two looks for a process that leaves
-_GRACE = 10.0  # seconds in which this process may find out by itself why the job ends
+HEARTBEAT = 30  # seconds without a heartbeat after which a process counts as dead
+LOST = 134  # exit code if another process died: the code with which JAX's own health check aborts a process
+_POLL = 2.0  # seconds between two checks for a process that leaves
+_GRACE = 10.0  # seconds for this process to report its own error before another's exit ends it
 _ANSWER = 20.0  # seconds that a failed process waits for the others' outcomes; less than HEARTBEAT
 _NONE = 'none'
 _SLURM = ('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID', 'SLURM_LOCALID')
 
 
 class DistributedError(UserError, RuntimeError):
-    """Processes that cannot start together, do not agree, or of which one is gone; the message names them."""
+    """Raised if processes cannot start together, do not agree, or if one is lost. The message names them."""
 
 
 class ProcessLost(DistributedError):
-    """Another process died or hangs."""
+    """Raised if another process died or hangs."""
 
 
 class FailedElsewhere(UserError, RuntimeError):
-    """Another process failed; the message is its own."""
+    """Raised if another process failed. The message contains that of the other process."""
 
 
 class Store(Protocol):
-    """The part that is used of the coordination service's client."""
+    """The methods of the coordination service's client that are used here."""
 
     def key_value_set(self, key: str, value: str, allow_overwrite: bool = False) -> None: ...
 
@@ -63,7 +63,7 @@ class Store(Protocol):
 
 
 class Crew:
-    """The processes of a job as one of them sees them. Calls with a label are made by all of them, in one order."""
+    """One process's view of the job. All processes must make the calls with a label, in the same order."""
 
     def __init__(self, store: Store, index: int, count: int):
         self.index, self.count = index, count
@@ -73,13 +73,13 @@ class Crew:
         self._watch: threading.Thread | None = None
 
     def on_leader(self, label: str, function: Callable[[], Any]) -> Any:
-        """See the function of that name."""
+        """See the module's function `on_leader`."""
         self._number += 1
         if self.index:
-            found = self._read(0, label, None)
-            if 'error' in found:
-                raise FailedElsewhere(f'process 0: {found["error"]}')
-            return found['value']
+            answer = self._read(0, label, None)
+            if 'error' in answer:
+                raise FailedElsewhere(f'process 0: {answer["error"]}')
+            return answer['value']
         try:
             value = function()
         except Exception as error:
@@ -89,7 +89,7 @@ class Crew:
         return value
 
     def gather(self, label: str, value: Any, patience: float | None = None) -> list[Any]:
-        """See the function of that name."""
+        """See the module's function `gather`."""
         self._number += 1
         self._write(label, value=value)
         until = None if patience is None else time.monotonic() + patience
@@ -100,7 +100,7 @@ class Crew:
         self._store.key_value_set(f'xlmr_flax/{self._number}/{self.index}', text)
 
     def _read(self, process: int, label: str, until: float | None) -> dict[str, Any]:
-        """What a process wrote under this number; waits for it, to `until` (time.monotonic) or as long as it lives."""
+        """Reads another process's message of this call; waits until `until` (time.monotonic), None = while it lives."""
         while True:
             check()
             left = 5.0 if until is None else min(5.0, until - time.monotonic())
@@ -115,21 +115,21 @@ class Crew:
                 if until is not None and time.monotonic() >= until:
                     text = f'process {process} of {self.count} gave no answer ({label}): it died or hangs'
                     raise ProcessLost(text) from None
-        found = json.loads(text)
-        if found['label'] != label:
+        reply = json.loads(text)
+        if reply['label'] != label:
             raise DistributedError(
-                f'process {process} is at {found["label"]!r} and process {self.index} at {label!r}: one of them failed'
+                f'process {process} is at {reply["label"]!r} and process {self.index} at {label!r}: one of them failed'
             )
-        return found
+        return reply
 
     def watch(self) -> None:
-        """Starts to look for a process that leaves; ends this one with it."""
+        """Starts a thread that ends this process when another one announces its exit."""
         self._watch = threading.Thread(target=self._look, name='processes', daemon=True)
         self._watch.start()
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Looks no more."""
+        """Stops the thread of `watch`."""
         self._end.set()
         if self._watch and self._watch is not threading.current_thread():
             self._watch.join()
@@ -138,14 +138,14 @@ class Crew:
         while not self._end.wait(_POLL):
             try:
                 words = json.loads(self._store.key_value_try_get('xlmr_flax/leaving'))
-            except Exception:  # NOT_FOUND; and where the service is gone, its client ends this process
+            except Exception:  # NOT_FOUND; if the service has gone away, its client ends this process
                 continue
             if words['process'] != self.index and not self._leaving.wait(_GRACE) and not self._end.is_set():
                 self.end(words['code'], f'process {words["process"]} of {self.count} ended: {words["text"]}')
             return
 
     def leave(self, code: int, text: str) -> None:
-        """Ends this process and, within seconds, all others; does not return."""
+        """Ends this process and, within seconds, all others. Does not return."""
         self._leaving.set()
         words = json.dumps({'process': self.index, 'code': code, 'text': text})
         with contextlib.suppress(Exception):  # another one was first, or process 0 is gone
@@ -153,7 +153,7 @@ class Crew:
         self.end(code, '')
 
     def end(self, code: int, text: str) -> None:
-        """Last words and exit, without JAX's own end, which would wait for processes that do not come."""
+        """Calls the `last_words` functions and exits at once. JAX's own shutdown would wait for the lost processes."""
         for function in self._last_words:
             with contextlib.suppress(Exception):
                 function()
@@ -161,20 +161,20 @@ class Crew:
             sys.stderr.write(f'error: {text}\n')
         sys.stdout.flush()
         sys.stderr.flush()
-        if self.index == 0:  # with it the store goes: the others have read by then what was said
+        if self.index == 0:  # the store ends with process 0: give the others time to read the announcement
             time.sleep(2 * _POLL)
         os._exit(code)
 
 
-_crew: Crew | None = None  # of the process, as the runtime that jax.distributed starts once
+_crew: Crew | None = None  # one per process, like the runtime that jax.distributed starts
 
 
 def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1) -> None:
-    """Makes this process one of a job's; to be called before any JAX computation. Without effect where it is alone.
+    """Joins this process to a multi-process job. Call it before any JAX computation. No effect for a single process.
 
-    coordinator: HOST:PORT of process 0 with num_processes and process_id (from 0); '' = SLURM (a step of several tasks)
-    and TPU slices are recognised, as jax.distributed.initialize does; 'none' = alone. JAX_LOCAL_DEVICE_IDS stands: a
-    process may drive all the devices of its host. Raises DistributedError.
+    coordinator: HOST:PORT of process 0, with num_processes and process_id (from 0); '' = detect SLURM (a step of
+    several tasks) and TPU slices, as jax.distributed.initialize does; 'none' = a single process. JAX_LOCAL_DEVICE_IDS
+    keeps its meaning: a process may use all the devices of its host. Raises DistributedError.
     """
     global _crew
     explicit = coordinator not in ('', _NONE)
@@ -213,12 +213,12 @@ def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1) -
 
 
 def _on_slurm() -> bool:
-    """Whether this is a task of a SLURM step (srun) that has several: the variables that JAX goes by."""
+    """Whether this is a task of a SLURM step (srun) with several tasks, by the variables that JAX reads."""
     return all(name in os.environ for name in _SLURM) and int(os.environ['SLURM_NTASKS']) > 1
 
 
 def _on_tpu() -> bool:
-    """Whether this machine has a TPU that JAX will use; of how many hosts, JAX finds in its metadata."""
+    """Whether this machine has a TPU that JAX will use. JAX reads the number of hosts from the TPU's metadata."""
     wanted = os.environ.get('JAX_PLATFORMS', '')
     if (wanted and 'tpu' not in wanted.split(',')) or importlib.util.find_spec('libtpu') is None:
         return False
@@ -226,7 +226,7 @@ def _on_tpu() -> bool:
 
 
 def count() -> int:
-    """Processes of this job."""
+    """The number of processes of this job."""
     return _crew.count if _crew else 1
 
 
@@ -241,29 +241,29 @@ def is_leader() -> bool:
 
 
 def on_leader(label: str, function: Callable[[], Any]) -> Any:
-    """Calls the function on process 0 alone; every process returns its result, which JSON can hold.
+    """Calls the function only on process 0; every process returns its result, which must be JSON-serialisable.
 
-    What it raises is raised on process 0, and FailedElsewhere with its text on the others.
+    An exception of the function is raised on process 0; the others raise FailedElsewhere with its text.
     """
     return _crew.on_leader(label, function) if _crew else function()
 
 
 def gather(label: str, value: Any, patience: float | None = None) -> list[Any]:
-    """Every process's value, which JSON can hold, by process. patience: seconds to wait for the others, None = as long
-    as they live. Raises ProcessLost.
-    """
+    """Returns the values of all processes, by process. A value must be JSON-serialisable.
+
+    patience: seconds to wait for the others, None = as long as they live. Raises ProcessLost."""
     return _crew.gather(label, value, patience) if _crew else [value]
 
 
 def barrier(label: str) -> None:
-    """Returns when every process is here."""
+    """Waits until every process has called it."""
     gather(label, None)
 
 
 def agreed(error: Exception | None) -> Exception | None:
-    """The outcome of a piece of work that all processes did: None where none of them failed, else an error, this
-    process's own where it has one. Raises ProcessLost where another does not come to an end with it.
-    """
+    """Exchanges the outcomes of work that all processes did. Returns None if all succeeded, else an error.
+
+    The error is that of this process if it has one. Raises ProcessLost if another process does not finish the work."""
     if _crew is None:
         return error
     own = None if error is None else f'{type(error).__name__}: {error}'
@@ -278,7 +278,7 @@ def agreed(error: Exception | None) -> Exception | None:
 
 
 def require_equal(facts: Mapping[str, str]) -> None:
-    """Raises DistributedError unless every process has the same facts; names the first that differs from process 0."""
+    """Raises DistributedError unless all processes have the same facts. Names the first that differs from process 0."""
     first, *others = gather('facts', dict(facts))
     for process, other in enumerate(others, 1):
         for name in [*first, *(name for name in other if name not in first)]:
@@ -295,7 +295,7 @@ def require_shared(folder: Path) -> None:
         return
     mark = folder / on_leader('shared folder', lambda: _marked(folder))
     with contextlib.suppress(OSError):
-        os.listdir(folder)  # NFS then asks its server again
+        os.listdir(folder)  # makes NFS ask its server again
     seen = gather('shared folder', mark.is_file())
     if is_leader():
         mark.unlink(missing_ok=True)
@@ -313,11 +313,11 @@ def _marked(folder: Path) -> str:
 
 
 def meet(mesh: Mesh) -> None:
-    """Opens the connections between the processes for every group of devices that a program on this mesh may sum over.
+    """Opens Gloo's connections for every group of devices that a program on this mesh may sum over.
 
-    Gloo, which joins the processes of CPUs, does it at a group's first collective, and gives up where two processes
-    come to it more than 30 seconds apart: when one of them has to compile what another finds in its cache. Here they
-    come together. Without effect on accelerators and where this process is alone.
+    On CPUs, Gloo connects the processes of a group at its first collective. It fails if they reach it more than 30
+    seconds apart, for example if one compiles a program that another reads from its cache. This function connects them
+    after a barrier. No effect on accelerators and for a single process.
     """
     axes = [name for name in mesh.axis_names if mesh.shape[name] > 1]
     if _crew is None or jax.default_backend() != 'cpu' or not axes:
@@ -325,7 +325,7 @@ def meet(mesh: Mesh) -> None:
     groups = [group for n in range(1, len(axes) + 1) for group in itertools.combinations(axes, n)]
 
     def sums() -> jax.Array:
-        own = sum(jax.lax.axis_index(name) for name in axes)  # of a constant, the compiler knows the sum
+        own = sum(jax.lax.axis_index(name) for name in axes)  # the compiler would fold the sum of a constant
         return jnp.stack([jax.lax.psum(own, group) for group in groups]).sum()
 
     program = jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=(), out_specs=PartitionSpec(), check_vma=False))
@@ -335,13 +335,13 @@ def meet(mesh: Mesh) -> None:
 
 
 def leave(code: int, text: str) -> None:
-    """Ends this process and all others with that exit code; returns where it is alone."""
+    """Ends this process and all others with this exit code. Returns if this is a single process."""
     if _crew:
         _crew.leave(code, text)
 
 
 def last_words(function: Callable[[], object]) -> None:
-    """Has a function called when this process must end because another one did."""
+    """Registers a function to call when this process must end because another one did."""
     if _crew:
         _crew._last_words.append(function)
 

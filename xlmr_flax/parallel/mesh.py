@@ -1,4 +1,4 @@
-"""The device mesh (data, fsdp, model), sharding by path rules, host rows -> global arrays."""
+"""The device mesh (data, fsdp, model), sharding rules by parameter path, and conversion of host to global arrays."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ BATCH_AXES = ('data', 'fsdp')
 
 
 class MeshError(UserError, ValueError):
-    """A mesh that the devices do not allow, or a parameter that the rules do not place exactly once."""
+    """Raised for a mesh that does not fit the devices, or a parameter that does not match exactly one sharding rule."""
 
 
 def make_mesh(
     data: int = -1, fsdp: int = 1, model: int = 1, slices: int = 1, *, devices: Sequence[Any] | None = None
 ) -> Mesh:
-    """A mesh over all devices, or those given. One axis may be -1: what is left. Raises MeshError when the product does
-    not fit.
+    """Makes a mesh over the given devices, None = all. One axis may be -1: it gets the remaining devices.
 
-    slices: more than 1 where the devices are in so many TPU slices, joined by a data-centre network that is an order
-    of magnitude slower than what joins the chips of one. Then data spans the slices (their gradients are summed, once a
-    step) and fsdp and model lie inside each, as every layer needs those. -1: as many as there are.
+    slices: the number of TPU slices, -1 = as many as there are. The data-centre network between slices is an order of
+    magnitude slower than the links between the chips of a slice. So the data axis spans the slices (gradients are
+    summed once per step); the axes fsdp and model, which every layer uses, stay within a slice. Raises MeshError if the
+    product of the axes is not the number of devices, or if the devices do not fit the slices.
     """
     if slices != 1:
         devices = jax.devices() if devices is None else devices
@@ -52,7 +52,7 @@ def make_mesh(
 
 
 def _slices(devices: Sequence[Any]) -> dict[int, int]:
-    """{slice: how many of the devices are in it}."""
+    """Returns {slice: number of its devices}. Raises MeshError for a device without a slice."""
     missing = next((d for d in devices if getattr(d, 'slice_index', None) is None), None)
     if missing is not None:
         raise MeshError(f'mesh slices: device {missing} is in no slice (it has no slice_index); expected slices=1')
@@ -60,14 +60,14 @@ def _slices(devices: Sequence[Any]) -> dict[int, int]:
 
 
 def _across_slices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) -> Mesh:
-    """A mesh of which data's blocks are slices. sizes: data, fsdp, model."""
-    found, asked = _slices(devices), f'mesh data={sizes[0]} fsdp={sizes[1]} model={sizes[2]} slices={slices}'
-    if slices != len(found):
-        raise MeshError(f'{asked}: the devices are in {len(found)} slice(s)')
+    """Makes a mesh whose data axis spans the slices. sizes: data, fsdp, model. Raises MeshError."""
+    counts, asked = _slices(devices), f'mesh data={sizes[0]} fsdp={sizes[1]} model={sizes[2]} slices={slices}'
+    if slices != len(counts):
+        raise MeshError(f'{asked}: the devices are in {len(counts)} slice(s)')
     if sizes[0] % slices:
         raise MeshError(f'{asked}: data spans the slices, so it is a multiple of their number')
-    if len(set(found.values())) > 1:
-        raise MeshError(f'{asked}: slices of different sizes, {dict(sorted(found.items()))} (slice: devices)')
+    if len(set(counts.values())) > 1:
+        raise MeshError(f'{asked}: slices of different sizes, {dict(sorted(counts.items()))} (slice: devices)')
     inside = (sizes[0] // slices, *sizes[1:])
     return Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=(AxisType.Auto,) * 3)
 
@@ -81,38 +81,39 @@ def _encoder_rules() -> Iterator[tuple[str, PartitionSpec]]:
         yield pattern, P(*(_PARAMETER_AXES[axis] for axis in axes))
 
 
-# Parameter path (and AdamW's moments, whose paths end alike) -> spec. Every leaf matches exactly one rule. Those of an
-# encoder are its family's.
+# Parameter path -> spec; the paths of AdamW's moments have the same endings. Every leaf matches exactly one rule. The
+# rules of an encoder come from its family.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     *_encoder_rules(),
-    (r'norm/(scale|bias)$', P()),  # embeddings', layers' and the masked-LM head's
+    (r'norm/(scale|bias)$', P()),  # of embeddings, layers and the masked-LM head
     (r'pooler/dense/(kernel|bias)$', P()),
     (r'heads/[^/]+/(dense|out)/(kernel|bias)$', P()),
-    (r'heads/[^/]+/bias$', P('model')),  # the masked-LM head's, one per word
+    (r'heads/[^/]+/bias$', P('model')),  # of the masked-LM head, one per word
     (r'(^|/)(count|step)$', P()),
 )
 
 
 def path_name(path: Sequence[Any]) -> str:
-    """A key path as 'encoder/layers/ffn_in/kernel'."""
+    """Formats a key path as 'encoder/layers/ffn_in/kernel'."""
     return '/'.join(str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in path)
 
 
 def spec_for(
     name: str, shape: Sequence[int], mesh: Mesh, rules: Sequence[tuple[str, PartitionSpec]] = RULES
 ) -> PartitionSpec:
-    """The spec of one leaf; an axis that does not divide its dimension is left out. Raises MeshError unless one rule
-    fits.
+    """Returns the PartitionSpec of one leaf. A dimension that its mesh axis does not divide is not sharded.
+
+    Raises MeshError unless exactly one rule matches.
     """
-    found = [spec for pattern, spec in rules if re.search(pattern, name)]
-    if len(found) != 1:
-        raise MeshError(f'parameter {name!r} matches {len(found)} sharding rules, expected exactly one')
-    axes = [axis if axis is None or shape[i] % mesh.shape[axis] == 0 else None for i, axis in enumerate(found[0])]
+    matches = [spec for pattern, spec in rules if re.search(pattern, name)]
+    if len(matches) != 1:
+        raise MeshError(f'parameter {name!r} matches {len(matches)} sharding rules, expected exactly one')
+    axes = [axis if axis is None or shape[i] % mesh.shape[axis] == 0 else None for i, axis in enumerate(matches[0])]
     return P(*axes)
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
-    """NamedSharding for every leaf of a tree of arrays or ShapeDtypeStructs."""
+    """Returns the NamedSharding of every leaf of a tree of arrays or ShapeDtypeStructs."""
 
     def one(path: Sequence[Any], leaf: Any) -> NamedSharding:
         return NamedSharding(mesh, spec_for(path_name(path), leaf.shape, mesh))
@@ -121,17 +122,17 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the data and fsdp axes."""
+    """The sharding of a batch: rows over the data and fsdp axes."""
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def batch_devices(mesh: Mesh) -> int:
-    """How many shards a batch's rows are cut into."""
+    """The number of shards of a batch's rows."""
     return mesh.shape['data'] * mesh.shape['fsdp']
 
 
 def own_rows(rows: int, mesh: Mesh) -> slice:
-    """Which rows of a batch of so many the devices of this process need; all of them where it is the only process."""
+    """The slice of a batch of `rows` rows that the devices of this process need; all rows for a single process."""
     if jax.process_count() == 1:
         return slice(0, rows)
     places = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
@@ -140,9 +141,10 @@ def own_rows(rows: int, mesh: Mesh) -> slice:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, rows: int = 0) -> dict[str, jax.Array]:
-    """Host rows -> global arrays, rows sharded. Every process gives the rows of its own devices.
+    """Puts a host batch onto the mesh: global arrays with sharded rows.
 
-    rows: of the global batch, where `batch` holds only this process's, those of `own_rows`; 0 = it holds all.
+    rows: number of rows of the global batch, if `batch` has only the rows of this process (`own_rows`); 0 = `batch` has
+    all rows.
     """
     sharding = batch_sharding(mesh)
     first = own_rows(rows, mesh).start if rows else 0
@@ -165,7 +167,7 @@ def _replicated(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
 
 
 def fetch(tree: Any, mesh: Mesh) -> Any:
-    """Global arrays -> a host tree of whole arrays on every process, one leaf at a time on the devices."""
+    """Copies global arrays to the host of every process, as whole arrays. Replicates one leaf at a time on devices."""
 
     def one(leaf: jax.Array) -> np.ndarray:
         whole = leaf.is_fully_addressable or leaf.is_fully_replicated
@@ -175,7 +177,7 @@ def fetch(tree: Any, mesh: Mesh) -> Any:
 
 
 def put_tree(tree: Any, mesh: Mesh) -> Any:
-    """A host tree of parameters -> sharded global arrays."""
+    """Puts a host tree of parameters onto the mesh: global arrays, sharded by the rules."""
 
     def one(leaf: Any, sharding: NamedSharding) -> jax.Array:
         host = np.asarray(leaf)

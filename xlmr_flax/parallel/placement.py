@@ -1,8 +1,8 @@
-"""Activations on the mesh: rows over data and fsdp, heads, feed-forward and words over model.
+"""Sharding constraints for activations: rows over data and fsdp; heads, feed-forward and words over model.
 
-Without constraints the compiler sees parameters cut over fsdp next to a batch cut over fsdp and may gather the batch
-instead of one layer's parameters (the second is what fully sharded training means: Rajbhandari et al. 2020, ZeRO, stage
-3; Xu et al. 2021, GSPMD, section 3.2).
+Parameters and batch are both sharded over fsdp. Without constraints, the compiler may all-gather the batch instead of
+one layer's parameters. Fully sharded training gathers the parameters (Rajbhandari et al. 2020, ZeRO, stage 3; Xu et al.
+2021, GSPMD, section 3.2).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from xlmr_flax.parallel.mesh import BATCH_AXES, MeshError
 
 P = PartitionSpec
-# Names of dimensions (those of encoders/logical_axes.py) -> mesh axes.
+# Logical axes of activations (encoders/logical_axes.py) -> mesh axes.
 DIMENSIONS: dict[str | None, tuple[str, ...]] = {
     None: (),
     'rows': BATCH_AXES,
@@ -34,13 +34,13 @@ Dims = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Placement:
-    """Sharding constraints of a mesh (a `Place` of encoders/logical_axes.py). A dimension that its axes do not divide
-    is whole."""
+    """Adds a mesh's sharding constraints (a `Place` of encoders/logical_axes.py). A dimension that its mesh axes do not
+    divide is not sharded."""
 
     mesh: Mesh
 
     def spec(self, shape: Sequence[int], dims: Sequence[str | None]) -> PartitionSpec:
-        """The spec of an array. Raises MeshError for a name that is not known or another number of names."""
+        """Returns the PartitionSpec of an array. Raises MeshError for an unknown name or a wrong number of names."""
         if len(shape) != len(dims) or any(d not in DIMENSIONS for d in dims):
             known = ', '.join(str(d) for d in DIMENSIONS)
             raise MeshError(
@@ -59,18 +59,19 @@ class Placement:
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
 
     def lookup(self, table: jax.Array, ids: jax.Array) -> jax.Array:
-        """Rows of a table [V, D] whose columns lie over fsdp, for ids [B, T] whose rows do: every device fetches its
-        columns for the ids of all fsdp devices, and one exchange turns columns into rows. What moves is the size of the
-        result; gathering the table would move V * D.
+        """Embedding lookup in a table [V, D] with columns sharded over fsdp, for ids [B, T] with rows sharded over it.
+
+        Every device looks up its own columns for the ids of all fsdp devices; then one all-to-all exchanges columns for
+        rows. The traffic is the size of the result; all-gathering the table would move V * D numbers.
         """
         rows, columns = self._axes(ids.shape[0], ('data',)), self._axes(table.shape[1], ('fsdp',))
-        found = table[self._constrain(ids, P(rows, None))]
-        return self(self._constrain(found, P(rows, None, columns)), 'rows', None, None)
+        values = table[self._constrain(ids, P(rows, None))]
+        return self(self._constrain(values, P(rows, None, columns)), 'rows', None, None)
 
     def mapped(
         self, function: Callable[..., Any], inputs: Sequence[Dims], outputs: Dims | tuple[Dims, ...]
     ) -> Callable[..., Any]:
-        """`function` on each device's own part of the arrays (jax.shard_map)."""
+        """Wraps `function` in jax.shard_map: each device computes on its own shard of the arrays."""
 
         def run(*arrays: jax.Array) -> Any:
             specs = tuple(self.spec(x.shape, dims) for x, dims in zip(arrays, inputs, strict=True))
@@ -89,7 +90,9 @@ class Placement:
 
 
 def placed(model: Any, mesh: Mesh) -> Any:
-    """The model (models/model.py Model) with its activations placed on a mesh, and with what depends on the platform
-    decided by the mesh's. On one device there are no constraints."""
+    """Returns the model (models/model.py Model) with a mesh's sharding constraints and the platform of its devices.
+
+    On one device there are no constraints.
+    """
     place = model.place if mesh.size == 1 else Placement(mesh)
     return dataclasses.replace(model, place=place, platform=mesh.devices.flat[0].platform)

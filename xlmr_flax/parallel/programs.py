@@ -1,4 +1,4 @@
-"""Compiled programs that a process holds, and letting go of them."""
+"""Releases compiled programs when a process has too many memory maps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _SHARE = 0.4
 
 
 def is_crowded(share: float = _SHARE) -> bool:
-    """Whether the process has more than this share of the memory maps that Linux gives one (65,530 unless set
-    otherwise). A program for a CPU takes some ten of them, and XLA crashes when there are no more. False where that
-    cannot be read."""
+    """Whether the process uses more than this share of the memory maps that Linux allows (65,530 by default).
+
+    A compiled CPU program takes about ten maps, and XLA crashes when none are left. False if /proc cannot be read.
+    """
     try:
         most = int(_MOST.read_text())
         with _MAPS.open('rb') as maps:
@@ -24,9 +25,11 @@ def is_crowded(share: float = _SHARE) -> bool:
 
 
 def release() -> bool:
-    """Between two runs: frees what only reference cycles keep alive (the arrays of a failed run live as long as its
-    traceback), and where the process is crowded every compiled program; those that are needed again come from the
-    compilation cache. Returns whether programs were let go of."""
+    """Frees memory between two runs. Returns whether compiled programs were released.
+
+    It collects reference cycles, because the arrays of a failed run live as long as its traceback. If `is_crowded`, it
+    also releases all compiled programs; those that are needed again are read from the compilation cache.
+    """
     gc.collect()
     if not is_crowded():
         return False

@@ -1,9 +1,9 @@
-"""Checkpoints in a folder: written by Orbax while training goes on, checked file by file before one is read.
+"""Asynchronous checkpoints with Orbax, verified by sha256 before they are read.
 
-A save copies the arrays to the host, then a thread writes them: into a folder of another name, the list of its files
-with their sha256 (util/manifest.py) last, then renamed. So a folder that is called by a step number is whole,
-whatever ended the process. Each save carries what decides the run; a checkpoint of another configuration is refused
-with the difference. Nothing is unpickled.
+A save copies the arrays to the host; then a thread writes them to a temporary folder, writes a manifest of the files
+with their sha256 (util/manifest.py) last, and renames the folder. So a folder with a step number as its name is always
+complete, however the process ended. Each checkpoint contains the settings that decide the run; a checkpoint of another
+configuration gives an error with the differences. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from xlmr_flax.parallel.distributed import is_leader
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.manifest import ManifestError, check_manifest, write_manifest
 
-_PARTIAL = '*.orbax-checkpoint-tmp*'  # Orbax's name of a step that is being written
-_NOTES = ('_CHECKPOINT_METADATA',)  # Orbax's, of times and handlers: written behind the list, and not needed
-_TIMEOUT = 3600  # seconds for one save; Orbax's own, 10 minutes, are short for a large state on a slow disk
-_SHOWN = 8  # differences of two configurations in one message
-# What a file system says, in the texts of Orbax and TensorStore, which wrap it several times.
+_PARTIAL = '*.orbax-checkpoint-tmp*'  # Orbax's folder name of a step that is being written
+_NOTES = ('_CHECKPOINT_METADATA',)  # Orbax's times and handlers: written after the manifest, and not needed
+_TIMEOUT = 3600  # seconds for one save; Orbax's default of 10 minutes is too short for a large state on a slow disk
+_SHOWN = 8  # most differences of two configurations in one message
+# Messages of the file system; Orbax and TensorStore wrap them several times in their own texts.
 _CAUSES = [os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)]
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A checkpoint that does not fit, cannot be written or cannot be read; the message names its folder or file."""
+    """Raised for a checkpoint that does not fit, cannot be written or cannot be read. Names its folder or file."""
 
 
 class Handler(ocp.CompositeCheckpointHandler):
-    """Orbax's handler of several items; lists the files before the folder gets its name (process 0 alone does that)."""
+    """Orbax's handler of several items; on process 0, it writes the manifest before Orbax renames the folder."""
 
     def finalize(self, directory: Any) -> None:
         super().finalize(directory)
@@ -51,16 +51,16 @@ class Handler(ocp.CompositeCheckpointHandler):
 
 @ocp.args.register_with_handler(Handler, for_save=True, for_restore=True)
 class Items(ocp.args.Composite):
-    """The items of a checkpoint: `tree` (arrays) and `facts` (JSON)."""
+    """Orbax's arguments for the items of a checkpoint: `tree` (arrays) and `facts` (JSON)."""
 
 
 def abstract(tree: Any) -> Any:
-    """Shapes, dtypes and shardings of a tree of arrays."""
+    """Returns a tree of arrays as ShapeDtypeStructs with shardings."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """'recipe.steps: 100 in the checkpoint, 200 now' for every value that differs between two nested mappings."""
+    """Lists the differences of two nested mappings, such as 'recipe.steps: 100 in the checkpoint, 200 now'."""
     before, after = _flat(saved), _flat(now)
     return [
         f'{key}: {_shown(before, key)} in the checkpoint, {_shown(after, key)} now'
@@ -70,7 +70,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _flat(value: Any, where: str = '') -> dict[str, Any]:
-    """{'a.b[0]': value}; as JSON gives it back, in which a tuple is a list."""
+    """Flattens a nested value to {'a.b[0]': value}. Tuples become lists, as in JSON."""
     if isinstance(value, Mapping) and value:
         items = [(f'{where}.{k}' if where else str(k), v) for k, v in value.items()]
     elif isinstance(value, list | tuple) and value:
@@ -85,10 +85,11 @@ def _shown(flat: Mapping[str, Any], key: str) -> str:
 
 
 class Checkpoints:
-    """One folder of checkpoints, each called by its step.
+    """One folder of checkpoints, each in a subfolder with its step as name.
 
-    run_hash: a checkpoint of another run is refused. decides: what that hash was made of, kept beside it to show the
-    difference. All processes of a job call the same methods in the same order; process 0 chooses and deletes.
+    run_hash: `facts` raises OtherRun for a checkpoint with another hash. decides: the settings that the hash covers,
+    stored to show differences. All processes of a job must call the same methods in the same order; process 0 chooses
+    and deletes checkpoints.
     """
 
     def __init__(self, directory: Path, run_hash: str, decides: Mapping[str, Any] | None = None):
@@ -100,21 +101,21 @@ class Checkpoints:
         _quiet_background_errors()
 
     def steps(self) -> list[int]:
-        """The steps that have been saved, in ascending order."""
+        """Returns the saved steps in ascending order."""
         try:
             return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdecimal())
         except FileNotFoundError:
             return []
 
     def path(self, step: int) -> Path:
-        """Where a step is saved."""
+        """Returns the folder of a step."""
         return self.directory / str(step)
 
     def save(self, step: int, tree: Any, /, then: Callable[[], None] | None = None, **facts: Any) -> None:
-        """Begins to save a tree of arrays and JSON-able facts under a step number; an earlier save is waited for.
+        """Starts to save a tree of arrays and JSON-serialisable facts for a step. Waits first for an earlier save.
 
-        The arrays may be donated as soon as this returns; `wait` returns when the checkpoint is on disk and `then` was
-        called, on process 0 alone. Raises CheckpointError, also for the save before this one.
+        The arrays may be donated as soon as this returns. When the checkpoint is on disk, process 0 calls `then`;
+        `wait` returns after that. Raises CheckpointError, also for the earlier save.
         """
         self.wait()
         facts = {'run_hash': self.run_hash, 'decides': self.decides, **facts}
@@ -151,21 +152,21 @@ class Checkpoints:
             self.clean()
 
     def check(self) -> None:
-        """Raises the CheckpointError of a save that has failed by now, once."""
+        """Raises the CheckpointError of a save that has failed so far. Raises each error only once."""
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     def wait(self) -> None:
-        """Returns when the last save is on disk. Raises CheckpointError."""
+        """Waits until the last save is on disk. Raises CheckpointError."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         self.check()
 
     def clean(self) -> None:
-        """Deletes what a save that failed or was interrupted has left."""
-        for _ in range(50):  # other threads of Orbax may not have heard yet of one that failed
+        """Deletes the partial folders of failed or interrupted saves."""
+        for _ in range(50):  # other threads of Orbax may still write files after one thread has failed
             paths = list(self.directory.glob(_PARTIAL))
             if not paths:
                 return
@@ -174,10 +175,10 @@ class Checkpoints:
             time.sleep(0.1)
 
     def prune(self, keep: Collection[int]) -> None:
-        """Deletes all steps but these."""
+        """Deletes all steps except those in `keep`."""
         for step in self.steps():
             if step not in keep:
-                # A folder that is half deleted must not look like a damaged checkpoint.
+                # Renamed first, so that a half-deleted folder does not look like a damaged checkpoint.
                 path = self.path(step)
                 gone = path.with_name(f'{path.name}.orbax-checkpoint-tmp-deleted')
                 shutil.rmtree(gone, ignore_errors=True)
@@ -185,8 +186,10 @@ class Checkpoints:
                 shutil.rmtree(gone, ignore_errors=True)
 
     def facts(self, step: int) -> dict[str, Any]:
-        """The facts of a checkpoint whose files are all as they were written. Raises CheckpointError: for a damaged
-        one naming the file, for another run's with the differences.
+        """Verifies all files of a checkpoint and returns its facts.
+
+        Raises CheckpointError for a damaged checkpoint (names the file), and OtherRun for another run's (names the
+        differences).
         """
         try:
             check_manifest(self.path(step))
@@ -198,7 +201,10 @@ class Checkpoints:
         return facts
 
     def restore(self, step: int, like: Any) -> Any:
-        """The tree of a step, placed as `like`: on any mesh and number of hosts. Raises CheckpointError."""
+        """Reads the tree of a step with the shardings of `like`, on any mesh and any number of hosts.
+
+        Raises CheckpointError.
+        """
         items = Items(tree=ocp.args.StandardRestore(abstract(like)))
         try:
             return self._orbax().restore(self.path(step), args=items)['tree']
@@ -207,7 +213,7 @@ class Checkpoints:
             raise CheckpointError(f'{self.path(step)}: cannot be read ({text})') from e
 
     def close(self) -> None:
-        """Waits for a save that is under way and releases Orbax's threads; raises nothing."""
+        """Waits for a running save and releases Orbax's threads. Does not raise the errors of a save."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -225,22 +231,22 @@ class Checkpoints:
 
 
 class OtherRun(CheckpointError):
-    """A checkpoint of another configuration."""
+    """Raised for a checkpoint of another configuration. The message lists the differences."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any], run_hash: str, decides: Mapping[str, Any]):
-        found = differences(facts.get('decides', {}), decides)
+        different = differences(facts.get('decides', {}), decides)
         text = f'{path}: belongs to run {facts["run_hash"]}, this is {run_hash}; use another workdir'
-        if found:
-            more = [f'and {len(found) - _SHOWN} more'] if len(found) > _SHOWN else []
-            text += f' ({"; ".join(found[:_SHOWN] + more)})'
+        if different:
+            more = [f'and {len(different) - _SHOWN} more'] if len(different) > _SHOWN else []
+            text += f' ({"; ".join(different[:_SHOWN] + more)})'
         super().__init__(text)
 
 
 def saved_facts(path: Path) -> dict[str, Any]:
-    """The facts of a checkpoint's folder. Raises ManifestError where they cannot be read."""
+    """Reads the facts of a checkpoint from its folder. Raises ManifestError if they cannot be read."""
     file = path / 'facts' / 'metadata'
     try:
-        # Not strict_json: a training without an evaluation has no metric (NaN) and no best one (-Infinity).
+        # Not strict_json: without an evaluation the metric is NaN and the best metric -Infinity.
         facts = json.loads(file.read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as e:
         raise ManifestError(f'{file} cannot be read ({type(e).__name__})') from None
@@ -259,10 +265,11 @@ class _NoBackgroundErrors(logging.Filter):
 
 
 def _quiet_background_errors() -> None:
-    """Each of Orbax's threads logs with a traceback what a save in the background raises, and it is raised later.
+    """Silences the tracebacks of background saves. `Checkpoints` raises their errors itself, later.
 
-    Orbax closes the event loop of a save when its first write fails. TensorStore's callbacks of the other writes find
-    it closed, which Python reports with a traceback each.
+    Each of Orbax's threads logs the error of a background save with a traceback. Also, Orbax closes the event loop of a
+    save when its first write fails; for each other write, TensorStore's callback then calls the closed loop, and Python
+    reports a traceback.
     """
     logger = absl_logging.get_absl_logger()
     if not any(isinstance(each, _NoBackgroundErrors) for each in logger.filters):
@@ -272,14 +279,14 @@ def _quiet_background_errors() -> None:
 
 
 class _NoClosedLoops:
-    """Python's hook for exceptions that nobody can catch, without those of C code that calls a closed event loop."""
+    """A sys.unraisablehook that ignores the errors of C code calling a closed event loop."""
 
     def __init__(self, real: Callable[[Any], Any]):
         self.real = real
 
-    def __call__(self, found: Any, /) -> None:
-        trace = found.exc_traceback
-        called = trace.tb_frame.f_code.co_name if trace else ''  # by C code: nothing of Python is outside of it
-        closed = isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == 'Event loop is closed'
-        if not (closed and called == 'call_soon_threadsafe' and found.object is None):
-            self.real(found)
+    def __call__(self, unraisable: Any, /) -> None:
+        trace = unraisable.exc_traceback
+        called = trace.tb_frame.f_code.co_name if trace else ''  # called by C code: it is the outermost Python frame
+        closed = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == 'Event loop is closed'
+        if not (closed and called == 'call_soon_threadsafe' and unraisable.object is None):
+            self.real(unraisable)

@@ -1,4 +1,4 @@
-"""The count of training programs that a process has compiled."""
+"""Counts the training programs that a process has compiled."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ _EVENT = '/jax/core/compile/backend_compile_duration'
 
 
 class Compilations:
-    """The number of programs that were compiled, or read from the compilation cache, inside `counted`, and the seconds
-    that this took."""
+    """Number and seconds of the compilations inside `counted`. Reads from the compilation cache count, too."""
 
     def __init__(self) -> None:
         self.count, self.seconds = 0, 0.0
-        self._inside = threading.local()  # checkpoints are written by other threads, which may compile, too
+        self._inside = threading.local()  # other threads, which write checkpoints, may compile, too
         jax.monitoring.register_event_duration_secs_listener(self._heard)
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Around the call of a training program: what is compiled inside counts."""
+        """A context for the call of a training program: compilations inside are counted."""
         self._inside.program = True
         try:
             yield
@@ -35,5 +34,5 @@ class Compilations:
             self.seconds += duration_secs
 
 
-# One a process, as compiled programs are; JAX has no way to remove a listener.
+# One per process, like compiled programs; JAX cannot remove a listener.
 compilations = Compilations()

@@ -1,4 +1,4 @@
-"""Heads of one kind are padded to one number of outputs, so that they share a training program."""
+"""Pads the heads of one kind to the same number of outputs, so that they share a training program."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from xlmr_flax.models.model import HeadSpec
 
 @dataclass(frozen=True)
 class ProgramHead:
-    """A head as a training program has it. name: in the state's params['heads']. spec: its shape there. outputs: its
-    own number of outputs where heads of its kind differ, and `spec` then has the largest; 0 where they do not."""
+    """A head in the form that a training program uses.
+
+    name: its key in the state's params['heads']. spec: its padded shape. outputs: its real number of outputs if the
+    heads of its kind differ (`spec` has the largest number); 0 = not padded.
+    """
 
     name: str
     spec: HeadSpec
@@ -24,11 +27,11 @@ class ProgramHead:
 
     @property
     def real_outputs(self) -> jax.Array | None:
-        """int32 [], the program's argument; None where nothing is padded."""
+        """The program's argument int32 [] with the real number of outputs; None = not padded."""
         return jnp.int32(self.outputs) if self.outputs else None
 
     def pad(self, params: Any) -> Any:
-        """The head's parameters (host arrays) with columns of zeros; these stay zero, as their logits are masked."""
+        """Pads the head's parameters (host arrays) with zero columns. They stay zero, as their logits are masked."""
         if not self.outputs or 'out' not in params:
             return params
         more = self.spec.outputs - params['out']['bias'].shape[-1]
@@ -36,14 +39,14 @@ class ProgramHead:
         return {**params, 'out': jax.device_get(out)}
 
     def cut(self, params: Any) -> Any:
-        """The head's parameters without the columns of `pad`."""
+        """Removes the columns that `pad` added."""
         if not self.outputs or 'out' not in params:
             return params
         return {**params, 'out': {k: v[..., : self.outputs] for k, v in params['out'].items()}}
 
 
 def program_heads(heads: Mapping[str, HeadSpec]) -> dict[str, ProgramHead]:
-    """The heads of a training as its programs have them."""
+    """Returns the heads of a training in the form that its programs use, by name."""
     sizes: dict[str, set[int]] = {}
     for head in heads.values():
         sizes.setdefault(head.kind, set()).add(head.outputs)

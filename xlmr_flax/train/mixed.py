@@ -1,7 +1,7 @@
 """An optimizer step whose micro-batches come from different tasks: gradients by head kind, then one update.
 
-The loss is the mean over the micro-batches of each one's own mean, so that every micro-batch counts alike (as in
-jiant, where the loss is divided by the number of accumulated batches). Only the heads that were drawn move.
+The loss is the mean over the micro-batches of each one's own mean, so that every micro-batch has the same weight (as in
+jiant, where the loss is divided by the number of accumulated batches). Only the heads of these tasks are updated.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from xlmr_flax.train.step import Batch, Metrics, State, StepFunction, head_loss,
 
 @lru_cache(maxsize=64)
 def gradient_program(model: Model, head: HeadSpec) -> Any:
-    """Jitted (params, batch, dropout key, outputs) -> (gradients, loss, accuracy) of one micro-batch's mean loss; one
-    for all runs of a process that ask for the same."""
+    """The jitted gradient program: (params, batch, dropout key, outputs) -> (gradients, loss, accuracy).
+
+    The loss is the mean over one micro-batch. Cached, so that all runs of a process share it.
+    """
     grad = jax.value_and_grad(head_loss(model, head), has_aux=True)
 
     def gradients(
@@ -40,8 +42,10 @@ def gradient_program(model: Model, head: HeadSpec) -> Any:
 
 @lru_cache(maxsize=16)
 def _update_program(optimizer: AdamW, mesh: Mesh) -> Any:
-    """Jitted (part of a state, its gradients, factor, step) -> part; one program for the shared part and one a kind.
-    Cached, as `gradient_program` is."""
+    """The jitted update program: (part of a state, its gradients, factor, step) -> updated part.
+
+    It compiles once for the shared part and once per kind of head. Cached, as `gradient_program` is.
+    """
 
     def update(part: State, grads: Params, factor: jax.Array, now: jax.Array) -> State:
         return updated(part, jax.tree.map(lambda g: g * factor, grads), optimizer, now, mesh)
@@ -54,9 +58,10 @@ _norm = jax.jit(global_norm)
 
 
 def make_mixed_step(model: Model, heads: Mapping[str, ProgramHead], optimizer: AdamW, *, mesh: Mesh) -> StepFunction:
-    """(state, micro-batches as (head name, batch), seed key) -> (state, metrics): one optimizer step over all of them.
+    """Makes the mixed step: (state, [(head name, micro-batch), ...], seed key) -> (state, metrics).
 
-    metrics: means over the micro-batches, as `step.make_train_step` has them. The state's arrays are donated.
+    It is one optimizer step over all micro-batches. metrics: means over the micro-batches, with the names of
+    `step.make_train_step`. The state's arrays are donated.
     """
     on_mesh, update = placed(model, mesh), _update_program(optimizer, mesh)
     programs = {name: gradient_program(on_mesh, head.spec) for name, head in heads.items()}

@@ -1,4 +1,4 @@
-"""AdamW as the reference trains with it: decay mask, warm-up and linear decay, clipping by global norm."""
+"""AdamW as in the reference: weight decay mask, LR warm-up and linear decay, clipping by global norm."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from xlmr_flax.parallel.mesh import path_name
 
 
 def schedule(spec: OptimizerSpec, steps: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    """Learning rate at a step (0-based): linear warm-up from 0, then linear decay to 0 at `steps`, as transformers'
-    get_linear_schedule_with_warmup; or constant after the warm-up."""
+    """Returns the learning rate schedule, a function of the 0-based step.
+
+    Linear warm-up from 0, then linear decay to 0 at `steps`, as transformers' get_linear_schedule_with_warmup; or
+    constant after the warm-up.
+    """
     warmup = spec.warmup_steps if spec.warmup_steps >= 0 else round(spec.warmup * steps)
 
     def rate(step: jax.typing.ArrayLike) -> jax.Array:
@@ -29,7 +32,7 @@ def schedule(spec: OptimizerSpec, steps: int) -> Callable[[jax.typing.ArrayLike]
 
 
 def decays(params: Any) -> Any:
-    """True for every leaf that weight decay touches: all but biases and layer norms."""
+    """The weight decay mask: True for every leaf except biases and layer norms."""
 
     def one(path: Any, _: Any) -> bool:
         name = path_name(path)
@@ -40,20 +43,21 @@ def decays(params: Any) -> Any:
 
 @dataclass(frozen=True)
 class AdamW:
-    """The update without clipping (train/step.py clips, since the authors clip per micro-batch). steps: of the whole
-    phase. The learning rate follows the phase's step and the moments' bias correction the number of updates that the
-    parameters have had: these differ for a head that is not drawn at every step.
+    """The AdamW update without clipping; train/step.py clips, because the authors clip per micro-batch.
+
+    steps: number of optimizer steps of the phase. The learning rate depends on the phase's step. The bias correction of
+    the moments depends on the number of updates of the parameters. The two differ for a head that is not in every step.
     """
 
     spec: OptimizerSpec
     steps: int
 
     def init(self, params: Any) -> Any:
-        """The moments and their count, 0."""
+        """Returns the initial state: moments 0 and their count 0."""
         return self._direction().init(params)
 
     def update(self, grads: Any, state: Any, params: Any, step: jax.typing.ArrayLike) -> tuple[Any, Any]:
-        """(what to add to params, new state). step: 0-based, of the phase."""
+        """Returns (updates to add to params, new state). step: 0-based step of the phase."""
         directions, state = self._direction().update(grads, state, params)
         rate = schedule(self.spec, self.steps)(step)
         return jax.tree.map(lambda d: d * -rate, directions), state
@@ -67,13 +71,14 @@ class AdamW:
 
 
 def global_norm(tree: Any) -> jax.Array:
-    """sqrt of the sum of squares over every leaf, float32."""
+    """The global norm: sqrt of the sum of squares over all leaves, float32."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)))
 
 
 def clip(tree: Any, limit: float) -> tuple[Any, jax.Array]:
-    """(scaled tree, norm before): as torch's clip_grad_norm_, 1e-6 in the denominator included. limit 0 = no
-    clipping.
+    """Clips a tree by its global norm: (scaled tree, norm before). limit 0 = no clipping.
+
+    As torch's clip_grad_norm_, including the 1e-6 in the denominator.
     """
     norm = global_norm(tree)
     if limit <= 0:
@@ -83,5 +88,5 @@ def clip(tree: Any, limit: float) -> tuple[Any, jax.Array]:
 
 
 def clip_factor(norm: jax.Array, limit: float) -> jax.Array:
-    """What gradients of this norm are multiplied by; limit > 0."""
+    """The clipping factor for gradients of this norm. limit > 0."""
     return jnp.minimum(1.0, limit / (norm + 1e-6))

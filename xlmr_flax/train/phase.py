@@ -1,4 +1,4 @@
-"""The types of a training: what a phase trains, and its result."""
+"""The types of a training phase: its input (`Phase`) and its result (`Trained`)."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from xlmr_flax.util.errors import UserError
 
 
 class NonFiniteLoss(UserError, FloatingPointError):
-    """The loss became NaN or infinite; the message names step, task and example ids."""
+    """Raised if the loss becomes NaN or infinite. The message names the step, the task and the example ids."""
 
 
 class Progress(Protocol):
-    """Called after every step, to show how far the training is."""
+    """A progress callback, called after every step."""
 
     def __call__(self, done: int, total: int, examples: int, **values: float) -> None: ...
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What is trained: an encoder with the heads of its data.
+    """A training phase: an encoder with the heads of its data.
 
-    task: for messages. steps: of the optimizer. evaluate: params -> dev metrics by name (higher is better), of which
-    'dev_metric' decides what is kept; or None. log: takes one record per log_every steps and per evaluation.
-    directory: of its checkpoints. run_hash: refuses others' checkpoints; decides: what it was made of, to show the
-    difference. restarted: told the step that training starts from, 0 or a checkpoint's, and whether an evaluation there
-    has been made. say: told what people should know. trace: of some of its steps, for a profiler's viewer.
+    task: name for messages. steps: number of optimizer steps. pad: id of the padding token. evaluate: params -> dev
+    metrics by name (higher is better), of which 'dev_metric' selects the best weights; None = no evaluation. log:
+    called with one record per log_every steps and per evaluation. directory: folder for checkpoints. run_hash: the
+    checkpoints of another run give an error; decides: the settings that it covers, to show the differences. restarted:
+    called with the step at which training starts (0 or a checkpoint's), and whether an evaluation was made at that
+    step. say: called with messages for the user. trace: records some of the steps for a profiler, None = none.
     """
 
     task: str
@@ -59,16 +60,19 @@ class Phase:
     trace: Trace | None = None
 
     def forget_checkpoints(self) -> None:
-        """Deletes the state of a finished run: its model has been saved, and the state is three times as large."""
+        """Deletes the checkpoints of a finished run: its model is saved, and the state is three times as large."""
         if is_leader():
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """params: the kept weights (best or last), on the mesh. step: how many updates they have seen. metric: their dev
-    metric, NaN without one. programs: training programs that this phase compiled (none where an earlier phase of the
-    process had them)."""
+    """The result of a training phase.
+
+    params: the kept weights (best or last), on the mesh. step: the number of updates of these weights. metric: their
+    dev metric, NaN without an evaluation. programs: number of training programs that this phase compiled (0 if an
+    earlier phase of the process had compiled them).
+    """
 
     params: Params
     step: int
@@ -77,8 +81,10 @@ class Trained:
 
 
 def total_steps(recipe: Recipe, *examples: int) -> int:
-    """Optimizer steps of a recipe on datasets of so many examples; a last partial batch of each counts as a step, as
-    in jiant (proj/main/scripts/configurator.py), which sums them over the datasets of a mixture.
+    """The number of optimizer steps of a recipe. examples: the size of each dataset.
+
+    The last partial batch of each dataset counts as a step, and the steps are summed over the datasets of a mixture, as
+    in jiant (proj/main/scripts/configurator.py).
     """
     if recipe.steps > 0:
         return recipe.steps

@@ -1,4 +1,4 @@
-"""What a stopped training goes on from: its last states, and the best weights by the dev metric that they refer to."""
+"""Checkpoints for resuming a training: its last states, and the best weights by the dev metric."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from xlmr_flax.util.manifest import ManifestError
 class Saved:
     """The checkpoints of one training in DIRECTORY/last and DIRECTORY/best, written in the background one at a time.
 
-    keep: how many of the last states stay. A state names the step of its best weights (fact `best_step`, 0 = none), and
-    these stay as long as it does: a run that goes on from an older state may not find that step again where its numbers
-    differ in the last digits, on another mesh. say: told which checkpoint was damaged.
+    keep: the number of last states to keep. A state names the step of its best weights (fact `best_step`, 0 = none),
+    and these are kept as long as the state. Otherwise a run that resumes from an older state might not get them again:
+    on another mesh its numbers differ in the last digits, so that another step may become the best. say: called with a
+    message about damaged checkpoints.
     """
 
     def __init__(
@@ -28,14 +29,14 @@ class Saved:
         self.best = Checkpoints(directory / 'best', run_hash, decides)
 
     def start(self) -> dict[str, Any] | None:
-        """The facts of the newest state that is whole, None where nothing has been saved; what is newer is deleted.
+        """Returns the facts of the newest undamaged state, None if nothing has been saved. Deletes newer checkpoints.
 
-        Raises CheckpointError where none is whole, or where they belong to another run.
+        Raises CheckpointError if all states are damaged or if they belong to another run.
         """
-        found = on_leader('checkpoint', self._choose)
-        if found['said']:
-            self.say(found['said'])
-        return found['facts']
+        choice = on_leader('checkpoint', self._choose)
+        if choice['said']:
+            self.say(choice['said'])
+        return choice['facts']
 
     def _choose(self) -> dict[str, Any]:
         damaged: list[str] = []
@@ -64,11 +65,11 @@ class Saved:
         return {'facts': facts, 'said': said if damaged else ''}
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state of a step as `start` found it, placed as `like`. Raises CheckpointError."""
+        """Reads the state of the step that `start` returned, with the shardings of `like`. Raises CheckpointError."""
         return self._read(self.last, step, like)
 
     def restore_best(self, step: int, like: Any) -> tuple[Any, float]:
-        """(parameters, dev metric) of the best step, placed as `like`. Raises CheckpointError."""
+        """Reads (parameters, dev metric) of the best step, with the shardings of `like`. Raises CheckpointError."""
         self.wait()
         try:
             facts = on_leader('best checkpoint', lambda: self.best.facts(step))
@@ -83,13 +84,13 @@ class Saved:
             raise CheckpointError(f'{e}; delete {self.directory} to train this run from its start') from e
 
     def save_last(self, step: int, state: Any, /, **facts: Any) -> None:
-        """Begins to save a state; the arrays may be donated when this returns. Raises CheckpointError."""
+        """Starts to save a state. The arrays may be donated when this returns. Raises CheckpointError."""
         with self._saying_what_is_left():
             self.best.wait()
             self.last.save(step, state, then=self._prune, step=step, **facts)
 
     def save_best(self, step: int, params: Any, /, metric: float) -> None:
-        """Begins to save the best weights so far. Raises CheckpointError."""
+        """Starts to save the best weights so far. Raises CheckpointError."""
         with self._saying_what_is_left():
             self.last.wait()
             self.best.save(step, params, then=self._prune, step=step, metric=metric)
@@ -110,25 +111,25 @@ class Saved:
         self.best.prune({*needed, *best[-1:]})
 
     def check(self) -> None:
-        """Raises the CheckpointError of a save that has failed by now."""
+        """Raises the CheckpointError of a save that has failed so far."""
         with self._saying_what_is_left():
             self.last.check()
             self.best.check()
 
     def wait(self) -> None:
-        """Returns when everything is on disk. Raises CheckpointError."""
+        """Waits until all saves are on disk. Raises CheckpointError."""
         with self._saying_what_is_left():
             self.last.wait()
             self.best.wait()
 
     def close(self) -> None:
-        """Waits for what is under way; raises nothing."""
+        """Waits for running saves. Does not raise their errors."""
         self.last.close()
         self.best.close()
 
 
 def newest_decides(directory: Path) -> dict[int, Mapping[str, Any]]:
-    """{step: what decided the training} of the newest state in a folder that a `Saved` wrote; {} without one."""
+    """Returns {step: settings that decided the training} of the newest state in a folder of `Saved`; {} = no state."""
     last = Checkpoints(directory / 'last', '')
     with contextlib.suppress(ManifestError):
         return {step: saved_facts(last.path(step))['decides'] for step in last.steps()[-1:]}

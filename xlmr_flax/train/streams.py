@@ -1,4 +1,4 @@
-"""The data of a training: streams of batches, each with its head, and the mixture that decides which comes when."""
+"""The data of a training: streams of batches, each with its head, and the mixture that schedules them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from xlmr_flax.kinds import HeadSpec
 class Stream:
     """The training rows of one dataset in one language.
 
-    name: in logs. head_name: in params['heads']; streams may share one. lengths: row lengths that batches are padded
-    to, ascending. seed: of its row order. masking: for kind 'text', else None. packing: how examples share rows, None
-    = each has its own.
+    name: for logs. head_name: its head in params['heads']; streams may share one. lengths: row lengths to which batches
+    are padded, ascending. seed: of the row order. masking: for masked language modelling, else None. packing: how
+    examples share rows, None = one example per row.
     """
 
     name: str
@@ -34,23 +34,26 @@ class Stream:
     packing: Packing | None = None
 
     def plan(self, draw: int, size: int) -> BatchPlan:
-        """The batch of this stream's draw (0-based) of so many examples: a function of the seed and the draw alone."""
+        """Plans the batch of a draw (0-based) of `size` examples. It depends only on the seed and the draw."""
         lengths = unit_lengths(self.data, rows_at(draw, len(self.data), size, self.seed))
         return BatchPlan(self, draw, lengths, self.packing.layout(lengths) if self.packing else None)
 
     def batch(self, draw: int, size: int, pad: int, part: slice = ALL) -> Batch:
-        """The host batch of a draw, or these rows of it."""
+        """Makes the host batch of a draw, or a part of its rows."""
         return self.plan(draw, size).batch(pad, part)
 
     def example_ids(self, draw: int, size: int) -> list[str]:
-        """The examples of a draw."""
+        """Returns the ids of the examples of a draw."""
         return [self.data.unit_id(int(row)) for row in rows_at(draw, len(self.data), size, self.seed)]
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The batch of one draw of a stream, before its arrays are made. lengths: int [B, N], tokens of the N rows of each
-    of its B examples. layout: their places in the rows, where they are packed."""
+    """The plan of one batch: the draw of a stream, before its arrays are made.
+
+    lengths: int [B, N], tokens of the N rows of each of the B examples. layout: the positions of the examples in packed
+    rows, None = not packed.
+    """
 
     stream: Stream
     draw: int
@@ -59,36 +62,38 @@ class BatchPlan:
 
     @property
     def rows(self) -> int:
-        """The number of rows; smaller than the number of examples where they are packed."""
+        """The number of rows; smaller than the number of examples when packed."""
         return self.layout.rows if self.layout else len(self.lengths)
 
     @property
     def efficiency(self) -> float:
-        """Share of the batch's tokens that are not padding."""
+        """The share of the batch's tokens that are not padding."""
         if self.layout:
             return self.layout.efficiency
         length = padded_length(int(self.lengths.max()), self.stream.lengths)
         return float(self.lengths.sum()) / (self.lengths.size * length)
 
     def batch(self, pad: int, part: slice = ALL) -> Batch:
-        """The arrays, or these rows of them, as data/batches.train_batch says; of text as masking.mask_batch."""
+        """Makes the arrays of data/batches.train_batch (masked LM: masking.mask_batch), or a part of their rows."""
         stream, size = self.stream, len(self.lengths)
         take = (stream.data, self.draw, size, stream.seed, stream.lengths, pad)
         if not stream.masking:
             return train_batch(*take, part, self.layout)
-        # The masked tokens are drawn for the whole batch, so that they do not depend on `part`.
-        found, key = train_batch(*take), (stream.seed, self.draw)
+        # Masked tokens are sampled for the whole batch, so that they do not depend on `part`.
+        arrays, key = train_batch(*take), (stream.seed, self.draw)
         if self.layout:
-            found = pack_masked(found['ids'], found['segments'], key, stream.masking, self.layout, pad)
+            arrays = pack_masked(arrays['ids'], arrays['segments'], key, stream.masking, self.layout, pad)
         else:
-            found |= mask_batch(found['ids'], found['segments'], key, stream.masking)
-        return {k: v[part] for k, v in found.items()}
+            arrays |= mask_batch(arrays['ids'], arrays['segments'], key, stream.masking)
+        return {k: v[part] for k, v in arrays.items()}
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The streams of a training and their mixture. mix: 'step' (a draw is a step's batch) or 'micro_batch' (a step has
-    several)."""
+    """The streams of a training and their mixture.
+
+    mix: 'step' (each draw is the batch of one step) or 'micro_batch' (a step has several draws).
+    """
 
     streams: tuple[Stream, ...]
     mixture: Mixture
@@ -96,22 +101,22 @@ class TrainingData:
 
     @property
     def heads(self) -> dict[str, HeadSpec]:
-        """{name: shape} of every head."""
+        """Returns {name: HeadSpec} of all heads."""
         return {stream.head_name: stream.head for stream in self.streams}
 
     def draws(self, step: int, parts: int) -> list[tuple[Stream, int]]:
-        """(stream, its draw) of the batches of an optimizer step: one, or `parts` micro-batches."""
+        """Returns (stream, its draw) of each batch of an optimizer step: one batch, or `parts` micro-batches."""
         per_step = parts if self.mix == 'micro_batch' else 1
-        found = (self.mixture.at(step * per_step + i) for i in range(per_step))
-        return [(self.streams[stream], draw) for stream, draw in found]
+        drawn = (self.mixture.at(step * per_step + i) for i in range(per_step))
+        return [(self.streams[stream], draw) for stream, draw in drawn]
 
     def counts(self, steps: int, parts: int) -> dict[str, int]:
-        """{stream: draws in the first `steps` steps}."""
+        """Returns {stream name: number of its draws in the first `steps` steps}."""
         counts = self.mixture.counts(steps * (parts if self.mix == 'micro_batch' else 1))
         return dict(zip(self.mixture.names, (int(n) for n in counts), strict=True))
 
 
 def single(name: str, head_name: str, head: HeadSpec, data: Encoded, lengths: Sequence[int], seed: int) -> TrainingData:
-    """One dataset alone."""
+    """Makes the TrainingData of a single dataset."""
     stream = Stream(name, head_name, head, data, tuple(lengths), stream_seed(seed, name, 1))
     return TrainingData((stream,), Mixture((name,), fixed_quotas(np.ones(1)), seed))

@@ -1,9 +1,8 @@
-"""Training only the word rows that a run's data use; exact, not an approximation.
+"""The active vocabulary: trains only the rows of the word table that occur in a run's data, with exact results.
 
-A row of the word table that no token names has a zero gradient, so AdamW's moments for it stay zero and weight decay
-alone
-moves it: by the same factor for every such row, known in closed form. XLM-R's table is half of its parameters, and a
-fine-tuning run uses a few per cent of its rows.
+A row that does not occur has a zero gradient, so that its AdamW moments stay zero and only weight decay changes it. The
+factor is the same for all such rows and has a closed form. XLM-R's table has half of its parameters, and a fine-tuning
+run uses a few per cent of its rows.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.models.model import Params
 from xlmr_flax.train.optimizer import schedule
 
-_SPECIAL = 5  # the lowest ids keep their numbers: padding, <s> and </s> mean the same before and after
-_MULTIPLE = 512  # table rows are a multiple of this, so that a sharded table divides
+_SPECIAL = 5  # the lowest ids keep their numbers, so that padding, <s> and </s> have the same ids before and after
+_MULTIPLE = 512  # the number of rows is a multiple of this, so that the table can be sharded evenly
 
 
 @dataclass(frozen=True)
 class ActiveRows:
-    """`rows` int32 [A], ascending: the word ids that stay; token id rows[i] becomes i."""
+    """The active rows of the word table. rows: int32 [A], ascending ids that are kept; token id rows[i] becomes i."""
 
     rows: np.ndarray
 
     @classmethod
     def of(cls, tokens: Sequence[Ragged], vocab_size: int) -> ActiveRows:
-        """The rows that occur in `tokens`, filled up with unused ones to a round number."""
+        """Collects the rows that occur in `tokens`, plus unused ones up to a multiple of 512 or the whole table."""
         used = np.zeros(vocab_size, bool)
         used[:_SPECIAL] = True
         for ragged in tokens:
@@ -41,18 +40,18 @@ class ActiveRows:
         return cls(np.flatnonzero(used).astype(np.int32))
 
     def remap(self, tokens: Ragged) -> Ragged:
-        """Token ids -> row numbers of the small table. Raises ValueError for a token whose row is not in it."""
+        """Converts token ids to rows of the small table. Raises ValueError for a token outside the active rows."""
         index = np.searchsorted(self.rows, tokens.flat)
         if len(tokens.flat) and not np.array_equal(self.rows[np.minimum(index, len(self.rows) - 1)], tokens.flat):
             raise ValueError('a token lies outside the active rows')
         return Ragged(index.astype(np.int32), tokens.offsets)
 
     def cut(self, params: Params) -> Params:
-        """Parameters with the small word table (host arrays)."""
+        """Returns the parameters with the small word table (host arrays)."""
         return _with_word(params, np.asarray(params['encoder']['embeddings']['word'])[self.rows])
 
     def restore(self, params: Params, full: np.ndarray, factor: float) -> Params:
-        """Parameters with the whole table: trained rows in place, the others of `full` times `factor`."""
+        """Returns the parameters with the full word table: trained rows in place, the other rows `full` * `factor`."""
         word = np.asarray(full) * np.float32(factor)
         word[self.rows] = np.asarray(params['encoder']['embeddings']['word'])
         return _with_word(params, word)
@@ -64,7 +63,7 @@ def _with_word(params: Params, word: np.ndarray) -> Params:
 
 
 def decay_factor(spec: OptimizerSpec, steps: int, done: int) -> float:
-    """What weight decay multiplies an unused row by in the first `done` of `steps` steps: prod(1 - lr_s * decay)."""
+    """The factor of weight decay on an unused row in the first `done` of `steps` steps: prod(1 - lr_s * decay)."""
     rate = schedule(spec, steps)
     rates = np.asarray(rate(np.arange(done)), np.float64)
     return float(np.prod(1.0 - rates * spec.weight_decay))

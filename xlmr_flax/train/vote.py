@@ -1,4 +1,4 @@
-"""The vote on a stop request, where several processes must stop at the same step of a training."""
+"""Agreement on a stop request: several processes must stop at the same step of a training."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-_BEHIND = 2  # votes on their way: the host waits for none that the devices have not had time to count
+_IN_FLIGHT = 2  # votes in flight: the host reads a vote this many steps later, so that it does not wait for the devices
 
 
 class StopVote:
-    """Whether to stop behind this step; all processes of the mesh get the same answer at the same step.
+    """Decides whether to stop after a step. All processes of the mesh get the same answer at the same step.
 
-    With one process it is `asked()`. With several, every process votes at every step, the votes are counted on the
-    devices, and the answer is the count of a few steps ago, so that nobody waits for it.
+    A single process uses `asked()`. With several, every process votes at every step, the devices count the votes, and
+    the answer is the count of a few steps ago, so that no process waits for it.
     """
 
     def __init__(self, mesh: Mesh, asked: Callable[[], bool]):
@@ -27,8 +27,10 @@ class StopVote:
         self._votes: deque[jax.Array] = deque()
 
     def __call__(self, after: jax.Array, last: bool) -> bool:
-        """after: a finite scalar that the step computed, so that votes and steps come in one order on every process.
-        last: no step follows, so that every vote is counted now.
+        """Votes and returns whether to stop.
+
+        after: a finite scalar that the step computed; the dependency gives votes and steps the same order on every
+        process. last: whether this is the last step, so that all votes are counted now.
         """
         if not self._several:
             return self._asked()
@@ -36,16 +38,16 @@ class StopVote:
         own = np.full(self._mesh.size, self._asked(), np.float32)
         votes = jax.make_array_from_callback(own.shape, sharding, lambda place: own[place])
         self._votes.append(_counter(self._mesh)(votes, after))
-        behind = 0 if last else _BEHIND
+        in_flight = 0 if last else _IN_FLIGHT
         stop = False
-        while len(self._votes) > behind:
+        while len(self._votes) > in_flight:
             stop |= bool(np.asarray(self._votes.popleft()) > 0)
         return stop
 
 
 @lru_cache(maxsize=8)
 def _counter(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The compiled count of votes; cached, so that a later run of a plan compiles nothing."""
+    """The compiled program that counts votes. Cached, so that later runs of a plan do not compile it again."""
 
     def total(votes: jax.Array, after: jax.Array) -> jax.Array:
         return jnp.maximum(votes.max(), 0 * after)

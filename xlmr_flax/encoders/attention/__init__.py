@@ -1,8 +1,8 @@
-"""Self-attention within segments, in the formulations that platforms need; all of them give the same numbers.
+"""Self-attention within segments, with one implementation per platform; all of them give the same numbers.
 
-`choose.py` lists the formulations, `reference.py` has the definition. A token sees the tokens of its own segment and no
-padding (segment 0). Rows of padding alone give numbers, not NaN. Dropout applies to normalised weights [B, H, T, T];
-its mask is encoders/dropout.py's in every formulation.
+`choose.py` lists the implementations, `reference.py` has the definition. A token attends to the tokens of its own
+segment and never to padding (segment 0). Rows that are only padding give finite numbers, not NaN. Dropout applies to
+the normalised weights [B, H, T, T]; every implementation uses the mask of encoders/dropout.py.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ def self_attention(
     x: jax.Array, qkv_kernel: jax.Array, qkv_bias: jax.Array, out_kernel: jax.Array, visible: Any, *,
     implementation: str, seed: jax.Array | None, rate: float, place: Place,
 ) -> jax.Array:  # fmt: skip
-    """x [B, T, D], qkv_kernel [D, 3, H, K], qkv_bias [3, H, K], out_kernel [H, K, D], visible: of `prepared` ->
-    attention(x W_qkv + b_qkv) W_out, [B, T, D]."""
+    """Multi-head self-attention with its projections: attention(x W_qkv + b_qkv) W_out, [B, T, D], without out bias.
+
+    x [B, T, D], qkv_kernel [D, 3, H, K], qkv_bias [3, H, K], out_kernel [H, K, D]. visible: from `prepared`.
+    seed, rate: of dropout; seed None = no dropout.
+    """
     (b, t, d), (_, _, h, k) = x.shape, qkv_kernel.shape
     kernel = place(qkv_kernel.astype(x.dtype), None, None, HEADS, None)
     weight = place(out_kernel.astype(x.dtype), HEADS, None, None).reshape(d, d)
     if implementation == CPU:
-        # Two-dimensional products: XLA:CPU hands only those to its fast matmul, on both passes.
+        # Two-dimensional products: XLA:CPU uses its fast matmul only for these, in the forward and backward pass.
         qkv = checkpoint_name(x.reshape(b * t, d) @ kernel.reshape(d, -1), 'qkv')
         qkv = qkv + qkv_bias.reshape(-1).astype(x.dtype)
         qkv = place(qkv.reshape(b, t, 3, h, k), ROWS, None, None, HEADS, None)
         mixed = checkpoint_name(on_cpu(qkv, visible, seed, rate, place), 'mixed')
         return (mixed.reshape(b * t, d) @ weight).reshape(b, t, d)
-    # Queries, keys and values each whole, with the heads of a token side by side: what kernels take.
+    # [3, B, T, H * K]: queries, keys and values as separate arrays, the layout that the kernels take.
     qkv = jnp.einsum('btd,dce->cbte', x, kernel.reshape(d, 3, h * k))
     qkv = checkpoint_name(place(qkv, None, ROWS, None, HEADS), 'qkv')
     bias = qkv_bias.reshape(3, h * k)
@@ -57,10 +60,11 @@ def attend(
     weight: jax.Array | None = None,
     place: Place = ANYWHERE,
 ) -> jax.Array:
-    """qkv [3, B, T, H * K] (queries, keys, values), bias [3, H * K] added to it, visible: of `prepared` -> the values
-    mixed, [B, T, H * K], or their product with a weight [H * K, D], [B, T, D].
+    """Attention on projected inputs: softmax(q k^T / sqrt(K)) v, [B, T, H * K]; with a weight, times it, [B, T, D].
 
-    heads: H. seed, rate: of dropout, as in `models.dropout.dropped`; no seed, no dropout.
+    qkv [3, B, T, H * K]: queries, keys, values. bias [3, H * K]: added to qkv. visible: from `prepared`. heads: H.
+    weight [H * K, D]: the output projection, or None. seed, rate: of dropout, as in `encoders.dropout.dropped`; seed
+    None = no dropout.
     """
     check_name(implementation)
     rate = 0.0 if seed is None else rate
@@ -94,8 +98,10 @@ def _values(
 
 
 def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
-    """segments int32 [B, T], heads: H -> what `attend` takes of them in a formulation, computed once for all layers:
-    inside a layer, rematerialisation would repeat it."""
+    """Precomputes the argument `visible` of `attend` from segments int32 [B, T], for one implementation. heads: H.
+
+    It is computed once for all layers, outside of them; inside a layer, rematerialisation would repeat it.
+    """
     if implementation == CPU:
         return segment_bias(segments)
     if implementation in KERNELS and segments.shape[1] <= MOST_TOKENS:
@@ -106,7 +112,7 @@ def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
 
 
 def on_cpu(qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Place) -> jax.Array:
-    """qkv [B, T, 3, H, K], bias of `segment_bias` -> [B, T, H * K]."""
+    """Attention on a CPU: qkv [B, T, 3, H, K], bias from `segment_bias` -> [B, T, H * K]."""
     if seed is None:
         return cpu_attention(qkv, bias, no_seed(), 0.0, place)
     return cpu_attention(qkv, bias, seed, rate, place)

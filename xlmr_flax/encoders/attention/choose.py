@@ -1,10 +1,10 @@
-"""The formulations of attention, and which one a platform takes.
+"""The attention implementations, and the choice of one for a platform.
 
-xla_cpu    cpu.py: products that XLA:CPU hands to its fast matrix product, in blocks
+xla_cpu    cpu.py: in blocks, with products that XLA:CPU computes with its fast matmul
 xla        reference.py: einsums, for any platform
-cudnn      the fused kernel of NVIDIA's library, bfloat16 only; a step that drops attention weights takes xla
-tpu        tpu.py: Pallas kernels, dropout included, rows of up to 512 tokens (of more, xla); and kernels/norm.py
-interpret  these kernels interpreted, on any platform: slow, for tests
+cudnn      NVIDIA's fused kernel, bfloat16 only; steps with attention dropout use xla
+tpu        tpu.py: Pallas kernels with dropout, for rows of up to 512 tokens (longer rows use xla); and kernels/norm.py
+interpret  the Pallas kernels in interpret mode, on any platform: slow, for tests
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ CPU, XLA, CUDNN, TPU, INTERPRET = 'xla_cpu', 'xla', 'cudnn', 'tpu', 'interpret'
 IMPLEMENTATIONS = (CPU, XLA, CUDNN, TPU, INTERPRET)
 KERNELS = (TPU, INTERPRET)
 AUTO = 'auto'
-MOST_TOKENS = 512  # of a row that the kernels take: a v4's VMEM holds no more scores
+MOST_TOKENS = 512  # longest row for the kernels; the scores of a longer one do not fit into a v4's VMEM
 _NEEDS = {CUDNN: 'gpu', TPU: 'tpu'}
 _PLATFORMS = {'cuda': 'gpu', 'rocm': 'gpu'}
 
 
 def choose(name: str, platform: str, dtype: str) -> str:
-    """The formulation that `name` ('auto': the platform's fastest) means on a platform. Raises ModelError for one that
-    is not known or that the platform or the compute dtype does not have."""
+    """Resolves an attention implementation for a platform and a compute dtype. 'auto' = the platform's fastest.
+
+    Raises ModelError for an unknown name, and for one that the platform or the dtype does not support.
+    """
     platform = _PLATFORMS.get(platform, platform)
     if name == AUTO:
         fastest = {'cpu': CPU, 'tpu': TPU, 'gpu': CUDNN if dtype == 'bfloat16' else XLA}
@@ -36,6 +38,6 @@ def choose(name: str, platform: str, dtype: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Raises ModelError for a formulation that is not known."""
+    """Raises ModelError for an unknown attention implementation."""
     if name not in (AUTO, *IMPLEMENTATIONS):
         raise ModelError(f'encoder.attention {name!r} is not one of {", ".join((AUTO, *IMPLEMENTATIONS))}')

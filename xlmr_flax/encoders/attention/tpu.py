@@ -1,9 +1,9 @@
-"""Attention within segments as a Pallas kernel for TPUs: scores stay on the chip, dropout's mask is hashed there.
+"""Attention within segments as a Pallas kernel for TPUs: scores stay in VMEM, and the kernel hashes the dropout mask.
 
-For rows of up to 512 tokens a whole [T, T] of scores fits into VMEM, so that neither pass needs the running maxima of
-flash attention (Dao et al. 2022). A program of the grid takes the heads that fill the 128 lanes of a register, of one
-or a few rows, out of [3, B, T, H * K] as the projection wrote it; no transposed copy is made on either pass. What one
-program computes is in kernels/attention.py.
+For rows of up to 512 tokens, all scores [T, T] fit into VMEM, so that neither pass needs the running maxima of flash
+attention (Dao et al. 2022). A grid program reads the heads that fill the 128 lanes of a register, of one or a few rows,
+directly from the projection's output [3, B, T, H * K]; neither pass makes a transposed copy. kernels/attention.py has
+the body of a grid program.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ from jax.experimental.pallas import tpu as pltpu
 from xlmr_flax.encoders.kernels.attention import kernel, mask_words
 from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Place
 
-WORK = ('vector_ops', 'integer_products')  # that a kernel says it has, the latter among the former
+WORK = ('vector_ops', 'integer_products')  # operation counts in a kernel's metadata; the first includes the second
 LANES = 128
-_TOKENS = 512  # of a program of the grid, at least, where rows are shorter: starting one costs time
-# Of a score, by (backward, with dropout), as the compiler's schedule for a v6e has them.
+_TOKENS = 512  # tokens per grid program: with shorter rows, a program takes several, because starting one costs time
+# WORK per score, by (backward, with dropout), from the compiler's schedule for a v6e.
 _WORK = {(False, False): (8.5, 0), (False, True): (16, 1), (True, False): (10.5, 0), (True, True): (14.5, 0)}
-_VMEM = 14 << 20  # bytes that a program may use; a v4's core has 16 MiB, and the compiler uses some
+_VMEM = 14 << 20  # bytes that a grid program may use; a v4's core has 16 MiB, of which the compiler uses some
 
-Static = tuple[int, float, bool]  # heads of the model, dropout's rate (0: none), interpreted
+Static = tuple[int, float, bool]  # number of heads of the model, dropout rate (0 = none), interpret mode
 Numbers = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def heads_together(heads: int, size: int) -> int:
-    """How many heads a program takes: those of one register's lanes, or all where these cannot be cut so."""
+    """The number of heads per grid program: those that fill a register's lanes, or all if these do not divide so."""
     together = max(1, LANES // size)
     return together if heads % together == 0 and together * size % LANES == 0 else heads
 
 
 def numbers(segments: jax.Array, heads: int) -> Numbers:
-    """Segments int32 [B, T] -> what `attention` takes of a batch: segments of keys [B, T, 1] and of queries [B, 1, T],
-    and numbers of rows [B] and heads [H], so that a device that has a part of them knows which: dropout's mask depends
-    on them."""
-    # Queries in padding have a number that no key has.
+    """Precomputes the argument `about` of `attention` from segments int32 [B, T].
+
+    Returns segments of keys [B, T, 1], segments of queries [B, 1, T], row numbers [B], head numbers [H]. The numbers
+    tell a device which rows and heads its shard has; the dropout mask depends on them.
+    """
+    # Queries in padding get a segment number that no key has.
     queries = jnp.where(segments > 0, segments, -1)[:, None, :]
     rows, every_head = (jnp.arange(n, dtype=jnp.int32) for n in (segments.shape[0], heads))
-    # Without the barrier each kernel would get an iota of its own, computed before it.
+    # Without the barrier, XLA would compute a separate iota before each kernel.
     return segments[:, :, None], queries, rows, jax.lax.optimization_barrier(every_head)
 
 
@@ -61,12 +63,13 @@ def attention(
     place: Place,
     interpret: bool,
 ) -> jax.Array:
-    """qkv [3, B, T, H * K], bias float32 [3, H * K] added to it, about: of `numbers`, seed: of `seed_of` -> the values
-    mixed, [B, T, H * K], or, given a weight [H * K, D], their product with it, [B, T, D].
+    """Attention by the Pallas kernel: qkv [3, B, T, H * K] -> [B, T, H * K]; with a weight, times it, [B, T, D].
 
-    The mask is `encoders/dropout.py`'s of weights [B, H, T, T], wherever on a mesh a row and head are computed. Under
-    the names in KEPT, jax.checkpoint finds what the backward pass reads beside qkv; the product is computed here
-    because its gradient reads the same mixed values. From queries in padding no gradient goes back.
+    bias: float32 [3, H * K], added to qkv. about: from `numbers`. seed: of `seed_of`. weight: [H * K, D] or None.
+
+    The dropout mask is that of encoders/dropout.py for weights [B, H, T, T]; it does not depend on the device that
+    computes a row and head. The residuals besides qkv have checkpoint names (KEPT). The product with the weight is
+    computed here because its gradient reads the same residual. Queries in padding get no gradient.
     """
     return _attention(qkv, bias, about, seed, weight, (heads, rate, interpret), place)
 
@@ -86,9 +89,9 @@ def _forward(
 ) -> Any:  # fmt: skip
     outputs = (_MIXED, _OF_HEADS, _OF_HEADS)[: 3 if static[1] else 2]
     run = place.mapped(functools.partial(_call, static, True, ()), _INPUTS, outputs)
-    found = run(qkv, bias, seed, *about)
-    kept = [checkpoint_name(x, name) for x, name in zip(found, KEPT, strict=False)]
-    return _times(found[0], weight), (qkv, bias, about, seed, weight, *kept)
+    results = run(qkv, bias, seed, *about)
+    kept = [checkpoint_name(x, name) for x, name in zip(results, KEPT, strict=False)]
+    return _times(results[0], weight), (qkv, bias, about, seed, weight, *kept)
 
 
 def _backward(static: Static, place: Place, kept: Any, gradient: jax.Array) -> Any:
@@ -119,8 +122,8 @@ _INPUTS = (
     (ROWS,),  # rows
     (HEADS,),  # heads
 )
-_MIXED = (ROWS, None, HEADS)  # mixed values, their gradient; sums of programs
-_OF_HEADS = (ROWS, HEADS, None, None)  # what the forward pass keeps of each program's heads
+_MIXED = (ROWS, None, HEADS)  # attention's output, its gradient; the bias gradients of grid programs
+_OF_HEADS = (ROWS, HEADS, None, None)  # residuals that the forward pass keeps for each program's heads
 KEPT = ('mixed', 'attention_sums', 'attention_mask')
 
 
@@ -140,10 +143,10 @@ def _call(
     rows: jax.Array,
     heads: jax.Array,
 ) -> Any:
-    """The kernel on one device's rows and heads. Forward: the mixed values [B, T, D] and, if it keeps anything,
-    logarithms of sums float32 [B, groups of heads, heads of one, T] and dropout's mask int32 [B, groups, words, T].
-    Backward, given the latter, the mixed values and their gradient: the gradients of qkv and of the bias, the latter of
-    each program's rows by itself, float32 [programs, 3, D]."""
+    """Runs the kernel on one device's rows and heads. Forward: returns attention's output [B, T, D] and, if `keeps`,
+    the log-sum-exps float32 [B, head groups, heads per group, T] and, with dropout, the mask int32 [B, head groups,
+    words, T]. Backward: of_backward has these residuals, the output and its gradient; returns the gradient of qkv and,
+    for the rows of each grid program separately, that of the bias, float32 [programs, 3, D]."""
     every_head, rate, interpret = static
     (_, b, t, width), h, is_backward = qkv.shape, heads.shape[0], bool(of_backward)
     together = heads_together(h, width // h)
@@ -190,7 +193,7 @@ def _call(
 
 
 def _cost(qkv: jax.Array, heads: int, is_backward: bool) -> pl.CostEstimate:
-    """A product over fewer than 128 takes the matrix unit as long as one over 128."""
+    """The cost estimate of a kernel. The matrix unit takes as long for a product over fewer than 128 as over 128."""
     _, b, t, width = qkv.shape
     products, moved = (5, 7) if is_backward else (2, 4)
     return pl.CostEstimate(

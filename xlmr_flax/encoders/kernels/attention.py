@@ -1,12 +1,13 @@
-"""What one program of attention/tpu.py's kernels computes: the heads of one register's lanes, of one or a few rows.
+"""The kernel body of attention/tpu.py: a grid program computes the heads of one register's lanes for one or a few rows.
 
-What the vector unit has to do decides the time, so that
-- scores lie as [keys, queries]: sums and maxima over keys go down the sublanes, what belongs to a query (its part of
-  the hash, its maximum) is a row of lanes, and only arrays of [T, K] are transposed;
-- a head is taken out of a register's lanes by zeros in queries, or in the gradient, and not by moving lanes: the matrix
-  unit multiplies 128 lanes in the time of 64;
-- the forward pass keeps, beside the mixed values, the logarithm of each query's sum, and dropout's mask as a bit for
-  each weight, hashed in five operations and read in two. The backward pass computes weights from q, k and these.
+The vector unit is the bottleneck. Therefore:
+- Scores have the layout [keys, queries]. Sums and maxima over keys reduce over sublanes; values per query (its part of
+  the hash, its maximum) are rows of lanes; only arrays of [T, K] are transposed.
+- A head is selected by zeros in the other lanes of the queries (or of the gradient), and not by moving lanes: the
+  matrix unit multiplies 128 lanes in the time of 64.
+- Besides the output, the forward pass keeps the log-sum-exp of each query, and the dropout mask with one bit per
+  weight, which takes five operations to hash and two to read. The backward pass recomputes the weights from q, k and
+  the log-sum-exp.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from jax.experimental.pallas import tpu as pltpu
 from xlmr_flax.encoders.dropout import kept_by_halves
 
 _MASKED = -1e30
-_QUERIES = {2: 256, 4: 64}  # at once in a backward pass, by bytes of a number: some are multiplied while others wait
-_BITS = 32  # of a word of dropout's mask
-_ROWS = 8  # of a register
+# Queries per block of the backward pass, by bytes of a number: the matrix unit multiplies one block while the vector
+# unit computes another.
+_QUERIES = {2: 256, 4: 64}
+_BITS = 32  # bits in a word of the dropout mask
+_ROWS = 8  # sublanes of a register
 _LOG2E = math.log2(math.e)
 
 
 def mask_words(t: int) -> int:
-    """Words with a bit for each of t keys, in whole registers: bit n of word w is of key n * words + w."""
+    """The number of mask words for t keys, in whole registers. Bit n of word w belongs to key n * words + w."""
     return _ROWS * -(-t // (_ROWS * _BITS))
 
 
@@ -40,8 +43,8 @@ def kernel(
     seed: Any, rows: Any, heads: Any, qkv: Any, bias: Any, keys: Any, queries: Any, *more: Any,
     together: int, every_head: int, rate: float, is_backward: bool,
 ) -> None:  # fmt: skip
-    """One program. keys, queries: segments as [n, T, 1] and [n, 1, T]. more: the other operands of attention/tpu.py,
-    then the results."""
+    """The kernel: one grid program. keys, queries: segments as [n, T, 1] and [n, 1, T]. more: references to the other
+    operands of attention/tpu.py's `_call`, then to the results."""
     _, at_once, t, block = qkv.shape
     row, group = pl.program_id(0) * at_once, pl.program_id(1) * together
     if is_backward:  # sums over this program's rows
@@ -49,7 +52,7 @@ def kernel(
 
     def one(i: Any, carry: None) -> None:
         q, k, v = (qkv[n, i].astype(jnp.float32) + bias[n : n + 1] for n in range(3))
-        q *= np.float32((block // together) ** -0.5 * _LOG2E)  # scores are those of powers of two
+        q *= np.float32((block // together) ** -0.5 * _LOG2E)  # so that the softmax can use exp2
         own = [x.astype(qkv.dtype) for x in _heads(q, together)], k.astype(qkv.dtype), v.astype(qkv.dtype)
 
         def is_seen(first: int, n: int) -> jax.Array:
@@ -70,7 +73,7 @@ def kernel(
 
 
 def _heads(x: jax.Array, together: int) -> list[jax.Array]:
-    """float32 [T, heads * K] -> as many of that shape, with zeros for all heads but one."""
+    """Splits heads by masking: float32 [T, heads * K] -> one array of this shape per head, zero for all other heads."""
     if together == 1:
         return [x]
     size = x.shape[1] // together
@@ -79,7 +82,7 @@ def _heads(x: jax.Array, together: int) -> list[jax.Array]:
 
 
 def _product(a: jax.Array, b: jax.Array, over: tuple[int, int]) -> jax.Array:
-    """a and b multiplied over one dimension of each, in float32."""
+    """The product of a and b, contracted over one dimension of each, in float32."""
     precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
     return jax.lax.dot_general(
         a, b, (((over[0],), (over[1],)), ((), ())), precision=precision, preferred_element_type=jnp.float32
@@ -91,7 +94,7 @@ def _mixed(
     out: Any, sums: Any = None, mask: Any = None,
 ) -> None:  # fmt: skip
     q, k, v = own
-    (t, width), found = k.shape, []
+    (t, width), outputs = k.shape, []
     every = [_product(k, one, (1, 1)) for one in q]  # [keys, queries]
     for j, scores in enumerate(every):
         scores = jnp.where(is_seen(0, t), scores, _MASKED)
@@ -99,7 +102,7 @@ def _mixed(
         weights = jnp.exp2(scores - most)
         total = weights.sum(0, keepdims=True)
         if sums is not None:
-            # A query in padding gets no weights in the backward pass.
+            # For a query in padding, this makes the weights 0 in the backward pass.
             sums[i, 0, j : j + 1] = jnp.where(most > _MASKED, most + jnp.log2(total), -_MASKED)
         if rate:
             kept = is_kept(j)
@@ -109,8 +112,8 @@ def _mixed(
                 mask[i, 0, j * words : (j + 1) * words] = _packed(kept, t)
         own_lanes = slice(j * (width // len(q)), (j + 1) * (width // len(q)))
         mixed = _product(v, weights.astype(v.dtype), (0, 0))[own_lanes]
-        found.append(mixed * (1.0 / (total * np.float32(1.0 - rate))))
-    out[i] = jnp.concatenate(found, 0).T.astype(out.dtype)
+        outputs.append(mixed * (1.0 / (total * np.float32(1.0 - rate))))
+    out[i] = jnp.concatenate(outputs, 0).T.astype(out.dtype)
 
 
 def _gradients(i: Any, own: Any, is_seen: Callable[[int, int], jax.Array], rate: float, *refs: Any) -> None:
@@ -120,7 +123,8 @@ def _gradients(i: Any, own: Any, is_seen: Callable[[int, int], jax.Array], rate:
     size, words = width // len(q), mask_words(t)
     gradient = given[i].astype(jnp.float32)
     by_head = [x.astype(k.dtype) for x in _heads(gradient, len(q))]
-    shares = (gradient * mixed[i].astype(jnp.float32)).T  # of which a head's sum is that of weights times theirs
+    # Summed over the lanes of a head: the sum over keys of weight times its gradient, which softmax's gradient needs.
+    shares = (gradient * mixed[i].astype(jnp.float32)).T
     queries = _QUERIES[k.dtype.itemsize]
     units = [(j, c, min(queries, t - c)) for j in range(len(q)) for c in range(0, t, queries)]
     of_q, of_k, of_v = {}, 0.0, 0.0
@@ -145,14 +149,14 @@ def _gradients(i: Any, own: Any, is_seen: Callable[[int, int], jax.Array], rate:
         of_v += _product(dropped.astype(v.dtype), by_head[j][c : c + n], (1, 0))
     turned = [jnp.concatenate([of_q[j, c] for j in range(len(q))], 0).T for c in range(0, t, queries)]
     factors = (size**-0.5, 1.0 / _LOG2E, 1.0)
-    for n, (found, factor) in enumerate(zip((jnp.concatenate(turned, 0), of_k, of_v), factors, strict=True)):
-        found *= np.float32(factor / (1.0 - rate))
-        out[n, i] = found.astype(out.dtype)
-        of_bias[0, n : n + 1] += found.sum(0, keepdims=True)
+    for n, (of_input, factor) in enumerate(zip((jnp.concatenate(turned, 0), of_k, of_v), factors, strict=True)):
+        of_input *= np.float32(factor / (1.0 - rate))
+        out[n, i] = of_input.astype(out.dtype)
+        of_bias[0, n : n + 1] += of_input.sum(0, keepdims=True)
 
 
 def _packed(kept: jax.Array, t: int) -> jax.Array:
-    """bool [T or a few more, n] of T keys -> int32 [words, n]."""
+    """Packs a mask of T keys into bits: bool [T or a few more, n] -> int32 [words, n]."""
     words = mask_words(t)
     parts = [kept[n * words : (n + 1) * words] for n in range(-(-t // words))]
     bits = [jnp.where(part, np.uint32(1 << n).astype(np.int32), 0) for n, part in enumerate(parts)]
@@ -160,11 +164,11 @@ def _packed(kept: jax.Array, t: int) -> jax.Array:
 
 
 def _spread(packed: jax.Array, t: int) -> jax.Array:
-    """int32 [words, n] -> int32 [t, n]: all bits as the key's."""
+    """Unpacks a mask: int32 [words, n] -> int32 [t, n], with all bits equal to the key's bit."""
     bits = [(packed << (_BITS - 1 - n)) >> (_BITS - 1) for n in range(-(-t // packed.shape[0]))]
     return jnp.concatenate(bits, 0)[:t]
 
 
 def _where(kept: jax.Array, x: jax.Array) -> jax.Array:
-    """float32 x where all bits of `kept` are set, 0 where none is: a boolean would cost more."""
+    """float32 x where all bits of `kept` are set, 0 where none is. This is cheaper than a boolean mask."""
     return pltpu.bitcast(pltpu.bitcast(x, jnp.int32) & kept, jnp.float32)

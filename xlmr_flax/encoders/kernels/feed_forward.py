@@ -1,7 +1,7 @@
-"""The feed-forward layer, with what its backward pass keeps by name (encoders/compute.py).
+"""The feed-forward layer, with checkpoint names for its residuals (encoders/compute.py).
 
-A product's operand is named where the product uses it: jax.checkpoint rounds what is both kept and used, with a pass
-over memory of its own.
+The operand of a product gets its name inside the product's custom forward pass: for a value that is both kept and used
+afterwards, jax.checkpoint adds a rounding step, which is one more pass over memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from xlmr_flax.encoders.logical_axes import FFN, ROWS
 
 
 def feed_forward(x: jax.Array, first: Dense, second: Dense, options: ComputeOptions) -> jax.Array:
-    """x [B, T, D] -> gelu(x W_1 + b_1) W_2, [B, T, D]; the second bias is added with the residual (`add_and_norm`)."""
+    """Feed-forward: x [B, T, D] -> gelu(x W_1 + b_1) W_2, [B, T, D]. `add_and_norm` adds the second bias."""
     (b, t, d), place = x.shape, options.place
     inner = _product(x.reshape(b * t, d), first.weight(x.dtype, place, (None, FFN)), 'normed', options)
     inner = place(inner + first.bias[...].astype(x.dtype), ROWS, FFN)
@@ -30,7 +30,7 @@ def feed_forward(x: jax.Array, first: Dense, second: Dense, options: ComputeOpti
 
 
 def _product(x: jax.Array, weight: jax.Array, name: str, options: ComputeOptions) -> jax.Array:
-    """x [N, in] @ weight [in, out]. name: of x where that is kept beside kernels, and so is not computed again."""
+    """x [N, in] @ weight [in, out]. name: the checkpoint name of x, used only with Pallas kernels; '' = none."""
     return _named_product(x, weight, name) if name and options.attention in KERNELS else x @ weight
 
 

@@ -1,8 +1,8 @@
-"""The end of a block as a Pallas kernel for TPUs: bias, dropout, residual sum and layer norm in one pass over memory.
+"""A Pallas kernel for TPUs: bias, dropout, residual sum and layer norm in one pass over memory.
 
-Written with jax.numpy it takes four passes forward and more backward, because a row's mean and variance stand between
-the sum and its use. The backward pass computes both again from the sum, hashes dropout's mask again, and adds up the
-gradients of scale and biases on the way; nothing but the sum is kept.
+In jax.numpy the forward pass takes four passes over memory and the backward pass more, because a row's mean and
+variance are needed between the sum and its use. The kernel's backward pass recomputes both from the sum, hashes the
+dropout mask again, and adds up the gradients of scale and biases. Only the sum is kept.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from xlmr_flax.encoders.attention.tpu import WORK
 from xlmr_flax.encoders.dropout import kept_by_halves
 from xlmr_flax.encoders.logical_axes import ROWS, Place
 
-_TOKENS = {2: 256, 4: 128}  # of a program of the grid, at most, by bytes of a number: what a v4's memory holds
-_SUBLANES = 16  # tokens of a register of bfloat16: what a part of a row is a multiple of
-# Vector operations of an element and the integer products among them, as in attention/tpu.py; each gradient behind the
-# first is converted and added.
+_TOKENS = {2: 256, 4: 128}  # most tokens per grid program, by bytes of a number: as many as fit into a v4's VMEM
+_SUBLANES = 16  # tokens in a bfloat16 register; a part of a row is a multiple of this
+# Vector operations per element, and the integer products among them, as in attention/tpu.py. Each gradient after the
+# first costs two more: it is converted and added.
 _WORK = {(False, False): (16.5, 0), (False, True): (26.5, 1), (True, False): (21.5, 0), (True, True): (30.5, 1)}
 _VMEM = 14 << 20  # bytes, as in attention/tpu.py
 
-Static = tuple[float, float, str, bool, int]  # epsilon, dropout's rate (0: none), the sum's name, interpreted, uses
+Static = tuple[float, float, str, bool, int]  # epsilon, dropout rate (0 = none), name of the sum, interpret mode, uses
 
 
 def sum_and_norm(
@@ -45,12 +45,11 @@ def sum_and_norm(
     place: Place,
     interpret: bool,
 ) -> tuple[jax.Array, ...]:
-    """layer norm(x + dropout(y + bias)), for x, y [B, T, D]; bias, scale, shift float32 [D]; seed of `seed_of` of the
-    mask, encoders/dropout.py's of [B, T, D] -> [B, T, D] in x's dtype, `uses` times the same; mean and variance are
-    float32.
+    """Computes layer_norm(x + dropout(y + bias)), [B, T, D] in x's dtype, for x, y [B, T, D]. Returns it `uses` times.
 
-    name: under which jax.checkpoint finds the sum. uses: 1 or 2; what reads the second has a gradient of its own, which
-    the backward pass adds to the other's on the way, for a pass over memory less.
+    bias, scale, shift: float32 [D]. Mean and variance are float32. seed: of `seed_of`; the mask is that of
+    encoders/dropout.py for [B, T, D]. name: checkpoint name of the sum. uses: 1 or 2; each output has its own gradient,
+    and the backward kernel adds them, which saves a pass over memory.
     """
     return _apply(x, y, bias, scale, shift, seed, (epsilon, rate, name, interpret, uses), place)
 
@@ -82,18 +81,21 @@ def _backward(static: Static, place: Place, kept: Any, gradients: tuple[jax.Arra
     inputs = (*_NUMBERS, _VECTOR, _WHOLE, *[_WHOLE] * len(gradients))
     outputs = (_WHOLE, _WHOLE, _WHOLE) if static[1] else (_WHOLE, _WHOLE)
     run = place.mapped(functools.partial(_call, static, False), inputs, outputs)
-    *found, sums = run(seed, jnp.arange(total.shape[0], dtype=jnp.int32), scale[None], total, *gradients)
+    *results, sums = run(seed, jnp.arange(total.shape[0], dtype=jnp.int32), scale[None], total, *gradients)
     of_bias, of_scale, of_shift = (sums[:, n].sum(0) for n in range(3))
-    return found[0], found[-1], of_bias, of_scale, of_shift, None
+    return results[0], results[-1], of_bias, of_scale, of_shift, None
 
 
 _apply.defvjp(_forward, _backward)
 
 
 def _call(static: Static, is_forward: bool, seed: jax.Array, rows: jax.Array, *operands: jax.Array) -> Any:
-    """The kernel on one device's rows. Forward: bias, scale, shift [1, D], x, y -> (normalised, sum). Backward: scale,
-    the sum and the gradients of its uses -> (gradient of x, where there is dropout another of y, sums of programs
-    [programs, 3, D])."""
+    """Runs the kernel on one device's rows.
+
+    Forward: bias, scale, shift [1, D], x, y -> (normalised, sum).
+    Backward: scale, the sum, the gradient of each output -> (gradient of x; with dropout, gradient of y; gradients of
+    bias, scale and shift per grid program [programs, 3, D]). Without dropout, the gradient of y is that of x.
+    """
     vectors = 3 if is_forward else 1
     given, (_, rate, _, interpret, _) = operands[vectors:], static
     a = given[0]
@@ -131,7 +133,7 @@ def _call(static: Static, is_forward: bool, seed: jax.Array, rows: jax.Array, *o
 
 
 def _drop(seed: Any, first: Any, x: jax.Array, rate: float) -> jax.Array:
-    """Dropout of tokens [part, D], the first of which has that number among all tokens of all rows."""
+    """Dropout for tokens [part, D]. first: the number of the first one among all tokens of all rows."""
     if rate == 0.0:
         return x
     tokens = first + jax.lax.broadcasted_iota(jnp.int32, (x.shape[0], 1), 0)
@@ -140,7 +142,7 @@ def _drop(seed: Any, first: Any, x: jax.Array, rate: float) -> jax.Array:
 
 
 def _statistics(total: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """(total - mean, 1 / standard deviation) of rows [T, D], float32."""
+    """The statistics of layer norm: (total - mean, 1 / standard deviation) of rows [T, D], float32."""
     centred = total - total.mean(1, keepdims=True)
     return centred, jax.lax.rsqrt(jnp.square(centred).mean(1, keepdims=True) + epsilon)
 
@@ -153,7 +155,7 @@ def _forward_kernel(
     row, token, dtype = pl.program_id(0) * x.shape[0], pl.program_id(1) * x.shape[1], out.dtype
 
     def one(i: Any, carry: None) -> None:
-        # Rounded where the same in jax.numpy is, so that both give the same numbers.
+        # Rounded at the same points as the jax.numpy version, so that both give the same numbers.
         added = (y[i].astype(jnp.float32) + bias[...]).astype(dtype).astype(jnp.float32)
         added = _drop(seed, rows[row + i] * t + token, added, rate).astype(dtype).astype(jnp.float32)
         summed = (x[i].astype(jnp.float32) + added).astype(dtype)

@@ -34,7 +34,7 @@ from xlmr_flax.util.heap import give_back
 
 
 def placing(phase: Phase, params: Params) -> AbstractContextManager[None]:
-    """Around what puts parameters and moments on the devices. Raises OutOfMemory."""
+    """A context for putting parameters and moments on the devices. Raises OutOfMemory."""
     mesh = phase.mesh
 
     def one(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
@@ -50,8 +50,10 @@ def placing(phase: Phase, params: Params) -> AbstractContextManager[None]:
 
 
 class Instrumentation:
-    """A context manager around the training of a phase, with `step` and `part` around its pieces. Raises OutOfMemory in
-    place of XLA's error."""
+    """A context manager for the training of a phase, with `step` and `part` for its pieces.
+
+    Raises OutOfMemory instead of XLA's error.
+    """
 
     def __init__(self, phase: Phase, heads: Mapping[str, ProgramHead]):
         self.phase, self._heads, self._mixed = phase, heads, phase.data.mix == 'micro_batch'
@@ -77,13 +79,13 @@ class Instrumentation:
                 self.phase.trace.close()
 
     def begin(self, start: int) -> None:
-        """Training goes on from that step."""
+        """Records the step at which training starts."""
         if self.phase.trace:
             self.phase.trace.begin(start, self.phase.steps)
 
     @contextlib.contextmanager
     def step(self, step: int, state: Callable[[], State]) -> Iterator[None]:
-        """Around an optimizer step (0-based)."""
+        """A context for an optimizer step. step: 0-based. state: returns the current state."""
         trace, self._step, self._state, self._batches = self.phase.trace, step, state(), []
         if trace:
             trace.before(step, self._state['step'])
@@ -108,7 +110,7 @@ class Instrumentation:
         return arrays
 
     def _given(self, plan: BatchPlan) -> Any:
-        """What a step's program is given of the state."""
+        """The part of the state that is an argument of the batch's program."""
         shared, mine = split(self._state, plan.stream.head_name)
         given = {'shared': shared, 'head': mine}
         return {name: part['params'] for name, part in given.items()} if self._mixed else given
@@ -129,7 +131,7 @@ class Instrumentation:
         try:
             arrays = named_arrays({**self._full_state(), 'batch': batch.arrays})
             return explain_step(error, what, self._as_shapes(batch), arrays, self._analysis(batch))
-        except Exception as e:  # an account that cannot be given must not hide what it is an account of
+        except Exception as e:  # an error in the explanation must not hide the error that it explains
             return f'out of memory: {what}\n  XLA: {summary(error)}\n  no account of it: {type(e).__name__}: {e}'
 
     def _full_state(self) -> State:
@@ -160,7 +162,7 @@ class Instrumentation:
         )
 
     def _analysis(self, batch: StepBatch) -> Any:
-        """What the compiler says of the program, where it got as far as having one: it is then at hand."""
+        """XLA's memory analysis of the batch's program; None if the program has not been compiled before."""
         if not self.programs.compiled and batch.key not in self.programs.known:
             return None
         phase, head = self.phase, self._heads[batch.plan.stream.head_name]

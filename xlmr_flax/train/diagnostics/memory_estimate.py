@@ -1,8 +1,8 @@
-"""An estimate of the memory that a training step needs on one device, and of what each setting would save.
+"""Estimates the memory of a training step on one device, and how much each setting would save.
 
-Arithmetic on shapes: nothing is allocated or compiled. Parameters, moments and gradients follow the sharding rules.
-Activations are the residuals that automatic differentiation keeps from the forward for the backward pass. The compiler
-may keep fewer (it recomputes cheap ones) and needs temporaries of its own, so the estimate is right to about a third.
+The estimate is arithmetic on shapes: nothing is allocated or compiled. Parameters, moments and gradients follow the
+sharding rules. Activations are the residuals that automatic differentiation keeps for the backward pass. The compiler
+may keep fewer (it recomputes cheap ones) and needs its own temporaries, so the error is up to about a third.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
 @dataclass(frozen=True)
 class StepShapes:
-    """A training step as shapes. params: the shared part and one head under the name 'head'. resident: other bytes of
-    the state on a device (other heads). batch: the arrays of a program. examples: of it (packed rows hold several).
-    accumulation: parts that the program cuts its batch into. programs: that an optimizer step has (micro-batches of a
-    mixture)."""
+    """The shapes of a training step.
+
+    params: the shared part and one head with the name 'head'. batch: the arrays of a program. examples: number of
+    examples in the batch (packed rows have several). accumulation: number of parts into which the program splits its
+    batch. mesh: size of each axis. resident: other bytes of the state on a device (other heads). programs: programs
+    per optimizer step (micro-batches of a mixture).
+    """
 
     model: Model
     head: HeadSpec
@@ -45,12 +48,12 @@ class StepShapes:
 
     @property
     def shards(self) -> int:
-        """Devices that a batch's rows are cut over."""
+        """The number of devices over which a batch's rows are sharded."""
         return math.prod(self.mesh[axis] for axis in BATCH_AXES)
 
     @property
     def rows(self) -> int:
-        """Of one part."""
+        """The number of rows of one part of the batch."""
         return -(-self.batch['valid'].shape[0] // self.accumulation)
 
     @property
@@ -60,7 +63,7 @@ class StepShapes:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device."""
+    """The estimated memory of a step, in bytes on one device."""
 
     parameters: float
     moments: float
@@ -72,12 +75,12 @@ class MemoryEstimate:
         return self.parameters + self.moments + self.gradients + self.activations
 
     def parts(self) -> str:
-        """'parameters 2.1 GiB, ...'"""
+        """Formats the parts: 'parameters 2.1 GiB, ...'."""
         return ', '.join(f'{f.name} {size(getattr(self, f.name))}' for f in dataclasses.fields(self))
 
 
 def size(count: float) -> str:
-    """Bytes for people, in binary units."""
+    """Formats a number of bytes in binary units."""
     for unit, name in ((1 << 30, 'GiB'), (1 << 20, 'MiB'), (1 << 10, 'KiB')):
         if abs(count) >= unit:
             return f'{count / unit:.1f} {name}'
@@ -85,7 +88,7 @@ def size(count: float) -> str:
 
 
 def shard_bytes(tree: Any, mesh: Mapping[str, int]) -> float:
-    """Bytes on one device of a tree of parameters or moments, placed by the rules on a mesh of these sizes."""
+    """Bytes on one device of a tree of parameters or moments, sharded by the rules. mesh: size of each axis."""
     shape: Any = AbstractMesh(tuple(mesh[axis] for axis in AXES), AXES)
     total = 0.0
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -95,7 +98,7 @@ def shard_bytes(tree: Any, mesh: Mapping[str, int]) -> float:
 
 
 def residuals(model: Model, head: HeadSpec, params: Params, batch: Shapes, rows: int) -> list[jax.ShapeDtypeStruct]:
-    """The arrays that the backward pass of so many rows reads, parameters included."""
+    """The shapes of the arrays that the backward pass reads for a batch of `rows` rows, including parameters."""
     loss, key = head_loss(model, head), jax.eval_shape(lambda: jax.random.key(0))
     part = {k: jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype) for k, v in batch.items()}
 
@@ -107,20 +110,22 @@ def residuals(model: Model, head: HeadSpec, params: Params, batch: Shapes, rows:
 
 
 def activations(step: StepShapes) -> list[jax.ShapeDtypeStruct]:
-    """The activations of one micro-batch that are kept for the backward pass, over all devices, the largest first: the
-    residuals that grow with the rows."""
-    rows = max(2, step.rows)  # a dimension of 1 can be left out
+    """The activations of one micro-batch that are kept for the backward pass, on all devices, the largest first.
+
+    These are the residuals whose shape depends on the number of rows.
+    """
+    rows = max(2, step.rows)  # a dimension of size 1 may be dropped
     few, many = (residuals(step.model, step.head, step.params, step.batch, n * rows) for n in (1, 2))
-    found = []
+    kept = []
     for a, b in zip(few, many, strict=True):
         if a.shape != b.shape:
             own = tuple(n if n == m else n * step.rows // rows for n, m in zip(a.shape, b.shape, strict=True))
-            found.append(jax.ShapeDtypeStruct(own, a.dtype))
-    return sorted(found, key=_bytes, reverse=True)
+            kept.append(jax.ShapeDtypeStruct(own, a.dtype))
+    return sorted(kept, key=_bytes, reverse=True)
 
 
 def label(step: StepShapes, shape: tuple[int, ...]) -> str:
-    """The name of an array of the forward pass by its last dimensions; '' = not known."""
+    """Names an array of the forward pass by its last dimensions; '' = unknown."""
     config, (*_, before, last) = step.model.config, (0, 0, *shape)
     if before == last == step.length:
         return 'attention weights'
@@ -133,31 +138,32 @@ def _bytes(leaf: Any) -> float:
 
 
 def estimate(step: StepShapes) -> MemoryEstimate:
-    """The memory of a step on one device; with rematerialisation, one layer's activations come on top."""
+    """Estimates the memory of a step on one device. With rematerialisation, one layer's activations are added."""
     parameters = shard_bytes(step.params, step.mesh)
     held = sum(map(_bytes, activations(step)))
     if step.model.options().remat != NONE:
         whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=NONE))
         held += sum(map(_bytes, activations(whole))) / max(1, step.model.config.num_layers)
-    summed = 2 if step.accumulation > 1 else 1  # the sum so far, and those of the part at work
+    summed = 2 if step.accumulation > 1 else 1  # the sum so far, and the gradients of the current part
     return MemoryEstimate(
         parameters + step.resident / 3, 2 * parameters + 2 * step.resident / 3, summed * parameters, held / step.shards
     )
 
 
 def options(step: StepShapes, limit: float = 0.0, unrolled: bool = False) -> Iterator[tuple[str, str, StepShapes]]:
-    """(setting, what else it changes, the step with it) for every setting that makes a step smaller. limit: bytes of a
-    device, 0 = not known. unrolled: whether the program has its layers one by one, without a scan."""
+    """Yields (setting, its side effects, the changed step) for every setting that makes a step smaller.
+
+    limit: bytes of a device, 0 = unknown. unrolled: whether the program has its layers unrolled, without a scan."""
     n, parts = step.examples, step.accumulation
     more = [k for k in range(parts + 1, n + 1) if n % k == 0 and n // k % step.shards == 0]
     if cut := [_with(step, accumulation=k) for k in more if step.programs == 1]:
-        # As few parts as fit, or as make a difference: small matrix products are slow ones.
+        # The fewest parts that fit or that save at least 10 %, because small matrix products are slow.
         enough = limit or 0.9 * estimate(step).total
         smaller = next((s for s in cut if estimate(s).total <= enough), cut[-1])
         setting = f'recipe.accumulation={smaller.accumulation} (now {parts})'
         yield setting, 'the same training, in smaller parts', smaller
     if step.model.remat != FULL and step.model.config.num_layers > 1:
-        # Where all layers are unrolled, a CPU's compiler finds the two computations of a layer to be one.
+        # If all layers are unrolled, XLA:CPU merges a layer's recomputation with its forward pass.
         unroll = ' encoder.unroll=1' if unrolled else ''
         model = dataclasses.replace(step.model, remat=FULL, unroll=1)
         yield f"encoder.remat='full'{unroll}", 'the same numbers; layers are computed twice', _with(step, model=model)
@@ -183,7 +189,7 @@ def _with(step: StepShapes, **changes: Any) -> StepShapes:
 
 
 def _short(step: StepShapes) -> Shapes:
-    """The batch with rows of half the length; predicted tokens of a language model's rows halve, too."""
+    """The batch with rows of half the length. The masked-LM positions per row are halved, too."""
 
     def one(name: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         by_token = leaf.shape[-1:] == (step.length,) or ('positions' in step.batch and name in ('positions', 'labels'))

@@ -1,4 +1,4 @@
-"""The error for a device out of memory: the largest arrays, and the settings that make them smaller."""
+"""The out-of-memory error: it lists the largest arrays and the settings that make them smaller."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ from xlmr_flax.train.diagnostics.memory_estimate import (
 )
 from xlmr_flax.util.errors import UserError
 
-_LARGEST = 6  # arrays that are named of each sort
+_LARGEST = 6  # most arrays in each list of a message
 _UNITS = {'': 1, 'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'T': 1 << 40}
 
 
 class OutOfMemory(UserError, RuntimeError):
-    """A program or its arrays do not fit into a device's memory; the message names the largest arrays and the settings
-    that make them smaller."""
+    """Raised if a program or its arrays do not fit into a device's memory.
+
+    The message names the largest arrays and the settings that make them smaller.
+    """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether XLA ran out of memory: while compiling (TPU), or when it allocated."""
+    """Whether the error says that XLA ran out of memory, while compiling (TPU) or while allocating."""
     return isinstance(error, jax.errors.JaxRuntimeError) and 'RESOURCE_EXHAUSTED' in str(error)
 
 
 @dataclass(frozen=True)
 class Array:
-    """An array as one device has it. bytes: of its part there. count: of such arrays."""
+    """An array on one device. bytes: size of its shard. shape: global shape. count: number of such arrays."""
 
     bytes: float
     name: str
@@ -54,43 +56,48 @@ class Array:
 
 
 def named_arrays(tree: Any, prefix: str = '') -> list[Array]:
-    """The arrays of a tree by their paths, the largest first. Leaves: arrays (deleted ones, too) or structs with a
-    sharding."""
-    found = []
+    """The arrays of a tree with their paths as names, the largest first.
+
+    The leaves are arrays (also deleted ones) or ShapeDtypeStructs with a sharding.
+    """
+    arrays = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
         bytes_there = float(math.prod(shape) * leaf.dtype.itemsize)
-        found.append(Array(bytes_there, prefix + path_name(path), str(leaf.dtype), tuple(leaf.shape)))
-    return sorted(found, key=lambda array: -array.bytes)
+        arrays.append(Array(bytes_there, prefix + path_name(path), str(leaf.dtype), tuple(leaf.shape)))
+    return sorted(arrays, key=lambda array: -array.bytes)
 
 
 def other_arrays(known: Iterable[Any]) -> list[Array]:
-    """What else is alive on this process's first device, beside these arrays."""
+    """The live arrays of this process except those in `known`, the largest first. bytes: on one device."""
     own = {id(leaf) for leaf in known}
-    found = []
+    arrays = []
     for leaf in jax.live_arrays():
         if id(leaf) not in own and not leaf.is_deleted():
             shape = leaf.sharding.shard_shape(leaf.shape)
-            found.append(Array(float(math.prod(shape) * leaf.dtype.itemsize), '', str(leaf.dtype), tuple(leaf.shape)))
-    return sorted(found, key=lambda array: -array.bytes)
+            arrays.append(Array(float(math.prod(shape) * leaf.dtype.itemsize), '', str(leaf.dtype), tuple(leaf.shape)))
+    return sorted(arrays, key=lambda array: -array.bytes)
 
 
 def summary(error: BaseException) -> str:
-    """The first sentence of XLA's message behind RESOURCE_EXHAUSTED, in one line."""
+    """The first line of XLA's message after RESOURCE_EXHAUSTED."""
     text = str(error).split('RESOURCE_EXHAUSTED:')[-1].strip()
     return ' '.join(text.split('\n\n')[0].splitlines()[0].split())
 
 
 def told_limit(message: str) -> float:
-    """Bytes of a device by XLA's message, of either of libtpu's forms; 0 where it does not say."""
-    found = re.search(r'(?:Used [\d.]+[KMGT]? of |available HBM \()([\d.]+)([KMGT]?)', message)
-    return float(found[1]) * _UNITS[found[2]] if found else 0.0
+    """Parses a device's bytes from XLA's message, in either of libtpu's forms; 0 = not in the message."""
+    match = re.search(r'(?:Used [\d.]+[KMGT]? of |available HBM \()([\d.]+)([KMGT]?)', message)
+    return float(match[1]) * _UNITS[match[2]] if match else 0.0
 
 
 def told_arrays(message: str) -> list[Array]:
-    """The largest buffers that XLA's message lists: 'Largest program allocations in hbm' on a TPU, 'Peak buffers' on a
-    GPU. name: the path of the operation in the traced function."""
-    found = []
+    """Parses the largest buffers from XLA's message, the largest first.
+
+    The list is 'Largest program allocations in hbm' on a TPU, 'Peak buffers' on a GPU. name: the path of the operation
+    in the traced function.
+    """
+    arrays = []
     for block in re.split(r'={5,}', message):
         amount = re.search(r'Size: ([\d.]+) ?([KMGT]?)i?B?', block)
         shape = re.search(r'Shape: (\w+)\[([\d,]*)\]', block)
@@ -98,12 +105,12 @@ def told_arrays(message: str) -> list[Array]:
             name = re.search(r'op_name="([^"]*)"', block)
             sizes = tuple(int(n) for n in shape[2].split(',') if n)
             path = name[1] if name else ''
-            found.append(Array(float(amount[1]) * _UNITS[amount[2]], path, shape[1], sizes))
-    return sorted(found, key=lambda array: -array.bytes)
+            arrays.append(Array(float(amount[1]) * _UNITS[amount[2]], path, shape[1], sizes))
+    return sorted(arrays, key=lambda array: -array.bytes)
 
 
 def device_limit(message: str = '') -> tuple[float, str]:
-    """(bytes that a device has, 0 = not known; what it says of its use, '' = nothing)."""
+    """(bytes of a device, 0 = unknown; a text about its memory use, '' = unknown)."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     limit = float(stats.get('bytes_limit', 0)) or told_limit(message)
@@ -116,7 +123,7 @@ def device_limit(message: str = '') -> tuple[float, str]:
 
 
 def option_lines(step: StepShapes, base: MemoryEstimate, limit: float) -> list[str]:
-    """What each setting would make of a step's need, those with the same training first."""
+    """Lines with the effect of each setting on a step's memory; settings with the same training come first."""
     lines, unrolled = [], step.model.unroll == 0 and jax.default_backend() == 'cpu'
     for setting, meaning, changed in options(step, limit, unrolled):
         after = estimate(changed)
@@ -130,7 +137,7 @@ def option_lines(step: StepShapes, base: MemoryEstimate, limit: float) -> list[s
 
 
 def compiled_line(analysis: Any) -> str:
-    """What the compiler says that a program needs on a device. analysis: of a compiled program's memory_analysis()."""
+    """Formats the compiler's memory analysis. analysis: result of a compiled program's memory_analysis(), or None."""
     if analysis is None:
         return ''
     reused = f', {size(analysis.alias_size_in_bytes)} of them in place' if analysis.alias_size_in_bytes else ''
@@ -141,24 +148,24 @@ def compiled_line(analysis: Any) -> str:
 
 
 def activation_arrays(step: StepShapes) -> list[Array]:
-    """What is kept for the backward pass, the largest first; arrays of one shape are one."""
+    """The activations kept for the backward pass, the largest first; arrays of equal shape and dtype are grouped."""
     counts = Counter((a.shape, a.dtype) for a in activations(step))
-    found = []
+    arrays = []
     for (shape, dtype), count in counts.items():
         name = ' '.join(filter(None, (label(step, shape), 'kept for the backward pass')))
-        found.append(Array(math.prod(shape) * dtype.itemsize / step.shards, name, str(dtype), shape, count))
-    return sorted(found, key=lambda array: -array.bytes * array.count)
+        arrays.append(Array(math.prod(shape) * dtype.itemsize / step.shards, name, str(dtype), shape, count))
+    return sorted(arrays, key=lambda array: -array.bytes * array.count)
 
 
 def block(title: str, lines: Sequence[object]) -> list[str]:
-    """A heading and its lines, nothing where there are none."""
+    """A heading and its lines; [] if there are no lines."""
     return [f'  {title}:', *(f'    {line}' for line in lines)] if lines else []
 
 
 def explain_step(error: BaseException, what: str, step: StepShapes, arrays: list[Array], analysis: Any = None) -> str:
-    """The message for a training step. what: the program, for people. arrays: of its arguments."""
-    told = str(error)
-    limit, use = device_limit(told)
+    """The message for a training step. what: a description of the program. arrays: the program's arguments."""
+    message = str(error)
+    limit, use = device_limit(message)
     base = estimate(step)
     largest = sorted([*arrays[:_LARGEST], *activation_arrays(step)[:_LARGEST]], key=lambda array: -array.bytes)
     lines = [
@@ -168,7 +175,7 @@ def explain_step(error: BaseException, what: str, step: StepShapes, arrays: list
         *([f'  needed on a device, by the compiler: {compiled_line(analysis)}'] if analysis else []),
         *([f'  the device: {use}'] if use else [f'  the device has {size(limit)}'] if limit else []),
         *block('largest arrays (bytes on one device)', largest),
-        *block('largest buffers of the program, by the compiler', told_arrays(told)[:_LARGEST]),
+        *block('largest buffers of the program, by the compiler', told_arrays(message)[:_LARGEST]),
         *block('smaller by', option_lines(step, base, limit)),
     ]
     return '\n'.join(lines)
@@ -176,8 +183,10 @@ def explain_step(error: BaseException, what: str, step: StepShapes, arrays: list
 
 @contextmanager
 def explained(what: str, tree: Any, advice: Sequence[str]) -> Iterator[None]:
-    """Raises OutOfMemory for a lack of memory inside. tree: the arrays that the work is about; advice: what makes them
-    smaller."""
+    """A context that raises OutOfMemory instead of XLA's error.
+
+    what: a description of the work. tree: the arrays of the work. advice: settings that make them smaller.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

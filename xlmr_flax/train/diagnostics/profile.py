@@ -1,8 +1,7 @@
-"""Traces of training steps that xprof and TensorBoard's profile plugin open.
+"""Profiler traces of training steps, for xprof and TensorBoard's profile plugin.
 
-One process traces one window of steps, of the first training that is long enough. The first steps compile and are
-left out.
-Nothing else changes by it but the time that the traced steps take.
+A process traces one window of steps, in the first training that is long enough. It leaves out the first steps, which
+compile. Tracing changes nothing except the time of the traced steps.
 """
 
 from __future__ import annotations
@@ -20,18 +19,20 @@ import jax
 from xlmr_flax.parallel import distributed
 from xlmr_flax.util.errors import UserError
 
-STEP, DATA, EVALUATE, SAVE = 'train', 'data', 'evaluate', 'save'  # names of what is annotated in a trace
-_FIRST, _COUNT = 10, 5  # the steps that are traced where nothing was asked for
+STEP, DATA, EVALUATE, SAVE = 'train', 'data', 'evaluate', 'save'  # names of the annotations in a trace
+_FIRST, _COUNT = 10, 5  # the default window: first step and number of steps
 
 
 class ProfileError(UserError, ValueError):
-    """A window of steps that cannot be traced."""
+    """Raised for an invalid window of steps."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Steps first to stop - 1, counted from 0 where this process begins to train. exact: as asked for; else they are
-    moved to the front in a shorter training."""
+    """The steps to trace: first to stop - 1, counted from 0 where this process starts to train.
+
+    exact: whether the user gave these numbers; the default window moves to the front in a shorter training.
+    """
 
     first: int = _FIRST
     stop: int = _FIRST + _COUNT
@@ -39,21 +40,21 @@ class Window:
 
     @classmethod
     def parse(cls, text: str) -> Window | None:
-        """'' and 'false': None; 'true': the default; '10:15': these. Raises ProfileError."""
+        """Parses --profile: '' and 'false' = None, 'true' = the default, '10:15' = these steps. Raises ProfileError."""
         if text in ('', 'false'):
             return None
         if text == 'true':
             return cls()
-        found = re.fullmatch(r'(\d+):(\d+)', text)
-        if not found or int(found[1]) >= int(found[2]):
+        match = re.fullmatch(r'(\d+):(\d+)', text)
+        if not match or int(match[1]) >= int(match[2]):
             raise ProfileError(
                 f'--profile={text}: expected FIRST:STOP, for steps FIRST to STOP - 1 counted from 0 where the training '
                 f'begins, such as --profile={_FIRST}:{_FIRST + _COUNT}; or --profile alone'
             )
-        return cls(int(found[1]), int(found[2]), exact=True)
+        return cls(int(match[1]), int(match[2]), exact=True)
 
     def within(self, steps: int) -> Window | None:
-        """The window of a training that has so many steps left; None where it ends before."""
+        """The window in a training with `steps` remaining steps; None if the training ends before the window."""
         if self.exact:
             return Window(self.first, min(self.stop, steps), exact=True) if self.first < steps else None
         stop = min(self.stop, steps)
@@ -62,8 +63,11 @@ class Window:
 
 @dataclass
 class Profiler:
-    """What a process was asked to trace. folder: each run's trace lies below it. say: told where that is. taken: the
-    path of the trace, once there is one."""
+    """The profiler of a process, which writes one trace.
+
+    folder: parent folder of each run's trace. say: called with a message that names the trace's path. taken: the path
+    of the trace, None = none so far.
+    """
 
     window: Window
     folder: Path
@@ -71,13 +75,13 @@ class Profiler:
     taken: Path | None = None
 
     def of(self, run: str) -> Trace:
-        """For the training of a run."""
+        """Returns the Trace for the training of a run."""
         return Trace(self, self.folder / run)
 
 
 @dataclass
 class Trace:
-    """The window of one training: `before` and `after` are called around each of its steps, by every process."""
+    """Traces a window of one training. Every process must call `before` and `after` around each step."""
 
     profiler: Profiler
     folder: Path
@@ -86,24 +90,24 @@ class Trace:
     _open: bool = field(default=False, init=False)
 
     def begin(self, start: int, steps: int) -> None:
-        """The training goes from step `start` to `steps`."""
+        """Chooses the window of a training from step `start` to `steps`."""
         if self.profiler.taken is None:
             self._window, self._start = self.profiler.window.within(steps - start), start
 
     def before(self, step: int, ready: Any) -> None:
-        """ready: arrays that are there when the steps before this one are done."""
+        """Starts the trace before the window's first step. ready: arrays that the previous steps compute."""
         if self._window and step - self._start == self._window.first and not self._open:
             jax.block_until_ready(ready)
             self._open_trace()
 
     def after(self, step: int, ready: Any) -> None:
-        """ready: arrays that are there when this step is done."""
+        """Ends the trace after the window's last step. ready: arrays that this step computes."""
         if self._open and self._window and step - self._start == self._window.stop - 1:
             jax.block_until_ready(ready)
             self.close()
 
     def _open_trace(self) -> None:
-        # The hosts of a job write into one session, a file each; two processes of one host would write one file.
+        # The hosts of a job write to one session, one file each. Two processes of one host would write the same file.
         hosts = distributed.gather('profile', socket.gethostname())
         session = distributed.on_leader('profile session', lambda: time.strftime('%Y_%m_%d_%H_%M_%S'))
         folder, own = self.folder, distributed.index()
@@ -111,7 +115,7 @@ class Trace:
             folder = folder / f'process-{own}'
         options = jax.profiler.ProfileOptions()
         options.session_id = session
-        options.python_tracer_level = 0  # every call of a Python function would be in it, and slow the host down
+        options.python_tracer_level = 0  # otherwise every Python call is traced, which slows down the host
         jax.profiler.start_trace(str(folder), profiler_options=options)
         self._open, self.profiler.taken = True, folder / 'plugins' / 'profile' / session
 

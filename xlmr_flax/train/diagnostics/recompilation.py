@@ -1,7 +1,7 @@
-"""Detects training programs that are compiled again: after the first batch of each shape, none should be.
+"""Detects recompilation of training programs: none should occur after the first batch of each shape.
 
-Compilations are counted by JAX's monitoring events (train/compilations.py). Their cause is found by comparing the
-arguments (shapes, dtypes, weak types, shardings) with those of the known programs.
+JAX's monitoring events count compilations (train/compilations.py). To report the cause, the arguments (shapes, dtypes,
+weak types, shardings) are compared with those of the known programs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from xlmr_flax.parallel.mesh import path_name
 from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.streams import BatchPlan, Stream
 
-_SHOWN = 4  # arguments that a report names
+_SHOWN = 4  # most arguments in a report
 
 
 @dataclass(frozen=True)
 class Argument:
-    """What a program is compiled for, of one of its arguments."""
+    """The properties of an argument for which a program is compiled. sharding: None for a host array."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -30,7 +30,7 @@ class Argument:
     sharding: Any
 
     def same(self, other: Argument) -> bool:
-        """Whether JAX would take one for the other; shardings that say the same in other words do."""
+        """Whether JAX would use the same compiled program. Equivalent shardings count as equal."""
         if (self.shape, self.dtype, self.weak) != (other.shape, other.dtype, other.weak):
             return False
         if self.sharding is None or other.sharding is None:
@@ -46,7 +46,7 @@ Arguments = dict[str, Argument]
 
 
 def arguments(tree: Any) -> Arguments:
-    """By path. Leaves may be deleted arrays: a step donates its state."""
+    """Returns the arguments of a program by path. Leaves may be deleted arrays, because a step donates its state."""
 
     def one(leaf: Any) -> Argument:
         leaf = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
@@ -57,19 +57,19 @@ def arguments(tree: Any) -> Arguments:
 
 
 def differences(now: Arguments, before: Arguments) -> list[str]:
-    """What differs, an argument each: 'ids: int32[8, 20] on P() instead of int32[8, 16] on P()'."""
-    found = [
+    """Lists the arguments that differ, such as 'ids: int32[8, 20] on P() instead of int32[8, 16] on P()'."""
+    changes = [
         f'{name}: {now[name]} instead of {before[name]}'
         for name in now
         if name in before and not now[name].same(before[name])
     ]
-    found += [f'{name}: new, {now[name]}' for name in now if name not in before]
-    return found + [f'{name}: gone, {before[name]}' for name in before if name not in now]
+    changes += [f'{name}: new, {now[name]}' for name in now if name not in before]
+    return changes + [f'{name}: gone, {before[name]}' for name in before if name not in now]
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """A batch of a step as it was given to its program. state: what else its program was given."""
+    """A batch of a step, as its program got it. state: the program's other arguments."""
 
     plan: BatchPlan
     arrays: Any
@@ -77,7 +77,7 @@ class StepBatch:
 
     @property
     def place(self) -> tuple[str, int, int]:
-        """(stream, rows, tokens a row): what is announced."""
+        """(stream name, rows, tokens per row), to compare with `announced`."""
         shape = self.arrays['ids'].shape
         return self.plan.stream.name, shape[0], shape[-1]
 
@@ -86,13 +86,13 @@ class StepBatch:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What a program of the training is for."""
+        """The key of the batch's program: the kind of head, and the shapes and dtypes of the arrays."""
         shapes = sorted((name, tuple(leaf.shape), str(leaf.dtype)) for name, leaf in self.arrays.items())
         return (self.plan.stream.head.kind, *shapes)
 
 
 def announced(streams: Sequence[Stream], examples: int) -> dict[str, set[tuple[int, int]]]:
-    """stream -> the (rows, tokens a row) that its batches of so many examples may have."""
+    """Returns {stream name: the possible (rows, tokens per row) of its batches of `examples` examples}."""
 
     def shapes(stream: Stream) -> set[tuple[int, int]]:
         if stream.packing:
@@ -103,8 +103,10 @@ def announced(streams: Sequence[Stream], examples: int) -> dict[str, set[tuple[i
 
 
 class Programs:
-    """The programs of one training. say: takes (step, text), once for each unexpected compilation; steps count from 1,
-    as in the log."""
+    """The compiled programs of one training.
+
+    say: called with (step, text) once for each unexpected compilation; steps count from 1, as in the log.
+    """
 
     def __init__(self, streams: Sequence[Stream], examples: int, say: Callable[[int, str], None]):
         self._allowed, self._say = announced(streams, examples), say
@@ -114,16 +116,16 @@ class Programs:
         self._before = (0, 0.0)
 
     def before(self) -> None:
-        """A step begins."""
+        """Call before a step: records the number of compilations so far."""
         self._before = (compilations.count, compilations.seconds)
 
     @property
     def compiled(self) -> int:
-        """Programs compiled since `before`."""
+        """The number of programs compiled since `before`."""
         return compilations.count - self._before[0]
 
     def after(self, step: int, batches: Sequence[StepBatch]) -> None:
-        """A step has ended that had these batches."""
+        """Call after a step with its batches: reports unexpected compilations."""
         fresh = {batch.key: batch for batch in batches if batch.key not in self.known}
         again = self.compiled - len(fresh)
         took = f'{compilations.seconds - self._before[1]:.1f} s'
@@ -148,7 +150,7 @@ class Programs:
         self._tell(step, (batch.key,), f'another program for {kind} batches ({took} of compiling): {why}', batch)
 
     def _report_again(self, step: int, batches: Sequence[StepBatch], took: str) -> None:
-        """One of these batches' programs was compiled although it was there."""
+        """Reports that the program of one of these batches was compiled again."""
 
         def changed(batch: StepBatch) -> list[str]:
             known = self.known.get(batch.key)
@@ -164,10 +166,10 @@ class Programs:
             return
         self._said.add(what)
         now = batch.arguments()
-        found = min((differences(now, known) for known in self.known.values()), key=len, default=[])
+        changes = min((differences(now, known) for known in self.known.values()), key=len, default=[])
         if batch.key in self.known:
-            found = differences(now, self.known[batch.key])
-        shown = '; '.join(found[:_SHOWN]) + (f'; and {len(found) - _SHOWN} more' if len(found) > _SHOWN else '')
+            changes = differences(now, self.known[batch.key])
+        shown = '; '.join(changes[:_SHOWN]) + (f'; and {len(changes) - _SHOWN} more' if len(changes) > _SHOWN else '')
         self._say(
             step,
             f'unexpected compilation at step {step}: {text}; {shown or "no argument differs: its cache was emptied"}',
