@@ -1,4 +1,4 @@
-"""docs/tasks.md: a table of every task, from the registry alone.
+"""Generates docs/tasks.md, the tables of all tasks, from the registry.
 
 python -m xlmr_flax.tasks.table > docs/tasks.md
 """
@@ -68,7 +68,7 @@ COLUMNS = (
 
 
 def use_of(task: Task) -> str:
-    """'train', 'target', 'evaluation', 'text', or two of them."""
+    """The use of a task: 'train', 'target', 'evaluation', 'text', or two of them."""
     if task.is_text:
         return 'text'
     if task.train_task is None or task.embeds:
@@ -79,7 +79,7 @@ def use_of(task: Task) -> str:
 
 
 def tried_on(task: Task) -> str:
-    """The one of TRIED_ON that a task's own declarations say."""
+    """The entry of TRIED_ON for a task, from its `checked_on` and its splits."""
     if task.checked_on.startswith(('hand-made rows', 'embedded world')):
         return 'embedded world only'
     if 'stand-in rows' in task.checked_on:
@@ -89,7 +89,7 @@ def tried_on(task: Task) -> str:
 
 
 def files_of(task: Task, splits: Iterable[str]) -> str:
-    """The files of some splits, by split."""
+    """The table cell with the files of some splits."""
     parts = []
     for split in splits:
         paths = [_source(source) for source in task.splits[split]]
@@ -110,7 +110,7 @@ def _source(source: Table | Embedded) -> str:
 
 
 def languages_of(task: Task) -> str:
-    """The languages, those beyond the benchmark in brackets."""
+    """The table cell with the languages; those that are not in the benchmark's mean are in brackets."""
     if len(task.languages) > 60:
         listed = f'{len(task.languages)}, all that tasks/languages.tsv lists' if task.name == 'mlm_text' else ''
         text = listed or f'{len(task.languages)}: {" ".join(task.languages)}'
@@ -122,12 +122,12 @@ def languages_of(task: Task) -> str:
 
 
 def trained_by(task: Task) -> str:
-    """What is trained before it is scored, in order."""
+    """The table cell with the tasks that are trained before scoring, in order."""
     return ', then '.join(f'`{name}`' for name in (task.warmup_task, task.train_task) if name) or '–'
 
 
 def markdown() -> str:
-    """The whole file."""
+    """The text of docs/tasks.md."""
     tasks = list(all_tasks().values())
     columns = ('task', *TRIED_ON, 'in detail')
     lines = [HEAD, TRIED_HEAD, _row(columns), _row(['---'] * len(columns))]
