@@ -66,7 +66,8 @@ def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fi
 
 
 def unit_lengths(data: Encoded, units: np.ndarray) -> np.ndarray:
-    """int64 [units, N]: the number of tokens in each of the N rows of these units. N is the number of choices, else 1."""
+    """int64 [units, N]: the number of tokens in each of the N rows of these units. N is the number of choices, else
+    1."""
     rows = units[:, None] * data.group + np.arange(data.group)
     return data.tokens.offsets[rows + 1] - data.tokens.offsets[rows]
 

@@ -119,7 +119,8 @@ def input_table(path: Path, wanted: InputForm) -> Table:
 
 
 def _of_object(content: str, wanted: InputForm) -> str:
-    """Determines the format of a JSON file that begins with an object: JSON lines, SQuAD's form or an object of rows."""
+    """Determines the format of a JSON file that begins with an object: JSON lines, SQuAD's form or an object of
+    rows."""
     try:
         first = strict_json.loads(content.split('\n', 1)[0], surrogates=True)
     except strict_json.JsonError:

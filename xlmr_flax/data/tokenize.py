@@ -96,7 +96,8 @@ class Tokenizer:
         return found
 
     def check_length(self, max_length: int, limit: int) -> None:
-        """Raises TokenizerError if max_length exceeds `limit`, the number of tokens that the encoder has positions for."""
+        """Raises TokenizerError if max_length exceeds `limit`, the number of tokens that the encoder has positions
+        for."""
         if max_length > limit:
             raise TokenizerError(f'max_length {max_length}: the encoder has positions for {limit} tokens')
 

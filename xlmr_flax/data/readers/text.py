@@ -11,7 +11,8 @@ from xlmr_flax.util.errors import UserError, shorten
 
 
 class DataError(UserError, ValueError):
-    """Raised for data that is missing or cannot be read; the message names the file, the line (from 1) and the column."""
+    """Raised for data that is missing or cannot be read; the message names the file, the line (from 1) and the
+    column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ Rows = Iterator[tuple[int, Row | Problem]]  # (line from 1, row)
 
 
 def read_text(path: Path) -> str:
-    """Reads a UTF-8 file without its byte order mark. Raises DataError that names the first invalid byte and its line."""
+    """Reads a UTF-8 file without its byte order mark. Raises DataError that names the first invalid byte and its
+    line."""
     data = path.read_bytes()
     try:
         return data.decode('utf-8').removeprefix('\ufeff')

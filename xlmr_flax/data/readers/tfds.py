@@ -118,7 +118,8 @@ def cosmosqa(record: dict[str, Any], names: Mapping[str, list[str]], language: s
 
 
 def xnli(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
-    """Converts xnli: a record has all fifteen languages, as a dict of premises and lists of languages and hypotheses."""
+    """Converts xnli: a record has all fifteen languages, as a dict of premises and lists of languages and
+    hypotheses."""
     hypothesis = record['hypothesis']
     translations = dict(zip(hypothesis['language'], hypothesis['translation'], strict=True))
     label = _class_name(record, names)
@@ -281,7 +282,8 @@ def _open(path: Path, split: str) -> tuple[Any, dict[str, list[str]]]:
 
 
 def plain(value: Any) -> Any:
-    """Converts bytes to text and numpy scalars and arrays to Python numbers and lists, recursively in dicts and lists."""
+    """Converts bytes to text and numpy scalars and arrays to Python numbers and lists, recursively in dicts and
+    lists."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, bytes):
