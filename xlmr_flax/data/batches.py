@@ -60,8 +60,8 @@ def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fi
     """Pads ragged rows at the end with `fill` to int32 [len(rows), length]."""
     out = np.full((len(rows), length), fill, np.int32)
     for i, row in enumerate(rows):
-        found = values[int(row)]
-        out[i, : len(found)] = found
+        values_i = values[int(row)]
+        out[i, : len(values_i)] = values_i
     return out
 
 
@@ -131,10 +131,10 @@ def packed_batch(data: Encoded, units: np.ndarray, layout: Layout, pad: int, par
         return place_slots(values, layout.row, layout.slot, spots, first)
 
     def line(n: int) -> Batch:
-        found, start = [data.tokens[int(u) * data.group + n] for u in units], layout.start[:, n]
-        lengths = np.asarray([len(tokens) for tokens in found])
+        values, start = [data.tokens[int(u) * data.group + n] for u in units], layout.start[:, n]
+        lengths = np.asarray([len(tokens) for tokens in values])
         return {
-            'ids': place(found, layout.row, start, rows, pad, first),
+            'ids': place(values, layout.row, start, rows, pad, first),
             'segments': place_segments(lengths, layout.row, layout.slot, start, rows, first),
             'starts': slotted(start.astype(np.int32)),
         }
@@ -219,16 +219,16 @@ def packed_eval_batches(
     Shapes are those of `packing.packed_batches`. own: maps the size of a batch to the rows that this process builds.
     """
     sizes = tokens.lengths
-    for found in packed_batches(sizes, lengths, batch_tokens, multiple):
-        first, stop, _ = own(found.size).indices(found.size)
-        shape = (stop - first, found.length)
-        values = [tokens[i] for i in found.item.tolist()]
-        starts = found.start.astype(np.int32)
+    for packed in packed_batches(sizes, lengths, batch_tokens, multiple):
+        first, stop, _ = own(packed.size).indices(packed.size)
+        shape = (stop - first, packed.length)
+        values = [tokens[i] for i in packed.item.tolist()]
+        starts = packed.start.astype(np.int32)
         yield (
-            found,
+            packed,
             {
-                'ids': place(values, found.row, found.start, shape, pad, first),
-                'segments': place_segments(sizes[found.item], found.row, found.slot, found.start, shape, first),
-                'starts': place_slots(starts, found.row, found.slot, (shape[0], slots_of(found.length)), first),
+                'ids': place(values, packed.row, packed.start, shape, pad, first),
+                'segments': place_segments(sizes[packed.item], packed.row, packed.slot, packed.start, shape, first),
+                'starts': place_slots(starts, packed.row, packed.slot, (shape[0], slots_of(packed.length)), first),
             },
         )

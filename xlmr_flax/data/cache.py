@@ -98,9 +98,9 @@ def lookup(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_le
         return Entry(encode(task, examples, tokenizer, max_length), 'not kept', None)
     name = entry_name(task, examples, tokenizer, max_length, encode)
     path = root / name
-    found = _read_or_remove(path)
-    if found is not None:
-        return Entry(found, 'read', path)
+    cached = _read_or_remove(path)
+    if cached is not None:
+        return Entry(cached, 'read', path)
     data = encode(task, examples, tokenizer, max_length)
     try:
         won = _write(root, name, data, {'task': task.name, 'examples': len(examples), 'max_length': max_length})

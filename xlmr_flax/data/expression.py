@@ -69,9 +69,9 @@ class Expression:
                     f'rate {self.text!r}: {node.func.id} takes {_FUNCTIONS[node.func.id][1]} number(s)'
                 )
         else:
-            found = ast.unparse(node)
+            part = ast.unparse(node)
             raise ExpressionError(
-                f'rate {self.text!r}: {found!r} is not allowed; known: numbers, t, + - * / **, '
+                f'rate {self.text!r}: {part!r} is not allowed; known: numbers, t, + - * / **, '
                 f'{", ".join(sorted(_FUNCTIONS))}'
             )
         for part in parts:

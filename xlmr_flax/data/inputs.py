@@ -132,7 +132,7 @@ def _of_object(content: str, wanted: InputForm) -> str:
 
 def input_text(row: Row, column: str) -> str:
     """Reads a text field that must not be empty. Raises RowError."""
-    found = text(row, column)
-    if not found.strip():
+    value = text(row, column)
+    if not value.strip():
         raise RowError(column, 'an empty text')
-    return found
+    return value

@@ -89,8 +89,8 @@ def gather(labels: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     (models.model.Model.logits, argument `positions`).
     """
     order = np.argsort(labels == IGNORED, axis=1, kind='stable')[:, :most]
-    found = np.take_along_axis(labels, order, axis=1)
-    return np.where(found == IGNORED, 0, order).astype(np.int32), found.astype(np.int32)
+    gathered = np.take_along_axis(labels, order, axis=1)
+    return np.where(gathered == IGNORED, 0, order).astype(np.int32), gathered.astype(np.int32)
 
 
 def mask_batch(ids: np.ndarray, segments: np.ndarray, key: tuple[int, int], masking: Masking) -> dict[str, np.ndarray]:

@@ -140,14 +140,14 @@ def fixed_quotas(rates: np.ndarray, block: int = DEFAULT_BLOCK) -> Quotas:
 def _whole(rates: np.ndarray, total: int) -> np.ndarray:
     """Rounds rates * total to integers with the sum `total` (largest remainder); every rate above 0 gets at least 1."""
     wanted = rates * total
-    found = np.where(rates > 0, np.maximum(np.floor(wanted), 1), 0)
-    order = np.argsort(found - wanted, kind='stable')
-    left = int(total - found.sum())
+    counts = np.where(rates > 0, np.maximum(np.floor(wanted), 1), 0)
+    order = np.argsort(counts - wanted, kind='stable')
+    left = int(total - counts.sum())
     if left >= 0:
-        found[order[:left]] += 1
+        counts[order[:left]] += 1
     else:
-        found[np.argmax(found)] += left
-    return found
+        counts[np.argmax(counts)] += left
+    return counts
 
 
 def timed_quotas(

@@ -37,12 +37,12 @@ def row_counts(most: int) -> tuple[int, ...]:
     They are 1 to 16, then eight in each octave (18, 20, ... 32, 36, ...), so that few programs are compiled and
     rounding up adds few empty rows.
     """
-    found, step = [1], 1
-    while found[-1] < most:
-        if found[-1] >= 16 * step:
+    counts, step = [1], 1
+    while counts[-1] < most:
+        if counts[-1] >= 16 * step:
             step *= 2
-        found.append(found[-1] + step)
-    return tuple(found)
+        counts.append(counts[-1] + step)
+    return tuple(counts)
 
 
 @dataclass(frozen=True)

@@ -134,11 +134,11 @@ def read_gold(
     if split not in task.gold or task.parse_gold is None:
         raise TaskError(f'task {task.name!r} has no gold pairs by id for split {split!r}: row i of both is a pair')
     pairs: list[tuple[str, str]] = []
-    for found, place, row in _file_rows(task, task.gold[split], language, data_root):
+    for file, place, row in _file_rows(task, task.gold[split], language, data_root):
         if isinstance(row, Problem):
             raise DataError(str(BadRow(*place, row.reason)))
         try:
-            pairs += task.parse_gold({**row, '#language': language}, task, found.language)
+            pairs += task.parse_gold({**row, '#language': language}, task, file.language)
         except _BAD as error:
             raise DataError(str(BadRow(*place, _reason(error)))) from None
     return pairs
@@ -157,7 +157,7 @@ def with_labels(task: Task, data_root: str | Path | None = None) -> Task:
             files += split_files(task, task.languages[0], split, data_root)
     if not files:
         files = split_files(task, task.languages[0], task.labels_from[0], data_root)  # raises
-    stamps = tuple((found.path, found.table.format, found.path.stat().st_mtime_ns) for found in files)
+    stamps = tuple((file.path, file.table.format, file.path.stat().st_mtime_ns) for file in files)
     return dataclasses.replace(task, labels=_collect_labels(stamps))
 
 
@@ -240,16 +240,16 @@ def _rows(
             for number, row in enumerate(world_rows(source, language, split)):
                 yield True, language, (f'world {source.task}', number), row
         else:
-            for found, place, row in _file_rows(task, source, language, data_root):
-                yield found.table.ids, found.language, place, row
+            for file, place, row in _file_rows(task, source, language, data_root):
+                yield file.table.ids, file.language, place, row
 
 
 def _file_rows(
     task: Task, table: Table, language: str, data_root: str | Path | None
 ) -> Iterator[tuple[Found, tuple[str, int], dict[str, Any] | Problem]]:
-    for found in find_files(task, table, language, resolve_data_root(data_root)):
-        for line, row in read_rows(found.path, found.table, found.label_path):
-            yield found, (str(found.path), line), row
+    for file in find_files(task, table, language, resolve_data_root(data_root)):
+        for line, row in read_rows(file.path, file.table, file.label_path):
+            yield file, (str(file.path), line), row
 
 
 def world_rows(source: Embedded, language: str, split: str) -> list[dict[str, Any]]:

@@ -82,12 +82,12 @@ def windows(length: int, capacity: int, stride: int = DOC_STRIDE) -> list[tuple[
     Raises ValueError if `capacity` is below 1."""
     if capacity < 1:
         raise ValueError(f'windows of {capacity} tokens hold no context')
-    found, start = [], 0
+    spans, start = [], 0
     while True:
         count = min(length - start, capacity)
-        found.append((start, count))
+        spans.append((start, count))
         if start + count >= length:
-            return found
+            return spans
         start += min(count, stride)
 
 

@@ -63,7 +63,7 @@ class Split:
 
     def files(self) -> list[Path]:
         """The paths of the split's files in reading order; for a dataset prepared by TFDS its folder."""
-        return [found.path for found in self.found()]
+        return [file.path for file in self.found()]
 
     def is_there(self) -> bool:
         """Whether the task has this split and all its files exist. Raises TaskError for an unknown language."""
@@ -83,10 +83,10 @@ class Split:
 
     def origin(self) -> Origin:
         """The origin of the rows: local files, TFDS or the embedded world."""
-        found = self.found()
-        prepared = [item for item in found if item.table.format == tfds.FORMAT]
+        files = self.found()
+        prepared = [item for item in files if item.table.format == tfds.FORMAT]
         is_there = {
-            'file': len(prepared) < len(found),
+            'file': len(prepared) < len(files),
             'tfds': bool(prepared),
             'world': any(isinstance(source, Embedded) for source in self.task.sources(self.name)),
         }
@@ -100,7 +100,7 @@ class Split:
         are included. A process reads a file again only if its size or modification time changes.
         """
         sources = tuple(source for source in self.task.sources(self.name) if isinstance(source, Embedded))
-        paths = [path for found in self.found() for path in found.files]
+        paths = [path for file in self.found() for path in file.files]
         stats = [path.stat() for path in paths]
         stamps = tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in zip(paths, stats, strict=True))
         labels = with_labels(self.task, self.root).labels if self.task.labels_from else None

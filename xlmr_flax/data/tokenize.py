@@ -90,10 +90,10 @@ class Tokenizer:
         self.special_ids: tuple[int, ...] = tuple(sorted(special | known))
 
     def _special(self, token: str, path: Path) -> int:
-        found = self._raw.token_to_id(token)
-        if found is None:
+        number = self._raw.token_to_id(token)
+        if number is None:
             raise TokenizerError(f'{path}: no token {token!r}; XLM-R-type tokenizers are read')
-        return found
+        return number
 
     def check_length(self, max_length: int, limit: int) -> None:
         """Raises TokenizerError if max_length exceeds `limit`, the number of tokens that the encoder has positions
@@ -114,12 +114,12 @@ class Tokenizer:
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Encodes texts without special tokens; returns for each text (tokens, character offsets [start, end) of each
         token)."""
-        found: list[tuple[list[int], list[tuple[int, int]]]] = []
+        encoded: list[tuple[list[int], list[tuple[int, int]]]] = []
         for start in range(0, len(texts), _CHUNK):
             check()
             chunk = list(texts[start : start + _CHUNK])
-            found.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
-        return found
+            encoded.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
+        return encoded
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's piece for each id, '' for an id without a piece."""

@@ -71,9 +71,9 @@ def listed(source: Source, path: Path, password: str = '') -> Iterator[tuple[str
             targets = list(exact.get(name, ()))
             missing.discard(name)
             for regex, member, wild in compiled:
-                if found := regex.fullmatch(name):
+                if match := regex.fullmatch(name):
                     missing.discard(member)
-                    targets += [_filled(target, found.groups()) for target in wild]
+                    targets += [_filled(target, match.groups()) for target in wild]
             if targets and not is_plain:
                 raise DownloadError(f'member {name!r} is a link or no plain file: refused')
             if targets:

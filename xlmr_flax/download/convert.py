@@ -85,13 +85,13 @@ def panx(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
     space, which a tagging file cannot contain, becomes U+FFFD, so that words and tags stay aligned.
     """
     by_split = {target.rsplit('/', 1)[-1].split('-')[0]: target for target in targets}
-    found = set()
+    seen = set()
     for name, file in nested(stream, budget):
         split = name.rsplit('/', 1)[-1]
         if split in by_split:
-            found.add(split)
+            seen.add(split)
             yield by_split[split], _lines(_panx_lines(file))
-    if lacking := by_split.keys() - found:
+    if lacking := by_split.keys() - seen:
         raise DownloadError(f'{by_split[min(lacking)]}: its archive has no {min(lacking)!r}')
 
 
@@ -195,10 +195,10 @@ def fracas_plain(members: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
         texts.setdefault(stem, {})[kind] = content.decode()
     rows = []
     for stem, parts in sorted(texts.items()):
-        found = re.fullmatch(r'fracas_(\d+)_(.*)', stem)
+        match = re.fullmatch(r'fracas_(\d+)_(.*)', stem)
         lines = [' '.join(line.split()) for line in parts.get('txt', '').splitlines() if line.strip()]
-        if found and len(lines) > 1 and 'answer' in parts:
-            rows.append((str(int(found[1])), found[2], ' || '.join(lines[:-1]), lines[-1], parts['answer'].strip()))
+        if match and len(lines) > 1 and 'answer' in parts:
+            rows.append((str(int(match[1])), match[2], ' || '.join(lines[:-1]), lines[-1], parts['answer'].strip()))
     return _fracas_lines(rows)
 
 

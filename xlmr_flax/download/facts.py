@@ -96,14 +96,14 @@ def members(text: str) -> tuple[tuple[str, str], ...]:
     If there are more targets than members, target i belongs to the member i modulo the number of members. Raises
     ValueError if the number of targets is not a multiple of the number of members.
     """
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for part in text.split():
         left, _, right = part.rpartition('=')
         inside, targets = expand(left), expand(right)
         if len(targets) % len(inside):
             raise ValueError(f'{part}: {len(inside)} members and {len(targets)} targets')
-        found += [(inside[i % len(inside)], target) for i, target in enumerate(targets)]
-    return tuple(found)
+        pairs += [(inside[i % len(inside)], target) for i, target in enumerate(targets)]
+    return tuple(pairs)
 
 
 @cache

@@ -76,11 +76,11 @@ class Fetcher:
         if path.is_file():  # complete, from an earlier start that was stopped before the file was unpacked
             self.report(source, size_of(path))
             return path
-        if found := _elsewhere(source, self.transport):
-            self.report(source, size_of(found))
+        if local := _elsewhere(source, self.transport):
+            self.report(source, size_of(local))
             part = path.with_name(f'{path.name}.part')
             with naming(part):
-                shutil.copyfile(found, part)
+                shutil.copyfile(local, part)
             os.replace(part, path)
             return path
         reasons = []
@@ -230,8 +230,8 @@ def _elsewhere(source: Source, transport: Transport) -> Path | None:
     """The file in --archives with the source's name and checksum; None if there is none."""
     if transport.archives is None:
         return None
-    found = [path for path in sorted(transport.archives.rglob(source.name)) if path.is_file()]
-    return next((path for path in found if matches(source, path)), None)
+    candidates = [path for path in sorted(transport.archives.rglob(source.name)) if path.is_file()]
+    return next((path for path in candidates if matches(source, path)), None)
 
 
 def _short(error: Exception) -> str:

@@ -202,15 +202,15 @@ class Job:
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(f'{place.name}.part')
         try:
-            found = self._put(part, chunks)
-            if place.is_file() and not self.records.is_ours(target) and file_sum(place) != found:
+            digest = self._put(part, chunks)
+            if place.is_file() and not self.records.is_ours(target) and file_sum(place) != digest:
                 if not self.replace and not is_stand_in(place, self.root):
                     self._note(self.outcome.kept, target)
                     return ''
                 os.replace(place, place.with_name(place.name + _ASIDE))
                 self._note(self.outcome.moved, target)
             os.replace(part, place)
-            return found
+            return digest
         finally:
             part.unlink(missing_ok=True)
 

@@ -47,13 +47,13 @@ def disk_of(source: Source) -> int:
 def paths_of(split: Split) -> list[list[list[str]]]:
     """The paths of a split: for each table that it reads a list of alternatives (without stand-ins), each a list of
     paths relative to the data root."""
-    task, found = split.task, []
+    task, result = split.task, []
     for table in split.tables():
         for language in task.languages if table.every_language else (split.language,):
             code = task.local_code(language, '' if table.every_language else split.name)
             alternatives = [each for each in (table, *table.alternatives) if not each.stand_in]
-            found.append([[path.replace('{language}', code) for path in _names(each)] for each in alternatives])
-    return found
+            result.append([[path.replace('{language}', code) for path in _names(each)] for each in alternatives])
+    return result
 
 
 def _names(table: Table) -> list[str]:
@@ -81,23 +81,23 @@ def make_plan(
     return plan
 
 
-def _unique(found: Iterable[list[list[str]]]) -> list[list[list[str]]]:
-    return list({str(each): each for each in found}.values())
+def _unique(paths: Iterable[list[list[str]]]) -> list[list[list[str]]]:
+    return list({str(each): each for each in paths}.values())
 
 
 def _choose(alternatives: list[list[str]], root: Path, failed: Collection[Source]) -> list[Source] | None:
     """Chooses the sources of the first alternative whose files exist, else of the first that can be fetched. None if
     none can be fetched; [] for existing files that are not in the table."""
     known = [_sources_of(paths, failed) for paths in alternatives]
-    for paths, found in zip(alternatives, known, strict=True):
+    for paths, chosen in zip(alternatives, known, strict=True):
         if all(_is_there(path, root) for path in paths):
-            return found or []
-    return next((found for found in known if found), None)
+            return chosen or []
+    return next((chosen for chosen in known if chosen), None)
 
 
 def _sources_of(paths: list[str], failed: Collection[Source]) -> list[Source] | None:
     """A set of sources that together provide all these paths; None if there is none."""
-    found: dict[Source, None] = {}
+    result: dict[Source, None] = {}
     for path in paths:
         ways: dict[tuple[str, str], list[Source]] = {}
         for source in _candidates(path):
@@ -105,8 +105,8 @@ def _sources_of(paths: list[str], failed: Collection[Source]) -> list[Source] | 
         open_ways = [way for way in ways.values() if not any(source in failed for source in way)]
         if not open_ways:
             return None
-        found |= dict.fromkeys(min(open_ways, key=lambda way: way[0].use == FALLBACK))
-    return list(found)
+        result |= dict.fromkeys(min(open_ways, key=lambda way: way[0].use == FALLBACK))
+    return list(result)
 
 
 @cache
@@ -114,14 +114,14 @@ def _candidates(path: str, manual: bool = False) -> tuple[Source, ...]:
     """The sources that provide a path, or files that match it if it has wildcards."""
     exact, globs = _by_target()
     wild = any(c in path for c in '*?[')
-    found = dict.fromkeys(exact.get(path, ()))
+    result = dict.fromkeys(exact.get(path, ()))
     if wild:
         matched = pattern(path).fullmatch
-        found |= dict.fromkeys(source for target, those in exact.items() if matched(target) for source in those)
-    found |= dict.fromkeys(
+        result |= dict.fromkeys(source for target, those in exact.items() if matched(target) for source in those)
+    result |= dict.fromkeys(
         source for target, those in globs.items() if pattern(target).fullmatch(path) for source in those
     )
-    return tuple(source for source in found if (source.conversion == MANUAL) == manual)
+    return tuple(source for source in result if (source.conversion == MANUAL) == manual)
 
 
 @cache
@@ -138,8 +138,8 @@ def _by_target() -> tuple[dict[str, list[Source]], dict[str, list[Source]]]:
 
 
 def _is_there(path: str, root: Path) -> bool:
-    found = root.glob(path) if any(c in path for c in '*?[') else [root / path]
-    return any(each.is_file() and not is_stand_in(each, root) for each in found)
+    paths = root.glob(path) if any(c in path for c in '*?[') else [root / path]
+    return any(each.is_file() and not is_stand_in(each, root) for each in paths)
 
 
 def _state(source: Source, root: Path, records: Records, replace: bool) -> str:

@@ -47,8 +47,8 @@ class Records:
 
     def has(self, source: Source) -> bool:
         """Whether all files made from a source still exist with the recorded size."""
-        found = self.of(source)
-        return bool(found) and all(self.is_ours(record.path) for record in found)
+        records = self.of(source)
+        return bool(records) and all(self.is_ours(record.path) for record in records)
 
     def is_ours(self, path: str) -> bool:
         """Whether a download wrote this file and its size is still the recorded one."""
@@ -68,13 +68,13 @@ class Records:
 def _read(path: Path) -> list[Record]:
     if not path.is_file():
         return []
-    found = []
+    records = []
     for number, line in enumerate(path.read_text(encoding='utf-8').splitlines()[1:], 2):
         cells = line.split('\t')
         if len(cells) != len(fields(Record)) or not cells[1].isdecimal():
             raise UserError(f'{path}, line {number}: not a record of a download; remove the line or the file')
-        found.append(Record(cells[0], int(cells[1]), *cells[2:]))
-    return found
+        records.append(Record(cells[0], int(cells[1]), *cells[2:]))
+    return records
 
 
 def accepted(root: Path) -> set[str]:

@@ -57,9 +57,9 @@ def _candidates(
     """The candidate pairs of ids and their scores, highest first."""
     first, second = (MinedSide.of(rows, repeated) for rows in read_pairs(task, language, split, data_root))
     x, y = (embed(s.sentences, Path(f'{split}-{name}.npy')) for s, name in ((first, 'first'), (second, 'second')))
-    found = ratio_candidates(*neighbours(x, y, cosine=True, mesh=mesh))
+    candidates = ratio_candidates(*neighbours(x, y, cosine=True, mesh=mesh))
     pairs, scores = [], []
-    for i, j, score in zip(found.x, found.y, found.score.tolist(), strict=True):
+    for i, j, score in zip(candidates.x, candidates.y, candidates.score.tolist(), strict=True):
         named = list(product(first.ids[i], second.ids[j]))
         pairs += named
         scores += [score] * len(named)
@@ -87,13 +87,13 @@ def mine(
         raise DataError(
             f'task {task.name!r} in {language!r}: the threshold is chosen on dev, and its files are missing'
         )
-    found = _candidates(task, language, split, data_root, embed, mesh, repeated)
-    tuned = found if split == 'dev' else _candidates(task, language, 'dev', data_root, embed, mesh, repeated)
+    candidates = _candidates(task, language, split, data_root, embed, mesh, repeated)
+    tuned = candidates if split == 'dev' else _candidates(task, language, 'dev', data_root, embed, mesh, repeated)
     gold = read_gold(task, language, split, data_root)
 
     def scores() -> dict[str, float]:
         threshold, _ = best_threshold(*tuned, read_gold(task, language, 'dev', data_root))
-        files.write_pairs(path, [pair for pair, score in zip(*found, strict=True) if score >= threshold])
+        files.write_pairs(path, [pair for pair, score in zip(*candidates, strict=True) if score >= threshold])
         return pair_f1(gold, files.read_pairs(path))
 
     return on_leader('scores', scores), len(gold)

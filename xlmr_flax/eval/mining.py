@@ -249,17 +249,17 @@ def ratio_candidates(forward: Neighbours, backward: Neighbours) -> Candidates:
     from the best margin down (LASER's 'max' retrieval).
     """
 
-    def mean(found: Neighbours) -> np.ndarray:
-        real = found.indices >= 0
-        return np.where(real, found.values, 0).sum(1, dtype=np.float64) / np.maximum(real.sum(1), 1)
+    def mean(side: Neighbours) -> np.ndarray:
+        real = side.indices >= 0
+        return np.where(real, side.values, 0).sum(1, dtype=np.float64) / np.maximum(real.sum(1), 1)
 
     x_mean, y_mean = mean(forward), mean(backward)
 
-    def best(found: Neighbours, own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        margin = found.values / ((own[:, None] + other[found.indices]) / 2)
-        margin = np.where(found.indices >= 0, margin, -np.inf)
+    def best(side: Neighbours, own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        margin = side.values / ((own[:, None] + other[side.indices]) / 2)
+        margin = np.where(side.indices >= 0, margin, -np.inf)
         place = margin.argmax(1)[:, None]
-        return np.take_along_axis(found.indices, place, 1)[:, 0], np.take_along_axis(margin, place, 1)[:, 0]
+        return np.take_along_axis(side.indices, place, 1)[:, 0], np.take_along_axis(margin, place, 1)[:, 0]
 
     to, forward_score = best(forward, x_mean, y_mean)
     origin, backward_score = best(backward, y_mean, x_mean)

@@ -68,10 +68,10 @@ def _batches(forward: Forward, ids: Ragged, labels: Ragged, budget: int) -> Iter
     padding."""
     passes = (ids, forward.lengths, budget, forward.pad, batch_devices(forward.mesh))
     if forward.packing:
-        for found, batch in packed_eval_batches(*passes):
+        for packed, batch in packed_eval_batches(*passes):
             del batch['starts']
-            values = [labels[i] for i in found.item.tolist()]
-            yield batch, place(values, found.row, found.start, (found.size, found.length), IGNORED)
+            values = [labels[i] for i in packed.item.tolist()]
+            yield batch, place(values, packed.row, packed.start, (packed.size, packed.length), IGNORED)
         return
     for rows, batch in eval_batches(*passes):
         wanted = np.full(batch['ids'].shape, IGNORED, np.int32)

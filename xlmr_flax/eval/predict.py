@@ -97,8 +97,8 @@ class Forward:
         multiple = batch_devices(self.mesh)
         wanted = (tokens, self.lengths, self.batch_tokens, self.pad, multiple, lambda size: own_rows(size, self.mesh))
         if self.packing:
-            for found, batch in packed_eval_batches(*wanted):
-                yield found, found.size, batch
+            for packed, batch in packed_eval_batches(*wanted):
+                yield packed, packed.size, batch
             return
         for rows, batch in eval_batches(*wanted):
             yield rows, eval_batch_size(batch['ids'].shape[1], self.batch_tokens, multiple), batch
@@ -242,7 +242,7 @@ class VectorFiles:
             self._folder.rmdir()
 
 
-def _filled(out: np.ndarray, found: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
-    for row, value in found:
+def _filled(out: np.ndarray, outputs: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
+    for row, value in outputs:
         out[row] = value
     return out

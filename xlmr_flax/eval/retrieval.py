@@ -36,5 +36,5 @@ def nearest(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
     """Index int64 [n] of the row of pool [m, D] with the highest cosine for every query [n, D]; among equals the
     first."""
     queries, target = normalise(queries), jnp.asarray(normalise(pool))
-    found = [np.asarray(_nearest(queries[i : i + _BLOCK], target)) for i in range(0, len(queries), _BLOCK)]
-    return np.concatenate(found).astype(np.int64)
+    indices = [np.asarray(_nearest(queries[i : i + _BLOCK], target)) for i in range(0, len(queries), _BLOCK)]
+    return np.concatenate(indices).astype(np.int64)

@@ -121,8 +121,8 @@ class Evaluator:
     ) -> Iterator[tuple[str, dict[str, float], int]]:
         if not waiting:
             return
-        found = self.outputs(task, [data.tokens for *_, data in waiting], progress)
-        for (language, examples, data), values in zip(waiting, found, strict=True):
+        outputs = self.outputs(task, [data.tokens for *_, data in waiting], progress)
+        for (language, examples, data), values in zip(waiting, outputs, strict=True):
             path = prediction_path(out, task, language, split)
             decoder = self.decoder(task.answer_language(language, split))
             write = partial(kind_of(task).write_outputs, task, path, examples, data, values, self.label_order, decoder)
@@ -195,11 +195,11 @@ class Evaluator:
         def scores() -> dict[str, float]:
             order = task.query_order([each.text for each in english])
             files.write_labels(path, nearest(vectors[0], vectors[1])[order])
-            found = score_files(task, language, path, english)
-            if not found:
+            metrics = score_files(task, language, path, english)
+            if not metrics:
                 return {}
             back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
-            return found | {'accuracy_to_en': back['accuracy']}
+            return metrics | {'accuracy_to_en': back['accuracy']}
 
         return on_leader('scores', scores), len(english)
 

@@ -12,14 +12,14 @@ from xlmr_flax.tasks.base import Task, TaskError, closest
 @cache
 def all_tasks() -> dict[str, Task]:
     """All tasks as {name: Task}, in the order of modules. Raises TaskError if a name is used twice."""
-    found: dict[str, Task] = {}
+    tasks: dict[str, Task] = {}
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f'{__name__}.{info.name}')
         for task in getattr(module, 'TASKS', ()):
-            if task.name in found:
+            if task.name in tasks:
                 raise TaskError(f'two tasks are named {task.name!r} (the second in {module.__name__})')
-            found[task.name] = task
-    return found
+            tasks[task.name] = task
+    return tasks
 
 
 def get_task(name: str) -> Task:

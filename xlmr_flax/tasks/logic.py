@@ -26,10 +26,10 @@ Splits = dict[str, tuple[Table, ...]]
 
 def parse_fracas(row: Row, task: Task, language: str) -> PairExample | None:
     """Parses a FraCaS problem, whose premises are separated by ' || '. Problems with the answer 'undef' are dropped."""
-    found = parsers.pair('premises', 'hypothesis', 'answer', ANSWERS, 'id', drop=('undef',))(row, task, language)
-    if not isinstance(found, PairExample):
+    example = parsers.pair('premises', 'hypothesis', 'answer', ANSWERS, 'id', drop=('undef',))(row, task, language)
+    if not isinstance(example, PairExample):
         return None
-    return PairExample(found.id, found.text_a.replace(' || ', ' '), found.text_b, found.label)
+    return PairExample(example.id, example.text_a.replace(' || ', ' '), example.text_b, example.label)
 
 
 def parse_logiqa(row: Row, task: Task, language: str) -> Any:

@@ -108,8 +108,8 @@ def _broken(path: Path, line: int, what: str) -> DataError:
 
 def _expect(path: Path, content: str, position: int, character: str) -> None:
     if content[position : position + 1] != character:
-        found = content[position : position + 1] or 'the end of the file'
-        raise _broken(path, content.count('\n', 0, position) + 1, f'{character!r} is expected, not {found!r}')
+        actual = content[position : position + 1] or 'the end of the file'
+        raise _broken(path, content.count('\n', 0, position) + 1, f'{character!r} is expected, not {actual!r}')
 
 
 def _object(row: Any, table: Table) -> dict[str, Any] | Problem:
@@ -131,11 +131,11 @@ def _fields_to_rows(path: Path, table: Table, records: Iterator[tuple[int, list[
                 names = _header(path, table, number, fields)
                 least = 1 + max(map(names.index, table.columns), default=0)
                 continue
-            found = _positions(table, fields)
-            if isinstance(found, Problem):
-                yield number, found
+            positions = _positions(table, fields)
+            if isinstance(positions, Problem):
+                yield number, positions
                 continue
-            names = found
+            names = positions
         if table.short_rows and least <= len(fields) < len(names):
             fields = [*fields, *[''] * (len(names) - len(fields))]
         if len(fields) != len(names):

@@ -67,8 +67,8 @@ def split_files(task: Task, language: str, split: str, data_root: str | Path | N
     if not (tables := split_tables(task, split)):
         return []
     root = resolve_data_root(data_root)
-    files = [found for table in tables for found in find_files(task, table, language, root)]
-    return list({found.path: found for found in files}.values())
+    files = [file for table in tables for file in find_files(task, table, language, root)]
+    return list({file.path: file for file in files}.values())
 
 
 def split_tables(task: Task, split: str) -> list[Table]:
@@ -85,20 +85,20 @@ def find_files(task: Task, table: Table, language: str, root: Path) -> list[Foun
     """
     if not table.every_language:
         return _find(task, table, language, root)
-    return [found for each in task.languages for found in _find(task, table, each, root)]
+    return [file for each in task.languages for file in _find(task, table, each, root)]
 
 
 def _find(task: Task, table: Table, language: str, root: Path) -> list[Found]:
     code = task.local_code(language)
     tables = (table, *table.alternatives)
-    found = (
+    files = (
         _find_local(task, [each for each in tables if not each.stand_in], language, code, root)
         or _find_prepared(table, language, code, root)
         or _find_local(task, [each for each in tables if each.stand_in], language, code, root)
     )
-    if not found:
+    if not files:
         raise MissingFile(_missing(task, table, language, code, root))
-    return found
+    return files
 
 
 def _find_local(task: Task, tables: list[Table], language: str, code: str, root: Path) -> list[Found]:
@@ -207,5 +207,5 @@ def _marked(path: Path, stamp: int) -> dict[str, tuple[str, str]]:
     header, *rows = [line.split('\t') for line in read_lines(path)] or [[]]
     if not {'path', 'note'} <= set(header):
         return {}
-    found = [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
-    return {row['path']: (row['note'], row.get('sha256', '')) for row in found if STAND_IN_MARK in row['note']}
+    records = [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
+    return {row['path']: (row['note'], row.get('sha256', '')) for row in records if STAND_IN_MARK in row['note']}

@@ -83,13 +83,13 @@ def _paragraphs(path: Path, content: str) -> Iterator[tuple[int, dict[str, Any]]
 
 def _sentences(paragraph: dict[str, Any], context: str) -> list[tuple[str, int, int]] | Problem:
     """The sentences of a paragraph as (text, start, end); [] if the file has no breaks."""
-    found = []
+    sentences = []
     for pair in paragraph.get('sentence_breaks', ()):
         fine = isinstance(pair, list) and len(pair) == 2 and all(type(end) is int for end in pair)
         if not fine or not 0 <= pair[0] < pair[1] <= len(context):
             return Problem(f'sentence break {pair!r} does not lie in the context ({len(context)} characters)')
-        found.append((context[pair[0] : pair[1]], *pair))
-    return found
+        sentences.append((context[pair[0] : pair[1]], *pair))
+    return sentences
 
 
 class _Lines:

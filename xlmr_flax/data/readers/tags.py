@@ -84,11 +84,11 @@ def read_conllu(path: Path, table: Table) -> Rows:
         tokens = [(number, line) for number, line in block if not line.startswith('#')]
         if not tokens:
             continue
-        found = _conllu_sentence(tokens, rank)
-        if isinstance(found, tuple):
-            yield found
-        elif found['words'].count('_') == 0 or found['words'].count('_') < len(found['words']) - 1:
-            yield tokens[0][0], found
+        sentence = _conllu_sentence(tokens, rank)
+        if isinstance(sentence, tuple):
+            yield sentence
+        elif sentence['words'].count('_') == 0 or sentence['words'].count('_') < len(sentence['words']) - 1:
+            yield tokens[0][0], sentence
 
 
 def read_stagged(path: Path, table: Table) -> Rows:

@@ -200,10 +200,10 @@ def find_prepared(path: str, root: Path) -> Path | None:
 
     Looks under root/tfds, then under TFDS_DATA_DIR. Raises DataError if data exists, but not in ArrayRecord format.
     """
-    found = prepared_for(path)
-    if found is None:
+    match = prepared_for(path)
+    if match is None:
         return None
-    prepared, code = found
+    prepared, code = match
     split, refused = prepared.split.replace('{language}', code), ''
     for base in folders(root):
         for config in prepared.configs:
@@ -240,8 +240,8 @@ def _form_and_splits(info: Path) -> tuple[str, set[str]]:
 
 def data_files(folder: Path, path: str) -> list[Path]:
     """The ArrayRecord files that have the rows of a local path, in order, and the files with the label names."""
-    found = prepared_for(path)
-    split = found[0].split.replace('{language}', found[1]) if found else ''
+    match = prepared_for(path)
+    split = match[0].split.replace('{language}', match[1]) if match else ''
     names = sorted(folder.glob('*.labels.txt')) + sorted(folder.glob('features.json'))
     return sorted(folder.glob(f'*-{split}.{_ARRAY_RECORD}*')) + names
 
@@ -251,10 +251,10 @@ def read_prepared(path: Path, table: Table) -> Rows:
 
     Rows are numbered from 1. Raises DataError for data that cannot be read.
     """
-    found = prepared_for(table.path)
-    if found is None:
+    match = prepared_for(table.path)
+    if match is None:
         raise DataError(f'{path}: no TFDS dataset is known to stand for {table.path}')
-    prepared, code = found
+    prepared, code = match
     data, names = _open(path, prepared.split.replace('{language}', code))
     for number in range(len(data)):
         try:
@@ -299,13 +299,13 @@ def plain(value: Any) -> Any:
 
 def described(path: str) -> str:
     """The TFDS name ('glue/mnli') of a table's path, '' if TFDS does not have it."""
-    found = prepared_for(path)
-    return str(found[0]).replace('{language}', found[1] or '{language}') if found else ''
+    match = prepared_for(path)
+    return str(match[0]).replace('{language}', match[1] or '{language}') if match else ''
 
 
 def full_name(folder: Path, path: str) -> str:
     """TFDS's full name of a prepared folder: builder, config, version ('glue/mnli:2.0.0'). path: the table's path."""
-    found = prepared_for(path)
+    match = prepared_for(path)
     parts = folder.parts
-    start = len(parts) - 1 - parts[::-1].index(found[0].builder) if found and found[0].builder in parts else -2
+    start = len(parts) - 1 - parts[::-1].index(match[0].builder) if match and match[0].builder in parts else -2
     return f'{"/".join(parts[start:-1])}:{parts[-1]}'

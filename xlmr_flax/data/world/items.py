@@ -226,7 +226,7 @@ def facts(task: str, split: str, n: int) -> tuple[Item, ...]:
     """The first n items, all with different content. Each block of rows has every label once, in shuffled order. n
     must not exceed the limit in LIMITS."""
     make, labels = _MAKERS[task]
-    found: list[Item] = []
+    items: list[Item] = []
     seen: set[Hashable] = set()
     order: list[int] = []
     for row in range(n):
@@ -240,5 +240,5 @@ def facts(task: str, split: str, n: int) -> tuple[Item, ...]:
         else:
             raise RuntimeError(f'{task} {split}: no new fact for row {row}; the limit in LIMITS is too high')
         seen.add(content(item))
-        found.append(item)
-    return tuple(found)
+        items.append(item)
+    return tuple(items)

@@ -36,17 +36,17 @@ _STARTS = {('E', 'E'), ('E', 'I'), ('S', 'E'), ('S', 'I'), ('O', 'E'), ('O', 'I'
 def chunks(tags: Sequence[str], version: str = DEFAULT_VERSION) -> list[Chunk]:
     """The chunks of a tag sequence as (type, first word, last word), the same as seqeval's get_entities."""
     type_of = TYPE_OF[version]
-    found: list[Chunk] = []
+    result: list[Chunk] = []
     before, before_type, start = 'O', '', 0
     for i, tag in enumerate(chain(tags, 'O')):
         prefix, kind = tag[0], type_of(tag)
         changed = before_type != kind
         if before in 'ES' or (before, prefix) in _ENDS or (before not in 'O.' and changed):
-            found.append((before_type, start, i - 1))
+            result.append((before_type, start, i - 1))
         if prefix in 'BS' or (before, prefix) in _STARTS or (prefix not in 'O.' and changed):
             start = i
         before, before_type = prefix, kind
-    return found
+    return result
 
 
 def entity_scores(
