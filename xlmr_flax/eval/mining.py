@@ -217,10 +217,10 @@ def neighbours(
                 running.append(of_y[j])
                 if len(running) > 2:  # the host reads ahead by one block, not by all of them
                     jax.block_until_ready(running.popleft())
-        of_x += [_host(found if mesh is None else _gathered(mesh)(found)) for found in best]
+        of_x += [_host(each if mesh is None else _gathered(mesh)(each)) for each in best]
         if tick:
             tick(min(n, start + first.size * _HELD), n)
-    return _joined(of_x, n, k), _joined([_host(found) for found in of_y], m, k)
+    return _joined(of_x, n, k), _joined([_host(each) for each in of_y], m, k)
 
 
 def _host(best: Best) -> tuple[np.ndarray, ...]:
