@@ -46,7 +46,7 @@ def rows_at(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
 
 
 def pad_rows(tokens: Ragged, rows: Sequence[int] | np.ndarray, length: int, pad: int) -> Batch:
-    """{'ids', 'segments'} int32 [len(rows), length]; segment 1 = text, 0 = padding."""
+    """Pads token rows to {'ids', 'segments'} int32 [len(rows), length]; segment 1 = text, 0 = padding."""
     ids = np.full((len(rows), length), pad, np.int32)
     segments = np.zeros((len(rows), length), np.int32)
     for i, row in enumerate(rows):
@@ -66,8 +66,7 @@ def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fi
 
 
 def unit_lengths(data: Encoded, units: np.ndarray) -> np.ndarray:
-    """int64 [units, N]: the number of tokens in each of the N rows of these units. N is the number of choices, else
-    1."""
+    """Number of tokens in each of the N rows of these units, int64 [units, N]; N = number of choices, else 1."""
     rows = units[:, None] * data.group + np.arange(data.group)
     return data.tokens.offsets[rows + 1] - data.tokens.offsets[rows]
 

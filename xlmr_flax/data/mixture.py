@@ -96,7 +96,7 @@ class Quotas:
         self._bound = 1.0 - (1.0 / (2 * self.n - 2) if self.n > 1 else 0.0)
 
     def counts(self, blocks: int) -> np.ndarray:
-        """int64 [n]: draws of each stream in the first `blocks` blocks."""
+        """Number of draws of each stream in the first `blocks` blocks, int64 [n]."""
         periods, blocks = divmod(blocks, self._period) if self._period else (0, blocks)
         while len(self._table) <= blocks:
             self._table.append(self._next(len(self._table) - 1))

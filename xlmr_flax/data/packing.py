@@ -262,7 +262,8 @@ def place_segments(
 def place_slots(
     values: np.ndarray, row: np.ndarray, slot: np.ndarray, shape: tuple[int, int], first: int = 0
 ) -> np.ndarray:
-    """`shape` [rows, S] with values[i] at (row[i], slot[i]) and 0 elsewhere, in the dtype of `values`."""
+    """Places values by slot: `shape` [rows, S] with values[i] at (row[i], slot[i]) and 0 elsewhere, in the dtype of
+    `values`. first: as in `place`."""
     out = np.zeros(shape, values.dtype)
     own = (row >= first) & (row < first + shape[0])
     out[row[own] - first, slot[own]] = values[own]

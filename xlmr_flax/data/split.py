@@ -46,7 +46,7 @@ class Split:
 
     @property
     def reads_files(self) -> bool:
-        """Whether it reads local files (the embedded world has none)."""
+        """Whether the split reads local files (the embedded world has none)."""
         return needs_data_root(self.task, self.name)
 
     def folder(self) -> Path:
@@ -114,17 +114,17 @@ class Split:
         return all(map(has_label, self.read(1, [] if skip_bad_rows else None)))
 
     def read(self, limit: int | None = None, bad_rows: list[BadRow] | None = None) -> list[Example]:
-        """`sources.read_split`."""
+        """Reads the examples: `sources.read_split`."""
         return read_split(self.task, self.language, self.name, self.root, limit, bad_rows)
 
     def read_pairs(
         self, limit: int | None = None, bad_rows: list[BadRow] | None = None
     ) -> tuple[list[SentenceExample], list[SentenceExample]]:
-        """`sources.read_pairs`."""
+        """Reads both sides of a retrieval task: `sources.read_pairs`."""
         return read_pairs(self.task, self.language, self.name, self.root, limit, bad_rows)
 
     def read_gold(self) -> list[tuple[str, str]]:
-        """`sources.read_gold`."""
+        """Reads the gold pairs of a retrieval task: `sources.read_gold`."""
         return read_gold(self.task, self.language, self.name, self.root)
 
 

@@ -26,7 +26,7 @@ class TokenizerError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of different lengths: row i is flat[offsets[i]:offsets[i+1]]. flat int32, offsets int64 [n + 1]."""
+    """Ragged array of rows: row i is flat[offsets[i]:offsets[i+1]]. flat int32, offsets int64 [n + 1]."""
 
     flat: np.ndarray
     offsets: np.ndarray
@@ -39,7 +39,7 @@ class Ragged:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n]."""
+        """The lengths of the rows, int64 [n]."""
         return np.diff(self.offsets)
 
     @classmethod
@@ -96,8 +96,7 @@ class Tokenizer:
         return number
 
     def check_length(self, max_length: int, limit: int) -> None:
-        """Raises TokenizerError if max_length exceeds `limit`, the number of tokens that the encoder has positions
-        for."""
+        """Raises TokenizerError if max_length exceeds `limit`, the maximum sequence length of the encoder."""
         if max_length > limit:
             raise TokenizerError(f'max_length {max_length}: the encoder has positions for {limit} tokens')
 

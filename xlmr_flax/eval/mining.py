@@ -215,7 +215,7 @@ def neighbours(
                 masked = x0 + first.size > n or y0 + second.size > m
                 best[i], of_y[j] = _block(held[i], part, best[i], of_y[j], sizes, k=k, masked=masked, mesh=mesh)
                 running.append(of_y[j])
-                if len(running) > 2:  # the host reads ahead by one block, not by all of them
+                if len(running) > 2:  # limits the host to a few blocks ahead of the devices
                     jax.block_until_ready(running.popleft())
         of_x += [_host(each if mesh is None else _gathered(mesh)(each)) for each in best]
         if tick:
@@ -236,8 +236,7 @@ def _joined(parts: Sequence[tuple[np.ndarray, ...]], n: int, k: int) -> Neighbou
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidate pairs, best margin first: x, y int32 [c], score float64 [c]. Each index occurs at most once per
-    side."""
+    """Candidate pairs, best margin first: x, y int32 [c], score float64 [c]. An index occurs at most once per side."""
 
     x: np.ndarray
     y: np.ndarray

@@ -31,7 +31,7 @@ HEAD = 'head'  # the name of the head inside compiled programs, whatever its nam
 
 Tick = Callable[[int], None]  # called with the number of rows just done
 Program = Callable[..., jax.Array]  # (params, ids, segments[, starts]) -> outputs by row [by slot]
-Waiting = tuple[np.ndarray | PackedBatch, jax.Array]  # rows that are being computed, and their outputs
+Waiting = tuple[np.ndarray | PackedBatch, jax.Array]  # rows of a batch in flight, and its outputs
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from xlmr_flax.scoring.reference_spans import decode_reference
 from xlmr_flax.scoring.spans import Decoder, decode
 from xlmr_flax.tasks.base import Example, SentenceExample, Task, TaskError
 
-Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
+Progress = Callable[[int, int], None]  # called with (rows done, total rows)
 Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples)
 _PASSES = 64  # minimum number of full batches, so that the cost of a last partial batch is negligible
 

@@ -11,8 +11,7 @@ from xlmr_flax.util.errors import UserError, shorten
 
 
 class DataError(UserError, ValueError):
-    """Raised for data that is missing or cannot be read; the message names the file, the line (from 1) and the
-    column."""
+    """Raised for missing or unreadable data; the message names the file, the line (from 1) and the column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,7 @@ Rows = Iterator[tuple[int, Row | Problem]]  # (line from 1, row)
 
 
 def read_text(path: Path) -> str:
-    """Reads a UTF-8 file without its byte order mark. Raises DataError that names the first invalid byte and its
-    line."""
+    """Reads a UTF-8 file without its byte order mark. Raises DataError that names the first invalid byte and line."""
     data = path.read_bytes()
     try:
         return data.decode('utf-8').removeprefix('\ufeff')
