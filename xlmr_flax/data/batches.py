@@ -1,7 +1,8 @@
-"""Which rows at which step, and rows -> arrays, padded or packed. The stream is a pure function of (seed, step).
+"""Batches for training and evaluation: selects the rows of each step and builds padded or packed arrays.
 
-Shapes are few, so that each compiles once: a padded batch has one of a recipe's row lengths, a packed one one of a few
-numbers of rows (data/packing.py).
+The stream of training batches is a pure function of (seed, step). The number of array shapes is small, because each
+shape compiles once: a padded batch has one of the recipe's row lengths, and a packed batch has one of a few numbers of
+rows (data/packing.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Ragged
 
 Batch = dict[str, np.ndarray]
-ALL = slice(None)  # rows of a batch: every one
+ALL = slice(None)  # selects every row of a batch
 _LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512)
 
 
@@ -31,20 +32,21 @@ def padded_length(longest: int, lengths: Sequence[int]) -> int:
     return next(n for n in lengths if n >= longest)
 
 
-@lru_cache(maxsize=64)  # one for each stream of a mixture, and its next
+@lru_cache(maxsize=64)  # holds the current and the next epoch of each stream of a mixture
 def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
 
 
 def rows_at(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
-    """Row numbers int64 [batch_size] of a step: passes over all n rows, each in an order of its own, end to end."""
+    """Row numbers int64 [batch_size] of a step. Epochs over all n rows follow one another without a gap, and each
+    epoch has its own permutation."""
     position = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = position // n
     return np.concatenate([_permutation(seed, int(e), n)[position[epochs == e] % n] for e in np.unique(epochs)])
 
 
 def pad_rows(tokens: Ragged, rows: Sequence[int] | np.ndarray, length: int, pad: int) -> Batch:
-    """{'ids', 'segments'} int32 [len(rows), length]; segment 1 = text, 0 = padding."""
+    """Pads token rows to {'ids', 'segments'} int32 [len(rows), length]; segment 1 = text, 0 = padding."""
     ids = np.full((len(rows), length), pad, np.int32)
     segments = np.zeros((len(rows), length), np.int32)
     for i, row in enumerate(rows):
@@ -55,16 +57,16 @@ def pad_rows(tokens: Ragged, rows: Sequence[int] | np.ndarray, length: int, pad:
 
 
 def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fill: int) -> np.ndarray:
-    """Ragged rows as int32 [len(rows), length], `fill` behind their ends."""
+    """Pads ragged rows at the end with `fill` to int32 [len(rows), length]."""
     out = np.full((len(rows), length), fill, np.int32)
     for i, row in enumerate(rows):
-        found = values[int(row)]
-        out[i, : len(found)] = found
+        values_i = values[int(row)]
+        out[i, : len(values_i)] = values_i
     return out
 
 
 def unit_lengths(data: Encoded, units: np.ndarray) -> np.ndarray:
-    """int64 [units, N]: tokens of the N rows of each of these units (N choices, else 1)."""
+    """Number of tokens in each of the N rows of these units, int64 [units, N]; N = number of choices, else 1."""
     rows = units[:, None] * data.group + np.arange(data.group)
     return data.tokens.offsets[rows + 1] - data.tokens.offsets[rows]
 
@@ -79,11 +81,17 @@ def train_batch(
     part: slice = ALL,
     layout: Layout | None = None,
 ) -> Batch:
-    """The batch of a step, or these rows of it (T is the whole batch's): valid float32 [B] and by kind
-    pair: ids, segments [B, T], label [B]; choice: ids, segments [B, N, T], label [B]; tag: ids, segments, labels [B,
-    T]; span: ids, segments [B, T], start, end [B].
+    """Builds the training batch of a step, or only the rows `part` of it.
 
-    layout: where the batch's examples lie in packed rows [R, T] with S slots: then as `packed_batch` says.
+    Every batch has valid float32 [B]. The other arrays depend on the kind of the task:
+      pair: ids, segments [B, T], label [B]
+      choice: ids, segments [B, N, T], label [B]
+      tag: ids, segments, labels [B, T]
+      span: ids, segments [B, T], start, end [B]
+
+    part: T is the length of the whole batch, also when only some of its rows are built.
+    layout: the positions of the batch's examples in packed rows [R, T] with S slots. With a layout the result is that
+    of `packed_batch`.
     """
     units = rows_at(step, len(data), batch_size, seed)
     if layout is not None:
@@ -106,11 +114,14 @@ def train_batch(
 
 
 def packed_batch(data: Encoded, units: np.ndarray, layout: Layout, pad: int, part: slice = ALL) -> Batch:
-    """These units in packed rows, or these rows of them; a segment is numbered by its slot + 1. By kind
-    pair: ids, segments [R, T], starts, label [R, S], valid float32 [R, S]; choice: ids, segments [R, N, T], starts
-    [R, N, S], label, valid [R, S], the n-th choices of a row's examples behind one another in its n-th line; tag (and
-    text without its labels): ids, segments, labels [R, T], valid [R]; span: ids, segments [R, T], start, end (tokens of
-    the row), valid [R, S].
+    """Builds a packed batch of these units, or only the rows `part` of it. The segment number of an example is its
+    slot + 1. The arrays depend on the kind of the task:
+
+    pair: ids, segments [R, T], starts, label [R, S], valid float32 [R, S]
+    choice: ids, segments [R, N, T], starts [R, N, S], label, valid [R, S]; line n of a row holds the n-th choices of
+      the row's examples, one after the other
+    tag (and text, which has no labels): ids, segments, labels [R, T], valid [R]
+    span: ids, segments [R, T], start, end (token positions in the row), valid [R, S]
     """
     first, stop, _ = part.indices(layout.rows)
     rows, spots = (stop - first, layout.length), (stop - first, layout.slots)
@@ -119,10 +130,10 @@ def packed_batch(data: Encoded, units: np.ndarray, layout: Layout, pad: int, par
         return place_slots(values, layout.row, layout.slot, spots, first)
 
     def line(n: int) -> Batch:
-        found, start = [data.tokens[int(u) * data.group + n] for u in units], layout.start[:, n]
-        lengths = np.asarray([len(tokens) for tokens in found])
+        values, start = [data.tokens[int(u) * data.group + n] for u in units], layout.start[:, n]
+        lengths = np.asarray([len(tokens) for tokens in values])
         return {
-            'ids': place(found, layout.row, start, rows, pad, first),
+            'ids': place(values, layout.row, start, rows, pad, first),
             'segments': place_segments(lengths, layout.row, layout.slot, start, rows, first),
             'starts': slotted(start.astype(np.int32)),
         }
@@ -153,11 +164,12 @@ def eval_batches(
     multiple: int = 1,
     own: Callable[[int], slice] = lambda size: ALL,
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Every row once: (row numbers, {'ids', 'segments'}); batches are of one shape per length.
+    """Yields padded evaluation batches (row numbers, {'ids', 'segments'}) that contain every row once.
 
-    A batch has batch_tokens // length rows rounded up to `multiple` (the devices along the batch axes). Rows go from
-    long to short, each batch as long as its first row needs, so that only the last one is not full; the row numbers
-    say how many rows of a batch are real. own: which rows of a batch of so many are made; the numbers are all of them.
+    All batches of one length have the same shape: batch_tokens // length rows, rounded up to `multiple` (the number of
+    devices along the batch axes). Rows are sorted from long to short, and each batch is as long as its first row needs,
+    so that only the last batch is not full. The number of row numbers is the number of real rows in a batch.
+    own: maps the size of a batch to the rows that this process builds. The row numbers are those of the whole batch.
     """
     order = np.argsort(-tokens.lengths, kind='stable')
     start = 0
@@ -167,7 +179,7 @@ def eval_batches(
         rows = order[start : start + size]
         start += size
         made = np.concatenate([rows, np.full(size - len(rows), -1, rows.dtype)])[own(size)]
-        real = made[made >= 0]  # padding stands behind
+        real = made[made >= 0]  # padding rows come last
         batch = pad_rows(tokens, real, length, pad)
         missing = len(made) - len(real)
         if missing:
@@ -179,13 +191,16 @@ def eval_batches(
 
 
 def pass_tokens(wanted: int, platform: str) -> int:
-    """Tokens of a forward pass on 'cpu', 'gpu' or 'tpu'. wanted: evaluation.batch_tokens, 0 = 1,024 on a CPU, where
-    more were slower for rows of 128 (docs/benchmarks.md), else 4,096."""
+    """Number of tokens in a forward pass on 'cpu', 'gpu' or 'tpu'.
+
+    wanted: evaluation.batch_tokens. 0 means 1,024 on a CPU and 4,096 elsewhere: on a CPU, more tokens were slower for
+    rows of 128 (docs/benchmarks.md).
+    """
     return wanted or (1024 if platform == 'cpu' else 4096)
 
 
 def eval_batch_size(length: int, batch_tokens: int, multiple: int = 1) -> int:
-    """Rows of an evaluation batch whose rows have so many tokens."""
+    """Number of rows in an evaluation batch whose rows have `length` tokens, a multiple of `multiple`."""
     return max(1, -(-(batch_tokens // length) // multiple)) * multiple
 
 
@@ -197,19 +212,22 @@ def packed_eval_batches(
     multiple: int = 1,
     own: Callable[[int], slice] = lambda size: ALL,
 ) -> Iterator[tuple[PackedBatch, Batch]]:
-    """Every row once, several to a packed row: (where the rows lie, {'ids', 'segments' [size, T], 'starts' [size, S]});
-    shapes as `packing.packed_batches` says. own: which rows of a batch of so many are made."""
+    """Yields packed evaluation batches that contain every row once: (positions of the rows, {'ids', 'segments'
+    [size, T], 'starts' [size, S]}).
+
+    Shapes are those of `packing.packed_batches`. own: maps the size of a batch to the rows that this process builds.
+    """
     sizes = tokens.lengths
-    for found in packed_batches(sizes, lengths, batch_tokens, multiple):
-        first, stop, _ = own(found.size).indices(found.size)
-        shape = (stop - first, found.length)
-        values = [tokens[i] for i in found.item.tolist()]
-        starts = found.start.astype(np.int32)
+    for packed in packed_batches(sizes, lengths, batch_tokens, multiple):
+        first, stop, _ = own(packed.size).indices(packed.size)
+        shape = (stop - first, packed.length)
+        values = [tokens[i] for i in packed.item.tolist()]
+        starts = packed.start.astype(np.int32)
         yield (
-            found,
+            packed,
             {
-                'ids': place(values, found.row, found.start, shape, pad, first),
-                'segments': place_segments(sizes[found.item], found.row, found.slot, found.start, shape, first),
-                'starts': place_slots(starts, found.row, found.slot, (shape[0], slots_of(found.length)), first),
+                'ids': place(values, packed.row, packed.start, shape, pad, first),
+                'segments': place_segments(sizes[packed.item], packed.row, packed.slot, packed.start, shape, first),
+                'starts': place_slots(starts, packed.row, packed.slot, (shape[0], slots_of(packed.length)), first),
             },
         )

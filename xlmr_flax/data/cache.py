@@ -1,14 +1,15 @@
-"""Encoded examples on disk, memory-mapped: a second run reads what the first one has tokenized.
+"""Token cache: stores encoded examples on disk, so that later runs memory-map them instead of tokenizing again.
 
     entry = lookup(task, examples, tokenizer, max_length, encode)     # entry.data: what `encode` returns
 
-An entry is a folder of .npy files (read with allow_pickle=False) and an index.json with their sizes and sha256. Its
-name is a hash of everything that decides the contents: the examples themselves (what the source files and the task's
-parser made of them), the tokenizer file, the length, the version of `tokenizers` and the code that encodes. A changed
-file, tokenizer or encoder is another name; nothing is ever taken for something else.
+An entry is a folder of .npy files (read with allow_pickle=False) and an index.json with their sizes and sha256. The
+name of an entry is a hash of everything that determines its contents: the parsed examples, the tokenizer file, the
+maximum length, the version of `tokenizers` and the encoding code. If one of these changes, the name changes, so a stale
+entry is never read.
 
-Entries lie in XLMR_CACHE, by default ~/.cache/xlmr_flax/tokens; XLMR_CACHE=off keeps none. They may be deleted at any
-time. Only local and prepared data are kept: the embedded world, and a few examples, are encoded in less than a file.
+Entries are stored in XLMR_CACHE, by default ~/.cache/xlmr_flax/tokens. XLMR_CACHE=off disables the cache. Entries may
+be deleted at any time. Only local and prepared data are cached: encoding the embedded world or a small number of
+examples is faster than writing files.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ from xlmr_flax.util import tokenizer_file as file_module
 CACHE_VARIABLE = 'XLMR_CACHE'
 OFF = 'off'
 INDEX = 'index.json'
-# Of the folder's layout. What the code that encodes does is in the name by its own digest.
+# Version of the folder's layout. Changes of the encoding code need no new version: the name has a digest of that code.
 FORMAT = 1
-# Fewer examples are encoded faster than a folder of files is written.
+# Fewer examples than this are not cached: encoding them is faster than writing a folder of files.
 SMALLEST = 256
 _ABANDONED = 24 * 3600.0
 _SPAN_COLUMNS = ('example', 'start', 'end', 'first', 'count', 'begin')
@@ -61,13 +62,16 @@ _log = logging.getLogger(__name__)
 
 
 class _Damaged(Exception):
-    """An entry whose files are not what its index says."""
+    """The files of an entry do not match its index."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one request. state: 'read' (was there), 'written' (now is), 'not kept' (too few examples, the
-    embedded world, XLMR_CACHE=off, or a folder that cannot be written). path: the entry's folder, None if not kept."""
+    """Result of a cache lookup.
+
+    state: 'read' (the entry existed), 'written' (the entry is new) or 'not kept' (too few examples, the embedded world,
+      XLMR_CACHE=off, or a folder that cannot be written). path: the entry's folder, None if not kept.
+    """
 
     data: Encoded
     state: str
@@ -75,7 +79,7 @@ class Entry:
 
 
 def cache_dir() -> Path | None:
-    """The folder of all entries; None with XLMR_CACHE=off."""
+    """The folder that holds all entries; None with XLMR_CACHE=off."""
     value = os.environ.get(CACHE_VARIABLE)
     if value:
         return None if value.lower() == OFF else Path(value).expanduser()
@@ -84,20 +88,23 @@ def cache_dir() -> Path | None:
 
 
 def lookup(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, encode: Encode) -> Entry:
-    """What `encode` returns, from the cache where it is there; arrays are then read-only. A damaged entry is reported
-    (logging) and made again. encode: of the task's kind. Raises what `encode` raises."""
+    """Encodes examples, or reads them from the cache if an entry exists.
+
+    Arrays from the cache are read-only. A damaged entry is logged as a warning and replaced. encode: the `encode`
+    function of the task's kind. Raises what `encode` raises.
+    """
     root = cache_dir() if _is_kept(task, examples) else None
     if root is None:
         return Entry(encode(task, examples, tokenizer, max_length), 'not kept', None)
     name = entry_name(task, examples, tokenizer, max_length, encode)
     path = root / name
-    found = _read_or_remove(path)
-    if found is not None:
-        return Entry(found, 'read', path)
+    cached = _read_or_remove(path)
+    if cached is not None:
+        return Entry(cached, 'read', path)
     data = encode(task, examples, tokenizer, max_length)
     try:
         won = _write(root, name, data, {'task': task.name, 'examples': len(examples), 'max_length': max_length})
-    except OSError as error:  # a full disk or a folder that is not ours: the run goes on without
+    except OSError as error:  # a full disk, or no write permission: the run continues without the cache
         _log.warning('%s: not kept: %s', path, error.strerror or error)
         return Entry(data, 'not kept', None)
     kept = _read_or_remove(path)
@@ -105,7 +112,7 @@ def lookup(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_le
 
 
 def entry_name(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, encode: Encode) -> str:
-    """'TASK-HASH': the same for the same outcome of `encode`, and only for that."""
+    """The entry's name 'TASK-HASH'. Equal names mean equal results of `encode`."""
     decides = {
         'format': FORMAT,
         'code': _code_digest(encode.__module__),
@@ -141,7 +148,8 @@ def _is_kept(task: Task, examples: Sequence[Example]) -> bool:
 
 @lru_cache
 def _code_digest(kind: str) -> str:
-    """Of the source of the modules that encode, so that no change of theirs is forgotten. kind: a kind's module."""
+    """sha256 (hex) of the source files of all modules that encode, so that a change of their code changes entry names.
+    kind: the name of the kind's module."""
     digest = hashlib.sha256()
     shared = (encode_module, tokenize_module, tagging_module, spans_module, corpus_module, file_module)
     for module in (*shared, sys.modules[kind]):
@@ -160,7 +168,7 @@ def _sha256(path: Path) -> str:
 
 
 def _write(root: Path, name: str, data: Encoded, facts: Mapping[str, Any]) -> bool:
-    """Writes an entry beside its place and moves it there in one step; False where another writer was first."""
+    """Writes an entry to a temporary folder and renames that folder. Returns False if another process was first."""
     root.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(root)
     folder = Path(tempfile.mkdtemp(prefix=f'.{name}-', dir=root))
@@ -185,7 +193,7 @@ def _write(root: Path, name: str, data: Encoded, facts: Mapping[str, Any]) -> bo
 
 
 def _remove_abandoned(root: Path) -> None:
-    """Deletes what a writer that was killed has left, a day later."""
+    """Deletes temporary folders of killed processes that are older than a day."""
     for folder in root.glob('.*'):
         try:
             if time.time() - folder.stat().st_mtime > _ABANDONED:
@@ -195,13 +203,13 @@ def _remove_abandoned(root: Path) -> None:
 
 
 def _read_or_remove(path: Path) -> Encoded | None:
-    """The entry; None where there is none. A damaged one is reported and put away, so that it can be made again."""
+    """Reads an entry; None if it does not exist. A damaged entry is logged and removed, so that it is written again."""
     if not path.is_dir():
         return None
     try:
         return _read(path)
     except (_Damaged, OSError, ValueError, KeyError, TypeError) as error:
-        if not path.is_dir():  # put away by another process
+        if not path.is_dir():  # removed by another process
             return None
         _log.warning('%s: damaged (%s), made again', path, error)
         aside = path.with_name(f'.damaged-{path.name}-{os.getpid()}-{time.time_ns()}')
@@ -214,7 +222,7 @@ def _read_or_remove(path: Path) -> Encoded | None:
 
 
 def _read(path: Path) -> Encoded:
-    """An entry with memory-mapped arrays. Raises _Damaged, OSError, ValueError, KeyError where it is not whole."""
+    """Reads an entry with memory-mapped arrays. Raises _Damaged, OSError, ValueError or KeyError if it is damaged."""
     index = strict_json.read_object(path / INDEX)
     if index['format'] != FORMAT:
         raise _Damaged(f'format {index["format"]}, not {FORMAT}')
@@ -231,7 +239,7 @@ def _read(path: Path) -> Encoded:
 
 
 def _load(file: Path) -> np.ndarray:
-    """Memory-mapped, as a plain array: np.memmap's own slicing is slow."""
+    """Memory-maps a .npy file and returns a plain ndarray view, because slicing an np.memmap is slow."""
     try:
         return np.asarray(np.load(file, mmap_mode='r', allow_pickle=False))
     except ValueError:  # an empty array cannot be mapped
@@ -239,7 +247,7 @@ def _load(file: Path) -> np.ndarray:
 
 
 def to_arrays(data: Encoded) -> dict[str, np.ndarray]:
-    """Every array of encoded examples by name; texts as UTF-8 bytes with offsets."""
+    """Converts encoded examples to named arrays; ids are stored as UTF-8 bytes with offsets."""
     texts = [text.encode('utf-8', 'surrogatepass') for text in data.ids]
     arrays = {
         'tokens': data.tokens.flat,
@@ -260,7 +268,7 @@ def to_arrays(data: Encoded) -> dict[str, np.ndarray]:
 
 
 def from_arrays(kind: str, group: int, arrays: Mapping[str, np.ndarray]) -> Encoded:
-    """The inverse of `to_arrays`. Raises KeyError for an array that is missing."""
+    """Inverse of `to_arrays`. Raises KeyError for a missing array."""
     offsets = arrays['offsets']
     tokens = Ragged(arrays['tokens'], offsets)
     text, ends = arrays['ids'].tobytes(), arrays['id_offsets'].tolist()

@@ -1,6 +1,6 @@
-"""Raw text for masked language modelling: a language's lines, a part of them held out, long ones in pieces.
+"""Raw text for masked language modelling: reads lines, holds out a dev set and splits long lines.
 
-A mixture over several languages gives each its share by data.mixture.language_shares.
+In a mixture over several languages, data.mixture.language_shares gives the sampling rate of each language.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import Example, SentenceExample, Task, TaskError
 
-HELD_OUT = 20  # one distinct line in so many
+HELD_OUT = 20  # one of this many distinct lines is held out
 
 
 def read_texts(
@@ -27,10 +27,10 @@ def read_texts(
     limit: int | None = None,
     skip_bad_rows: list[BadRow] | None = None,
 ) -> list[Example]:
-    """The lines of 'train' or 'dev' of a text task in one language, at most `limit` of them.
+    """Reads the lines of 'train' or 'dev' of a text task in one language, at most `limit` lines.
 
-    Where the task has dev files they are read; else dev is what `hold_out` takes from train. Raises TaskError for other
-    kinds and splits, DataError for a file that cannot be read or divided.
+    If the task has dev files, they are read. Otherwise `hold_out` takes dev from train. Raises TaskError for other
+    kinds and splits, and DataError for a file that cannot be read or divided.
     """
     if not task.is_text:
         raise TaskError(f'task {task.name!r} is of kind {task.kind!r}, not text')
@@ -48,10 +48,10 @@ def read_texts(
 
 
 def hold_out(examples: Sequence[Example], every: int = HELD_OUT) -> tuple[list[Example], list[Example]]:
-    """(train, dev), both in file order: dev has every `every`-th distinct text, and at least one.
+    """Splits lines into (train, dev), both in file order. Dev has one of `every` distinct texts, and at least one text.
 
-    Which ones is decided by a hash of the text, so that repeated lines are on the same side (perplexity is measured on
-    lines that were not trained on) and the order of a file means nothing.
+    A hash of the text selects the held-out texts. So repeated lines are always on the same side, and perplexity is
+    measured on lines that were not trained on. The order of the file has no influence.
     """
     texts = {e.text for e in examples if isinstance(e, SentenceExample)}
     order = sorted(texts, key=lambda text: hashlib.sha256(text.encode('utf-8', 'surrogatepass')).digest())
@@ -66,11 +66,13 @@ def hold_out(examples: Sequence[Example], every: int = HELD_OUT) -> tuple[list[E
 def text_rows(
     tokenizer: Tokenizer, examples: Sequence[SentenceExample], max_length: int
 ) -> tuple[Ragged, tuple[str, ...]]:
-    """(rows `<s> A </s>`, their ids). A text of more than max_length - 2 tokens becomes several rows of nearly equal
-    length, of id 'ID/PART' with the part from 0: nothing is dropped (jiant's mlm_simple drops what is too long), and no
-    part is left with too few tokens to predict from. Short texts are not joined. Texts without a token give no row.
+    """Encodes texts as rows `<s> A </s>`; returns (rows, ids of the rows).
 
-    Raises TaskError where no row is left.
+    A text of more than max_length - 2 tokens becomes several rows of nearly equal length with the ids 'ID/PART', PART
+    counted from 0. So no token is dropped (jiant's mlm_simple drops the rest of a long text), and no part is too short
+    to predict from. Short texts are not joined. Texts without a token give no row.
+
+    Raises TaskError if no row is left.
     """
     tokens, budget = tokenizer.encode([e.text for e in examples]), max_length - 2
     rows, ids = [], []

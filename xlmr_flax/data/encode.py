@@ -1,4 +1,4 @@
-"""Encoded examples: tokens and labels as arrays. The task kinds make them (kinds/)."""
+"""Encoded examples: tokens and labels as arrays. The encoders of the task kinds are in kinds/."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ NO_LABELS = np.zeros(0, np.int32)
 class Encoded:
     """Encoded examples of one task and split.
 
-    kind: as Task.kind. tokens: rows; pair and retrieval have one per example, choice `group` in a row, tag and span
-    one or more (the parts of a long sentence, the windows of a context), as text (the pieces of a long one, with ids of
-    their own). label int32 [examples], NO_LABEL where the
-    file has none (empty for other kinds). ids: example ids in file order. tags, spans: what these kinds need besides.
+    kind: as Task.kind. tokens: the token rows. Pair and retrieval have one row per example; choice has `group`
+      consecutive rows per example; tag, span and text have one or more rows per example (parts of a long sentence,
+      windows of a context, parts of a long text, which have ids of their own).
+    label int32 [examples], NO_LABEL where the file has no label; empty for kinds without a class label.
+    ids: example ids in file order. tags, spans: additional arrays of these kinds.
     """
 
     kind: str
@@ -34,7 +35,7 @@ class Encoded:
     spans: SpanRows | None = None
 
     def __len__(self) -> int:
-        """Units that training draws: examples, or for tags and spans rows (as the reference scripts)."""
+        """Number of training units: examples, or rows for tags and spans (as in the reference scripts)."""
         return len(self.tokens) // self.group
 
     def unit_id(self, unit: int) -> str:
@@ -43,10 +44,10 @@ class Encoded:
         return self.ids[int(part.example[unit]) if part else unit]
 
     def with_tokens(self, tokens: Ragged) -> Encoded:
-        """The same examples under other token numbers (the active vocabulary)."""
+        """The same examples with other token ids (after the vocabulary was reduced to the active tokens)."""
         return replace(self, tokens=tokens)
 
 
 def label_array(labels: Sequence[int | None]) -> np.ndarray:
-    """int32 [examples], NO_LABEL where the file has none."""
+    """Labels as int32 [examples], NO_LABEL where the file has none."""
     return np.asarray([NO_LABEL if label is None else label for label in labels], np.int32)

@@ -1,4 +1,4 @@
-"""Arithmetic in the step `t` from a config: parsed and walked, never executed."""
+"""Arithmetic expressions in the step `t` from a config: parsed and interpreted safely, without `eval`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _LONGEST = 500
 
 
 class ExpressionError(UserError, ValueError):
-    """A text that is no arithmetic in t; the message names what is not allowed."""
+    """Raised for a text that is not an arithmetic expression in t; the message names the part that is not allowed."""
 
 
 class Expression:
-    """`text` as a function of t: numbers, t, + - * / **, brackets, exp, log, sqrt, min(a, b), max(a, b)."""
+    """A function of t, parsed from `text`: numbers, t, + - * / **, brackets, exp, log, sqrt, min(a, b), max(a, b)."""
 
     def __init__(self, text: str):
         self.text = text
@@ -47,7 +47,7 @@ class Expression:
         self._check(self._tree)
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
-        """float64 values at float64 steps t; what overflows or divides by zero is inf or nan."""
+        """Evaluates at float64 steps t; returns float64. Overflow and division by zero give inf or nan."""
         with np.errstate(all='ignore'):
             return np.asarray(_value(self._tree, np.asarray(t, np.float64)), np.float64)
 
@@ -69,9 +69,9 @@ class Expression:
                     f'rate {self.text!r}: {node.func.id} takes {_FUNCTIONS[node.func.id][1]} number(s)'
                 )
         else:
-            found = ast.unparse(node)
+            part = ast.unparse(node)
             raise ExpressionError(
-                f'rate {self.text!r}: {found!r} is not allowed; known: numbers, t, + - * / **, '
+                f'rate {self.text!r}: {part!r} is not allowed; known: numbers, t, + - * / **, '
                 f'{", ".join(sorted(_FUNCTIONS))}'
             )
         for part in parts:

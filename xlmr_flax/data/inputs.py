@@ -1,22 +1,22 @@
-"""Rows that a user brings for the head of a model: texts without labels, in formats that are quickly written.
+"""Readers of a user's own input files for prediction: texts without labels, in simple formats.
 
-What a file holds is told by its ending, else by its first character. By the kind of the head (columns in [] may be
-missing; further ones are not read):
+The format follows from the file's ending, else from its first character. The formats for each kind of head (columns in
+[] are optional; other columns are ignored):
 
   pair       .tsv .txt  text_a[TAB text_b] a line; or with a header line that names text_a [text_b] [id]
              .csv       with a header line that names text_a [text_b] [id]
              .jsonl     {"text_a": ..., ["text_b": ...,] ["id": ...]} a line
   choice     .jsonl     {"prompt": ..., "choices": [...], ["id": ...]} a line
-  tag        .txt       a sentence a line, its words parted by white space
-             .tsv .conll  a word a line, a blank line between sentences; a second column, its tag, is not read
-             .conllu    CoNLL-U, multi-word tokens as one word (the treebanks' preparation in XTREME)
+  tag        .txt       a sentence a line, its words separated by white space
+             .tsv .conll  a word a line, a blank line between sentences; a second column (the tag) is ignored
+             .conllu    CoNLL-U, multi-word tokens as one word (as XTREME prepares the treebanks)
              .jsonl     {"words": [...], ["id": ...]} a line
   span       .jsonl     {"question": ..., "context": ..., ["id": ...]} a line
              .json      SQuAD's form: data > paragraphs > qas
   retrieval  .txt       a sentence a line (to be embedded)
              .jsonl     {"text": ..., ["id": ...]} a line
 
-A .json file may also hold an array of the objects of .jsonl.
+A .json file may also hold an array of such objects as in .jsonl.
 """
 
 from __future__ import annotations
@@ -37,9 +37,12 @@ _TEXT_ENDINGS = frozenset({'.tsv', '.txt', '.csv', '.jsonl', '.json', '.conll', 
 
 @dataclass(frozen=True)
 class InputForm:
-    """How rows of a user's file are read for one kind of head. kind: its name. endings: file ending -> format
-    (data/tables.READERS). columns: the fields that a row must have; positional: those that may follow in a table
-    without a header line. parse: row -> example, raises RowError. squad: an object with 'data' is in SQuAD's form."""
+    """The input formats of one kind of head.
+
+    kind: its name. endings: file ending -> format (a key of data/readers/tables.READERS). columns: the required fields
+    of a row. positional: optional fields that may follow in a table without a header line. parse: row -> example,
+    raises RowError. squad: whether a JSON object with 'data' is read as SQuAD's form.
+    """
 
     kind: str
     endings: Mapping[str, str]
@@ -51,8 +54,10 @@ class InputForm:
 
 @dataclass(frozen=True)
 class Input:
-    """What was read. task: stands for the head in `encode`. examples: in file order, with the file's ids ('' = none).
-    rows: the number of each one's row, from 0 over all rows of the file, those left out included.
+    """Examples read from a user's file.
+
+    task: a task of the head's kind, for `encode`. examples: in file order, with the file's ids ('' = none).
+    rows: the row number of each example, counted from 0 over all rows of the file, skipped rows included.
     """
 
     task: Task
@@ -63,10 +68,10 @@ class Input:
 def read_input(
     path: Path, form: InputForm, limit: int | None = None, skip_bad_rows: list[BadRow] | None = None
 ) -> Input:
-    """The rows of a user's file for a head of one kind, at most `limit` of them.
+    """Reads a user's file for a head of one kind, at most `limit` examples.
 
-    skip_bad_rows: a list to which rows that cannot be read are appended, instead of raising for the first of them.
-    Raises DataError naming the file, the line and the column.
+    skip_bad_rows: a list to which rows that cannot be read are appended; None = the first such row raises an error.
+    Raises DataError that names the file, the line and the column.
     """
     if not path.is_file():
         raise DataError(f'{path}: no such file')
@@ -88,7 +93,7 @@ def read_input(
 
 
 def input_table(path: Path, wanted: InputForm) -> Table:
-    """How a file is read, by its ending or its first character. Raises DataError where neither says it."""
+    """Determines the format of a file by its ending or its first character. Raises DataError if neither is known."""
     content, known = read_text(path), wanted.endings
     form, start = known.get(path.suffix.lower()), content.lstrip()[:1]
     if form is None and start in ('[', '{'):
@@ -114,7 +119,8 @@ def input_table(path: Path, wanted: InputForm) -> Table:
 
 
 def _of_object(content: str, wanted: InputForm) -> str:
-    """The format of a JSON file that begins with an object: JSON lines, SQuAD's form, or one object of rows."""
+    """Determines the format of a JSON file that begins with an object: JSON lines, SQuAD's form or an object of
+    rows."""
     try:
         first = strict_json.loads(content.split('\n', 1)[0], surrogates=True)
     except strict_json.JsonError:
@@ -125,8 +131,8 @@ def _of_object(content: str, wanted: InputForm) -> str:
 
 
 def input_text(row: Row, column: str) -> str:
-    """A text that is not empty. Raises RowError."""
-    found = text(row, column)
-    if not found.strip():
+    """Reads a text field that must not be empty. Raises RowError."""
+    value = text(row, column)
+    if not value.strip():
         raise RowError(column, 'an empty text')
-    return found
+    return value

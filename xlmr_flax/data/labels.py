@@ -1,3 +1,3 @@
-"""The label of a token that is not scored; a module without imports, which the baselines' processes read as well."""
+"""The label of tokens that are not scored. This module has no imports, so that the baselines' processes can load it."""
 
 IGNORED = -1

@@ -1,9 +1,10 @@
-"""Which dataset is drawn at which step: a pure function of (seed, step), exact in every block, the same on all hosts.
+"""Mixture of datasets: the schedule of which dataset each step draws from, a pure function of (seed, step).
 
-Rates are jiant's (proj/main/components/task_sampler.py). Instead of independent draws, counts follow the rates: at
-every block end each stream has been drawn within one of rate * steps (Tijdeman, The chairman assignment problem,
-1980, whose bound is 1 - 1 / (2n - 2)), so that a low-rate stream's fraction carries over to the next block. Within a
-block the order is a seeded permutation.
+The schedule is the same on all hosts. Rates are jiant's (proj/main/components/task_sampler.py). Draws are not
+independent: the counts follow the rates. At the end of every block, the number of draws of each stream differs from
+rate * steps by less than one (Tijdeman, The chairman assignment problem, 1980; the bound is 1 - 1 / (2n - 2)). So the
+fraction of a draw that a low-rate stream is due carries over to the next block. Within a block, the order is a seeded
+permutation.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from xlmr_flax.data.expression import Expression
 from xlmr_flax.util.errors import UserError
 
 DEFAULT_BLOCK = 100
-_SLACK = 1e-9  # float error of rate * steps
+_SLACK = 1e-9  # tolerance for the float error of rate * steps
 _RESOLUTION = 2**20  # draws after which the counts of fixed rates repeat
-_AHEAD = 4096  # blocks looked ahead for the deadline of a stream whose rate falls towards 0
+_AHEAD = 4096  # maximum number of blocks to search for the deadline of a stream whose rate falls towards 0
 
 
 class MixtureError(UserError, ValueError):
-    """Rates that no mixture can have; the message names the sampler and the stream."""
+    """Raised for invalid sampling rates; the message names the sampler and the stream."""
 
 
 def language_shares(sizes: Sequence[int], alpha: float) -> np.ndarray:
-    """Shares float64 [n], size ** alpha over their sum: how one dataset's languages divide its rate (Conneau and
+    """Shares float64 [n] of the languages in the rate of one dataset: size ** alpha, normalised to sum 1 (Conneau and
     Lample 2019, section 3.1).
     """
     return (
@@ -43,10 +44,10 @@ def language_shares(sizes: Sequence[int], alpha: float) -> np.ndarray:
 def mixture_rates(
     sampler: str, sizes: Sequence[int], *, cap: int = 0, temperature: float = 1.0, weights: Sequence[float] = ()
 ) -> np.ndarray:
-    """Probabilities float64 [n] of drawing each dataset, by jiant's formulas.
+    """Sampling probabilities float64 [n] of the datasets, by jiant's formulas.
 
-    uniform 1/n; proportional size; capped min(size, cap); temperature min(size, cap) ** (1 / temperature), cap 0 = no
-    cap; weights as given; each over its sum. Raises MixtureError.
+    Unnormalised rates by sampler: uniform 1/n; proportional size; capped min(size, cap); temperature min(size, cap) **
+    (1 / temperature), where cap 0 = no cap; weights as given. They are normalised to sum 1. Raises MixtureError.
     """
     counts = np.asarray(sizes, np.float64)
     if not len(counts) or (counts <= 0).any():
@@ -72,9 +73,11 @@ def mixture_rates(
 
 
 class Quotas:
-    """Integer counts at block ends. `wanted(b)`: float64 [n], what the rates ask for in the first b blocks, its sum
-    b * block. The counts are in a prefix table, extended as needed and read in O(1); where they are periodic,
-    it has one period.
+    """Integer counts of draws at the end of each block.
+
+    `wanted(b)`: float64 [n], the exact number of draws that the rates give in the first b blocks; its sum is b * block.
+    The counts are stored in a prefix table, which is extended lazily and read in O(1). If the schedule is periodic, the
+    table holds one period.
     """
 
     def __init__(
@@ -84,8 +87,8 @@ class Quotas:
         deadline: Callable[[int, float, int], int],
         period: int = 0,
     ):
-        """deadline(i, x, b): the first block count above b by which wanted(.)[i] exceeds x. period: blocks after which
-        `wanted` is whole numbers again and grows as before; 0 = never.
+        """deadline(i, x, b): the smallest number of blocks above b for which wanted(.)[i] exceeds x. period: number of
+        blocks after which `wanted` is integral and the schedule repeats; 0 = not periodic.
         """
         self.wanted, self.block, self._deadline, self._period = wanted, block, deadline, period
         self.n = len(wanted(0))
@@ -93,7 +96,7 @@ class Quotas:
         self._bound = 1.0 - (1.0 / (2 * self.n - 2) if self.n > 1 else 0.0)
 
     def counts(self, blocks: int) -> np.ndarray:
-        """int64 [n]: draws of each stream in the first `blocks` blocks."""
+        """Number of draws of each stream in the first `blocks` blocks, int64 [n]."""
         periods, blocks = divmod(blocks, self._period) if self._period else (0, blocks)
         while len(self._table) <= blocks:
             self._table.append(self._next(len(self._table) - 1))
@@ -107,7 +110,7 @@ class Quotas:
         most = np.maximum(least, np.floor(wanted + self._bound + _SLACK).astype(np.int64))
         filled = least.copy()
         left = (done + 1) * self.block - int(filled.sum())
-        # A unit is due by the block in which its stream would otherwise fall a whole draw behind; earliest first.
+        # Earliest deadline first: a draw is due in the block in which its stream would otherwise lag by a whole draw.
         due = [self._due(i, int(filled[i]), done) if filled[i] < most[i] else math.inf for i in range(self.n)]
         for _ in range(left):
             i = min(range(self.n), key=lambda j: (due[j], j))
@@ -120,8 +123,10 @@ class Quotas:
 
 
 def fixed_quotas(rates: np.ndarray, block: int = DEFAULT_BLOCK) -> Quotas:
-    """Quotas of constant rates float64 [n] (sum 1), rounded to multiples of 2 ** -20 or a little less: after so many
-    draws every count is exactly what was wanted, so that the schedule is periodic and any position is reached in O(1).
+    """Quotas of constant rates float64 [n] (sum 1), rounded to multiples of 2 ** -20 or a little less.
+
+    After one period of draws every count is an exact integer. So the schedule is periodic, and any position is
+    computed in O(1).
     """
     period = -(-_RESOLUTION // block)
     per_block = _whole(rates, period * block) / period
@@ -133,16 +138,16 @@ def fixed_quotas(rates: np.ndarray, block: int = DEFAULT_BLOCK) -> Quotas:
 
 
 def _whole(rates: np.ndarray, total: int) -> np.ndarray:
-    """Whole numbers near rates * total with that sum, by largest remainder; 0 for no rate above 0."""
+    """Rounds rates * total to integers with the sum `total` (largest remainder); every rate above 0 gets at least 1."""
     wanted = rates * total
-    found = np.where(rates > 0, np.maximum(np.floor(wanted), 1), 0)
-    order = np.argsort(found - wanted, kind='stable')
-    left = int(total - found.sum())
+    counts = np.where(rates > 0, np.maximum(np.floor(wanted), 1), 0)
+    order = np.argsort(counts - wanted, kind='stable')
+    left = int(total - counts.sum())
     if left >= 0:
-        found[order[:left]] += 1
+        counts[order[:left]] += 1
     else:
-        found[np.argmax(found)] += left
-    return found
+        counts[np.argmax(counts)] += left
+    return counts
 
 
 def timed_quotas(
@@ -154,10 +159,10 @@ def timed_quotas(
     per_step: int = 1,
     steps: int = 0,
 ) -> Quotas:
-    """Quotas of rates share_i * f_i(t) / sum share * f(t) at step t, of which each has `per_step` draws.
+    """Quotas of time-dependent rates share_i * f_i(t) / sum share * f(t) at step t; each step has `per_step` draws.
 
-    steps: of the training, 0 = without end; beyond its last one the rates stay as they are there. Raises MixtureError
-    where a rate is negative or not finite, or all are 0: at once for the steps of the training.
+    steps: number of training steps, 0 = unlimited; after the last step the rates stay constant. Raises MixtureError if
+    a rate is negative or not finite, or if all rates are 0. The training steps are checked immediately.
     """
     sums: list[np.ndarray] = [np.zeros(len(expressions))]
 
@@ -194,15 +199,15 @@ def timed_quotas(
 
 @dataclass(frozen=True)
 class Mixture:
-    """The schedule of a mixture: which stream each draw is from. names: of the n streams. seed: of the order of draws
-    within a block."""
+    """The schedule of a mixture: assigns each draw to a stream. names: names of the n streams. seed: seed of the order
+    of draws within a block."""
 
     names: tuple[str, ...]
     quotas: Quotas
     seed: int
 
     def at(self, position: int) -> tuple[int, int]:
-        """(stream, number of its earlier draws) of a draw, computed without the earlier ones."""
+        """(stream, number of its earlier draws) of the draw at a position, computed without replaying earlier draws."""
         if len(self.names) == 1:
             return 0, position
         block, offset = divmod(position, self.quotas.block)
@@ -211,7 +216,7 @@ class Mixture:
         return stream, int(self.quotas.counts(block)[stream]) + int((order[:offset] == stream).sum())
 
     def counts(self, positions: int) -> np.ndarray:
-        """int64 [n]: draws of each stream among the first `positions`."""
+        """int64 [n]: number of draws of each stream among the first `positions` draws."""
         if len(self.names) == 1:
             return np.asarray([positions])
         block, offset = divmod(positions, self.quotas.block)
@@ -229,7 +234,7 @@ def _shuffled(counts: tuple[int, ...], seed: int, block: int) -> np.ndarray:
 
 
 def stream_seed(seed: int, name: str, streams: int) -> int:
-    """The seed of one stream's row order: its own, so that streams of one size (a dataset's translations) are not read
-    in step; a single stream has the run's.
+    """The seed of a stream's row order. Each stream has its own seed, so that streams of equal size (translations of
+    one dataset) are read in different orders. A single stream uses the run's seed.
     """
     return seed if streams == 1 else int.from_bytes(hashlib.sha256(f'{seed}/{name}'.encode()).digest()[:7], 'big')

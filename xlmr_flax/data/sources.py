@@ -1,6 +1,6 @@
-"""From a task, a language and a split to examples: local files in the official layouts, or the embedded world.
+"""Reads the examples of a task, language and split from local files in the official layouts or the embedded world.
 
-Real data lies under a data root (--data_root or XLMR_DATA_ROOT); the embedded world's tasks need none.
+Real data is stored under a data root (--data_root or XLMR_DATA_ROOT). The embedded world's tasks need no data root.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ __all__ = [
     'world_rows',
 ]
 
-# What a task's `parse` raises for a row that it cannot read; the others: of JSON whose inner fields have another form.
+# Exceptions of a task's `parse` for a row that it cannot read. All but RowError: nested JSON fields of another form.
 _BAD = (RowError, KeyError, IndexError, TypeError, AttributeError)
 _TRAINING = ('train', 'translate_train')  # splits whose rows must have labels
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that was left out: the file, the line from 1 (of the embedded world: the row from 0) and the reason."""
+    """A skipped row: the file, the line from 1 (in the embedded world: the row from 0) and the reason."""
 
     file: str
     line: int
@@ -75,12 +75,13 @@ def read_split(
     limit: int | None = None,
     skip_bad_rows: list[BadRow] | None = None,
 ) -> list[Example]:
-    """The examples of a split in file order, at most `limit` of them (rows behind the limit are not read).
+    """Reads the examples of a split in file order, at most `limit` examples (rows after the limit are not read).
 
-    A row the task drops gives no example, but its number is used up: ids are 'TASK-SPLIT-LANGUAGE-ROW' with the row
-    number from 0 over all files of the split, unless the file has ids. Retrieval tasks have two sides: `read_pairs`.
-    skip_bad_rows: a list to which rows that cannot be read are appended, instead of raising for the first of them.
-    Raises TaskError (no such split or language) and DataError (anything wrong with the files).
+    Ids are those of the file, else 'TASK-SPLIT-LANGUAGE-ROW' with the row number from 0 over all files of the split. A
+    row that the task drops gives no example, but it is counted in the row numbers. For retrieval tasks, which have two
+    sides, use `read_pairs`.
+    skip_bad_rows: a list to which rows that cannot be read are appended; None = the first such row raises an error.
+    Raises TaskError for an unknown split or language and DataError for files that are missing or cannot be read.
     """
     if task.embeds:
         raise TaskError(f'task {task.name!r} has two sides of sentences: read it with read_pairs')
@@ -96,13 +97,14 @@ def read_pairs(
     limit: int | None = None,
     skip_bad_rows: list[BadRow] | None = None,
 ) -> tuple[list[SentenceExample], list[SentenceExample]]:
-    """(what asks, what is searched) of a retrieval task.
+    """Reads the two sides of a retrieval task: (queries, pool).
 
-    Without gold pairs by id (Tatoeba) row i of both is a gold pair, the sides must be of one length and `limit` cuts
-    both; the ids of both sides are 'TASK-SPLIT-LANGUAGE-ROW' with '-en' behind the first ones. With them (`read_gold`)
-    the sides have the files' ids and may differ in length, and `limit` cuts what asks.
-    skip_bad_rows: as for read_split, with gold pairs by id; without them a row left out would shift the pairs, and a
-    row that cannot be read is always an error.
+    Without gold pairs by id (Tatoeba), row i of both sides is a gold pair. Both sides must have the same length, and
+    `limit` cuts both. The ids of both sides are 'TASK-SPLIT-LANGUAGE-ROW'; those of the queries end in '-en'.
+    With gold pairs by id (`read_gold`), the sides have the ids of the files and may differ in length. `limit` cuts only
+    the queries.
+    skip_bad_rows: as for read_split if there are gold pairs by id. Without them a skipped row would shift the pairs, so
+    a row that cannot be read is always an error.
     """
     if not task.embeds:
         raise TaskError(f'task {task.name!r} is no retrieval task: read it with read_split')
@@ -125,27 +127,27 @@ def read_pairs(
 def read_gold(
     task: Task, language: str, split: str = 'test', data_root: str | Path | None = None
 ) -> list[tuple[str, str]]:
-    """(id of what asks, id of what is right) pairs of a retrieval task with gold by id; several may be right for one.
+    """Reads the gold pairs (query id, id of the right item) of a retrieval task; a query may have several right items.
 
-    Raises TaskError for a task or split without them, DataError for a file or row that cannot be read.
+    Raises TaskError for a task or split without gold pairs by id, DataError for a file or row that cannot be read.
     """
     if split not in task.gold or task.parse_gold is None:
         raise TaskError(f'task {task.name!r} has no gold pairs by id for split {split!r}: row i of both is a pair')
     pairs: list[tuple[str, str]] = []
-    for found, place, row in _file_rows(task, task.gold[split], language, data_root):
+    for file, place, row in _file_rows(task, task.gold[split], language, data_root):
         if isinstance(row, Problem):
             raise DataError(str(BadRow(*place, row.reason)))
         try:
-            pairs += task.parse_gold({**row, '#language': language}, task, found.language)
+            pairs += task.parse_gold({**row, '#language': language}, task, file.language)
         except _BAD as error:
             raise DataError(str(BadRow(*place, _reason(error)))) from None
     return pairs
 
 
 def with_labels(task: Task, data_root: str | Path | None = None) -> Task:
-    """The task with its labels: itself, or with those that `labels_from` collects from its files.
+    """Fills in the labels of a task that collects them from its files (`labels_from`); other tasks are returned as is.
 
-    Heads, training and scoring of such a task (CCG) need the result. DataError when none of the files is there.
+    Heads, training and scoring of such a task (CCG) need the result. Raises DataError if none of the files exists.
     """
     if not task.labels_from or task.labels:
         return task
@@ -155,13 +157,13 @@ def with_labels(task: Task, data_root: str | Path | None = None) -> Task:
             files += split_files(task, task.languages[0], split, data_root)
     if not files:
         files = split_files(task, task.languages[0], task.labels_from[0], data_root)  # raises
-    stamps = tuple((found.path, found.table.format, found.path.stat().st_mtime_ns) for found in files)
+    stamps = tuple((file.path, file.table.format, file.path.stat().st_mtime_ns) for file in files)
     return dataclasses.replace(task, labels=_collect_labels(stamps))
 
 
 @lru_cache(maxsize=8)
 def _collect_labels(files: tuple[tuple[Path, str, int], ...]) -> tuple[str, ...]:
-    """Tags by first appearance; sentences that cannot be read have none."""
+    """Collects tags in the order of their first appearance. Sentences that cannot be read are skipped."""
     labels: dict[str, None] = {}
     for path, kind, _ in files:
         for _, row in read_rows(path, Table(path.name, kind, ())):
@@ -208,7 +210,7 @@ def _read(
 
 
 def leave_out(bad: list[BadRow] | None, row: BadRow) -> None:
-    """Appends a row that cannot be read to `bad`; raises DataError for it where there is no list."""
+    """Appends a row that cannot be read to `bad`; raises DataError if `bad` is None."""
     if bad is None:
         raise DataError(str(row))
     bad.append(row)
@@ -232,22 +234,22 @@ def _reason(error: Exception) -> str:
 def _rows(
     task: Task, sources: tuple[Table | Embedded, ...], language: str, split: str, data_root: str | Path | None
 ) -> Iterator[tuple[bool, str, tuple[str, int], dict[str, Any] | Problem]]:
-    """(whether its id counts, language of the file, (file, line), row)"""
+    """Yields (whether to use the row's own id, language of the file, (file, line), row)."""
     for source in sources:
         if isinstance(source, Embedded):
             for number, row in enumerate(world_rows(source, language, split)):
                 yield True, language, (f'world {source.task}', number), row
         else:
-            for found, place, row in _file_rows(task, source, language, data_root):
-                yield found.table.ids, found.language, place, row
+            for file, place, row in _file_rows(task, source, language, data_root):
+                yield file.table.ids, file.language, place, row
 
 
 def _file_rows(
     task: Task, table: Table, language: str, data_root: str | Path | None
 ) -> Iterator[tuple[Found, tuple[str, int], dict[str, Any] | Problem]]:
-    for found in find_files(task, table, language, resolve_data_root(data_root)):
-        for line, row in read_rows(found.path, found.table, found.label_path):
-            yield found, (str(found.path), line), row
+    for file in find_files(task, table, language, resolve_data_root(data_root)):
+        for line, row in read_rows(file.path, file.table, file.label_path):
+            yield file, (str(file.path), line), row
 
 
 def world_rows(source: Embedded, language: str, split: str) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Questions on contexts -> windows with character offsets; answer spans -> token positions; and back to text.
+"""Encodes extractive QA: contexts as overlapping windows, answer spans as token positions, with character offsets.
 
-Windows and limits as the authors' and XTREME's (doc_stride 128, query 64 tokens); spans are mapped by the tokenizer's
-offsets, not by re-tokenising words, so that no separator or realignment can shift them.
+Windows and limits are those of the authors and XTREME (doc_stride 128, query 64 tokens). Spans are mapped with the
+tokenizer's offsets, not by tokenizing words again, so that no separator or realignment can shift them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ _JOINER = '\u200d'
 
 @dataclass(frozen=True)
 class SpanRows:
-    """tokens: one row a window. example int32 [rows]. start, end int32 [rows]: token positions of the first answer, 0
-    (BOS) where the window does not hold it. first, count int32 [rows]: the context's tokens in the row are
-    [first, first + count). begin int32 [rows]: number of the row's first context token within the whole context.
-    offsets: per example int32 [context tokens, 2], characters of each context token.
+    """Encoded windows of QA examples.
+
+    tokens: one row per window. example int32 [rows]: the number of the row's example. start, end int32 [rows]: token
+    positions of the first answer in the row, 0 (BOS) if the window does not contain it. first, count int32 [rows]: the
+    context's tokens in the row are [first, first + count). begin int32 [rows]: the position of the row's first context
+    token in the whole context. offsets: for each example int32 [context tokens, 2], the character range [start, end) of
+    each context token.
     """
 
     tokens: Ragged
@@ -40,15 +43,16 @@ class SpanRows:
 
 def _joins(text: str, place: int) -> bool:
     """Whether the character at `place` belongs to the one before it: a combining mark (category M: accents, Indic vowel
-    signs, variation selectors), a zero-width joiner, or what follows one."""
+    signs, variation selectors), a zero-width joiner, or a character after a zero-width joiner."""
     if not 0 < place < len(text):
         return False
     return unicodedata.category(text[place])[0] == 'M' or _JOINER in text[place - 1 : place + 1]
 
 
 def trimmed_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-    """int32 [n, 2]: token offsets without leading and trailing white space (the word-boundary mark covers the blank),
-    widened to whole characters as a reader sees them: tokenizers leave a mark that they drop or compose out of a token.
+    """Character offsets of tokens, int32 [n, 2], without leading and trailing white space (the token's word-boundary
+    mark covers the blank) and widened to whole characters as a reader sees them. The tokenizer's own offsets may
+    exclude a combining mark that it drops or composes.
     """
     out = np.empty((len(offsets), 2), np.int32)
     for i, (start, end) in enumerate(offsets):
@@ -66,36 +70,38 @@ def trimmed_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray
 
 
 def answer_tokens(offsets: np.ndarray, start: int, end: int) -> tuple[int, int] | None:
-    """(first, last) context token that touches characters [start, end), or None where none does: the smallest
-    covering span.
+    """The smallest span of context tokens that covers characters [start, end): (first, last) token, or None if no token
+    overlaps them.
     """
     touching = np.flatnonzero((offsets[:, 1] > start) & (offsets[:, 0] < end) & (offsets[:, 1] > offsets[:, 0]))
     return (int(touching[0]), int(touching[-1])) if len(touching) else None
 
 
 def windows(length: int, capacity: int, stride: int = DOC_STRIDE) -> list[tuple[int, int]]:
-    """[(first token, count)] of the windows over a context: each `stride` on, the last one ends with the context."""
+    """[(first token, count)] of the windows over a context, one every `stride` tokens; the last ends with the context.
+    Raises ValueError if `capacity` is below 1."""
     if capacity < 1:
         raise ValueError(f'windows of {capacity} tokens hold no context')
-    found, start = [], 0
+    spans, start = [], 0
     while True:
         count = min(length - start, capacity)
-        found.append((start, count))
+        spans.append((start, count))
         if start + count >= length:
-            return found
+            return spans
         start += min(count, stride)
 
 
 def span_rows(
     tokenizer: Tokenizer, examples: Sequence[SpanExample], max_length: int, *, stride: int = DOC_STRIDE
 ) -> SpanRows:
-    """`<s> question </s></s> window </s>`; windows without the answer are kept and point at BOS, as the authors'."""
+    """Encodes questions as rows `<s> question </s></s> window </s>`. Windows without the answer are kept and point at
+    BOS, as in the authors' code."""
     questions = tokenizer.encode([e.question for e in examples])
     contexts = tokenizer.encode_with_offsets([e.context for e in examples])
     rows, columns, all_offsets = [], [], []
     for number, example in enumerate(examples):
         check()
-        # Rows shorter than the reference's 384 keep half of their room for the context.
+        # In rows shorter than the reference's 384 tokens, the context keeps at least half of the tokens.
         question = questions[number][: min(MAX_QUERY, (max_length - 4) // 2)]
         ids, raw = contexts[number]
         offsets = trimmed_offsets(example.context, raw)

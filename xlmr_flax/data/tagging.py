@@ -1,4 +1,4 @@
-"""Tagged words -> rows: a label on each word's first sub-token; long sentences are split, never truncated."""
+"""Encodes tagged words: the first sub-token of each word has the label. Long sentences are split, never truncated."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import TagExample
 from xlmr_flax.util.stopping import check
 
-_SPARE = 3  # tokens of a row that words may not use (XTREME: utils_preprocess.py, its XLM-R value)
+_SPARE = 3  # number of tokens in a row that are not used for words (XTREME: utils_preprocess.py, its XLM-R value)
 
 Row = tuple[list[int], list[int], list[int]]  # tokens, slots, labels
 
 
 @dataclass(frozen=True)
 class TagRows:
-    """tokens: rows. slots: Ragged like tokens, 1 on each word's first sub-token. labels: Ragged like tokens, the tag
-    there and IGNORED elsewhere. example int32 [rows]: the sentence a row is a part of; parts are in order."""
+    """Encoded rows of tagged sentences.
+
+    tokens: the rows. slots: Ragged like tokens, 1 on each word's first sub-token, 0 elsewhere. labels: Ragged like
+    tokens, the tag on each word's first sub-token, IGNORED elsewhere. example int32 [rows]: the number of the row's
+    sentence; the parts of a sentence are in order.
+    """
 
     tokens: Ragged
     slots: Ragged
@@ -29,8 +33,8 @@ class TagRows:
 
 
 def _pieces(tokenizer: Tokenizer, examples: Sequence[TagExample], budget: int) -> dict[str, np.ndarray]:
-    """Word -> sub-tokens; <unk> for a word without any (a lone zero-width character) or with more than a row holds, as
-    XTREME's utils_preprocess.py."""
+    """Maps each word to its sub-tokens. A word without sub-tokens (a lone zero-width character) or with more than a row
+    holds becomes <unk>, as in XTREME's utils_preprocess.py."""
     words = sorted({word for example in examples for word in example.words})
     tokens = tokenizer.encode(words)
     unknown = np.asarray([tokenizer.unk], np.int32)
@@ -38,8 +42,8 @@ def _pieces(tokenizer: Tokenizer, examples: Sequence[TagExample], budget: int) -
 
 
 def tag_rows(tokenizer: Tokenizer, examples: Sequence[TagExample], max_length: int) -> TagRows:
-    """Encodes word by word, as XTREME and jiant do for these tasks. A sentence whose sub-tokens exceed max_length - 3
-    goes on in a further row, at a word boundary."""
+    """Encodes sentences word by word, as XTREME and jiant do for these tasks. A sentence with more than max_length - 3
+    sub-tokens is split into several rows at word boundaries."""
     budget = max_length - _SPARE
     pieces = _pieces(tokenizer, examples, budget)
     rows: list[Row] = []
@@ -72,8 +76,8 @@ def _closed(tokenizer: Tokenizer, tokens: list[int], slots: list[int], labels: l
 
 
 def join_words(rows: TagRows, per_token: Sequence[np.ndarray], sentences: int) -> list[np.ndarray]:
-    """[tokens, ...] values of each row -> [words, ...] of each sentence, those of the words' first sub-tokens, parts
-    joined again."""
+    """Selects the values of each word's first sub-token and joins the parts of each sentence: [tokens, ...] for each
+    row -> [words, ...] for each sentence."""
     parts: list[list[np.ndarray]] = [[] for _ in range(sentences)]
     for i, values in enumerate(per_token):
         parts[int(rows.example[i])].append(values[rows.slots[i] == 1])
@@ -81,5 +85,5 @@ def join_words(rows: TagRows, per_token: Sequence[np.ndarray], sentences: int) -
 
 
 def join_tags(rows: TagRows, row_tags: Sequence[np.ndarray], sentences: int) -> list[list[int]]:
-    """Tags per token of each row -> one tag per word of each sentence, parts joined again."""
+    """Converts the tags of each row's tokens to one tag per word of each sentence and joins the parts of sentences."""
     return [tags.tolist() for tags in join_words(rows, row_tags, sentences)]

@@ -1,7 +1,7 @@
-"""Text -> ragged int32 tokens, and the XLM-R input templates (jiant: tasks/lib/templates).
+"""Tokenizer: encodes text as ragged int32 token ids and applies the XLM-R input templates (jiant: tasks/lib/templates).
 
-The tokenizer is the `tokenizers` library on a tokenizer.json: the same ids as transformers' fast tokenizer, without
-importing transformers. Blanks are read as XLM-R's tokenizer reads them, whatever file they come from.
+The tokenizer uses the `tokenizers` library with a tokenizer.json. It gives the same ids as transformers' fast tokenizer
+without importing transformers. Spaces are handled as in XLM-R's own tokenizer, whichever tokenizer.json is used.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _CHUNK = 8192
 
 
 class TokenizerError(UserError, ValueError):
-    """A tokenizer that cannot serve an encoder; the message names the file."""
+    """Raised for a tokenizer that does not fit the encoder; the message names the file."""
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of different lengths: row i is flat[offsets[i]:offsets[i+1]]. flat int32, offsets int64 [n + 1]."""
+    """Ragged array of rows: row i is flat[offsets[i]:offsets[i+1]]. flat int32, offsets int64 [n + 1]."""
 
     flat: np.ndarray
     offsets: np.ndarray
@@ -39,7 +39,7 @@ class Ragged:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n]."""
+        """The lengths of the rows, int64 [n]."""
         return np.diff(self.offsets)
 
     @classmethod
@@ -51,7 +51,7 @@ class Ragged:
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:
-        """The rows of all parts, one part after the other."""
+        """Concatenates the rows of all parts, in order."""
         if len(parts) == 1:
             return parts[0]
         starts = np.cumsum([0, *(len(part.flat) for part in parts)])
@@ -60,13 +60,15 @@ class Ragged:
 
 
 class Tokenizer:
-    """XLM-R's tokenizer. `bos`, `eos`, `pad` are its special ids (0, 2, 1 in XLM-R's vocabulary), `mask` that of <mask>
-    (None without one), `special_ids` all of them. `size`: ids in use, the highest and those below it.
+    """XLM-R's tokenizer.
+
+    bos, eos, pad, unk: ids of these special tokens (bos, eos, pad are 0, 2, 1 in XLM-R's vocabulary). mask: id of
+    <mask>, None without one. special_ids: ids of all special tokens. size: the highest id + 1.
     """
 
     def __init__(self, path: Path, rows: int):
-        """rows: of the encoder's word table. Raises TokenizerError if an id lies beyond them or a special is
-        missing.
+        """rows: number of rows of the encoder's word table. Raises TokenizerError if an id is outside the table or a
+        special token is missing.
         """
         try:
             self._raw, _ = open_tokenizer(path)
@@ -88,18 +90,18 @@ class Tokenizer:
         self.special_ids: tuple[int, ...] = tuple(sorted(special | known))
 
     def _special(self, token: str, path: Path) -> int:
-        found = self._raw.token_to_id(token)
-        if found is None:
+        number = self._raw.token_to_id(token)
+        if number is None:
             raise TokenizerError(f'{path}: no token {token!r}; XLM-R-type tokenizers are read')
-        return found
+        return number
 
     def check_length(self, max_length: int, limit: int) -> None:
-        """Raises TokenizerError when rows of max_length tokens have more positions than the encoder."""
+        """Raises TokenizerError if max_length exceeds `limit`, the maximum sequence length of the encoder."""
         if max_length > limit:
             raise TokenizerError(f'max_length {max_length}: the encoder has positions for {limit} tokens')
 
     def encode(self, texts: Sequence[str]) -> Ragged:
-        """Tokens without special tokens, in order, on all cores."""
+        """Encodes texts without special tokens, in order; runs on all cores."""
         os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
         rows: list[list[int]] = []
         for start in range(0, len(texts), _CHUNK):
@@ -109,23 +111,28 @@ class Tokenizer:
         return Ragged.from_rows(rows)
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Per text (tokens, character offsets [start, end) of each token in the text); no special tokens."""
-        found: list[tuple[list[int], list[tuple[int, int]]]] = []
+        """Encodes texts without special tokens; returns for each text (tokens, character offsets [start, end) of each
+        token)."""
+        encoded: list[tuple[list[int], list[tuple[int, int]]]] = []
         for start in range(0, len(texts), _CHUNK):
             check()
             chunk = list(texts[start : start + _CHUNK])
-            found.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
-        return found
+            encoded.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
+        return encoded
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The vocabulary's piece of each token, '' for an id without one."""
+        """The vocabulary's piece for each id, '' for an id without a piece."""
         return [self._raw.id_to_token(i) or '' for i in ids]
 
 
 def truncate_pair(a: int, b: int, budget: int) -> tuple[int, int]:
-    """Lengths after taking one token at a time from the end of the longer side, of the first when equal, until both fit
-    `budget`: the authors' rule (jiant, tasks/utils.py: argmax). transformers' longest_first differs by the one odd
-    token: where both sides are cut and the first was longer, fast tokenizers leave it there (slow ones always)."""
+    """Truncated lengths of a text pair: removes tokens from the longer side (from the first if equal) until both fit
+    `budget`.
+
+    This is the authors' rule (jiant, tasks/utils.py: argmax). transformers' longest_first differs by one token when the
+    number is odd: if both sides are cut and the first was longer, fast tokenizers leave the token in the first side
+    (slow tokenizers always do).
+    """
     while a + b > budget:
         if a >= b:
             a -= 1
@@ -135,14 +142,14 @@ def truncate_pair(a: int, b: int, budget: int) -> tuple[int, int]:
 
 
 def single_rows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Ragged:
-    """`<s> A </s>`, the end cut to `max_length`."""
+    """Encodes rows `<s> A </s>`, truncated at the end to `max_length`."""
     tokens = tokenizer.encode(texts)
     bos, eos = [tokenizer.bos], [tokenizer.eos]
     return Ragged.from_rows([np.concatenate([bos, tokens[i][: max_length - 2], eos]) for i in range(len(tokens))])
 
 
 def pair_rows(tokenizer: Tokenizer, first: Sequence[str], second: Sequence[str], max_length: int) -> Ragged:
-    """`<s> A </s></s> B </s>`, cut to `max_length` as `truncate_pair`."""
+    """Encodes rows `<s> A </s></s> B </s>`, truncated at the end to `max_length` by `truncate_pair`."""
     a, b = tokenizer.encode(first), tokenizer.encode(second)
     bos, eos, middle = [tokenizer.bos], [tokenizer.eos], [tokenizer.eos, tokenizer.eos]
     rows = []
@@ -153,8 +160,8 @@ def pair_rows(tokenizer: Tokenizer, first: Sequence[str], second: Sequence[str],
 
 
 def choice_rows(tokenizer: Tokenizer, prompts: Sequence[str], choices: Sequence[str], max_length: int) -> Ragged:
-    """`<s> prompt </s></s> choice </s>`, cut as `truncate_pair` but from the start of each text: the end of a prompt
-    is what a continuation follows (the authors' multiple-choice tasks)."""
+    """Encodes rows `<s> prompt </s></s> choice </s>`, truncated by `truncate_pair`, but at the start of each text,
+    because the choice continues the end of the prompt (as in the authors' multiple-choice tasks)."""
     a, b = tokenizer.encode(prompts), tokenizer.encode(choices)
     bos, eos, middle = [tokenizer.bos], [tokenizer.eos], [tokenizer.eos, tokenizer.eos]
     rows = []

@@ -1,1 +1,1 @@
-"""The files of every dataset: where they are published, their sums, and how they become the files that tasks read."""
+"""Downloads datasets: the table of published files with their checksums, and their conversion to the tasks' files."""

@@ -1,4 +1,4 @@
-"""Listed members of zip and tar archives, with bounded sizes; nothing is extracted by the archive's own names."""
+"""Reads listed members of zip and tar archives safely: with a size limit, and never to paths that the archive names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import IO, Any
 from xlmr_flax.download.facts import Source, pattern
 from xlmr_flax.download.records import DownloadError
 
-# What an archive may hold unpacked: text compresses by less than this, a zip bomb by more.
+# Limit of the unpacked size: _RATIO times the size of the archive + _ROOM bytes. Text compresses less, a zip bomb more.
 _RATIO, _ROOM = 50, 64 << 20
-# What the standard library raises for a damaged archive; NotImplementedError for a compression that it does not know.
+# Exceptions of the standard library for a damaged archive; NotImplementedError is that for an unknown compression.
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError)
 
 
 class Budget:
-    """Counts the bytes that come out of an archive, nested ones included. Raises DownloadError above the limit."""
+    """Counts the unpacked bytes of an archive, nested archives included. Raises DownloadError above the limit."""
 
     def __init__(self, path: Path):
         self.path, self.left = path, _RATIO * path.stat().st_size + _ROOM
@@ -37,7 +37,7 @@ class Budget:
 
 
 class _Counted(io.RawIOBase):
-    """A stream whose bytes are taken from a budget."""
+    """A stream that counts the bytes it reads in a budget."""
 
     def __init__(self, stream: IO[bytes], budget: Budget):
         self.stream, self.budget = stream, budget
@@ -53,10 +53,10 @@ class _Counted(io.RawIOBase):
 
 
 def listed(source: Source, path: Path, password: str = '') -> Iterator[tuple[str, list[str], IO[bytes], Budget]]:
-    """(name, targets, stream, budget) of each listed member, in the order of the archive.
+    """Yields (name, targets, stream, budget) of each listed member, in the order of the archive.
 
-    Raises DownloadError for an archive that is broken, lacks a listed member, holds a name that leaves the folder, or
-    has a link in a listed member's place, or that unpacks to far more than its size.
+    Raises DownloadError if the archive is broken, lacks a listed member, contains a path outside the folder, has a link
+    as a listed member, or unpacks to far more than its size.
     """
     exact: dict[str, list[str]] = {}
     globs: dict[str, list[str]] = {}
@@ -71,9 +71,9 @@ def listed(source: Source, path: Path, password: str = '') -> Iterator[tuple[str
             targets = list(exact.get(name, ()))
             missing.discard(name)
             for regex, member, wild in compiled:
-                if found := regex.fullmatch(name):
+                if match := regex.fullmatch(name):
                     missing.discard(member)
-                    targets += [_filled(target, found.groups()) for target in wild]
+                    targets += [_filled(target, match.groups()) for target in wild]
             if targets and not is_plain:
                 raise DownloadError(f'member {name!r} is a link or no plain file: refused')
             if targets:
@@ -86,7 +86,7 @@ def listed(source: Source, path: Path, password: str = '') -> Iterator[tuple[str
 
 
 def nested(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[bytes]]]:
-    """(name, stream) of the plain files of a compressed tar archive inside of another."""
+    """Yields (name, stream) of the regular files of a compressed tar archive inside another archive."""
     with tarfile.open(fileobj=stream, mode='r|*') as tar:
         for member in tar:
             if member.isreg() and (inner := tar.extractfile(member)):
@@ -94,7 +94,7 @@ def nested(stream: IO[bytes], budget: Budget) -> Iterator[tuple[str, IO[bytes]]]
 
 
 def _entries(path: Path, password: str) -> Iterator[tuple[str, bool, Callable[[], Any]]]:
-    """(name, whether it is a plain file, function that opens it) of every member."""
+    """Yields (name, whether it is a regular file, function that opens it) of every member."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             for info in file.infolist():
@@ -112,7 +112,7 @@ def _open(file: zipfile.ZipFile, info: zipfile.ZipInfo, password: str) -> IO[byt
         raise DownloadError('it is encrypted and no password was given')
     try:
         return file.open(info, pwd=password.encode() or None)
-    except RuntimeError:  # zipfile's error for it
+    except RuntimeError:  # zipfile raises this for a wrong password
         raise DownloadError('the password is wrong') from None
 
 
@@ -123,7 +123,7 @@ def _refuse_unsafe(name: str) -> None:
 
 
 def _filled(target: str, groups: tuple[str, ...]) -> str:
-    """A target with what the member's wildcards matched in the place of its own."""
+    """Replaces the wildcards of a target by the texts that the member's wildcards matched, in order."""
     for group in groups:
         target = target.replace('*', group, 1)
     return target

@@ -1,6 +1,6 @@
-"""From a published file to the files that tasks read: plain Python, UTF-8, LF, no quoting but in CSV.
+"""Converts published files to the files that tasks read: UTF-8, LF line ends, no quoting except in CSV. Pure Python.
 
-A conversion takes a stream and the targets that are made of it and yields (target, chunks of bytes).
+A conversion takes a stream and its targets and yields (target, chunks of bytes).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _COSMOS = ('id', 'context', 'question', 'answer0', 'answer1', 'answer2', 'answer
 
 
 def straight(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """The member as it is."""
+    """Copies a member unchanged."""
     yield targets[0], iter(lambda: stream.read(1 << 20), b'')
 
 
 def gunzip(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """A single gzip file."""
+    """Decompresses a single gzip file."""
     with gzip.open(stream) as file:
 
         def chunks() -> Iterator[bytes]:
@@ -43,7 +43,8 @@ def gunzip(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
 
 
 def xnli(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """XNLI 1.0 has one file for all languages; XTREME's form is one a language: sentence1, sentence2, gold_label."""
+    """Splits the file of XNLI 1.0, which has all languages, into XTREME's form: one file per language with sentence1,
+    sentence2, gold_label."""
     rows = _fields(stream)
     header = next(rows, [])
     try:
@@ -60,7 +61,8 @@ def xnli(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
 
 
 def tydiqa(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """The training file holds nine languages, told by what is before the first '-' of a question's id. Ids stay."""
+    """Splits TyDiQA-GoldP's training file into its nine languages. The text before the first '-' of a question's id is
+    the language. Ids are not changed."""
     content = json.load(stream)
     parts: dict[str, list[dict[str, Any]]] = {code: [] for code in _TYDIQA.values()}
     for article in content['data']:
@@ -77,24 +79,24 @@ def tydiqa(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
 
 
 def panx(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """An archive a language with train, dev and test; a line is 'xx:word TAB tag'.
+    """Converts PAN-X: an archive per language with train, dev and test; a line is 'xx:word TAB tag'.
 
-    What is before the first colon goes, a line without two fields ends a sentence, and a word of white space alone,
-    which no tagging file can hold, becomes U+FFFD, so that tags keep their places.
+    The prefix up to the first colon is removed. A line without two fields ends a sentence. A word that is only white
+    space, which a tagging file cannot contain, becomes U+FFFD, so that words and tags stay aligned.
     """
     by_split = {target.rsplit('/', 1)[-1].split('-')[0]: target for target in targets}
-    found = set()
+    seen = set()
     for name, file in nested(stream, budget):
         split = name.rsplit('/', 1)[-1]
         if split in by_split:
-            found.add(split)
+            seen.add(split)
             yield by_split[split], _lines(_panx_lines(file))
-    if lacking := by_split.keys() - found:
+    if lacking := by_split.keys() - seen:
         raise DownloadError(f'{by_split[min(lacking)]}: its archive has no {min(lacking)!r}')
 
 
 def _panx_lines(file: IO[bytes]) -> Iterator[str]:
-    """Sentences with one blank line between them."""
+    """Yields the lines of the sentences, with one blank line between sentences."""
     blank = False
     started = False
     for row in _fields(file):
@@ -109,7 +111,7 @@ def _panx_lines(file: IO[bytes]) -> Iterator[str]:
 
 
 def cosmosqa(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """The test questions are JSON lines; the task reads CSV, as train and dev are published."""
+    """Converts Cosmos QA's test questions from JSON lines to CSV, the format of the published train and dev files."""
     text = io.StringIO(newline='')
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(_COSMOS)
@@ -121,18 +123,18 @@ def cosmosqa(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
 
 
 def whole_rows(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """Rows with as many fields as the header. QQP's train.tsv has three with fewer."""
+    """Keeps the rows with as many fields as the header. QQP's train.tsv has three rows with fewer fields."""
     yield targets[0], _lines(_of_width(stream, pad=False))
 
 
 def padded_rows(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """Rows padded to the header's width: SNLI's rows end after the last annotator's label."""
+    """Pads rows to the header's number of fields: SNLI's rows end after the last annotator's label."""
     yield targets[0], _lines(_of_width(stream, pad=True))
 
 
 def own_ids(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """JSON lines with an id each: the second row of an id gets ID-2 and so on, as in LogiQA 2.0 and ConTRoL, where a
-    few rows repeat one. Other rows stay as they are."""
+    """Makes the ids of JSON lines unique: the second row with an id gets ID-2, and so on. In LogiQA 2.0 and ConTRoL, a
+    few rows repeat an id. Other rows are not changed."""
     seen: dict[str, int] = {}
 
     def lines() -> Iterator[bytes]:
@@ -159,7 +161,7 @@ def _of_width(stream: IO[bytes], pad: bool) -> Iterator[str]:
 
 
 def multinli(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """MultiNLI's own file in GLUE's columns, without the rows whose annotators did not agree."""
+    """Converts MultiNLI's own file to GLUE's columns, without the rows whose annotators did not agree (label '-')."""
     rows = _fields(stream)
     header = next(rows, [])
     names = ('sentence1', 'sentence2', 'gold_label')
@@ -172,7 +174,7 @@ def multinli(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
 
 
 def fracas(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
-    """The problems of fracas.xml as rows; those without a hypothesis are left out."""
+    """Converts the problems of fracas.xml to rows; problems without a hypothesis are skipped."""
     rows, section = [], ''
     for node in ElementTree.parse(stream).getroot():
         if node.tag == 'comment' and node.get('class') == 'section':
@@ -185,17 +187,18 @@ def fracas(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
 
 
 def fracas_plain(members: Iterable[tuple[str, bytes]]) -> Iterable[bytes]:
-    """The problems as ccg2lambda keeps them: fracas_NUMBER_SECTION.txt, its last line the hypothesis, and .answer."""
+    """Converts the problems in ccg2lambda's form to rows: fracas_NUMBER_SECTION.txt, whose last line is the hypothesis,
+    and .answer."""
     texts: dict[str, dict[str, str]] = {}
     for name, content in members:
         stem, _, kind = name.rsplit('/', 1)[-1].rpartition('.')
         texts.setdefault(stem, {})[kind] = content.decode()
     rows = []
     for stem, parts in sorted(texts.items()):
-        found = re.fullmatch(r'fracas_(\d+)_(.*)', stem)
+        match = re.fullmatch(r'fracas_(\d+)_(.*)', stem)
         lines = [' '.join(line.split()) for line in parts.get('txt', '').splitlines() if line.strip()]
-        if found and len(lines) > 1 and 'answer' in parts:
-            rows.append((str(int(found[1])), found[2], ' || '.join(lines[:-1]), lines[-1], parts['answer'].strip()))
+        if match and len(lines) > 1 and 'answer' in parts:
+            rows.append((str(int(match[1])), match[2], ' || '.join(lines[:-1]), lines[-1], parts['answer'].strip()))
     return _fracas_lines(rows)
 
 
@@ -208,7 +211,7 @@ def _words(node: ElementTree.Element) -> str:
 
 
 def _fields(stream: IO[bytes]) -> Iterator[list[str]]:
-    """The fields between tabs of each line of UTF-8. Only a line feed ends a line."""
+    """Yields the tab-separated fields of each line of UTF-8 text. Only a line feed ends a line."""
     for line in stream:
         yield line.decode('utf-8').removesuffix('\n').removesuffix('\r').split('\t')
 

@@ -1,6 +1,7 @@
-"""The table of published files: addresses, sums, licences, and numbers of rows.
+"""The table of published files: URLs, checksums, licences and numbers of rows.
 
-sources.tsv has one line a published file, groups.tsv one a dataset, rows.tsv the official numbers of rows. Pure Python.
+sources.tsv has one line per published file, groups.tsv one per dataset, and rows.tsv has the official numbers of rows.
+Pure Python.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-MANUAL = 'manual'  # the conversion of what cannot be fetched
-FALLBACK = 'fallback'  # the use of what is fetched where the first source of the same files fails
+MANUAL = 'manual'  # the conversion of a file that cannot be downloaded automatically
+FALLBACK = 'fallback'  # the use of a file that is fetched only if the first source of the same files fails
 _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Group:
-    """A dataset as it is published. ask: '' or why the user must accept its licence: 'non-commercial', 'not stated' or
-    'conditional'. note: what must be done by hand."""
+    """A published dataset. ask: the reason why the user must accept its licence: 'non-commercial', 'not stated' or
+    'conditional'; '' = no acceptance needed. note: the steps that the user must do by hand."""
 
     name: str
     licence: str
@@ -33,11 +34,12 @@ class Group:
 class Source:
     """One published file.
 
-    urls: byte-identical copies, in the order in which they are tried. size: bytes, None where unknown. sha256,
-    git_blob: its sums in hex; git_blob is the SHA-1 of git's blob object, '' where unknown. conversion: a name of
-    convert.CONVERSIONS, 'copy' (the file as it is) or MANUAL. members: of an archive, (member, target) pairs; of a
-    single file ('', target). Targets are relative to the data root. `*` in a member stands for any characters but `/`,
-    and a target's `*` for what it matched, in order; a leading `**/` for any folders.
+    urls: byte-identical copies, in the order in which they are tried. size: bytes, None if unknown. sha256, git_blob:
+      its checksums in hex, '' if unknown; git_blob is the SHA-1 of git's blob object.
+    conversion: a key of convert.CONVERSIONS, 'copy' (the unchanged file) or MANUAL.
+    members: (member, target) pairs of an archive, or ('', target) for a single file. Targets are relative to the data
+      root. `*` in a member matches any characters except `/`, and a leading `**/` matches any folders. Each `*` in a
+      target is replaced by the text that the member's `*` matched, in order.
     """
 
     group: str
@@ -51,17 +53,17 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The file name that the first address ends in."""
+        """The file name at the end of the first URL."""
         return self.urls[0].split('?')[0].rsplit('/', 1)[1] if self.urls else ''
 
     @property
     def key(self) -> str:
-        """A file name of its own for what is fetched, as long as it is not whole or not unpacked."""
+        """A unique file name for the download until it is complete and unpacked."""
         return f'{hashlib.sha256(self.urls[0].encode()).hexdigest()[:8]}-{self.name}'
 
     @property
     def sum(self) -> str:
-        """The sum that decides, '' where none is published."""
+        """The checksum that is verified: sha256, else git_blob; '' if none is published."""
         return self.sha256 or self.git_blob
 
     @property
@@ -74,14 +76,14 @@ class Source:
 
 
 def expand(text: str) -> list[str]:
-    """'a{b,c}' -> ['ab', 'ac'], as a shell does; the leftmost braces change slowest."""
+    """Expands braces as a shell does: 'a{b,c}' -> ['ab', 'ac']; the leftmost braces vary slowest."""
     parts = re.split(r'\{([^{}]*)\}', text)
     choices = [part.split(',') if i % 2 else [part] for i, part in enumerate(parts)]
     return [''.join(each) for each in itertools.product(*choices)]
 
 
 def pattern(text: str) -> re.Pattern[str]:
-    """A path with `*`, `?`, `[...]` and a leading `**/` as a regular expression; what `*` matches is a group."""
+    """Compiles a path with `*`, `?`, `[...]` and a leading `**/` to a regular expression; each `*` is a group."""
     body, head = (text[3:], r'(?:.*/)?') if text.startswith('**/') else (text, '')
     known = {'*': '([^/]*)', '?': '[^/]'}
     tokens = re.split(r'(\*|\?|\[[^]]*\])', body)
@@ -89,18 +91,19 @@ def pattern(text: str) -> re.Pattern[str]:
 
 
 def members(text: str) -> tuple[tuple[str, str], ...]:
-    """The (member, target) pairs of a cell of sources.tsv: 'MEMBER=TARGET' or 'TARGET', with braces.
+    """Parses a cell of sources.tsv, 'MEMBER=TARGET' or 'TARGET' with braces, to (member, target) pairs.
 
-    Where there are more targets than members, target i is of member i modulo their number.
+    If there are more targets than members, target i belongs to the member i modulo the number of members. Raises
+    ValueError if the number of targets is not a multiple of the number of members.
     """
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for part in text.split():
         left, _, right = part.rpartition('=')
         inside, targets = expand(left), expand(right)
         if len(targets) % len(inside):
             raise ValueError(f'{part}: {len(inside)} members and {len(targets)} targets')
-        found += [(inside[i % len(inside)], target) for i, target in enumerate(targets)]
-    return tuple(found)
+        pairs += [(inside[i % len(inside)], target) for i, target in enumerate(targets)]
+    return tuple(pairs)
 
 
 @cache
@@ -130,7 +133,7 @@ def groups() -> dict[str, Group]:
 
 @cache
 def official_rows() -> dict[str, int]:
-    """Path that a task reads, relative to the data root -> the rows that its reader finds in the official files."""
+    """Path of a task's file, relative to the data root -> number of rows that its reader reads in the official file."""
     return {path: int(line['rows']) for line in _table('rows.tsv') for path in expand(line['path'])}
 
 

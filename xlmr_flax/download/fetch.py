@@ -1,4 +1,4 @@
-"""One published file onto the disk: resumed, retried, from mirrors, with its sum."""
+"""Downloads a published file: resumes, retries, uses mirrors and verifies the checksum."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from xlmr_flax.download.facts import Source
 from xlmr_flax.download.records import WORK, DownloadError, file_sum, matches, size_of
 
 MIRROR_VARIABLE = 'XLMR_MIRROR'
-_CHUNK = 1 << 16  # what a cut connection loses at most
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be others in a moment
+_CHUNK = 1 << 16  # a lost connection loses at most this many bytes
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # status codes of transient failures, which are retried
 
 
 @dataclass(frozen=True)
 class Transport:
-    """How files are fetched.
+    """Settings of the download.
 
-    mirror: a base address (https://, http:// or file://) that keeps host and path of the published ones below it.
-    archives: a folder with files that were fetched elsewhere. accept_changed: groups whose files are taken whatever
-    their sums. timeout: seconds without a byte. attempts: for each address; waits double from `pause` seconds.
+    mirror: a base URL (https://, http:// or file://), followed by host and path of the published URL.
+    archives: a folder with files that were downloaded elsewhere. accept_changed: groups whose files are accepted with
+    any checksum. timeout: seconds without a byte. attempts: for each URL; the waiting time starts with `pause` seconds
+    and doubles.
     """
 
     mirror: str = ''
@@ -41,11 +42,11 @@ class Transport:
 
 
 class Interrupted(Exception):
-    """The download is to stop."""
+    """Raised if the download was asked to stop."""
 
 
 class _Passing(Exception):
-    """A failure that may be gone at the next attempt. wait: seconds that the server asks for, 0 = not said."""
+    """A transient failure: the URL is tried again. wait: seconds that the server asks for, 0 = not given."""
 
     def __init__(self, reason: str, wait: float = 0.0):
         super().__init__(reason)
@@ -53,13 +54,14 @@ class _Passing(Exception):
 
 
 class _Refused(Exception):
-    """A failure that stays: the next address is tried."""
+    """A permanent failure of a URL: the next URL is tried."""
 
 
 class Fetcher:
-    """Fetches files of one host into ROOT/.download, one after the other, over one session.
+    """Downloads files from one host to ROOT/.download, one after the other, in one HTTP session.
 
-    report: called with a source and how many of its bytes are here. stop: ends the work with Interrupted.
+    report: called with a source and the number of its bytes on disk. stop: an event that ends the download with
+    Interrupted.
     """
 
     def __init__(self, root: Path, transport: Transport, report: Callable[[Source, int], None], stop: threading.Event):
@@ -68,17 +70,17 @@ class Fetcher:
         self.session.headers.update({'User-Agent': f'xlmr-flax/{xlmr_flax.__version__}', 'Accept-Encoding': 'identity'})
 
     def fetch(self, source: Source) -> Path:
-        """The whole file, with the published sum. Raises DownloadError with the reason of each address, OSError for a
-        full disk (what is there stays for the next start), and Interrupted."""
+        """Downloads a file and verifies its checksum; returns its path. Raises DownloadError with the reason for each
+        URL, OSError for a full disk (the partial file is kept for the next start), and Interrupted."""
         path = self.folder / source.key
-        if path.is_file():  # whole, from a start that was stopped while unpacking
+        if path.is_file():  # complete, from an earlier start that was stopped before the file was unpacked
             self.report(source, size_of(path))
             return path
-        if found := _elsewhere(source, self.transport):
-            self.report(source, size_of(found))
+        if local := _elsewhere(source, self.transport):
+            self.report(source, size_of(local))
             part = path.with_name(f'{path.name}.part')
             with naming(part):
-                shutil.copyfile(found, part)
+                shutil.copyfile(local, part)
             os.replace(part, path)
             return path
         reasons = []
@@ -111,14 +113,14 @@ class Fetcher:
         return path
 
     def _stream(self, source: Source, address: str, part: Path) -> None:
-        """Adds to `part` what it lacks."""
+        """Downloads the missing bytes of `part` and appends them. Raises _Passing, _Refused and Interrupted."""
         start = max(size_of(part), 0)
         if source.size is not None and start > source.size:
             start = 0
         if source.size is not None and start == source.size:
             return
         with self._opened(address, start) as (where, total, chunks):
-            if where < 0:  # the file there ends before what is here: another file
+            if where < 0:  # the published file is shorter than the partial file: it is another file
                 part.unlink()
                 raise _Passing(f'the file there has {total} bytes and {start} are here: begun again')
             start = where
@@ -140,7 +142,8 @@ class Fetcher:
 
     @contextlib.contextmanager
     def _opened(self, address: str, start: int) -> Iterator[tuple[int, int | None, Iterator[bytes]]]:
-        """(where the answer starts, the size of the whole file or None, its bytes)"""
+        """Opens a URL at the byte `start`: (offset of the first byte, size of the whole file or None, chunks of
+        bytes)."""
         if address.startswith('file://'):
             path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(address).path))
             if not path.is_file():
@@ -158,18 +161,19 @@ class Fetcher:
         except requests.Timeout:
             raise _Passing(f'no answer for {self.transport.timeout:g} seconds') from None
         except requests.ConnectionError as error:
-            slow = 'timed out' in str(error).lower()  # while the body is read
+            slow = 'timed out' in str(error).lower()  # a timeout while the body is read
             what = (
                 f'no byte for {self.transport.timeout:g} seconds'
                 if slow
                 else f'the connection failed ({_short(error)})'
             )
             raise _Passing(what) from None
-        except requests.RequestException as error:  # a body cut short, an address that is none
+        except requests.RequestException as error:  # an incomplete body, or an invalid URL
             raise _Passing(f'the connection failed ({_short(error)})') from None
 
     def _check(self, source: Source, part: Path) -> None:
-        """The sum of a whole file; one that is wrong is removed, since nothing can be added to it. Raises _Refused."""
+        """Verifies the checksum of a complete file. A wrong file is removed, because it cannot be resumed. Raises
+        _Refused."""
         if source.group in self.transport.accept_changed or matches(source, part):
             return
         got = file_sum(part, 'sha256' if source.sha256 else 'git_blob') if source.sum else ''
@@ -181,7 +185,8 @@ class Fetcher:
 
 
 def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]:
-    """(where the body starts, -1 where the file is shorter than that; the size of the whole file or None).
+    """Interprets the status and headers of a response: (offset at which the body starts, size of the whole file or
+    None). The offset is -1 if the file is shorter than `start`.
 
     Raises _Passing and _Refused.
     """
@@ -206,13 +211,13 @@ def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]
 
 
 def mirrored(url: str, base: str) -> str:
-    """The address of a published file on a mirror, which keeps host and path; the address itself without one."""
+    """The URL of a published file on the mirror `base` (BASE/HOST/PATH); `url` itself if `base` is ''."""
     return f'{base.rstrip("/")}/{url.split("://", 1)[1]}' if base else url
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives an OSError of write() or flush(), which name no file, the file's name."""
+    """Adds the file name to an OSError of write() or flush(), which do not name the file."""
     try:
         yield
     except OSError as error:
@@ -222,11 +227,11 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _elsewhere(source: Source, transport: Transport) -> Path | None:
-    """The file in --archives that has the name and the sum."""
+    """The file in --archives with the source's name and checksum; None if there is none."""
     if transport.archives is None:
         return None
-    found = [path for path in sorted(transport.archives.rglob(source.name)) if path.is_file()]
-    return next((path for path in found if matches(source, path)), None)
+    candidates = [path for path in sorted(transport.archives.rglob(source.name)) if path.is_file()]
+    return next((path for path in candidates if matches(source, path)), None)
 
 
 def _short(error: Exception) -> str:

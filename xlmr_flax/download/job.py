@@ -1,4 +1,4 @@
-"""A download: a thread a host, each file unpacked and recorded as soon as it is whole."""
+"""Runs a download: one thread per host; each file is unpacked and recorded as soon as it is complete."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ from xlmr_flax.download.records import WORK, DownloadError, Record, Records, fil
 from xlmr_flax.util.console import Line
 from xlmr_flax.util.errors import UserError
 
-HOSTS = 8  # fetched from at the same time, one file of each
-_ASIDE = '.replaced'  # suffix of a file that another one replaces
-_SPARE = 32 << 20  # bytes that stay free
+HOSTS = 8  # maximum number of hosts that files are fetched from at the same time, one file per host
+_ASIDE = '.replaced'  # suffix of an existing file that a new file replaces
+_SPARE = 32 << 20  # bytes of the disk that must stay free
 
 
 @dataclass
 class Outcome:
-    """done: sources that are whole and recorded. failed: source -> reason. kept: paths of files that were there with
-    another content and stay. moved: paths of files that were put aside."""
+    """Result of a download.
+
+    done: sources that are complete and recorded. failed: source -> reason. kept: paths of existing files with other
+    content that were not replaced. moved: paths of existing files that were renamed to NAME.replaced.
+    """
 
     done: list[Source] = field(default_factory=list)
     failed: dict[Source, str] = field(default_factory=dict)
@@ -41,7 +44,8 @@ class Outcome:
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """One download at a time in a data root, which is made; its empty work folder goes again. Raises UserError."""
+    """Creates and locks a data root, so that only one download runs in it. Removes the work folder at the end if it is
+    empty. Raises UserError if another download is running."""
     folder = root / WORK
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / 'lock').open('w') as file:
@@ -57,7 +61,7 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def check_room(sources: Iterable[Source], root: Path) -> None:
-    """Raises UserError where the disk has not what fetching and unpacking take."""
+    """Raises UserError if the disk has not enough free space for fetching and unpacking."""
     need = sum(disk_of(source) - max(part_size(source, root), 0) for source in sources) + _SPARE
     free = shutil.disk_usage(root).free
     if need > free:
@@ -65,8 +69,10 @@ def check_room(sources: Iterable[Source], root: Path) -> None:
 
 
 class Job:
-    """Fetches and unpacks sources into a data root. replace: files of unknown origin are put aside (NAME.replaced).
-    password: of encrypted archives."""
+    """Fetches and unpacks sources into a data root.
+
+    replace: existing files of unknown origin are renamed to NAME.replaced. password: that of encrypted archives.
+    """
 
     def __init__(self, root: Path, records: Records, transport: Transport, replace: bool = False, password: str = ''):
         self.root, self.records, self.transport = root, records, transport
@@ -77,7 +83,8 @@ class Job:
         self.here: dict[Source, int] = {}
 
     def run(self, sources: Iterable[Source]) -> None:
-        """Adds to `outcome`. Raises OSError for a disk that is full, and KeyboardInterrupt, when all threads ended."""
+        """Fetches sources and adds the results to `outcome`. Raises OSError for a full disk, and KeyboardInterrupt,
+        after all threads have ended."""
         by_host: dict[str, list[Source]] = {}
         for source in sources:
             by_host.setdefault(urlsplit(source.urls[0]).netloc, []).append(source)
@@ -127,7 +134,7 @@ class Job:
                     self._one(fetcher, source)
         except (queue.Empty, Interrupted):
             return
-        except BaseException as error:  # a full disk ends all of it, once
+        except BaseException as error:  # an error such as a full disk stops all threads
             broken.append(error)
             self.stop.set()
 
@@ -138,7 +145,9 @@ class Job:
                 made = self._make(source, path)
             except DownloadError:
                 if not source.sum or source.group in self.transport.accept_changed:
-                    path.unlink()  # what nobody vouches for is fetched again; the published file waits (a password)
+                    # A file without a verified checksum may be damaged: fetch it again. A verified file is kept: the
+                    # reason may be a wrong password, for example.
+                    path.unlink()
                 raise
         except DownloadError as error:
             with self.lock:
@@ -150,7 +159,7 @@ class Job:
         path.unlink(missing_ok=True)
 
     def _make(self, source: Source, path: Path) -> list[Record]:
-        """Writes the targets of a fetched file. Raises DownloadError with the address and what is wrong."""
+        """Writes the targets of a fetched file. Raises DownloadError that names the URL and the reason."""
         published, licence = file_sum(path), groups()[source.group].licence
         made = []
         try:
@@ -162,7 +171,7 @@ class Job:
             raise DownloadError(f'{source.urls[0]}: {error}') from None
         except archive.BROKEN as error:
             raise DownloadError(f'{source.urls[0]}: broken archive: {error or type(error).__name__}') from None
-        except (ValueError, LookupError, TypeError, SyntaxError, RecursionError) as error:  # not what the table says
+        except (ValueError, LookupError, TypeError, SyntaxError, RecursionError) as error:  # not the expected format
             what = f'{type(error).__name__}: {error}'
             raise DownloadError(f'{source.urls[0]}: its content is not of the known form ({what})') from None
         return made
@@ -184,29 +193,29 @@ class Job:
                 yield from convert.CONVERSIONS[name](stream, list(source.targets), budget)
 
     def _write(self, target: str, chunks: Iterable[bytes]) -> str:
-        """Writes a file beside its place and renames it. Returns its sha256, '' where another file is kept there.
+        """Writes a target file atomically. Returns its sha256, or '' if an existing file was kept.
 
-        A file that is there with another content is put aside where it is a stand-in or `replace` is set, written over
-        where a download made it, and kept elsewhere.
+        An existing file with other content is overwritten if a download wrote it, renamed to NAME.replaced if it is a
+        stand-in or `replace` is set, and kept otherwise.
         """
         place = self.root / target
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(f'{place.name}.part')
         try:
-            found = self._put(part, chunks)
-            if place.is_file() and not self.records.is_ours(target) and file_sum(place) != found:
+            digest = self._put(part, chunks)
+            if place.is_file() and not self.records.is_ours(target) and file_sum(place) != digest:
                 if not self.replace and not is_stand_in(place, self.root):
                     self._note(self.outcome.kept, target)
                     return ''
                 os.replace(place, place.with_name(place.name + _ASIDE))
                 self._note(self.outcome.moved, target)
             os.replace(part, place)
-            return found
+            return digest
         finally:
             part.unlink(missing_ok=True)
 
     def _put(self, part: Path, chunks: Iterable[bytes]) -> str:
-        """Writes a file whole; returns its sha256. OSError names the file."""
+        """Writes chunks to a file; returns its sha256. Raises OSError that names the file, and Interrupted."""
         digest = hashlib.sha256()
         with naming(part), part.open('wb') as file:
             for chunk in chunks:
@@ -224,8 +233,11 @@ class Job:
 
 
 def fetch_all(plan_again: Callable[[set[Source]], Plan], job: Job, declined: Collection[str] = ()) -> Plan:
-    """Fetches what a plan lacks, without the groups of `declined`; for what failed the next source of the same data,
-    until there is none. plan_again: makes the plan without the sources that failed. Returns the last plan."""
+    """Fetches the missing files of a plan, without the groups in `declined`, and returns the last plan.
+
+    If a source fails, the next source of the same data is tried, until there is none. plan_again: makes the plan
+    without the failed sources.
+    """
     while True:
         plan = plan_again(set(job.outcome.failed))
         tried = {*job.outcome.done, *job.outcome.failed}

@@ -1,4 +1,4 @@
-"""Which published files are needed for what is asked for, what of them is there, and how much is to be fetched."""
+"""Plans a download: the published files that splits need, which of them exist, and the number of bytes to fetch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from xlmr_flax.download.facts import FALLBACK, MANUAL, Source, pattern, sources
 from xlmr_flax.download.records import WORK, Records, matches, size_of
 from xlmr_flax.tasks.base import Table
 
-# States of a published file in a data root: what was made of it is there (recorded, or known by its sum); files are
-# there of which no record says what they are; it is not there.
+# States of a published file in a data root. THERE: its targets exist and are recorded or have the known checksum.
+# UNPROVEN: the targets exist without a record. ABSENT: targets are missing.
 THERE, UNPROVEN, ABSENT = 'there', 'there, unproven', 'to fetch'
-_UNPACKED = 4  # bytes that a byte of a compressed archive becomes, about: text
+_UNPACKED = 4  # approximate ratio of unpacked to compressed size of text
 
 
 @dataclass
 class Plan:
-    """What to do. state: of each published file that is needed. manual: what must be got by hand, with the paths that
-    are missing. unknown: paths that no published file of the table gives."""
+    """A download plan.
+
+    state: the state of each published file that is needed. manual: published files that the user must download by hand
+    -> the missing paths. unknown: paths that no published file of the table provides.
+    """
 
     state: dict[Source, str] = field(default_factory=dict)
     manual: dict[Source, list[str]] = field(default_factory=dict)
@@ -32,7 +35,7 @@ class Plan:
         return [source for source, state in self.state.items() if state == ABSENT]
 
     def disk(self) -> int:
-        """Bytes that fetching and unpacking take, about; unknown sizes count nothing."""
+        """Approximate number of bytes for fetching and unpacking; files of unknown size count 0."""
         return sum(disk_of(source) for source in self.to_fetch())
 
 
@@ -42,14 +45,15 @@ def disk_of(source: Source) -> int:
 
 
 def paths_of(split: Split) -> list[list[list[str]]]:
-    """Of each table that a split reads, its alternatives (no stand-ins), each as paths relative to the data root."""
-    task, found = split.task, []
+    """The paths of a split: for each table that it reads a list of alternatives (without stand-ins), each a list of
+    paths relative to the data root."""
+    task, result = split.task, []
     for table in split.tables():
         for language in task.languages if table.every_language else (split.language,):
             code = task.local_code(language, '' if table.every_language else split.name)
             alternatives = [each for each in (table, *table.alternatives) if not each.stand_in]
-            found.append([[path.replace('{language}', code) for path in _names(each)] for each in alternatives])
-    return found
+            result.append([[path.replace('{language}', code) for path in _names(each)] for each in alternatives])
+    return result
 
 
 def _names(table: Table) -> list[str]:
@@ -59,8 +63,8 @@ def _names(table: Table) -> list[str]:
 def make_plan(
     splits: Iterable[Split], root: Path, records: Records, replace: bool = False, failed: Collection[Source] = ()
 ) -> Plan:
-    """The published files for what is wanted. replace: files of unknown origin are fetched anew. failed: sources that
-    are not to be used, so that the next ones for the same data are."""
+    """Makes the plan for some splits. replace: fetch published files again if the origin of existing files is unknown.
+    failed: sources that must not be used; the next sources of the same data are used instead."""
     plan = Plan()
     for alternatives in _unique(paths for split in splits for paths in paths_of(split)):
         chosen = _choose(alternatives, root, failed)
@@ -77,23 +81,23 @@ def make_plan(
     return plan
 
 
-def _unique(found: Iterable[list[list[str]]]) -> list[list[list[str]]]:
-    return list({str(each): each for each in found}.values())
+def _unique(paths: Iterable[list[list[str]]]) -> list[list[list[str]]]:
+    return list({str(each): each for each in paths}.values())
 
 
 def _choose(alternatives: list[list[str]], root: Path, failed: Collection[Source]) -> list[Source] | None:
-    """The sources of the first alternative that is there, else of the first that can be fetched; None where none can
-    be; [] for files that are there and not in the table."""
+    """Chooses the sources of the first alternative whose files exist, else of the first that can be fetched. None if
+    none can be fetched; [] for existing files that are not in the table."""
     known = [_sources_of(paths, failed) for paths in alternatives]
-    for paths, found in zip(alternatives, known, strict=True):
+    for paths, chosen in zip(alternatives, known, strict=True):
         if all(_is_there(path, root) for path in paths):
-            return found or []
-    return next((found for found in known if found), None)
+            return chosen or []
+    return next((chosen for chosen in known if chosen), None)
 
 
 def _sources_of(paths: list[str], failed: Collection[Source]) -> list[Source] | None:
-    """One way to get all these paths; None where there is none."""
-    found: dict[Source, None] = {}
+    """A set of sources that together provide all these paths; None if there is none."""
+    result: dict[Source, None] = {}
     for path in paths:
         ways: dict[tuple[str, str], list[Source]] = {}
         for source in _candidates(path):
@@ -101,28 +105,28 @@ def _sources_of(paths: list[str], failed: Collection[Source]) -> list[Source] | 
         open_ways = [way for way in ways.values() if not any(source in failed for source in way)]
         if not open_ways:
             return None
-        found |= dict.fromkeys(min(open_ways, key=lambda way: way[0].use == FALLBACK))
-    return list(found)
+        result |= dict.fromkeys(min(open_ways, key=lambda way: way[0].use == FALLBACK))
+    return list(result)
 
 
 @cache
 def _candidates(path: str, manual: bool = False) -> tuple[Source, ...]:
-    """The sources that give a path, or files that match it."""
+    """The sources that provide a path, or files that match it if it has wildcards."""
     exact, globs = _by_target()
     wild = any(c in path for c in '*?[')
-    found = dict.fromkeys(exact.get(path, ()))
+    result = dict.fromkeys(exact.get(path, ()))
     if wild:
         matched = pattern(path).fullmatch
-        found |= dict.fromkeys(source for target, those in exact.items() if matched(target) for source in those)
-    found |= dict.fromkeys(
+        result |= dict.fromkeys(source for target, those in exact.items() if matched(target) for source in those)
+    result |= dict.fromkeys(
         source for target, those in globs.items() if pattern(target).fullmatch(path) for source in those
     )
-    return tuple(source for source in found if (source.conversion == MANUAL) == manual)
+    return tuple(source for source in result if (source.conversion == MANUAL) == manual)
 
 
 @cache
 def _by_target() -> tuple[dict[str, list[Source]], dict[str, list[Source]]]:
-    """(sources by target, sources by target with wildcards, whose own text is one of the first, too)"""
+    """Indices of the sources: ({target: sources}, the same for targets with wildcards only, which are in both)."""
     exact: dict[str, list[Source]] = {}
     globs: dict[str, list[Source]] = {}
     for source in sources():
@@ -134,8 +138,8 @@ def _by_target() -> tuple[dict[str, list[Source]], dict[str, list[Source]]]:
 
 
 def _is_there(path: str, root: Path) -> bool:
-    found = root.glob(path) if any(c in path for c in '*?[') else [root / path]
-    return any(each.is_file() and not is_stand_in(each, root) for each in found)
+    paths = root.glob(path) if any(c in path for c in '*?[') else [root / path]
+    return any(each.is_file() and not is_stand_in(each, root) for each in paths)
 
 
 def _state(source: Source, root: Path, records: Records, replace: bool) -> str:
@@ -155,5 +159,5 @@ def _state(source: Source, root: Path, records: Records, replace: bool) -> str:
 
 
 def part_size(source: Source, root: Path) -> int:
-    """Bytes of a published file that an interrupted download left."""
+    """Number of bytes of a published file that an interrupted download has left; -1 if there is no file."""
     return max(size_of(root / WORK / name) for name in (source.key, f'{source.key}.part'))

@@ -1,4 +1,4 @@
-"""What was downloaded into a data root, and which licences were accepted there: DOWNLOADS.tsv and LICENCES.tsv."""
+"""Records of the downloaded files and the accepted licences of a data root: DOWNLOADS.tsv and LICENCES.tsv."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ DOWNLOADS, LICENCES, WORK = 'DOWNLOADS.tsv', 'LICENCES.tsv', '.download'
 
 
 class DownloadError(UserError):
-    """A published file that could not be fetched, checked or unpacked; the message names its address."""
+    """Raised for a published file that could not be fetched, verified or unpacked; the message names its URL."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One written file. path: relative to the data root. size: bytes. url: of the published file it was made from,
-    published: the sha256 of that file, as it came. licence: of the dataset."""
+    """The record of one written file.
+
+    path: relative to the data root. size: bytes. sha256: that of the written file. url: URL of the published file that
+    it was made from. published: sha256 of the published file. licence: licence of the dataset.
+    """
 
     path: str
     size: int
@@ -33,7 +36,7 @@ class Record:
 
 
 class Records:
-    """The records of a data root, by path; DOWNLOADS.tsv is written again with each source that is done."""
+    """The records of a data root, by path. Every call of `add` writes DOWNLOADS.tsv again."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -43,12 +46,12 @@ class Records:
         return [record for record in self.by_path.values() if record.url in source.urls]
 
     def has(self, source: Source) -> bool:
-        """Whether all that was made of a source is still there, in the recorded size."""
-        found = self.of(source)
-        return bool(found) and all(self.is_ours(record.path) for record in found)
+        """Whether all files made from a source still exist with the recorded size."""
+        records = self.of(source)
+        return bool(records) and all(self.is_ours(record.path) for record in records)
 
     def is_ours(self, path: str) -> bool:
-        """Whether a file was written by a download and has its size since."""
+        """Whether a download wrote this file and its size is still the recorded one."""
         record = self.by_path.get(path)
         return record is not None and size_of(self.root / path) == record.size
 
@@ -65,13 +68,13 @@ class Records:
 def _read(path: Path) -> list[Record]:
     if not path.is_file():
         return []
-    found = []
+    records = []
     for number, line in enumerate(path.read_text(encoding='utf-8').splitlines()[1:], 2):
         cells = line.split('\t')
         if len(cells) != len(fields(Record)) or not cells[1].isdecimal():
             raise UserError(f'{path}, line {number}: not a record of a download; remove the line or the file')
-        found.append(Record(cells[0], int(cells[1]), *cells[2:]))
-    return found
+        records.append(Record(cells[0], int(cells[1]), *cells[2:]))
+    return records
 
 
 def accepted(root: Path) -> set[str]:
@@ -83,7 +86,7 @@ def accepted(root: Path) -> set[str]:
 
 
 def accept(root: Path, groups: Iterable[Group]) -> None:
-    """Records the acceptance of licences, with the day."""
+    """Records the acceptance of licences with the date in LICENCES.tsv."""
     path, today = root / LICENCES, datetime.date.today().isoformat()
     old = path.read_text(encoding='utf-8') if path.is_file() else 'group\tlicence\taccepted\n'
     known = accepted(root)
@@ -93,12 +96,12 @@ def accept(root: Path, groups: Iterable[Group]) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, -1 where there is none."""
+    """The size of a file in bytes, -1 if it does not exist."""
     return path.stat().st_size if path.is_file() else -1
 
 
 def file_sum(path: Path, kind: str = 'sha256') -> str:
-    """The sum of a file in hex. kind: 'sha256', or 'git_blob' for the SHA-1 of git's blob object."""
+    """The checksum of a file in hex. kind: 'sha256', or 'git_blob' for the SHA-1 of git's blob object."""
     digest = hashlib.sha256() if kind == 'sha256' else hashlib.sha1(b'blob %d\0' % path.stat().st_size)
     with path.open('rb') as file:
         while chunk := file.read(1 << 20):
@@ -107,7 +110,7 @@ def file_sum(path: Path, kind: str = 'sha256') -> str:
 
 
 def matches(source: Source, path: Path) -> bool:
-    """Whether a file has the published size and sum, as far as these are known."""
+    """Whether a file has the published size and checksum, if these are known."""
     if source.size is not None and size_of(path) != source.size:
         return False
     return not source.sum or file_sum(path, 'sha256' if source.sha256 else 'git_blob') == source.sum

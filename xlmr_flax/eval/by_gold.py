@@ -1,4 +1,4 @@
-"""Retrieval whose gold pairs are named by id: mining (BUCC) and ranking (LAReQA, Mewsli-X)."""
+"""Evaluates retrieval tasks with gold pairs by id: bitext mining (BUCC) and ranking (LAReQA, Mewsli-X)."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ RANKED = 20
 
 
 class Embed(Protocol):
-    """Sentences -> float32 [n, D] of any length, an array or a memory map; `file`: where many may be kept (.npy)."""
+    """Embeds sentences; returns float32 [n, D] of any norm, as an array or a memory map. file: the .npy file for the
+    vectors if they are too large for memory."""
 
     def __call__(self, sentences: Sequence[SentenceExample], file: Path | None = None, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class MinedSide:
-    """One side of a bitext as it is mined: sentences, and for each the ids of the rows that it stands for."""
+    """One side of a bitext for mining. ids: for each sentence, the ids of the rows that it represents."""
 
     sentences: list[SentenceExample]
     ids: list[tuple[str, ...]]
 
     @classmethod
     def of(cls, rows: Sequence[SentenceExample], repeated: str) -> MinedSide:
-        """repeated: config.Evaluation.repeated_sentences. Texts that differ in outer white space alone are one text."""
+        """Groups the rows of a side by text. repeated: config.Evaluation.repeated_sentences. Texts that differ only in
+        leading or trailing white space are equal."""
         if repeated == 'kept':
             return cls(list(rows), [(row.id,) for row in rows])
         by_text: dict[str, list[SentenceExample]] = {}
         for row in rows:
             by_text.setdefault(row.text.strip(), []).append(row)
         ids = [tuple(row.id for row in group) for group in by_text.values()]
-        if repeated == 'dropped':  # mined all the same: they are neighbours of others
+        if repeated == 'dropped':  # they stay in the search, as neighbours of other sentences, but give no pairs
             ids = [each if len(each) == 1 else () for each in ids]
         return cls([group[0] for group in by_text.values()], ids)
 
@@ -52,12 +54,12 @@ class MinedSide:
 def _candidates(
     task: Task, language: str, split: str, data_root: str, embed: Embed, mesh: Mesh | None, repeated: str
 ) -> tuple[list[tuple[str, str]], list[float]]:
-    """(id pairs, their scores), highest first."""
+    """The candidate pairs of ids and their scores, highest first."""
     first, second = (MinedSide.of(rows, repeated) for rows in read_pairs(task, language, split, data_root))
     x, y = (embed(s.sentences, Path(f'{split}-{name}.npy')) for s, name in ((first, 'first'), (second, 'second')))
-    found = ratio_candidates(*neighbours(x, y, cosine=True, mesh=mesh))
+    candidates = ratio_candidates(*neighbours(x, y, cosine=True, mesh=mesh))
     pairs, scores = [], []
-    for i, j, score in zip(found.x, found.y, found.score.tolist(), strict=True):
+    for i, j, score in zip(candidates.x, candidates.y, candidates.score.tolist(), strict=True):
         named = list(product(first.ids[i], second.ids[j]))
         pairs += named
         scores += [score] * len(named)
@@ -74,24 +76,24 @@ def mine(
     mesh: Mesh | None = None,
     repeated: str = 'kept',
 ) -> tuple[dict[str, float], int]:
-    """Mines one language's pairs and writes them; (metrics, number of gold pairs).
+    """Mines the pairs of one language, writes them to `path` and returns (metrics, number of gold pairs).
 
-    The threshold is the best one on the dev gold pairs, for dev itself and for every other split (XTREME). embed is
-    given a file for each side; whether the vectors lie there or in memory, only blocks of them are read. mesh: shares
-    the search. repeated: config.Evaluation.repeated_sentences. Raises DataError where another split is asked for
-    without dev.
+    The threshold is the best one on the dev gold pairs, both for dev and for every other split (as in XTREME). `embed`
+    gets a file for each side; the vectors are read block by block, from the file or from memory. mesh: the devices that
+    share the search. repeated: config.Evaluation.repeated_sentences. Raises DataError for another split than dev if the
+    dev files are missing.
     """
     if split != 'dev' and not Split(task, language, 'dev', data_root).is_there():
         raise DataError(
             f'task {task.name!r} in {language!r}: the threshold is chosen on dev, and its files are missing'
         )
-    found = _candidates(task, language, split, data_root, embed, mesh, repeated)
-    tuned = found if split == 'dev' else _candidates(task, language, 'dev', data_root, embed, mesh, repeated)
+    candidates = _candidates(task, language, split, data_root, embed, mesh, repeated)
+    tuned = candidates if split == 'dev' else _candidates(task, language, 'dev', data_root, embed, mesh, repeated)
     gold = read_gold(task, language, split, data_root)
 
     def scores() -> dict[str, float]:
         threshold, _ = best_threshold(*tuned, read_gold(task, language, 'dev', data_root))
-        files.write_pairs(path, [pair for pair, score in zip(*found, strict=True) if score >= threshold])
+        files.write_pairs(path, [pair for pair, score in zip(*candidates, strict=True) if score >= threshold])
         return pair_f1(gold, files.read_pairs(path))
 
     return on_leader('scores', scores), len(gold)
@@ -100,7 +102,8 @@ def mine(
 def rank(
     task: Task, language: str, split: str, data_root: str, embed: Embed, path: Path, mesh: Mesh | None = None
 ) -> tuple[dict[str, float], int]:
-    """Ranks the pool for every query by cosine and writes the best 20 ids of each; (metrics, number of queries)."""
+    """Ranks the pool for every query by cosine similarity, writes the best 20 ids of each query to `path` and returns
+    (metrics, number of queries)."""
     queries, pool = read_pairs(task, language, split, data_root)
     x, y = embed(queries, Path(f'{split}-queries.npy')), embed(pool, Path(f'{split}-pool.npy'))
     nearest, _ = neighbours(x, y, RANKED, cosine=True, mesh=mesh)

@@ -1,12 +1,12 @@
-"""Bitext mining: exact nearest neighbours both ways in one blocked pass, ratio margin, threshold, one-to-one pairs.
+"""Bitext mining: exact nearest neighbours in both directions in one blocked pass, ratio margin, one-to-one pairs.
 
-BUCC as XTREME decides it (third_party/utils_retrieve.py, after LASER): cosine over the mean of both sides' k = 4
-nearest neighbours; candidates from both directions; the threshold with the best F1 on the gold pairs of one split,
-applied to another.
+BUCC is mined as in XTREME (third_party/utils_retrieve.py, after LASER): the margin is the cosine divided by the mean of
+both sides' k = 4 nearest neighbours; candidates come from both directions; the threshold with the best F1 on the gold
+pairs of one split is applied to another split.
 
-Every block of scores is used for its rows and for its columns, so that each product is computed once. Beside the
-vectors, which may be memory maps, there are a few blocks and k values and indices a sentence: memory does not grow with
-the product of the two sides.
+Each block of scores is computed once and used for its rows and its columns. Besides the vectors, which may be memory
+maps, memory holds a few blocks and k values and indices per sentence, so it does not grow with the product of the
+lengths of the two sides.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from xlmr_flax.util import stopping
 
 P = PartitionSpec
 NEIGHBOURS = 4
-# Rows and columns of a block of scores on a CPU: its 16 MiB come from the heap again and again, while larger blocks are
-# mapped afresh each time. An accelerator needs larger ones to be worth a call.
+# Rows and columns of a block of scores. On a CPU, the 16 MiB of a block are reused from the heap, while larger blocks
+# are mapped anew each time. An accelerator needs larger blocks to amortise the call overhead.
 _CPU_BLOCK, _BLOCK = 2048, 8192
-_HELD = 4  # blocks of x on the devices at a time: y is read once for all of them
+_HELD = 4  # number of blocks of x that are on the devices at the same time; y is read once for all of them
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k nearest by inner product, best first: values float32 [n, k], indices int32 [n, k] (-1 where there are
-    fewer).
+    """The k nearest neighbours by inner product, best first: values float32 [n, k], indices int32 [n, k] (-1 if there
+    are fewer than k).
     """
 
     values: np.ndarray
@@ -44,18 +44,20 @@ class Neighbours:
 
 
 def _group(size: int, k: int) -> int:
-    """The largest power of two g with k * g * g <= size: fewest values to look at, size / g and then k * g."""
+    """Group size for the two-stage top-k: the largest power of two g with k * g * g <= size. It minimises the number of
+    values for top_k: size / g group maxima, then k * g members of the best groups."""
     g = 1
     while 4 * g * g * k <= size:
         g *= 2
     return g
 
 
-# The k best of n values lie in the k groups with the largest maxima: were one of them elsewhere, each of those k groups
-# would hold a better one. Groups are runs of neighbouring indices and top_k prefers the lower index, so this is true of
-# equal values too, with the lower index counting as better. A maximum is read at the speed of memory; top_k is not.
+# The k best of n values are in the k groups with the largest maxima: if one of them were in another group, each of
+# these k groups would contain a better value. Groups are consecutive indices and top_k prefers the lower index, so this
+# also holds for equal values, where the lower index counts as better. The maximum is memory-bound; top_k is slower.
 def _row_contenders(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """[R, C] -> (values, columns) [R, k * g] among which are the k best of each row; columns ascending."""
+    """Candidates for the k best values of each row: scores [R, C] -> (values, columns) [R, k * g]; columns
+    ascending."""
     rows, size = scores.shape
     g = _group(size, k)
     grouped = scores.reshape(rows, size // g, g)
@@ -65,7 +67,7 @@ def _row_contenders(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _column_contenders(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """[R, C] -> (values, rows) [C, k * g] among which are the k best of each column; rows ascending."""
+    """Candidates for the k best values of each column: scores [R, C] -> (values, rows) [C, k * g]; rows ascending."""
     size, columns = scores.shape
     g = _group(size, k)
     largest = scores.reshape(size // g, g, columns).max(1).T  # [C, R / g]
@@ -78,18 +80,18 @@ def _column_contenders(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]
 def _merge(
     values: jax.Array, indices: jax.Array, more: jax.Array, where: jax.Array, k: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The k best of both; of equals those that come first."""
+    """Merges two candidate lists to the k best; among equal values, the first ones win."""
     best, place = jax.lax.top_k(jnp.concatenate([values, more], 1), k)
     return best, jnp.take_along_axis(jnp.concatenate([indices, where], 1), place, axis=1, mode='promise_in_bounds')
 
 
-Best = tuple[jax.Array, jax.Array]  # running best of some sentences: values float32 [n, k], indices int32 [n, k]
+Best = tuple[jax.Array, jax.Array]  # running k best of some sentences: values float32 [n, k], indices int32 [n, k]
 
 
 def _one_block(
     x: jax.Array, y: jax.Array, of_x: Best, of_y: Best, sizes: jax.Array, *, k: int, masked: bool, sharded: bool
 ) -> tuple[Best, Best]:
-    # An accelerator's default would round the vectors to fewer bits.
+    # With the default precision, an accelerator would round the vectors to fewer bits.
     scores = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)  # [R, C]
     x0, n, y0, m = sizes
     if sharded:
@@ -101,7 +103,7 @@ def _one_block(
     of_x = _merge(*of_x, values, y0 + columns, k)
     values, rows = _column_contenders(scores, k)
     rows += x0
-    if sharded:  # each device's own k best, those of the lower rows first
+    if sharded:  # all-gather only each device's own k best; the devices' rows are in ascending order
         values, place = jax.lax.top_k(values, k)
         rows = jnp.take_along_axis(rows, place, axis=1)
         values, rows = (jax.lax.all_gather(part, BATCH_AXES, axis=1, tiled=True) for part in (values, rows))
@@ -112,9 +114,9 @@ def _one_block(
 def _block(
     x: jax.Array, y: jax.Array, of_x: Best, of_y: Best, sizes: jax.Array, *, k: int, masked: bool, mesh: Mesh | None
 ) -> tuple[Best, Best]:
-    """One block [R, C] of scores merged into the running best of its rows and columns.
+    """Computes one block [R, C] of scores and merges it into the running best of its rows and columns.
 
-    sizes: int32 (number of the first row, n, number of the first column, m). masked: the block reaches beyond n or m.
+    sizes: int32 (index of the first row, n, index of the first column, m). masked: the block extends beyond n or m.
     """
     function = partial(_one_block, k=k, masked=masked, sharded=mesh is not None)
     if mesh is not None:
@@ -147,7 +149,7 @@ def _power_of_two(n: int) -> int:
 
 @dataclass(frozen=True)
 class _Side:
-    """One side's vectors, a block at a time; sizes of blocks are few, so that few programs are compiled."""
+    """The vectors of one side, read block by block. There are few block sizes, so that few programs are compiled."""
 
     name: str
     vectors: np.ndarray
@@ -157,7 +159,7 @@ class _Side:
     cosine: bool
 
     def block(self, start: int, check: bool = True) -> jax.Array:
-        """float32 [size, D] from row `start` on, zero rows behind the last. Raises ModelError unless finite."""
+        """The block float32 [size, D] from row `start` on, padded with zero rows. Raises ModelError if not finite."""
         part = np.asarray(self.vectors[start : start + self.size], np.float32)
         if check and not np.isfinite(part).all():
             row = start + int(np.flatnonzero(~np.isfinite(part).all(1))[0])
@@ -181,14 +183,15 @@ def neighbours(
     mesh: Mesh | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> tuple[Neighbours, Neighbours]:
-    """(nearest rows of y for each row of x, nearest rows of x for each row of y), exact, both from one pass.
+    """Exact k nearest neighbours in both directions from one pass: (nearest rows of y for each row of x, nearest rows
+    of x for each row of y).
 
-    x [n, D], y [m, D]: unit vectors, or any with cosine=True; arrays or memory maps, read a block at a time. Equal
-    scores: the lower index first. mesh: its data and fsdp axes share the rows of x; the results are those of one
-    device. tick: told (rows of x done, n). Raises ModelError where a vector is not finite.
+    x [n, D], y [m, D]: unit vectors, or any vectors with cosine=True; arrays or memory maps, read block by block. Among
+    equal scores, the lower index comes first. mesh: the rows of x are sharded over its data and fsdp axes; the results
+    are the same as on one device. tick: called with (rows of x done, n). Raises ModelError if a vector is not finite.
 
-    Memory beside the vectors, float32: on each device a few blocks of scores (2048 * 2048 on a CPU, 8192 * 8192 on an
-    accelerator) and four blocks of x with two of y; on the host the results, 8 k (n + m) bytes. n and m below 2^31.
+    Memory besides the vectors, float32: on each device a few blocks of scores (2048 * 2048 on a CPU, 8192 * 8192 on an
+    accelerator), four blocks of x and two of y; on the host the results, 8 k (n + m) bytes. n and m must be below 2^31.
     """
     n, m = len(x), len(y)
     shards = batch_devices(mesh) if mesh is not None else 1
@@ -212,12 +215,12 @@ def neighbours(
                 masked = x0 + first.size > n or y0 + second.size > m
                 best[i], of_y[j] = _block(held[i], part, best[i], of_y[j], sizes, k=k, masked=masked, mesh=mesh)
                 running.append(of_y[j])
-                if len(running) > 2:  # the host reads ahead by one block, not by all of them
+                if len(running) > 2:  # limits the host to a few blocks ahead of the devices
                     jax.block_until_ready(running.popleft())
-        of_x += [_host(found if mesh is None else _gathered(mesh)(found)) for found in best]
+        of_x += [_host(each if mesh is None else _gathered(mesh)(each)) for each in best]
         if tick:
             tick(min(n, start + first.size * _HELD), n)
-    return _joined(of_x, n, k), _joined([_host(found) for found in of_y], m, k)
+    return _joined(of_x, n, k), _joined([_host(each) for each in of_y], m, k)
 
 
 def _host(best: Best) -> tuple[np.ndarray, ...]:
@@ -233,7 +236,7 @@ def _joined(parts: Sequence[tuple[np.ndarray, ...]], n: int, k: int) -> Neighbou
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidate pairs, best margin first, each index at most once a side: x, y int32 [c], score float64 [c]."""
+    """Candidate pairs, best margin first: x, y int32 [c], score float64 [c]. An index occurs at most once per side."""
 
     x: np.ndarray
     y: np.ndarray
@@ -241,21 +244,21 @@ class Candidates:
 
 
 def ratio_candidates(forward: Neighbours, backward: Neighbours) -> Candidates:
-    """Each side's best neighbour by ratio margin, united, then one-to-one from the best down (LASER's 'max'
-    retrieval).
+    """Selects candidate pairs by ratio margin: joins the best neighbours of both sides, then takes one-to-one pairs
+    from the best margin down (LASER's 'max' retrieval).
     """
 
-    def mean(found: Neighbours) -> np.ndarray:
-        real = found.indices >= 0
-        return np.where(real, found.values, 0).sum(1, dtype=np.float64) / np.maximum(real.sum(1), 1)
+    def mean(side: Neighbours) -> np.ndarray:
+        real = side.indices >= 0
+        return np.where(real, side.values, 0).sum(1, dtype=np.float64) / np.maximum(real.sum(1), 1)
 
     x_mean, y_mean = mean(forward), mean(backward)
 
-    def best(found: Neighbours, own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        margin = found.values / ((own[:, None] + other[found.indices]) / 2)
-        margin = np.where(found.indices >= 0, margin, -np.inf)
+    def best(side: Neighbours, own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        margin = side.values / ((own[:, None] + other[side.indices]) / 2)
+        margin = np.where(side.indices >= 0, margin, -np.inf)
         place = margin.argmax(1)[:, None]
-        return np.take_along_axis(found.indices, place, 1)[:, 0], np.take_along_axis(margin, place, 1)[:, 0]
+        return np.take_along_axis(side.indices, place, 1)[:, 0], np.take_along_axis(margin, place, 1)[:, 0]
 
     to, forward_score = best(forward, x_mean, y_mean)
     origin, backward_score = best(backward, y_mean, x_mean)
@@ -275,8 +278,8 @@ def ratio_candidates(forward: Neighbours, backward: Neighbours) -> Candidates:
 def best_threshold(
     scored: Sequence[tuple[str, str]], scores: Sequence[float], gold: Iterable[tuple[str, str]]
 ) -> tuple[float, float]:
-    """(threshold, F1 in percent) of the best cut through pairs sorted by score, highest first; the threshold lies
-    midway between two consecutive scores, or at the last score where all pairs are taken."""
+    """The threshold with the best F1: (threshold, F1 in percent), for pairs sorted by score, highest first. The
+    threshold is midway between two consecutive scores, or the last score if all pairs are taken."""
     wanted, right, best, cut = set(gold), 0, 0.0, float('inf')
     for i, pair in enumerate(scored):
         right += pair in wanted

@@ -1,7 +1,7 @@
-"""Perplexity of a masked language model: exp of the mean loss over tokens that are masked once and for all.
+"""Perplexity of a masked language model: exp of the mean loss over a fixed set of masked tokens.
 
-Which tokens are predicted is a function of the rows and a seed, so that two models, or one at two steps, are asked the
-same (XLM and XLM-R choose checkpoints by it: Conneau and Lample 2019, Conneau et al. 2020).
+The masked tokens depend only on the rows and a seed, so that different models, or one model at different steps, predict
+the same tokens (XLM and XLM-R select checkpoints by perplexity: Conneau and Lample 2019, Conneau et al. 2020).
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from xlmr_flax.parallel.placement import placed
 from xlmr_flax.util.stopping import check
 
 MLM = HeadSpec(Mlm.name)
-# Logits of one pass at most, a gigabyte: they are as wide as the vocabulary, which batch_tokens knows nothing of.
+# Maximum number of logits in one pass (1 GiB in float32). They are as wide as the vocabulary, so batch_tokens alone
+# does not limit their memory.
 _LOGITS = 1 << 28
 
 
 def masked_perplexity(forward: Forward, name: str, tokens: Ragged, masking: Masking, seed: int = 0) -> float:
-    """exp of `masked_loss`'s mean (transformers' run_mlm.py: perplexity), inf where that overflows. Raises ValueError
-    where no token is masked, as may be in a handful of short rows.
+    """Perplexity: exp of the mean of `masked_loss` (as in transformers' run_mlm.py), inf on overflow. Raises ValueError
+    if no token is masked, which can happen with a few short rows.
     """
     loss, count = masked_loss(forward, name, tokens, masking, seed)
     if not count:
@@ -47,8 +48,8 @@ def masked_perplexity(forward: Forward, name: str, tokens: Ragged, masking: Mask
 
 
 def masked_loss(forward: Forward, name: str, tokens: Ragged, masking: Masking, seed: int = 0) -> tuple[float, int]:
-    """(sum of the cross-entropies in nats, number of masked tokens) of the masked-LM head of that name over rows of
-    text. `seed` alone decides which tokens are masked.
+    """Masked-LM loss of the head `name` over rows of text: (sum of the cross-entropies in nats, number of masked
+    tokens). `seed` determines which tokens of the rows are masked.
     """
     ids, labels = mask_rows(tokens, seed, masking)
     program, forward = _loss_program(forward.model, forward.mesh), forward.with_head(name)
@@ -63,13 +64,14 @@ def masked_loss(forward: Forward, name: str, tokens: Ragged, masking: Masking, s
 
 
 def _batches(forward: Forward, ids: Ragged, labels: Ragged, budget: int) -> Iterator[tuple[Batch, np.ndarray]]:
-    """({'ids', 'segments'}, labels) int32 [size, T], packed or padded; labels are IGNORED on padding."""
+    """Yields batches ({'ids', 'segments'}, labels), int32 [size, T], packed or padded; labels are IGNORED on
+    padding."""
     passes = (ids, forward.lengths, budget, forward.pad, batch_devices(forward.mesh))
     if forward.packing:
-        for found, batch in packed_eval_batches(*passes):
+        for packed, batch in packed_eval_batches(*passes):
             del batch['starts']
-            values = [labels[i] for i in found.item.tolist()]
-            yield batch, place(values, found.row, found.start, (found.size, found.length), IGNORED)
+            values = [labels[i] for i in packed.item.tolist()]
+            yield batch, place(values, packed.row, packed.start, (packed.size, packed.length), IGNORED)
         return
     for rows, batch in eval_batches(*passes):
         wanted = np.full(batch['ids'].shape, IGNORED, np.int32)
@@ -79,7 +81,7 @@ def _batches(forward: Forward, ids: Ragged, labels: Ragged, budget: int) -> Iter
 
 @lru_cache(maxsize=8)
 def _loss_program(model: Model, mesh: Mesh) -> Program:
-    """(params, batch) -> the sum of the losses of all masked tokens."""
+    """The compiled function (params, batch) -> sum of the losses of all masked tokens."""
     model = placed(model, mesh)
 
     def loss(params: Params, batch: dict[str, jax.Array]) -> jax.Array:

@@ -1,4 +1,5 @@
-"""Forward passes over a whole set: class logits, tags and sentence vectors, every row once, in file order."""
+"""Batched inference over a whole set: class logits, tags, span logits and sentence embeddings of every row, in file
+order."""
 
 from __future__ import annotations
 
@@ -23,23 +24,23 @@ from xlmr_flax.parallel.placement import placed
 from xlmr_flax.util.files import replacing
 from xlmr_flax.util.stopping import check
 
-# Vectors of one piece of work below this many bytes stay in memory.
+# Sentence vectors stay in memory as long as their total size is below this number of bytes.
 SMALL_VECTORS = 64 << 20
 
-HEAD = 'head'  # every head's name inside a program
+HEAD = 'head'  # the name of the head inside compiled programs, whatever its name in the params
 
-Tick = Callable[[int], None]  # told the number of rows just done
+Tick = Callable[[int], None]  # called with the number of rows just done
 Program = Callable[..., jax.Array]  # (params, ids, segments[, starts]) -> outputs by row [by slot]
-Waiting = tuple[np.ndarray | PackedBatch, jax.Array]  # rows that are being computed, and their outputs
+Waiting = tuple[np.ndarray | PackedBatch, jax.Array]  # rows of a batch in flight, and its outputs
 
 
 @dataclass(frozen=True)
 class Forward:
-    """What every forward pass over a set needs.
+    """Runs a model's forward passes over a set of rows.
 
-    params: on the mesh. lengths: the row lengths in use, ascending; no row is longer than the last. batch_tokens: of
-    one pass, padding included. pad: the tokenizer's id of padding. packing: rows of the set share rows of a pass
-    (data/packing.py); the outputs are the same to float rounding.
+    params: placed on the mesh. lengths: the allowed row lengths, ascending; no row is longer than the last.
+    batch_tokens: number of tokens in one pass, padding included. pad: the tokenizer's padding id. packing: several rows
+    of the set are packed in one row of a batch (data/packing.py); the outputs are equal up to float rounding.
     """
 
     model: Model
@@ -51,8 +52,8 @@ class Forward:
     packing: bool = True
 
     def with_head(self, name: str) -> Forward:
-        """The same with that head alone, called HEAD: programs then do not depend on a head's name or on what other
-        heads there are, so that tasks of one kind and size share them.
+        """A copy whose params have only the head `name`, renamed to HEAD. So compiled programs do not depend on the
+        head's name or on other heads, and tasks of the same kind and size share them.
         """
         params = {**self.params, 'heads': {HEAD: self.params['heads'][name]}}
         return dataclasses.replace(self, params=params)
@@ -60,8 +61,11 @@ class Forward:
     def rows(
         self, program: Program, tokens: Ragged, tick: Tick | None = None, *, by_token: bool = False
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """(row number, its output) of every row, in the order of the batches. by_token: the program has an output for
-        each token, and a row's are cut out; else one for each row of the set. Raises Stopped between two batches."""
+        """Runs a program over all rows; yields (row number, its output) in the order of the batches.
+
+        by_token: the program has an output for each token, and those of a row are cut out; otherwise it has one output
+        for each row of the set. Raises Stopped between two batches.
+        """
         waiting: list[Waiting] = []
         sizes = tokens.lengths
 
@@ -71,7 +75,7 @@ class Forward:
                 yield from _unpacked(rows, values, sizes, by_token)
                 done = len(rows.item)
             else:
-                for row, value in zip(rows.tolist(), values, strict=False):  # behind the real rows: padding
+                for row, value in zip(rows.tolist(), values, strict=False):  # padding rows come last
                     yield row, value[: sizes[row]].copy() if by_token else value
                 done = len(rows)
             if tick:
@@ -80,21 +84,21 @@ class Forward:
         for rows, size, batch in self._batches(tokens):
             check()
             arrays = put_batch(batch, self.mesh, size)
-            # Heads that have an output for each token need no starts, and compile without.
+            # Heads with an output for each token do not need the starts, so their programs compile without them.
             inputs = [arrays[name] for name in ('ids', 'segments', *(['starts'] if 'starts' in arrays else []))]
             waiting.append((rows, program(self.params, *(inputs[:2] if by_token else inputs))))
-            if len(waiting) > 2:  # the device works on the next batch while this one is read
+            if len(waiting) > 2:  # read this batch while the device computes the next one
                 yield from collect()
         while waiting:
             yield from collect()
 
     def _batches(self, tokens: Ragged) -> Iterator[tuple[np.ndarray | PackedBatch, int, Batch]]:
-        """(which rows of the set, rows of the batch, this process's part of it)."""
+        """Yields (rows of the set in the batch, number of rows of the batch, this process's part of the batch)."""
         multiple = batch_devices(self.mesh)
         wanted = (tokens, self.lengths, self.batch_tokens, self.pad, multiple, lambda size: own_rows(size, self.mesh))
         if self.packing:
-            for found, batch in packed_eval_batches(*wanted):
-                yield found, found.size, batch
+            for packed, batch in packed_eval_batches(*wanted):
+                yield packed, packed.size, batch
             return
         for rows, batch in eval_batches(*wanted):
             yield rows, eval_batch_size(batch['ids'].shape[1], self.batch_tokens, multiple), batch
@@ -103,7 +107,7 @@ class Forward:
 def _unpacked(
     rows: PackedBatch, values: np.ndarray, sizes: np.ndarray, by_token: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """values: [size, T, ...] where by_token, else [size, S, ...]."""
+    """Yields (row number, its output) of a packed batch. values: [size, T, ...] if by_token, else [size, S, ...]."""
     for item, row, slot, start in zip(
         *(getattr(rows, n).tolist() for n in ('item', 'row', 'slot', 'start')), strict=True
     ):
@@ -112,17 +116,18 @@ def _unpacked(
 
 @lru_cache(maxsize=32)
 def logits_program(model: Model, head: HeadSpec, mesh: Mesh, scored_tags: bool = False) -> Program:
-    """One compiled program per head shape and batch shape, shared by all tasks and languages of a process."""
+    """The compiled program for the outputs of a head. All tasks and languages of a process share it; it compiles once
+    for each head shape and batch shape."""
     model, kind = placed(model, mesh), kind_of(head)
 
     def forward(params: Params, ids: jax.Array, segments: jax.Array, starts: jax.Array | None = None) -> jax.Array:
-        if kind.stacked:  # a row of the set is one of an example's: [B, T] -> [B, 1, T] -> [B, 1] or [B, S, 1]
+        if kind.stacked:  # a row of the set is one choice of an example: [B, T] -> [B, 1, T] -> [B, 1] or [B, S, 1]
             starts = None if starts is None else starts[:, None]
             return model.logits(params, HEAD, head, ids[:, None], segments[:, None], starts=starts)
         logits = model.logits(params, HEAD, head, ids, segments, starts=starts)
         if not kind.best_only:
             return logits
-        best = logits.argmax(-1)  # on the device: what comes back is a hundredth of the logits
+        best = logits.argmax(-1)  # on the device, which reduces the transfer to the host about a hundredfold
         if not scored_tags:
             return best.astype(jnp.int32)
         probability = jnp.exp(logits.max(-1) - jax.nn.logsumexp(logits, axis=-1))
@@ -144,7 +149,7 @@ def embed_program(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> 
 def head_outputs(
     forward: Forward, name: str, head: HeadSpec, tokens: Ragged, *, scored_tags: bool = False, tick: Tick | None = None
 ) -> np.ndarray | list[np.ndarray]:
-    """What the head of that name gives for token rows: `predict_tokens` or `predict_logits`, by its kind."""
+    """The outputs of the head `name` for token rows: `predict_tokens` or `predict_logits`, depending on its kind."""
     if kind_of(head).by_token:
         return predict_tokens(forward, name, head, tokens, scored_tags=scored_tags, tick=tick)
     return predict_logits(forward, name, head, tokens, tick=tick)
@@ -153,7 +158,7 @@ def head_outputs(
 def predict_logits(
     forward: Forward, name: str, head: HeadSpec, tokens: Ragged, *, tick: Tick | None = None
 ) -> np.ndarray:
-    """float32 [rows, C] logits of a pair head, [rows, 1] of a choice head, in row order."""
+    """Logits in row order: float32 [rows, C] of a pair head, [rows, 1] of a choice head."""
     program = logits_program(forward.model, head, forward.mesh)
     out = np.empty((len(tokens), head.outputs), np.float32)
     return _filled(out, forward.with_head(name).rows(program, tokens, tick))
@@ -162,9 +167,10 @@ def predict_logits(
 def predict_tokens(
     forward: Forward, name: str, head: HeadSpec, tokens: Ragged, *, scored_tags: bool = False, tick: Tick | None = None
 ) -> list[np.ndarray]:
-    """Per row, cut to its tokens: int32 [tokens] best tags of a tag head, float32 [tokens, 2] logits of a span head.
+    """Outputs for each token of each row, without padding: int32 [tokens] best tags of a tag head, float32 [tokens, 2]
+    logits of a span head.
 
-    scored_tags: of a tag head float32 [tokens, 2] instead, the best tag (a whole number) and its probability.
+    scored_tags: a tag head returns float32 [tokens, 2] instead: the best tag (a whole number) and its probability.
     """
     program = logits_program(forward.model, head, forward.mesh, scored_tags)
     out: list[np.ndarray] = [np.zeros(0)] * len(tokens)
@@ -182,10 +188,10 @@ def embed_sentences(
     out: Path | None = None,
     tick: Tick | None = None,
 ) -> np.ndarray:
-    """float32 [n, D] sentence vectors of hidden_states[layer] (None = the last), in row order.
+    """Computes sentence embeddings float32 [n, D] from hidden_states[layer] (None = the last), in row order.
 
-    out: where the vectors are to lie (.npy) instead of in memory; the result is then that file, memory-mapped and
-    read-only. The file appears when it is whole. Its folder is made.
+    out: a .npy file for the vectors; the result is then this file, memory-mapped and read-only. None = in memory. The
+    file is written atomically, and its folder is created.
     """
     program = embed_program(forward.model, layer, pooling, forward.mesh)
     shape = (len(tokens), forward.model.config.hidden_size)
@@ -200,21 +206,23 @@ def embed_sentences(
 
 
 class VectorFiles:
-    """Files for the vectors of one piece of work, deleted when it ends; while all of them together are small, memory.
+    """Temporary files for the sentence vectors of one evaluation, deleted at its end. Small sets of vectors stay in
+    memory.
 
     with VectorFiles(folder, hidden_size) as files:
         embed_sentences(..., out=files.place('first.npy', len(sentences)))
     """
 
     def __init__(self, folder: Path, width: int):
-        """folder: where the files lie; made when needed, and removed at the end if nothing else is in it."""
+        """folder: the folder of the files; it is created when needed and removed at the end if it is empty then. width:
+        the dimension of the vectors."""
         self._folder, self._width = folder, width
         self._given: set[Path] = set()
         self._held = 0  # bytes of vectors that were left in memory
 
     def place(self, file: str | Path | None, rows: int) -> Path | None:
-        """The path for float32 [rows, width] vectors; None = hold them in memory: `file` is None, or what was held so
-        far and these are less than 64 MiB in all. A relative path is one within the folder.
+        """The path for float32 [rows, width] vectors. None = keep them in memory, because `file` is None or because all
+        vectors in memory, these included, are less than 64 MiB. A relative `file` is relative to the folder.
         """
         size = rows * self._width * np.dtype(np.float32).itemsize
         if file is None or self._held + size < SMALL_VECTORS:
@@ -234,7 +242,7 @@ class VectorFiles:
             self._folder.rmdir()
 
 
-def _filled(out: np.ndarray, found: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
-    for row, value in found:
+def _filled(out: np.ndarray, outputs: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
+    for row, value in outputs:
         out[row] = value
     return out

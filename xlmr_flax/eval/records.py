@@ -1,4 +1,4 @@
-"""Outputs of a head on a user's own rows: one record for each, with the prediction and how sure it is."""
+"""Predictions for a user's own rows: one record per row with the prediction and its confidence."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def predict_records(
     labels: Sequence[str],
     tick: Tick | None = None,
 ) -> list[Record]:
-    """One record for each example, in order, with the fields that Kind.records of its kind names. data: the examples,
-    encoded. labels: names of the head's outputs."""
+    """Predicts one record for each example, in order; `Kind.records` of the head's kind defines its fields. data: the
+    encoded examples. labels: names of the head's outputs."""
     out = head_outputs(forward, name, head, data.tokens, scored_tags=True, tick=tick)
     return kind_of(head).records(examples, data, out, labels)
 
 
 def readable(head: HeadSpec, example: Example, record: Mapping[str, Any], width: int = 100) -> str:
-    """One line for a person: the prediction and the beginning of the text."""
+    """A record as one line of readable text: the prediction and the start of the input text."""
     said, text = kind_of(head).summary(example, dict(record))
     text, left = ' '.join(text.split()), max(width - len(said), 10)
     return said + (text if len(text) <= left else text[: left - 3] + '...')

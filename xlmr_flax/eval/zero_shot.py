@@ -1,4 +1,4 @@
-"""One task in one language: predict, write the official file, read the metric back from that file."""
+"""Zero-shot evaluation of a task in a language: predicts, writes the official file and computes metrics from it."""
 
 from __future__ import annotations
 
@@ -27,18 +27,21 @@ from xlmr_flax.scoring.reference_spans import decode_reference
 from xlmr_flax.scoring.spans import Decoder, decode
 from xlmr_flax.tasks.base import Example, SentenceExample, Task, TaskError
 
-Progress = Callable[[int, int], None]  # (rows done, rows in all) of one language
+Progress = Callable[[int, int], None]  # called with (rows done, total rows)
 Scored = tuple[dict[str, float], int]  # (metrics in percent, number of examples)
-_PASSES = 64  # full batches beside which a last one that is not does not count
+_PASSES = 64  # minimum number of full batches, so that the cost of a last partial batch is negligible
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What stays the same over languages. head: (name in params['heads'], spec) for tasks that have one; label_order:
-    the head's output that stands for each of the task's labels, () = in order (a foreign checkpoint's may differ).
-    lengths: padded row lengths, () = the usual ones. remap: token numbers -> those of a cut word table. bad_rows: takes
-    the rows that cannot be read, which are then left out; None = the first of them is an error. Of retrieval tasks none
-    is left out: the pool would be another."""
+    """Evaluates a model on tasks; the fields are the settings that are the same for all languages.
+
+    head: (name in params['heads'], spec) for tasks that have a head. label_order: for each label of the task, the index
+      of the head's output; () = same order (another project's checkpoint may differ).
+    lengths: padded row lengths, () = the default ones. remap: maps token ids to those of a reduced word table.
+    bad_rows: a list to which rows that cannot be read are appended; None = the first such row raises an error.
+      Retrieval tasks never skip rows, because this would change the pool.
+    """
 
     model: Model
     params: Params
@@ -52,23 +55,24 @@ class Evaluator:
     lengths: tuple[int, ...] = ()
     remap: Callable[[Ragged], Ragged] | None = None
     bad_rows: list[BadRow] | None = None
-    # The last English side embedded, by its tokens: parallel sets (the embedded world's) ask for it in every language.
+    # Embeddings of the last English side, by its tokens: parallel sets (the embedded world) use it for every language.
     _english: dict[bytes, np.ndarray] = field(default_factory=dict)
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of a forward pass, padding included."""
+        """Number of tokens in a forward pass, padding included."""
         return pass_tokens(self.evaluation.batch_tokens, self.mesh.devices.flat[0].platform)
 
     def forward(self, lengths: tuple[int, ...]) -> Forward:
-        """Forward passes of this model over rows of these lengths."""
+        """A Forward for this model with these row lengths."""
         wanted = self.evaluation
         return Forward(
             self.model, self.params, self.mesh, lengths, self.batch_tokens, self.tokenizer.pad, wanted.packing
         )
 
     def run(self, task: Task, language: str, split: str, out: Path, progress: Progress | None = None) -> Scored:
-        """(metrics in percent, number of examples); the prediction file lies under `out` in XTREME's layout."""
+        """Evaluates one language: returns (metrics in percent, number of examples) and writes the prediction file under
+        `out` in XTREME's layout."""
         if task.embeds:
             return self._retrieve(task, language, split, out, progress)
         limit = self.evaluation.max_examples or None
@@ -81,11 +85,12 @@ class Evaluator:
     def run_all(
         self, task: Task, languages: Sequence[str], split: str, out: Path, progress: Progress | None = None
     ) -> Iterator[tuple[str, dict[str, float], int]]:
-        """(language, metrics in percent, number of examples) of each language in order, as `run` has them.
+        """Evaluates several languages: yields (language, metrics in percent, number of examples) in order, as `run`.
 
-        The examples of one language after the other form one stream, so that no language ends with a batch that is
-        mostly padding: they are read until there is enough for `_PASSES` full ones, which are then computed together.
-        Where a language cannot be read, those before it are finished first. progress: over what is computed together.
+        With packing, consecutive languages share batches, so that a language does not end with a batch that is mostly
+        padding. Languages are read until there are tokens for `_PASSES` full batches, and then computed together. If a
+        language cannot be read, the languages before it are finished first. progress: counts the rows of the languages
+        that are computed together.
         """
         if task.embeds or not self.evaluation.packing:
             for language in languages:
@@ -116,8 +121,8 @@ class Evaluator:
     ) -> Iterator[tuple[str, dict[str, float], int]]:
         if not waiting:
             return
-        found = self.outputs(task, [data.tokens for *_, data in waiting], progress)
-        for (language, examples, data), values in zip(waiting, found, strict=True):
+        outputs = self.outputs(task, [data.tokens for *_, data in waiting], progress)
+        for (language, examples, data), values in zip(waiting, outputs, strict=True):
             path = prediction_path(out, task, language, split)
             decoder = self.decoder(task.answer_language(language, split))
             write = partial(kind_of(task).write_outputs, task, path, examples, data, values, self.label_order, decoder)
@@ -133,8 +138,8 @@ class Evaluator:
         progress: Progress | None = None,
         language: str = 'en',
     ) -> None:
-        """Writes the prediction file of a task with a head. language: of the answers. Raises TaskError where this model
-        has no head.
+        """Predicts the examples of a task with a head and writes the prediction file. language: that of the answers.
+        Raises TaskError if this model has no head.
         """
         data, decoder = self._encode(task, examples), self.decoder(language)
         (out,) = self.outputs(task, [data.tokens], progress)
@@ -142,7 +147,8 @@ class Evaluator:
         on_leader('prediction file', write)
 
     def decoder(self, language: str) -> Decoder:
-        """What makes answers of span scores, as `Evaluation.qa_decoding` says. language: of the answers."""
+        """The function that decodes span logits to answers, by `Evaluation.qa_decoding`. language: that of the
+        answers."""
         if self.evaluation.qa_decoding == 'offsets':
             return decode
         realign = language not in self.evaluation.qa_unaligned
@@ -154,8 +160,8 @@ class Evaluator:
     def outputs(
         self, task: Task, sets: Sequence[Ragged], progress: Progress | None = None
     ) -> list[np.ndarray | list[np.ndarray]]:
-        """What the head gives for the token rows of each set, computed as if they were one (eval.predict.head_outputs).
-        Raises TaskError where this model has no head."""
+        """The head's outputs for the token rows of each set (eval.predict.head_outputs). All sets are computed
+        together. Raises TaskError if this model has no head."""
         if self.head is None:
             raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
         name, spec = self.head
@@ -167,8 +173,8 @@ class Evaluator:
         return [out[end - len(rows) : end] for end, rows in zip(ends, sets, strict=True)]
 
     def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
-        """English asks, the foreign side answers (XTREME's direction, the file); the other direction is measured
-        too.
+        """Evaluates retrieval with English queries and a foreign pool (XTREME's direction, written to the file); also
+        measures the other direction ('accuracy_to_en').
         """
         if split in task.gold:
             return self._by_gold(task, language, split, out, progress)
@@ -189,18 +195,18 @@ class Evaluator:
         def scores() -> dict[str, float]:
             order = task.query_order([each.text for each in english])
             files.write_labels(path, nearest(vectors[0], vectors[1])[order])
-            found = score_files(task, language, path, english)
-            if not found:
+            metrics = score_files(task, language, path, english)
+            if not metrics:
                 return {}
             back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
-            return found | {'accuracy_to_en': back['accuracy']}
+            return metrics | {'accuracy_to_en': back['accuracy']}
 
         return on_leader('scores', scores), len(english)
 
     def _by_gold(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
-        """Mining where F1 is asked for (BUCC), else ranking; max_examples is not applied: the pool is part of the
-        task. The vectors lie in a folder SPLIT-LANG.embeddings beside the predictions, which is deleted in the end;
-        below 64 MiB in all they stay in memory.
+        """Evaluates mining (tasks with F1: BUCC) or ranking (other tasks) with gold pairs by id. max_examples is not
+        applied, because the pool is part of the task. The vectors are stored in a temporary folder
+        SPLIT-LANG.embeddings next to the predictions; if they are less than 64 MiB in total, they stay in memory.
         """
         max_length = min(self.evaluation.max_length, self.model.config.max_length)
         path = prediction_path(out, task, language, split)
@@ -210,7 +216,7 @@ class Evaluator:
             tick, place = counter(progress, len(sentences)), vectors.place(file, len(sentences))
             return self._embed(task.name, tokens, max_length, tick, place)
 
-        # Each process reads blocks of all vectors, from files of its own.
+        # Each process reads blocks of all vectors, so it has its own files.
         folder = path.with_suffix('.embeddings' if is_leader() else f'.embeddings-{index()}')
         with VectorFiles(folder, self.model.config.hidden_size) as vectors:
             if task.mines:
@@ -232,7 +238,7 @@ class Evaluator:
 
 
 def counter(progress: Progress | None, total: int) -> Callable[[int], None]:
-    """What is told the rows just done and tells `progress` (rows done so far, total)."""
+    """A callback for the number of rows just done that calls `progress` with (rows done so far, total)."""
     done = 0
 
     def tick(rows: int) -> None:
@@ -245,9 +251,10 @@ def counter(progress: Progress | None, total: int) -> Callable[[int], None]:
 
 
 def label_order(task: Task, labels: Sequence[str]) -> tuple[int, ...]:
-    """For each label of the task, its place among a checkpoint's labels; () when they agree or say nothing.
+    """The index of each label of the task among a checkpoint's labels; () if the orders are equal or the checkpoint has
+    no labels.
 
-    Raises DataError when the checkpoint's labels are not the task's (compared in lower case).
+    Raises DataError if the checkpoint's labels are not those of the task (compared in lower case).
     """
     if not labels or tuple(labels) == task.labels:
         return ()

@@ -1,7 +1,7 @@
-"""What XTREME and XTREME-R consist of: tasks, languages, groups and how each is read and scored.
+"""Definitions of XTREME and XTREME-R: tasks, languages, groups and the format of each task's prediction files.
 
-Facts from XTREME's evaluate.py and README. This is the submission's side: a benchmark
-can be scored from its files whether or not this package can train on the task.
+The facts are from XTREME's evaluate.py and README. A benchmark can be scored from its prediction files, whether or not
+this package can train on its tasks.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from xlmr_flax.tasks import get_task
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One task of a benchmark. form: 'labels', 'choices', 'tags', 'indices', 'pairs', 'squad', 'mlqa' or 'ranking'.
-    group: whose mean it is part of, '' = of none.
+    """One task of a benchmark.
+
+    form: format of the prediction file: 'labels', 'choices', 'tags', 'indices', 'pairs', 'squad', 'mlqa' or 'ranking'.
+    group: the group of tasks whose mean includes this task, '' = none.
     """
 
     form: str
@@ -28,14 +30,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A benchmark's name and its tasks in the order of its tables."""
+    """A benchmark: its name and its tasks, in the order of its tables."""
 
     name: str
     parts: dict[str, Part]
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """Group -> its tasks."""
+        """The groups as {group: its tasks}."""
         names = dict.fromkeys(part.group for part in self.parts.values() if part.group)
         return {group: tuple(task for task, part in self.parts.items() if part.group == group) for group in names}
 
@@ -44,16 +46,16 @@ PAIR, STRUCTURED, QA, RETRIEVAL = 'sentence-pair', 'structured', 'qa', 'retrieva
 
 
 def _xtreme(task: str) -> tuple[str, ...]:
-    """The languages of a task in XTREME, as tasks/ lists them."""
+    """The languages of a task in XTREME, from the task registry."""
     return get_task(task).languages
 
 
 def _xtreme_r(task: str) -> tuple[str, ...]:
-    """The languages of a task to which XTREME-R adds some."""
+    """The languages of a task in XTREME-R: those of XTREME and the added ones."""
     return get_task(task).languages + get_task(task).more_languages
 
 
-# In the order of XTREME's evaluate.py, which is PAN-X's.
+# In the order of XTREME's evaluate.py, which is the order of PAN-X's languages.
 _TATOEBA = tuple(code for code in _xtreme('panx') if code in _xtreme('tatoeba'))
 
 XTREME = Benchmark(
@@ -71,9 +73,9 @@ XTREME = Benchmark(
     },
 )
 
-# LAReQA is one of the benchmark's ten tasks and counts in its average, but XTREME's evaluate.py (838c13b) has no reader
-# for it and leaves it out of the retrieval group: that is Tatoeba and Mewsli-X there, and here. Its folder is read as
-# Mewsli-X's is: id -> ranked candidates.
+# LAReQA is one of the benchmark's ten tasks and counts in its average. But XTREME's evaluate.py (838c13b) has no reader
+# for it, and its retrieval group is only Tatoeba and Mewsli-X; the group is the same here. LAReQA's prediction files
+# have Mewsli-X's format: id -> ranked candidates.
 XTREME_R = Benchmark(
     'xtreme-r',
     {

@@ -1,11 +1,12 @@
-"""Prediction files in XTREME's layout: ROOT/TASK/test-LANG.tsv, .json or .jsonl (XTREME: README, evaluate.py).
+"""Reads and writes prediction files in XTREME's layout: ROOT/TASK/test-LANG.tsv, .json or .jsonl (XTREME: README,
+evaluate.py).
 
-Classification: one label a line. Multiple choice: a JSON object a line whose `label` is an index from 0 (XTREME-R's
-XCOPA; other fields are not read). Tagging: one tag a line, a blank line between sentences. Tatoeba: for each English
-line, sorted, the index from 0 of the nearest foreign line. BUCC: source id TAB target id. QA: a JSON object
-id -> text. Mewsli-X: a JSON object id -> ranked items.
+Classification: one label a line. Multiple choice: one JSON object a line with an index from 0 as its `label`
+(XTREME-R's XCOPA; other fields are ignored). Tagging: one tag a line, a blank line between sentences. Tatoeba: for each
+English line, in sorted order, the index from 0 of the nearest foreign line. BUCC: source id TAB target id. QA: a JSON
+object id -> text. Mewsli-X: a JSON object id -> ranked items.
 
-Writers replace a file as a whole or leave it as it was. Readers raise DataError with file and line.
+Writers are atomic: they replace the whole file or leave it unchanged. Readers raise DataError that names file and line.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from xlmr_flax.util.files import write_atomically
 
 
 def no_answer_path(path: Path) -> Path:
-    """Where a SQuAD v2 prediction file's no-answer scores stand (JSON: id -> number)."""
+    """The path of the no-answer scores (JSON: id -> number) that belong to a SQuAD v2 prediction file."""
     return path.with_name(f'{path.stem}.no_answer.json')
 
 
 def write_labels(path: Path, labels: Iterable[str | int]) -> None:
-    """One label (or index) a line."""
+    """Writes one label (or index) a line."""
     write_atomically(path, ''.join(f'{_clean(path, str(label))}\n' for label in labels))
 
 
 def write_choices(path: Path, indices: Iterable[int]) -> None:
-    """Multiple choice: {"label": index} a line."""
+    """Writes multiple-choice predictions: {"label": index} on each line."""
     write_atomically(path, ''.join(f'{{"label": {int(index)}}}\n' for index in indices))
 
 
 def write_tags(path: Path, sentences: Iterable[Sequence[str]]) -> None:
-    """One tag a line and a blank line behind each sentence but the last. DataError for a sentence without words."""
+    """Writes one tag a line, with a blank line between sentences. Raises DataError for a sentence without words."""
     blocks = []
     for number, tags in enumerate(sentences, 1):
         if not tags:
@@ -48,17 +49,17 @@ def write_tags(path: Path, sentences: Iterable[Sequence[str]]) -> None:
 
 
 def write_pairs(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
-    """BUCC: source id TAB target id."""
+    """Writes BUCC's pairs: source id TAB target id."""
     write_atomically(path, ''.join(f'{_clean(path, source)}\t{_clean(path, target)}\n' for source, target in pairs))
 
 
 def write_answers(path: Path, answers: Mapping[str, Any]) -> None:
-    """QA and rankings: a JSON object by id."""
+    """Writes QA answers or rankings: a JSON object with the ids as keys."""
     write_atomically(path, json.dumps(dict(answers), ensure_ascii=False, indent=1, allow_nan=False) + '\n')
 
 
 def check_labels(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) -> None:
-    """Raises DataError with the line of a prediction that is no label of the task. numbered: (line, label)."""
+    """Raises DataError that names the line of a prediction that is not a label of the task. numbered: (line, label)."""
     for line, label in numbered:
         if label not in task.labels:
             raise DataError(f'{path}, line {line}: {label!r} is no label of {task.name!r}{closest(label, task.labels)}')
@@ -71,7 +72,7 @@ def _clean(path: Path, value: str) -> str:
 
 
 def read_labels(path: Path) -> list[str]:
-    """One label a line, white space around it removed. DataError for a blank line or an empty file."""
+    """Reads one label a line and strips white space. Raises DataError for a blank line or an empty file."""
     labels = [line.strip() for line in _lines(path)]
     for number, label in enumerate(labels, 1):
         if not label:
@@ -80,7 +81,7 @@ def read_labels(path: Path) -> list[str]:
 
 
 def read_indices(path: Path) -> list[int]:
-    """One index from 0 a line."""
+    """Reads one index (from 0) a line."""
     indices = []
     for number, label in enumerate(read_labels(path), 1):
         if not (label.isascii() and label.isdigit() and len(label) < 10):
@@ -90,7 +91,7 @@ def read_indices(path: Path) -> list[int]:
 
 
 def read_choices(path: Path) -> list[int]:
-    """The `label`, an index from 0, of the JSON object on each line."""
+    """Reads multiple-choice predictions: the `label`, an index from 0, of the JSON object on each line."""
     indices = []
     for number, line in enumerate(_lines(path), 1):
         try:
@@ -105,7 +106,7 @@ def read_choices(path: Path) -> list[int]:
 
 
 def read_tags(path: Path) -> list[list[str]]:
-    """Tags by sentence. A blank line ends a sentence, an empty one too, as XTREME's read_tag."""
+    """Reads the tags of each sentence. A blank line ends a sentence, which may be empty, as in XTREME's read_tag."""
     sentences: list[list[str]] = []
     current: list[str] = []
     for line in _lines(path):
@@ -118,7 +119,7 @@ def read_tags(path: Path) -> list[list[str]]:
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """(source id, target id) a line. An empty file is no pairs: a threshold may have let none through."""
+    """Reads BUCC's pairs (source id, target id). An empty file is valid: perhaps no pair was above the threshold."""
     pairs = []
     for number, line in enumerate(_lines(path, empty=True), 1):
         fields = line.strip().split('\t')
@@ -129,7 +130,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def read_answers(path: Path) -> dict[str, str]:
-    """Question id -> answer text."""
+    """Reads QA predictions: question id -> answer text."""
     answers = read_json(path)
     for id_, text in _object(path, answers).items():
         if not isinstance(text, str):
@@ -138,7 +139,7 @@ def read_answers(path: Path) -> dict[str, str]:
 
 
 def read_no_answer_scores(path: Path) -> dict[str, float]:
-    """Question id -> no-answer score."""
+    """Reads no-answer scores: question id -> score."""
     scores = read_json(path)
     for id_, score in _object(path, scores).items():
         if isinstance(score, bool) or not isinstance(score, int | float):
@@ -147,7 +148,7 @@ def read_no_answer_scores(path: Path) -> dict[str, float]:
 
 
 def read_rankings(path: Path) -> dict[str, list[str]]:
-    """Query id -> items, the best first."""
+    """Reads rankings: query id -> items, the best first."""
     rankings = read_json(path)
     for id_, items in _object(path, rankings).items():
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
@@ -156,7 +157,8 @@ def read_rankings(path: Path) -> dict[str, list[str]]:
 
 
 def read_gold_answers(path: Path) -> dict[str, list[str]]:
-    """Question id -> answer texts of a file in SQuAD's JSON form (with or without the outer 'data')."""
+    """Reads the gold answers of a file in SQuAD's JSON form (with or without the outer 'data'): question id -> answer
+    texts."""
     content = read_json(path)
     articles = content.get('data') if isinstance(content, dict) else content
     gold: dict[str, list[str]] = {}
@@ -175,7 +177,7 @@ def read_gold_answers(path: Path) -> dict[str, list[str]]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file; DataError with the line of what is broken, or with an id that is there twice."""
+    """Reads a JSON file. Raises DataError that names the line of a syntax error or a key that occurs twice."""
     try:
         return strict_json.loads(_text(path))
     except strict_json.JsonError as error:

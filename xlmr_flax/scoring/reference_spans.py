@@ -1,8 +1,10 @@
-"""Answers as the scripts that XTREME, jiant and xTune share decode them (transformers, data/metrics/squad_metrics.py).
+"""Reference decoding of QA answers, as in the scripts of XTREME, jiant and xTune (transformers,
+data/metrics/squad_metrics.py).
 
-A span of tokens stands for the white-space words that it touches. What the tokens read as is looked for in these words,
-and cut out of them where a character-by-character alignment is found; else the answer is the words as a whole. Scripts
-without spaces, clitics and words with punctuation therefore lose what scoring/spans.py's offsets keep.
+A predicted span of tokens selects the white-space-separated words that it overlaps. The text of the tokens is searched
+in these words. If a character-by-character alignment is found, the answer is the matching part, otherwise the whole
+words. So for scripts without spaces, clitics and words with punctuation this decoding is less exact than the offsets of
+scoring/spans.py.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from xlmr_flax.data.spans import SpanRows
 from xlmr_flax.scoring.spans import MAX_ANSWER, N_BEST, Answer, max_context
 from xlmr_flax.tasks.base import SpanExample
 
-_WORD_BOUNDARY = '\u2581'  # at the beginning of SentencePiece's pieces
-_WORD_SPACES = ' \t\r\n\u202f'  # what parts words; of other white space a word may hold some
-_NOTHING = 'empty'  # the scripts' answer where no span is allowed
-# First and last of the code points that BERT's tokenizer parts one by one.
+_WORD_BOUNDARY = '\u2581'  # the first character of a SentencePiece piece that starts a word
+_WORD_SPACES = ' \t\r\n\u202f'  # separators of words; other white space may be part of a word
+_NOTHING = 'empty'  # the scripts' answer if no span is allowed
+# First and last code points of the ranges whose characters are separate tokens in BERT's tokenizer.
 _HAN = (
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
     (0x2B820, 0x2CEAF), (0x2F800, 0x2FA1F),
@@ -31,11 +33,12 @@ Pieces = Callable[[Sequence[int]], Sequence[str]]  # token ids -> the pieces of 
 def decode_reference(
     rows: SpanRows, logits: Sequence[np.ndarray], examples: Sequence[SpanExample], pieces: Pieces, realign: bool = True
 ) -> list[Answer]:
-    """logits: per row float32 [tokens, 2] -> one Answer per example, in order; `start` and `end` are 0.
+    """Decodes span logits to one Answer per example, in order; `start` and `end` of the answers are 0.
 
-    As eval.spans.decode, but the 20 best starts and ends are those of the whole row, of which only the context's count,
-    and the text is the words'. realign: False answers with what the tokens read as (jiant and xTune, in Chinese). The
-    scripts also look at the logits of padding, which are not kept here.
+    logits: for each row float32 [tokens, 2]. Same as scoring.spans.decode, except: the 20 best starts and ends are
+    selected from the whole row, and those outside the context are then ignored; the text consists of the context's
+    words. realign: False returns the text of the tokens (jiant and xTune do so in Chinese). The scripts also use the
+    logits of padding, which are not available here.
     """
     by_example: list[list[int]] = [[] for _ in examples]
     for i, number in enumerate(rows.example):
@@ -58,7 +61,8 @@ def decode_reference(
 def _best_span(
     rows: SpanRows, logits: Sequence[np.ndarray], indices: Sequence[int]
 ) -> tuple[float, float, tuple[int, int, int] | None]:
-    """(score, null score, (row, first and last token of its context) or None where no span is allowed)"""
+    """The best span of a question: (score, null score, (row, first and last token in the context)); the last is None if
+    no span is allowed."""
     best, null, span = -np.inf, np.inf, None
     for row, allowed in zip(indices, max_context(rows, indices), strict=True):
         null = min(null, float(logits[row][0].sum()))
@@ -76,7 +80,8 @@ def _best_span(
 
 
 def _words(context: str, offsets: np.ndarray) -> str:
-    """The white-space words that tokens with these offsets int32 [n, 2] lie in, joined by single spaces."""
+    """The white-space-separated words that contain the tokens with these offsets int32 [n, 2], joined by single
+    spaces."""
     begin, end = (min(int(place), len(context) - 1) for place in (offsets[0, 0], offsets[-1, 0]))
     while begin > 0 and context[begin - 1] not in _WORD_SPACES:
         begin -= 1
@@ -89,10 +94,10 @@ def _words(context: str, offsets: np.ndarray) -> str:
 
 
 def realigned(said: str, words: str) -> str:
-    """The part of `words` that reads as `said`, or all of `words` where none is found.
+    """The part of `words` that matches the text `said`, or all of `words` if there is no match.
 
-    said: what the predicted tokens read as, in single spaces. It is looked for in the words as BERT's basic tokenizer
-    parts them (`basic_tokens`), and carried over by counting the characters that are no spaces.
+    said: the text of the predicted tokens, with single spaces. It is searched in the words after BERT's basic
+    tokenization (`basic_tokens`). The match is mapped back to `words` by counting characters other than spaces.
     """
     parted = ' '.join(basic_tokens(words))
     start = parted.find(said)
@@ -107,8 +112,8 @@ def realigned(said: str, words: str) -> str:
 
 
 def basic_tokens(text: str) -> list[str]:
-    """The tokens of BERT's basic tokenizer without lower-casing: control characters are left out; white space,
-    punctuation and Han characters part."""
+    """Tokenizes like BERT's basic tokenizer without lower-casing: removes control characters, splits at white space,
+    and makes every punctuation mark and Han character a token."""
     return ''.join(_parted(text)).split()
 
 
@@ -126,5 +131,5 @@ def _parted(text: str) -> Iterator[str]:
 
 
 def _is_punctuation(char: str, category: str) -> bool:
-    """ASCII symbols count, too."""
+    """Whether a character is punctuation; all ASCII symbols count as punctuation."""
     return category[0] == 'P' or ('!' <= char <= '~' and not char.isalnum())

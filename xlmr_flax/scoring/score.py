@@ -1,8 +1,8 @@
-"""From prediction files to the benchmark's tables, as XTREME's evaluate.py.
+"""Scores folders of prediction files and makes the benchmark's tables, as XTREME's evaluate.py.
 
-A task's score is the mean over its languages (QA: of the means of EM and F1); the overall score is the unweighted mean
-over all tasks of the benchmark, and there is one only if all are there with all their languages; what is missing is
-named.
+A task's score is the mean over its languages (QA: the mean of the means of EM and F1). The overall score is the
+unweighted mean over all tasks of the benchmark. It exists only if all tasks are present with all their languages;
+missing tasks and languages are listed.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def score_folder(
     tasks: Iterable[str] | None = None,
     allow_missing: bool = False,
 ) -> dict[str, Any]:
-    """Score ROOT/TASK/test-LANG files against a folder of gold files of the same layout.
+    """Scores ROOT/TASK/test-LANG prediction files against a folder of gold files with the same layout.
 
-    tasks: only these (default: every task of the benchmark that has a folder of predictions and one of labels, as in
-    evaluate.py).
+    tasks: the tasks to score (default: every task of the benchmark that has a folder of predictions and one of labels,
+    as in evaluate.py).
     Returns {'benchmark', 'tasks': {task: {'languages': {language: {metric: value}}, 'mean': {metric: value}, 'score',
     'missing_languages', 'coverage'}}, 'groups': {group: value or None}, 'overall': value or None, 'missing_tasks',
-    'unlabelled_tasks', 'unknown_folders'}; all values are percentages. A group or the overall score is None unless all
-    its tasks are whole.
-    coverage: {language: {'gold', 'unanswered', 'unknown'}}: gold ids, those without a prediction, and predictions
-    without a gold id, for languages where there are any.
-    unlabelled_tasks: those left out since there is no folder of labels for their predictions; missing, too.
-    Raises DataError for a file that is missing (unless allow_missing), unreadable or of another length than the gold,
-    and where no predicted task has labels.
+    'unlabelled_tasks', 'unknown_folders'}; all values are percentages. A group score or the overall score is None
+    unless all its tasks are complete.
+    coverage: {language: {'gold', 'unanswered', 'unknown'}}: numbers of gold ids, of gold ids without a prediction and
+    of predictions without a gold id, for languages in which the ids differ.
+    unlabelled_tasks: tasks that are not scored because they have no folder of labels; they also count as missing.
+    Raises DataError for a file that is missing (unless allow_missing), unreadable or of another length than the gold
+    file, and if no predicted task has labels.
     """
     predictions, labels = Path(predictions), Path(labels)
     bench = _benchmark(benchmark)
@@ -121,8 +121,8 @@ def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_mi
 
 
 def _bare(path: Path, blank: bool = False) -> list[str]:
-    """The labels of a file with one a line. blank: blank lines part sentences. Raises DataError for a line of several
-    columns: the datasets' own files have texts or words before the label."""
+    """Reads a file with one label a line. blank: blank lines separate sentences. Raises DataError for a line with
+    several columns (the datasets' own files have texts or words before the label)."""
     labels = [line.strip() for line in read_lines(path)] if blank else files.read_labels(path)
     for number, label in enumerate(labels, 1):
         if len(label.split()) > 1:
@@ -131,8 +131,9 @@ def _bare(path: Path, blank: bool = False) -> list[str]:
 
 
 def _coverage(form: str, predicted: Path, gold: Path) -> dict[str, int]:
-    """How many gold ids there are, how many have no prediction, and how many predictions have no gold; {} for forms
-    without ids. Raises DataError where no id agrees: the score would be 0 of another file's questions.
+    """Compares the ids of predictions and gold: numbers of gold ids, of gold ids without a prediction ('unanswered')
+    and of predictions without a gold id ('unknown'); {} for forms without ids. Raises DataError if no id matches,
+    because the predictions are then those of another file and the score would be 0.
     """
     if form not in ('squad', 'mlqa', 'ranking'):
         return {}
@@ -144,13 +145,13 @@ def _coverage(form: str, predicted: Path, gold: Path) -> dict[str, int]:
 
 
 def warnings(scores: Mapping[str, Any]) -> list[str]:
-    """What a reader of a result of score_folder must know: tasks without labels, and `coverage_lines`."""
+    """Warnings about a result of score_folder: tasks without labels, and `coverage_lines`."""
     unlabelled = [f'{task}: predictions, but no folder of labels: not scored' for task in scores['unlabelled_tasks']]
     return unlabelled + coverage_lines(scores)
 
 
 def coverage_lines(scores: Mapping[str, Any]) -> list[str]:
-    """A sentence for each task and language in which predictions and gold differ in their ids."""
+    """One line for each task and language in which the ids of predictions and gold differ."""
     return [
         f'{task} {language}: {counts["unanswered"]} of {counts["gold"]} gold ids have no prediction (they count 0), '
         f'{counts["unknown"]} predictions no gold id'
@@ -164,7 +165,7 @@ def _major(metrics: Mapping[str, float]) -> str:
 
 
 def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores:
-    """The metrics of one prediction file against one gold file of the same form."""
+    """Computes the metrics of one prediction file against one gold file of the same form."""
     try:
         if form == 'labels':
             return classification.accuracy(_bare(gold), _bare(predicted))
@@ -191,12 +192,13 @@ def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores
 
 
 def to_json(scores: Mapping[str, Any]) -> str:
-    """The result of score_folder as JSON text, nothing rounded."""
+    """The result of score_folder as JSON text, without rounding."""
     return json.dumps(scores, indent=1, ensure_ascii=False) + '\n'
 
 
 def to_markdown(scores: Mapping[str, Any]) -> str:
-    """The result of score_folder as tables: the benchmark's summary, then each task by language; two decimals."""
+    """The result of score_folder as Markdown tables: the benchmark's summary, then each task by language; two
+    decimals."""
     lines = [f'# {scores["benchmark"]}', '']
     rows = [['overall', _number(scores['overall']), '']]
     rows += [[f'group: {group}', _number(value), ''] for group, value in scores['groups'].items()]

@@ -1,4 +1,4 @@
-"""Start and end scores of windows -> one answer text per question (n-best decoding as the reference scripts)."""
+"""Decodes start and end logits of windows to one answer per question (n-best decoding as in the reference scripts)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ N_BEST, MAX_ANSWER = 20, 30
 
 @dataclass(frozen=True)
 class Answer:
-    """text: the best non-empty answer ('' only where no span is allowed). score: its start + end logit. null: the
+    """A decoded answer.
+
+    text: the best non-empty answer ('' only if no span is allowed). score: its start logit + end logit. null: the
     lowest BOS + BOS score over the windows; null - score above a threshold means 'no answer' (SQuAD v2). start, end:
-    the characters of the text in the context (0, 0 where it is '')."""
+    the character range [start, end) of the text in the context (0, 0 if the text is '').
+    """
 
     text: str
     score: float
@@ -30,8 +33,8 @@ Decoder = Callable[[SpanRows, Sequence[np.ndarray], Sequence[SpanExample]], list
 
 
 def max_context(rows: SpanRows, indices: Sequence[int]) -> list[np.ndarray]:
-    """For the windows of one question: which of their context tokens have the most context in that very window (the
-    reference's token_is_max_context: min(left, right) + 0.01 x window length, first window of equals)."""
+    """For each window of one question, a mask of the context tokens that have their maximum context in this window (the
+    reference's token_is_max_context: min(left, right) + 0.01 x window length; among equals the first window)."""
     begins, counts = rows.begin[list(indices)], rows.count[list(indices)]
     total = int((begins + counts).max())
     position = np.arange(total)
@@ -42,10 +45,11 @@ def max_context(rows: SpanRows, indices: Sequence[int]) -> list[np.ndarray]:
 
 
 def decode(rows: SpanRows, logits: Sequence[np.ndarray], examples: Sequence[SpanExample]) -> list[Answer]:
-    """logits: per row float32 [tokens, 2] -> one Answer per example, in order.
+    """Decodes span logits to one Answer per example, in order. logits: for each row float32 [tokens, 2].
 
-    Spans lie in one window's context, start where that window is the token's max context, and have at most 30 tokens;
-    the 20 best starts and ends of each window are combined. Of equal scores the first window and token win.
+    A span is inside the context of one window, starts at a token with its maximum context in this window, and has at
+    most 30 tokens. The 20 best starts and ends of each window are combined. Among equal scores, the first window and
+    token win.
     """
     by_example: list[list[int]] = [[] for _ in examples]
     for i, number in enumerate(rows.example):

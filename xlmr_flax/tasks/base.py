@@ -1,7 +1,7 @@
-"""What a task is: where its rows lie, how a row becomes an example, how it is scored.
+"""Base classes of tasks: a Task defines its data files, the parser of its rows and its metrics.
 
-Pure Python. A task module defines `TASKS = (Task(...), ...)`; the registry (`tasks/__init__.py`) collects every
-module of this package, so that adding a task touches one file.
+Pure Python. A task module defines `TASKS = (Task(...), ...)`. The registry (`tasks/__init__.py`) collects every module
+of this package, so that a new task needs a change in one file only.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 from xlmr_flax.tasks.languages import get_language
 from xlmr_flax.util.errors import UserError, shorten
 
-# Splits of machine-translated rows: English rows in a language, or the rows of a language in English.
+# Splits of machine-translated rows: translated from English (train, dev) or into English (test).
 TRANSLATED = ('translate_train', 'translate_dev', 'translate_test')
 
 
 class TaskError(UserError, ValueError):
-    """A task, split or language that does not exist; the message names the closest known one."""
+    """Raised for an unknown task, split or language; the message names the closest known one."""
 
 
 class RowError(ValueError):
-    """A row that cannot be read. `column` names the field; readers add file and line.
+    """Raised for a row that cannot be read. `column` names the field; readers add the file and the line.
 
-    line: the line of the file where it happened, for rows of several lines (a sentence of a tagging file).
+    line: the line of the error in the file, for rows that span several lines (a sentence of a tagging file).
     """
 
     def __init__(self, column: str, reason: str, line: int | None = None):
@@ -37,7 +37,7 @@ class RowError(ValueError):
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)' for the closest of `known`, or their list when none is close."""
+    """A hint for error messages: ' (did you mean X?)' for the closest of `known`, else the list of `known`."""
     known = sorted(known)
     match = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.6)
     if match:
@@ -46,7 +46,7 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
-    """A field that must be a string (JSON files may hold anything). Raises RowError."""
+    """Reads a field that must be a string (JSON files may contain other types). Raises RowError."""
     value = row[column]
     if not isinstance(value, str):
         raise RowError(column, f'a string is expected, not {value!r}')
@@ -55,7 +55,7 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PairExample:
-    """One text or a pair of texts with a class (`label` indexes `Task.labels`; None where the file has none)."""
+    """One text or a pair of texts with a class. `label` is an index into `Task.labels`; None if the file has none."""
 
     id: str
     text_a: str
@@ -65,7 +65,7 @@ class PairExample:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceExample:
-    """A prompt and its candidate continuations, each encoded as the pair (prompt, choice)."""
+    """A multiple-choice example: a prompt and its choices. Each choice is encoded as the pair (prompt, choice)."""
 
     id: str
     prompt: str
@@ -75,10 +75,10 @@ class ChoiceExample:
 
 @dataclass(frozen=True, slots=True)
 class SpanExample:
-    """A question on a context. `answers` holds (text, start character in context); empty = no answer or none given.
+    """A question on a context. `answers`: (text, start character in the context); empty = unanswerable or not given.
 
-    A start at the context's end marks a text that the context does not hold: an answer of a translated test set, which
-    is scored against but has no place.
+    A start at the context's end marks a text that the context does not contain: an answer of a translated test set,
+    which is used for scoring but has no position.
     """
 
     id: str
@@ -90,7 +90,7 @@ class SpanExample:
 
 @dataclass(frozen=True, slots=True)
 class TagExample:
-    """Words with one tag each (`tags` indexes `Task.labels`; None where the file has none)."""
+    """A sentence with one tag per word. `tags` are indices into `Task.labels`; None if the file has none."""
 
     id: str
     words: tuple[str, ...]
@@ -101,9 +101,9 @@ class TagExample:
 class SentenceExample:
     """One sentence to embed, or one text for masked language modelling.
 
-    Row i of both sides of a retrieval task is a gold pair unless the task has gold pairs by id (`Task.gold`).
-    context: what the text stands in; where not empty, the pair (text, context) is embedded (LAReQA's candidates).
-    paired: False where the files do not say which rows of the two sides are translations of each other.
+    In a retrieval task, row i of both sides is a gold pair unless the task has gold pairs by id (`Task.gold`).
+    context: the text around the sentence; if not empty, the pair (text, context) is embedded (LAReQA's candidates).
+    paired: False if the files do not define which rows of the two sides are translations of each other.
     """
 
     id: str
@@ -116,8 +116,9 @@ Example = PairExample | ChoiceExample | SpanExample | TagExample | SentenceExamp
 
 
 def has_label(example: Example) -> bool:
-    """Whether an example can be scored and trained on: a question has an answer or is said to have none; a sentence of
-    a retrieval task has its translation in the same row of the other side; raw text needs no label."""
+    """Whether an example has a gold label, so that it can be used for training and scoring. A question needs an answer
+    or the mark that it is unanswerable. A sentence of a retrieval task needs its translation in the same row of the
+    other side. Raw text needs no label."""
     if isinstance(example, SpanExample):
         return bool(example.answers) or example.is_impossible
     if isinstance(example, TagExample):
@@ -129,26 +130,26 @@ def has_label(example: Example) -> bool:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of local files, one set of files per language.
+    """A source of rows in local files, one set of files per language.
 
-    path: relative to the data root; `{language}` is replaced by the task's own code of the language and, in
-      alternatives, `{benchmark_language}` by the benchmark's; `*` and `[...]` match as in a shell, all matches being
-      read in the order of their names. also: further paths, read after it.
-    format: a name of data/tables.READERS: 'tsv' (no quoting: xTune's advice for XTREME's files), 'csv' (RFC 4180),
-      'jsonl', 'json' (an array of objects, or an object of them), 'lines', 'squad', 'squad_sentences', 'conll',
-      'conllu', 'stagged', 'ccgbank'.
-    columns: the columns that must be there. With `header=False` they name the fields by position.
+    path: relative to the data root. `{language}` is replaced by the task's own code of the language and, in
+      alternatives, `{benchmark_language}` by the benchmark's code. `*` and `[...]` match as in a shell; all matches are
+      read in the order of their names. also: further paths, read after `path`.
+    format: a key of data/readers/tables.READERS: 'tsv' (no quoting: xTune's advice for XTREME's files), 'csv'
+      (RFC 4180), 'jsonl', 'json' (an array of objects, or an object of objects), 'lines', 'squad', 'squad_sentences',
+      'conll', 'conllu', 'stagged', 'ccgbank'.
+    columns: the required columns. With `header=False` they name the fields by position.
     optional: columns that may be missing from a whole file (the label of a public test file); without a header they
-      follow `columns`. Rows of one file all have the same fields.
+      follow `columns`. All rows of one file have the same fields.
     hidden: columns that are not read: placeholder labels of a public test file.
-    alternatives: tables that are tried in this order where no file of this one is there.
-    short_rows: with a header: rows may lack the last fields but those of `columns` (SNLI's annotators' labels).
-    stand_in: what these rows are where they only stand in for the dataset; result rows carry it.
-    ids: False where the file's own ids repeat; row numbers are used then.
-    label_file: a file beside it with one label a line, read into the column 'label' (Social IQa).
-    explode: columns that hold lists of one length; a row becomes as many rows as they have items.
-    constants: columns that every row of this table gets.
-    every_language: the files of all languages of the task are read whatever language is asked for (LAReQA's pool).
+    alternatives: tables that are tried in this order if this table has no file.
+    short_rows: with a header: rows may lack the last fields after those of `columns` (SNLI's annotators' labels).
+    stand_in: a description of rows that only stand in for the dataset; it is written to result rows.
+    ids: False if the file's own ids repeat; then row numbers are used.
+    label_file: a separate file with one label a line, read into the column 'label' (Social IQa).
+    explode: columns that contain lists of the same length; a row becomes one row per list item.
+    constants: columns that are added to every row of this table.
+    every_language: read the files of all languages of the task, whichever language is requested (LAReQA's pool).
     """
 
     path: str
@@ -170,9 +171,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Rows of the embedded world (data/world): `task` is one of its tasks, `rows` how many are made a language.
+    """A source of rows in the embedded world (data/world): `task` is one of its tasks, `rows` the number per language.
 
-    language, split: the one that is always read ('' = the one asked for).
+    language, split: a fixed language or split ('' = the requested one).
     """
 
     task: str
@@ -183,43 +184,43 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Task:
-    """One dataset in one formulation.
+    """One dataset in one task formulation.
 
-    name: as in configs and result rows. kind: name of a kind of kinds/ (fixes head, batch layout and prediction
-      file): 'pair', 'choice', 'span', 'tag', 'retrieval', or 'mlm' (raw text for masked language modelling).
+    name: the name in configs and result rows. kind: name of a kind in kinds/ (determines head, batch layout and
+      prediction file): 'pair', 'choice', 'span', 'tag', 'retrieval', or 'mlm' (raw text for masked language modelling).
     labels: class or tag names in head order; empty for retrieval, spans and text, and for `labels_from`.
     labels_from: splits whose files are read, in this order, to collect the tags by first appearance (CCG). `labels` is
-      empty until data.sources.with_labels has filled it in; files that are not there are passed over.
-    metrics: names in result rows, the first is the major one (selection, tables).
-    languages: codes as the benchmark writes them in prediction file names ('de', 'zh').
-    more_languages: languages that are there as well but not in the benchmark's mean (those that XTREME-R adds).
-    open_languages: any further language may be asked for by the code in the file names (Tatoeba: 'yid').
-    local_codes: benchmark code -> code in file names, where they differ (Tatoeba: 'de' -> 'deu').
-    splits: split name -> the sources that are read one after the other. A split of English only tasks needs no
-      `{language}`. Retrieval: exactly two sources, what asks (Tatoeba: English) and then what is searched.
+      empty until data.sources.with_labels has filled it in; missing files are skipped.
+    metrics: names in result rows; the first is the main metric (selection, tables).
+    languages: codes as in the benchmark's prediction file names ('de', 'zh').
+    more_languages: available languages that are not in the benchmark's mean (those that XTREME-R adds).
+    open_languages: any other language may be requested by its code in the file names (Tatoeba: 'yid').
+    local_codes: benchmark code -> code in file names, if they differ (Tatoeba: 'de' -> 'deu').
+    splits: split name -> its sources, read one after the other. A split of a task in English only needs no
+      `{language}`. Retrieval: exactly two sources, first the queries (Tatoeba: English) and then the pool.
     translated: the splits of machine-translated rows (names of TRANSLATED) -> their languages, which need not be among
       `languages` (MNLI's training set is English; its translations are not). translate_train and translate_dev: the
-      English rows in the language asked for; never 'en', which is `train` or `dev`. translate_test: the test rows of
-      the language asked for in English. A data root is whole without them.
+      English rows in the requested language; never 'en', which is `train` or `dev`. translate_test: the test rows of
+      the requested language in English. A data root is complete without these splits.
     parse: (row, task, language) -> Example; raises RowError. None drops the row (SNLI's '-').
       row maps column names to str (tsv, csv, lines) or to JSON values; '#' is the row number from 0, counted over all
-      sources of the split. An example without an id of its own gets '' and the reader names it. language: that of the
-      file, which differs from the one asked for only in an `every_language` table.
+      sources of the split. An example without an id has the id '', and the reader assigns one. language: that of the
+      file, which differs from the requested language only in an `every_language` table.
     sorted_queries: retrieval: prediction files have the queries sorted by text (XTREME's Tatoeba; `query_order`).
-    gold, parse_gold: retrieval by id: split -> the table of gold pairs, and (row, task, language) -> (id of what asks,
-      id of what is right) pairs; `row['#language']` is the language asked for.
+    gold, parse_gold: retrieval by id: split -> the table of gold pairs, and (row, task, language) -> pairs (query id,
+      id of a right item); `row['#language']` is the requested language.
     train_task: the task whose English train split fine-tunes this target (XNLI: 'mnli'); None = evaluation only.
-      Retrieval targets name the one that a dual encoder may be trained on; zero-shot retrieval trains nothing.
-    warmup_task: what is trained on its English train split before `train_task`, all weights and the head carried over
-      (XTREME: scripts/train_xcopa.sh trains XCOPA on Social IQa, then on COPA). Both are choice tasks: that head gives
-      one number a (prompt, choice) pair and is the same for Social IQa's three choices and COPA's two. A task that is
-      trained after another for itself (COPA) names it here as well.
+      Retrieval targets name the task that a dual encoder may be trained on; zero-shot retrieval trains nothing.
+    warmup_task: the task that is trained on its English train split before `train_task`; all weights and the head are
+      carried over (XTREME: scripts/train_xcopa.sh trains XCOPA on Social IQa, then on COPA). Both are choice tasks: the
+      head gives one score per (prompt, choice) pair, so it fits Social IQa's three choices and COPA's two. A task that
+      is trained after another one for its own evaluation (COPA) also names it here.
     folder: its folder in XTREME's prediction layout ('' = the name).
-    scorer: the official scorer where the kind alone does not fix it: 'f1' adds the positive class's F1 to accuracy
-      (QQP); 'token_accuracy' (CCG); spans are scored as 'squad' unless this says 'mlqa' or 'squad_v2'.
-    licence: names 'NC' where commercial use is not allowed. source: the dataset's home. note: what a reader must know.
-    checked_on: what this package's readers were tried on: 'real rows', 'stand-in rows', 'hand-made rows' or 'embedded
-      world', with details behind it; '; stand-in rows for SPLIT' and '; none for train' where that holds for a part.
+    scorer: the official scorer if the kind alone does not determine it: 'f1' adds the positive class's F1 to accuracy
+      (QQP); 'token_accuracy' (CCG); spans are scored as 'squad' unless this is 'mlqa' or 'squad_v2'.
+    licence: contains 'NC' if commercial use is not allowed. source: the dataset's home. note: remarks for the user.
+    checked_on: the rows that the readers were tested on: 'real rows', 'stand-in rows', 'hand-made rows' or 'embedded
+      world', then details; '; stand-in rows for SPLIT' and '; none for train' if that applies to a part.
     """
 
     name: str
@@ -253,7 +254,7 @@ class Task:
                 f'the task has, and of no other; it names {", ".join(self.translated) or "none"}'
             )
 
-    def __hash__(self) -> int:  # its mappings have none
+    def __hash__(self) -> int:  # the generated hash would fail: mappings are not hashable
         return hash(self.name)
 
     @cached_property
@@ -266,7 +267,7 @@ class Task:
 
     @property
     def embeds(self) -> bool:
-        """Whether sentence vectors are scored, without a head and without training."""
+        """Whether the task compares sentence embeddings, without a head and without training."""
         return self.kind == 'retrieval'
 
     @property
@@ -276,11 +277,11 @@ class Task:
 
     @property
     def mines(self) -> bool:
-        """Whether pairs of sentences are mined out of both sides (BUCC), where other retrieval ranks a pool."""
+        """Whether the task mines sentence pairs from both sides (BUCC); other retrieval tasks rank a pool."""
         return self.embeds and 'f1' in self.metrics
 
     def label_index(self, value: str, column: str, line: int | None = None) -> int:
-        """Index of a label name. Raises RowError with the closest label."""
+        """The index of a label name. Raises RowError with the closest label."""
         number = self._numbers.get(value)
         if number is None:
             raise RowError(column, f'unknown label {value!r}{closest(value, self.labels)}', line)
@@ -297,8 +298,8 @@ class Task:
         return self.translated.get(split, self.languages)
 
     def local_code(self, language: str, split: str = '') -> str:
-        """The code of a language in file names. Raises TaskError with the closest language the task has (in that
-        split; without one, in any)."""
+        """The code of a language in file names. Raises TaskError with the closest language that the task has in the
+        split (without a split: in any split)."""
         if not re.fullmatch(r'[A-Za-z0-9_-]+', language):  # it becomes part of file names
             raise TaskError(f'{language!r} is no language code: letters, digits, - and _ are expected')
         known = self.translated.get(split) or self.languages + self.more_languages
@@ -312,17 +313,17 @@ class Task:
         return self.local_codes.get(language, language)
 
     def query_order(self, texts: Sequence[str]) -> list[int]:
-        """Of each line of a retrieval prediction file, the row of what asks. texts: the queries in the order of rows.
+        """The row number of the query on each line of a retrieval prediction file. texts: queries in row order.
 
-        XTREME's preprocessing of Tatoeba strips the English lines and sorts them by code point, equal ones in the
-        order of rows, and leaves the other side as it is: so this is also the gold index of each line.
+        XTREME's preprocessing of Tatoeba strips the English lines and sorts them by code point (equal lines stay in row
+        order). It does not change the other side, so the result is also the gold index of each line.
         """
         rows = range(len(texts))
         return sorted(rows, key=lambda i: texts[i].strip()) if self.sorted_queries else list(rows)
 
     def training_split(self, language: str) -> str:
-        """The split that holds training rows in a language: `train` for English; else `translate_train` where it has
-        the language; else `train` where that is written in each language (UD-POS, raw text). Raises TaskError."""
+        """The split with training rows in a language: `translate_train` if it has the language; else `train` for
+        English and for tasks whose `train` has files in each language (UD-POS, raw text). Raises TaskError."""
         own = self.splits.get('train', ())
         if language in self.translated.get('translate_train', ()):
             return 'translate_train'
@@ -339,8 +340,8 @@ class Task:
         raise TaskError(f'task {self.name!r} has no training rows in {language!r}{closest(language, known)}')
 
     def answer_language(self, language: str, split: str = '') -> str:
-        """The language of the answers: that of the context, the first of a cross-language pair ('en-de': 'en'); English
-        in a test set that was translated into it."""
+        """The language of the answers: the context's language, which is the first of a cross-language pair ('en-de':
+        'en'); English for a test set that was translated into English."""
         if split == 'translate_test':
             return 'en'
         return language.split('-')[0] if self.kind == 'span' else language

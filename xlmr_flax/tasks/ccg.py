@@ -1,8 +1,8 @@
-"""CCG supertagging: CCGbank's AUTO files, or files of C&C's .stagged form.
+"""CCG supertagging on CCGbank's AUTO files or on files in C&C's .stagged format.
 
-The tags are those of the train, test and dev files in the order of their first appearance (jiant v1.3.2:
-scripts/ccg/ccg_to_num.py). Sections: jiant's 00-18 / 19-21 / 22-24 (scripts/ccg/ccg_proc.py) in 'ccg', and the usual
-02-21 / 00 / 23 in 'ccg_usual'.
+The tags are collected from the train, test and dev files in the order of their first appearance (jiant v1.3.2:
+scripts/ccg/ccg_to_num.py). Sections: 'ccg' uses jiant's 00-18 / 19-21 / 22-24 (scripts/ccg/ccg_proc.py), and
+'ccg_usual' uses the usual 02-21 / 00 / 23.
 """
 
 from __future__ import annotations

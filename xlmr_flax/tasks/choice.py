@@ -1,7 +1,7 @@
 """Multiple choice: HellaSwag, Cosmos QA, CommonsenseQA, Social IQa and COPA for training, XCOPA as the target.
 
-Each (prompt, choice) pair is encoded by itself. Prompts and choices as in jiant (jiant/tasks/lib/), but COPA's and
-XCOPA's question as XTREME words it (third_party/run_xcopa.py).
+Each (prompt, choice) pair is encoded separately. Prompts and choices are those of jiant (jiant/tasks/lib/), except for
+COPA's and XCOPA's question, which is worded as in XTREME (third_party/run_xcopa.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xlmr_flax.tasks.labels import choices
 from xlmr_flax.tasks.parsers import Row, id_of
 
 XCOPA_LANGUAGES = ('et', 'ht', 'id', 'it', 'qu', 'sw', 'ta', 'th', 'tr', 'vi', 'zh')
-# There is no Google translation from Quechua.
+# XCOPA has no Google translation from Quechua.
 XCOPA_GMT_LANGUAGES = tuple(language for language in XCOPA_LANGUAGES if language != 'qu')
 LETTERS = {letter: number for number, letter in enumerate('ABCDE')}
 SIQA_LABELS = {'1': 0, '2': 1, '3': 2, 'A': 0, 'B': 1, 'C': 2}
@@ -22,7 +22,7 @@ COPA_QUESTIONS = ('cause', 'effect')
 
 
 def parse_hellaswag(row: Row, task: Task, language: str) -> ChoiceExample:
-    """Prompt ctx_a; a choice is ctx_b and the ending (jiant: tasks/lib/hellaswag.py)."""
+    """Parses HellaSwag: the prompt is ctx_a; a choice is ctx_b and the ending (jiant: tasks/lib/hellaswag.py)."""
     endings, start = row['endings'], text_of(row, 'ctx_b')
     if not isinstance(endings, list) or not all(isinstance(ending, str) for ending in endings):
         raise RowError('endings', f'a list of strings is expected, not {endings!r}')
@@ -31,7 +31,8 @@ def parse_hellaswag(row: Row, task: Task, language: str) -> ChoiceExample:
 
 
 def parse_commonsenseqa(row: Row, task: Task, language: str) -> ChoiceExample:
-    """Prompt question.stem; the choices in the order of their letters (jiant: tasks/lib/commonsenseqa.py)."""
+    """Parses CommonsenseQA: the prompt is question.stem; the choices are in the order of their letters (jiant:
+    tasks/lib/commonsenseqa.py)."""
     question = row['question']
     try:
         texts = {option['label']: text_of(option, 'text') for option in question['choices']}
@@ -43,7 +44,8 @@ def parse_commonsenseqa(row: Row, task: Task, language: str) -> ChoiceExample:
 
 
 def parse_siqa(row: Row, task: Task, language: str) -> ChoiceExample:
-    """Prompt context and question; the label from labels.lst (1-3), or version 1.4's `correct` (A-C)."""
+    """Parses Social IQa: the prompt is the context and the question; the label is that of the labels file (1-3) or
+    version 1.4's `correct` (A-C)."""
     column = 'label' if 'label' in row else 'correct'
     texts = tuple(text_of(row, f'answer{letter}') for letter in 'ABC')
     prompt = parsers.text(row, ('context', 'question'))
@@ -51,7 +53,8 @@ def parse_siqa(row: Row, task: Task, language: str) -> ChoiceExample:
 
 
 def parse_copa(row: Row, task: Task, language: str) -> ChoiceExample:
-    """Prompt: the premise and 'What was the cause?' or 'What was the effect?', in English in all languages."""
+    """Parses COPA and XCOPA: the prompt is the premise and 'What was the cause?' or 'What was the effect?', in English
+    for all languages."""
     asked = text_of(row, 'question')
     if asked not in COPA_QUESTIONS:
         raise RowError('question', f'unknown question {asked!r}{closest(asked, COPA_QUESTIONS)}')
@@ -149,7 +152,7 @@ COPA = _task(
     {
         'train': _jsonl('xtremer/copa/train.en.jsonl', *_COPA, 'label'),
         'dev': _jsonl('xtremer/copa/val.en.jsonl', *_COPA, 'label'),
-        # SuperGLUE gives no test labels; where the column is there it holds placeholders.
+        # SuperGLUE publishes no test labels; if the column exists, it contains placeholders.
         'test': _jsonl('xtremer/copa/test.en.jsonl', *_COPA, hidden=('label',)),
     },
     parse_copa,
@@ -162,7 +165,7 @@ COPA = _task(
 
 
 def _xcopa(name: str, folder: str, languages: tuple[str, ...], note: str, **translated: str) -> Task:
-    """translated: split -> folder of the files in English."""
+    """An XCOPA task. translated: split -> folder of the files in English."""
 
     def file(folder: str, split: str) -> tuple[Table, ...]:
         return _jsonl(f'xtremer/xcopa/{folder}/{{language}}/{split}.{{language}}.jsonl', *_COPA, 'label')

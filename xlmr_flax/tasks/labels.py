@@ -7,7 +7,7 @@ BINARY = ('0', '1')
 
 
 def choices(count: int) -> tuple[str, ...]:
-    """The labels of a task with so many choices: '0', '1', ..."""
+    """The labels of a task with `count` choices: '0', '1', ..."""
     return tuple(str(number) for number in range(count))
 
 
@@ -20,5 +20,5 @@ UPOS = (
 # PAN-X entity tags (IOB2), as XTREME's get_labels.
 IOB2 = ('B-LOC', 'B-ORG', 'B-PER', 'I-LOC', 'I-ORG', 'I-PER', 'O')
 
-# MasakhaNER's tags. PAN-X's come first, so that a head trained on PAN-X means the same tags here.
+# MasakhaNER's tags. PAN-X's tags come first, so that the outputs of a head trained on PAN-X mean the same tags here.
 IOB2_DATE = (*IOB2, 'B-DATE', 'I-DATE')

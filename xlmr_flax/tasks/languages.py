@@ -1,11 +1,11 @@
-"""Languages: one table of facts, one table of aliases.
+"""Language codes and facts about languages: a table of facts and a table of aliases.
 
-Benchmark files name a language by ISO 639-1 ('de'), LASER's Tatoeba set and UD by ISO 639-3 ('deu', for some languages
-an individual code below the macrolanguage: 'swh', 'cmn', 'pes'). `get_language` takes any of them.
+Benchmark files use ISO 639-1 codes ('de'). LASER's Tatoeba set and UD use ISO 639-3 codes ('deu'; for some languages
+the code of an individual language within a macrolanguage: 'swh', 'cmn', 'pes'). `get_language` accepts all of them.
 
-languages.tsv: CC-100 size in GiB as in the XLM-R paper's Table 6 (0 = not in its pretraining data), class after Joshi
-et al. 2020, resource level high (class 4-5), mid (3), low (0-2 or not listed there); families as XTREME groups them.
-An empty cell is a fact not recorded here.
+languages.tsv has the CC-100 size in GiB from the XLM-R paper's Table 6 (0 = not in its pretraining data), the class of
+Joshi et al. 2020, the resource level high (class 4-5), mid (3) or low (0-2 or not listed there), and the families as
+XTREME groups them. An empty cell means that the fact is not recorded here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import resources
 
 UNKNOWN = 'unknown'
 
-# Codes that are neither the benchmark's nor the ISO 639-3 code of its row: individual languages and older codes.
+# Further codes of a language besides the benchmark's code and the ISO 639-3 code: individual languages and older codes.
 ALIASES = {
     'ar': ('arb',),
     'fa': ('pes',),
@@ -31,7 +31,7 @@ ALIASES = {
     'zh': ('cmn',),
 }
 
-# Benchmark code -> code in LASER's Tatoeba file names where that is not ISO 639-3 (XTREME: scripts/run_tatoeba.sh).
+# Benchmark code -> code in LASER's Tatoeba file names, if it is not that of ISO 639-3 (XTREME: scripts/run_tatoeba.sh).
 TATOEBA_CODES = {'fa': 'pes', 'lv': 'lvs', 'ms': 'zsm', 'sw': 'swh', 'zh': 'cmn'}
 
 
@@ -39,7 +39,7 @@ TATOEBA_CODES = {'fa': 'pes', 'lv': 'lvs', 'ms': 'zsm', 'sw': 'swh', 'zh': 'cmn'
 class Language:
     """Facts about one language.
 
-    code: the benchmark's. family, script (ISO 15924), resource_level: 'unknown' where not recorded.
+    code: the benchmark's code. family, script (ISO 15924), resource_level: 'unknown' if not recorded.
     cc100_gib: GiB in XLM-R's pretraining data, 0.0 = not in it, None = not recorded. joshi_class: 0-5 or None.
     """
 
@@ -69,7 +69,7 @@ def _language(cells: list[str]) -> Language:
 
 @cache
 def all_languages() -> dict[str, Language]:
-    """Benchmark code -> Language, in the table's order."""
+    """All languages of languages.tsv as {benchmark code: Language}, in the order of the table."""
     text = resources.files('xlmr_flax.tasks').joinpath('languages.tsv').read_text(encoding='utf-8')
     rows = [_language(line.split('\t')) for line in text.splitlines()[1:] if line]
     table = {language.code: language for language in rows}
@@ -86,9 +86,9 @@ def _aliases() -> dict[str, str]:
 
 
 def get_language(code: str) -> Language:
-    """The language of a benchmark, ISO 639-3, Tatoeba, UD or LASER code.
+    """Looks up a language by its benchmark, ISO 639-3, Tatoeba, UD or LASER code.
 
-    A code that is not in the table gives a Language that is named by its code and knows nothing else.
+    A code that is not in the table gives a Language that has the code as its name and no other facts.
     """
     known = _aliases().get(code)
     if known:

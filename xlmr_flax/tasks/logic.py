@@ -1,8 +1,8 @@
-"""Logical reasoning: reading comprehension with choices, and inference.
+"""Logical reasoning tasks: multiple-choice reading comprehension and natural language inference.
 
-A new dataset of these shapes is one more row here. Prompts of choice tasks are the text and the question, as jiant has
-it for Cosmos QA. Inference labels of other names are mapped onto contradiction, entailment, neutral where all three
-are meant, so that a head may be shared.
+To add a dataset of one of these forms, add an entry here. The prompt of a choice task is the text and the question, as
+in jiant's Cosmos QA. Inference labels with other names are mapped to contradiction, entailment, neutral if they have
+these three meanings, so that tasks can share a head.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ Splits = dict[str, tuple[Table, ...]]
 
 
 def parse_fracas(row: Row, task: Task, language: str) -> PairExample | None:
-    """A problem with its premises joined by ' || '; answer 'undef' drops it."""
-    found = parsers.pair('premises', 'hypothesis', 'answer', ANSWERS, 'id', drop=('undef',))(row, task, language)
-    if not isinstance(found, PairExample):
+    """Parses a FraCaS problem, whose premises are separated by ' || '. Problems with the answer 'undef' are dropped."""
+    example = parsers.pair('premises', 'hypothesis', 'answer', ANSWERS, 'id', drop=('undef',))(row, task, language)
+    if not isinstance(example, PairExample):
         return None
-    return PairExample(found.id, found.text_a.replace(' || ', ' '), found.text_b, found.label)
+    return PairExample(example.id, example.text_a.replace(' || ', ' '), example.text_b, example.label)
 
 
 def parse_logiqa(row: Row, task: Task, language: str) -> Any:
-    """The English files name the id `id`, the Chinese ones `example_id`."""
+    """Parses LogiQA 2.0. The id column is `id` in the English files and `example_id` in the Chinese files."""
     ident = 'id' if 'id' in row else 'example_id'
     return parsers.choice(('text', 'question'), 'options', 'answer', ident=ident)(row, task, language)
 
 
 def parse_qa2nli(row: Row, task: Task, language: str) -> Any:
-    """LogiQA 2.0's inference rows: a major premise (a string or a list of them) and a minor one, or one `premise`."""
+    """Parses LogiQA 2.0's inference rows: a major premise (a string or a list of strings) and a minor premise, or one
+    `premise`."""
     first = 'premise' if 'premise' in row else ('major_premise', 'minor_premise')
     return parsers.pair(first, 'conclusion')(row, task, language)
 
@@ -72,7 +73,7 @@ MRC = (
         'logiqa2',
         _splits(
             'jsonl', ('text', 'question', 'options', 'answer'), _LOGIQA_FILES, ids=False
-        ),  # dev and test repeat some
+        ),  # dev and test repeat some ids
         parse_logiqa,
         languages=('en', 'zh'),
         local_codes={'en': '', 'zh': '_zh'},
@@ -105,7 +106,7 @@ INFERENCE = (
     _nli(
         'control',
         _splits('jsonl', _CONTROL_COLUMNS, {split: f'control/{split}.jsonl' for split in ('train', 'dev')})
-        | _splits('jsonl', _CONTROL_COLUMNS, {'test': 'control/test.jsonl'}, ids=False),  # it repeats one
+        | _splits('jsonl', _CONTROL_COLUMNS, {'test': 'control/test.jsonl'}, ids=False),  # it repeats one id
         parsers.pair('premise', 'hypothesis', names=LETTERS, ident='uid'),
         licence='CC BY-NC-SA 4.0',
         source='https://github.com/csitfun/ConTRoL-dataset',

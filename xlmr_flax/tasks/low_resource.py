@@ -1,4 +1,4 @@
-"""Inference in languages that XNLI lacks; all are translations of XNLI's rows and are trained on MNLI."""
+"""Natural language inference in languages that XNLI lacks: translations of XNLI's rows; all are trained on MNLI."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ KORNLI = _task(
 
 
 def parse_xnli_plus(row: parsers.Row, task: Task, language: str) -> Any:
-    """A row of whichever of the four benchmarks has the language, told by its columns."""
+    """Parses a row of any of the four benchmarks; the columns determine which one it is."""
     if 'gold_label' in row:
         return KORNLI.parse(row, task, language)
     if 'premise' in row:
@@ -73,14 +73,14 @@ def parse_xnli_plus(row: parsers.Row, task: Task, language: str) -> Any:
 
 
 def _any_of(split: str) -> tuple[Table, ...]:
-    """The files of a split: those of the first benchmark that has one for the language."""
+    """The table of a split: reads the files of the first benchmark that has a file for the language."""
     (first, *others) = (
         source
         for task in (XNLI, AMERICASNLI, MYXNLI, KORNLI)
         for source in task.splits[split]
         if isinstance(source, Table)
     )
-    # In the names of myXNLI's and KorNLI's files too the language is what is asked for.
+    # The file names of myXNLI and KorNLI have a fixed language: replace it by the requested one.
     others = [
         dataclasses.replace(table, path=table.path.replace('/my.', '/{language}.').replace('.ko.', '.{language}.'))
         for table in others

@@ -1,7 +1,7 @@
-"""Natural language inference: MNLI, SNLI, ANLI for training, XNLI as the target.
+"""Natural language inference: MNLI, SNLI and ANLI for training, XNLI as the target.
 
-Every task has the head order contradiction, entailment, neutral (jiant: tasks/lib/{mnli,snli,anli,xnli}.py), so that
-one head can serve a mixture of them.
+All tasks have the label order contradiction, entailment, neutral (jiant: tasks/lib/{mnli,snli,anli,xnli}.py), so that a
+mixture of them can share one head.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ XNLI_LANGUAGES = ('ar', 'bg', 'de', 'el', 'en', 'es', 'fr', 'hi', 'ru', 'sw', 't
 
 
 def parse_glue(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
-    """A row of GLUE's MNLI, columns by header name."""
+    """Parses a row of GLUE's MNLI; the columns are those of the header."""
     return PairExample('', row['sentence1'], row['sentence2'], task.label_index(row['gold_label'], 'gold_label'))
 
 
 def parse_mnli(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
-    """A row of GLUE's MNLI or of one of its translations (XNLI-MT: premise, hypo; XTREME: sentence1, sentence2)."""
+    """Parses a row of GLUE's MNLI or of a translation (columns: XNLI-MT premise, hypo; XTREME sentence1, sentence2)."""
     if 'gold_label' in row:
         return parse_glue(row, task, language)
     first, second = ('premise', 'hypo') if 'hypo' in row else ('sentence1', 'sentence2')
@@ -32,20 +32,20 @@ def parse_mnli(row: Mapping[str, Any], task: Task, language: str) -> PairExample
 
 
 def _label(row: Mapping[str, Any], task: Task) -> int:
-    """Machine-translated files say 'contradictory' (XTREME: utils_preprocess.py, xnli_preprocess)."""
+    """The label index. Machine-translated files have 'contradictory' (XTREME: utils_preprocess.py, xnli_preprocess)."""
     label = 'contradiction' if row['label'] == 'contradictory' else row['label']
     return task.label_index(label, 'label')
 
 
 def parse_snli(row: Mapping[str, Any], task: Task, language: str) -> PairExample | None:
-    """A row of snli_1.0_*.txt; '-' (the annotators did not agree) drops it."""
+    """Parses a row of snli_1.0_*.txt. Rows with the label '-' (the annotators did not agree) are dropped."""
     if row['gold_label'] == '-':
         return None
     return parse_glue(row, task, language)
 
 
 def parse_anli(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
-    """A row of ANLI; the premise is `context` (jiant: tasks/lib/anli.py)."""
+    """Parses a row of ANLI; the premise is `context` (jiant: tasks/lib/anli.py)."""
     label = text_of(row, 'label')
     if label not in ANLI_LABELS:
         raise RowError('label', f'unknown label {label!r}{closest(label, ANLI_LABELS)}')
@@ -54,7 +54,8 @@ def parse_anli(row: Mapping[str, Any], task: Task, language: str) -> PairExample
 
 
 def parse_xnli(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
-    """A row of XTREME's headless XNLI file, or of its translation; its public test files have no label."""
+    """Parses a row of XTREME's XNLI file, which has no header, or of its translation. Its public test files have no
+    label."""
     label = _label(row, task) if 'label' in row else None
     return PairExample('', row['sentence1'], row['sentence2'], label)
 
@@ -93,8 +94,9 @@ def _xnli(split: str) -> tuple[Table, ...]:
     return (Table(path, 'tsv', ('sentence1', 'sentence2'), header=False, optional=('label',)),)
 
 
-# XTREME's translations have the original in front (github.com/google-research/xtreme, issue 37; the columns are those
-# of TFDS' xtreme_xnli and, for the test set, of TensorFlow's model garden: nlp/data/classifier_data_lib.py).
+# XTREME's translations have the original sentences in the first columns (github.com/google-research/xtreme, issue 37;
+# the columns are those of TFDS' xtreme_xnli and, for the test set, of TensorFlow's model garden:
+# nlp/data/classifier_data_lib.py).
 TRANSLATIONS = (
     Table(
         'translated/XNLI-MT-1.0/multinli/multinli.train.{language}.tsv',

@@ -1,7 +1,7 @@
-"""Parse functions for rows of the common shapes, so that a dataset of a known shape is one row of a task table.
+"""Parsers for rows of common forms, so that a dataset of a known form needs no parser of its own.
 
-A text is one column, or several joined by a blank; a column may hold a string or a list of strings. `{language}` in a
-column's name is the language of the row (myXNLI keeps two languages in one file).
+A text is one column or several columns joined by a blank; a column may contain a string or a list of strings.
+`{language}` in the name of a column is the language of the row (myXNLI has two languages in one file).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def pair(
     ident: str = '',
     drop: tuple[str, ...] = (),
 ) -> Parse:
-    """Rows of two texts with a class.
+    """Makes a parser for rows of two texts with a class.
 
-    names: label in the file -> label of the task (default: the same). drop: labels whose rows are no examples. A row
-    without the label's column has no label.
+    names: label in the file -> label of the task (default: the same). drop: labels whose rows are dropped. A row
+    without the label column has no label.
     """
 
     def parse(row: Row, task: Task, language: str) -> PairExample | None:
@@ -43,10 +43,11 @@ def pair(
 def choice(
     prompt: Columns, choices: Columns, label: str = 'label', names: Mapping[str, int] | None = None, ident: str = ''
 ) -> Parse:
-    """Rows of a prompt with choices: one column with the list of them, or a tuple of columns with one each.
+    """Makes a parser for rows of a prompt with choices. choices: one column with the list of choices, or a tuple of
+    columns with one choice each.
 
-    names: label in the file -> index of the choice (default: the label is the index from 0). A row without the label's
-    column, or with null or nothing in it, has no label.
+    names: label in the file -> index of the choice (default: the label is the index from 0). A row without the label
+    column, or with null or an empty string in it, has no label.
     """
 
     def parse(row: Row, task: Task, language: str) -> ChoiceExample:
@@ -71,14 +72,14 @@ def choice_example(
     column: str,
     names: Mapping[str, int] | None = None,
 ) -> ChoiceExample:
-    """A ChoiceExample from a raw label. Raises RowError for a label or a number of choices that cannot be."""
+    """Builds a ChoiceExample from a raw label. Raises RowError for an invalid label or number of choices."""
     if len(choices) != len(task.labels):
         raise RowError(column, f'{len(choices)} choices, expected {len(task.labels)}')
     return ChoiceExample(ident, prompt, choices, _choice_index(label, column, len(choices), names))
 
 
 def tags(row: Row, task: Task, language: str) -> TagExample:
-    """{words, tags?, lines?} of a tagging file; the error about an unknown tag names its own line."""
+    """Parses a sentence {words, tags?, lines?} of a tagging file. An error for an unknown tag names the tag's line."""
     words = tuple(row['words'])
     if 'tags' not in row:
         return TagExample('', words, None)
@@ -89,7 +90,7 @@ def tags(row: Row, task: Task, language: str) -> TagExample:
 
 
 def text(row: Row, columns: Columns, language: str = '') -> str:
-    """The text of one or several columns. Raises RowError for what is no string."""
+    """The text of one or several columns. Raises RowError for a missing column or a value that is not a string."""
     names = (columns,) if isinstance(columns, str) else columns
     parts: list[str] = []
     for name in names:
@@ -102,7 +103,7 @@ def text(row: Row, columns: Columns, language: str = '') -> str:
 
 
 def id_of(row: Row, column: str) -> str:
-    """The id of a row as a string; '' without a column or where the file has none. Raises RowError."""
+    """The id of a row as a string; '' if `column` is '' or the row does not have it. Raises RowError."""
     if not column or column not in row:
         return ''
     value = row[column]

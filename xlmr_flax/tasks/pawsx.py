@@ -1,4 +1,4 @@
-"""PAWS-X: is one sentence a paraphrase of the other; trained on English PAWS, scored in seven languages."""
+"""PAWS-X: paraphrase identification, trained on English PAWS and scored in seven languages."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from xlmr_flax.tasks.labels import BINARY
 LANGUAGES = ('de', 'en', 'es', 'fr', 'ja', 'ko', 'zh')
 NOT_ENGLISH = tuple(code for code in LANGUAGES if code != 'en')
 XTREME = 'translated/xtreme_translations/PAWSX'
-# XTREME's translations have the original in front (TFDS: xtreme_pawsx; github.com/google-research/xtreme, issue 37).
+# The first columns of XTREME's translations are the original sentences (TFDS: xtreme_pawsx;
+# github.com/google-research/xtreme, issue 37).
 COLUMNS = ('original1', 'original2', 'sentence1', 'sentence2')
 
 
 def parse(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
-    """A row of x-final/LANG/*.tsv, or of XTREME's translations, which have no id. Sentences the translators left out
-    ('NS' or empty) stay, as XTREME keeps them."""
+    """Parses a row of x-final/LANG/*.tsv, or of XTREME's translations, which have no id. Sentences that were not
+    translated ('NS' or empty) are kept, as in XTREME."""
     label = task.label_index(row['label'], 'label') if 'label' in row else None
     return PairExample(row.get('id', ''), row['sentence1'], row['sentence2'], label)
 

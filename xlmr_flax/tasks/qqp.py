@@ -1,4 +1,4 @@
-"""QQP: do two questions on Quora ask the same; GLUE's files (jiant: tasks/lib/qqp.py)."""
+"""QQP: detects duplicate questions on Quora; GLUE's files (jiant: tasks/lib/qqp.py)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Retrieval with gold pairs by id: BUCC 2018, LAReQA (XQuAD-R) and Mewsli-X. Tatoeba has a module of its own.
+"""Retrieval with gold pairs by id: BUCC 2018, LAReQA (XQuAD-R) and Mewsli-X. Tatoeba has its own module.
 
-Zero-shot, nothing is trained. What asks and what is searched are the two sources of a split; `Task.gold` says which
-pairs are right, several of which may be right for one that asks.
+Retrieval is zero-shot: nothing is trained. The two sources of a split are the queries and the pool. `Task.gold` is the
+table of gold pairs; a query may have several right items.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ BUCC_STAND_IN = 'Tatoeba sentences in the layout of BUCC 2018'
 
 
 def parse_bucc(row: Row, task: Task, language: str) -> SentenceExample:
-    """id TAB sentence. What becomes of repeated sentences: config.Evaluation.repeated_sentences."""
+    """Parses a BUCC line: id TAB sentence. config.Evaluation.repeated_sentences sets how repeated sentences count."""
     if not row['id'] or not row['text'].strip():
         raise RowError('id' if not row['id'] else 'text', 'empty')
     return SentenceExample(row['id'], row['text'])
 
 
 def gold_bucc(row: Row, task: Task, language: str) -> Sequence[tuple[str, str]]:
-    """foreign id TAB English id."""
+    """Parses a BUCC gold pair: foreign id TAB English id."""
     return ((row['source'], row['target']),)
 
 
 def parse_lareqa(row: Row, task: Task, language: str) -> SentenceExample | None:
-    """A question, or a sentence of a paragraph with that paragraph as its context.
+    """Parses LAReQA: a question, or a candidate sentence with its paragraph as the context.
 
-    Ids as in XTREME's third_party/utils_lareqa.py: question QUESTION-ID_LANGUAGE, candidate
-    LANGUAGE_PARAGRAPH_SENTENCE, paragraphs counted from 1 in the file and sentences from 0. A question whose answer
-    starts in no sentence is dropped.
+    Ids are those of XTREME's third_party/utils_lareqa.py: QUESTION-ID_LANGUAGE for a question and
+    LANGUAGE_PARAGRAPH_SENTENCE for a candidate; paragraphs are counted from 1 in the file and sentences from 0. A
+    question whose answer does not start in any sentence is dropped.
     """
     if 'question' not in row:
         return SentenceExample(f'{language}_{row["paragraph"]}_{row["position"]}', row['text'], row['context'])
@@ -47,8 +47,8 @@ def parse_lareqa(row: Row, task: Task, language: str) -> SentenceExample | None:
 
 
 def gold_lareqa(row: Row, task: Task, language: str) -> Sequence[tuple[str, str]]:
-    """The candidates of one language that answer a question of the language asked for: every sentence of the paragraph
-    that reads as the one in which the answer starts."""
+    """The gold pairs of a question in the requested language with the candidates of one language: every sentence of the
+    paragraph whose text is equal to that of the sentence in which the answer starts."""
     sentence = _answer_sentence(row)
     if sentence is None:
         return ()
@@ -71,10 +71,10 @@ def _answer_sentence(row: Row) -> str | None:
 
 
 def parse_mewslix(row: Row, task: Task, language: str) -> SentenceExample | None:
-    """A mention in its sentence, or an entity's description (XTREME: third_party/utils_mewslix.py).
+    """Parses Mewsli-X: a mention in its sentence, or an entity's description (XTREME: third_party/utils_mewslix.py).
 
-    mention: 'SURFACE: left { SURFACE } right', braces in the sentence made round. Rows of other languages are dropped.
-    entity: the sentences of its description, one after the other.
+    mention: 'SURFACE: left { SURFACE } right'; braces in the sentence become parentheses. Rows of other languages are
+    dropped. entity: the sentences of its description, one after the other.
     """
     pair = row.get('contextual_mention')
     if row['side'] == 'entity':
@@ -92,7 +92,7 @@ def parse_mewslix(row: Row, task: Task, language: str) -> SentenceExample | None
 
 
 def gold_mewslix(row: Row, task: Task, language: str) -> Sequence[tuple[str, str]]:
-    """(mention, entity) of the mentions in the language asked for."""
+    """The gold pairs (mention id, entity id) of the mentions in the requested language."""
     if row['context']['language'] != row['#language']:
         return ()
     mention = row['mention'] if 'mention' in row else row['mentions']

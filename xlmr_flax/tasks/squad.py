@@ -1,8 +1,8 @@
 """Extractive question answering: SQuAD v1.1 and v2.0 for training; XQuAD, MLQA and TyDiQA-GoldP as targets.
 
-All are files in SQuAD's JSON form. Answers are checked against the context: the text must stand at its place. Texts
-that differ from the context in white space alone (three alternative answers of the official SQuAD v1.1 dev file) are
-kept in the context's own spelling; the scorers remove such differences on both sides.
+All files are in SQuAD's JSON form. Answers are checked against the context: the text must occur at its answer_start.
+Texts that differ from the context only in white space (three alternative answers of the official SQuAD v1.1 dev file)
+are replaced by the context's spelling; the scorers remove such differences on both sides.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ XTREME = 'translated/xtreme_translations'
 SQUAD_HOME = 'https://rajpurkar.github.io/SQuAD-explorer/'
 
 
-# What stands for each answer in a test file whose answers are withheld (XTREME: scripts/download_data.sh).
+# The placeholder for each answer in a test file without public answers (XTREME: scripts/download_data.sh).
 PLACEHOLDER = {'answer_start': 0, 'text': ''}
 EVERY_ANSWER = 'every_answer'
 
 
 def parse(row: Row, task: Task, language: str) -> SpanExample | None:
-    """A question in SQuAD's form. A v2 file says which questions have no answer; elsewhere no answers = none given.
+    """Parses a question in SQuAD's form. A v2 file marks unanswerable questions; in other files, a question without
+    answers has no gold answer.
 
-    XTREME's public test files have PLACEHOLDER where the answer was; it is none given.
-    A table with a constant column `translated` has rows of a machine: `parse_translated` and, where it holds 'test' or
-    'every_answer', `parse_translated_test`.
+    XTREME's public test files have PLACEHOLDER in place of the answer; it is not an answer.
+    A table with a constant column `translated` has machine-translated rows: they are parsed by `parse_translated_test`
+    if the column is 'test' or 'every_answer', else by `parse_translated`.
     """
     if 'translated' in row:
         scored = row['translated'] in ('test', EVERY_ANSWER)
@@ -50,8 +51,8 @@ def parse(row: Row, task: Task, language: str) -> SpanExample | None:
 
 
 def parse_translated(row: Row, task: Task, language: str) -> SpanExample | None:
-    """As `parse`, for machine-translated files: answers that are not at their place were lost in translation and are
-    left out, and so is a question that has no other."""
+    """Parses a machine-translated question for training. Answers that do not occur at their answer_start were lost in
+    translation and are dropped; a question without any other answer is dropped too."""
     context, answers = text_of(row, 'context'), []
     for answer in _answers(row):
         try:
@@ -64,9 +65,10 @@ def parse_translated(row: Row, task: Task, language: str) -> SpanExample | None:
 
 
 def parse_translated_test(row: Row, task: Task, language: str) -> SpanExample:
-    """As `parse`, for machine-translated test sets. No question is left out, which would score another test set: an
-    answer that is not at its place is one at the context's end, so that only its text counts. Empty answers are none
-    given, unless the column `translated` holds 'every_answer': then they count, as in SQuAD v1.1's script."""
+    """Parses a question of a machine-translated test set. No question is dropped, because that would change the test
+    set. An answer that does not occur at its answer_start gets the context's end as its start, so that only its text
+    counts. Empty answers are dropped, unless the column `translated` is 'every_answer': then they count, as in SQuAD
+    v1.1's script."""
     context, answers = text_of(row, 'context'), []
     for answer in _answers(row):
         text = answer.get('text') if isinstance(answer, dict) else None
@@ -80,7 +82,7 @@ def parse_translated_test(row: Row, task: Task, language: str) -> SpanExample:
 
 
 def answer_in(context: str, answer: Any) -> tuple[str, int]:
-    """(text, start) of an answer {text, answer_start}. Raises RowError when it is not there."""
+    """(text, start) of an answer {text, answer_start}. Raises RowError if the text does not occur at that position."""
     if not isinstance(answer, dict):
         raise RowError('answers', f'an object with text and answer_start is expected, not {answer!r}')
     text, start = answer.get('text'), answer.get('answer_start')
@@ -128,7 +130,8 @@ def _file(path: str, ids: bool = True) -> tuple[Table, ...]:
 
 
 def _translated(part: str, *paths: str, ids: bool = True) -> tuple[Table, ...]:
-    """The first of several machine-translated files. part: 'train', 'dev', 'test' or 'every_answer' (see `parse`)."""
+    """A table that reads the first of several machine-translated files that exists. part: 'train', 'dev', 'test' or
+    'every_answer' (see `parse`)."""
     first, *others = (Table(path, 'squad', COLUMNS, ids=ids, constants={'translated': part}) for path in paths)
     return (dataclasses.replace(first, alternatives=tuple(others)),)
 
@@ -142,7 +145,7 @@ SQUAD_V1 = _task(
     ('en',),
     {
         **{split: _file(f'intermediate/squad_v1.1/{split}-v1.1.json') for split in ('train', 'dev')},
-        # XTREME's names are those of TFDS' xquad; the second are MLQA's own, the third SQuAD-it's.
+        # File names: the first are XTREME's (as in TFDS' xquad), the second MLQA's own, the third SQuAD-it's.
         'translate_train': _translated(
             'train',
             f'{XTREME}/SQuAD/translate-train/squad.translate.train.en-{{language}}.json',
@@ -236,7 +239,7 @@ TYDIQA = _task(
         # The ids of the training files are not unique.
         'train': _file('xtreme/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.{language}.train.json', ids=False),
         'test': _file('xtreme/tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.{language}.dev.json'),
-        # Names as in TFDS' tydi_qa; of the test set as X-Mixup (Yang et al. 2022) reads it.
+        # File names as in TFDS' tydi_qa; for the test set as X-Mixup (Yang et al. 2022) reads it.
         'translate_train': _translated(
             'train', f'{XTREME}/TyDiQA-GoldP/translate-train/tydiqa.translate.train.en-{{language}}.json', ids=False
         ),

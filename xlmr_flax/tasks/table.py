@@ -1,4 +1,4 @@
-"""docs/tasks.md: a table of every task, from the registry alone.
+"""Generates docs/tasks.md, the tables of all tasks, from the registry.
 
 python -m xlmr_flax.tasks.table > docs/tasks.md
 """
@@ -13,43 +13,44 @@ from xlmr_flax.tasks.base import Embedded, Table, Task
 
 HEAD = """# Tasks
 
-Every task that this package knows, from `python -m xlmr_flax.tasks.table > docs/tasks.md`; a test holds this file
-against the registry. Paths are relative to the data root (`--data_root` or `XLMR_DATA_ROOT`); `{language}` is the
-language's code in the file names, `{benchmark_language}` the benchmark's, and "or"
-joins places that are looked at in this order.
+This page lists every task of the package. `python -m xlmr_flax.tasks.table > docs/tasks.md` generates it from the task
+registry; a test compares the two. Paths are relative to the data root (`--data_root` or `XLMR_DATA_ROOT`). `{language}`
+is the language's code in the file names and `{benchmark_language}` the benchmark's code. "or" separates alternative
+paths, which are tried in this order.
 
 * **use**: *train* (an intermediate task), *target* (scored in other languages after training on the English data of
-  "trained by"), *evaluation* (nothing of it can be trained on), *text* (masked language modelling).
-* **checked on**: what the readers were tried on. Real rows are those of the dataset, mostly a part of it. Stand-in rows
-  are rows of something else, or of another split, in the dataset's layout: they test the pipeline, and no score on them
-  is a score on the dataset. Hand-made rows: no row of the dataset was at hand. The first table sums it up.
+  "trained by"), *evaluation* (has no training data), *text* (masked language modelling).
+* **checked on**: the rows that the readers were tested on. Real rows are rows of the dataset, mostly a part of it.
+  Stand-in rows are rows of another dataset or split in the dataset's layout: they test the pipeline, and a score on
+  them is not a score on the dataset. Hand-made rows: no row of the dataset was available. The first table is a summary.
 * A licence with **NC** does not allow commercial use.
 
-The order and the layout of prediction files, held against XTREME's `evaluate.py`: [layout.md](layout.md).
+For the order and the layout of prediction files, checked against XTREME's `evaluate.py`, see [layout.md](layout.md).
 """
 
 TRIED_ON = ('real data', 'stand-in', 'embedded world only', 'evaluation only')
 TRIED_HEAD = """## What each task was tried on
 
-On which rows whole runs of a task were possible where this package was made; a test holds this table against the files
-of that data root. With the official files in their place, every task is what its dataset is.
+The data with which complete runs of each task were possible during the development of this package. A test compares
+this table with the files of that data root. With the official files in place, every task uses its real dataset.
 
-* **real data**: rows of the dataset, a part of it at least, to train on and (where it has any) to be scored on.
-* **stand-in**: all rows or the training rows are those of something else, or of another split. Result rows carry it.
-* **embedded world only**: none. The reader was tried on hand-made rows in the official layout, and whole runs on the
-  embedded world's task of the same kind, which needs no file (of raw text, on `udhr`).
-* **evaluation only**: real rows to be scored on, none to train on: the dataset has no training set, or it was not
-  there.
+* **real data**: rows of the dataset, at least a part of it, for training and (if it has evaluation rows) for scoring.
+* **stand-in**: all rows, or the training rows, are from another dataset or split. Result rows are marked as stand-in.
+* **embedded world only**: no rows of the dataset. The reader was tested on hand-made rows in the official layout, and
+  complete runs used the embedded world's task of the same kind, which needs no files (for raw text: `udhr`).
+* **evaluation only**: real rows for scoring, but none for training: the dataset has no training set, or it was not
+  available.
 """
 TRANSLATED_HEAD = """## Translated data
 
-Machine-translated files, for training in other languages than English ("translate-train") and for scoring a test set
-that was translated into English ("translate-test"). `translate_train` and `translate_dev` hold the English rows in the
-language asked for, `translate_test` the test rows of that language in English. No task needs them: `prepare --check`
-misses them only where `--splits` names them. `translated/xtreme_translations` is the bucket of that name, in its own
-layout, that XTREME's page links to as Translations (<https://github.com/google-research/xtreme>); the others are the
-archives of XNLI (XNLI-MT-1.0), MLQA, PAWS-X, SQuAD-it, KorNLI and XCOPA, unpacked, from the datasets' homes. None of
-them was at hand here but those of XCOPA and SQuAD-it's test set; the other readers were tried on hand-made rows.
+Machine-translated files, for training in languages other than English ("translate-train") and for scoring a test set
+that was translated into English ("translate-test"). `translate_train` and `translate_dev` contain the English rows in
+the requested language, and `translate_test` contains the test rows of that language in English. No task requires them:
+`prepare --check` reports them as missing only if `--splits` names them. `translated/xtreme_translations` is the bucket
+of that name, in its own layout, which XTREME's page links to as Translations
+(<https://github.com/google-research/xtreme>). The others are the unpacked archives of XNLI (XNLI-MT-1.0), MLQA, PAWS-X,
+SQuAD-it, KorNLI and XCOPA from the datasets' homes. Only those of XCOPA and SQuAD-it's test set were available during
+development; the other readers were tested on hand-made rows.
 """
 
 KINDS = {
@@ -68,7 +69,7 @@ COLUMNS = (
 
 
 def use_of(task: Task) -> str:
-    """'train', 'target', 'evaluation', 'text', or two of them."""
+    """The use of a task: 'train', 'target', 'evaluation', 'text', or two of them."""
     if task.is_text:
         return 'text'
     if task.train_task is None or task.embeds:
@@ -79,7 +80,7 @@ def use_of(task: Task) -> str:
 
 
 def tried_on(task: Task) -> str:
-    """The one of TRIED_ON that a task's own declarations say."""
+    """The entry of TRIED_ON for a task, from its `checked_on` and its splits."""
     if task.checked_on.startswith(('hand-made rows', 'embedded world')):
         return 'embedded world only'
     if 'stand-in rows' in task.checked_on:
@@ -89,7 +90,7 @@ def tried_on(task: Task) -> str:
 
 
 def files_of(task: Task, splits: Iterable[str]) -> str:
-    """The files of some splits, by split."""
+    """The table cell with the files of some splits."""
     parts = []
     for split in splits:
         paths = [_source(source) for source in task.splits[split]]
@@ -110,7 +111,7 @@ def _source(source: Table | Embedded) -> str:
 
 
 def languages_of(task: Task) -> str:
-    """The languages, those beyond the benchmark in brackets."""
+    """The table cell with the languages; those that are not in the benchmark's mean are in brackets."""
     if len(task.languages) > 60:
         listed = f'{len(task.languages)}, all that tasks/languages.tsv lists' if task.name == 'mlm_text' else ''
         text = listed or f'{len(task.languages)}: {" ".join(task.languages)}'
@@ -122,12 +123,12 @@ def languages_of(task: Task) -> str:
 
 
 def trained_by(task: Task) -> str:
-    """What is trained before it is scored, in order."""
+    """The table cell with the tasks that are trained before scoring, in order."""
     return ', then '.join(f'`{name}`' for name in (task.warmup_task, task.train_task) if name) or '–'
 
 
 def markdown() -> str:
-    """The whole file."""
+    """The text of docs/tasks.md."""
     tasks = list(all_tasks().values())
     columns = ('task', *TRIED_ON, 'in detail')
     lines = [HEAD, TRIED_HEAD, _row(columns), _row(['---'] * len(columns))]

@@ -1,4 +1,4 @@
-"""Tagging: parts of speech and entities as XTREME has them, and the two African benchmarks that they transfer to."""
+"""Tagging: XTREME's part-of-speech and entity tasks, and two African benchmarks as their transfer targets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PANX_LANGUAGES = (
     'fi', 'hu',
 )  # fmt: skip
 
-# The folders of the two Masakhane datasets.
+# The language folders of the two Masakhane datasets.
 MASAKHAPOS_FOLDERS = (
     'bam', 'bbj', 'ewe', 'fon', 'hau', 'ibo', 'kin', 'lug', 'luo', 'mos', 'nya', 'pcm', 'sna', 'swa', 'tsn', 'twi',
     'wol', 'xho', 'yor', 'zul',
@@ -32,7 +32,7 @@ MASAKHANER_FOLDERS = ('amh', *MASAKHAPOS_FOLDERS)
 
 
 def parse_without_date(row: Row, task: Task, language: str) -> TagExample:
-    """A sentence of MasakhaNER with its DATE entities read as no entities."""
+    """Parses a sentence of MasakhaNER with the tags of DATE entities replaced by O."""
     if 'tags' in row:
         row = {**row, 'tags': ['O' if tag in ('B-DATE', 'I-DATE') else tag for tag in row['tags']]}
     return parsers.tags(row, task, language)

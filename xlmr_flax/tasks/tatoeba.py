@@ -1,10 +1,10 @@
-"""Tatoeba: find the translation of each sentence among all sentences of the other language (LASER's v1 test set).
+"""Tatoeba: retrieves the translation of each sentence from all sentences of the other language (LASER's v1 test set).
 
-Nothing is trained. Line i of both files is a pair; the English sentence asks and the foreign side is the pool
-(XTREME: third_party/evaluate_retrieval.py). A prediction file has the English sentences sorted, as XTREME's
-preprocessing sorts them (utils_preprocess.py: tatoeba_preprocess). The folder which that preprocessing writes
-(tatoeba/af-en.en, af-en.af) is read where LASER's is not there: its English lines are sorted already, so that it does
-not say which lines are a pair, and its predictions are written but not scored.
+Nothing is trained. Line i of both files is a pair; the English sentences are the queries and the foreign sentences are
+the pool (XTREME: third_party/evaluate_retrieval.py). In a prediction file the English sentences are sorted as in
+XTREME's preprocessing (utils_preprocess.py: tatoeba_preprocess). If LASER's folder does not exist, the output of that
+preprocessing is read (tatoeba/af-en.en, af-en.af). Its English lines are already sorted, so the gold pairs are unknown,
+and predictions are written but not scored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ XTREME_R_ADDED = ('az', 'lt', 'pl', 'uk', 'ro')
 
 
 def parse(row: Mapping[str, Any], task: Task, language: str) -> SentenceExample:
-    """One line, one sentence."""
+    """Parses a line, which is one sentence."""
     return SentenceExample('', row['text'], paired='english_lines' not in row)
 
 

@@ -8,7 +8,7 @@ from xlmr_flax.tasks.base import RowError, SentenceExample, Table, Task
 from xlmr_flax.tasks.languages import all_languages, get_language
 from xlmr_flax.tasks.parsers import Row
 
-# Languages of the Universal Declaration whose text is here by that code (of those that languages.tsv knows).
+# Languages of languages.tsv in which the text of the Universal Declaration is available.
 UDHR_LANGUAGES = (
     'af', 'am', 'ar', 'ast', 'ay', 'az', 'bg', 'bm', 'bn', 'br', 'bs', 'ca', 'ceb', 'cs', 'cy', 'da', 'de', 'ee', 'el',
     'en', 'eo', 'es', 'et', 'eu', 'fa', 'fi', 'fo', 'fon', 'fr', 'fy', 'ga', 'gd', 'gl', 'gn', 'gu', 'ha', 'he', 'hi',
@@ -18,7 +18,7 @@ UDHR_LANGUAGES = (
     'vi', 'war', 'wo', 'xh', 'yi', 'yo', 'zh', 'zu',
 )  # fmt: skip
 
-# The declaration's codes are ISO 639-3 of individual languages.
+# The declaration's files use ISO 639-3 codes of individual languages.
 UDHR_CODES = {
     'ar': 'arb', 'ay': 'ayr', 'az': 'azj', 'fa': 'pes', 'fy': 'fri', 'gn': 'gug', 'mn': 'khk', 'qu': 'quy', 'sq': 'als',
     'sw': 'swh', 'uz': 'uzn', 'yi': 'ydd', 'zh': 'cmn',
@@ -26,7 +26,7 @@ UDHR_CODES = {
 
 
 def parse(row: Row, task: Task, language: str) -> SentenceExample | None:
-    """One line; blank ones are dropped."""
+    """Parses a line of text; blank lines are dropped. Raises RowError for a null byte."""
     value = row['text']
     if '\x00' in value:
         raise RowError('text', 'a null byte: no text')

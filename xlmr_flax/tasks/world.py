@@ -1,9 +1,9 @@
-"""The embedded world's tasks: small synthetic rows in several languages that need no file and no licence.
+"""Tasks of the embedded world: small synthetic datasets in several languages that need no files and no licence.
 
-They have the kinds, splits and prediction files of the benchmark's tasks and serve tests, quickstarts and smoke runs;
-their scores say nothing about a model. The rows are made in data/world. Row i says the same in every language, so the
-translated splits are no machine's: a translated training set is the one of that language, a translated test set the
-English one.
+They have the same kinds, splits and prediction files as the benchmark's tasks, for tests, quickstarts and smoke runs.
+Their scores do not measure the quality of a model. data/world generates the rows. Row i has the same meaning in every
+language, so the translated splits need no machine translation: a translated training set is the training set of that
+language, and a translated test set is the English test set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xlmr_flax.tasks.base import (
 )
 from xlmr_flax.tasks.labels import BINARY, IOB2, NLI, UPOS
 
-# Equal to data.world.LANGUAGES (tasks import nothing; tests/tasks/test_world.py compares the two).
+# Equal to data.world.LANGUAGES. tasks/ may not import data/, so tests/tasks/test_world.py compares the two.
 LANGUAGES = (
     'ar', 'bg', 'de', 'el', 'en', 'es', 'fr', 'hi', 'ht', 'id', 'ru', 'sw', 'th', 'tr', 'vi', 'zh',
 )  # fmt: skip
@@ -34,17 +34,17 @@ CHOICES = ('0', '1', '2', '3')
 
 
 def parse_nli(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
-    """{id, premise, hypothesis, label}"""
+    """Parses {id, premise, hypothesis, label}."""
     return PairExample(row['id'], row['premise'], row['hypothesis'], task.label_index(row['label'], 'label'))
 
 
 def parse_pairs(row: Mapping[str, Any], task: Task, language: str) -> PairExample:
-    """{id, sentence1, sentence2, label}"""
+    """Parses {id, sentence1, sentence2, label}."""
     return PairExample(row['id'], row['sentence1'], row['sentence2'], task.label_index(row['label'], 'label'))
 
 
 def parse_spans(row: Mapping[str, Any], task: Task, language: str) -> SpanExample:
-    """{id, question, context, answers: [{text, answer_start}]}; a row without answers is unanswerable."""
+    """Parses {id, question, context, answers: [{text, answer_start}]}; a row without answers is unanswerable."""
     answers = tuple((answer['text'], answer['answer_start']) for answer in row['answers'])
     for text, start in answers:
         if row['context'][start : start + len(text)] != text:
@@ -53,7 +53,7 @@ def parse_spans(row: Mapping[str, Any], task: Task, language: str) -> SpanExampl
 
 
 def parse_choices(row: Mapping[str, Any], task: Task, language: str) -> ChoiceExample:
-    """{id, prompt, choices, label}"""
+    """Parses {id, prompt, choices, label}."""
     choices, label = tuple(row['choices']), row['label']
     if not 0 <= label < len(choices):
         raise RowError('label', f'{label} is not the index of one of {len(choices)} choices')
@@ -61,7 +61,7 @@ def parse_choices(row: Mapping[str, Any], task: Task, language: str) -> ChoiceEx
 
 
 def parse_tags(row: Mapping[str, Any], task: Task, language: str) -> TagExample:
-    """{id, words, tags}"""
+    """Parses {id, words, tags}."""
     words, tags = tuple(row['words']), row['tags']
     if len(words) != len(tags):
         raise RowError('tags', f'{len(tags)} tags for {len(words)} words')
@@ -69,7 +69,7 @@ def parse_tags(row: Mapping[str, Any], task: Task, language: str) -> TagExample:
 
 
 def parse_sentence(row: Mapping[str, Any], task: Task, language: str) -> SentenceExample:
-    """{id, sentence}"""
+    """Parses {id, sentence}."""
     return SentenceExample(row['id'], row['sentence'])
 
 

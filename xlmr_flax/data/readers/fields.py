@@ -1,4 +1,4 @@
-"""Readers of rows of fields: tsv, csv, jsonl, json and plain lines."""
+"""Readers of tabular files: tsv, csv, jsonl, json and plain lines."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from xlmr_flax.util import strict_json
 
 
 def read_tsv(path: Path, table: Table) -> Rows:
-    """Fields between tabs; a quotation mark is a character like any other."""
+    """Reads tab-separated fields without quoting: a quotation mark is an ordinary character."""
     records = ((number, line.split('\t')) for number, line in enumerate(read_lines(path), 1))
     return _fields_to_rows(path, table, records)
 
 
 def read_csv(path: Path, table: Table) -> Rows:
-    """RFC 4180. A quote that is never closed spoils the rest of the file: DataError, not a Problem."""
+    """Reads CSV (RFC 4180). A quote that is never closed makes the rest of the file unreadable: DataError, not a
+    Problem."""
 
     def records() -> Iterator[tuple[int, list[str]]]:
-        csv.field_size_limit(sys.maxsize)  # of the whole process; the default refuses fields over 131,072 characters
+        csv.field_size_limit(sys.maxsize)  # a process-wide setting; the default rejects fields over 131,072 characters
         reader = csv.reader(io.StringIO(read_text(path), newline=''), strict=True)
         start = 1
         try:
@@ -39,7 +40,7 @@ def read_csv(path: Path, table: Table) -> Rows:
 
 
 def read_jsonl(path: Path, table: Table) -> Rows:
-    """One JSON object a line."""
+    """Reads JSON lines: one object a line."""
     for number, line in enumerate(read_lines(path), 1):
         try:
             row = strict_json.loads(line, surrogates=True)
@@ -50,9 +51,9 @@ def read_jsonl(path: Path, table: Table) -> Rows:
 
 
 def read_json(path: Path, table: Table) -> Rows:
-    """An array of objects, or one object of objects (their keys become the column 'key' where they have none).
+    """Reads a JSON array of objects, or an object of objects, whose keys become the column 'key' unless a row has one.
 
-    What is broken at one place cannot be told from what is behind it: DataError, not a Problem.
+    After a syntax error the rest of the file cannot be parsed: DataError, not a Problem.
     """
     content = read_text(path)
 
@@ -96,7 +97,7 @@ def read_json(path: Path, table: Table) -> Rows:
 
 
 def read_plain(path: Path, table: Table) -> Rows:
-    """One text a line, in the table's only column."""
+    """Reads plain text: one text a line, in the table's only column."""
     for number, line in enumerate(read_lines(path), 1):
         yield number, {table.columns[0]: line}
 
@@ -107,8 +108,8 @@ def _broken(path: Path, line: int, what: str) -> DataError:
 
 def _expect(path: Path, content: str, position: int, character: str) -> None:
     if content[position : position + 1] != character:
-        found = content[position : position + 1] or 'the end of the file'
-        raise _broken(path, content.count('\n', 0, position) + 1, f'{character!r} is expected, not {found!r}')
+        actual = content[position : position + 1] or 'the end of the file'
+        raise _broken(path, content.count('\n', 0, position) + 1, f'{character!r} is expected, not {actual!r}')
 
 
 def _object(row: Any, table: Table) -> dict[str, Any] | Problem:
@@ -121,7 +122,7 @@ def _object(row: Any, table: Table) -> dict[str, Any] | Problem:
 
 
 def _fields_to_rows(path: Path, table: Table, records: Iterator[tuple[int, list[str]]]) -> Rows:
-    """Names for the fields of tsv and csv records: from the header, or by position."""
+    """Converts tsv and csv records to rows. Field names come from the header, or from the table by position."""
     names: list[str] = []
     least = 0
     for number, fields in records:
@@ -130,11 +131,11 @@ def _fields_to_rows(path: Path, table: Table, records: Iterator[tuple[int, list[
                 names = _header(path, table, number, fields)
                 least = 1 + max(map(names.index, table.columns), default=0)
                 continue
-            found = _positions(table, fields)
-            if isinstance(found, Problem):
-                yield number, found
+            positions = _positions(table, fields)
+            if isinstance(positions, Problem):
+                yield number, positions
                 continue
-            names = found
+            names = positions
         if table.short_rows and least <= len(fields) < len(names):
             fields = [*fields, *[''] * (len(names) - len(fields))]
         if len(fields) != len(names):

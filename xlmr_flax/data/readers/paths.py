@@ -1,4 +1,4 @@
-"""Where the files of a table lie, and whether what lies there only stands in for the dataset."""
+"""Finds the files of a table under the data root and detects stand-in files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ STAND_IN_MARK = 'STAND-IN'
 
 
 class MissingFile(DataError):
-    """A file that a split needs is not there."""
+    """A file that a split needs does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file: the table it was found for (an alternative, perhaps), its language, its path and its labels' path.
+    """One data file: its table (possibly an alternative table), its language, its path and the path of its label file.
 
-    Rows of a prepared TFDS dataset: a table of format 'tfds' with the local file's path, and path is the folder.
+    For a prepared TFDS dataset, `table` has the format 'tfds' and the path of the local file, and `path` is the folder.
     """
 
     table: Table
@@ -38,15 +38,15 @@ class Found:
 
     @property
     def files(self) -> list[Path]:
-        """The files that hold its rows."""
+        """The files that contain the rows and their labels."""
         if self.table.format == tfds.FORMAT:
             return tfds.data_files(self.path, self.table.path)
         return [self.path, *filter(None, [self.label_path])]
 
 
 def resolve_data_root(flag_value: str | Path | None = None) -> Path:
-    """The data root: the flag's value, else XLMR_DATA_ROOT, else TFDS_DATA_DIR (all data prepared by TFDS, no local
-    files). DataError says how to set it.
+    """The data root: the flag's value, else XLMR_DATA_ROOT, else TFDS_DATA_DIR (if all data is prepared by TFDS and
+    there are no local files). Raises DataError that says how to set it.
     """
     value, origin = flag_value, '--data_root'
     for variable in (DATA_ROOT_VARIABLE, tfds.DIRECTORY_VARIABLE):
@@ -61,44 +61,44 @@ def resolve_data_root(flag_value: str | Path | None = None) -> Path:
 
 
 def split_files(task: Task, language: str, split: str, data_root: str | Path | None = None) -> list[Found]:
-    """The files that a split reads, in order and gold pairs last (none for the embedded world). Raises MissingFile for
-    one that is not there."""
+    """The files that a split reads, in reading order, gold pairs last; [] for the embedded world. Raises MissingFile
+    for a file that does not exist."""
     task.local_code(language, split)
     if not (tables := split_tables(task, split)):
         return []
     root = resolve_data_root(data_root)
-    files = [found for table in tables for found in find_files(task, table, language, root)]
-    return list({found.path: found for found in files}.values())
+    files = [file for table in tables for file in find_files(task, table, language, root)]
+    return list({file.path: file for file in files}.values())
 
 
 def split_tables(task: Task, split: str) -> list[Table]:
-    """The tables of local files that a split reads, that of the gold pairs last."""
+    """The tables of local files that a split reads, the table of gold pairs last."""
     tables = [source for source in task.sources(split) if isinstance(source, Table)]
     return [*tables, *([task.gold[split]] if split in task.gold else [])]
 
 
 def find_files(task: Task, table: Table, language: str, root: Path) -> list[Found]:
-    """The files of a table in reading order, from the first alternative that is there; a dataset prepared by TFDS
-    (data/readers/tfds.py) comes behind the local files and before stand-ins.
+    """The files of a table in reading order, from the first alternative that exists. Local files come first, then a
+    dataset prepared by TFDS (data/readers/tfds.py), then stand-ins.
 
-    DataError names the path, the licence, the dataset's home and the closest language there is.
+    Raises MissingFile that names the path, the licence, the dataset's home and the closest language with files.
     """
     if not table.every_language:
         return _find(task, table, language, root)
-    return [found for each in task.languages for found in _find(task, table, each, root)]
+    return [file for each in task.languages for file in _find(task, table, each, root)]
 
 
 def _find(task: Task, table: Table, language: str, root: Path) -> list[Found]:
     code = task.local_code(language)
     tables = (table, *table.alternatives)
-    found = (
+    files = (
         _find_local(task, [each for each in tables if not each.stand_in], language, code, root)
         or _find_prepared(table, language, code, root)
         or _find_local(task, [each for each in tables if each.stand_in], language, code, root)
     )
-    if not found:
+    if not files:
         raise MissingFile(_missing(task, table, language, code, root))
-    return found
+    return files
 
 
 def _find_local(task: Task, tables: list[Table], language: str, code: str, root: Path) -> list[Found]:
@@ -154,7 +154,7 @@ def _label_path(task: Task, table: Table, path: Path, code: str, root: Path) -> 
 
 
 def codes_present(root: Path, template: str) -> list[str]:
-    """The language codes for which a file of the template is there."""
+    """The language codes for which a file that matches the template exists."""
     any_part = {re.escape('*'): '[^/]*', re.escape('?'): '[^/]'}
     first, *rest = (re.escape(part) for part in template.split('{language}'))
     source = first + '([^/]+)' + r'\1'.join(rest)
@@ -165,17 +165,18 @@ def codes_present(root: Path, template: str) -> list[str]:
 
 
 def stand_in_notes(found: list[Found], root: Path) -> list[str]:
-    """What the rows of some files are where they only stand in for the dataset: the table says so, or the data root's
-    MANIFEST.tsv has a note with STAND-IN for a file (`is_stand_in`). Empty for real data."""
+    """Notes on stand-in files, without repetitions; [] for real data. A file is a stand-in if its table says so
+    (`Table.stand_in`) or if the data root's MANIFEST.tsv marks it (`is_stand_in`)."""
     notes = [item.table.stand_in or is_stand_in(item.path, root) for item in found]
     return [note for note in dict.fromkeys(notes) if note]
 
 
 def is_stand_in(path: Path, root: Path) -> str:
-    """The note of MANIFEST.tsv (columns path and note) that marks a file as a stand-in, '' for any other file.
+    """The note in MANIFEST.tsv (columns path and note) that marks a file as a stand-in (it contains STAND-IN); '' for
+    any other file.
 
-    Where the manifest has a column sha256, the note holds for a file with that sum alone: once the dataset's own file
-    lies in its place, it is no stand-in.
+    If the manifest has a column sha256, the note holds only for a file with this checksum. So the dataset's own file at
+    the same path is not a stand-in.
     """
     note, digest = _marked(root / MANIFEST, _stamp(root / MANIFEST)).get(_within(path, root), ('', ''))
     if note and digest and path.is_file() and _sha256(path, _stamp(path), path.stat().st_size) != digest:
@@ -185,7 +186,7 @@ def is_stand_in(path: Path, root: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _sha256(path: Path, stamp: int, size: int) -> str:
-    """The sum of a file; stamp and size tell its states apart."""
+    """sha256 (hex) of a file. stamp and size are only part of the cache key: a changed file is read again."""
     with path.open('rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
@@ -200,11 +201,11 @@ def _stamp(path: Path) -> int:
 
 @lru_cache(maxsize=8)
 def _marked(path: Path, stamp: int) -> dict[str, tuple[str, str]]:
-    """path of a file -> (its note, its sum or ''), for the notes that mark a stand-in."""
+    """Reads the stand-in notes of a manifest: path of a file -> (note, sha256 or ''). stamp: part of the cache key."""
     if not stamp:
         return {}
     header, *rows = [line.split('\t') for line in read_lines(path)] or [[]]
     if not {'path', 'note'} <= set(header):
         return {}
-    found = [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
-    return {row['path']: (row['note'], row.get('sha256', '')) for row in found if STAND_IN_MARK in row['note']}
+    records = [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
+    return {row['path']: (row['note'], row.get('sha256', '')) for row in records if STAND_IN_MARK in row['note']}

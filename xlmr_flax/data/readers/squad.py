@@ -1,7 +1,7 @@
 """Readers of files in SQuAD's JSON form: data > paragraphs > qas.
 
-The file is read as a whole, so broken JSON is a DataError; a question that lacks something is a Problem, and its line
-is found by its id. XQuAD-R adds `sentence_breaks` to each paragraph: [start, end] characters of its sentences.
+The file is parsed as a whole, so broken JSON is a DataError. A question with a missing field is a Problem; its line is
+that of its id. XQuAD-R adds `sentence_breaks` to each paragraph: the [start, end] characters of its sentences.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from xlmr_flax.util import strict_json
 
 
 def read_squad(path: Path, table: Table) -> Rows:
-    """A row a question: id, question, context, answers [{text, answer_start}], is_impossible, paragraph (number from 1
-    in the file), sentences (of the paragraph, where it has breaks: [text, start, end])."""
+    """Reads one row per question: id, question, context, answers [{text, answer_start}], is_impossible, paragraph
+    (number from 1 in the file), sentences (those of the paragraph as (text, start, end), [] without breaks)."""
     content = read_text(path)
     lines = _Lines(content)
     for number, paragraph in _paragraphs(path, content):
@@ -43,7 +43,8 @@ def read_squad(path: Path, table: Table) -> Rows:
 
 
 def read_sentences(path: Path, table: Table) -> Rows:
-    """A row a sentence of the contexts: paragraph (number from 1 in the file), position (from 0), text, context."""
+    """Reads one row per sentence of the contexts: paragraph (number from 1 in the file), position (from 0), text,
+    context."""
     content = read_text(path)
     lines = _Lines(content)
     for number, paragraph in _paragraphs(path, content):
@@ -81,18 +82,18 @@ def _paragraphs(path: Path, content: str) -> Iterator[tuple[int, dict[str, Any]]
 
 
 def _sentences(paragraph: dict[str, Any], context: str) -> list[tuple[str, int, int]] | Problem:
-    """(text, start, end) of the sentences; [] where the file has no breaks."""
-    found = []
+    """The sentences of a paragraph as (text, start, end); [] if the file has no breaks."""
+    sentences = []
     for pair in paragraph.get('sentence_breaks', ()):
         fine = isinstance(pair, list) and len(pair) == 2 and all(type(end) is int for end in pair)
         if not fine or not 0 <= pair[0] < pair[1] <= len(context):
             return Problem(f'sentence break {pair!r} does not lie in the context ({len(context)} characters)')
-        found.append((context[pair[0] : pair[1]], *pair))
-    return found
+        sentences.append((context[pair[0] : pair[1]], *pair))
+    return sentences
 
 
 class _Lines:
-    """The line of each id, looked for from where the last one stood."""
+    """Finds the line of each id in the file's text; each search starts at the previous match."""
 
     def __init__(self, content: str):
         self._content = content

@@ -1,7 +1,7 @@
-"""Rows of one local file by the name of its format, and the error that says what is wrong with it.
+"""Reads the rows of one local file with the reader of its format.
 
-Readers give rows and, in place of a row that cannot be read, a Problem. `read_table` raises on the first one,
-`read_rows` hands them on, so that a caller can count and list them.
+Readers yield rows; in place of a row that cannot be read they yield a Problem. `read_table` raises an error for the
+first Problem. `read_rows` yields Problems too, so that a caller can count and list them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _JSON = ('jsonl', 'json', 'squad', 'squad_sentences')
 
 
 def read_table(path: Path, table: Table, label_path: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, column name -> value) for every row of a file in the format that `table` states.
+    """Yields (line number from 1, {column name: value}) for every row of a file in the format of `table`.
 
-    Raises DataError for what is not as `table` says; a file without rows is an error too.
+    Raises DataError for anything that does not match `table`, also for a file without rows.
     """
     for line, row in read_rows(path, table, label_path):
         if isinstance(row, Problem):
@@ -46,9 +46,10 @@ def read_table(path: Path, table: Table, label_path: Path | None = None) -> Iter
 
 
 def read_rows(path: Path, table: Table, label_path: Path | None = None) -> Rows:
-    """As read_table, but a row that cannot be read gives a Problem in its place and the next rows are read.
+    """Same as read_table, but yields a Problem in place of a row that cannot be read and continues with the next row.
 
-    label_path: where the labels are that `table.label_file` names. Raises DataError for what spoils the whole file.
+    label_path: path of the file with the labels (`table.label_file`). Raises DataError for a fault that makes the whole
+    file unreadable.
     """
     if table.format not in READERS:
         raise DataError(f'{path}: unknown format {table.format!r}{closest(table.format, READERS)}')
@@ -72,8 +73,8 @@ def read_rows(path: Path, table: Table, label_path: Path | None = None) -> Rows:
 
 
 def _broken_text(row: Row | Problem, table: Table) -> Problem | None:
-    """What is wrong with a row: a Problem, or a text that no tokenizer takes. JSON's escapes can write half a character
-    (an unpaired surrogate); other formats are UTF-8, which cannot."""
+    """The Problem of a row, None for a valid row. A text with half a character (an unpaired surrogate) is a Problem,
+    because no tokenizer accepts it. JSON's escapes can contain one; other formats are UTF-8, which cannot."""
     if isinstance(row, Problem):
         return row
     if table.format in _JSON:
@@ -97,7 +98,7 @@ def _explode(row: Row, table: Table) -> Iterator[Row | Problem]:
 
 
 def _with_labels(path: Path, rows: Rows, label_path: Path) -> Rows:
-    """Rows with the line of the label file that has their number."""
+    """Adds the column 'label' to each row: line i of the label file is the label of row i."""
     labels = read_lines(label_path)
     number = 0
     for line, row in rows:

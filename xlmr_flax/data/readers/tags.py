@@ -1,7 +1,8 @@
 """Readers of tagging files: two columns, CoNLL-U, C&C supertags, CCGbank's AUTO files.
 
-Every reader gives a row a sentence: words, tags (absent where the file has none) and lines (of each word), and puts
-the row on the line of its first word. A line that cannot be read spoils its sentence, not the next one.
+Every reader yields one row per sentence: words, tags (absent if the file has none) and lines (the line of each word).
+The line of the row is that of its first word. A line that cannot be read makes its sentence a Problem, not the next
+one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from xlmr_flax.data.readers.text import Problem, Row, Rows, read_lines
 from xlmr_flax.tasks.base import Table
 from xlmr_flax.util.errors import quote
 
-# What a fused token is tagged as where several of its words are equally near the root: the first of this list
+# The tag of a multi-word token if several of its words are equally near the root: the first of these tags
 # (ud-conversion-tools: conllu_to_conll.py, as XTREME's scripts/download_data.sh calls it).
 _RANK = (
     'VERB', 'NOUN', 'PROPN', 'PRON', 'ADJ', 'NUM', 'ADV', 'INTJ', 'AUX', 'ADP', 'DET', 'PART', 'CCONJ', 'SCONJ', 'X',
@@ -34,10 +35,12 @@ Word = tuple[str, str, tuple[int, ...], int]  # (form, tag, heads, line)
 
 
 def read_conll(path: Path, table: Table) -> Rows:
-    """A word and its tag a line, with a tab or (Masakhane) a blank between them; blank lines end sentences.
+    """Reads two-column files: a word and its tag a line, separated by a tab or (Masakhane) a space. Blank lines end
+    sentences.
 
-    XTREME's public test files hold words alone: the first line of a file says whether it has tags. A prefix 'en:' that
-    all words of a file have (WikiANN as its authors publish it) is taken off, as XTREME's panx_preprocess does.
+    XTREME's public test files contain words only; the first line of a file decides whether it has tags. A language
+    prefix such as 'en:' on all words of a file (WikiANN as its authors publish it) is removed, as in XTREME's
+    panx_preprocess.
     """
     tagged: bool | None = None
     blocks = list(_blocks(path))
@@ -60,7 +63,7 @@ def read_conll(path: Path, table: Table) -> Rows:
 
 
 def _language_prefix(blocks: list[Lines]) -> str:
-    """'en:' where all lines of a file begin with it, else ''."""
+    """The language prefix (such as 'en:') that all lines of a file begin with, else ''."""
     match = _PREFIX.match(blocks[0][0][1]) if blocks else None
     if match is None or not all(line.startswith(match[0]) for block in blocks for _, line in block):
         return ''
@@ -68,28 +71,28 @@ def _language_prefix(blocks: list[Lines]) -> str:
 
 
 def read_conllu(path: Path, table: Table) -> Rows:
-    """CoNLL-U as XTREME prepares it: words and UPOS, with multi-word tokens as one word.
+    """Reads CoNLL-U as XTREME prepares it: words and UPOS tags, with multi-word tokens as one word.
 
-    A multi-word token gives its surface form; its tag is that of its word with the fewest ancestors over HEAD and
-    DEPS or, where several have as few, of the one first in a list of tags (ud-conversion-tools). Empty nodes (8.1) are
-    left out; zero-width non-joiners and blanks are taken out of words; sentences of which all words or all but one are
-    '_' (text withheld) are dropped (XTREME: utils_preprocess.py, udpos_preprocess). The file name's first letters are
-    the language ('en_ewt-ud-...').
+    A multi-word token has its surface form. Its tag is that of its word with the fewest ancestors over HEAD and DEPS;
+    among equals, that of the word whose tag comes first in a list of tags (ud-conversion-tools). Empty nodes (8.1) are
+    skipped. Zero-width non-joiners and blanks are removed from words. Sentences in which all words or all but one are
+    '_' (text withheld) are dropped (XTREME: utils_preprocess.py, udpos_preprocess). The file name begins with the
+    language code ('en_ewt-ud-...').
     """
     rank = _RANK_BY_LANGUAGE.get(path.name.split('_')[0], _RANK)
     for block in _blocks(path):
         tokens = [(number, line) for number, line in block if not line.startswith('#')]
         if not tokens:
             continue
-        found = _conllu_sentence(tokens, rank)
-        if isinstance(found, tuple):
-            yield found
-        elif found['words'].count('_') == 0 or found['words'].count('_') < len(found['words']) - 1:
-            yield tokens[0][0], found
+        sentence = _conllu_sentence(tokens, rank)
+        if isinstance(sentence, tuple):
+            yield sentence
+        elif sentence['words'].count('_') == 0 or sentence['words'].count('_') < len(sentence['words']) - 1:
+            yield tokens[0][0], sentence
 
 
 def read_stagged(path: Path, table: Table) -> Rows:
-    """C&C's .stagged: one sentence a line, word|POS|supertag with blanks between."""
+    """Reads C&C's .stagged files: one sentence a line, as word|POS|supertag separated by blanks."""
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
@@ -102,9 +105,9 @@ def read_stagged(path: Path, table: Table) -> Rows:
 
 
 def read_ccgbank(path: Path, table: Table) -> Rows:
-    """CCGbank's AUTO files: a line ID=... and then a derivation, whose leaves hold (category, POS, POS, word, ...).
+    """Reads CCGbank's AUTO files: a line ID=... and then a derivation with leaves (category, POS, POS, word, ...).
 
-    Word and tag are fields 4 and 1 of a leaf (jiant v1: scripts/ccg/ccg_proc.py).
+    The word and the tag are fields 4 and 1 of a leaf (jiant v1: scripts/ccg/ccg_proc.py).
     """
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip() or line.startswith('ID='):
@@ -122,10 +125,10 @@ def _sentence(words: list[str], tags: list[str] | None, lines: list[int]) -> Row
 
 
 def _blocks(path: Path) -> Iterator[Lines]:
-    """Runs of lines between blank ones."""
+    """Yields the blocks of consecutive lines that blank lines separate."""
     block: Lines = []
     for number, line in enumerate(read_lines(path), 1):
-        # Not strip(): a word may be a rarer kind of space.
+        # Not strip() without arguments: a word may consist of another white-space character.
         if line.strip(' \t'):
             block.append((number, line.rstrip(' \t') if '\t' in line.rstrip(' \t') else line.strip(' ')))
         elif block:
@@ -168,15 +171,15 @@ def _conllu_sentence(tokens: Lines, rank: tuple[str, ...]) -> Row | tuple[int, P
 
 
 def _heads(head: str, deps: str) -> tuple[int, ...]:
-    """The words that a word depends on: HEAD, and those of the enhanced graph in DEPS ('6:nsubj|9:nsubj'); an empty
-    node (8.1) is none. str.isdigit alone takes superscripts, which int refuses."""
+    """The heads of a word: HEAD and the heads of the enhanced graph in DEPS ('6:nsubj|9:nsubj'). An empty node (8.1) is
+    not a head. str.isdigit alone is not enough: it accepts superscripts, which int() rejects."""
     named = [head, *(each.partition(':')[0] for each in deps.split('|'))]
     return tuple({int(text) for text in named if text.isascii() and text.isdigit() and len(text) < 10})
 
 
 def _span_head(span: range, words: dict[int, Word], rank: tuple[str, ...]) -> int:
-    """The word of a fused token that stands for it: of those with the fewest ancestors in the graph of HEAD and DEPS,
-    the one whose tag comes first in `rank` (ud-conversion-tools: lib/conll.py)."""
+    """The word that represents a multi-word token: among its words with the fewest ancestors in the graph of HEAD and
+    DEPS, the one whose tag comes first in `rank` (ud-conversion-tools: lib/conll.py)."""
 
     def ancestors(word: int) -> int:
         seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""The ground of all readers: text of a file, and what is said about a row that cannot be read."""
+"""Base module of all readers: reads the text of a file and defines the errors for unreadable files and rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from xlmr_flax.util.errors import UserError, shorten
 
 
 class DataError(UserError, ValueError):
-    """Data that is missing or cannot be read; the message names the file, the line (from 1) and the column."""
+    """Raised for missing or unreadable data; the message names the file, the line (from 1) and the column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a reader yields in place of a row that it cannot read; the rows behind it are still read."""
+    """The reason why a row cannot be read. A reader yields it in place of the row and continues with the next row."""
 
     reason: str
 
@@ -29,7 +29,7 @@ Rows = Iterator[tuple[int, Row | Problem]]  # (line from 1, row)
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, a byte order mark left out. DataError names the first bad byte and its line."""
+    """Reads a UTF-8 file without its byte order mark. Raises DataError that names the first invalid byte and line."""
     data = path.read_bytes()
     try:
         return data.decode('utf-8').removeprefix('\ufeff')
@@ -41,7 +41,8 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file without their ends; an empty list for an empty file. Only a line feed ends a line."""
+    """Reads the lines of a UTF-8 file without line ends; [] for an empty file. Only a line feed ends a line, and a
+    carriage return before it is removed."""
     lines = read_text(path).split('\n')
     if lines[-1] == '':
         lines.pop()

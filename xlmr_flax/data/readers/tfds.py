@@ -1,15 +1,15 @@
-"""Prepared TensorFlow Datasets as the second source: ArrayRecord data, read without TensorFlow.
+"""Reads prepared TensorFlow Datasets (ArrayRecord format) in place of missing local files, without TensorFlow.
 
-Where a local file is not there, its rows may be: under DATA_ROOT/tfds/BUILDER/CONFIG/VERSION, then under TFDS_DATA_DIR
+If a local file does not exist, its rows are read from DATA_ROOT/tfds/BUILDER/CONFIG/VERSION, else from TFDS_DATA_DIR
 (tensorflow_datasets' own variable). Rows get the columns of the local file, so that the task's parser is the same.
 
-Preparing takes TensorFlow for most of these builders (archives are unpacked with it), reading never does:
+To prepare a dataset, most of these builders need TensorFlow, which unpacks the archives. Reading never needs it:
 
     tfds.builder('glue/mnli', data_dir='DATA_ROOT/tfds', file_format='array_record').download_and_prepare()
 
-tensorflow_datasets writes rows in a shuffled order: row numbers, and ids made from them, are not those of the file.
-There is no builder for CommonsenseQA, CCG, Social IQa, XCOPA, LAReQA or Mewsli-X. Those for PAN-X, UD-POS and Tatoeba
-do not prepare without TensorFlow, and BUCC's has the gold pairs alone: for these, local files.
+tensorflow_datasets writes rows in shuffled order, so row numbers, and ids made from them, differ from those of the
+file. There is no builder for CommonsenseQA, CCG, Social IQa, XCOPA, LAReQA or Mewsli-X. Those for PAN-X, UD-POS and
+Tatoeba cannot prepare data without TensorFlow, and BUCC's has only the gold pairs. These datasets need local files.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _TYDIQA_LANGUAGES = {
     'ru': 'russian', 'sw': 'swahili', 'te': 'telugu',
 }  # fmt: skip
 
-# (a record's values as plain Python, class names by feature, language) -> the local file's row; None = no row of it
+# (a record's values as plain Python, class names by feature, language) -> the local file's row; None = not in that file
 ToRow = Callable[[dict[str, Any], Mapping[str, list[str]], str], Row | None]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Where the rows of a local file are in TFDS. config and split may hold `{language}`; configs are tried in order
-    ('' = a builder without configs).
+    """The TFDS dataset that has the rows of a local file. configs and split may contain `{language}`; configs are tried
+    in order ('' = a builder without configs). row: converts a record to the local file's row.
     """
 
     builder: str
@@ -58,30 +58,30 @@ class Prepared:
 
 
 def _class_name(record: Mapping[str, Any], names: Mapping[str, list[str]], missing: str = '') -> str:
-    """The label's name; `missing` for -1, with which TFDS marks rows without a label."""
+    """The name of a record's label; `missing` if the label is -1, which is TFDS's mark for rows without a label."""
     number = record['label']
     return names['label'][number] if number >= 0 else missing
 
 
 def glue_mnli(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
-    """glue/mnli and snli: premise, hypothesis, label entailment, neutral, contradiction; SNLI's '-' is -1."""
+    """Converts glue/mnli and snli: premise, hypothesis, label entailment, neutral, contradiction; SNLI's '-' is -1."""
     label = _class_name(record, names, '-')
     return {'sentence1': record['premise'], 'sentence2': record['hypothesis'], 'gold_label': label}
 
 
 def anli(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
-    """anli/r1 to r3: label e, n, c, as in the file."""
+    """Converts anli/r1 to r3: label e, n, c, as in the file."""
     return {**_only(record, 'uid', 'context', 'hypothesis'), 'label': _class_name(record, names)}
 
 
 def glue_qqp(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
-    """glue/qqp: label not_duplicate, duplicate; the file has 0 and 1. GLUE's test rows have none."""
+    """Converts glue/qqp: label not_duplicate or duplicate; the file has 0 and 1. GLUE's test rows have no label."""
     label = {} if record['label'] < 0 else {'is_duplicate': str(record['label'])}
     return {**_only(record, 'question1', 'question2'), **label}
 
 
 def squad(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
-    """squad, mlqa, xquad: {answers: {text: [...], answer_start: [...]}} -> [{text, answer_start}]."""
+    """Converts squad, mlqa, xquad: {answers: {text: [...], answer_start: [...]}} -> answers [{text, answer_start}]."""
     answers = record['answers']
     pairs = zip(answers['text'], answers['answer_start'], strict=True)
     row = _only(record, 'id', 'question', 'context')
@@ -90,17 +90,19 @@ def squad(record: dict[str, Any], names: Mapping[str, list[str]], language: str)
 
 
 def tydiqa(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row | None:
-    """tydi_qa/goldp: the train split holds all languages; the id begins with the language's name."""
+    """Converts tydi_qa/goldp; None for a row in another language. The train split contains all languages; an id begins
+    with the language's name."""
     if record['id'].split('-')[0] != _TYDIQA_LANGUAGES.get(language, language):
         return None
     return squad(record, names, language)
 
 
 def hellaswag(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
-    """hellaswag: `context` is ctx_a and ctx_b joined by a blank; -1 marks rows without a label.
+    """Converts hellaswag: `context` is ctx_a and ctx_b joined by a blank; the label -1 marks rows without a label.
 
-    They are parted behind the last sentence that has ended, which gives the file's own ctx_a and ctx_b for 3,492 of
-    3,500 of its rows; in the others a sentence is a choice's beginning instead of the prompt's end, or the reverse.
+    `context` is split after its last complete sentence. This gives the file's own ctx_a and ctx_b for 3,492 of 3,500
+    rows of the file. In the others, a sentence is at the start of the choices instead of the end of the prompt, or the
+    reverse.
     """
     context = record['context']
     ends = [match.end() for match in re.finditer(r'[.?!)\]"\'](?=\s)', context)]
@@ -110,13 +112,14 @@ def hellaswag(record: dict[str, Any], names: Mapping[str, list[str]], language: 
 
 
 def cosmosqa(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
-    """cosmos_qa: the file's columns; test rows have label -1."""
+    """Converts cosmos_qa: the columns are those of the file; test rows have the label -1."""
     row = _only(record, 'id', 'context', 'question', 'answer0', 'answer1', 'answer2', 'answer3')
     return row | ({} if record['label'] < 0 else {'label': _class_name(record, names)})
 
 
 def xnli(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
-    """xnli: a record holds all fifteen languages: a dict of premises, and lists of languages and hypotheses."""
+    """Converts xnli: a record has all fifteen languages, as a dict of premises and lists of languages and
+    hypotheses."""
     hypothesis = record['hypothesis']
     translations = dict(zip(hypothesis['language'], hypothesis['translation'], strict=True))
     label = _class_name(record, names)
@@ -124,7 +127,7 @@ def xnli(record: dict[str, Any], names: Mapping[str, list[str]], language: str) 
 
 
 def pawsx(record: dict[str, Any], names: Mapping[str, list[str]], language: str) -> Row:
-    """paws_x_wiki: no ids; rows whose label is not 0 or 1 were dropped by the builder."""
+    """Converts paws_x_wiki: it has no ids, and its builder has dropped rows whose label is not 0 or 1."""
     return {'id': '', **_only(record, 'sentence1', 'sentence2'), 'label': _class_name(record, names)}
 
 
@@ -133,7 +136,7 @@ def _only(record: Mapping[str, Any], *columns: str) -> Row:
 
 
 def _splits(path: str, files: Mapping[str, str], builder: str, row: ToRow, *configs: str) -> dict[str, Prepared]:
-    """files: {'{}' of the path: split}."""
+    """PREPARED entries for the files of one path. files: {text in place of '{}' in the path: split}."""
     return {path.replace('{}', file): Prepared(builder, configs, split, row) for file, split in files.items()}
 
 
@@ -141,7 +144,7 @@ _DEV = {'train': 'train', 'dev': 'validation', 'test': 'test'}
 _MNLI = {'train': 'train', 'dev_matched': 'validation_matched', 'dev_mismatched': 'validation_mismatched'}
 _TRAIN_DEV = {'train': 'train', 'dev': 'validation'}
 
-# Path of a table (tasks/base.Table.path) -> where its rows are.
+# Path of a table (tasks/base.Table.path) -> the TFDS dataset that has its rows.
 PREPARED: dict[str, Prepared] = {
     **_splits('intermediate/mnli/{}.tsv', _MNLI, 'glue', glue_mnli, 'mnli'),
     **_splits('intermediate/snli/snli_1.0_{}.txt', _DEV, 'snli', glue_mnli, '', 'plain_text'),
@@ -181,7 +184,7 @@ PREPARED: dict[str, Prepared] = {
 
 @cache
 def prepared_for(path: str) -> tuple[Prepared, str] | None:
-    """(where the rows are, language code) for a table's path, with `{language}` in it or filled in; None = nowhere."""
+    """(TFDS dataset, language code) for a table's path, which has `{language}` or a code in it; None = not in TFDS."""
     for template, prepared in PREPARED.items():
         parts = template.split('{language}')
         pattern = r'(?P<code>[^/]+?)'.join(map(re.escape, parts[:2]))
@@ -192,14 +195,15 @@ def prepared_for(path: str) -> tuple[Prepared, str] | None:
 
 
 def find_prepared(path: str, root: Path) -> Path | None:
-    """The folder of the newest version that has the rows of a local path (its language filled in).
+    """The folder of the newest prepared version with the rows of a local path (its language filled in); None if there
+    is none.
 
-    Looks under root/tfds, then under TFDS_DATA_DIR. DataError where the only data there is not in ArrayRecord form.
+    Looks under root/tfds, then under TFDS_DATA_DIR. Raises DataError if data exists, but not in ArrayRecord format.
     """
-    found = prepared_for(path)
-    if found is None:
+    match = prepared_for(path)
+    if match is None:
         return None
-    prepared, code = found
+    prepared, code = match
     split, refused = prepared.split.replace('{language}', code), ''
     for base in folders(root):
         for config in prepared.configs:
@@ -216,7 +220,7 @@ def find_prepared(path: str, root: Path) -> Path | None:
 
 
 def folders(root: Path) -> list[Path]:
-    """Where prepared datasets are looked for."""
+    """The folders that are searched for prepared datasets."""
     other = os.environ.get(DIRECTORY_VARIABLE)
     return [root / FOLDER, *([Path(other).expanduser()] if other else [])]
 
@@ -226,7 +230,7 @@ def _version(info: Path) -> tuple[int, ...]:
 
 
 def _form_and_splits(info: Path) -> tuple[str, set[str]]:
-    """(file format, splits) of a prepared dataset."""
+    """Reads (file format, names of splits) of a prepared dataset. Raises DataError."""
     try:
         content = strict_json.read_object(info)
         return str(content.get('fileFormat', 'tfrecord')), {split['name'] for split in content['splits']}
@@ -235,22 +239,22 @@ def _form_and_splits(info: Path) -> tuple[str, set[str]]:
 
 
 def data_files(folder: Path, path: str) -> list[Path]:
-    """The ArrayRecord files behind a local path, in order, and what names the labels."""
-    found = prepared_for(path)
-    split = found[0].split.replace('{language}', found[1]) if found else ''
+    """The ArrayRecord files that have the rows of a local path, in order, and the files with the label names."""
+    match = prepared_for(path)
+    split = match[0].split.replace('{language}', match[1]) if match else ''
     names = sorted(folder.glob('*.labels.txt')) + sorted(folder.glob('features.json'))
     return sorted(folder.glob(f'*-{split}.{_ARRAY_RECORD}*')) + names
 
 
 def read_prepared(path: Path, table: Table) -> Rows:
-    """Rows of a prepared dataset in the columns of the local file table.path (its language filled in).
+    """Reads the rows of a prepared dataset in the columns of the local file table.path (its language filled in).
 
     Rows are numbered from 1. Raises DataError for data that cannot be read.
     """
-    found = prepared_for(table.path)
-    if found is None:
+    match = prepared_for(table.path)
+    if match is None:
         raise DataError(f'{path}: no TFDS dataset is known to stand for {table.path}')
-    prepared, code = found
+    prepared, code = match
     data, names = _open(path, prepared.split.replace('{language}', code))
     for number in range(len(data)):
         try:
@@ -263,7 +267,7 @@ def read_prepared(path: Path, table: Table) -> Rows:
 
 
 def _open(path: Path, split: str) -> tuple[Any, dict[str, list[str]]]:
-    """(the records of a split, class names by feature)."""
+    """Opens a split with tensorflow_datasets; returns (its records, class names by feature). Raises DataError."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -278,7 +282,8 @@ def _open(path: Path, split: str) -> tuple[Any, dict[str, list[str]]]:
 
 
 def plain(value: Any) -> Any:
-    """Bytes as text, numpy's numbers and arrays as Python's, within dicts and lists."""
+    """Converts bytes to text and numpy scalars and arrays to Python numbers and lists, recursively in dicts and
+    lists."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, bytes):
@@ -293,15 +298,14 @@ def plain(value: Any) -> Any:
 
 
 def described(path: str) -> str:
-    """'glue/mnli' for a table's path that TFDS has, else ''."""
-    found = prepared_for(path)
-    return str(found[0]).replace('{language}', found[1] or '{language}') if found else ''
+    """The TFDS name ('glue/mnli') of a table's path, '' if TFDS does not have it."""
+    match = prepared_for(path)
+    return str(match[0]).replace('{language}', match[1] or '{language}') if match else ''
 
 
 def full_name(folder: Path, path: str) -> str:
-    """'glue/mnli:2.0.0', TFDS's own way to name builder, config and version, for the prepared folder that stands for a
-    table's path."""
-    found = prepared_for(path)
+    """TFDS's full name of a prepared folder: builder, config, version ('glue/mnli:2.0.0'). path: the table's path."""
+    match = prepared_for(path)
     parts = folder.parts
-    start = len(parts) - 1 - parts[::-1].index(found[0].builder) if found and found[0].builder in parts else -2
+    start = len(parts) - 1 - parts[::-1].index(match[0].builder) if match and match[0].builder in parts else -2
     return f'{"/".join(parts[start:-1])}:{parts[-1]}'

@@ -1,12 +1,13 @@
-"""The embedded world: a small parallel world in many languages, to try every kind of task without a download.
+"""The embedded world: small synthetic parallel data in many languages, to try every kind of task without a download.
 
-Fourteen persons do (or do not do) seventeen things in thirteen places at seven times. A row is first an abstract
-fact and then put into words by a language's table of whole phrases and sentence patterns (lexicon/CODE.tsv): row i of a
-task and split says the same in every language, and labels, answers and tags follow from the fact.
+Fourteen persons do (or do not do) seventeen things in thirteen places at seven times. Each row is generated as an
+abstract fact. A table of whole phrases and sentence patterns for each language (lexicon/CODE.tsv) turns the fact into
+text. So row i of a task and split has the same meaning in every language, and labels, answers and tags follow from the
+fact.
 
 The text was written for this project and is released under its licence (Apache-2.0). Native speakers have not checked
-the translations. The sentences are simple and the vocabulary is tiny: scores on them compare nothing but this code with
-itself.
+the translations. The sentences are simple and the vocabulary is tiny: scores on them are only useful to compare
+versions of this code.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ LANGUAGES = ('ar', 'bg', 'de', 'el', 'en', 'es', 'fr', 'hi', 'ht', 'id', 'ru', '
 
 
 def rows(task: str, language: str, split: str, n: int) -> list[dict[str, Any]]:
-    """The first n rows of a task's split in a language; row i is the same fact in every language, whatever n is.
+    """The first n rows of a task's split in a language. Row i is the same fact in every language and for every n.
 
     nli: id, premise, hypothesis, label ('entailment', 'neutral', 'contradiction'; in equal numbers).
-    pairs: id, sentence1, sentence2, label ('1' = they say the same; half the rows). Both have the same words.
-    spans: id, question, context (4 to 6 sentences), answers [{text, answer_start in characters}], exactly one.
-    choices: id, prompt, choices (4), label (0 to 3): the one that follows from the prompt.
+    pairs: id, sentence1, sentence2, label ('1' = same meaning; half of the rows). Both sentences have the same words.
+    spans: id, question, context (4 to 6 sentences), answers [{text, answer_start in characters}], exactly one answer.
+    choices: id, prompt, choices (4), label (0 to 3): the choice that follows from the prompt.
     pos, ner: id, words, tags (UPOS; B-PER, I-PER, B-LOC, I-LOC, O), one tag a word.
-    retrieval: id, sentence; no sentence stands twice.
-    Facts belong to one split: no clause of a premise, context, prompt or sentence is in two splits of any task.
-    Hypotheses and wrong choices may be stated elsewhere, so that they are drawn alike for every label.
-    Raises ValueError for an unknown name, or an n beyond LIMITS[task][split], with what there is.
+    retrieval: id, sentence; sentences do not repeat.
+    Facts belong to one split: no clause of a premise, context, prompt or sentence occurs in two splits, of any task.
+    Hypotheses and wrong choices may occur in other splits, so that they have the same distribution for every label.
+    Raises ValueError for an unknown name or for an n above LIMITS[task][split]; the message gives the known values.
     """
     for what, name, known in (('task', task, TASKS), ('language', language, LANGUAGES), ('split', split, SPLITS)):
         if name not in known:
@@ -47,10 +48,11 @@ def rows(task: str, language: str, split: str, n: int) -> list[dict[str, Any]]:
 
 
 def describe() -> dict[str, dict[str, int]]:
-    """Language -> {'phrases': phrases and patterns in its table, 'sentences': sentences of one clause it can say}."""
+    """Size of the world: language -> {'phrases': number of phrases and patterns in its table, 'sentences': number of
+    possible sentences with one clause}."""
     actions = len(PERSONS) * len(VERBS) * (len(PLACES) + 1) * (len(TIMES) + 1)
     states = len(PERSONS) * len(PLACES) * (len(TIMES) + 1)
-    # Affirmed and negated, and each that has a time also with the time in front.
+    # Each clause is affirmative or negated; a clause with a time also occurs with the time in front.
     said = 2 * (actions + states) * (2 * len(TIMES) + 1) // (len(TIMES) + 1)
     return {code: {'phrases': sum(map(len, lexicon(code).forms.values())), 'sentences': said} for code in LANGUAGES}
 

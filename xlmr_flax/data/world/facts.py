@@ -1,7 +1,7 @@
-"""What may be the case in the embedded world, in no language: who does what, where and when.
+"""Language-independent facts of the embedded world: who does what, where and when.
 
-A clause is the smallest fact. Each clause belongs to one split by a hash of its content, whatever its polarity, so that
-nothing that is stated in a test row is stated (or denied) in a train row of any task.
+A clause is the smallest fact. A hash of its content, without its polarity, assigns each clause to one split. So no fact
+that a test row states is stated or denied in a train row of any task.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PERSONS = {
     **dict.fromkeys(('maria', 'sara', 'fatima', 'julia', 'laura', 'leila', 'nadia'), True),
     **dict.fromkeys(('peter', 'viktor', 'david', 'thomas', 'daniel', 'samir', 'karim'), False),
 }
-# Activity -> what it is a case of ('reads a book' -> 'reads something').
+# Activity -> its hypernym, the more general activity ('reads a book' -> 'reads something').
 HYPERNYMS = {
     'read_book': 'read',
     'read_newspaper': 'read',
@@ -37,17 +37,18 @@ BE = 'be'  # the verb of a clause that only says where somebody is
 ROOMS = ('garden', 'kitchen', 'school', 'market', 'library', 'hospital', 'hotel', 'office')
 CITIES = ('london', 'paris', 'rome', 'tokyo', 'newyork')
 PLACES = ROOMS + CITIES
-# At a point of time a person is in one place; on a Monday in many.
+# At a point in time a person is in one place only; on a Monday possibly in several.
 POINTS = ('noon', 'midnight', 'nine')
 TIMES = (*POINTS, 'morning', 'evening', 'monday', 'sunday')
-# Times that the languages do not separate alike ('το βράδυ' may reach midnight).
+# Times that may overlap in some language ('το βράδυ' may last until midnight).
 _OVERLAPS = ({'nine', 'morning'}, {'nine', 'evening'}, {'midnight', 'evening'})
 QUESTIONS = ('where', 'who', 'when', 'what')
 _TRIES = 4000
 
 
 class Clause(NamedTuple):
-    """`person` does (or does not) `verb` in `place` at `time`; place and time may be unsaid, the place not with BE."""
+    """A fact: `person` does (or does not do) `verb` in `place` at `time`. place and time may be None; place is required
+    with BE."""
 
     person: str
     verb: str
@@ -57,16 +58,16 @@ class Clause(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """One or two clauses as one sentence. front: the time stands first in each clause, if all have one."""
+    """A sentence of one or two clauses. front: the time is first in each clause, if all clauses have a time."""
 
     clauses: tuple[Clause, ...]
     front: bool = False
 
 
 class Question(NamedTuple):
-    """A question of one of QUESTIONS that an affirmative clause answers.
+    """A question that an affirmative clause answers. kind: one of QUESTIONS.
 
-    where and who are about a clause with a time; what asks for the object of an activity in HYPERNYMS.
+    'where' and 'who' need a clause with a time. 'what' asks for the object of an activity in HYPERNYMS.
     """
 
     kind: str
@@ -74,7 +75,7 @@ class Question(NamedTuple):
 
     @property
     def content(self) -> tuple[str | None, ...]:
-        """What the question says: the clause without what is asked for and what is not mentioned."""
+        """The content of the question: the kind and the fields of the clause that the question mentions."""
         person, verb, place, time, _ = self.clause
         given = {
             'where': (person, time),
@@ -92,14 +93,14 @@ def _split_of(content: tuple[str | None, ...]) -> str:
 
 
 def split_of(fact: Clause | Question) -> str:
-    """The split a clause (of either polarity) or a question belongs to: one tenth each to dev and test."""
+    """The split of a clause (the same for both polarities) or a question: one tenth each in dev and test."""
     return _split_of(fact.content if isinstance(fact, Question) else fact[:4])
 
 
 class Dice:
-    """Random choices that are a function of the seed's parts alone.
+    """A random generator that depends only on the parts of the seed.
 
-    Only `Random.random` is called: its sequence for a seed is guaranteed not to change between versions of Python.
+    It calls only `Random.random`, whose sequence for a seed is guaranteed to be the same in all versions of Python.
     """
 
     def __init__(self, *seed: object):
@@ -120,7 +121,8 @@ class Dice:
 
 
 def any_clause(dice: Dice, **fixed: Any) -> Clause:
-    """A random clause with some fields given; `place` and `time` are said in three of four clauses."""
+    """Draws a random clause with some fields fixed; `place` and `time` are present in three of four clauses (place
+    always with BE)."""
     verb = fixed['verb'] if 'verb' in fixed else BE if dice.chance(0.25) else dice.pick(VERBS)
     fields: dict[str, Any] = {
         'person': dice.pick(tuple(PERSONS)),
@@ -133,7 +135,7 @@ def any_clause(dice: Dice, **fixed: Any) -> Clause:
 
 
 def clause_in(dice: Dice, split: str, accept: Callable[[Clause], bool] | None = None, **fixed: Any) -> Clause | None:
-    """A random clause of a split that `accept` takes; None when some thousand draws found none."""
+    """Draws a random clause of a split that `accept` accepts; None after 4,000 draws without success."""
     for _ in range(_TRIES):
         clause = any_clause(dice, **fixed)
         if split_of(clause) == split and (accept is None or accept(clause)):
@@ -142,10 +144,11 @@ def clause_in(dice: Dice, split: str, accept: Callable[[Clause], bool] | None = 
 
 
 def overlap(one: str | None, other: str | None) -> bool:
-    """Whether two times may be the same time in some language; an unsaid time may be any."""
+    """Whether two times may overlap in some language. None (no time given) overlaps every time."""
     return one is None or other is None or one == other or {one, other} in _OVERLAPS
 
 
 def same_kind(place: str) -> tuple[str, ...]:
-    """The places where somebody in `place` is not: a garden may well be in London."""
+    """The places that exclude `place`: the other cities for a city, the other rooms for a room (a garden may be in
+    London)."""
     return tuple(other for other in (CITIES if place in CITIES else ROOMS) if other != place)

@@ -1,6 +1,7 @@
-"""Inference: the hypothesis is drawn first and the same way for every label, then a premise that gives it the label.
+"""Generates inference rows: first a hypothesis, independently of the label, then a premise that gives the label.
 
-So no word of the hypothesis tells the label, and negation stands in premises and hypotheses of all three.
+So the words of the hypothesis do not reveal the label, and negation occurs in premises and hypotheses of all three
+labels.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Inference(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """What is drawn once a row, whatever its label: retries must not favour a shape that suits the label."""
+    """Properties of the hypothesis, drawn once per row independently of the label: if retries drew them again, they
+    would favour shapes that suit the label."""
 
     state: bool
     place: bool
@@ -45,7 +47,8 @@ class _Shape(NamedTuple):
 
 
 def inference(dice: Dice, split: str, label: int) -> Inference | None:
-    """A premise of clauses of the split and a hypothesis with LABELS[label]; None when no premise was found."""
+    """Draws a premise with clauses of the split and a hypothesis, with the label LABELS[label]; None if no premise was
+    found."""
     state = dice.chance(0.25)
     place, time = (True, True) if state else dice.pick(((True, True), (True, False), (False, True)))
     shape = _Shape(state, place, time, dice.chance(0.5))
@@ -57,7 +60,7 @@ def inference(dice: Dice, split: str, label: int) -> Inference | None:
     else:
         return None
     clauses = (main,)
-    # A premise that is the hypothesis word for word needs company.
+    # A premise that is equal to the hypothesis always gets a second clause.
     if main == hypothesis or dice.chance(0.5):
         strangers = [person for person in PERSONS if person not in (main.person, hypothesis.person)]
         other = clause_in(dice, split, person=dice.pick(strangers), negated=dice.chance(0.5))
@@ -83,7 +86,7 @@ _Reason = Callable[[Dice, Clause], Clause]
 
 
 def _reasons(clause: Clause, label: str) -> list[_Reason]:
-    """The ways to a premise that gives the hypothesis this label; at least one for every hypothesis."""
+    """Functions that make a premise clause with this label for a hypothesis; at least one for every hypothesis."""
     if label == 'neutral':
         reasons: list[_Reason] = [_of_somebody_else]
         if clause.time:
@@ -101,7 +104,7 @@ def _reasons(clause: Clause, label: str) -> list[_Reason]:
 
 
 def _affirms(dice: Dice, clause: Clause) -> Clause:
-    """An affirmative clause that entails the affirmed hypothesis: as specific or more."""
+    """An affirmative clause that entails the affirmative hypothesis: equally or more specific."""
     if clause.verb == BE:
         verb = dice.pick((BE, dice.pick(VERBS)))
     else:
@@ -112,7 +115,7 @@ def _affirms(dice: Dice, clause: Clause) -> Clause:
 
 
 def _denies(dice: Dice, clause: Clause) -> Clause:
-    """A negated clause that entails the negated hypothesis: as general or more."""
+    """A negated clause that entails the negated hypothesis: equally or more general."""
     if clause.verb == BE:
         return clause._replace(negated=True)
     verb = dice.pick((clause.verb, HYPERNYMS.get(clause.verb, clause.verb)))
@@ -120,7 +123,7 @@ def _denies(dice: Dice, clause: Clause) -> Clause:
 
 
 def _elsewhere(dice: Dice, clause: Clause) -> Clause:
-    """The person is at that point of time in another place, so not in the hypothesis's."""
+    """A clause that places the person elsewhere at the same point in time, so not in the hypothesis's place."""
     assert clause.place
     return Clause(clause.person, dice.pick((BE, dice.pick(VERBS))), dice.pick(same_kind(clause.place)), clause.time)
 
@@ -139,7 +142,7 @@ def _at_another_time(dice: Dice, clause: Clause) -> Clause:
 
 
 def _something_else(dice: Dice, clause: Clause) -> Clause:
-    """Another activity at another time, in the same place or none."""
+    """A clause with another activity at another time, in the same place or without a place."""
     related = (clause.verb, HYPERNYMS.get(clause.verb))
     verbs = [v for v in VERBS if v not in related and HYPERNYMS.get(v) not in related]
     return _at_another_time(dice, clause)._replace(verb=dice.pick(verbs))
@@ -156,7 +159,8 @@ def _time_unsaid(dice: Dice, clause: Clause) -> Clause:
 
 
 def _vaguer(dice: Dice, clause: Clause) -> Clause:
-    """'Reads something' for 'reads a book'; 'does not read a book' for '(does not) read anything'."""
+    """A neutral premise through hypernyms: 'reads something' for 'reads a book', 'does not read a book' for '(does not)
+    read anything'."""
     if clause.verb in HYPERNYMS:
         return _affirms(dice, clause)._replace(verb=HYPERNYMS[clause.verb])
     cases = [verb for verb, hypernym in HYPERNYMS.items() if hypernym == clause.verb]

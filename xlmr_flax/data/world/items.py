@@ -1,6 +1,6 @@
-"""Rows of every task in no language: facts that the languages then put into words.
+"""Generates the language-independent rows of every task; the lexicons turn them into text.
 
-`facts(task, split, n)` is the only door; row i depends on (task, split, i) and the rows before it, never on n.
+`facts(task, split, n)` is the only entry point. Row i depends on (task, split, i) and on the rows before it, not on n.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LIMITS = {
     'retrieval': {'train': 6000, 'dev': 1000, 'test': 1000},
 }
 _ATTEMPTS = 1000
-# Verbs that are no alternative to an activity: 'reads something' follows from 'reads a book'.
+# Verbs that cannot be a wrong choice for an activity: 'reads something' follows from 'reads a book'.
 _NO_CHOICE = (BE, *VAGUE)
 
 
@@ -45,7 +45,7 @@ class Pair(NamedTuple):
 
 
 class Story(NamedTuple):
-    """Sentences and a question that the clause of exactly one of them answers."""
+    """A context and a question. Exactly one of the sentences has the clause that answers the question."""
 
     sentences: tuple[Statement, ...]
     question: Question
@@ -61,9 +61,11 @@ Item = Inference | Pair | Story | Choice | Statement | Question
 
 
 def pair(dice: Dice, split: str, label: int) -> Pair | None:
-    """Two clauses twice: reordered or with the time in front (1), or besides with the persons exchanged (0).
+    """Draws a paraphrase pair: the same two clauses, reordered or with the time in front (label 1), or also with the
+    persons exchanged (label 0).
 
-    Both sentences have the same words for either label: the persons have one gender, because verbs may agree.
+    Both sentences have the same words for either label. The two persons have the same gender, because verbs may agree
+    with it.
     """
     one, other = dice.pick([p for p in combinations(PERSONS, 2) if PERSONS[p[0]] == PERSONS[p[1]]])
 
@@ -94,7 +96,7 @@ def _exchanged(clauses: tuple[Clause, ...]) -> tuple[Clause, ...]:
 
 
 def _answers(question: Question, clause: Clause) -> bool:
-    """Whether a clause answers a question or could be taken to."""
+    """Whether a clause answers a question or could be understood as an answer."""
     asked = question.clause
     if question.kind == 'when':
         return clause.person == asked.person and clause.place == asked.place
@@ -109,7 +111,8 @@ def _answers(question: Question, clause: Clause) -> bool:
 
 
 def story(dice: Dice, split: str, label: int) -> Story | None:
-    """Four to six sentences on different (person, time), two of them near the answer, and a question."""
+    """Draws a context of four to six sentences and a question. Sentences differ in person or time, and two of them are
+    similar to the answer."""
     kind = QUESTIONS[label]
     verb = dice.pick(tuple(HYPERNYMS)) if kind == 'what' else BE
     target = clause_in(dice, split, lambda c: c.time is not None, verb=verb, negated=False)
@@ -136,9 +139,9 @@ def story(dice: Dice, split: str, label: int) -> Story | None:
 
 
 def choice(dice: Dice, split: str, label: int) -> Choice | None:
-    """A prompt of four clauses and four statements that differ in one field; one follows.
+    """Draws a prompt of four clauses and four choices that differ in one field; exactly one follows from the prompt.
 
-    All four values of the field stand in the prompt, the wrong ones with another person or time.
+    All four values of the field occur in the prompt, the wrong ones with another person or time.
     """
     field = dice.pick(('place', 'person', 'verb'))
     target = clause_in(
@@ -174,7 +177,7 @@ def choice(dice: Dice, split: str, label: int) -> Choice | None:
 
 
 def sentence(dice: Dice, split: str, label: int) -> Statement | Question | None:
-    """A statement of one or two clauses, or (about one in eight) a question."""
+    """Draws a statement of one or two clauses, or (about one in eight) a question."""
     if dice.chance(0.125):
         return _question(dice, split)
     one = clause_in(dice, split)
@@ -194,7 +197,7 @@ def _question(dice: Dice, split: str) -> Question | None:
     return None
 
 
-# Task -> (how a row is made, number of labels that go round).
+# Task -> (function that makes a row, number of labels, which alternate in shuffled blocks).
 _MAKERS: dict[str, tuple[Callable[[Dice, str, int], Item | None], int]] = {
     'nli': (inference, 3),
     'pairs': (pair, 2),
@@ -208,7 +211,7 @@ TASKS = tuple(_MAKERS)
 
 
 def content(item: Any) -> Hashable:
-    """An item without the order of clauses and words: two items of one content say the same."""
+    """The content of an item without the order of clauses and words: items of equal content have the same meaning."""
     if isinstance(item, Statement):
         return frozenset(item.clauses)
     if isinstance(item, Question):
@@ -220,9 +223,10 @@ def content(item: Any) -> Hashable:
 
 @lru_cache(maxsize=64)
 def facts(task: str, split: str, n: int) -> tuple[Item, ...]:
-    """The first n items, all of different content. Labels go round in shuffled blocks. n is at most the limit."""
+    """The first n items, all with different content. Each block of rows has every label once, in shuffled order. n
+    must not exceed the limit in LIMITS."""
     make, labels = _MAKERS[task]
-    found: list[Item] = []
+    items: list[Item] = []
     seen: set[Hashable] = set()
     order: list[int] = []
     for row in range(n):
@@ -236,5 +240,5 @@ def facts(task: str, split: str, n: int) -> tuple[Item, ...]:
         else:
             raise RuntimeError(f'{task} {split}: no new fact for row {row}; the limit in LIMITS is too high')
         seen.add(content(item))
-        found.append(item)
-    return tuple(found)
+        items.append(item)
+    return tuple(items)

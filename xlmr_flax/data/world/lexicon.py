@@ -1,11 +1,13 @@
-"""The words of the embedded world: one table of whole phrases and sentence patterns for each language.
+"""The lexicon of the embedded world: a table of whole phrases and sentence patterns for each language.
 
-A table (lexicon/CODE.tsv) has a key and its forms in each line. A form is words as TEXT/UPOS. `~` before a word, or
-behind its tag, means no space there; [...] encloses an activity's object (in German all that stands behind place and
-time); {P} {L} {T} are a clause's person, place and time, {A} its activity, {V} and {O} the activity without its object
-and the object alone. Activities and clause patterns have the forms affirmative, negated and, where the verb agrees with
-its subject, both again for feminine subjects; questions have one form or two. A contraction ('im', 'du') is one word
-with the tag of its first part.
+Each line of a table (lexicon/CODE.tsv) has a key and its forms. A form is a sequence of words as TEXT/UPOS:
+- `~` before a word or after its tag means no space at this position.
+- [...] encloses the object of an activity (in German, everything after place and time).
+- {P} {L} {T} are the person, place and time of a clause; {A} is its activity; {V} is the activity without its object,
+  and {O} is the object alone.
+Activities and clause patterns have an affirmative and a negated form. If the verb agrees with its subject, both forms
+follow again for feminine subjects. Questions have one form or two. A contraction ('im', 'du') is one word with the tag
+of its first part.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ _SLOT = re.compile(r'\{([PLTAVO])\}')
 
 
 class Word(NamedTuple):
-    """A word of a sentence. slot: its clause's number and its part of the clause ('0L'), '' outside of P, L, T, V, O.
+    """A word of a sentence. slot: the number of its clause and its part of the clause ('0L'), '' outside P, L, T, V, O.
 
-    before, after: whether the language's space may stand there.
+    before, after: whether the language's space is allowed before and after the word.
     """
 
     text: str
@@ -46,13 +48,13 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class Sentence:
-    """Words in order; `join` is what stands between two of them."""
+    """The words of a sentence in order. join: the separator between two words (a space or '')."""
 
     words: tuple[Word, ...]
     join: str
 
     def starts(self) -> list[int]:
-        """The first character of every word in `text`."""
+        """The character offset of every word in `text`."""
         starts, end = [], 0
         for i, word in enumerate(self.words):
             if i and word.before and self.words[i - 1].after:
@@ -69,13 +71,13 @@ class Sentence:
         return text
 
     def span(self, slot: str) -> tuple[int, int]:
-        """First character and the one behind the last of a slot's words, which stand together."""
+        """The character range [start, end) of the words of a slot, which are consecutive."""
         places = [i for i, word in enumerate(self.words) if word.slot == slot]
         starts = self.starts()
         return starts[places[0]], starts[places[-1]] + len(self.words[places[-1]].text)
 
     def entities(self) -> list[str]:
-        """BIO tags: the proper names in a person (PER) or in a place (LOC)."""
+        """BIO tags of the proper names: PER in a person, LOC in a place."""
         tags: list[str] = []
         previous = ''
         for word in self.words:
@@ -87,7 +89,8 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """One language. forms: key -> its forms, each a sequence of words (Word) and slots ('P')."""
+    """The lexicon of one language. forms: key -> its forms, each a sequence of words (Word) and slots ('P'). join:
+    separator of words. sep: separator of sentences."""
 
     language: str
     forms: dict[str, tuple[tuple[Word | str, ...], ...]]
@@ -95,9 +98,9 @@ class Lexicon:
     sep: str
 
     def statement(self, statement: Statement) -> Sentence:
-        """A statement as one sentence with its full stop."""
+        """Converts a statement to a sentence with a full stop."""
         words: list[Word] = []
-        # In 'At noon A sings and B sleeps' the time could be taken to belong to both clauses.
+        # In 'At noon A sings and B sleeps' a reader could apply the time to both clauses.
         timed = statement.front and all(clause.time for clause in statement.clauses)
         for number, clause in enumerate(statement.clauses):
             if number:
@@ -164,7 +167,7 @@ def _parse(form: str) -> tuple[Word | str, ...]:
 
 
 def parse_table(language: str, text: str) -> Lexicon:
-    """A language's table. Raises ValueError with the table's name and line, or the keys that are missing."""
+    """Parses the table of a language. Raises ValueError that names the table and the line, or the missing keys."""
     name = f'lexicon/{language}.tsv'
     cells: dict[str, list[str]] = {}
     forms: dict[str, tuple[tuple[Word | str, ...], ...]] = {}
@@ -189,6 +192,6 @@ def parse_table(language: str, text: str) -> Lexicon:
 
 @cache
 def lexicon(language: str) -> Lexicon:
-    """The lexicon of a language, from the package's own table."""
+    """Loads the lexicon of a language from the package's own table."""
     path = resources.files('xlmr_flax.data.world') / 'lexicon' / f'{language}.tsv'
     return parse_table(language, path.read_text(encoding='utf-8'))

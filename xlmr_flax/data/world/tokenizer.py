@@ -1,4 +1,4 @@
-"""Makes the tiny tokenizer that ships with the package: XLM-R's layout, a unigram model of the world's sentences.
+"""Trains the tiny tokenizer of the package: XLM-R's special tokens, a unigram model of the embedded world's sentences.
 
 python -m xlmr_flax.data.world.tokenizer OUT.json   (run by hand when the world's languages change)
 """
@@ -16,7 +16,8 @@ SIZE = 2048
 
 
 def build() -> Tokenizer:
-    """Trains on train rows only; deterministic up to the library's version. <mask> takes the last id, as XLM-R's."""
+    """Trains the tokenizer on train rows only. It is deterministic for a version of the library. <mask> has the last
+    id, as in XLM-R."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()

@@ -1,4 +1,4 @@
-"""Accuracy, and the positive class's F1 of QQP. Percentages."""
+"""Classification metrics: accuracy and the F1 of the positive class (QQP), in percent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 
 def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """{'accuracy'}, as XTREME's evaluate.py. Raises ValueError when the lengths differ or there is nothing to score."""
+    """Computes {'accuracy'}, as XTREME's evaluate.py. Raises ValueError if the lengths differ or there are no
+    labels."""
     if len(gold) != len(predicted):
         raise ValueError(f'{len(predicted)} predictions for {len(gold)} gold labels')
     if not gold:
@@ -16,14 +17,15 @@ def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
 
 
 def binary_f1(gold: Sequence[str], predicted: Sequence[str], positive: str = '1') -> dict[str, float]:
-    """{'accuracy', 'f1', 'precision', 'recall'} of the class `positive`, as GLUE scores QQP; 0 where undefined."""
+    """Computes {'accuracy', 'f1', 'precision', 'recall'}; the last three are those of the class `positive`, as in
+    GLUE's QQP score, and 0 if undefined."""
     scores = accuracy(gold, predicted)
     hits = sum(p == g == positive for p, g in zip(predicted, gold, strict=True))
     return scores | precision_recall_f1(hits, list(predicted).count(positive), list(gold).count(positive))
 
 
 def precision_recall_f1(correct: int, predicted: int, gold: int) -> dict[str, float]:
-    """{'f1', 'precision', 'recall'} from counts, each 0 where its denominator is."""
+    """Computes {'f1', 'precision', 'recall'} in percent from counts; each is 0 if its denominator is 0."""
     precision = correct / predicted if predicted else 0.0
     recall = correct / gold if gold else 0.0
     f1 = 2 * precision * recall / (precision + recall) if correct else 0.0

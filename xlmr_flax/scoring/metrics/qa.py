@@ -23,7 +23,7 @@ _MLQA_ARTICLES = {
     'es': re.compile(r'\b(un|una|unos|unas|el|la|los|las)\b'),
     'de': re.compile(r'\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b'),
     'vi': re.compile(r'\b(của|là|cái|chiếc|những)\b'),
-    # The reference's pattern is written for a prefix but matches these two letters anywhere, inside words too.
+    # The reference's pattern is meant for a prefix, but matches these two letters anywhere, also inside words.
     'ar': re.compile('ال'),
     'hi': None,
     'zh': None,
@@ -32,7 +32,8 @@ _HAN = re.compile('([\u4e00-\u9fa5])')
 
 
 def normalise_squad(text: str) -> str:
-    """Lower case, no ASCII punctuation, no English articles, single spaces (evaluate_squad.py)."""
+    """Normalises an answer as evaluate_squad.py: lower case, no ASCII punctuation, no English articles, single
+    spaces."""
     text = ''.join(c for c in text.lower() if c not in string.punctuation)
     return ' '.join(_ENGLISH_ARTICLES.sub(' ', text).split())
 
@@ -44,8 +45,9 @@ def _punctuation() -> frozenset[str]:
 
 
 def normalise_mlqa(text: str, language: str) -> str:
-    """Lower case, no Unicode P* nor ASCII punctuation, no articles of the language, single spaces; in Chinese every
-    Han character is a token of its own (evaluate_mlqa.py). Raises ValueError for a language MLQA does not have."""
+    """Normalises an answer as evaluate_mlqa.py: lower case, no punctuation (Unicode P* and ASCII), no articles of the
+    language, single spaces; in Chinese every Han character is a separate token. Raises ValueError for a language that
+    MLQA does not have."""
     if language not in _MLQA_ARTICLES:
         raise ValueError(f'MLQA has no language {language!r} (known: {", ".join(sorted(_MLQA_ARTICLES))})')
     marks = _punctuation()
@@ -59,7 +61,7 @@ def normalise_mlqa(text: str, language: str) -> str:
 
 
 def token_f1(gold: str, predicted: str, normalise: Normaliser) -> float:
-    """F1 (0 to 1) of the bags of normalised tokens; 0 where they share none."""
+    """F1 (0 to 1) between the bags of normalised tokens; 0 if they have no token in common."""
     gold_tokens, said_tokens = normalise(gold).split(), normalise(predicted).split()
     same = sum((Counter(gold_tokens) & Counter(said_tokens)).values())
     if not same:
@@ -69,16 +71,17 @@ def token_f1(gold: str, predicted: str, normalise: Normaliser) -> float:
 
 
 def exact(gold: str, predicted: str, normalise: Normaliser) -> float:
-    """1 if the normalised texts are equal, else 0."""
+    """Exact match: 1 if the normalised texts are equal, else 0."""
     return float(normalise(gold) == normalise(predicted))
 
 
 def squad_v1(
     gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str], normalise: Normaliser = normalise_squad
 ) -> dict[str, float]:
-    """{'f1', 'exact_match'} over all questions, the best over each question's answers; one without prediction counts 0.
+    """Computes {'f1', 'exact_match'} in percent: the best value over each question's answers, averaged over questions.
 
-    gold: question id -> answer texts. Raises ValueError for a question without an answer, or none at all.
+    A question without a prediction counts 0. gold: question id -> answer texts. Raises ValueError for a question
+    without an answer, or if there are no questions.
     """
     if not gold:
         raise ValueError('nothing to score: no questions')
@@ -94,7 +97,7 @@ def squad_v1(
 
 
 def mlqa(gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str], language: str) -> dict[str, float]:
-    """As `squad_v1` with MLQA's normalisation; language: of the context, where the answers are."""
+    """Same as `squad_v1` with MLQA's normalisation. language: that of the context and the answers."""
     return squad_v1(gold, predicted, lambda text: normalise_mlqa(text, language))
 
 
@@ -104,14 +107,15 @@ def squad_v2(
     no_answer_scores: Mapping[str, float] | None = None,
     threshold: float = 1.0,
 ) -> dict[str, float]:
-    """SQuAD v2 scores, percentages except the thresholds, as evaluate-v2.0.py.
+    """Computes SQuAD v2 scores as evaluate-v2.0.py; in percent, except the thresholds.
 
-    gold: question id -> answer texts, none for an unanswerable question. predicted: '' says unanswerable.
-    no_answer_scores: id -> how surely unanswerable, a probability or a score difference; a question above `threshold`
-      counts as called unanswerable for 'f1' and 'exact_match'. Without them there is no best_*.
-    best_*: at the threshold that is best on these very questions. As in the official script, questions of equal score
-      are let in one after the other, so that many ties can give a best value that no threshold reaches.
-    Raises ValueError for a missing prediction: the official script would leave the question out of the mean.
+    gold: question id -> answer texts, none for an unanswerable question. predicted: '' means unanswerable.
+    no_answer_scores: id -> confidence that the question is unanswerable, a probability or a score difference. For 'f1'
+      and 'exact_match', a question above `threshold` counts as predicted unanswerable. Without these scores, the result
+      has no best_* values.
+    best_*: the value at the threshold that is best on these same questions. As in the official script, questions with
+      equal scores are added one by one, so with many ties no threshold may reach the best value.
+    Raises ValueError for a missing prediction (the official script would exclude the question from the mean).
     """
     if not gold:
         raise ValueError('nothing to score: no questions')
@@ -139,13 +143,13 @@ def squad_v2(
 
 
 def _best_over_answers(answers: Sequence[str], said: str, metric: Callable[[str, str, Normaliser], float]) -> float:
-    # An answer that normalises to nothing ('the') cannot be given.
+    # Ignore answers that are empty after normalisation ('the').
     usable = [answer for answer in answers if normalise_squad(answer)] or ['']
     return max(metric(answer, said, normalise_squad) for answer in usable)
 
 
 def _token_f1_v2(gold: str, predicted: str, normalise: Normaliser) -> float:
-    """As token_f1, but two empty texts agree."""
+    """Same as token_f1, but 1 for two texts that are empty after normalisation."""
     if not normalise(gold) or not normalise(predicted):
         return exact(gold, predicted, normalise)
     return token_f1(gold, predicted, normalise)
@@ -157,7 +161,8 @@ def _best_threshold(
     raw: Mapping[str, float],
     no_answer_scores: Mapping[str, float],
 ) -> tuple[float, float]:
-    """(best percentage, its threshold): from 'all unanswerable', let one question after the other be answered."""
+    """(best percentage, its threshold): starts with all questions predicted unanswerable, then adds the predicted
+    answers one by one, in the order of their no-answer scores."""
     current = float(sum(not answers for answers in gold.values()))
     best, best_threshold = current, 0.0
     for id_ in sorted((id_ for id_ in no_answer_scores if id_ in gold), key=lambda id_: no_answer_scores[id_]):

@@ -1,4 +1,4 @@
-"""Retrieval: nearest-neighbour accuracy (Tatoeba), F1 over mined pairs (BUCC), mAP@20 (Mewsli-X, LAReQA)."""
+"""Retrieval metrics: nearest-neighbour accuracy (Tatoeba), F1 of mined pairs (BUCC), mAP@20 (Mewsli-X, LAReQA)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from xlmr_flax.scoring.metrics.classification import precision_recall_f1
 
 
 def nearest_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
-    """{'accuracy'}: how often the right row of the pool was nearest (XTREME: evaluate.py, Tatoeba)."""
+    """Computes {'accuracy'}: the percentage of queries whose nearest pool row is the right one (XTREME: evaluate.py,
+    Tatoeba). Raises ValueError if the lengths differ or there are no queries."""
     if len(gold) != len(predicted):
         raise ValueError(f'{len(predicted)} indices for {len(gold)} queries')
     if not gold:
@@ -17,7 +18,9 @@ def nearest_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> dict[str,
 
 
 def pair_f1(gold: Iterable[tuple[str, str]], predicted: Iterable[tuple[str, str]]) -> dict[str, float]:
-    """{'f1', 'precision', 'recall'} over the sets of (source id, target id) (XTREME: evaluate.py, BUCC)."""
+    """Computes {'f1', 'precision', 'recall'} in percent over sets of (source id, target id) (XTREME: evaluate.py,
+    BUCC).
+    """
     gold_set, said_set = set(gold), set(predicted)
     if not gold_set:
         raise ValueError('nothing to score: no gold pairs')
@@ -25,9 +28,10 @@ def pair_f1(gold: Iterable[tuple[str, str]], predicted: Iterable[tuple[str, str]
 
 
 def average_precision(gold: Collection[str], ranking: Sequence[str], k: int = 20) -> float:
-    """Mean of the precisions at the ranks (to k) of the gold items, over min(number of gold items, k); 0 to 1.
+    """Average precision at k (0 to 1): the sum of the precisions at the ranks of the gold items, divided by min(number
+    of gold items, k).
 
-    An item that is ranked twice counts once, where it first stands.
+    If an item is ranked twice, only its first rank counts.
     """
     wanted = set(gold)
     hits, total = 0, 0.0
@@ -42,7 +46,8 @@ def average_precision(gold: Collection[str], ranking: Sequence[str], k: int = 20
 def map_at_k(
     gold: Mapping[str, Collection[str]], predicted: Mapping[str, Sequence[str]], k: int = 20
 ) -> dict[str, float]:
-    """{'map@K'} over all queries; a query without a ranking counts 0. With one gold item each it equals MRR@K."""
+    """Computes {'map@K'} in percent over all queries; a query without a ranking counts 0. If every query has one gold
+    item, this is MRR@K."""
     if not gold:
         raise ValueError('nothing to score: no queries')
     for id_, items in gold.items():

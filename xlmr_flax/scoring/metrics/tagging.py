@@ -1,10 +1,10 @@
-"""Entity precision, recall and F1 as the seqeval package computes them in its default mode.
+"""Entity precision, recall and F1, the same as those of the seqeval package in its default mode.
 
-XTREME scores UDPOS with it as well, on tags without a prefix. seqeval then reads a tag's first letter as its prefix:
-'I' of INTJ continues, 'S' of SYM stands alone, and neighbouring equal tags merge into one chunk.
-Its versions differ in what is left as the type: 0.0.12, which XTREME's expected scores come from and jiant pins, takes
-what is behind the last hyphen, so the whole tag where there is none; 1.2.2 takes what follows the first letter, so that
-CCONJ and SCONJ are one type and scores are higher. On B-, I- and O tags they agree.
+XTREME also uses it for UDPOS, on tags without a prefix. Then seqeval reads the first letter of a tag as its prefix: 'I'
+of INTJ continues a chunk, 'S' of SYM is a chunk of one word, and adjacent equal tags merge into one chunk.
+The versions of seqeval differ in the type of a tag. 0.0.12, which jiant pins and which gave XTREME's expected scores,
+takes the text after the last hyphen, or the whole tag if there is no hyphen. 1.2.2 takes the text after the first
+letter, so that CCONJ and SCONJ are the same type and scores are higher. For B-, I- and O tags both versions agree.
 """
 
 from __future__ import annotations
@@ -28,34 +28,35 @@ def _type_0(tag: str) -> str:
 TYPE_OF: dict[str, Callable[[str], str]] = {'0.0.12': _type_0, '1.2.2': _type_1}
 DEFAULT_VERSION = '0.0.12'
 
-# Where a prefix ends or starts a chunk whatever the types are (the rules of conlleval.pl, with E and S).
+# Pairs of prefixes (previous, current) that end or start a chunk for any types (rules of conlleval.pl, with E and S).
 _ENDS = {('B', 'B'), ('B', 'S'), ('B', 'O'), ('I', 'B'), ('I', 'S'), ('I', 'O')}
 _STARTS = {('E', 'E'), ('E', 'I'), ('S', 'E'), ('S', 'I'), ('O', 'E'), ('O', 'I')}
 
 
 def chunks(tags: Sequence[str], version: str = DEFAULT_VERSION) -> list[Chunk]:
-    """(type, first word, last word) of every chunk of one tag sequence, as seqeval's get_entities."""
+    """The chunks of a tag sequence as (type, first word, last word), the same as seqeval's get_entities."""
     type_of = TYPE_OF[version]
-    found: list[Chunk] = []
+    result: list[Chunk] = []
     before, before_type, start = 'O', '', 0
     for i, tag in enumerate(chain(tags, 'O')):
         prefix, kind = tag[0], type_of(tag)
         changed = before_type != kind
         if before in 'ES' or (before, prefix) in _ENDS or (before not in 'O.' and changed):
-            found.append((before_type, start, i - 1))
+            result.append((before_type, start, i - 1))
         if prefix in 'BS' or (before, prefix) in _STARTS or (prefix not in 'O.' and changed):
             start = i
         before, before_type = prefix, kind
-    return found
+    return result
 
 
 def entity_scores(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], version: str = DEFAULT_VERSION
 ) -> dict[str, float]:
-    """{'f1', 'precision', 'recall'} over the chunks of all sentences (micro), as XTREME's evaluate.py.
+    """Computes {'f1', 'precision', 'recall'} in percent over the chunks of all sentences (micro average), as XTREME's
+    evaluate.py.
 
-    version: of seqeval ('0.0.12', '1.2.2'); they differ on tags without a prefix or with several hyphens.
-    Raises ValueError when the numbers of sentences or of a sentence's tags differ.
+    version: version of seqeval ('0.0.12', '1.2.2'); they differ for tags without a prefix or with several hyphens.
+    Raises ValueError if the numbers of sentences or of a sentence's tags differ.
     """
     if len(gold) != len(predicted):
         raise ValueError(f'{len(predicted)} sentences predicted, {len(gold)} in the gold file')
@@ -67,9 +68,9 @@ def entity_scores(
 
 
 def _joined(sentences: Sequence[Sequence[str]]) -> list[str]:
-    """All sentences as one sequence with an 'O' behind each.
+    """Joins all sentences to one sequence with an 'O' after each sentence.
 
-    seqeval does so, and it shows: where a chunk of tag 'X' at the start of a sentence begins depends on what was
-    before (1.2.2).
+    seqeval does the same, and this affects the result: in 1.2.2 the start of a chunk with tag 'X' at the start of a
+    sentence depends on the tags before it.
     """
     return [tag for sentence in sentences for tag in chain(sentence, 'O')]
