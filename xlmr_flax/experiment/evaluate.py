@@ -53,7 +53,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A source with its model and tokenizer, ready for forward passes. max_length: largest number of tokens of a row."""
+    """A source with its model and tokenizer, ready for forward passes. max_length: most tokens of a row."""
 
     source: EncoderSource
     model: Model

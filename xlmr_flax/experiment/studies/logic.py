@@ -202,7 +202,7 @@ def _make_compact(raw: dict[str, Any], size: str) -> None:
     # The hf head has one untrained layer before the output. With jiant's two, the first hundred steps train only these
     # layers (the loss is 1.08 at step 70).
     raw['encoder'] |= {'head': 'hf'}
-    # With fewer steps (we tried 30), the F1 of PAN-X stays at 0 for some arms and seeds, which makes comparison useless.
+    # With fewer steps (we tried 30), the F1 of PAN-X stays at 0 for some arms and seeds, so nothing can be compared.
     tags = {'batch_size': 16, 'max_length': 64, 'max_train': 1920, 'steps': 120}
     spans = {'batch_size': 8, 'max_length': 256, 'max_train': 600, 'steps': 75}
     few = {'batch_size': 16, 'max_length': 64, 'max_train': 400, 'steps': 75}

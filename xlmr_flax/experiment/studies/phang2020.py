@@ -42,7 +42,7 @@ _SPAN_LENGTH = 384
 
 
 def anli_plus(**changes: Any) -> dict[str, Any]:
-    """Returns the member ANLI+: the three rounds of ANLI, MNLI and SNLI with one head, sampled in proportion to size."""
+    """Returns the member ANLI+: the rounds of ANLI, MNLI and SNLI with one head, sampled in proportion to size."""
     return member(task='+'.join(ANLI_PARTS), head='anli_plus', **changes)
 
 
@@ -198,7 +198,7 @@ def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
 
 
 def _scored_there(raw: dict[str, Any]) -> None:
-    """Restricts each target to the split with the most labelled languages under the data root, and to these languages."""
+    """Restricts each target to the split with the most labelled languages under the data root and to these."""
     for name in raw['targets']:
         task = get_task(name)
         there = {

@@ -261,7 +261,7 @@ def seeds_of(values: Mapping[str, str]) -> tuple[int, ...]:
 
 
 def covered_by(name: str, task: str) -> str:
-    """Returns the task whose recipe a preset uses for a target: itself, or one with the same training data; '' = none."""
+    """Returns the task whose recipe a target uses: itself, or one with the same training data; '' = none."""
     recipes = PRESETS[name].recipes
     if task in recipes:
         return task

@@ -141,7 +141,7 @@ class Mirror:
                 say(f'{self.address}: waiting for {sign["who"]}, which works in it (last sign {age:.0f} s ago)')
             pause(min(10.0, self.every))
         if mine:
-            # An interrupted upload may have left files in the store that no longer exist here. The next push deletes them.
+            # The next push deletes files that an interrupted upload left in the store and that do not exist here.
             self._pushed = {name: [-1, -1] for name in self._names()} | own['pushed']
         else:
             self.pull()
