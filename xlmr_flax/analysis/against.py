@@ -53,7 +53,7 @@ def against(workdir: Path, foreign: Path, *, allow_missing: bool = False) -> str
     if not arms:
         raise DataError(f'{workdir}: no predictions; the run has not been evaluated')
     tables: list[Table] = []
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     notes = [f'{target}: not in {foreign.name}.' for target in config.targets if target not in targets]
     for target in targets:
         for arm, roots in arms.items():
@@ -67,11 +67,11 @@ def against(workdir: Path, foreign: Path, *, allow_missing: bool = False) -> str
                 metric = pairing.metric.replace('_', ' ')
                 title = f'{target}, {metric} ({pairing.split}): {arm}{seeds} against {foreign.name}'
                 tables.append(pairing.table('ours', foreign.name[:24] or 'theirs', title))
-                found.append(as_json(pairing) | {'intermediate': arm})
+                records.append(as_json(pairing) | {'intermediate': arm})
     text = '\n'.join([f'# {config.title or config.name} against {foreign.name}', ''])
     text += '\n'.join(['', *(table.markdown() for table in tables), *(f'- {note}' for note in notes), ''])
     name = re.sub(r'[^\w.-]+', '_', foreign.name) or 'predictions'
-    for suffix, content in (('md', text), ('json', json.dumps(found, indent=1) + '\n')):
+    for suffix, content in (('md', text), ('json', json.dumps(records, indent=1) + '\n')):
         write_atomically(workdir / 'report' / f'against-{name}.{suffix}', content)
     return text
 

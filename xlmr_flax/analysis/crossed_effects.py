@@ -143,12 +143,12 @@ def smallest_difference(
     language, seed, rest: standard deviations of the components. Uses a simulation of `studies` studies.
     """
     rng = np.random.default_rng(random)
-    found = mean_effect(simulate(rng, studies, shape, language, seed, rest), alpha)
-    half = found.high - found.estimate
-    low, high = 0.0, float(np.max(half) + np.max(np.abs(found.estimate))) + 1e-9
+    effect = mean_effect(simulate(rng, studies, shape, language, seed, rest), alpha)
+    half = effect.high - effect.estimate
+    low, high = 0.0, float(np.max(half) + np.max(np.abs(effect.estimate))) + 1e-9
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        rejected = np.mean(np.abs(found.estimate + middle) > half)
+        rejected = np.mean(np.abs(effect.estimate + middle) > half)
         low, high = (low, middle) if rejected >= power else (middle, high)
     return high
 

@@ -23,7 +23,7 @@ _MOST = 400  # largest number of rows per language; more rows change the ratio l
 def fertility(plan: Plan, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
     """Returns {target: {language: tokens per word}} of the scored rows. Languages without files, or with a script
     without spaces between words, are left out."""
-    found: dict[str, dict[str, float]] = {}
+    result: dict[str, dict[str, float]] = {}
     limit = min(plan.config.evaluation.max_examples or _MOST, _MOST)
     for name, (split,) in plan.splits.items():
         for language in evaluation_languages(plan.config, name):
@@ -34,8 +34,8 @@ def fertility(plan: Plan, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
             except DataError:
                 continue
             if ratio := tokens_per_word(tokenizer, texts):
-                found.setdefault(name, {})[language] = ratio
-    return found
+                result.setdefault(name, {})[language] = ratio
+    return result
 
 
 def tokens_per_word(tokenizer: Tokenizer, texts: Iterable[str]) -> float | None:

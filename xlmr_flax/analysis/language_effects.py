@@ -63,15 +63,15 @@ def effects(
     value (analysis/fertility.py).
     """
     rows = list(rows)
-    found: dict[str, list[Record]] = {'means': [], 'lines': [], 'joint': [], 'power': [], 'languages': []}
+    result: dict[str, list[Record]] = {'means': [], 'lines': [], 'joint': [], 'power': [], 'languages': []}
     for encoder in distinct(rows, 'encoder'):
         for target in distinct(rows, 'target'):
             mine = select(rows, encoder=encoder, target=target)
             if mine:
                 study = _Target(mine, target, (tokens_per_word or {}).get(target, {}))
                 for key, records in study.records(contrasts).items():
-                    found[key] += [{'encoder': encoder, 'target': target, **record} for record in records]
-    return found
+                    result[key] += [{'encoder': encoder, 'target': target, **record} for record in records]
+    return result
 
 
 class _Target:
@@ -111,12 +111,12 @@ class _Target:
 
     def groups(self) -> list[tuple[str, list[str]]]:
         """Returns (name, languages) of GROUPS, without a group that has the same languages as an earlier one."""
-        found: list[tuple[str, list[str]]] = []
+        result: list[tuple[str, list[str]]] = []
         for group, belongs in GROUPS.items():
             codes = [code for code in self.codes if belongs(self.facts[code])]
-            if codes not in [other for _, other in found]:
-                found.append((group, codes))
-        return found
+            if codes not in [other for _, other in result]:
+                result.append((group, codes))
+        return result
 
     def differences(self, pair: tuple[str, str], codes: Sequence[str]) -> tuple[list[str], list[int], np.ndarray]:
         """Returns (languages, seeds, differences [L, S]) of two arms: the seeds that both have in any language, and the
@@ -128,7 +128,7 @@ class _Target:
         return whole, seeds, _matrix(ours, whole, seeds) - _matrix(base, whole, seeds)
 
     def _means(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
-        found: list[Record] = []
+        result: list[Record] = []
         for group, codes in self.groups():
             records: list[Record] = []
             for pair in pairs:
@@ -137,8 +137,8 @@ class _Target:
                     continue
                 about = {'intermediate': pair[0], 'against': pair[1], 'group': group, **self.about}
                 records.append(about | {'languages': len(whole), 'seeds': len(seeds)} | mean_effect(d).row())
-            found += _corrected(records)
-        return found
+            result += _corrected(records)
+        return result
 
     def _lines(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
         records: list[Record] = []
@@ -173,14 +173,14 @@ class _Target:
             about = {'intermediate': pair[0], 'against': pair[1], **self.about}
             about |= {'languages': len(whole), 'seeds': len(seeds)}
             for number, name in enumerate(JOINT):
-                found = slopes.row(number)
-                found = {'slope': found['estimate']} | {key: found[key] for key in ('low', 'high', 'p')}
-                records.append(about | {'property': name} | found)
+                row = slopes.row(number)
+                row = {'slope': row['estimate']} | {key: row[key] for key in ('low', 'high', 'p')}
+                records.append(about | {'property': name} | row)
         return _corrected(records)
 
     def _power(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
         """Computes the smallest mean difference that this design can detect, from the arms' average variances."""
-        found: list[Record] = []
+        records: list[Record] = []
         for group, codes in self.groups():
             stacks = [self.differences(pair, codes)[2] for pair in pairs]
             shapes = {d.shape for d in stacks}
@@ -192,19 +192,19 @@ class _Target:
             sds = deviations(np.stack(stacks))
             smallest = smallest_difference(*sds, shape)
             names = dict(zip(('sd_language', 'sd_seed', 'sd_rest'), sds, strict=True))
-            found.append({'group': group, 'languages': languages_, 'seeds': seeds, **names, 'smallest': smallest})
-        return [{**self.about, **record} for record in found]
+            records.append({'group': group, 'languages': languages_, 'seeds': seeds, **names, 'smallest': smallest})
+        return [{**self.about, **record} for record in records]
 
     def _languages(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
-        found = []
+        records = []
         for code in self.codes:
             for pair in pairs:
                 whole, seeds, d = self.differences(pair, [code])
                 if whole:
                     spread = float(d.std(ddof=1)) if len(seeds) > 1 else None
                     about = {'language': code, 'intermediate': pair[0], **self.about, 'seeds': len(seeds)}
-                    found.append(about | {'difference': float(d.mean()), 'sd': spread} | self.facts[code])
-        return found
+                    records.append(about | {'difference': float(d.mean()), 'sd': spread} | self.facts[code])
+        return records
 
 
 def line(x: np.ndarray, differences: np.ndarray) -> Record:

@@ -183,17 +183,17 @@ def _pairing(
     weights = np.stack([*np.eye(len(codes)), *(keep / keep.sum() for keep in groups.values())])
     resamples = enough_resamples(len(codes))
     observed, resampled = bootstrap(parts, weights, resamples, seed)
-    found = []
+    compared = []
     for v, name in enumerate([*codes, *groups]):
         sides = observed[v, :runs].mean(), observed[v, runs:].mean()
         drawn = resampled[v, :, :runs].mean(1) - resampled[v, :, runs:].mean(1)
         n = len(golds[v].ids) if v < len(codes) else 0
-        found.append(Compared(name, n, 100 * sides[0], 100 * sides[1], interval(sides[0] - sides[1], drawn)))
-    adjusted = holm([each.change.p for each in found[: len(codes)]])
-    named = [Compared(e.name, e.n, e.first, e.second, e.change, p) for e, p in zip(found, adjusted, strict=False)]
+        compared.append(Compared(name, n, 100 * sides[0], 100 * sides[1], interval(sides[0] - sides[1], drawn)))
+    adjusted = holm([each.change.p for each in compared[: len(codes)]])
+    named = [Compared(e.name, e.n, e.first, e.second, e.change, p) for e, p in zip(compared, adjusted, strict=False)]
     order = in_table_order([{'language': code, **language_facts(code)} for code in codes])
     named.sort(key=lambda each: order.index(each.name))
-    return Pairing(task.name, metric, split, tuple(named), tuple(found[len(codes) :]), resamples, tuple(missing))
+    return Pairing(task.name, metric, split, tuple(named), tuple(compared[len(codes) :]), resamples, tuple(missing))
 
 
 def _sums(gold: GoldSet, path: Path, metric: str, cut: bool) -> tuple[np.ndarray, np.ndarray]:

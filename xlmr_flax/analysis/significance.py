@@ -53,7 +53,7 @@ def significance(
     rows = list(rows)
     if not (workdir.path / 'predictions').is_dir():
         return []
-    known, found = _read_cache(cache), []
+    known, tests = _read_cache(cache), []
     saved: dict[str, Any] = {}
     for encoder in distinct(rows, 'encoder'):
         mine = select(rows, encoder=encoder)
@@ -64,10 +64,10 @@ def significance(
             tested = known[key] if key in known else study.tests()
             if all(row.get('p') is not None or row.get('final') for row in tested):
                 saved[key] = tested
-            found += tested
+            tests += tested
     if cache is not None and saved != known:
         write_atomically(cache, json.dumps({'format': _FORMAT, 'targets': saved}, indent=1) + '\n')
-    return [row for encoder in distinct(found, 'encoder') for row in _corrected(select(found, encoder=encoder))]
+    return [row for encoder in distinct(tests, 'encoder') for row in _corrected(select(tests, encoder=encoder))]
 
 
 def read_tests(path: Path) -> list[dict[str, Any]]:
@@ -188,11 +188,11 @@ class _Target:
         base, drawn_base = observed[mine[NONE]].mean(), resampled[:, mine[NONE]].mean(1)
         out = []
         for name in compared:
-            found = interval(observed[mine[name]].mean() - base, resampled[:, mine[name]].mean(1) - drawn_base)
+            tested = interval(observed[mine[name]].mean() - base, resampled[:, mine[name]].mean(1) - drawn_base)
             out.append(
                 self._row(name, which)
-                | {'difference': 100 * found.difference, 'low': 100 * found.low, 'high': 100 * found.high}
-                | {'p': found.p, 'seeds': len(mine[name]), 'resamples': self.resamples, 'alpha': ALPHA}
+                | {'difference': 100 * tested.difference, 'low': 100 * tested.low, 'high': 100 * tested.high}
+                | {'p': tested.p, 'seeds': len(mine[name]), 'resamples': self.resamples, 'alpha': ALPHA}
             )
         return out
 

@@ -38,8 +38,8 @@ def write_run_report(runner: Runner, versions: Mapping[str, str]) -> str:
     """Writes WORKDIR/report/ after a run; returns text with the paths."""
     rows, path = read_rows(runner.workdir.results_path), runner.workdir.path / _TOKENS
     if len({row['seed'] for row in rows}) > 1 and len({row['intermediate'] for row in rows}) > 1:
-        found = fertility(runner.plan, runner.setting.tokenizer)  # only a study of language effects needs it
-        write_atomically(path, json.dumps(found, indent=1, sort_keys=True) + '\n')
+        tokens = fertility(runner.plan, runner.setting.tokenizer)  # only a study of language effects needs it
+        write_atomically(path, json.dumps(tokens, indent=1, sort_keys=True) + '\n')
     return _write(runner.workdir, runner.config, runner.command, versions)
 
 
@@ -96,9 +96,9 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     tested = significance(workdir, config, rows, report / 'significance.json')
     study = make_study(rows, plan(config), tested, points)
     title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
-    found = study_effects(workdir.path, rows)
+    effect_records = study_effects(workdir.path, rows)
     tables = write_tables(report, study, title, remarks, command) + write_effects(
-        report, found, title, remarks, command
+        report, effect_records, title, remarks, command
     )
     info = {
         'title': title,
@@ -111,7 +111,7 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
         'notes': remarks,
         'data_notes': data_notes(config),
         'licences': licences(config),
-        'effects': found,
+        'effects': effect_records,
     }
     page = write_report(report / 'index.html', study, points, info)
     return f'report: {page}\ntables: {", ".join(str(t) for t in tables if t.suffix == ".md")}'
@@ -119,15 +119,15 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
 
 def failures(workdir: Workdir, config: Config) -> list[str]:
     """Returns a line for each failed run of this plan."""
-    found = []
+    lines = []
     for path in sorted((workdir.path / 'failed').glob('*.json')):
         try:
             saved = strict_json.read_object(path)
             if str(saved['run']).split('--')[0] in config.intermediate:
-                found.append(f'Failed run {saved["run"]}: {saved["type"]}: {saved["error"]}')
+                lines.append(f'Failed run {saved["run"]}: {saved["type"]}: {saved["error"]}')
         except (OSError, strict_json.JsonError, KeyError):
             continue
-    return found
+    return lines
 
 
 def plan(config: Config) -> dict[str, Any]:
@@ -148,16 +148,16 @@ def used_tasks(config: Config) -> list[Task]:
 
 def notes(config: Config) -> list[str]:
     """Returns the notes that a reader of the scores needs."""
-    found = [embedded.NOTE] if config.encoder.source == 'embedded' else []
+    lines = [embedded.NOTE] if config.encoder.source == 'embedded' else []
     tasks = used_tasks(config)
     if any(task.name.startswith('world_') for task in tasks):
-        found.append(_WORLD_NOTE)
-    found += presets.remarks(config)
+        lines.append(_WORLD_NOTE)
+    lines += presets.remarks(config)
     if config.name.startswith('paper_'):
-        found += [f"this package's choice: {choice}" for choice in paper.CHOICES]
+        lines += [f"this package's choice: {choice}" for choice in paper.CHOICES]
     if config.name == logic_study.NAME:
-        found += logic_study.notes(config)
-    return found
+        lines += logic_study.notes(config)
+    return lines
 
 
 def data_notes(config: Config) -> list[str]:

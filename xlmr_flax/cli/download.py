@@ -220,6 +220,6 @@ def _count(splits: Iterable[Split]) -> bool:
     from xlmr_flax.cli.prepare import summary
     from xlmr_flax.experiment.data_check import inventory as check
 
-    found = [check.check(split) for split in splits]
-    print(f'\n{summary(found)}')
-    return any(not state.is_fine(True) or state.wholeness == check.PART for state in found)
+    states = [check.check(split) for split in splits]
+    print(f'\n{summary(states)}')
+    return any(not state.is_fine(True) or state.wholeness == check.PART for state in states)

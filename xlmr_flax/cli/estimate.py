@@ -82,11 +82,11 @@ def run(values: flags.FlagValues) -> int:
         raise UsageError('give either --config=FILE or --size=SIZE')
     try:
         topologies = parse_topologies(values.topology)
-        text, found = (_plan if values.config is not None else _programs)(values, topologies)
+        text, records = (_plan if values.config is not None else _programs)(values, topologies)
     except EstimateError as e:
         raise UsageError(str(e)) from None
     if values.json:
-        write_atomically(Path(values.json), json.dumps(found, indent=1) + '\n')
+        write_atomically(Path(values.json), json.dumps(records, indent=1) + '\n')
     print(text)
     return 0
 
@@ -110,10 +110,10 @@ def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str
 
     try:
         work = PlanWork(load_config(values), values.active_rows)
-        found = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
+        estimates = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
     except MissingFile as e:
         raise DataError(with_command(e)) from None
-    return plan_text(found, every=values.every), [plan_dict(e) for e in found]
+    return plan_text(estimates, every=values.every), [plan_dict(e) for e in estimates]
 
 
 def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
@@ -123,15 +123,15 @@ def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple
     from xlmr_flax.tools.estimate.report import METHOD, compiled_dict, program_text, programs_table
 
     wanted = [(topology, _both(values, topology.chips // max(1, values.model))) for topology in topologies]
-    found: list[Compiled] = []
+    compiled: list[Compiled] = []
     for topology, programs in wanted:
         mesh = mesh_on(topology, MeshSpec(-1 if values.fsdp != -1 else 1, values.fsdp, values.model))
         for program in programs:
             _say(f'{topology.name}: {program.name}')
-            found.append(compile_program(program, topology, mesh))
-            _keep(values, found[-1])
-    parts = [programs_table(found), *(program_text(c) for c in found), METHOD]
-    return '\n\n'.join(parts), [compiled_dict(c) for c in found]
+            compiled.append(compile_program(program, topology, mesh))
+            _keep(values, compiled[-1])
+    parts = [programs_table(compiled), *(program_text(c) for c in compiled), METHOD]
+    return '\n\n'.join(parts), [compiled_dict(c) for c in compiled]
 
 
 def _both(values: flags.FlagValues, shards: int) -> list[Program]:

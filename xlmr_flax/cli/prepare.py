@@ -84,9 +84,9 @@ def _build(values: flags.FlagValues) -> int:
         encoder, reads, skip = config.encoder.source, encoded_reads(config), config.skip_bad_rows
     else:
         encoder, skip = values.encoder, values.skip_bad_rows
-        found = wanted(values.tasks, _root(values.data_root, values.tasks), values.splits, values.languages)
+        wanted_splits = wanted(values.tasks, _root(values.data_root, values.tasks), values.splits, values.languages)
         # Translated splits can be much larger than all others: include only those that --splits names.
-        own = {split: must for split, must in found.items() if must or split.name not in split.task.translated}
+        own = {split: must for split, must in wanted_splits.items() if must or split.name not in split.task.translated}
         here = [split for split, must in own.items() if must or split.is_there()]
         reads = [Read(split, TEST, values.max_length) for split in here]
     source = open_source(encoder)
@@ -302,12 +302,12 @@ def _places(states: Sequence[Any]) -> list[str]:
             paths = [each.path for table in there for each in table.alternatives if not each.stand_in]
             tfds = f'TFDS {described(name)}, prepared as ArrayRecord' if described(name) else ''
             others[text] = ' or '.join(filter(None, [*paths, tfds]))
-    found = []
+    lines = []
     for text, codes in templates.items():
         several = f'{text} for {" ".join(codes)}' if len(codes) > 1 and '{language}' in text else ''
         line = (several or text) + (f' (or {others[text]})' if others[text] else '')
-        found.append(line if several else line.replace('{language}', codes[0]))
-    return found
+        lines.append(line if several else line.replace('{language}', codes[0]))
+    return lines
 
 
 def _task(name: str) -> Any:

@@ -90,16 +90,16 @@ class Selection:
         Values are percentages. For text, the value is the perplexity, which is not part of the mean. A run on text
         alone is selected by the lowest mean perplexity: its dev_metric is the negative mean.
         """
-        found = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
+        scores = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
         labelled = [dev for dev in self.sets if not dev.dataset.task.is_text]
         weights = [dev.weight for dev in labelled]
         if labelled:  # if no weight is above 0, all have equal weight
             scale = sum(weights) or len(labelled)
             weights = weights if sum(weights) else [1.0] * len(labelled)
-            mean = sum(found[dev.name] * weight for dev, weight in zip(labelled, weights, strict=True)) / scale
+            mean = sum(scores[dev.name] * weight for dev, weight in zip(labelled, weights, strict=True)) / scale
         else:
-            mean = -sum(found.values()) / len(found)
-        each = {f'dev/{name}': value for name, value in found.items()} if len(found) > 1 else {}
+            mean = -sum(scores.values()) / len(scores)
+        each = {f'dev/{name}': value for name, value in scores.items()} if len(scores) > 1 else {}
         return {'dev_metric': mean, **each}
 
     def _one(
@@ -133,7 +133,7 @@ class Selection:
         evaluator.predict(task, dev.examples, path)
 
         def score() -> float:
-            found = score_files(task, 'en', path, dev.examples)
-            return fmean(found[metric] for metric in dev_metrics(task, self.dev_score))
+            scores = score_files(task, 'en', path, dev.examples)
+            return fmean(scores[metric] for metric in dev_metrics(task, self.dev_score))
 
         return on_leader('dev score', score)

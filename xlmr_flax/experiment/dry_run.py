@@ -154,10 +154,10 @@ def _trains(run: Run) -> str:
 
 
 def _lengths(run: Run) -> str:
-    found = sorted({dataset.max_length for dataset in run.datasets})
-    if not found:
+    lengths = sorted({dataset.max_length for dataset in run.datasets})
+    if not lengths:
         return '-'
-    return str(found[0]) if len(found) == 1 else f'{found[0]}-{found[-1]}'
+    return str(lengths[0]) if len(lengths) == 1 else f'{lengths[0]}-{lengths[-1]}'
 
 
 def _totals(items: Sequence[Item], speed: Speed) -> list[list[str]]:

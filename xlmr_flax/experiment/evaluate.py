@@ -171,11 +171,11 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
 
     outcomes = evaluator.run_all(task, languages, split, request.out / 'predictions', progress)
     for language, metrics, n in scored(evaluator, request.encoder, outcomes):
-        found = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
-        found = [row | assumed for row in found]
-        rows += found
+        new_rows = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
+        new_rows = [row | assumed for row in new_rows]
+        rows += new_rows
         line.label += f' {language}'
-        line.close(f'n {n}  ' + '  '.join(f'{r["metric"]} {r["value"]:.2f}' for r in found))
+        line.close(f'n {n}  ' + '  '.join(f'{r["metric"]} {r["value"]:.2f}' for r in new_rows))
         line = Line(f'{task.name} {split}')
         workdir.write_results(rows)
     if bad_rows:

@@ -98,7 +98,7 @@ def annotate(request: Request) -> list[Record]:
     limit = request.evaluation.max_examples or None
     form = kind_of(head.spec).input if head else Retrieval.input
     assert form is not None
-    found = read_input(path, form, limit, bad_rows)
+    rows = read_input(path, form, limit, bad_rows)
     opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
     lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
     tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform)
@@ -106,13 +106,13 @@ def annotate(request: Request) -> list[Record]:
     if source.note:
         say(source.note)
     if head is None:
-        _write_vectors(request, opened, forward, found)
+        _write_vectors(request, opened, forward, rows)
         records = []
     else:
-        records = _predicted(forward, opened, head, found, Line(f'{head.name} {path.name}'))
+        records = _predicted(forward, opened, head, rows, Line(f'{head.name} {path.name}'))
         lines = (json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records)
         on_leader('records', lambda: write_atomically(request.out, ''.join(lines)))
-        for record, example in zip(records[:_SHOWN], found.examples, strict=False):
+        for record, example in zip(records[:_SHOWN], rows.examples, strict=False):
             say(f'{record["row"]}  {readable(head.spec, example, record)}')
         say(f'{len(records)} rows, head {head.name} ({head.spec.kind}): {request.out}')
     if bad_rows:

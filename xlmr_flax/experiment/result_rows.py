@@ -81,18 +81,18 @@ def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
 def stand_ins(run: Run, scored: Split) -> str:
     """Describes the stand-ins for real data behind a result, among the training and the scored rows; '' = none."""
     trained = [dataset for each in sorted(run.lineage, key=lambda r: bool(r.warms)) for dataset in each.datasets]
-    found = []
+    notes = []
     for rows in [*(dataset.rows for dataset in trained), scored]:
         if text := rows.stand_in():
-            found.append(f'{rows.task.name} {rows.name}: {text}')
-    found += [f'{each.task.name} train: its {each.split} rows' for each in trained if each.spec.split]
-    return '; '.join(dict.fromkeys(found))
+            notes.append(f'{rows.task.name} {rows.name}: {text}')
+    notes += [f'{each.task.name} train: its {each.split} rows' for each in trained if each.spec.split]
+    return '; '.join(dict.fromkeys(notes))
 
 
 def source_facts(rows: Split) -> dict[str, str]:
     """Returns {'source': origin} of a split's rows, and 'tfds' if some are from TFDS."""
-    found = rows.origin()
-    return {'source': found.source} | ({'tfds': ', '.join(found.builders)} if found.builders else {})
+    origin = rows.origin()
+    return {'source': origin.source} | ({'tfds': ', '.join(origin.builders)} if origin.builders else {})
 
 
 def language_facts(code: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def wanted(
     benchmark's are included if their files exist or if they are named. Raises TaskError for a name that none of the
     tasks has.
     """
-    found, unused = {}, {*splits, *languages}
+    required_by_split, unused = {}, {*splits, *languages}
     for name in tasks:
         task = get_task(name)
         for split in [each for each in task.splits if not splits or each in splits]:
@@ -80,11 +80,11 @@ def wanted(
                     continue
                 unused -= {split, language}
                 required = _required(task, split, language, splits, languages)
-                found[Split(task, language, split, root)] = required
+                required_by_split[Split(task, language, split, root)] = required
     for name in unused:  # these raise TaskError, which lists the known names
         for task in map(get_task, tasks):
             task.sources(name) if name in splits else task.local_code(name, *splits[:1])
-    return found
+    return required_by_split
 
 
 def check(split: Split, required: bool = True) -> State:
@@ -100,8 +100,8 @@ def check(split: Split, required: bool = True) -> State:
         pairs = len(split.read_gold()) if split.name in split.task.gold else 0
     except DataError as error:
         return State(split, BROKEN, required, source=source, bad=tuple(bad), error=str(error))
-    found = State(split, BAD if bad else READABLE, required, rows, source, bad=tuple(bad), stand_in=note)
-    return replace(found, labelled=labelled, official=_official(split, rows + len(bad), pairs))
+    state = State(split, BAD if bad else READABLE, required, rows, source, bad=tuple(bad), stand_in=note)
+    return replace(state, labelled=labelled, official=_official(split, rows + len(bad), pairs))
 
 
 def _official(split: Split, rows: int, pairs: int) -> tuple[int, int] | None:
@@ -117,9 +117,9 @@ def _official(split: Split, rows: int, pairs: int) -> tuple[int, int] | None:
     for table in task.sources(split.name)[: 1 if task.embeds else None]:
         if not isinstance(table, Table):
             return None
-        found = find_files(task, table, split.language, root)[0].table
-        paths = [path.replace('{language}', code) for path in (found.path, *found.also)]
-        if found.format == tfds.FORMAT or any(path not in known for path in paths):
+        actual = find_files(task, table, split.language, root)[0].table
+        paths = [path.replace('{language}', code) for path in (actual.path, *actual.also)]
+        if actual.format == tfds.FORMAT or any(path not in known for path in paths):
             return None
         total += sum(known[path] for path in paths)
     return (rows, total) if total else None
@@ -127,7 +127,7 @@ def _official(split: Split, rows: int, pairs: int) -> tuple[int, int] | None:
 
 def missing_files(split: Split) -> dict[Path, str]:
     """Returns the missing files of a split: {the path where each is expected: its error message}."""
-    found: dict[Path, str] = {}
+    missing: dict[Path, str] = {}
     task, root = split.task, split.folder()
     for table in split.tables():
         for each in task.languages if table.every_language else (split.language,):
@@ -136,8 +136,8 @@ def missing_files(split: Split) -> dict[Path, str]:
             except DataError as error:
                 paths = [table.path, *filter(None, [table.label_file])]
                 places = [root / path.replace('{language}', task.local_code(each)) for path in paths]
-                found |= {place: str(error) for place in places if not place.is_file()}
-    return found
+                missing |= {place: str(error) for place in places if not place.is_file()}
+    return missing
 
 
 def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[tuple[str, str, str, Report]]:
@@ -146,7 +146,7 @@ def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[
     Each test or dev split, with all its languages, is compared with the tasks that train its target and with `trained`
     (the requested intermediate tasks), if their training files exist.
     """
-    found = []
+    overlapping = []
     training: dict[str, list[Example]] = {}
     targets: dict[tuple[str, str], list[Split]] = {}
     for state in states:
@@ -160,8 +160,8 @@ def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[
             if training[trainer]:
                 tested = (example for each in those for example in _examples(each, []))
                 if report := check_overlap(training[trainer], tested):
-                    found.append((trainer, name, split, report))
-    return found
+                    overlapping.append((trainer, name, split, report))
+    return overlapping
 
 
 def _training_examples(split: Split) -> list[Example]:

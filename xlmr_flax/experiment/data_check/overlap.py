@@ -82,14 +82,14 @@ def check_overlap(train_examples: Iterable[Example], test_examples: Iterable[Exa
     for example in test_examples:
         for key in _keys(example, tested=True):
             tested.setdefault(key, example.id)
-    found = []
+    overlaps = []
     for kind in KINDS:
         all_keys = [key for key in tested if key[0] == kind]
         shared = [key for key in all_keys if key in trained]
         if shared:
             pairs = tuple((trained[key], tested[key]) for key in shared[:_SHOWN])
-            found.append(Overlap(kind, len(shared), len(all_keys), pairs))
-    return Report(tuple(found))
+            overlaps.append(Overlap(kind, len(shared), len(all_keys), pairs))
+    return Report(tuple(overlaps))
 
 
 def check_tasks(
@@ -112,17 +112,17 @@ def known_warnings(task: Task, data_root: str | Path | None = None) -> list[str]
 
     Without a data root, the stand-ins are those that its tables declare; with it, those that are under the data root.
     """
-    found = []
+    warnings = []
     if _NON_COMMERCIAL.search(task.licence):
-        found.append(f'{task.name}: its licence does not allow commercial use ({task.licence})')
+        warnings.append(f'{task.name}: its licence does not allow commercial use ({task.licence})')
     if data_root is None:
-        found += [f'{task.name}: where the dataset is not there, a stand-in: {note}' for note in _declared(task)]
+        warnings += [f'{task.name}: where the dataset is not there, a stand-in: {note}' for note in _declared(task)]
     else:
         notes = {split: _stand_in(task, split, data_root) for split in task.splits}
-        found += [f'{task.name}, {split}: a stand-in: {note}' for split, note in notes.items() if note]
+        warnings += [f'{task.name}, {split}: a stand-in: {note}' for split, note in notes.items() if note]
     if task.note:
-        found.append(f'{task.name}: {task.note}')
-    return found
+        warnings.append(f'{task.name}: {task.note}')
+    return warnings
 
 
 def _stand_in(task: Task, split: str, data_root: str | Path) -> str:

@@ -37,8 +37,8 @@ class Built:
 
 def encoded_reads(config: Config) -> list[Read]:
     """Returns the reads that the runs of a config encode, in order. Raises TaskError, ConfigError and DataError."""
-    found = reads(find_data(make_plan(config)))
-    return [read for read in found if read.purpose not in (LABELS, UNUSED) and read.is_taken()]
+    all_reads = reads(find_data(make_plan(config)))
+    return [read for read in all_reads if read.purpose not in (LABELS, UNUSED) and read.is_taken()]
 
 
 def build(

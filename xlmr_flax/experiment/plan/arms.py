@@ -124,8 +124,8 @@ def arm_tasks(config: Config, name: str) -> tuple[str, ...]:
     """Returns every task on which an intermediate name trains; () for 'none'."""
     if name == NONE:
         return ()
-    found = (task for key, member in arm_of(config, name).tasks.items() for task in member_tasks(key, member))
-    return tuple(dict.fromkeys(found))
+    names = (task for key, member in arm_of(config, name).tasks.items() for task in member_tasks(key, member))
+    return tuple(dict.fromkeys(names))
 
 
 def training_task(target: Task) -> Task:
@@ -166,7 +166,7 @@ def datasets(config: Config, arm: Arm, recipe: Recipe, where: str) -> tuple[Data
     Raises ConfigError, which names the member, for a task that cannot be trained on, for a language without training
     rows, and for members that share a head but not its shape.
     """
-    found: list[Dataset] = []
+    result: list[Dataset] = []
     for name, member in arm.tasks.items():
         tasks = [get_task(task) for task in member_tasks(name, member)]
         for task in tasks:
@@ -183,12 +183,12 @@ def datasets(config: Config, arm: Arm, recipe: Recipe, where: str) -> tuple[Data
                 parts += [language] if len(member.languages) > 1 else []
                 head = member.head or (MLM if task.is_text else (name if len(tasks) > 1 else task.name))
                 rows = Split(task, language, split, config.data_root)
-                found.append(Dataset('/'.join(parts), name, rows, head, member, recipe))
-    _check_heads(found, where)
-    names = [d.name for d in found]
+                result.append(Dataset('/'.join(parts), name, rows, head, member, recipe))
+    _check_heads(result, where)
+    names = [d.name for d in result]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f'{where}: {twice[0]!r} is there twice')
-    return tuple(found)
+    return tuple(result)
 
 
 def _check_heads(found: Sequence[Dataset], where: str) -> None:
@@ -244,12 +244,12 @@ def training_examples(dataset: Dataset, seed: int, bad_rows: list[BadRow] | None
     shuffled labels if its member says so. bad_rows: a list that collects rows that cannot be read."""
     read = read_texts if dataset.task.is_text else read_split
     rows, member = dataset.rows, dataset.spec
-    found = read(rows.task, rows.language, rows.name, rows.root, dataset.limit or None, bad_rows)
+    examples = read(rows.task, rows.language, rows.name, rows.root, dataset.limit or None, bad_rows)
     if member.fraction < 1:
         random = np.random.Generator(np.random.Philox(key=[seed, 0x66726163]))
-        kept = random.permutation(len(found))[: max(1, round(member.fraction * len(found)))]
-        found = [found[i] for i in sorted(kept.tolist())]
-    return shuffled_labels(found, seed) if member.shuffle_labels else found
+        kept = random.permutation(len(examples))[: max(1, round(member.fraction * len(examples)))]
+        examples = [examples[i] for i in sorted(kept.tolist())]
+    return shuffled_labels(examples, seed) if member.shuffle_labels else examples
 
 
 def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
@@ -270,9 +270,9 @@ def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
     labelled = [e for e in examples if isinstance(e, PairExample | ChoiceExample)]
     order = random.permutation(len(labelled))
     dealt = [labelled[i].label for i in order.tolist()]
-    found: list[Example] = []
-    found += [replace(e, label=label) for e, label in zip(labelled, dealt, strict=True)]
-    return found
+    shuffled: list[Example] = []
+    shuffled += [replace(e, label=label) for e, label in zip(labelled, dealt, strict=True)]
+    return shuffled
 
 
 def mixture_of(

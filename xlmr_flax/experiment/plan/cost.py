@@ -109,8 +109,8 @@ def count_rows(split: Split) -> int:
         if isinstance(source, Embedded):
             total += source.rows
         else:
-            for found in find_files(split.task, source, split.language, split.folder()):
-                total += sum(1 for _ in read_rows(found.path, found.table, found.label_path))
+            for file in find_files(split.task, source, split.language, split.folder()):
+                total += sum(1 for _ in read_rows(file.path, file.table, file.label_path))
     return total
 
 
@@ -171,18 +171,18 @@ class Estimator:
         may drop some); None if there are none."""
         if self._entries is None:
             self._entries = _cached_entries(cache_dir())
-        found = [
+        matches = [
             (lengths, index)
             for path, index in self._entries.get(task.name, [])
             if index['max_length'] == max_length and 0.9 * n <= index['examples'] <= n
             if (lengths := _cached_lengths(path)) is not None
         ][:16]
-        if not found:
+        if not matches:
             return None
-        group = found[0][1]['group']
-        units = round(float(np.mean([len(lengths) for lengths, _ in found])) / group)
-        examples = round(float(np.mean([index['examples'] for _, index in found])))
-        return Rows(examples * sides, units * sides, np.concatenate([x for x, _ in found]), group, CACHED)
+        group = matches[0][1]['group']
+        units = round(float(np.mean([len(lengths) for lengths, _ in matches])) / group)
+        examples = round(float(np.mean([index['examples'] for _, index in matches])))
+        return Rows(examples * sides, units * sides, np.concatenate([x for x, _ in matches]), group, CACHED)
 
     def _sampled(self, split: Split, n: int, max_length: int) -> Rows:
         nothing = np.zeros(0, np.int64)
@@ -207,17 +207,19 @@ class Estimator:
         return self._trainings[key]
 
     def _training(self, run: Run, arm: Arm, recipe: Recipe) -> Training:
-        found, rows = run.datasets, self.training_rows(run)
-        sizes = [max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(found, rows, strict=True)]
-        steps = phase_steps(arm, recipe, found, sizes)
+        datasets, rows = run.datasets, self.training_rows(run)
+        sizes = [
+            max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(datasets, rows, strict=True)
+        ]
+        steps = phase_steps(arm, recipe, datasets, sizes)
         parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
-        mixture = mixture_of(arm, found, sizes, run.seed, run.where, steps, recipe.accumulation)
-        drawn, work = expected_draws(arm, recipe, found, sizes, mixture, steps), Work()
+        mixture = mixture_of(arm, datasets, sizes, run.seed, run.where, steps, recipe.accumulation)
+        drawn, work = expected_draws(arm, recipe, datasets, sizes, mixture, steps), Work()
         for each, part in zip(rows, drawn, strict=True):
             work += self._batches(part.dataset, each, recipe, recipe.batch_size // parts).times(float(part.draws))
         evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
-        kinds = {(dataset.task.kind, length) for dataset in found for length in dataset.lengths}
-        dev = self._dev(found).times(evaluations)
+        kinds = {(dataset.task.kind, length) for dataset in datasets for length in dataset.lengths}
+        dev = self._dev(datasets).times(evaluations)
         return Training(steps, work, dev, tuple(drawn), len(kinds))
 
     def training_rows(self, run: Run) -> list[Rows]:
@@ -255,8 +257,8 @@ class Estimator:
         length = min(scored_length(self.config, run), self.shape.max_length)
         key = (run.target, language, length)
         if key not in self._evaluations:
-            found = test_reads(self.config, run, self.plan.splits[run.target])
-            those = [read for read in found if read.split.language == language]
+            all_reads = test_reads(self.config, run, self.plan.splits[run.target])
+            those = [read for read in all_reads if read.split.language == language]
             self._evaluations[key] = sum((self._pass(self.rows(read, length), length) for read in those), Work())
         return self._evaluations[key]
 
@@ -292,12 +294,12 @@ def reached_speed(records: Iterable[Mapping[str, Any]], examples: Callable[[str]
     for record in records:
         if 'examples_per_s' in record:
             by_run.setdefault(record['run'], []).append(record['examples_per_s'])
-    found = [float(np.median(v[1:] or v)) * examples(run) for run, v in by_run.items()]
-    found = [speed for speed in found if speed > 0]
-    if not found:
+    speeds = [float(np.median(v[1:] or v)) * examples(run) for run, v in by_run.items()]
+    speeds = [speed for speed in speeds if speed > 0]
+    if not speeds:
         return None
-    runs = f'{len(found)} training{"s" if len(found) > 1 else ""}'
-    return Speed(float(np.median(found)), f'as in {runs} of this workdir ({devices})')
+    runs = f'{len(speeds)} training{"s" if len(speeds) > 1 else ""}'
+    return Speed(float(np.median(speeds)), f'as in {runs} of this workdir ({devices})')
 
 
 def machine_speed(dtype: str, devices: Sequence[Any], seconds: float = 0.3, size: int = 1024) -> Speed:

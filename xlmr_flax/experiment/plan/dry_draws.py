@@ -28,8 +28,8 @@ def draws_table(estimator: Estimator, trainings: Iterable[tuple[Run, Training]])
         if run.arm is None or run.recipe is None or key in rows or _is_plain(run.arm):
             continue
         rows[key] = [[name, *_cells(estimator, part)] for part in training.draws]
-    found = [row for those in rows.values() for row in those]
-    return [HEAD, *found] if found else []
+    lines = [row for those in rows.values() for row in those]
+    return [HEAD, *lines] if lines else []
 
 
 def draws_notes(config: Config, table: list[list[str]]) -> list[str]:

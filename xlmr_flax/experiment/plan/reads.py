@@ -72,14 +72,14 @@ def reads(plan: Plan) -> list[Read]:
     For a plan from `make_plan`, these are the reads if all data existed, with both splits on which a target may be
     scored. For a plan from `find_data`, they are the reads of the actual run.
     """
-    found: list[Read] = []
+    result: list[Read] = []
     for run in plan:
-        found += [*training_reads(run), *dev_reads(run.datasets)]
+        result += [*training_reads(run), *dev_reads(run.datasets)]
         if run.target:
-            found += test_reads(plan.config, run, plan.splits[run.target])
-    tasks = {read.split.task.name: read.split for read in found}
-    found += [read for split in tasks.values() for read in _labels(split)]
-    return list(dict.fromkeys(found))
+            result += test_reads(plan.config, run, plan.splits[run.target])
+    tasks = {read.split.task.name: read.split for read in result}
+    result += [read for split in tasks.values() for read in _labels(split)]
+    return list(dict.fromkeys(result))
 
 
 def training_reads(run: Run) -> Iterator[Read]:

@@ -129,13 +129,13 @@ def find_data(plan: Plan, must_be_there: bool = False) -> Plan:
     (`evaluation_split`). must_be_there: raise DataError if rows to be scored are missing or unreadable.
     """
     config = plan.config
-    found: dict[str, Run | None] = {}  # by key; for a dropped run, the run that it would have started from
+    by_key: dict[str, Run | None] = {}  # by key; for a dropped run, the run that it would have started from
     splits = {name: (evaluation_split(config, name, must_be_there),) for name in config.targets}
     for run in plan:
-        start = found[run.start.key] if run.start else None
+        start = by_key[run.start.key] if run.start else None
         is_left_out = run.warms and not all(dataset.rows.is_there() for dataset in run.datasets)
-        found[run.key] = start if is_left_out else replace(run, start=start)
-    return Plan(config, tuple(run for key, run in found.items() if run and run.key == key), splits)
+        by_key[run.key] = start if is_left_out else replace(run, start=start)
+    return Plan(config, tuple(run for key, run in by_key.items() if run and run.key == key), splits)
 
 
 def resolve(plan: Plan, source: EncoderSource) -> Plan:
@@ -145,19 +145,21 @@ def resolve(plan: Plan, source: EncoderSource) -> Plan:
     are missing or cannot be read, and ConfigError for two arms with the same training.
     """
     plan = find_data(plan, must_be_there=True)
-    found: dict[str, Run] = {}
+    by_key: dict[str, Run] = {}
     for run in plan:
-        start = found[run.start.key] if run.start else None
+        start = by_key[run.start.key] if run.start else None
         run = replace(run, start=start, datasets=tuple(dataset.labelled() for dataset in run.datasets))
         decides = _decides(plan.config, source, run)
         with_start = decides | {'parent': start.decides if start else ''}
-        found[run.key] = replace(run, id=digest(decides), decides=with_start)
+        by_key[run.key] = replace(run, id=digest(decides), decides=with_start)
     first: dict[str, Run] = {}
-    for run in (run for run in found.values() if not run.target):  # two arms with one definition would be trained twice
+    for run in (
+        run for run in by_key.values() if not run.target
+    ):  # two arms with one definition would be trained twice
         other = first.setdefault(run.id, run)
         if other.intermediate != run.intermediate:
             raise ConfigError(f'intermediate: {other.intermediate!r} and {run.intermediate!r} train on the same')
-    return replace(plan, runs=tuple(found.values()))
+    return replace(plan, runs=tuple(by_key.values()))
 
 
 def scored_length(config: Config, run: Run) -> int:
@@ -209,12 +211,12 @@ def default_split(
 def _possible_splits(config: Config, target: str) -> tuple[str, ...]:
     """Returns the splits on which a target may be scored. Raises TaskError for a split or language that it lacks."""
     task, asked = get_task(target), config.evaluation.split.get(target, '')
-    found = (asked,) if asked else tuple(name for name in ('test', 'dev') if name in task.splits) or ('dev',)
-    for name in found:
+    splits = (asked,) if asked else tuple(name for name in ('test', 'dev') if name in task.splits) or ('dev',)
+    for name in splits:
         task.sources(name)
         for language in evaluation_languages(config, target):
             task.local_code(language, name)
-    return found
+    return splits
 
 
 def _check_names(config: Config) -> None:
@@ -263,9 +265,9 @@ def _arm_runs(config: Config, name: str, seed: int) -> list[Run]:
     if name != NONE and not arm_of(config, name).joint:
         arm, where = arm_of(config, name), f'arms.{name}' if name in config.arms else 'intermediate'
         recipe = config.recipe_for(name)
-        found = datasets(config, arm, recipe, where)
-        check_rates(arm, found, f'arms.{name}')
-        runs.append(Run('', name, '', name, seed, None, recipe, arm, found))
+        parts = datasets(config, arm, recipe, where)
+        check_rates(arm, parts, f'arms.{name}')
+        runs.append(Run('', name, '', name, seed, None, recipe, arm, parts))
     start = runs[0] if runs else None
     for target in config.targets:
         runs += _target_runs(config, name, get_task(target), seed, start)
@@ -286,14 +288,14 @@ def _target_runs(config: Config, arm: str, target: Task, seed: int, start: Run |
         # The warm-up phase trains on another task before the target's own rows, with the same head (XCOPA: Social IQa).
         first = Arm(tasks={target.warmup_task: Member(head=target.name)})
         recipe = config.recipes.get(target.warmup_task) or config.recipe_for(target.name)
-        found = datasets(config, first, recipe, f'targets {target.name}')
-        runs = [Run('', arm, '', target.warmup_task, seed, start, recipe, first, found, target.name)]
+        data = datasets(config, first, recipe, f'targets {target.name}')
+        runs = [Run('', arm, '', target.warmup_task, seed, start, recipe, first, data, target.name)]
     parts, recipe, where = target_arm(config, target, arm), config.recipe_for(target.name), f'training.{target.name}'
-    found = datasets(config, parts, recipe, where)
-    _check_head(target, found)
-    check_rates(parts, found, where)
-    task = found[0].task.name if len(found) == 1 else '+'.join(parts.tasks)
-    return [*runs, Run('', arm, target.name, task, seed, runs[0] if runs else start, recipe, parts, found)]
+    data = datasets(config, parts, recipe, where)
+    _check_head(target, data)
+    check_rates(parts, data, where)
+    task = data[0].task.name if len(data) == 1 else '+'.join(parts.tasks)
+    return [*runs, Run('', arm, target.name, task, seed, runs[0] if runs else start, recipe, parts, data)]
 
 
 def _check_head(target: Task, found: Sequence[Dataset]) -> None:

@@ -103,7 +103,7 @@ def scored_languages(target: str) -> tuple[str, tuple[str, ...]]:
     are none.
     """
     task = get_task(target)
-    found = {
+    by_split = {
         split: tuple(
             code
             for code in (*task.languages, *task.more_languages)
@@ -112,8 +112,8 @@ def scored_languages(target: str) -> tuple[str, tuple[str, ...]]:
         for split in ('test', 'dev')
         if split in task.splits
     }
-    split = max(found, key=lambda s: len(found[s]))
-    return split, found[split]
+    split = max(by_split, key=lambda s: len(by_split[s]))
+    return split, by_split[split]
 
 
 def all_arms(rows: int, steps: int, compact: bool) -> dict[str, dict[str, Any]]:
@@ -141,12 +141,12 @@ def all_arms(rows: int, steps: int, compact: bool) -> dict[str, dict[str, Any]]:
 
 def _shares(sizes: Mapping[str, float], compact: bool) -> dict[str, dict[str, Any]]:
     """Returns a member for each task of {task: number of rows}."""
-    found = {}
+    members = {}
     for name, size in sizes.items():
         head = 'nli' if name in SHARED and len(sizes) > 1 else ''
         length = min(LONG.get(name, 0), SHORT) if compact else LONG.get(name, 0)
-        found[name] = member(max_train=math.ceil(size), head=head, split=training_rows(name), max_length=length)
-    return found
+        members[name] = member(max_train=math.ceil(size), head=head, split=training_rows(name), max_length=length)
+    return members
 
 
 def training_rows(name: str) -> str:
@@ -170,7 +170,7 @@ def contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
 def notes(config: Config) -> list[str]:
     """Returns a note on each arm's training for the head of a report: maximum rows and their splits, steps, rows per
     step."""
-    found = []
+    lines = []
     for name in config.intermediate:
         if name == NONE:
             continue
@@ -178,8 +178,8 @@ def notes(config: Config) -> list[str]:
         parts = {name: recipe.max_train} if spec is None else {t: m.max_train for t, m in spec.tasks.items()}
         rows = ', '.join(f'{task} {n:,}{_said(spec, task)}' for task, n in parts.items())
         steps = f'{recipe.steps} steps of {recipe.batch_size} rows'
-        found.append(f'arm {name}: {steps} ({recipe.steps * recipe.batch_size:,} draws); rows at most: {rows}')
-    return found
+        lines.append(f'arm {name}: {steps} ({recipe.steps * recipe.batch_size:,} draws); rows at most: {rows}')
+    return lines
 
 
 def _said(arm: Arm | None, task: str) -> str:

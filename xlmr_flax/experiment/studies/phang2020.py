@@ -100,22 +100,22 @@ def _has_dev(target: str) -> bool:
 
 
 def _arms(table: str) -> dict[str, dict[str, Any]]:
-    found = {'anli_plus': arm({'anli_plus': anli_plus()}), 'multi': arm({task: part(task) for task in TASKS})}
+    arms = {'anli_plus': arm({'anli_plus': anli_plus()}), 'multi': arm({task: part(task) for task in TASKS})}
     if table == 'mlm':
         languages = text_languages('mlm_text')
-        found |= {f'{task}_mlm': with_text(task, 'mlm_text', languages) for task in MLM_TASKS}
+        arms |= {f'{task}_mlm': with_text(task, 'mlm_text', languages) for task in MLM_TASKS}
     if table == 'translation':
         for task in TRANSLATED_TASKS:
             foreign = get_task(task).translated['translate_train']
-            found[f'{task}_translated'] = arm({task: part(task, languages=('en', *foreign))})
-            found[f'{task}_translated_only'] = arm({task: part(task, languages=tuple(foreign))})
+            arms[f'{task}_translated'] = arm({task: part(task, languages=('en', *foreign))})
+            arms[f'{task}_translated_only'] = arm({task: part(task, languages=tuple(foreign))})
     if table == 'fraction':
         for task in MLM_TASKS:
-            found |= {f'{task}_{f * 100:g}pct': arm({task: part(task, fraction=f)}) for f in FRACTIONS}
+            arms |= {f'{task}_{f * 100:g}pct': arm({task: part(task, fraction=f)}) for f in FRACTIONS}
     if table == 'joint':
         # The member has a separate name, because some targets train on the same task with their own head.
-        found |= {f'{t}_joint': arm({f'{t}_joint': part(t, task=t, head=t)}, joint=True) for t in MLM_TASKS}
-    return found
+        arms |= {f'{t}_joint': arm({f'{t}_joint': part(t, task=t, head=t)}, joint=True) for t in MLM_TASKS}
+    return arms
 
 
 def _rows(table: str, arms: Mapping[str, Any]) -> tuple[str, ...]:
@@ -149,8 +149,8 @@ def only(raw: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     known = {*raw['intermediate'], *raw['targets']}
     raw['recipes'] = {k: v for k, v in raw['recipes'].items() if k in known}
     for field in ('languages', 'split'):
-        found = raw['evaluation'][field]
-        raw['evaluation'][field] = {k: v for k, v in found.items() if k in raw['targets']}
+        by_target = raw['evaluation'][field]
+        raw['evaluation'][field] = {k: v for k, v in by_target.items() if k in raw['targets']}
     return raw
 
 

@@ -207,8 +207,8 @@ def preset(
     raw['encoder'] |= {'head': chosen.head} | ({'source': encoder} if encoder else {})
     raw['recipe'] = _recipe(chosen, chosen.recipe)
     tasks = [task for task in (*intermediate, *targets) if task != NONE]
-    found = {task: _recipe(chosen, fields) for task in tasks if (fields := _fields(name, task, targets))}
-    raw['recipes'] = {task: _difference(recipe, raw['recipe']) for task, recipe in found.items()}
+    recipes = {task: _recipe(chosen, fields) for task in tasks if (fields := _fields(name, task, targets))}
+    raw['recipes'] = {task: _difference(recipe, raw['recipe']) for task, recipe in recipes.items()}
     raw['seeds'] = tuple(seeds) or _seeds(chosen, targets)
     layers = {'retrieval_layer': chosen.layers[''], 'retrieval_layers': _layers(name, targets)}
     raw['evaluation'] |= layers | {'pooling': 'mean', 'max_length': 512, **chosen.evaluation}
@@ -275,11 +275,11 @@ def remarks(config: Config) -> list[str]:
     if config.preset not in PRESETS:
         return []
     name = config.preset
-    found = [f'preset {name}: {note}' for note in PRESETS[name].not_said]
+    lines = [f'preset {name}: {note}' for note in PRESETS[name].not_said]
     for task in config.targets:
         if not get_task(task).embeds and (other := covered_by(name, task)) != task:
-            found.append(f'preset {name}: {task} is not in its source; ' + (f'as {other}' if other else 'its defaults'))
-    return found + [f'preset {name} changed: {change}' for change in changes(config)]
+            lines.append(f'preset {name}: {task} is not in its source; ' + (f'as {other}' if other else 'its defaults'))
+    return lines + [f'preset {name} changed: {change}' for change in changes(config)]
 
 
 def changes(config: Config) -> list[str]:
@@ -296,13 +296,13 @@ def changes(config: Config) -> list[str]:
 
 def _pairs(where: str, new: Fields, old: Fields) -> list[tuple[str, Any, Any]]:
     """Returns (path, new value, old value) of all fields that affect training, so not of logging and checkpoints."""
-    found = []
+    pairs = []
     for key, value in new.items():
         if isinstance(value, Mapping):
-            found += _pairs(f'{where}.{key}', value, old[key])
+            pairs += _pairs(f'{where}.{key}', value, old[key])
         elif key not in ('log_every', 'checkpoint_every', 'keep_checkpoints', 'lengths'):
-            found.append((f'{where}.{key}', value, old[key]))
-    return found
+            pairs.append((f'{where}.{key}', value, old[key]))
+    return pairs
 
 
 def _fields(name: str, task: str, targets: Sequence[str]) -> Fields | None:
@@ -322,15 +322,15 @@ def _recipe(chosen: Preset, fields: Fields) -> dict[str, Any]:
 def _difference(recipe: Fields, base: Fields) -> dict[str, Any]:
     """Returns the fields that differ from the recipe of the plan. Overrides of the plan's recipe then apply to all
     other fields."""
-    found: dict[str, Any] = {k: v for k, v in recipe.items() if k != 'optimizer' and v != base[k]}
+    changed: dict[str, Any] = {k: v for k, v in recipe.items() if k != 'optimizer' and v != base[k]}
     optimizer = {k: v for k, v in recipe['optimizer'].items() if v != base['optimizer'][k]}
-    return found | ({'optimizer': optimizer} if optimizer else {})
+    return changed | ({'optimizer': optimizer} if optimizer else {})
 
 
 def _seeds(chosen: Preset, targets: Sequence[str]) -> tuple[int, ...]:
     """Returns the seed of the targets if they share one, else the preset's main seed."""
-    found = {chosen.seeds.get(target, chosen.seeds['']) for target in targets}
-    return tuple(found) if len(found) == 1 else (chosen.seeds[''],)
+    seeds = {chosen.seeds.get(target, chosen.seeds['']) for target in targets}
+    return tuple(seeds) if len(seeds) == 1 else (chosen.seeds[''],)
 
 
 def _layers(name: str, targets: Sequence[str]) -> dict[str, int]:

@@ -163,9 +163,9 @@ class Claims:
         with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
             for entry in entries:
                 if entry.name.startswith(f'{name}.') and (
-                    found := re.fullmatch(r'(\d+)\.json', entry.name[len(name) + 1 :])
+                    match := re.fullmatch(r'(\d+)\.json', entry.name[len(name) + 1 :])
                 ):
-                    yield int(found[1]), Path(entry.path)
+                    yield int(match[1]), Path(entry.path)
 
     def _top(self, name: str) -> tuple[int, Path | None]:
         return max(self._files(name), default=(0, None), key=lambda found: found[0])

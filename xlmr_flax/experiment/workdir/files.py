@@ -283,10 +283,10 @@ def _time(path: Path) -> dict[str, Any]:
     """Reads a time.json. Raises JsonError, which names the file, if it is damaged."""
     if not path.is_file():
         return {'seconds': 0.0}
-    found = strict_json.read_object(path)
-    if not isinstance(found.get('seconds'), int | float) or not isinstance(found.get('sources', []), list):
+    saved = strict_json.read_object(path)
+    if not isinstance(saved.get('seconds'), int | float) or not isinstance(saved.get('sources', []), list):
         raise strict_json.JsonError('a number `seconds` and a list `sources` are expected', path=path)
-    return found
+    return saved
 
 
 def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:

@@ -153,16 +153,16 @@ class Mirror:
         """Replaces the copy by the contents of the store, without incompletely uploaded folders."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        found = self._names()
-        for name in sorted(found):
+        names = self._names()
+        for name in sorted(names):
             listed = _LISTED.match(name)
-            if not listed or f'{listed[1]}/{MANIFEST}' in found:
+            if not listed or f'{listed[1]}/{MANIFEST}' in names:
                 path = self.folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._fs.get_file(f'{self._root}/{name}', str(path))
-        self._pushed = {name: stamp for name, stamp in self._scan().items() if name in found}
+        self._pushed = {name: stamp for name, stamp in self._scan().items() if name in names}
         # Delete folders without a manifest from the store: their step may be saved again with other files.
-        for name in found - self._pushed.keys():
+        for name in names - self._pushed.keys():
             if not self.look_only:
                 self._fs.rm_file(f'{self._root}/{name}')
 
@@ -194,7 +194,7 @@ class Mirror:
         """Lists the files to upload as {name: [bytes, modification time in ns]}: without claims (they belong to
         processes of this machine) and without files that are being written.
         """
-        found = {}
+        files = {}
         for folder, folders, names in os.walk(self.folder):
             inside = os.path.relpath(folder, self.folder)
             folders[:] = [n for n in folders if not _is_partial(n) and (inside, n) != ('.', 'claims')]
@@ -205,8 +205,8 @@ class Mirror:
                 except FileNotFoundError:
                     continue
                 if not _is_partial(name):
-                    found[os.path.relpath(path, self.folder).replace(os.sep, '/')] = [stat.st_size, stat.st_mtime_ns]
-        return found
+                    files[os.path.relpath(path, self.folder).replace(os.sep, '/')] = [stat.st_size, stat.st_mtime_ns]
+        return files
 
     def _keep_up(self) -> None:
         failed = False

@@ -50,12 +50,12 @@ class Share:
 
 def parse_shard(text: str) -> tuple[int, int]:
     """Parses --shard: '2/4' -> (2, 4); '' -> (1, 1). Raises ConfigError."""
-    found = re.fullmatch(r'(\d+)/(\d+)', text or '1/1')
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r'(\d+)/(\d+)', text or '1/1')
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ConfigError(
             f'--shard={text}: expected NUMBER/COUNT, counted from 1: 1/4, 2/4, 3/4 and 4/4 are four processes'
         )
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def order(plan: Sequence[Run], share: Share) -> list[Run]:
