@@ -14,7 +14,7 @@ from typing import Any
 
 from xlmr_flax.config.spec import Config
 
-NAME = 'NAME'  # stands for the key of a mapping
+NAME = 'NAME'  # placeholder for the key of a mapping
 
 
 @dataclasses.dataclass(frozen=True)
