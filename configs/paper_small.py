@@ -1,11 +1,11 @@
-"""The paper's tables, every row and column, on the embedded encoder with capped rows: a check of the plumbing.
+"""The tables of the paper with the small embedded encoder and few examples: an end-to-end check of the pipeline.
 
     --config=configs/paper_small.py:table=main
     --config=configs/paper_small.py:table=subset,seeds=1+2+3      four arms x four targets x three seeds
 
-intermediate=none+mnli and targets=xnli+tatoeba keep these rows and columns alone. Needs the datasets' files (or
-stand-ins) under the data root. The numbers are no results: a small encoder trained contrastively, a few dozen steps, a
-few rows a language.
+The tables have every row and column; intermediate=none+mnli and targets=xnli+tatoeba keep only these. Needs the files
+of the datasets (or stand-ins) under the data root. The numbers are not results: the encoder is small and was trained
+contrastively, and it is trained for a few dozen steps and evaluated on a few examples per language.
 """
 
 from ml_collections import ConfigDict

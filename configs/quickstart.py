@@ -1,8 +1,8 @@
-"""The quickstart: a genuine multilingual encoder, an English intermediate task, zero-shot transfer, with and without.
+"""The quickstart: zero-shot transfer of a real multilingual encoder, with and without an English intermediate task.
 
-Embedded encoder and embedded world only: no hub, no data root. Two arms (none, world_nli) and two targets: world_pos
-(part-of-speech tags) is fine-tuned in English and evaluated in every language of the world; world_retrieval needs no
-training. Steps are few, so that it ends within minutes on two cores: a demonstration, not a study.
+It uses the embedded encoder and the embedded world only: no hub, no data root. It has two arms (none, world_nli) and
+two targets: world_pos (part-of-speech tags) is fine-tuned in English and evaluated in every language of the world;
+world_retrieval needs no training. It has few steps and ends within minutes on two cores: a demonstration, not a study.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
-"""A two-layer random encoder on the embedded world: the whole path in seconds on a CPU, without data or downloads.
+"""A two-layer random encoder on the embedded world: the whole pipeline in seconds on a CPU, without data or downloads.
 
-For tests and for trying a change locally. Only that scores come out is of interest: the encoder is random.
+Use it for tests and to try a change locally. The scores mean nothing, since the encoder is random.
 """
 
 from ml_collections import ConfigDict

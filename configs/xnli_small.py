@@ -1,9 +1,9 @@
 """MNLI -> XNLI on a small data root: fine-tune in English, evaluate zero-shot in 15 languages.
 
-Data: intermediate/mnli and xtreme/xnli under the data root. The recipe is ours, chosen for a small encoder and few
-rows (a 12-layer, 384-wide encoder needs a higher learning rate than XLM-R Large's 1e-5); it is no reproduction of the
-paper's. Heads are transformers' (encoder.head='hf'), so that the same run can be made with
-XLMRobertaForSequenceClassification.
+Data: intermediate/mnli and xtreme/xnli under the data root. The recipe is our own, for a small encoder and few rows:
+an encoder with 12 layers of width 384 needs a higher learning rate than the 1e-5 of XLM-R Large. It does not reproduce
+the paper's recipe. The heads are those of Hugging Face transformers (encoder.head='hf'), so that the same run is
+possible with XLMRobertaForSequenceClassification.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""A workdir against a foreign folder of predictions: for `xlmr-flax report --against=DIR`."""
+"""Compares a workdir with another system's folder of predictions (`xlmr-flax report --against=DIR`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xlmr_flax.util.files import write_atomically
 
 
 def read_workdir(path: Path) -> Config:
-    """The config of a workdir. Raises ConfigError where it is none."""
+    """Reads the config of a workdir. Raises ConfigError if the folder is not a workdir."""
     try:
         return parse(strict_json.read_object(path / 'config.json')['config'])
     except (OSError, strict_json.JsonError, KeyError) as e:
@@ -26,17 +26,18 @@ def read_workdir(path: Path) -> Config:
 
 
 def runs_of(workdir: Path, config: Config, arm: str) -> list[Path]:
-    """The roots of an arm's predictions, one a seed, of those that are there."""
+    """Returns the existing prediction folders of an arm, one per seed."""
     roots = [workdir / 'predictions' / f'{arm}-seed{seed}' for seed in config.seeds]
     return [root for root in roots if root.is_dir()]
 
 
 def against(workdir: Path, foreign: Path, *, allow_missing: bool = False) -> str:
-    """Compares every arm of a workdir with a folder in XTREME's layout, on the targets that the folder has; writes
-    W/report/against-NAME.md and .json and returns the Markdown.
+    """Compares every arm of a workdir with a folder in XTREME's layout, on the targets that the folder has. Writes
+    WORKDIR/report/against-NAME.md and .json and returns the Markdown.
 
-    Raises ConfigError where W is no workdir, DataError where the folder has none of the targets, a file is missing
-    (allow_missing: the language is left out) or does not fit the rows that W scored.
+    allow_missing: skip a language if a file is missing. Raises ConfigError if `workdir` is not a workdir. Raises
+    DataError if the folder has none of the targets, if a file is missing, and if a file does not match the rows that
+    the workdir scored.
     """
     config = read_workdir(workdir)
     if not foreign.is_dir():
@@ -52,7 +53,7 @@ def against(workdir: Path, foreign: Path, *, allow_missing: bool = False) -> str
     if not arms:
         raise DataError(f'{workdir}: no predictions; the run has not been evaluated')
     tables: list[Table] = []
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     notes = [f'{target}: not in {foreign.name}.' for target in config.targets if target not in targets]
     for target in targets:
         for arm, roots in arms.items():
@@ -66,17 +67,17 @@ def against(workdir: Path, foreign: Path, *, allow_missing: bool = False) -> str
                 metric = pairing.metric.replace('_', ' ')
                 title = f'{target}, {metric} ({pairing.split}): {arm}{seeds} against {foreign.name}'
                 tables.append(pairing.table('ours', foreign.name[:24] or 'theirs', title))
-                found.append(as_json(pairing) | {'intermediate': arm})
+                records.append(as_json(pairing) | {'intermediate': arm})
     text = '\n'.join([f'# {config.title or config.name} against {foreign.name}', ''])
     text += '\n'.join(['', *(table.markdown() for table in tables), *(f'- {note}' for note in notes), ''])
     name = re.sub(r'[^\w.-]+', '_', foreign.name) or 'predictions'
-    for suffix, content in (('md', text), ('json', json.dumps(found, indent=1) + '\n')):
+    for suffix, content in (('md', text), ('json', json.dumps(records, indent=1) + '\n')):
         write_atomically(workdir / 'report' / f'against-{name}.{suffix}', content)
     return text
 
 
 def as_json(pairing: Pairing) -> dict[str, Any]:
-    """A pairing's numbers: percent and percent points, p as they are."""
+    """Converts a pairing to JSON: scores in percent, differences in percentage points, p as a fraction."""
 
     def one(each: Any) -> Mapping[str, Any]:
         change = each.change

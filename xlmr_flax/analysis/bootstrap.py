@@ -1,11 +1,11 @@
-"""Whether a difference between two systems could come of the test examples alone: paired bootstrap, Holm's correction.
+"""Paired bootstrap over test examples, with Holm's correction: is a difference between two systems significant?
 
-Every metric here is a ratio of two sums over examples, sum(numerator) / sum(denominator): accuracy and exact match
-(1 below), token F1 of questions (1 below), and the F1 of chunks, 2 TP / (predicted + gold), which is no mean over
-sentences. Resampling examples and taking the ratio again treats all of them alike.
+Every metric here is a ratio of two sums over examples, sum(numerator) / sum(denominator): accuracy and exact match (the
+denominator of each example is 1), token F1 of questions (also 1), and chunk F1, 2 TP / (predicted + gold), which is not
+a mean over sentences. The bootstrap resamples examples and computes the ratio again, which works for all metrics.
 
 Sources: Efron and Tibshirani 1993, An Introduction to the Bootstrap (chapters 13 and 15); paired over test examples as
-Koehn 2004, Statistical Significance Tests for Machine Translation Evaluation; Holm 1979, A Simple Sequentially
+in Koehn 2004, Statistical Significance Tests for Machine Translation Evaluation; Holm 1979, A Simple Sequentially
 Rejective Multiple Test Procedure.
 """
 
@@ -19,16 +19,16 @@ import numpy as np
 
 RESAMPLES = 2000
 ALPHA = 0.05
-_CHUNK = 4_000_000  # draws held at a time
+_CHUNK = 4_000_000  # draws in memory at a time
 _ROUNDING = 2e-6
 
 
 @dataclass(frozen=True)
 class Part:
-    """One test set (a language, a metric) on which R runs have been scored.
+    """One test set (one language and metric) on which R runs were scored.
 
-    units: int [n], which resampling unit an example is (from 0): examples of one unit are drawn together, over all
-    parts of a bootstrap. numerator, denominator: float [R, n]; the score of run r is the ratio of their sums.
+    units: int [n], the resampling unit of each example, from 0. Examples of one unit are drawn together, in all parts
+    of a bootstrap. numerator, denominator: float [R, n]; the score of run r is the ratio of their sums.
     """
 
     units: np.ndarray
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference with its percentile interval and two-sided p; all in the unit of the scores."""
+    """A difference with its percentile interval, in the unit of the scores, and its two-sided p value."""
 
     difference: float
     low: float
@@ -52,23 +52,24 @@ class Interval:
 
 
 def draws(units: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each unit is drawn: float32 [b, units] in chunks, each row summing to `units`; `resamples` rows."""
+    """Yields how often each unit is drawn, in chunks of float32 [b, units], with `resamples` rows in total. Each row
+    sums to `units`."""
     rng = np.random.default_rng(seed)
     step = max(1, _CHUNK // max(units, 1))
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = rng.integers(0, units, (rows, units), dtype=np.int32)
-        drawn += np.arange(rows, dtype=np.int32)[:, None] * units  # a row's own range, so that one bincount will do
+        drawn += np.arange(rows, dtype=np.int32)[:, None] * units  # a separate range per row, for a single bincount
         yield np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float32)
 
 
 def bootstrap(
     parts: Sequence[Part], weights: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(scores [V, R], scores of every resample [V, resamples, R]): V averages over the parts of each run's scores.
+    """Computes V weighted averages over the parts for each run: (scores [V, R], resampled scores [V, resamples, R]).
 
-    weights: float [V, P], what each part counts for in an average (rows that sum to 1 give means). Units are drawn
-    with replacement once for all parts and runs; a part that gets none of its examples counts as 0 / 0 = 0.
+    weights: float [V, P], the weight of each part in an average (rows that sum to 1 give means). Each resample draws
+    units with replacement once for all parts and runs. A part without any drawn example has the score 0 / 0 = 0.
     """
     if not parts:
         raise ValueError('no parts to resample')
@@ -90,10 +91,11 @@ def bootstrap(
 
 
 def interval(difference: float, resampled: np.ndarray, alpha: float = ALPHA) -> Interval:
-    """The percentile interval of a resampled difference, and the p of 'no difference' that goes with it: twice the
-    share of resamples on the far side of 0 (Efron and Tibshirani 1993, 13.3 and 15.4), never below 2 / (B + 1).
+    """Returns the percentile interval of a resampled difference, and the matching p value of 'no difference'.
 
-    Scores are fractions: below 2e-6 a resampled difference is rounding of float32 sums, and counts as 0.
+    p is twice the share of resamples beyond 0 (Efron and Tibshirani 1993, 13.3 and 15.4), and never below 2 / (B + 1)
+    for B resamples. Scores are fractions: a resampled difference below 2e-6 is rounding of float32 sums and counts as
+    0.
     """
     low, high = np.quantile(resampled, [alpha / 2, 1 - alpha / 2])
     tail = min(np.count_nonzero(resampled <= _ROUNDING), np.count_nonzero(resampled >= -_ROUNDING))
@@ -104,7 +106,7 @@ def interval(difference: float, resampled: np.ndarray, alpha: float = ALPHA) -> 
 def paired_bootstrap(
     first: np.ndarray, second: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, alpha: float = ALPHA
 ) -> Interval:
-    """The difference of two systems' mean scores, second - first, on the same examples: float [n] each."""
+    """Tests the difference of the mean scores of two systems, second - first, on the same examples: float [n] each."""
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f'scores of the same examples are expected, not of shapes {first.shape} and {second.shape}')
     numerator = np.stack([first, second]).astype(float)
@@ -114,8 +116,8 @@ def paired_bootstrap(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values of a family, in its order: those below alpha are rejected at a family-wise error of
-    alpha."""
+    """Returns Holm's adjusted p values of a family of tests, in the same order. Rejecting those below alpha keeps the
+    family-wise error rate at alpha."""
     adjusted = [0.0] * len(p)
     highest = 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
@@ -125,8 +127,9 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def enough_resamples(family: int, alpha: float = ALPHA, least: int = RESAMPLES) -> int:
-    """Resamples with which a family of tests can reject at all, and with three times the room: the smallest p is
-    2 / (B + 1), and Holm multiplies it by the size of the family."""
+    """Returns three times the number of resamples that a family of tests needs to be able to reject, at least `least`.
+
+    The smallest p with B resamples is 2 / (B + 1), and Holm's correction multiplies it by the size of the family."""
     return max(least, 3 * math.ceil(2 * family / alpha))
 
 

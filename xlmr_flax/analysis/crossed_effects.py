@@ -1,24 +1,24 @@
-"""Effects of an arm over languages and seeds as crossed clusters: intervals, tests, lines through languages, power.
+"""Random-effects statistics with languages and seeds as crossed factors: intervals, tests, regression lines, power.
 
-A difference d[l, s] between two arms, one for each language l and seed s (the same seed on both sides), is taken as
+The model of the difference d[l, s] between two arms, for language l and seed s (the same seed in both arms), is
 
     d[l, s] = x[l] b + a[l] + z[s] + e[l, s]
 
-with languages and seeds drawn at random: a new language and another seed would have given another difference. With few
-seeds (three, say) a percentile bootstrap over both clusters is far too narrow where seeds differ: in simulations of
-this design it covered 77 to 94 % (Owen 2007, The Pigeonhole Bootstrap, has it right for many clusters alone). Here the
-variance of a contrast over languages is put together from mean squares of the two-way layout without replication, and
-p(difference) is the mean of two tests of it:
+Languages and seeds are random: another language or seed would have given another difference. With few seeds (such as
+three), a percentile bootstrap over both factors is much too narrow if seeds differ: in simulations of this design it
+covered 77 to 94 % (Owen 2007, The Pigeonhole Bootstrap, is correct only for many clusters). Here the variance of a
+contrast over languages is computed from the mean squares of the two-way layout without replication, and p(difference)
+is the mean of two tests:
 
 * Satterthwaite 1946 (An Approximate Distribution of Estimates of Variance Components), for the REML estimates, which in
   a balanced layout are those of the analysis of variance with negative components set to 0 (Searle, Casella and
-  McCulloch 1992, Variance Components, 4.4); rejects up to 8 % where seeds are most of the variance;
+  McCulloch 1992, Variance Components, 4.4). It rejects up to 8 % if most of the variance comes from seeds;
 * generalized inference (Weerahandi 1993, Generalized Confidence Intervals; for sums and differences of mean squares
-  Burdick, Borror and Montgomery 2005, chapter 3), which rejects too seldom where no component is large.
+  Burdick, Borror and Montgomery 2005, chapter 3). It rejects too rarely if no component is large.
 
-tests/eval/test_cluster_statistics.py simulates studies of the shapes that are reported and holds coverage and false
-positives. The mean of the two is a calibration by those simulations, not a theorem. Everything takes a leading axis of
-studies, so that thousands are simulated at once.
+tests/eval/test_cluster_statistics.py simulates studies of the reported shapes and checks coverage and false positives.
+Taking the mean of both tests is a calibration by these simulations, not a theorem. All functions accept a leading axis
+of studies, so that thousands can be simulated at once.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _HALVINGS = 40
 class Effect:
     """Contrasts of N studies with their intervals; float [N] each, in the unit of the differences.
 
-    p: two-sided, of 'no effect'. error: standard error. df: Satterthwaite's degrees of freedom. seeds: share of the
-    estimate's variance that comes of seeds, 0 to 1.
+    p: two-sided p value of 'no effect'. error: standard error. df: Satterthwaite's degrees of freedom. seeds: share of
+    the estimate's variance that comes from seeds, 0 to 1.
     """
 
     estimate: np.ndarray
@@ -52,15 +52,15 @@ class Effect:
     seeds: np.ndarray
 
     def row(self, number: int = 0) -> dict[str, float]:
-        """One study as plain numbers."""
+        """Returns one study as a dict of plain numbers."""
         names = ('estimate', 'low', 'high', 'p', 'error', 'df')
         return {name: float(getattr(self, name)[number]) for name in names} | {'seed_share': float(self.seeds[number])}
 
 
 @dataclass(frozen=True)
 class Components:
-    """Mean squares of N studies [N] and their degrees of freedom: of languages, of seeds (for one contrast: of the
-    contrast's interaction with seeds) and of what is left over.
+    """Mean squares of N studies [N] and their degrees of freedom: for languages, for seeds (for one contrast: its
+    interaction with seeds) and for the residual.
     """
 
     language: np.ndarray
@@ -70,24 +70,24 @@ class Components:
 
     @property
     def variance(self) -> np.ndarray:
-        """The estimated variance of one difference's contrast times seeds over |w|^2: negative components are 0."""
+        """The estimated variance of the contrast, times seeds / |w|^2. Negative components are set to 0."""
         return self.rest + np.maximum(self.language - self.rest, 0) + np.maximum(self.seed - self.rest, 0)
 
 
 def mean_effect(differences: np.ndarray, alpha: float = ALPHA) -> Effect:
-    """The mean over languages and seeds. differences: float [L, S] or [N, L, S], L and S at least 2."""
+    """Estimates the mean over languages and seeds. differences: float [L, S] or [N, L, S], with L and S at least 2."""
     d = _studies(differences)
     languages = d.shape[1]
     return contrast(d, np.ones((languages, 1)), np.full(languages, 1 / languages), alpha)
 
 
 def contrast(differences: np.ndarray, design: np.ndarray, weights: np.ndarray, alpha: float = ALPHA) -> Effect:
-    """The estimate sum of weights[l] mean over s of d[l, s].
+    """Estimates a contrast: the sum over l of weights[l] times the mean over s of d[l, s].
 
-    design: float [L, P], what the expected difference is linear in, a column of ones among them. weights: float [L], in
-    the space of its columns: of `line_weights` for a coefficient or a point of the line, 1 / L for the mean; or [N, L],
-    for several contrasts of one study or one of each. Raises ValueError for fewer than two seeds or no more languages
-    than columns, and for values that are not finite.
+    design: float [L, P], the regressors of the expected difference, with a column of ones. weights: float [L] in the
+    space of the columns: from `line_weights` for a coefficient or a point of the line, or 1 / L for the mean; or
+    float [N, L] for several contrasts of one study, or one per study. Raises ValueError for fewer than two seeds, if
+    there are not more languages than columns, and for values that are not finite.
     """
     d = _studies(differences)
     parts = components(d, design, weights)
@@ -104,8 +104,8 @@ def contrast(differences: np.ndarray, design: np.ndarray, weights: np.ndarray, a
 
 
 def components(differences: np.ndarray, design: np.ndarray, weights: np.ndarray) -> Components:
-    """The three mean squares behind a contrast. With a design of ones and equal weights they are those of the two-way
-    analysis of variance without replication.
+    """Computes the three mean squares for a contrast. With a design of ones and equal weights, they are those of the
+    two-way analysis of variance without replication.
     """
     d = _studies(differences)
     _, languages, seeds = d.shape
@@ -129,8 +129,8 @@ def components(differences: np.ndarray, design: np.ndarray, weights: np.ndarray)
 
 
 def line_weights(design: np.ndarray, at: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Weights [L] of a combination `at` [P] of least-squares coefficients: (0, 1) is a slope, (1, x) the line at x;
-    [K, L] of K of them."""
+    """Returns the contrast weights [L] of a combination `at` [P] of the least-squares coefficients: (0, 1) is the
+    slope, (1, x) the value of the line at x. For K combinations [K, P], returns [K, L]."""
     return np.asarray(at, float) @ np.linalg.pinv(design)
 
 
@@ -138,17 +138,17 @@ def smallest_difference(
     language: float, seed: float, rest: float, shape: tuple[int, int], *,
     power: float = POWER, alpha: float = ALPHA, studies: int = 2000, random: int = 0,
 ) -> float:  # fmt: skip
-    """The smallest true mean difference that a study of `shape` (languages, seeds) rejects 0 for with that power.
+    """Computes the smallest true mean difference that a study of `shape` (languages, seeds) detects with this power.
 
-    language, seed, rest: standard deviations of the components. By simulation of `studies` studies.
+    language, seed, rest: standard deviations of the components. Uses a simulation of `studies` studies.
     """
     rng = np.random.default_rng(random)
-    found = mean_effect(simulate(rng, studies, shape, language, seed, rest), alpha)
-    half = found.high - found.estimate
-    low, high = 0.0, float(np.max(half) + np.max(np.abs(found.estimate))) + 1e-9
+    effect = mean_effect(simulate(rng, studies, shape, language, seed, rest), alpha)
+    half = effect.high - effect.estimate
+    low, high = 0.0, float(np.max(half) + np.max(np.abs(effect.estimate))) + 1e-9
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        rejected = np.mean(np.abs(found.estimate + middle) > half)
+        rejected = np.mean(np.abs(effect.estimate + middle) > half)
         low, high = (low, middle) if rejected >= power else (middle, high)
     return high
 
@@ -156,7 +156,7 @@ def smallest_difference(
 def simulate(
     rng: np.random.Generator, studies: int, shape: tuple[int, int], language: float, seed: float, rest: float
 ) -> np.ndarray:
-    """Differences [studies, L, S] of mean 0 with these standard deviations."""
+    """Simulates differences [studies, L, S] with mean 0 and these standard deviations."""
     languages, seeds = shape
     return (
         rng.normal(0, language, (studies, languages, 1))
@@ -166,8 +166,9 @@ def simulate(
 
 
 def deviations(differences: np.ndarray) -> tuple[float, float, float]:
-    """Standard deviations of the components (languages, seeds, what is left over), from the mean squares of one study
-    or, of several of one shape (arms of one target), from their averages; a negative component is 0.
+    """Estimates the standard deviations of the components (languages, seeds, residual) from the mean squares.
+
+    For several studies of one shape (the arms of a target), the mean squares are averaged. A negative component is 0.
     """
     d = _studies(differences)
     _, languages, seeds = d.shape
@@ -184,14 +185,14 @@ def _studies(differences: np.ndarray) -> np.ndarray:
 
 
 def _satterthwaite(parts: Components) -> np.ndarray:
-    """Degrees of freedom of `Components.variance`: a component that is set to 0 takes no part."""
+    """Returns the degrees of freedom of `Components.variance`; a component that is set to 0 is not included."""
     kept = [np.where(x > parts.rest, x, 0.0) for x in (parts.language, parts.seed)]
     under = sum(np.square(x) / n for x, n in zip([*kept, parts.rest], parts.df, strict=True))
     return np.divide(np.square(parts.variance), under, out=np.full_like(under, parts.df[0]), where=under > 0)
 
 
 def _generalized(parts: Components) -> np.ndarray:
-    """Draws [N, draws] of the standard deviation from the generalized distribution of the components' sum."""
+    """Draws samples [N, draws] of the standard deviation from the generalized distribution of the components' sum."""
     rng = np.random.default_rng(20)
     chi = [rng.chisquare(n, _DRAWS) for n in parts.df]
     language, seed, rest = (
@@ -201,7 +202,8 @@ def _generalized(parts: Components) -> np.ndarray:
 
 
 def _p(distance: np.ndarray, sd: np.ndarray, df: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Two-sided: the mean of both tests. distance: |estimate| in units in which its standard deviation is `sd` [N]."""
+    """Returns the two-sided p value, the mean of both tests. distance: |estimate| in the unit of its standard
+    deviation `sd` [N]."""
     with np.errstate(divide='ignore', invalid='ignore'):
         t = np.where(sd > 0, distance / sd, np.where(distance > 0, np.inf, 0.0))
         z = np.where(draws > 0, distance[:, None] / draws, np.where(distance[:, None] > 0, np.inf, 0.0))
@@ -210,7 +212,7 @@ def _p(distance: np.ndarray, sd: np.ndarray, df: np.ndarray, draws: np.ndarray) 
 
 
 def _half_width(sd: np.ndarray, df: np.ndarray, draws: np.ndarray, alpha: float) -> np.ndarray:
-    """The distance at which p is alpha, by bisection."""
+    """Finds the distance at which p equals alpha, by bisection."""
     low = np.zeros_like(sd)
     high = sd * -special.stdtrit(df, alpha / 4) + draws.max(axis=1) * 10
     for _ in range(_HALVINGS):

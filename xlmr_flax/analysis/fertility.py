@@ -1,7 +1,7 @@
-"""Tokens per word ("fertility") of the texts that a plan scores: how finely a tokenizer cuts a language.
+"""Computes fertility, the number of tokens per word, of the texts that a plan scores, per language.
 
-Rust et al. 2021 (How Good is Your Tokenizer?, section 4) and Acs 2019: subword tokens over words, special tokens left
-out. Words are what white space parts; of scripts that write no spaces between words there is no number.
+As in Rust et al. 2021 (How Good is Your Tokenizer?, section 4) and Acs 2019: subword tokens divided by words, without
+special tokens. White space separates words, so scripts without spaces between words have no value.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SentenceEx
 from xlmr_flax.tasks.languages import get_language
 
 UNSPACED = ('Hans', 'Hant', 'Jpan', 'Thai', 'Mymr', 'Khmr', 'Laoo', 'Tibt')
-_MOST = 400  # rows of a language: the ratio moves little beyond them
+_MOST = 400  # largest number of rows per language; more rows change the ratio little
 
 
 def fertility(plan: Plan, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
-    """{target: {language: tokens per word}} of the rows that are scored. Languages whose files are not at hand, or
-    whose script writes no spaces between words, are left out."""
-    found: dict[str, dict[str, float]] = {}
+    """Returns {target: {language: tokens per word}} of the scored rows. Languages without files, or with a script
+    without spaces between words, are left out."""
+    result: dict[str, dict[str, float]] = {}
     limit = min(plan.config.evaluation.max_examples or _MOST, _MOST)
     for name, (split,) in plan.splits.items():
         for language in evaluation_languages(plan.config, name):
@@ -34,19 +34,19 @@ def fertility(plan: Plan, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
             except DataError:
                 continue
             if ratio := tokens_per_word(tokenizer, texts):
-                found.setdefault(name, {})[language] = ratio
-    return found
+                result.setdefault(name, {})[language] = ratio
+    return result
 
 
 def tokens_per_word(tokenizer: Tokenizer, texts: Iterable[str]) -> float | None:
-    """Tokens of all texts over their words, without special tokens; None where there is no word."""
+    """Returns the tokens of all texts, without special tokens, divided by their words; None without words."""
     texts = list(texts)
     words = sum(len(text.split()) for text in texts)
     return len(tokenizer.encode(texts).flat) / words if words else None
 
 
 def _examples(split: Split, limit: int) -> Sequence[Example]:
-    if split.task.embeds:  # the side that is not English
+    if split.task.embeds:  # use the side that is not English
         return split.read_pairs(limit)[1]
     return split.read(limit, [])
 

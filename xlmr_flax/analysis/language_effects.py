@@ -1,9 +1,9 @@
-"""Effects of a study's arms by language: means over groups of languages, lines through properties of a language, power.
+"""Effects of a study's arms by language: group means, regression on properties of a language, and power.
 
 A difference is that of a target's score (report/study.py) between two arms in one language and seed. The statistics are
-those of analysis/crossed_effects.py: languages and seeds are both drawn. Tests are corrected by Holm 1979 within a
-family: for means the arms of one target and group of languages, for lines all arms and properties of one target.
-Differences against another arm than 'none' (a control) are families of their own.
+those of analysis/crossed_effects.py, in which languages and seeds are both random. Holm's correction (1979) is applied
+within a family of tests. A family of means has the arms of one target and group of languages; a family of regression
+lines has all arms and properties of one target. Comparisons with a control arm instead of 'none' are separate families.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from xlmr_flax.report.study import score_rows
 
 Record = dict[str, Any]
 FEWEST_LANGUAGES, FEWEST_SEEDS = 3, 2
-UNSEEN_GIB = 0.05  # where a language that is not in CC-100 stands on the logarithmic axis: half of its smallest entry
-_POINTS = 25  # of a line's band
+UNSEEN_GIB = 0.05  # value on the log axis for languages that are not in CC-100: half of its smallest entry
+_POINTS = 25  # number of points at which the confidence band of a line is computed
 _LEVELS = {'low': 0.0, 'mid': 1.0, 'high': 2.0}
 
-# Name -> what it is of a language, from the facts in its result rows; None where not recorded.
+# Name -> function that computes the property from the facts in a language's result rows; None if not recorded.
 PROPERTIES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     'log10 CC-100 GiB': lambda f: _log_size(f.get('cc100_gib')),
     'resource class': lambda f: _LEVELS.get(f.get('resource_level', '')),
@@ -41,7 +41,7 @@ PROPERTIES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     'family other than Indo-European': lambda f: _other((f.get('family') or '').split(':')[0], ('IE',)),
     'tokens per word': lambda f: f.get('tokens_per_word'),
 }
-# Those that are not all but functions of each other.
+# Properties for the joint regression: those that are not nearly functions of each other.
 JOINT = ('log10 CC-100 GiB', 'script other than Latin', 'family other than Indo-European', 'tokens per word')
 GROUPS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     'all': lambda f: True,
@@ -56,26 +56,26 @@ def effects(
     contrasts: Sequence[tuple[str, str]] = (),
     tokens_per_word: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, list[Record]]:
-    """{'means', 'lines', 'joint', 'power', 'languages'}: records as `_Target` makes them; all empty without arms to
-    compare or with one seed. Languages are those other than the training language.
+    """Computes all effects: {'means', 'lines', 'joint', 'power', 'languages'}, each a list of `_Target.records`.
 
-    contrasts: (arm, other arm) pairs to compare beside every arm with 'none'. tokens_per_word: target -> language ->
-    number (analysis/fertility.py).
+    The lists are empty without arms to compare or with one seed. The training language is not included. contrasts:
+    (arm, other arm) pairs to compare, in addition to every arm with 'none'. tokens_per_word: target -> language ->
+    value (analysis/fertility.py).
     """
     rows = list(rows)
-    found: dict[str, list[Record]] = {'means': [], 'lines': [], 'joint': [], 'power': [], 'languages': []}
+    result: dict[str, list[Record]] = {'means': [], 'lines': [], 'joint': [], 'power': [], 'languages': []}
     for encoder in distinct(rows, 'encoder'):
         for target in distinct(rows, 'target'):
             mine = select(rows, encoder=encoder, target=target)
             if mine:
                 study = _Target(mine, target, (tokens_per_word or {}).get(target, {}))
                 for key, records in study.records(contrasts).items():
-                    found[key] += [{'encoder': encoder, 'target': target, **record} for record in records]
-    return found
+                    result[key] += [{'encoder': encoder, 'target': target, **record} for record in records]
+    return result
 
 
 class _Target:
-    """One encoder and target."""
+    """Computes the effects for one encoder and target."""
 
     def __init__(self, rows: Sequence[Row], target: str, tokens_per_word: Mapping[str, float]):
         self.rows = score_rows(rows, target)
@@ -90,7 +90,9 @@ class _Target:
         }
 
     def records(self, contrasts: Sequence[tuple[str, str]]) -> dict[str, list[Record]]:
-        """means: against, group, languages, seeds, estimate, low, high, p, p_holm, family, error, df, seed_share.
+        """Returns the records of each kind, with these fields.
+
+        means: against, group, languages, seeds, estimate, low, high, p, p_holm, family, error, df, seed_share.
         lines: property, languages, slope, low, high, p, p_holm, family, at ([x, estimate, low, high] of the line),
         points ([code, x, difference]). joint: the same slopes with JOINT in one regression, without at and points.
         power: group, shape, standard deviations, the smallest difference. languages: each with its facts and, by arm,
@@ -108,17 +110,17 @@ class _Target:
         }
 
     def groups(self) -> list[tuple[str, list[str]]]:
-        """(name, languages) of GROUPS; what is the same languages as a group before it is not said twice."""
-        found: list[tuple[str, list[str]]] = []
+        """Returns (name, languages) of GROUPS, without a group that has the same languages as an earlier one."""
+        result: list[tuple[str, list[str]]] = []
         for group, belongs in GROUPS.items():
             codes = [code for code in self.codes if belongs(self.facts[code])]
-            if codes not in [other for _, other in found]:
-                found.append((group, codes))
-        return found
+            if codes not in [other for _, other in result]:
+                result.append((group, codes))
+        return result
 
     def differences(self, pair: tuple[str, str], codes: Sequence[str]) -> tuple[list[str], list[int], np.ndarray]:
-        """(languages, seeds, differences [L, S]) that both arms have: the seeds that they share in any language, then
-        the languages that have all of these."""
+        """Returns (languages, seeds, differences [L, S]) of two arms: the seeds that both have in any language, and the
+        languages that have all of these seeds in both."""
         ours, base = (self.values[name] for name in pair)
         shared = {code: set(ours.get(code, {})) & set(base.get(code, {})) for code in codes}
         seeds = sorted(set().union(*shared.values()))
@@ -126,7 +128,7 @@ class _Target:
         return whole, seeds, _matrix(ours, whole, seeds) - _matrix(base, whole, seeds)
 
     def _means(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
-        found: list[Record] = []
+        result: list[Record] = []
         for group, codes in self.groups():
             records: list[Record] = []
             for pair in pairs:
@@ -135,8 +137,8 @@ class _Target:
                     continue
                 about = {'intermediate': pair[0], 'against': pair[1], 'group': group, **self.about}
                 records.append(about | {'languages': len(whole), 'seeds': len(seeds)} | mean_effect(d).row())
-            found += _corrected(records)
-        return found
+            result += _corrected(records)
+        return result
 
     def _lines(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
         records: list[Record] = []
@@ -155,7 +157,7 @@ class _Target:
         return _corrected(records)
 
     def _joint(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
-        """Slopes of the properties of JOINT beside each other, for what they do not share."""
+        """Estimates the slopes of the properties in JOINT in one regression, to separate their effects."""
         at = {code: [PROPERTIES[name](self.facts[code]) for name in JOINT] for code in self.codes}
         at = {code: x for code, x in at.items() if None not in x}
         records: list[Record] = []
@@ -165,20 +167,20 @@ class _Target:
             design = np.column_stack([np.ones(len(whole)), x])
             if len(whole) < 2 * design.shape[1] or len(seeds) < FEWEST_SEEDS:
                 continue
-            if np.linalg.matrix_rank(design) < design.shape[1]:  # two properties say the same of these languages
+            if np.linalg.matrix_rank(design) < design.shape[1]:  # properties are collinear for these languages
                 continue
             slopes = contrast(d, design, line_weights(design, np.eye(design.shape[1])[1:]))
             about = {'intermediate': pair[0], 'against': pair[1], **self.about}
             about |= {'languages': len(whole), 'seeds': len(seeds)}
             for number, name in enumerate(JOINT):
-                found = slopes.row(number)
-                found = {'slope': found['estimate']} | {key: found[key] for key in ('low', 'high', 'p')}
-                records.append(about | {'property': name} | found)
+                row = slopes.row(number)
+                row = {'slope': row['estimate']} | {key: row[key] for key in ('low', 'high', 'p')}
+                records.append(about | {'property': name} | row)
         return _corrected(records)
 
     def _power(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
-        """By the components of variance that the arms have on average: what a mean of this design could have shown."""
-        found: list[Record] = []
+        """Computes the smallest mean difference that this design can detect, from the arms' average variances."""
+        records: list[Record] = []
         for group, codes in self.groups():
             stacks = [self.differences(pair, codes)[2] for pair in pairs]
             shapes = {d.shape for d in stacks}
@@ -190,23 +192,24 @@ class _Target:
             sds = deviations(np.stack(stacks))
             smallest = smallest_difference(*sds, shape)
             names = dict(zip(('sd_language', 'sd_seed', 'sd_rest'), sds, strict=True))
-            found.append({'group': group, 'languages': languages_, 'seeds': seeds, **names, 'smallest': smallest})
-        return [{**self.about, **record} for record in found]
+            records.append({'group': group, 'languages': languages_, 'seeds': seeds, **names, 'smallest': smallest})
+        return [{**self.about, **record} for record in records]
 
     def _languages(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
-        found = []
+        records = []
         for code in self.codes:
             for pair in pairs:
                 whole, seeds, d = self.differences(pair, [code])
                 if whole:
                     spread = float(d.std(ddof=1)) if len(seeds) > 1 else None
                     about = {'language': code, 'intermediate': pair[0], **self.about, 'seeds': len(seeds)}
-                    found.append(about | {'difference': float(d.mean()), 'sd': spread} | self.facts[code])
-        return found
+                    records.append(about | {'difference': float(d.mean()), 'sd': spread} | self.facts[code])
+        return records
 
 
 def line(x: np.ndarray, differences: np.ndarray) -> Record:
-    """slope, low, high, p, and the line with its band at points from the lowest to the highest x [L]."""
+    """Fits a regression line over x [L]: slope, low, high, p, and `at`, the line with its confidence band at points
+    from the lowest to the highest x."""
     design = np.stack([np.ones_like(x), x], axis=1)
     slope = contrast(differences, design, line_weights(design, (0, 1))).row()
     places = np.linspace(x.min(), x.max(), _POINTS)
@@ -216,7 +219,7 @@ def line(x: np.ndarray, differences: np.ndarray) -> Record:
 
 
 def _corrected(records: Sequence[Record]) -> list[Record]:
-    """With Holm's p over all of them."""
+    """Adds Holm's p over all records."""
     adjusted = holm([record['p'] for record in records])
     return [
         record | {'p_holm': p, 'family': len(records), 'alpha': ALPHA}

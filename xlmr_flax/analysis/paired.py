@@ -1,8 +1,8 @@
-"""Two systems on the same test examples: their scores in each language, the difference, and a paired bootstrap of it.
+"""Compares two systems on the same test examples: scores per language, differences, and a paired bootstrap test.
 
-A system is a folder of prediction files in XTREME's layout (ROOT/TASK/SPLIT-LANG.tsv or .json), from whatever program.
-Several runs of one system (its seeds) count as their mean. Test examples are drawn with replacement, an example that
-languages share in all of them at once (as analysis/significance.py); Holm's correction is over the languages.
+A system is a folder of prediction files in XTREME's layout (ROOT/TASK/SPLIT-LANG.tsv or .json), from any program.
+Several runs of one system (its seeds) are averaged. Test examples are drawn with replacement; an example that languages
+share is drawn in all of them at once (as in analysis/significance.py). Holm's correction is over the languages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ __all__ = ['NoExampleScores', 'Pairing', 'pair_systems', 'prediction_files', 'sc
 
 @dataclass(frozen=True)
 class Compared:
-    """One language, or a mean over languages (n: 0). first, second: percent. change: first - second, percent points."""
+    """The comparison in one language, or of a mean over languages (n = 0). first, second: scores in percent. change:
+    first - second as a fraction."""
 
     name: str
     n: int
@@ -43,9 +44,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two systems on one target and metric. languages: in the order of the report's tables. means: over all languages,
-    and over those but English. left_out: languages that a system has no file for. unpredicted: a sentence for each
-    language in which a file lacks predictions; these examples are left out for both systems."""
+    """The comparison of two systems on one target and metric. languages: in the order of the report's tables. means:
+    over all languages, and over all except English. left_out: languages without a file in one of the systems.
+    unpredicted: a sentence for each file that lacks predictions; these examples are left out for both systems."""
 
     target: str
     metric: str
@@ -57,7 +58,7 @@ class Pairing:
     unpredicted: tuple[str, ...] = ()
 
     def table(self, first: str, second: str, title: str = '') -> Table:
-        """A line a language and the means. first, second: names of the systems."""
+        """Returns a table with one line per language, and the means. first, second: names of the systems."""
         columns = (
             Column('language'),
             Column('examples', 'count'),
@@ -87,12 +88,12 @@ def _cells(each: Compared) -> tuple[str | int | float | None, ...]:
 
 
 def score_names(task: Task) -> tuple[str, ...]:
-    """The metrics that are compared: F1 and exact match of questions, else the task's major one."""
+    """Returns the metrics that are compared: F1 and exact match for question answering, else the main metric."""
     return kind_of(task).metric_pair or task.metrics[:1]
 
 
 def prediction_files(root: Path, task: Task, languages: Sequence[str], split: str) -> dict[str, Path]:
-    """language -> its file, of those that are there."""
+    """Returns {language: prediction file} for the files that exist."""
     paths = {code: prediction_path(root, task, code, split) for code in languages}
     if task.embeds:  # rankings are JSON
         paths = {c: p if p.is_file() else p.with_suffix('.json') for c, p in paths.items()}
@@ -110,10 +111,10 @@ def pair_systems(
 ) -> list[Pairing]:
     """Compares two systems on a target that a config evaluates, on its languages, split and rows.
 
-    first, second: roots of their prediction folders, one a run. allow_missing: languages that a system has no file for
-    are left out. Of questions and rankings, which have ids, those are compared that every file has a prediction for.
-    Raises DataError for files that are missing or do not fit, or have no example in common, and NoExampleScores for a
-    metric that has no scores by example.
+    first, second: roots of their prediction folders, one per run. allow_missing: skip languages without a file in one
+    of the systems. Questions and rankings have ids; only those with a prediction in every file are compared. Raises
+    DataError if files are missing, do not match or have no example in common, and NoExampleScores for a metric without
+    scores per example.
     """
     task, split = task_of(config, target), evaluation_split(config, target)
     languages = evaluation_languages(config, target)
@@ -139,8 +140,8 @@ def pair_systems(
 
 
 def _common(golds: Sequence[GoldSet], paths: Sequence[Sequence[Path]]) -> tuple[list[GoldSet], tuple[str, ...]]:
-    """The gold sets, cut to the examples that all files of a language have predictions for, and a sentence for each
-    file that lacks some. Raises DataError where none is left."""
+    """Restricts the gold sets to the examples that have predictions in all files of their language. Also returns a
+    sentence for each file that lacks some. Raises DataError if no example is left."""
     kept, said = [], []
     for gold, each in zip(golds, paths, strict=True):
         there = [kind_of(gold.task).predicted(gold, path) for path in each]
@@ -167,7 +168,8 @@ def _pairing(
     missing: Sequence[str],
     seed: int,
 ) -> Pairing:
-    """sums: of each language, those of the first system's `runs` runs and then the second's."""
+    """Makes the pairing of one metric. sums: for each language, those of the first system's `runs` runs, then those of
+    the second system's runs."""
     units = number_units([gold.ids for gold in golds])
     parts = [
         Part(u, np.stack([over for over, _ in each]), np.stack([under for _, under in each]))
@@ -181,22 +183,22 @@ def _pairing(
     weights = np.stack([*np.eye(len(codes)), *(keep / keep.sum() for keep in groups.values())])
     resamples = enough_resamples(len(codes))
     observed, resampled = bootstrap(parts, weights, resamples, seed)
-    found = []
+    compared = []
     for v, name in enumerate([*codes, *groups]):
         sides = observed[v, :runs].mean(), observed[v, runs:].mean()
         drawn = resampled[v, :, :runs].mean(1) - resampled[v, :, runs:].mean(1)
         n = len(golds[v].ids) if v < len(codes) else 0
-        found.append(Compared(name, n, 100 * sides[0], 100 * sides[1], interval(sides[0] - sides[1], drawn)))
-    adjusted = holm([each.change.p for each in found[: len(codes)]])
-    named = [Compared(e.name, e.n, e.first, e.second, e.change, p) for e, p in zip(found, adjusted, strict=False)]
+        compared.append(Compared(name, n, 100 * sides[0], 100 * sides[1], interval(sides[0] - sides[1], drawn)))
+    adjusted = holm([each.change.p for each in compared[: len(codes)]])
+    named = [Compared(e.name, e.n, e.first, e.second, e.change, p) for e, p in zip(compared, adjusted, strict=False)]
     order = in_table_order([{'language': code, **language_facts(code)} for code in codes])
     named.sort(key=lambda each: order.index(each.name))
-    return Pairing(task.name, metric, split, tuple(named), tuple(found[len(codes) :]), resamples, tuple(missing))
+    return Pairing(task.name, metric, split, tuple(named), tuple(compared[len(codes) :]), resamples, tuple(missing))
 
 
 def _sums(gold: GoldSet, path: Path, metric: str, cut: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Scores by example. cut: the gold set is the first rows of a file (evaluation.max_examples), and of predictions
-    for all of its rows those of the first count. Questions are found by id and need no cut.
+    """Returns the scores per example. cut: the gold set has only the first rows of a file (evaluation.max_examples), so
+    longer predictions are truncated to these rows. Questions are matched by id and need no truncation.
     """
     kind, n = kind_of(gold.task), len(gold.examples)
     with tempfile.TemporaryDirectory() as scratch:

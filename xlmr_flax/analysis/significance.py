@@ -1,12 +1,12 @@
-"""Tests of a study's differences to the baseline: a paired bootstrap over test examples, corrected over the table.
+"""Significance tests of a study's differences to the baseline: paired bootstrap over test examples, Holm's correction.
 
-For each intermediate arm and target, the mean over languages of the target's score (report/study.py) with the arm,
-less that without ('none'); where several seeds were run, each side is the mean over its seeds. Test examples are drawn
-with replacement; an example that several languages share (by its id, or by its row where the file has no ids) is drawn
-in all of them, so that translations of one example do not pass for independent ones. Training is not drawn anew: the
-interval is about the test examples, the spread over seeds about training.
+For each intermediate arm and target, the difference is the target's score (report/study.py), averaged over languages,
+with the arm minus that without it ('none'). With several seeds, each side is the mean over its seeds. Test examples are
+drawn with replacement. An example that several languages share (by its id, or by its row if the file has no ids) is
+drawn in all of them, so that translations of one example do not count as independent. Training runs are not resampled:
+the interval covers the variation of test examples, and the spread over seeds that of training.
 
-The family of Holm's correction is every arm and target of one encoder.
+The family of Holm's correction has all arms and targets of one encoder.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from xlmr_flax.util import strict_json
 from xlmr_flax.util.files import write_atomically
 
 _FORMAT = 1
-# Fields of a saved test; one without p has a reason in place of the numbers.
+# Fields of a saved test. A test without p has a reason instead of the numbers.
 _NAMES = ('encoder', 'intermediate', 'target', 'split', 'metric', 'languages')
 _NUMBERS = ('p', 'difference', 'low', 'high', 'n', 'parts', 'seeds', 'resamples', 'alpha')
-_TOLERANCE = 0.005  # points by which a file may give another score than its row
+_TOLERANCE = 0.005  # allowed difference, in points, between the score of a prediction file and its result row
 
 
 def significance(
     workdir: Workdir, config: Config, rows: Iterable[Row], cache: Path | None = None, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One row for each encoder, arm (without 'none'), target and set of languages ('all', 'zero-shot'):
+    """Tests each encoder, arm (except 'none'), target and set of languages ('all', 'zero-shot'). Returns rows with:
 
     encoder, intermediate, target, split, metric, languages, parts (test sets), n (examples in them), seeds,
-    difference, low, high (points; a 95 % interval), p, p_holm, family, resamples, alpha. Where there is no test,
-    'reason' says why and the numbers are missing. [] for a workdir without prediction files.
+    difference, low, high (points; a 95 % interval), p, p_holm, family, resamples, alpha. A row without a test has
+    'reason' instead of the numbers. Returns [] for a workdir without prediction files.
 
-    cache: a JSON file; targets whose rows and prediction files are as they were are taken from it.
+    cache: a JSON file with earlier tests; targets with unchanged result rows are taken from it.
     """
     rows = list(rows)
     if not (workdir.path / 'predictions').is_dir():
         return []
-    known, found = _read_cache(cache), []
+    known, tests = _read_cache(cache), []
     saved: dict[str, Any] = {}
     for encoder in distinct(rows, 'encoder'):
         mine = select(rows, encoder=encoder)
@@ -64,26 +64,26 @@ def significance(
             tested = known[key] if key in known else study.tests()
             if all(row.get('p') is not None or row.get('final') for row in tested):
                 saved[key] = tested
-            found += tested
+            tests += tested
     if cache is not None and saved != known:
         write_atomically(cache, json.dumps({'format': _FORMAT, 'targets': saved}, indent=1) + '\n')
-    return [row for encoder in distinct(found, 'encoder') for row in _corrected(select(found, encoder=encoder))]
+    return [row for encoder in distinct(tests, 'encoder') for row in _corrected(select(tests, encoder=encoder))]
 
 
 def read_tests(path: Path) -> list[dict[str, Any]]:
-    """The tests that `significance` saved in its cache, corrected; [] where there are none."""
+    """Reads the tests that `significance` saved in its cache and applies Holm's correction; [] if there are none."""
     found = [row for rows in _read_cache(path).values() for row in rows]
     return [row for encoder in distinct(found, 'encoder') for row in _corrected(select(found, encoder=encoder))]
 
 
 def _family(rows: Sequence[Row]) -> int:
-    """How many differences there are."""
+    """Counts the differences of one encoder: pairs of arm and target that can be compared with 'none'."""
     pairs = {(row['intermediate'], row['target']) for row in rows}
     return sum(name != NONE and (NONE, target) in pairs for name, target in pairs)
 
 
 def _corrected(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with Holm's p over those of the same set of languages."""
+    """Adds Holm's p to the rows, over those with the same set of languages."""
     out = [dict(row) for row in rows]
     for which in (ALL_LANGUAGES, ZERO_SHOT):
         mine = [row for row in out if row['languages'] == which and row.get('p') is not None]
@@ -108,7 +108,7 @@ class _Target:
         self.codes = languages(self.shown)
 
     def seeds(self, name: str) -> list[int]:
-        """The seeds of an arm that are there in every language, [] where languages differ."""
+        """Returns the seeds of an arm, or [] if they are not the same in every language."""
         sets = {frozenset(self.values.get(name, {}).get(code, ())) for code in self.codes}
         return sorted(sets.pop()) if len(sets) == 1 else []
 
@@ -117,7 +117,7 @@ class _Target:
         return prediction_path(self.workdir.predictions(run), task, language, self.split)
 
     def key(self) -> str:
-        """Changes with the scores, with the runs they are of and with what is resampled."""
+        """Returns the cache key: a digest of the scores, their runs, and the settings of the bootstrap."""
         names = ('intermediate', 'language', 'metric', 'seed', 'value', 'n', 'run')
         decides = [[row.get(name) for name in names] for row in self.rows]
         return digest([self.encoder, self.target, self.split, self.resamples, self.seed, ALPHA, decides])
@@ -150,7 +150,7 @@ class _Target:
         return out
 
     def _parts(self, task: Task, runs: Sequence[tuple[str, int]]) -> tuple[list[Part], list[bool]]:
-        """A part for each metric and language, and whether it is the training language."""
+        """Returns a part for each metric and language, and for each whether it is in the training language."""
         config = self.config
         settings = (config.data_root, config.evaluation.max_examples, config.skip_bad_rows)
         sums: list[tuple[np.ndarray, np.ndarray]] = []
@@ -183,16 +183,16 @@ class _Target:
         runs: Sequence[tuple[str, int]],
         compared: Sequence[str],
     ) -> list[dict[str, Any]]:
-        """observed: [R], resampled: [B, R], the means over languages of every run."""
+        """Tests each arm against 'none'. observed: [R], resampled: [B, R], the means over languages of every run."""
         mine = {name: [i for i, (n, _) in enumerate(runs) if n == name] for name in (NONE, *compared)}
         base, drawn_base = observed[mine[NONE]].mean(), resampled[:, mine[NONE]].mean(1)
         out = []
         for name in compared:
-            found = interval(observed[mine[name]].mean() - base, resampled[:, mine[name]].mean(1) - drawn_base)
+            tested = interval(observed[mine[name]].mean() - base, resampled[:, mine[name]].mean(1) - drawn_base)
             out.append(
                 self._row(name, which)
-                | {'difference': 100 * found.difference, 'low': 100 * found.low, 'high': 100 * found.high}
-                | {'p': found.p, 'seeds': len(mine[name]), 'resamples': self.resamples, 'alpha': ALPHA}
+                | {'difference': 100 * tested.difference, 'low': 100 * tested.low, 'high': 100 * tested.high}
+                | {'p': tested.p, 'seeds': len(mine[name]), 'resamples': self.resamples, 'alpha': ALPHA}
             )
         return out
 
@@ -203,13 +203,13 @@ class _Target:
         }  # fmt: skip
 
     def _without(self, names: Iterable[str], reason: str, final: bool = False) -> list[dict[str, Any]]:
-        """Rows without a test. final: that nothing but other scores would change it."""
+        """Returns rows without a test. final: only other scores could change this, so the rows can be cached."""
         more = {'reason': reason} | ({'final': True} if final else {})
         return [self._row(name, which) | more for name in names for which in (ALL_LANGUAGES, ZERO_SHOT)]
 
 
 def _read_cache(path: Path | None) -> dict[str, Any]:
-    """Saved targets by key; {} where there is no file, a damaged one or one of another format."""
+    """Reads the saved targets by key; {} if the file is missing, damaged or has another format."""
     try:
         saved = strict_json.read_object(path) if path else {}
     except (OSError, strict_json.JsonError):
@@ -221,7 +221,7 @@ def _read_cache(path: Path | None) -> dict[str, Any]:
 
 
 def _is_test(row: Any) -> bool:
-    """Whether a saved row has what the tables read."""
+    """Returns whether a saved row has the fields that the tables need, with the right types."""
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _NAMES):
         return False
     if row.get('p') is None:

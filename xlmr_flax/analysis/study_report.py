@@ -1,4 +1,4 @@
-"""Tables and the HTML page of a workdir, from its files alone."""
+"""Writes the report of a workdir (tables, figures, HTML page) from its files alone."""
 
 from __future__ import annotations
 
@@ -35,18 +35,20 @@ _WORLD_NOTE = (
 
 
 def write_run_report(runner: Runner, versions: Mapping[str, str]) -> str:
-    """Writes W/report/ after a run; returns a line that says where."""
+    """Writes WORKDIR/report/ after a run; returns text with the paths."""
     rows, path = read_rows(runner.workdir.results_path), runner.workdir.path / _TOKENS
     if len({row['seed'] for row in rows}) > 1 and len({row['intermediate'] for row in rows}) > 1:
-        found = fertility(runner.plan, runner.setting.tokenizer)  # only a study of effects asks for it
-        write_atomically(path, json.dumps(found, indent=1, sort_keys=True) + '\n')
+        tokens = fertility(runner.plan, runner.setting.tokenizer)  # only a study of language effects needs it
+        write_atomically(path, json.dumps(tokens, indent=1, sort_keys=True) + '\n')
     return _write(runner.workdir, runner.config, runner.command, versions)
 
 
 def write_results_report(folder: Path) -> str:
-    """Tables and effects of a folder of results, beside them. It holds results.jsonl and, of what a workdir has, any of
-    config.json (order, what was planned, notes), tokens_per_word.json and significance.json (tests over examples);
-    neither data nor weights are needed. Raises RowsError and ConfigError; returns lines that say where.
+    """Writes the tables and effects of a folder of results into that folder; returns lines with the paths.
+
+    The folder needs results.jsonl. It may also have these files of a workdir: config.json (for the order, the plan and
+    notes), tokens_per_word.json and significance.json (tests over examples). No data or weights are needed. Raises
+    RowsError and ConfigError.
     """
     rows, config, command = read_rows(folder / 'results.jsonl'), None, ''
     if (folder / 'config.json').is_file():
@@ -59,8 +61,8 @@ def write_results_report(folder: Path) -> str:
 
 
 def study_effects(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """`effects` of rows, with the tokens per word that were saved in a folder, and the logic study's comparisons where
-    the arms are its."""
+    """Computes `effects` of result rows, with the tokens per word that are saved in a folder. If the rows have arms of
+    the logic study, its contrasts are included."""
     try:
         saved = strict_json.read_object(folder / _TOKENS)
     except (OSError, strict_json.JsonError):
@@ -74,8 +76,8 @@ def study_effects(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
 
 
 def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
-    """Writes W/report/ from W's files. Raises ConfigError where W is no workdir."""
-    config, command = _saved_config(path)  # before there is a workdir, which makes its folder
+    """Writes WORKDIR/report/ from the files of the workdir. Raises ConfigError if `path` is not a workdir."""
+    config, command = _saved_config(path)  # before Workdir(path), which would create the folder
     return _write(Workdir(path), config, command, versions)
 
 
@@ -94,9 +96,9 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     tested = significance(workdir, config, rows, report / 'significance.json')
     study = make_study(rows, plan(config), tested, points)
     title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
-    found = study_effects(workdir.path, rows)
+    effect_records = study_effects(workdir.path, rows)
     tables = write_tables(report, study, title, remarks, command) + write_effects(
-        report, found, title, remarks, command
+        report, effect_records, title, remarks, command
     )
     info = {
         'title': title,
@@ -109,27 +111,27 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
         'notes': remarks,
         'data_notes': data_notes(config),
         'licences': licences(config),
-        'effects': found,
+        'effects': effect_records,
     }
     page = write_report(report / 'index.html', study, points, info)
     return f'report: {page}\ntables: {", ".join(str(t) for t in tables if t.suffix == ".md")}'
 
 
 def failures(workdir: Workdir, config: Config) -> list[str]:
-    """A line for each run of this plan that failed."""
-    found = []
+    """Returns a line for each failed run of this plan."""
+    lines = []
     for path in sorted((workdir.path / 'failed').glob('*.json')):
         try:
             saved = strict_json.read_object(path)
             if str(saved['run']).split('--')[0] in config.intermediate:
-                found.append(f'Failed run {saved["run"]}: {saved["type"]}: {saved["error"]}')
+                lines.append(f'Failed run {saved["run"]}: {saved["type"]}: {saved["error"]}')
         except (OSError, strict_json.JsonError, KeyError):
             continue
-    return found
+    return lines
 
 
 def plan(config: Config) -> dict[str, Any]:
-    """What the tables hold results against: arms, targets, seeds, languages, and which checkpoint is kept."""
+    """Returns the planned arms, targets, seeds, languages and kept checkpoints, with which tables compare results."""
     return {
         'intermediate': list(config.intermediate),
         'targets': list(config.targets),
@@ -140,36 +142,36 @@ def plan(config: Config) -> dict[str, Any]:
 
 
 def used_tasks(config: Config) -> list[Task]:
-    """Every task whose data a config reads, once."""
+    """Returns all tasks whose data a config reads, without duplicates."""
     return read_tasks(reads(make_plan(config)))
 
 
 def notes(config: Config) -> list[str]:
-    """What a reader of the numbers must know."""
-    found = [embedded.NOTE] if config.encoder.source == 'embedded' else []
+    """Returns the notes that a reader of the scores needs."""
+    lines = [embedded.NOTE] if config.encoder.source == 'embedded' else []
     tasks = used_tasks(config)
     if any(task.name.startswith('world_') for task in tasks):
-        found.append(_WORLD_NOTE)
-    found += presets.remarks(config)
+        lines.append(_WORLD_NOTE)
+    lines += presets.remarks(config)
     if config.name.startswith('paper_'):
-        found += [f"this package's choice: {choice}" for choice in paper.CHOICES]
+        lines += [f"this package's choice: {choice}" for choice in paper.CHOICES]
     if config.name == logic_study.NAME:
-        found += logic_study.notes(config)
-    return found
+        lines += logic_study.notes(config)
+    return lines
 
 
 def data_notes(config: Config) -> list[str]:
-    """What each task's rows are, for the end of the page."""
+    """Returns notes on the data of each task, for the end of the page."""
     return [f'{t.name}: {t.note}' for t in used_tasks(config) if t.note and not t.name.startswith('world_')]
 
 
 def licences(config: Config) -> list[str]:
-    """Data licences by task."""
+    """Returns the data licences of the tasks, one line per task."""
     return [f'{task.name}: {task.licence}' for task in used_tasks(config) if task.licence]
 
 
 def curves(records: Iterable[Mapping[str, Any]], config: Config) -> list[dict[str, Any]]:
-    """metrics.jsonl records -> the report's curve points: training loss and dev metric by step."""
+    """Converts records of metrics.jsonl to the curve points of the report: training loss and dev metric by step."""
     points = []
     for record in records:
         point = {k: record.get(k) for k in ('run', 'intermediate', 'target', 'seed', 'step')}
@@ -183,5 +185,5 @@ def curves(records: Iterable[Mapping[str, Any]], config: Config) -> list[dict[st
 
 
 def _dev_metric(task: str, rule: str) -> str:
-    """What a run is selected by: its task's metric or the mean of several; 'score' for a mean over tasks."""
+    """Returns the name of the dev score: the task's metrics joined by 'and', or 'score' for a mean over tasks."""
     return ' and '.join(dev_metrics(get_task(task), rule)) if task in all_tasks() else 'score'

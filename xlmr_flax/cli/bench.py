@@ -1,18 +1,18 @@
 """usage: xlmr-flax bench SUBJECT [--alternations=N] [--threads=N] [--sides=A,B] [--out=DIR] [--task=T] [--rows=N] ...
 
-Measures speed and memory against other implementations, in turn and in one call, after checking that all of them
-compute the same. Subjects:
-  train       our training loop against a PyTorch one as transformers' Trainer has it (length grouping, dynamic padding,
+Compares speed and memory with other implementations. They run in turn within one call, after a check that all of them
+compute the same results. Subjects:
+  train       our training loop and a PyTorch loop like that of transformers' Trainer (length grouping, dynamic padding,
               padding to --max_length; fused AdamW, SDPA; on a GPU bfloat16 and torch.compile)
   eval        zero-shot evaluation over the languages of --task; --embed: sentence vectors of a retrieval task
-  retrieval   exact nearest neighbours both ways (--rows vectors of --dim numbers a side): torch, faiss-cpu
-and parts of our own, with nothing beside them:
-  pipeline    reading, tokenizing, token cache, batches: each in examples/s, and their share of a training step
+  retrieval   exact nearest neighbours in both directions (--rows vectors of size --dim per side): torch, faiss-cpu
+Subjects that measure only our own code:
+  pipeline    reading, tokenizing, token cache, batches: examples/s of each, and their share of a training step
   startup     a first and a second start of a training in fresh processes, by parts
 train, pipeline and startup take --task, --encoder, --rows, --max_length, --batch and --dropout, or --config=FILE (the
-first training of its plan). Prints Markdown; --out keeps it as DIR/SUBJECT.md, with every single time in
-DIR/SUBJECT.json. Implementations that are not installed are left out (pip install -e '.[bench]' in the checkout brings
-them).
+first training of its plan). Prints Markdown; --out writes it to DIR/SUBJECT.md, and all measured times to
+DIR/SUBJECT.json. Implementations that are not installed are skipped (pip install -e '.[bench]' in the checkout
+installs them).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
-    """What the contestants are told: JSON values."""
+    """Returns the options of all contestants as JSON values."""
     rows = values.rows or ROWS[subject]
     if subject == 'retrieval':
         from xlmr_flax.eval.mining import NEIGHBOURS
@@ -115,7 +115,7 @@ def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
 
 
 def _check_task(subject: str, task: Task, *, embed: bool) -> None:
-    """Raises BenchError for a task that the subject does not take."""
+    """Raises BenchError if the subject does not support the task."""
     from xlmr_flax.tools.bench.subject import BenchError
 
     if subject == 'eval' and (task.embeds) != embed:
@@ -153,7 +153,7 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
 
 
 def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
-    """(Markdown, JSON). Raises BenchError."""
+    """Runs the benchmark of a subject; returns (Markdown, JSON). Raises BenchError."""
     from xlmr_flax.tools.bench import PARTS
     from xlmr_flax.tools.bench.report import to_markdown
     from xlmr_flax.tools.bench.timing import bench
@@ -172,7 +172,7 @@ def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
 
 
 def share_compiled_programs() -> None:
-    """Lets the processes of a bench keep compiled programs where this one does (`cli.main.set_up_jax`)."""
+    """Makes the child processes of a benchmark use the compilation cache of this process (`cli.main.set_up_jax`)."""
     import jax
 
     settings: Any = jax.config

@@ -1,11 +1,11 @@
 """usage: xlmr-flax compare --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
 
-Runs the same experiment here and in PyTorch (transformers' XLM-R, fused AdamW, SDPA), from the same weights, batches
-and recipe, and compares losses, scores in each language with a paired bootstrap test, and time. DIR holds our run, as
-`xlmr-flax run` leaves it (finished runs are used again), DIR/torch the other, DIR/compare/ the page (index.html),
-compare.md and compare.json. Needs torch (pip install -e '.[torch]' in the checkout). The PyTorch side trains pair,
-choice, span and tag heads, intermediate mixtures among them, and scores retrieval; it has no masked language model and
-no choice of a checkpoint by dev scores.
+Runs the same experiment in JAX and in PyTorch (transformers' XLM-R, fused AdamW, SDPA) with the same weights, batches
+and recipe. Compares losses, scores per language (with a paired bootstrap test) and time. DIR is the workdir of our run,
+as of `xlmr-flax run` (finished runs are reused). DIR/torch has the PyTorch run, and DIR/compare/ the results:
+index.html, compare.md and compare.json. Needs torch (pip install -e '.[torch]' in the checkout). The PyTorch side
+trains pair, choice, span and tag heads, also in intermediate mixtures, and scores retrieval. It does not support masked
+language modelling or the selection of checkpoints by dev scores.
 """
 
 from __future__ import annotations

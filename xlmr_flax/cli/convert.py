@@ -1,9 +1,9 @@
 """usage: xlmr-flax convert --source=SRC --out=DIR [--head=NAME] [--labels=A,B,...]
 
-Writes an encoder or a fine-tuned model as a directory that transformers opens: config.json, model.safetensors and the
-tokenizer. SRC is embedded, hf:NAME-OR-DIR, ckpt:DIR (a run directory of a workdir) or random:SIZE. A source with one
-fine-tuned head is written as its class (XLMRobertaForSequenceClassification and the like); --head=none writes the
-encoder.
+Exports an encoder or a fine-tuned model as a directory that Hugging Face transformers can load: config.json,
+model.safetensors and the tokenizer. SRC is embedded, hf:NAME-OR-DIR, ckpt:DIR (a run directory of a workdir) or
+random:SIZE. A source with one fine-tuned head is written as the matching class (such as
+XLMRobertaForSequenceClassification); --head=none writes only the encoder.
 """
 
 from __future__ import annotations

@@ -2,19 +2,20 @@
        xlmr-flax download --config=FILE --data_root=DATA
        xlmr-flax download ... --dry_run | --list_urls
 
-Fetches the published files of tasks (--tasks=all: of every task) or of all that a config reads, checks their sums,
-unpacks and converts them into the files that the tasks read, and counts the rows against the official numbers. Started
-again, it continues where it stopped. DATA/DOWNLOADS.tsv records each file with its sum and its address.
+Downloads the published files of tasks (--tasks=all: of every task) or of everything that a config reads. It verifies
+their checksums, unpacks and converts them into the files that the tasks read, and compares the row counts with the
+official numbers. A second call continues where the first one stopped. DATA/DOWNLOADS.tsv records each file with its
+checksum and its URL.
 
---dry_run lists each published file with its size, its sum and what of it is there, and the disk space. --list_urls
-prints the addresses for wget or aria2 on another machine; --archives=DIR takes what they fetched, by name and sum.
---mirror=BASE (or XLMR_MIRROR) fetches BASE/HOST/PATH instead of https://HOST/PATH; BASE may be file:///DIR.
-Licences that do not allow commercial use, are not stated, or have conditions are asked about, once a data root, or
-accepted by --accept_licence=qqp,reclor (or all); DATA/LICENCES.tsv records it.
-Files that are there and that no download made are kept; --replace puts them aside (NAME.replaced).
+--dry_run lists each published file with its size, its checksum and whether it exists, and the disk space. --list_urls
+prints the URLs for wget or aria2 on another machine; --archives=DIR uses the files that they have fetched, by name and
+checksum. --mirror=BASE (or XLMR_MIRROR) fetches BASE/HOST/PATH instead of https://HOST/PATH; BASE may be file:///DIR.
+Some licences do not allow commercial use, are not stated, or have conditions. The command asks about them once per data
+root; --accept_licence=qqp,reclor (or all) accepts them. DATA/LICENCES.tsv records the answers.
+Existing files that no download has made are kept; --replace moves them aside (NAME.replaced).
 
-Exit code 0: all is there; 1: something failed; 3: something is missing that must be got by hand, or whose licence was
-not accepted.
+Exit codes. 0: everything exists. 1: something failed. 3: a file is missing because you must get it manually, or because
+its licence was not accepted.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def run(values: flags.FlagValues) -> int:
 
 
 def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
-    """(the data root, which need not be there yet; what is asked for)"""
+    """Returns (data root, which need not exist yet; the requested splits). Raises UsageError."""
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE, HOW_TO_SET
     from xlmr_flax.download.facts import groups
@@ -122,7 +123,7 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
 
 
 def _listing(plan: Plan, root: Path, each_file: bool) -> str:
-    """The needed datasets with their licences, and with --dry_run their files; what is missing by hand; the disk."""
+    """Formats the needed datasets with licences (each_file: with their files), manual downloads and disk space."""
     import shutil
 
     from xlmr_flax.download.facts import groups
@@ -156,7 +157,7 @@ def _listing(plan: Plan, root: Path, each_file: bool) -> str:
 
 
 def _size(sources: Sequence[Source]) -> str:
-    """'12.3 MB', with what is not known."""
+    """Formats the total size of files: '12.3 MB', with the number of files of unknown size."""
     unknown = sum(source.size is None for source in sources)
     said = f'{sum(source.size or 0 for source in sources) / 1e6:.1f} MB'
     if unknown == len(sources) and sources:
@@ -179,7 +180,7 @@ def _by_hand(plan: Plan, root: Path) -> list[str]:
 
 
 def _ask_licences(plan: Plan, root: Path, given: Sequence[str]) -> set[str]:
-    """Asks about the licences that must be accepted and are not; returns the datasets that are left out."""
+    """Asks the user about licences that are not accepted yet; returns the datasets whose licence is declined."""
     from xlmr_flax.download.facts import groups
     from xlmr_flax.download.records import accept, accepted
 
@@ -197,7 +198,7 @@ def _ask_licences(plan: Plan, root: Path, given: Sequence[str]) -> set[str]:
 
 
 def _failures(outcome: Outcome, plan: Plan) -> dict[Source, str]:
-    """What failed and came from no other source either."""
+    """Returns the failed sources whose files no other source has provided: {source: reason}."""
     got = {target for source in outcome.done for target in source.targets}
     return {source: why for source, why in outcome.failed.items() if not got.issuperset(source.targets)}
 
@@ -214,10 +215,11 @@ def _outcome(outcome: Outcome, plan: Plan, declined: Iterable[str], failed: dict
 
 
 def _count(splits: Iterable[Split]) -> bool:
-    """Reads every row as prepare --check does; whether something is missing, unreadable or a part."""
+    """Reads every row as prepare --check does and prints a summary; returns whether data is missing, unreadable or
+    incomplete."""
     from xlmr_flax.cli.prepare import summary
     from xlmr_flax.experiment.data_check import inventory as check
 
-    found = [check.check(split) for split in splits]
-    print(f'\n{summary(found)}')
-    return any(not state.is_fine(True) or state.wholeness == check.PART for state in found)
+    states = [check.check(split) for split in splits]
+    print(f'\n{summary(states)}')
+    return any(not state.is_fine(True) or state.wholeness == check.PART for state in states)

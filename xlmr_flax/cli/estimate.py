@@ -1,15 +1,16 @@
 """usage: xlmr-flax estimate --config=FILE --topology=v5e:4x4[,v5p:2x2x4] [--config.KEY=VALUE ...]
        xlmr-flax estimate --size=large --rows=32 --length=128 --topology=v5e:2x4
 
-Compiles training steps and forward passes ahead of time for a slice of TPU chips, on any machine, and prints of a chip
-memory against HBM, model FLOPs, collectives, the compiler's own estimate of the cycles by kind of operation and part of
-the model, the ideal time and the ratio of both, and the largest operations with their source lines. Of a config also
-the hours and chip-hours of every phase and of the whole plan, on each slice. The compiler for TPUs comes with
-pip install -e '.[tpu]' in the checkout; no TPU is asked for. The first form needs the plan's data files, as run
---dry_run does.
+Compiles training steps and forward passes ahead of time for a slice of TPU chips, on any machine. For each chip it
+prints the memory compared with HBM, model FLOPs, collectives, the compiler's own estimate of the cycles (by kind of
+operation and part of the model), the ideal time, the ratio of both times, and the largest operations with their source
+lines. For a config it also prints the hours and chip-hours of every phase and of the whole plan, on each slice.
+pip install -e '.[tpu]' in the checkout installs the TPU compiler; no TPU is needed. The first form needs the data files
+of the plan, as run --dry_run does.
 
-Chips: v4 and v5p (three numbers), v5e and v6e (two). The config's mesh is used: --config.mesh.data=1
---config.mesh.fsdp=-1 shards parameters over all chips; so is encoder.dtype: --config.encoder.dtype=bfloat16 on a TPU.
+Chips: v4 and v5p (three numbers), v5e and v6e (two numbers). The mesh and the dtype of the config are used:
+--config.mesh.data=1 --config.mesh.fsdp=-1 shards parameters over all chips, and --config.encoder.dtype=bfloat16 is the
+usual dtype on a TPU.
 """
 
 from __future__ import annotations
@@ -81,11 +82,11 @@ def run(values: flags.FlagValues) -> int:
         raise UsageError('give either --config=FILE or --size=SIZE')
     try:
         topologies = parse_topologies(values.topology)
-        text, found = (_plan if values.config is not None else _programs)(values, topologies)
+        text, records = (_plan if values.config is not None else _programs)(values, topologies)
     except EstimateError as e:
         raise UsageError(str(e)) from None
     if values.json:
-        write_atomically(Path(values.json), json.dumps(found, indent=1) + '\n')
+        write_atomically(Path(values.json), json.dumps(records, indent=1) + '\n')
     print(text)
     return 0
 
@@ -109,28 +110,28 @@ def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str
 
     try:
         work = PlanWork(load_config(values), values.active_rows)
-        found = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
+        estimates = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
     except MissingFile as e:
         raise DataError(with_command(e)) from None
-    return plan_text(found, every=values.every), [plan_dict(e) for e in found]
+    return plan_text(estimates, every=values.every), [plan_dict(e) for e in estimates]
 
 
 def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
-    """The training step and the forward pass of one shape."""
+    """Estimates the training step and the forward pass of one shape, without a config."""
     from xlmr_flax.config import MeshSpec
     from xlmr_flax.tools.estimate.programs import compile_program, mesh_on
     from xlmr_flax.tools.estimate.report import METHOD, compiled_dict, program_text, programs_table
 
     wanted = [(topology, _both(values, topology.chips // max(1, values.model))) for topology in topologies]
-    found: list[Compiled] = []
+    compiled: list[Compiled] = []
     for topology, programs in wanted:
         mesh = mesh_on(topology, MeshSpec(-1 if values.fsdp != -1 else 1, values.fsdp, values.model))
         for program in programs:
             _say(f'{topology.name}: {program.name}')
-            found.append(compile_program(program, topology, mesh))
-            _keep(values, found[-1])
-    parts = [programs_table(found), *(program_text(c) for c in found), METHOD]
-    return '\n\n'.join(parts), [compiled_dict(c) for c in found]
+            compiled.append(compile_program(program, topology, mesh))
+            _keep(values, compiled[-1])
+    parts = [programs_table(compiled), *(program_text(c) for c in compiled), METHOD]
+    return '\n\n'.join(parts), [compiled_dict(c) for c in compiled]
 
 
 def _both(values: flags.FlagValues, shards: int) -> list[Program]:

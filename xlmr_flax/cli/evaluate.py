@@ -3,24 +3,25 @@
        xlmr-flax evaluate --encoder=SRC --input=FILE --out=FILE.npy
 
 Evaluates an encoder (retrieval tasks) or a fine-tuned model (ckpt:DIR, hf:DIR) without training. Writes
-DIR/results.jsonl and DIR/predictions/TASK/SPLIT-LANG files in XTREME's layout, and prints the numbers. Without
---languages: all the task has.
+DIR/results.jsonl and DIR/predictions/TASK/SPLIT-LANG files in XTREME's layout, and prints the scores. The default of
+--languages is all languages of the task.
 
-With --input, rows of your own instead of a task's: what a fine-tuned model predicts for each of them, one JSON object
-a line with `row` (its number from 0 in the file), `id` where the file has one, and by the kind of the model's head
+With --input, it predicts for the rows of your own file instead of a task's data. The output has one JSON object per
+line with `row` (the row's index in the file, from 0), `id` if the file has one, and, by the kind of the model's head:
 
-  pair    label, probabilities       read from .tsv or .txt (text_a[TAB text_b] a line, or with a header line that
+  pair    label, probabilities       read from .tsv or .txt (text_a[TAB text_b] per line, or with a header line that
                                      names text_a [text_b] [id]), .csv (with that header), .jsonl
   choice  label, choice,             read from .jsonl {"prompt", "choices": [...]}
           probabilities
-  tag     words, tags,               read from .txt (a sentence a line, its words parted by white space), .tsv or .conll
-          probabilities              (a word a line, a blank line between sentences), .conllu, .jsonl {"words": [...]}
-  span    text, start, end, score,   read from .jsonl {"question", "context"}, .json (SQuAD's form)
+  tag     words, tags,               read from .txt (one sentence per line, white space between words), .tsv or .conll
+          probabilities              (one word per line, a blank line between sentences), .conllu,
+                                     .jsonl {"words": [...]}
+  span    text, start, end, score,   read from .jsonl {"question", "context"}, .json (SQuAD's format)
           no_answer_score
 
-.json may hold an array of such objects; "id" is read where it is there. Without a head, or where --out ends in .npy:
-float32 [rows, D] sentence vectors of a .txt (a sentence a line) or .jsonl {"text"}. --task names the head where a model
-has several. Classes are called as --labels or the checkpoint names them, else by their number.
+A .json file may have an array of such objects. "id" is optional. If --out ends in .npy, it writes float32 [rows, D]
+sentence vectors of a .txt (one sentence per line) or .jsonl {"text"}; no head is needed. --task selects the head if a
+model has several. The class names come from --labels or the checkpoint; otherwise classes have numbers.
 """
 
 from __future__ import annotations

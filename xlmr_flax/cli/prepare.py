@@ -2,16 +2,17 @@
        xlmr-flax prepare --config=FILE
        xlmr-flax prepare --tasks=a,b [--encoder=SRC] [--max_length=N]
 
---check reads every row of every split of the tasks (default: all) in every language, and says what is there, what only
-stands in for a dataset, which rows cannot be read, which tested texts are in the training data, and for what is missing
-where it goes, its licence and where to get it. With --config: exactly what that config reads, and which training sets
-are missing that its arms train on other rows for. Exit code 0 when all that is read is there and readable, else 1;
-training sets in other languages than English, and languages beyond a benchmark's own, count only when --languages names
-them, and translated splits only when --splits names them. A split is whole where its rows are as many as the official
-files have, part (n of N) where they are fewer or more, and readable where that number is not known.
+--check reads every row of every split of the tasks (default: all) in every language. It reports which data exists,
+which data is only a stand-in for a dataset, which rows cannot be read, and which test texts are in the training data.
+For missing files it prints their expected path, the licence and where to get them. With --config it checks exactly the
+data that the config reads, and also reports missing training sets that its arms replace by other rows. The exit code is
+0 if all required data exists and is readable, else 1. Training sets in languages other than English, and languages
+beyond a benchmark's own, are required only if --languages names them; translated splits only if --splits names them. A
+split is `whole` if it has as many rows as the official files, `part (n of N)` if it has fewer or more, and `readable`
+if the official number is unknown.
 
-Without --check: tokenizes what a run of the config reads (or whole tasks) into the cache that runs read from:
-XLMR_CACHE, or ~/.cache/xlmr_flax/tokens. A run does this by itself; done before, it needs no accelerator.
+Without --check, it tokenizes the data that a run of the config reads (or whole tasks) into the token cache: XLMR_CACHE,
+or ~/.cache/xlmr_flax/tokens. A run also does this itself; doing it earlier needs no accelerator.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from xlmr_flax.data.split import Split
 
 
-_LISTED = 10  # bad rows of one split that are shown without --skip_bad_rows
+_LISTED = 10  # the most bad rows of a split that are printed without --skip_bad_rows
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -64,7 +65,7 @@ def run(values: flags.FlagValues) -> int:
 
 
 def _config(values: flags.FlagValues) -> Any:
-    """The config with --data_root in it."""
+    """Loads the config and sets its data_root from --data_root."""
     config = load_config(values)
     return dataclasses.replace(config, data_root=values.data_root or config.data_root)
 
@@ -83,9 +84,9 @@ def _build(values: flags.FlagValues) -> int:
         encoder, reads, skip = config.encoder.source, encoded_reads(config), config.skip_bad_rows
     else:
         encoder, skip = values.encoder, values.skip_bad_rows
-        found = wanted(values.tasks, _root(values.data_root, values.tasks), values.splits, values.languages)
-        # Translated splits can be many times the size of the rest: those that --splits names.
-        own = {split: must for split, must in found.items() if must or split.name not in split.task.translated}
+        wanted_splits = wanted(values.tasks, _root(values.data_root, values.tasks), values.splits, values.languages)
+        # Translated splits can be much larger than all others: include only those that --splits names.
+        own = {split: must for split, must in wanted_splits.items() if must or split.name not in split.task.translated}
         here = [split for split, must in own.items() if must or split.is_there()]
         reads = [Read(split, TEST, values.max_length) for split in here]
     source = open_source(encoder)
@@ -142,7 +143,7 @@ def _check(values: flags.FlagValues) -> int:
 
 
 def _download(states: Sequence[Any], gaps: Sequence[Any], has_config: bool, root: Path) -> str:
-    """The command that fetches what is missing or only a part; '' where nothing is."""
+    """Returns the download command for missing and incomplete data; '' if there is none."""
     short = [state.split for state in states if state.required and state.state == 'missing']
     short += [state.split for state in states if state.wholeness in ('part', 'stand-in')]
     if not short and not any(gap.missing for gap in gaps):
@@ -158,14 +159,14 @@ def _download(states: Sequence[Any], gaps: Sequence[Any], has_config: bool, root
 
 
 def _names(config: Any) -> list[str]:
-    """Every task of a plan."""
+    """Returns the names of all tasks of a plan."""
     from xlmr_flax.analysis.study_report import used_tasks
 
     return [task.name for task in used_tasks(config)]
 
 
 def _asked(values: flags.FlagValues, config: Any, root: Path) -> tuple[dict[Split, bool], list[str]]:
-    """(the splits that are asked for -> whether each must be there, intermediate tasks)"""
+    """Returns ({requested split: whether it is required}, intermediate tasks)."""
     from xlmr_flax.experiment.data_check.inventory import wanted
     from xlmr_flax.experiment.plan.arms import arm_tasks
     from xlmr_flax.experiment.plan.reads import UNUSED, reads
@@ -183,7 +184,7 @@ def _asked(values: flags.FlagValues, config: Any, root: Path) -> tuple[dict[Spli
 
 
 def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
-    """How many of these splits are not what their names say."""
+    """Returns text on how many of these splits replace missing training rows or are stand-ins."""
     used = {dataclasses.replace(gap.split, name=gap.instead) for gap in gaps if not gap.is_chosen}
     instead = sum(state.split in used for state in states)
     stand_ins = sum(bool(state.stand_in) for state in states)
@@ -193,7 +194,7 @@ def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
 
 
 def _of_gap(gap: Any) -> list[str]:
-    """Training rows that a config does not get, who would train on them, and where they go."""
+    """Returns lines on missing training rows: who would train on them, their expected paths and their licence."""
     from xlmr_flax.experiment.data_check.inventory import MISSING, State
 
     lines = [str(gap)]
@@ -206,7 +207,7 @@ def _of_gap(gap: Any) -> list[str]:
 
 
 def summary(states: Sequence[Any], gaps: Sequence[Any] = ()) -> str:
-    """A row a task and split; of training rows that are not there before the rows in their place."""
+    """Formats a table with one row per task and split. Missing training rows come before the rows that replace them."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for state in states:
         groups.setdefault((state.split.task.name, state.split.name), []).append(state)
@@ -226,7 +227,8 @@ def summary(states: Sequence[Any], gaps: Sequence[Any] = ()) -> str:
 
 
 def _cells(states: Sequence[Any], use: str) -> tuple[str, str, str, str]:
-    """(languages, rows, state, source) of one split. use: what its rows are used for beside its name."""
+    """Returns the cells (languages, rows, state, source) of one split. use: an additional use of its rows, shown in
+    `state`; '' = none."""
     here = [state for state in states if state.state != 'missing']
     asked = sum(state.required for state in states)
     more = len(here) - sum(state.required for state in here)
@@ -245,18 +247,18 @@ def _cells(states: Sequence[Any], use: str) -> tuple[str, str, str, str]:
 
 
 def _gap_row(gaps: Sequence[Any]) -> tuple[str, str, str, str, str, str]:
-    """Of one task and split; each gap is a language."""
+    """Returns the table row for the missing training rows of one task and split, with one gap per language."""
     missing = sum(bool(gap.missing) for gap in gaps)
     return gaps[0].split.task.name, gaps[0].split.name, f'0/{missing}', '0', 'missing' if missing else 'none', ''
 
 
 def _short(source: str) -> str:
-    """'TFDS paws_x_wiki/de' of one language -> 'TFDS paws_x_wiki'."""
+    """Shortens the source of one language: 'TFDS paws_x_wiki/de' -> 'TFDS paws_x_wiki'."""
     return source.split('/')[0] if source.startswith('TFDS') else source
 
 
 def _details(states: Sequence[Any], root: Path, skip_bad_rows: bool) -> list[str]:
-    """What is to be said about one task."""
+    """Returns the lines of the report on one task: missing and unreadable files, bad rows, warnings."""
     from xlmr_flax.experiment.data_check.overlap import known_warnings
 
     task, lines = states[0].split.task, []
@@ -281,7 +283,7 @@ def _details(states: Sequence[Any], root: Path, skip_bad_rows: bool) -> list[str
 
 
 def _places(states: Sequence[Any]) -> list[str]:
-    """Paths that are missing; those that differ in the language alone as one, with the codes of the files behind it."""
+    """Lists missing paths; paths that differ only in the language are one line, followed by the language codes."""
     from xlmr_flax.data.readers.tfds import described
 
     templates: dict[str, list[str]] = {}
@@ -300,12 +302,12 @@ def _places(states: Sequence[Any]) -> list[str]:
             paths = [each.path for table in there for each in table.alternatives if not each.stand_in]
             tfds = f'TFDS {described(name)}, prepared as ArrayRecord' if described(name) else ''
             others[text] = ' or '.join(filter(None, [*paths, tfds]))
-    found = []
+    lines = []
     for text, codes in templates.items():
         several = f'{text} for {" ".join(codes)}' if len(codes) > 1 and '{language}' in text else ''
         line = (several or text) + (f' (or {others[text]})' if others[text] else '')
-        found.append(line if several else line.replace('{language}', codes[0]))
-    return found
+        lines.append(line if several else line.replace('{language}', codes[0]))
+    return lines
 
 
 def _task(name: str) -> Any:
@@ -315,7 +317,7 @@ def _task(name: str) -> Any:
 
 
 def _root(flag: str, names: Sequence[str]) -> Path:
-    """The data root; the embedded world's tasks need none."""
+    """Returns the data root, or an empty path if the tasks need no files (the embedded world)."""
     from xlmr_flax.data.sources import needs_data_root, resolve_data_root
 
     tasks = [_task(name) for name in names if name != NONE]

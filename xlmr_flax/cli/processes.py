@@ -1,4 +1,4 @@
-"""Flags and the frame of the commands that several processes, one a host, can do together."""
+"""Multi-process commands: the flags and the context for commands that one process per host executes together."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def define_flags(values: flags.FlagValues) -> None:
 
 @contextlib.contextmanager
 def together(values: flags.FlagValues) -> Iterator[None]:
-    """The inside is done by all processes of a job, which end together: what one of them raises ends the others, too,
-    with its exit code. To be entered before any JAX computation. Raises DistributedError.
+    """Context in which all processes of a job run a command and end together. An exception in one process also ends the
+    others with its exit code. Enter it before any JAX computation. Raises DistributedError.
     """
     from xlmr_flax.cli.main import KNOWN_ERRORS
     from xlmr_flax.parallel import distributed
     from xlmr_flax.util.stopping import Stopped, renew
 
     distributed.start(values.coordinator, values.num_processes, values.process_id)
-    renew()  # JAX's start may have put a handler of its own in the place of ours
+    renew()  # JAX may have replaced our signal handlers when it started
     try:
         yield
         distributed.barrier('end')

@@ -1,13 +1,14 @@
 """usage: xlmr-flax report --workdir=DIR [--against=PREDICTIONS] | --results=DIR
 
-Makes the tables (Markdown, CSV, LaTeX), figures and the self-contained HTML page of a workdir again, from its
+Writes the tables (Markdown, CSV, LaTeX), figures and the self-contained HTML page of a workdir again, from its
 results.jsonl, metrics.jsonl and config.json.
---against compares DIR's predictions with a folder of XTREME predictions (PREDICTIONS/TASK/test-LANG.EXT) of
-any system instead: scores in each language, the difference and a paired bootstrap test, printed and kept as
-DIR/report/against-NAME.md and .json. The folder holds predictions for the rows that DIR was scored on, or for all rows
-of the split where those were the first ones. A language without a file is an error; --allow_missing leaves it out.
---results makes tables, effects by language and their figures of a folder that holds results.jsonl (and what else of a
-workdir it holds: config.json, tokens_per_word.json, significance.json), beside it; it needs neither data nor a run.
+--against instead compares the predictions of DIR with a folder of XTREME predictions (PREDICTIONS/TASK/test-LANG.EXT)
+of any system. It prints the scores per language, the difference and a paired bootstrap test, and writes them to
+DIR/report/against-NAME.md and .json. The folder needs predictions for the rows on which DIR was scored; if these are
+the first rows of the split, it may have predictions for all rows. A language without a file is an error;
+--allow_missing skips it.
+--results writes tables, effects by language and their figures into a folder with results.jsonl and, optionally,
+config.json, tokens_per_word.json and significance.json of a workdir. It needs neither data nor a run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """usage: xlmr-flax score --predictions=DIR --labels=DIR [--benchmark=xtreme|xtreme-r] [--tasks=a,b] [--out=FILE.json]
 
-Scores folders in XTREME's submission layout (TASK/test-LANG.EXT) against gold files of the same layout, as the
-benchmark's evaluate.py does. Prints Markdown; --out keeps the numbers as JSON. A task without a folder of predictions
-or of labels is not scored, and named; --tasks makes either an error.
+Scores prediction folders in XTREME's submission layout (TASK/test-LANG.EXT) against gold files in the same layout, as
+the benchmark's evaluate.py does. Prints Markdown; --out writes the scores as JSON. A task without a prediction folder
+or a label folder is not scored, and a warning names it; for a task in --tasks this is an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The configuration of a plan: frozen dataclasses, parsed once from a ConfigDict or a plain mapping.
 
-A config file starts from `defaults()`, changes fields and returns a ConfigDict; `parse` turns that into a `Config`
-and refuses unknown keys and wrong types with the closest known name. No other code sees a ConfigDict.
+A config file starts from `defaults()`, changes fields and returns a ConfigDict. `parse` turns it into a `Config`. For
+an unknown key it raises an error with the closest known name; it also rejects wrong types. No other code uses a
+ConfigDict.
 """
 
 from __future__ import annotations

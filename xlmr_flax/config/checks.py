@@ -1,4 +1,4 @@
-"""Checks of a parsed `Config`: values that would fail late or mean nothing."""
+"""Validates a parsed `Config`: rejects values that would fail late or make no sense."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAMPLERS = ('uniform', 'proportional', 'capped', 'temperature', 'weights', 'time
 
 
 def check(config: Config) -> None:
-    """Raises ConfigError for a value out of its range or set. The plan checks task names: it knows the registry."""
+    """Raises ConfigError for a value out of its range or set. Task names are checked by the plan, not here."""
     choices = {
         'encoder.head': (config.encoder.head, ('jiant', 'hf')),
         'encoder.dtype': (config.encoder.dtype, ('float32', 'bfloat16')),
@@ -59,7 +59,7 @@ def check(config: Config) -> None:
 
 
 def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Raises ConfigError for numbers that mean nothing; returns what must be one of a few names."""
+    """Raises ConfigError for invalid numbers and names; returns {field: (value, its allowed values)} to check."""
     if not _NAME.fullmatch(where.split('.', 1)[1]):
         raise ConfigError(f'{where}: a name may hold letters, digits and ._+- only')
     if not arm.tasks:
@@ -78,7 +78,7 @@ def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
             said = f'max_length {member.max_length} is below 8 or below one of lengths {member.lengths}'
             raise ConfigError(f'{at}: {said}')
         if not 0 < member.fraction <= 1 or min(member.weight, member.select, member.max_train) < 0:
-            found = f'fraction {member.fraction}, weight {member.weight}, select {member.select}'
+            values = f'fraction {member.fraction}, weight {member.weight}, select {member.select}'
             said = f'max_train {member.max_train}: expected 0 < fraction <= 1 and the others not below 0'
-            raise ConfigError(f'{at}: {found}, {said}')
+            raise ConfigError(f'{at}: {values}, {said}')
     return {f'{where}.sampler': (arm.sampler, SAMPLERS), f'{where}.mix': (arm.mix, ('step', 'micro_batch'))}

@@ -1,4 +1,4 @@
-"""The flags --config=FILE, --config.KEY=VALUE, --help_config and --data_root of every command that takes a config."""
+"""Command-line flags for configs: --config=FILE, --config.KEY=VALUE, --help_config and --data_root."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from xlmr_flax.config.parsing import parse
 from xlmr_flax.config.spec import Config, ConfigError
 from xlmr_flax.util.files import absolute
 
-CONFIGS = 'configs'  # where a file is looked for that lies nowhere
-_NAMED = 12  # files of a folder that a message names
+CONFIGS = 'configs'  # the folder whose files an error message suggests if the named file does not exist
+_NAMED = 12  # the most files of a folder that a message lists
 
 
 def define_config_flag(values: flags.FlagValues, text: str = 'Config file: a Python file with get_config().') -> None:
-    """--config=FILE with --config.KEY=VALUE, for `check_arguments` and `load_config`, and --help_config."""
-    # Unknown keys are let in here: `parse` refuses them, and knows more names than the file has (recipes.TASK.steps).
+    """Defines --config=FILE, --config.KEY=VALUE and --help_config; `check_arguments` and `load_config` read them."""
+    # Unknown keys are allowed here: `parse` rejects them, and it knows keys that the file lacks (recipes.TASK.steps).
     config_flags.DEFINE_config_file(
         'config',
         None,
@@ -40,15 +40,18 @@ def define_config_flag(values: flags.FlagValues, text: str = 'Config file: a Pyt
 
 
 def define_data_root(values: flags.FlagValues) -> None:
-    """--data_root, which `load_config` puts into the config."""
+    """Defines --data_root; `load_config` writes it into the config."""
     flags.DEFINE_string(
         'data_root', '', "Root of the data files; default: the config's, else XLMR_DATA_ROOT.", flag_values=values
     )
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Runs the config file once by itself, so that what is wrong with it can be said in one line: behind the flag,
-    ml_collections gives whole tracebacks or waits until the config is used. Raises ConfigError."""
+    """Runs the config file and checks the overrides of a command line. Raises ConfigError with one line.
+
+    This runs before ml_collections parses the flags, because ml_collections reports an error in the file with a whole
+    traceback, or only when the config is used.
+    """
     for name in config_names(arguments):
         config = _run_file(name)
         for argument in arguments:
@@ -57,21 +60,21 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def config_names(arguments: Sequence[str]) -> list[str]:
-    """The values of --config on a command line."""
+    """Returns the values of --config on a command line."""
     joined = [a.split('=', 1)[1] for a in arguments if a.startswith(('--config=', '-config='))]
     return joined + [b for a, b in itertools.pairwise(arguments) if a in ('--config', '-config')]
 
 
 def config_arguments(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command line that make its config, for a command that is to be given as well."""
+    """Returns the arguments of a command line that define its config and data root, to pass on to another command."""
     one = ('--config=', '-config=', '--config.', '-config.', '--data_root=', '-data_root=')
     two = ('--config', '-config', '--data_root', '-data_root')
-    found = [a for a in arguments if a.startswith(one)]
-    return found + [f'{a}={b}' for a, b in itertools.pairwise(arguments) if a in two]
+    joined = [a for a in arguments if a.startswith(one)]
+    return joined + [f'{a}={b}' for a, b in itertools.pairwise(arguments) if a in two]
 
 
 def _run_file(name: str) -> Mapping[str, Any] | ConfigDict:
-    """What get_config() of FILE or FILE:ARGUMENT returns. Raises ConfigError."""
+    """Runs get_config() of FILE or FILE:ARGUMENT and returns its result. Raises ConfigError."""
     path, _, argument = name.partition(':')
     if not Path(path).is_file():
         raise ConfigError(f'--config={path}: {"a folder" if Path(path).is_dir() else "no such file"}{_files(path)}')
@@ -92,7 +95,7 @@ def _run_file(name: str) -> Mapping[str, Any] | ConfigDict:
 
 
 def _files(path: str) -> str:
-    """' (did you mean X?); FOLDER has ...': the config files beside one that is not there, the closest first."""
+    """Returns ' (did you mean X?); FOLDER has ...' for a missing file: config files of its folder, closest first."""
     wanted = Path(path)
     folders = [wanted if wanted.is_dir() else wanted.parent, Path(CONFIGS)]
     folder = next((f for f in folders if any(f.glob('*.py'))), None)
@@ -107,7 +110,7 @@ def _files(path: str) -> str:
 
 
 def _check_override(config: Mapping[str, Any] | ConfigDict, path: Sequence[str]) -> None:
-    """An override's key must be a field, in mappings that the config has. Raises ConfigError."""
+    """Checks that an override names a field, in mappings that the config has. Raises ConfigError."""
     node: Any = config
     kind: Any = Config
     for i, key in enumerate(path):
@@ -128,7 +131,7 @@ def _check_override(config: Mapping[str, Any] | ConfigDict, path: Sequence[str])
 
 
 def _guess(path: Sequence[str], names: Sequence[str]) -> str:
-    """What an unknown key was meant to be: a field of that name elsewhere, else the closest name here or elsewhere."""
+    """Suggests a known key for an unknown one: a field of that name elsewhere, else the closest name."""
     *above, key = path
     places: dict[str, list[str]] = {}
     for place in _places(Config):
@@ -137,14 +140,14 @@ def _guess(path: Sequence[str], names: Sequence[str]) -> str:
         places.setdefault(place.rpartition('.')[2], []).append(place)
     near = difflib.get_close_matches(key, [*names, *places], n=1)
     if key in places:
-        found = places[key]
+        matches = places[key]
     else:
-        found = near if not near or near[0] in names else places[near[0]]
-    return f'did you mean {" or ".join(map(repr, found))}?' if found else f'known: {", ".join(names)}'
+        matches = near if not near or near[0] in names else places[near[0]]
+    return f'did you mean {" or ".join(map(repr, matches))}?' if matches else f'known: {", ".join(names)}'
 
 
 def _places(kind: type, path: str = '') -> Iterator[str]:
-    """The fields of a dataclass and of those in it, as overrides name them."""
+    """Yields the dotted names of all fields of a dataclass and of its nested dataclasses, as overrides name them."""
     for name, value in typing.get_type_hints(kind).items():
         yield path + name
         if dataclasses.is_dataclass(value):
@@ -152,7 +155,7 @@ def _places(kind: type, path: str = '') -> Iterator[str]:
 
 
 def _keys(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Every key in nested mappings, as a path."""
+    """Yields every key of nested mappings as a path (a tuple of keys)."""
     for key, value in node.items():
         yield (str(key),)
         if isinstance(value, Mapping):
@@ -160,14 +163,14 @@ def _keys(node: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def load_config(values: flags.FlagValues) -> Config:
-    """The parsed config of --config with its overrides and --data_root. Raises ConfigError."""
+    """Parses the config of --config with its overrides and --data_root. Raises ConfigError."""
     if values.config is None:
         raise ConfigError('--config=FILE is missing')
     raw = values.config.to_dict() if isinstance(values.config, ConfigDict) else values.config
     try:
         config = parse(raw)
     except ConfigError:
-        for path in _keys(raw):  # a key that is not known: of the whole tree, the one that was meant
+        for path in _keys(raw):  # for an unknown key, raise an error that suggests a name from the whole tree
             _check_override(raw, path)
         raise
     data_root = values.data_root if 'data_root' in values else ''

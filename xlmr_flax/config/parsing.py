@@ -1,4 +1,4 @@
-"""Plain mappings -> `Config`, field by field, and `Config` -> plain mappings; digests of both."""
+"""Converts plain mappings to `Config` with type checks, and back; computes digests of both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xlmr_flax.util.secrets import has_secret, hide
 
 
 def to_dict(value: Any) -> Any:
-    """A dataclass as nested plain dicts, tuples and scalars (JSON-able)."""
+    """Converts a dataclass to nested plain dicts, tuples and scalars, which JSON can hold."""
     if dataclasses.is_dataclass(value):
         return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -26,14 +26,14 @@ def to_dict(value: Any) -> Any:
 
 
 def defaults() -> dict[str, Any]:
-    """The default `Config` as nested dicts: what a config file starts from."""
+    """Returns the default `Config` as nested dicts; a config file starts from it."""
     return to_dict(Config())
 
 
 def parse(raw: Mapping[str, Any]) -> Config:
-    """A nested mapping -> Config. Raises ConfigError naming the field, and for unknown keys the closest known one.
+    """Parses a nested mapping. Raises ConfigError, which names the field and, for an unknown key, the closest one.
 
-    `recipes` entries are changes to `recipe`: a field that an entry leaves out is the plan's.
+    An entry of `recipes` changes `recipe`: a field that the entry leaves out has the value of `recipe`.
     """
     raw = dict(raw)
     config = _build(Config, {k: v for k, v in raw.items() if k != 'recipes'}, '', None)
@@ -47,8 +47,8 @@ def parse(raw: Mapping[str, Any]) -> Config:
 
 
 def parse_saved(raw: Mapping[str, Any]) -> Config:
-    """A config that a workdir has, as `parse` reads it. Workdirs of versions in which `encoder.remat` was a bool beside
-    `encoder.kept` are read, too."""
+    """Parses a config that was saved in a workdir. Also reads those of earlier versions, which had
+    `encoder.remat` as a bool and `encoder.kept`."""
     encoder = raw.get('encoder')
     if isinstance(encoder, Mapping) and isinstance(encoder.get('remat'), bool):
         names = {'all': 'none', 'products': 'dots', 'layers': 'full'}
@@ -58,12 +58,12 @@ def parse_saved(raw: Mapping[str, Any]) -> Config:
 
 
 def digest(value: Any) -> str:
-    """12 hex digits of sha256 over the canonical JSON of a value."""
+    """Returns the first 12 hex digits of the sha256 of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(to_dict(value), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _check_renamed(where: str, value: Any) -> None:
-    """Raises ConfigError for a key, or a value of it, that an earlier version had; the message names the new one."""
+    """Raises ConfigError for a key or value of an earlier version; the message names the new one."""
     if where == 'encoder.kept':
         raise ConfigError(f"{where} is now encoder.remat ('all': 'none', 'products': 'dots', 'layers': 'full')")
     if where == 'encoder.remat' and isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The reference of the configuration: every field of config/spec.py with its type, default and documentation."""
+"""Generates the config reference: every field of config/spec.py with its type, default and documentation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 from xlmr_flax.config.spec import Config
 
-NAME = 'NAME'  # stands for the key of a mapping
+NAME = 'NAME'  # placeholder for the key of a mapping
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field of the configuration. path: as overrides name it (`recipe.steps`). default: '' = the fields below it.
-    doc: Markdown in one line."""
+    """A field of the configuration. path: its dotted name in overrides (`recipe.steps`). default: '' for a field that
+    has fields of its own. doc: one line of Markdown."""
 
     path: str
     type: str
@@ -29,24 +29,29 @@ class Field:
 
     @property
     def section(self) -> str:
-        """The path of the dataclass that has the field; '' = Config."""
+        """The path of the dataclass that the field belongs to; '' = Config."""
         return self.path.rpartition('.')[0]
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """{field: the string below it in the source of a dataclass}, each in one line; fields without one are absent."""
+    """Reads the documentation strings below the fields of a dataclass: {field: string in one line}.
+
+    Fields without such a string are absent.
+    """
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(node, ast.ClassDef)
-    found: dict[str, str] = {}
+    docs: dict[str, str] = {}
     for field, below in itertools.pairwise(node.body):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-            found[field.target.id] = ' '.join(ast.literal_eval(below.value).split())
-    return found
+            docs[field.target.id] = ' '.join(ast.literal_eval(below.value).split())
+    return docs
 
 
 def fields(cls: type = Config, path: str = '', seen: frozenset[type] = frozenset()) -> Iterator[Field]:
-    """Every field of a dataclass: first its own, then those of the dataclasses in it. One that occurs again (`recipes`
-    has what `recipe` has) is not repeated."""
+    """Yields every field of a dataclass: first its own, then those of its nested dataclasses.
+
+    A dataclass that occurs again is not repeated: `recipes` has the fields of `recipe`.
+    """
     docs, hints, inner = field_docs(cls), typing.get_type_hints(cls), []
     for field in dataclasses.fields(cls):
         below, where = _dataclass_in(hints[field.name], f'{path}{field.name}')
@@ -61,7 +66,7 @@ def fields(cls: type = Config, path: str = '', seen: frozenset[type] = frozenset
 
 
 def _dataclass_in(kind: Any, path: str) -> tuple[type | None, str]:
-    """(the dataclass that a field is or maps names to, the path of its fields)."""
+    """Returns (the dataclass of a field, or of the values of a mapping field; the path of its fields)."""
     if dataclasses.is_dataclass(kind):
         return typing.cast(type, kind), path
     if issubclass(typing.get_origin(kind) or object, Mapping) and dataclasses.is_dataclass(typing.get_args(kind)[1]):
@@ -74,7 +79,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _sections() -> Iterator[tuple[str, type, list[Field]]]:
-    """(path, dataclass, its fields) of every dataclass of the configuration."""
+    """Yields (path, dataclass, its own fields) for every dataclass of the configuration."""
     classes: dict[str, type] = {'': Config}
     for section, group in itertools.groupby(fields(), key=lambda field: field.section):
         own = list(group)
@@ -87,7 +92,7 @@ def _sections() -> Iterator[tuple[str, type, list[Field]]]:
 
 
 def as_text() -> str:
-    """The reference for a terminal."""
+    """Formats the reference for a terminal."""
     lines = [f'Fields of a config (--config.KEY=VALUE overrides one); {NAME} stands for any name.']
     for section, cls, own in _sections():
         lines += ['', f'{section or "config"}: {inspect.getdoc(cls)}'.replace('\n', ' '), '']
@@ -98,7 +103,7 @@ def as_text() -> str:
 
 
 def as_markdown() -> str:
-    """docs/config.md."""
+    """Formats the reference as Markdown, the content of docs/config.md."""
     lines = [
         '# Config reference',
         '',

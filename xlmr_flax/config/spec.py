@@ -1,6 +1,6 @@
 """The fields of a configuration and their defaults, as frozen dataclasses.
 
-The string below a field is its documentation, in Markdown: `xlmr-flax run --help_config` and docs/config.md show it
+The string below a field is its documentation in Markdown. `xlmr-flax run --help_config` and docs/config.md show it
 (config/reference.py).
 """
 
@@ -11,39 +11,41 @@ from collections.abc import Mapping
 
 from xlmr_flax.util.errors import UserError
 
-NONE = 'none'  # the name of no intermediate training
+NONE = 'none'  # the name of the arm without intermediate training
 
 
 class ConfigError(UserError, ValueError):
-    """A config key or value that cannot be used; the message names the field and the closest known one."""
+    """An invalid config key or value; the message names the field and, for an unknown key, the closest known one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderSpec:
-    """The pretrained encoder and how its program is compiled."""
+    """The pretrained encoder, and options for its numerics and compilation."""
 
     source: str = 'embedded'
     """`embedded`, `hf:NAME-OR-DIR`, `ckpt:DIR` (a model that a run saved) or `random:SIZE`."""
     head: str = 'jiant'
-    """`jiant` (the authors': a pooler and a two-layer head) or `hf` (the classes of transformers; can be exported)."""
+    """`jiant` (the head of the authors' code: a pooler and a two-layer head) or `hf` (the heads of Hugging Face
+    transformers; such models can be exported)."""
     dtype: str = 'float32'
     """Compute type, `float32` or `bfloat16`. Parameters are always float32."""
     dropout: float = -1.0
-    """Dropout rate of hidden states; below 0: the checkpoint's."""
+    """Dropout rate of hidden states; below 0: the rate of the checkpoint."""
     attention_dropout: float = -1.0
-    """Dropout rate of attention weights; below 0: the checkpoint's."""
+    """Dropout rate of attention weights; below 0: the rate of the checkpoint."""
     remat: str = 'auto'
-    """Rematerialisation, what the backward pass of a layer computes again: `none`, `dots` (all but matrix products and
-    attention), `full` (the whole layer, from its input) or `auto` (`dots`)."""
+    """Rematerialisation: which activations the backward pass of a layer recomputes. `none`, `dots` (all except the
+    results of matrix products and attention), `full` (the whole layer, from its input) or `auto` (`dots`)."""
     unroll: int = 1
-    """Layers per step of the scan; 0 = all, without a scan."""
+    """Number of layers per step of the scan over layers; 0 = all layers, without a scan."""
     attention: str = 'auto'
-    """`auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `tpu` or `interpret` (encoders/attention/choose.py)."""
+    """Attention implementation: `auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `tpu` or `interpret`
+    (encoders/attention/choose.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
-    """AdamW with weight decay on everything but biases and layer norms. The defaults are jiant's
+    """AdamW with weight decay on all parameters except biases and layer norms. The defaults are those of jiant
     (jiant/proj/simple/runscript.py)."""
 
     learning_rate: float = 1e-5
@@ -57,55 +59,56 @@ class OptimizerSpec:
     weight_decay: float = 0.01
     """Decoupled weight decay, multiplied by the learning rate."""
     warmup: float = 0.1
-    """Share of all steps in which the learning rate rises linearly from 0."""
+    """Length of the LR warm-up, a linear rise from 0, as a share of all steps."""
     warmup_steps: int = -1
-    """Number of such steps; at 0 or above, it overrides `warmup`."""
+    """Length of the LR warm-up in steps; at 0 or above, it overrides `warmup`."""
     schedule: str = 'linear'
     """The learning rate after the warm-up: `linear` (to 0 at the last step) or `constant`."""
     clip_norm: float = 1.0
     """Largest global norm of the gradients; 0 = no clipping."""
     clip_per: str = 'step'
-    """`step` (once per optimizer step) or `micro_batch` (after every micro-batch, on the running sum, as
-    jiant/proj/main/runner.py)."""
+    """When gradients are clipped: `step` (once per optimizer step) or `micro_batch` (after every micro-batch, on the
+    running sum, as in jiant/proj/main/runner.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How one phase trains."""
+    """Settings of one training phase: its length, batches, dev evaluations and checkpoints."""
 
     epochs: float = 3.0
-    """Passes over the training rows."""
+    """Number of passes over the training rows."""
     steps: int = 0
-    """Optimizer steps; above 0, it overrides `epochs`."""
+    """Number of optimizer steps; above 0, it overrides `epochs`."""
     batch_size: int = 32
     """Examples per optimizer step, over all devices and micro-batches."""
     accumulation: int = 1
     """Micro-batches per optimizer step (gradient accumulation)."""
     max_length: int = 128
-    """Most tokens of a row, special tokens included; longer texts are cut or split into windows."""
+    """Largest number of tokens of a row, special tokens included. Longer texts are truncated or split into windows."""
     lengths: tuple[int, ...] = ()
-    """Row lengths that may be compiled; a batch takes the shortest that holds it. () = chosen up to `max_length`."""
+    """Row lengths that are compiled (bucketing); a batch is padded to the shortest that holds it. () = lengths up to
+    `max_length`, chosen automatically."""
     packing: bool = True
-    """Several examples share a row. The loss is the same; dropout masks differ."""
+    """Pack several examples into one row. The loss is the same; dropout masks differ."""
     eval_every: int = 0
-    """Steps between dev evaluations; 0 = only at the end."""
+    """Number of steps between dev evaluations; 0 = only at the end."""
     eval_examples: int = 500
-    """Number of dev rows that are evaluated, from the first (jiant: 500); 0 = all."""
+    """Number of dev rows that are evaluated, from the first row on (jiant: 500); 0 = all."""
     dev_score: str = 'first'
-    """The dev score: the task's `first` metric, or the `mean` of F1 and exact match (question answering) or of
-    accuracy and F1 (QQP), as jiant."""
+    """The dev score: the `first` metric of the task, or the `mean` of F1 and exact match (question answering) or of
+    accuracy and F1 (QQP), as in jiant."""
     keep: str = 'last'
-    """Which weights are kept: the `best` by dev score or the `last`."""
+    """Which weights are kept: those with the `best` dev score, or the `last`."""
     patience: int = 0
-    """Dev evaluations without improvement after which training stops; 0 = it never stops early."""
+    """Early stopping: training stops after this number of dev evaluations without improvement; 0 = never."""
     checkpoint_every: int = 0
-    """Steps between saved states; 0 = only when the run is stopped."""
+    """Number of steps between checkpoints; 0 = only when the run is stopped."""
     keep_checkpoints: int = 1
-    """How many of the latest saved states are kept (a damaged one is passed over)."""
+    """Number of latest checkpoints that are kept. If the latest is damaged, a resumed run uses an earlier one."""
     log_every: int = 10
-    """Steps between records of the training log."""
+    """Number of steps between records of the training log."""
     max_train: int = 0
-    """Number of training rows, from the first; 0 = all."""
+    """Number of training rows, from the first row on; 0 = all."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The optimizer and its schedule."""
 
@@ -115,56 +118,56 @@ class Member:
     """One dataset of an `Arm`."""
 
     task: str = ''
-    """The task's name; '' = the name of the entry."""
+    """Name of the task; '' = the name of the entry."""
     languages: tuple[str, ...] = ('en',)
-    """Languages of the training rows: `en` is the train split, another language its translated one (or text in
-    that language)."""
+    """Languages of the training rows. `en` is the train split; another language is its translation (or text in that
+    language)."""
     head: str = ''
-    """Members that name the same head share it; '' = a head of the task's own."""
+    """Name of the head; members with the same name share one head. '' = a separate head for the task."""
     weight: float = 1.0
-    """Rate of the member for the sampler `weights`."""
+    """Sampling weight of the member with the sampler `weights`."""
     rate: str = '1'
-    """Rate of the member for the sampler `time_dependent`: an expression in the step `t`."""
+    """Sampling weight of the member with the sampler `time_dependent`: an expression in the step `t`."""
     max_length: int = 0
-    """As in the recipe; 0 = the recipe's."""
+    """As in the recipe; 0 = the value of the recipe."""
     lengths: tuple[int, ...] = ()
-    """As in the recipe; () = the recipe's."""
+    """As in the recipe; () = the value of the recipe."""
     max_train: int = 0
-    """As in the recipe; 0 = the recipe's."""
+    """As in the recipe; 0 = the value of the recipe."""
     fraction: float = 1.0
-    """Share of the training rows: a random subset that the seed decides."""
+    """Share of the training rows that is used: a random subset that depends on the seed."""
     shuffle_labels: bool = False
-    """Permute the labels among the rows (a control)."""
+    """Shuffle the labels among the rows (a control)."""
     select: float = 1.0
-    """Weight of the member's dev score in the choice of the best checkpoint."""
+    """Weight of the member's dev score when the best checkpoint is selected."""
     alpha: float = 1.0
-    """Languages are drawn in proportion to size ** alpha."""
+    """Languages are sampled in proportion to size ** alpha."""
     split: str = ''
-    """Train on this split in place of the training rows, where those are missing (`dev`). Result rows say so, and
-    its own dev rows do not select checkpoints."""
+    """Train on this split (`dev`) if the data has no train split. Result rows record it, and the dev rows of this
+    member do not select checkpoints."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """A mixture of datasets that trains one encoder. The samplers follow jiant
+    """A mixture of datasets on which one encoder is trained. The samplers follow jiant
     (jiant/proj/main/components/task_sampler.py)."""
 
     tasks: Mapping[str, Member] = dataclasses.field(default_factory=dict)
     """The members by name."""
     sampler: str = 'proportional'
-    """`uniform`, `proportional`, `capped` (`cap`), `temperature` (`temperature`, `cap`), `weights` (the members'
-    `weight`) or `time_dependent` (the members' `rate`)."""
+    """How members are sampled: `uniform`, `proportional`, `capped` (with `cap`), `temperature` (with `temperature` and
+    `cap`), `weights` (with each member's `weight`) or `time_dependent` (with each member's `rate`)."""
     cap: int = 0
-    """Largest size that a member counts with; 0 = no cap."""
+    """Upper limit for the size of a member in the sampling weights; 0 = no limit."""
     temperature: float = 1.0
-    """Members are drawn in proportion to size ** (1 / temperature)."""
+    """Members are sampled in proportion to size ** (1 / temperature)."""
     mix: str = 'step'
-    """`step` (one task per optimizer step, as jiant) or `micro_batch` (one task per micro-batch; a step has
+    """`step` (one task per optimizer step, as in jiant) or `micro_batch` (one task per micro-batch; a step has
     `recipe.accumulation` of them)."""
     block: int = 0
-    """Number of draws after which the counts are exact; 0 = 100."""
+    """Number of draws after which each member's count matches its weight exactly; 0 = 100."""
     joint: bool = False
-    """The arm is no phase of its own: its members are mixed into the training of every target."""
+    """The arm is not a separate phase: its members are mixed into the training of every target."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,40 +175,43 @@ class Evaluation:
     """Zero-shot evaluation."""
 
     languages: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    """Task -> evaluated languages; absent = all that the task has."""
+    """Task -> evaluated languages; absent = all languages of the task."""
     split: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Task -> evaluated split; absent = `test`."""
     max_examples: int = 0
-    """Number of rows per language, from the first; 0 = all."""
+    """Number of rows per language, from the first row on; 0 = all."""
     batch_tokens: int = 0
-    """Tokens of a forward pass, padding included; 0 = by platform (`data.batches.pass_tokens`)."""
+    """Number of tokens in a forward pass, padding included; 0 = by platform (`data.batches.pass_tokens`)."""
     packing: bool = True
-    """Several examples share a row."""
+    """Pack several examples into one row."""
     retrieval_layer: int = -1
-    """Index into the hidden states for retrieval; -1 = layer 14 of 24, as jiant and XTREME, else the last."""
+    """Index into the hidden states for retrieval; -1 = layer 14 if the encoder has 24 layers, as in jiant and XTREME,
+    else the last layer."""
     retrieval_layers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Task -> its own `retrieval_layer`."""
     pooling: str = 'mean'
-    """Sentence vectors for retrieval: `mean` (special tokens included, as jiant and XTREME) or `cls`."""
+    """Pooling of sentence vectors for retrieval: `mean` (special tokens included, as in jiant and XTREME) or `cls`."""
     max_length: int = 512
-    """Most tokens of a retrieval sentence (jiant and XTREME: 512)."""
+    """Largest number of tokens of a retrieval sentence (jiant and XTREME: 512)."""
     repeated_sentences: str = 'kept'
-    """Mining (BUCC): what becomes of sentences whose text occurs more than once on one side. `kept`: every row is
-    mined by itself. `expanded`: each text is mined once, and every pair of ids with the two texts is a candidate
-    (jiant, tasks/lib/bucc2018.py). `dropped`: each text is mined once, and a pair with a repeated text is no
+    """Mining (BUCC): how to treat sentences whose text occurs more than once on one side. `kept`: every row is mined
+    separately. `expanded`: each text is mined once, and every pair of ids with the two texts is a candidate
+    (jiant, tasks/lib/bucc2018.py). `dropped`: each text is mined once, and a pair with a repeated text is not a
     candidate (XTREME, third_party/utils_retrieve.py)."""
     qa_decoding: str = 'offsets'
-    """Answers: `offsets` (the characters of the predicted tokens, scoring/spans.py) or `reference` (cut out of
-    white-space words, as the scripts of jiant, XTREME and xTune do, scoring/reference_spans.py)."""
+    """How answers are decoded: `offsets` (the characters of the predicted tokens, scoring/spans.py) or `reference`
+    (from white-space words, as in the scripts of jiant, XTREME and xTune, scoring/reference_spans.py)."""
     qa_unaligned: tuple[str, ...] = ()
-    """With `reference`: languages whose answers are the text of the tokens, without a search in the words."""
+    """Languages whose answers are the text of the predicted tokens, not aligned with the words; with `reference`
+    only."""
 
     def layer_of(self, task: str) -> int:
-        """The configured layer of a retrieval task."""
+        """Returns the configured layer of a retrieval task."""
         return self.retrieval_layers.get(task, self.retrieval_layer)
 
     def qa_decides(self) -> dict[str, object]:
-        """What decides how answers are decoded; {} for the default, which is older than its fields."""
+        """Returns the fields that change how answers are decoded; {} for the default, so that digests of configs from
+        before these fields stay the same."""
         if self.qa_decoding == 'offsets':
             return {}
         return {'qa_decoding': self.qa_decoding, 'qa_unaligned': sorted(self.qa_unaligned)}
@@ -213,21 +219,21 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class MeshSpec:
-    """The number of devices along each axis of the mesh; -1, at most once, takes all that are left."""
+    """The number of devices along each axis of the mesh. One axis may be -1: all remaining devices."""
 
     data: int = -1
-    """Data parallelism: rows of a batch."""
+    """Data parallelism: shards the rows of a batch."""
     fsdp: int = 1
-    """Rows of a batch, too; parameters and moments are sharded over it."""
+    """Fully sharded data parallelism: shards the rows of a batch, the parameters and the optimizer's moments."""
     model: int = 1
-    """Tensor parallelism: attention heads and feed-forward columns."""
+    """Tensor parallelism: shards attention heads and feed-forward columns."""
     slices: int = 1
-    """TPU slices joined by a data-centre network, which `data` then spans; -1 = as many as there are."""
+    """Number of TPU slices that a data-centre network joins; the axis `data` spans them. -1 = all slices."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One plan: every intermediate arm x every target x every seed."""
+    """One plan of runs: every intermediate arm x every target x every seed."""
 
     name: str = 'run'
     """Name of the study."""
@@ -236,37 +242,37 @@ class Config:
     preset: str = ''
     """Name of the published recipe that the config follows; written into result rows."""
     seeds: tuple[int, ...] = (1,)
-    """Every run of the plan is made once per seed."""
+    """Random seeds; every run of the plan is executed once per seed."""
     encoder: EncoderSpec = EncoderSpec()
     """The pretrained encoder."""
     intermediate: tuple[str, ...] = (NONE,)
-    """Intermediate tasks or names of `arms`, or `none`. An arm's encoder is trained once per seed and used by all
+    """Intermediate tasks, names of `arms`, or `none`. The encoder of an arm is trained once per seed and used for all
     targets."""
     targets: tuple[str, ...] = ()
     """Target tasks. Retrieval targets are evaluated without training."""
     arms: Mapping[str, Arm] = dataclasses.field(default_factory=dict)
     """Mixtures by name."""
     training: Mapping[str, Arm] = dataclasses.field(default_factory=dict)
-    """Target -> what it is fine-tuned on, where that is not its English train split alone (further languages,
-    translated rows). Fields as in `arms.NAME`."""
+    """Target -> its fine-tuning data, if this is not just its English train split (more languages, translated rows).
+    Fields as in `arms.NAME`."""
     recipe: Recipe = Recipe()
     """The recipe of every phase."""
     recipes: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
-    """Changes to `recipe` by name: an arm's or intermediate task's, or a target's for its fine-tuning.
-    Fields as in `recipe`."""
+    """Changes to `recipe` for one phase: the name of an arm, of an intermediate task, or of a target (its
+    fine-tuning). Fields as in `recipe`."""
     evaluation: Evaluation = Evaluation()
     """Zero-shot evaluation."""
     mesh: MeshSpec = MeshSpec()
-    """Devices along each axis."""
+    """Number of devices along each axis of the mesh."""
     skip_bad_rows: bool = False
-    """Leave out, count and list rows that cannot be read; without it, they are an error."""
+    """Skip rows that cannot be read, and count and list them; otherwise such a row is an error."""
     keep_models: str = 'all'
-    """Whose trained models are kept when the plan is done: `all` runs' or those of the `intermediate` phases alone."""
+    """Which trained models are kept after the plan: those of `all` runs, or only those of the `intermediate` phases."""
     data_root: str = ''
     """Folder of the data files; '' = the environment variable XLMR_DATA_ROOT."""
     tensorboard: bool = True
     """Also write the training logs as TensorBoard events."""
 
     def recipe_for(self, task: str) -> Recipe:
-        """The recipe of a task's phase: its own override, else the plan's."""
+        """Returns the recipe of a phase: the entry of `recipes`, else `recipe`."""
         return self.recipes.get(task, self.recipe)

@@ -1,4 +1,4 @@
-"""What all runs of a plan share."""
+"""The objects that all runs of a plan share: config, model, tokenizer, mesh, workdir."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from xlmr_flax.train.diagnostics.profile import Profiler
 
 @dataclass(frozen=True)
 class Setting:
-    """What all runs of a plan share. bad_rows: takes rows that cannot be read, which are then left out. profiler: what
-    this process was asked to trace."""
+    """The objects that all runs of a plan share. log: writes a metrics record. bad_rows: collects rows that cannot be
+    read and are then skipped. profiler: records the traces that the user has requested."""
 
     config: Config
     source: EncoderSource
@@ -35,7 +35,8 @@ class Setting:
 
 
 def make_model(config: Config, source: EncoderSource) -> Model:
-    """The model of a plan: the source's shape with the config's dropout and dtype."""
+    """Makes the model of a plan: the encoder config of the source, with the dropout, dtype and other options of
+    `config.encoder`."""
     spec, shape = config.encoder, source.config
     rates = {'dropout': spec.dropout, 'attention_dropout': spec.attention_dropout}
     shape = dataclasses.replace(shape, **{k: v for k, v in rates.items() if v >= 0})

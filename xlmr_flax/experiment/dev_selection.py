@@ -1,7 +1,7 @@
-"""Dev sets of a training run: what decides which checkpoint is kept.
+"""Scores the dev sets of a training run, to select the checkpoint that is kept.
 
-As jiant (proj/main/runner.py): each task's score on its first dev rows, through the official prediction file, and the
-mean over the tasks. A weight per member makes it a weighted mean.
+As in jiant (proj/main/runner.py), each task is scored on its first dev rows through the official prediction file, and
+the scores are averaged over the tasks. The members' weights make this a weighted mean.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from xlmr_flax.tasks.base import Example
 
 @dataclass(frozen=True)
 class DevSet:
-    """Dev rows of one dataset. name: as in logs: the task; of text, and where two members have the task, the dataset.
-    weight: in the mean; 0 = measured alone.
+    """Dev rows of one dataset. name: the name in logs, which is the task, or the dataset for text and if two members
+    have the same task. weight: its weight in the mean; 0 = it is scored, but does not count.
     """
 
     name: str
@@ -42,13 +42,13 @@ class DevSet:
 
 
 def _is_masked(data: Encoded, tokenizer: Tokenizer) -> bool:
-    """Whether a text has a token to predict: a few short lines may have none, and no perplexity."""
+    """Returns whether masking selects any token of a text. A few short lines may have none, and so no perplexity."""
     return bool((mask_rows(data.tokens, 0, Masking.of(tokenizer))[1].flat != IGNORED).any())
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The dev sets of a run: English rows of each task that has some, and of text a part in each language."""
+    """The dev sets of a run: the English dev rows of each task, and for text a held-out part in each language."""
 
     sets: tuple[DevSet, ...]
     dev_score: str = 'first'
@@ -61,8 +61,8 @@ class Selection:
         recipe: Recipe,
         bad_rows: list[BadRow] | None = None,
     ) -> Selection:
-        """Reads and encodes them. A member of several tasks has its weight divided among those with dev rows. bad_rows:
-        takes rows that cannot be read.
+        """Reads and encodes the dev sets. The weight of a member with several tasks is divided among those that have
+        dev rows. bad_rows: a list that collects rows that cannot be read.
         """
         sets: list[DevSet] = []
         for read in filter(Read.is_taken, dev_reads(found)):
@@ -79,25 +79,27 @@ class Selection:
         return cls(tuple(sets), recipe.dev_score)
 
     def tokens(self) -> Iterator[Ragged]:
-        """Of every dev set."""
+        """Yields the tokens of every dev set."""
         return (dev.data.tokens for dev in self.sets)
 
     def evaluate(
         self, setting: Setting, model: Model, params: Params, run: Run, remap: Callable[[Ragged], Ragged]
     ) -> Mapping[str, float]:
-        """{'dev_metric', and where there are several 'dev/NAME'}: percent; of text the perplexity, which is no part of
-        the mean. A run on text alone is selected by the lowest mean perplexity (dev_metric is its negative).
+        """Scores the dev sets; returns {'dev_metric': mean, and 'dev/NAME' for each set if there are several}.
+
+        Values are percentages. For text, the value is the perplexity, which is not part of the mean. A run on text
+        alone is selected by the lowest mean perplexity: its dev_metric is the negative mean.
         """
-        found = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
+        scores = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
         labelled = [dev for dev in self.sets if not dev.dataset.task.is_text]
         weights = [dev.weight for dev in labelled]
-        if labelled:  # where no weight is above 0 they count alike
+        if labelled:  # if no weight is above 0, all have equal weight
             scale = sum(weights) or len(labelled)
             weights = weights if sum(weights) else [1.0] * len(labelled)
-            mean = sum(found[dev.name] * weight for dev, weight in zip(labelled, weights, strict=True)) / scale
+            mean = sum(scores[dev.name] * weight for dev, weight in zip(labelled, weights, strict=True)) / scale
         else:
-            mean = -sum(found.values()) / len(found)
-        each = {f'dev/{name}': value for name, value in found.items()} if len(found) > 1 else {}
+            mean = -sum(scores.values()) / len(scores)
+        each = {f'dev/{name}': value for name, value in scores.items()} if len(scores) > 1 else {}
         return {'dev_metric': mean, **each}
 
     def _one(
@@ -131,7 +133,7 @@ class Selection:
         evaluator.predict(task, dev.examples, path)
 
         def score() -> float:
-            found = score_files(task, 'en', path, dev.examples)
-            return fmean(found[metric] for metric in dev_metrics(task, self.dev_score))
+            scores = score_files(task, 'en', path, dev.examples)
+            return fmean(scores[metric] for metric in dev_metrics(task, self.dev_score))
 
         return on_leader('dev score', score)

@@ -1,4 +1,4 @@
-"""run --dry_run: the plan as a table, what of it is there, and what the rest will cost. Writes nothing."""
+"""run --dry_run: prints the plan as a table, with finished work and the estimated cost of the rest. Writes nothing."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
 
 @dataclass(frozen=True)
 class Item:
-    """A run of a plan. state: for people. evaluation: work of all its languages; left: of those that are missing. done:
-    share of the training that need not be done again."""
+    """A run of a plan with its state and cost. state: the text of its table cell. evaluation: work for all its
+    languages. left: work for the missing languages. done: finished share of the training, 0 to 1."""
 
     run: Run
     state: str
@@ -45,7 +45,7 @@ class Item:
 
 
 def describe(runner: Runner) -> str:
-    """The text of --dry_run. Raises DataError and ConfigError, as the run would."""
+    """Returns the text of --dry_run. Raises the same DataError and ConfigError as the run."""
     estimator = Estimator(runner.plan, runner.setting.model.config, runner.setting.tokenizer)
     items = [_item(runner, estimator, run) for run in runner.plan]
     speed = _speed(runner, items)
@@ -74,13 +74,13 @@ def _item(runner: Runner, estimator: Estimator, run: Run) -> Item:
 
 
 def _saved_step(runner: Runner, run: Run) -> int:
-    """The step of the state that a run would go on from, 0 without one."""
+    """Returns the step of the checkpoint from which a run would resume; 0 = there is none."""
     steps = (runner.workdir.run_dir(run) / 'checkpoints' / 'last').glob('[0-9]*')
     return max((int(path.name) for path in steps if path.name.isdigit()), default=0)
 
 
 def _state(runner: Runner, run: Run, steps: int, languages: Sequence[str], missing: Sequence[str]) -> str:
-    """Of a run that is not finished."""
+    """Returns the state, as text, of a run that is not finished."""
     if holder := runner.claims.holder(run.name):
         return f'claimed by {holder}'
     if failure := runner.workdir.failure(run):
@@ -154,14 +154,14 @@ def _trains(run: Run) -> str:
 
 
 def _lengths(run: Run) -> str:
-    found = sorted({dataset.max_length for dataset in run.datasets})
-    if not found:
+    lengths = sorted({dataset.max_length for dataset in run.datasets})
+    if not lengths:
         return '-'
-    return str(found[0]) if len(found) == 1 else f'{found[0]}-{found[-1]}'
+    return str(lengths[0]) if len(lengths) == 1 else f'{lengths[0]}-{lengths[-1]}'
 
 
 def _totals(items: Sequence[Item], speed: Speed) -> list[list[str]]:
-    """By phase: all of it, and what is left to do."""
+    """Returns the table of total and remaining work per phase."""
     rows = [['phase', 'runs', 'steps', 'tokens', 'FLOPs', 'time', 'left', 'time left']]
     total, left = Work(), Work()
     for phase in (INTERMEDIATE, TARGET, EVALUATION):
@@ -194,7 +194,8 @@ def _count(number: int, what: str) -> str:
 
 
 def _compiled(items: Sequence[Item]) -> str:
-    """What comes on top of the times: a run has its own rows of the word table, and so its own programs."""
+    """Returns the note on compilation time, which the estimates leave out. A run has its own active vocabulary, and so
+    compiles its own programs."""
     left = [item for item in items if item.done < 1 and item.run.recipe]
     programs = sum(item.training.programs for item in left)
     if not programs:
@@ -224,14 +225,14 @@ Tokenizing and reading are not in them either. Several processes (--shard) divid
 
 
 def _short(number: float) -> str:
-    """Two digits and k, M, G, T, P or E."""
+    """Formats a number with a prefix k, M, G, T, P or E, and one decimal if it is below 10 of that unit."""
     power = min(6, max(0, math.floor(math.log10(number) / 3))) if number >= 1 else 0
     value = number / 1000**power
     return f'{value:.{1 if value < 9.95 and power else 0}f}{["", "k", "M", "G", "T", "P", "E"][power]}'
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    """Text in columns; what holds numbers alone is on the right ('<1s' is one)."""
+    """Formats rows as text columns; columns that hold only numbers ('<1s' counts as one) are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = [
         all(cell[:1].isdigit() or cell in ('-', '', '<1s') for cell in column[1:]) for column in zip(*rows, strict=True)

@@ -1,4 +1,4 @@
-"""The evaluate command: one source, one task, no training."""
+"""The evaluate command: evaluates one encoder source on one task without training."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from xlmr_flax.util.console import Line, be_quiet, say
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One evaluate command, flags as given ('' and 0 = default). input: a user's own file (experiment/predict_file.py)
-    instead of the task's data, '' = none; out is then a file. labels: names of the head's classes in its
-    order, () = as the checkpoint names them."""
+    """The flags of one evaluate command ('' and 0 = default). input: a user's own file (experiment/predict_file.py)
+    instead of the task's data, '' = none; `out` is then a file. labels: names of the head's classes in the order of the
+    head, () = the names in the checkpoint."""
 
     encoder: str
     task: str
@@ -53,7 +53,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A source ready to compute with. max_length: tokens a row."""
+    """A source with its model and tokenizer, ready for forward passes. max_length: most tokens of a row."""
 
     source: EncoderSource
     model: Model
@@ -61,15 +61,15 @@ class Opened:
     max_length: int
 
     def load(self, mesh: Mesh, heads: bool) -> Params:
-        """Its parameters on the mesh, with pooler and heads where they are needed."""
+        """Loads the parameters onto the mesh. heads: with the pooler and the heads."""
         params = self.source.load(None if heads else ())
         wanted = ['encoder', *(['pooler', 'heads'] if heads else [])]
         return put_tree({k: params[k] for k in wanted if k in params}, mesh)
 
 
 def open_model(request: Request, source: EncoderSource, heads: bool) -> Opened:
-    """heads: whether a head is to be used: rows are then as long as in its fine-tuning unless --max_length says else.
-    Raises ModelError and TokenizerError."""
+    """Opens the model and tokenizer of a source. heads: whether a head is used; then the default of --max_length is the
+    length of its fine-tuning. Raises ModelError and TokenizerError."""
     tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
     model = Model(source.config, source.style or 'hf', request.dtype)
     max_length = request.max_length or (heads and source.max_length) or min(512, source.config.max_length)
@@ -78,7 +78,8 @@ def open_model(request: Request, source: EncoderSource, heads: bool) -> Opened:
 
 
 def choose_head(source: EncoderSource, task: Task) -> tuple[str, HeadSpec]:
-    """The source's head for a task: of its name, else the only one of its kind and size. Raises ModelError."""
+    """Chooses a source's head for a task: the head with the task's name, else the only one with its kind and size.
+    Raises ModelError."""
     fitting = {n: s for n, s in source.heads.items() if s == head_spec(task)}
     if task.name in fitting:
         return task.name, fitting[task.name]
@@ -91,9 +92,9 @@ def choose_head(source: EncoderSource, task: Task) -> tuple[str, HeadSpec]:
 
 
 def class_names(source: EncoderSource, head: tuple[str, HeadSpec], given: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of a head's classes in its order: as given, else as the checkpoint has them; () for a head without
-    classes. Raises ModelError where nobody names them: the order would be a guess, and the score with it. Also for
-    names given to a head without classes.
+    """Returns the class names of a head, in its order: `given`, else those of the checkpoint; () for a head without
+    classes. Raises ModelError if no names are known, since the order of the classes and so the score would be a guess,
+    and if names are given for a head without classes.
     """
     name, spec = head
     if not kind_of(spec).classes:
@@ -111,8 +112,8 @@ def class_names(source: EncoderSource, head: tuple[str, HeadSpec], given: tuple[
 
 
 def require_one_request(request: Request, source: EncoderSource) -> None:
-    """Of several processes with one job: raises DistributedError unless all have the same request, encoder and package,
-    and see the folder of `out`.
+    """Checks a multi-process job: raises DistributedError unless all processes have the same request, encoder and
+    package version, and see the folder of `out`.
     """
     asked = {f'--{k}': str(v) for k, v in dataclasses.asdict(request).items() if k != 'command'}
     require_equal({'package': xlmr_flax.__version__, 'encoder': source.digest, **asked})
@@ -120,12 +121,12 @@ def require_one_request(request: Request, source: EncoderSource) -> None:
 
 
 def list_heads(source: EncoderSource) -> str:
-    """'xnli (pair, 3), panx (tag, 7)', or 'none'."""
+    """Lists the heads of a source with kind and number of outputs: 'xnli (pair, 3), panx (tag, 7)', or 'none'."""
     return ', '.join(f'{name} ({spec.kind}, {spec.outputs})' for name, spec in source.heads.items()) or 'none'
 
 
 def evaluate(request: Request) -> list[dict[str, Any]]:
-    """Evaluates every language, writes results.jsonl and predictions; returns the rows."""
+    """Evaluates every language of a request, writes results.jsonl and predictions, and returns the result rows."""
     task, source = with_labels(get_task(request.task), request.data_root), open_source(request.encoder)
     if not is_leader():
         be_quiet()
@@ -170,11 +171,11 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
 
     outcomes = evaluator.run_all(task, languages, split, request.out / 'predictions', progress)
     for language, metrics, n in scored(evaluator, request.encoder, outcomes):
-        found = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
-        found = [row | assumed for row in found]
-        rows += found
+        new_rows = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
+        new_rows = [row | assumed for row in new_rows]
+        rows += new_rows
         line.label += f' {language}'
-        line.close(f'n {n}  ' + '  '.join(f'{r["metric"]} {r["value"]:.2f}' for r in found))
+        line.close(f'n {n}  ' + '  '.join(f'{r["metric"]} {r["value"]:.2f}' for r in new_rows))
         line = Line(f'{task.name} {split}')
         workdir.write_results(rows)
     if bad_rows:

@@ -1,4 +1,4 @@
-"""What to say when an evaluation has no room on a device."""
+"""Explains out-of-memory errors of an evaluation and suggests settings that need less memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from xlmr_flax.util.console import say
 def evaluating(
     name: str, model: Model, params: Params, mesh: Mesh, settings: Evaluation, longest: int
 ) -> AbstractContextManager[None]:
-    """Around an evaluation of these weights. name: for people. longest: tokens of a row at most. Raises OutOfMemory."""
+    """Context for an evaluation: turns an out-of-memory error into OutOfMemory with suggestions.
+
+    name: shown in the message. longest: the largest number of tokens of a row.
+    """
     shape, sizes = model.config, dict(mesh.shape)
     tokens = pass_tokens(settings.batch_tokens, mesh.devices.flat[0].platform)
     wide = 2 if model.dtype == 'bfloat16' else 4
 
     def layer(tokens: int, width: int) -> float:
-        """Bytes of a layer's attention weights (float32) and its feed-forward layer."""
+        """Bytes of one layer's attention weights (float32) and feed-forward activations on one device."""
         there = max(tokens, longest) / batch_devices(mesh)
         return there * (shape.num_heads * longest * 4 + shape.ffn_size * width)
 
@@ -50,7 +53,7 @@ def evaluating(
 
 
 def scored(evaluator: Evaluator, name: str, found: Iterable[Any]) -> Iterator[Any]:
-    """What an evaluator yields, with its lack of memory explained and languages without labels named."""
+    """Yields the results of an evaluator, explains out-of-memory errors and prints which languages have no labels."""
     e = evaluator
     with evaluating(name, e.model, e.params, e.mesh, e.evaluation, e.max_length):
         for language, metrics, n in found:

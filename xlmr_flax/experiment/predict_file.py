@@ -1,4 +1,4 @@
-"""The evaluate command on a user's own file: predictions of a fine-tuned head, or sentence vectors, row by row."""
+"""The evaluate command on a user's own file: writes predictions of a fine-tuned head, or sentence vectors."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from xlmr_flax.tasks.base import Example, closest
 from xlmr_flax.util.console import Line, be_quiet, say
 from xlmr_flax.util.files import write_atomically
 
-VECTORS = '.npy'  # ending of --out that asks for sentence vectors
+VECTORS = '.npy'  # the file extension of --out that selects sentence vectors
 _SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class ChosenHead:
-    """A head of a source: its name, its shape, and a name for each of its outputs."""
+    """A head of an encoder source: its name, its shape, and a label for each of its outputs."""
 
     name: str
     spec: HeadSpec
@@ -51,11 +51,11 @@ class ChosenHead:
 
 
 def input_head(source: EncoderSource, task_name: str, data_root: str = '', given: tuple[str, ...] = ()) -> ChosenHead:
-    """The head for a user's rows: that of the name, else that for the task of the name, else ('') the only one.
+    """Chooses the head for a user's rows: the head `task_name`, else the head that fits that task, else the only head.
 
-    Its outputs are called as `given`, else as the checkpoint names them, with a task in that task's spelling; where
-    nobody names them and no task is asked for, by their number. Raises ModelError, which names the heads there are or
-    says that the order of a task's classes is unknown, TaskError, and DataError for labels that differ.
+    The labels of its outputs are `given`, else those of the checkpoint (for a task, in the spelling of the task), else
+    the output numbers (only if no task is named). Raises ModelError, which lists the heads or says that the order of a
+    task's classes is unknown; TaskError; and DataError if the labels differ from the task's.
     """
     usable = {name: spec for name, spec in source.heads.items() if kind_of(spec).input}
     have = list_heads(source)
@@ -82,11 +82,11 @@ def input_head(source: EncoderSource, task_name: str, data_root: str = '', given
 
 
 def annotate(request: Request) -> list[Record]:
-    """Writes what is predicted for the rows of request.input to request.out; returns the records ([] for vectors).
+    """Writes predictions for the rows of request.input to request.out; returns the records ([] for vectors).
 
-    One JSON object a line: row (number from 0 in the input), id (where the input has one), then as
-    eval/records.predict_records says. With an `out` that ends in .npy: float32 [rows, D] sentence vectors. Either file
-    is whole or not there. Raises DataError naming file, line and column of the input.
+    The file has one JSON object per line: row (its index in the input, from 0), id (if the input has one), and the
+    fields of eval/records.predict_records. If request.out ends in .npy, it gets float32 [rows, D] sentence vectors
+    instead. Both files are written atomically. Raises DataError, which names file, line and column of the input.
     """
     if not is_leader():
         be_quiet()
@@ -98,7 +98,7 @@ def annotate(request: Request) -> list[Record]:
     limit = request.evaluation.max_examples or None
     form = kind_of(head.spec).input if head else Retrieval.input
     assert form is not None
-    found = read_input(path, form, limit, bad_rows)
+    rows = read_input(path, form, limit, bad_rows)
     opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
     lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
     tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform)
@@ -106,13 +106,13 @@ def annotate(request: Request) -> list[Record]:
     if source.note:
         say(source.note)
     if head is None:
-        _write_vectors(request, opened, forward, found)
+        _write_vectors(request, opened, forward, rows)
         records = []
     else:
-        records = _predicted(forward, opened, head, found, Line(f'{head.name} {path.name}'))
+        records = _predicted(forward, opened, head, rows, Line(f'{head.name} {path.name}'))
         lines = (json.dumps(r, ensure_ascii=False, allow_nan=False) + '\n' for r in records)
         on_leader('records', lambda: write_atomically(request.out, ''.join(lines)))
-        for record, example in zip(records[:_SHOWN], found.examples, strict=False):
+        for record, example in zip(records[:_SHOWN], rows.examples, strict=False):
             say(f'{record["row"]}  {readable(head.spec, example, record)}')
         say(f'{len(records)} rows, head {head.name} ({head.spec.kind}): {request.out}')
     if bad_rows:
@@ -136,8 +136,8 @@ def _predicted(forward: Forward, opened: Opened, head: ChosenHead, found: Input,
 
 
 def _parts(kind: Kind, examples: Sequence[Example], size: int = 4096) -> list[list[int]]:
-    """Indices of examples that can be encoded together: with one number of choices, all with a second text or none. At
-    most `size` of them, which bounds what is held of tokens and logits."""
+    """Groups the indices of examples that can be encoded together: with the same number of choices, and all with or all
+    without a second text. A group has at most `size` examples, which limits the memory of tokens and logits."""
     groups: dict[int, list[int]] = {}
     for i, example in enumerate(examples):
         groups.setdefault(kind.alike(example), []).append(i)

@@ -1,4 +1,4 @@
-"""Result rows: one per run, task, language and metric, each carrying what a reader must know of it."""
+"""Makes result rows: one per run, task, language and metric, with all the facts that a reader of the score needs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def result_rows(
     command: str,
     bad_rows: Sequence[BadRow] | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of one evaluation, the task's major metric first. Values are percentages.
+    """Returns the rows of one evaluation, with the task's main metric first. Values are percentages.
 
-    source: where the scored rows came from, 'file', 'tfds' or 'world', several joined by '+'; tfds: builder and version
-    of those from TFDS. left_out: how many of the scored split's rows could not be read, where any (see bad_rows.py).
-    note: what must be known of an encoder wherever its retrieval scores are shown. qa_decoding: of question answering,
-    that of config.Evaluation.
+    Some fields: source is the origin of the scored rows, 'file', 'tfds' or 'world', several joined by '+'. tfds is the
+    builder and version of rows from TFDS. left_out is the number of rows of the scored split that could not be read, if
+    any (bad_rows.py). note is shown with every retrieval score (`retrieval_note`). qa_decoding, for question answering,
+    is that of config.Evaluation.
     """
     rows = Split(task, language, split, config.data_root)
     stood_in = stand_ins(run, rows)
@@ -70,7 +70,7 @@ def result_rows(
 
 
 def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
-    """What stands with every retrieval score: layer, pooling, and what the encoder is."""
+    """Returns the note for every retrieval score: the layer, the pooling, and the note of the encoder source."""
     layer = retrieval_layer(source.config, config.evaluation.layer_of(task.name))
     how = f'Layer {layer} of {source.config.num_layers}, {config.evaluation.pooling} pooling.'
     if task.mines and config.evaluation.repeated_sentences != 'kept':
@@ -79,24 +79,24 @@ def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
 
 
 def stand_ins(run: Run, scored: Split) -> str:
-    """What stands in for the real data in a result, of the rows trained on and of those scored; '' = nothing does."""
+    """Describes the stand-ins for real data behind a result, in its training and scored rows; '' = none."""
     trained = [dataset for each in sorted(run.lineage, key=lambda r: bool(r.warms)) for dataset in each.datasets]
-    found = []
+    notes = []
     for rows in [*(dataset.rows for dataset in trained), scored]:
         if text := rows.stand_in():
-            found.append(f'{rows.task.name} {rows.name}: {text}')
-    found += [f'{each.task.name} train: its {each.split} rows' for each in trained if each.spec.split]
-    return '; '.join(dict.fromkeys(found))
+            notes.append(f'{rows.task.name} {rows.name}: {text}')
+    notes += [f'{each.task.name} train: its {each.split} rows' for each in trained if each.spec.split]
+    return '; '.join(dict.fromkeys(notes))
 
 
 def source_facts(rows: Split) -> dict[str, str]:
-    """{'source'} of a split's rows, and {'tfds'} where some are from TFDS."""
-    found = rows.origin()
-    return {'source': found.source} | ({'tfds': ', '.join(found.builders)} if found.builders else {})
+    """Returns {'source': origin} of a split's rows, and 'tfds' if some are from TFDS."""
+    origin = rows.origin()
+    return {'source': origin.source} | ({'tfds': ', '.join(origin.builders)} if origin.builders else {})
 
 
 def language_facts(code: str) -> dict[str, Any]:
-    """The language's columns of a result row."""
+    """Returns the fields of a result row that describe the language."""
     language = get_language(code)
     return {
         'language_name': language.name,
@@ -109,7 +109,8 @@ def language_facts(code: str) -> dict[str, Any]:
 
 
 def chance(task: Task, n: int, metric: str) -> dict[str, float]:
-    """{'chance': percent} where guessing has a known rate: accuracy over classes or over a retrieval pool."""
+    """Returns {'chance': percent} for accuracy over classes or over a retrieval pool, where the rate of random guesses
+    is known; else {}."""
     if not metric.startswith('accuracy'):
         return {}
     options = n if task.embeds else len(task.labels)

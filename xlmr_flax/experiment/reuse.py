@@ -1,4 +1,4 @@
-"""What decides an evaluation: its rows are used again as long as nothing of that has changed."""
+"""Computes the key of an evaluation: its result rows are reused as long as the key does not change."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from xlmr_flax.tasks import get_task
 
 
 def evaluation_key(config: Config, run: Run, data: str) -> str:
-    """A digest of the weights, the settings and the rows that are scored. data: the rows' `content_digest`.
+    """Returns a digest of the weights, the settings and the scored rows. data: the rows' `content_digest`.
 
-    Settings that a task does not look at do not count, and values that are older than a setting count without it, so
-    that earlier evaluations keep their keys.
+    Settings that the task does not use are not included. Newer settings are included only if they differ from the
+    default, so that earlier evaluations keep their keys.
     """
     settings, task = config.evaluation, get_task(run.target)
     decides: dict[str, Any] = {'max_examples': settings.max_examples}

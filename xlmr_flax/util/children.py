@@ -1,4 +1,4 @@
-"""Child processes that end with a stop request, and with the process that started them."""
+"""Runs child processes that end on a stop request, and when their parent process ends."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import IO, Any
 
 from xlmr_flax.util.stopping import pause
 
-_EVERY = 0.1  # seconds between two looks at a child
-_LATE = 0.2  # seconds in which a signal to the whole group is heard of here, too
+_EVERY = 0.1  # seconds between two polls of a child
+_LATE = 0.2  # seconds to wait for a signal that was sent to the whole process group to arrive here, too
 
 
 def run_child(command: Sequence[str], env: Mapping[str, str], out: IO[Any] | None = None) -> int:
-    """Runs a process to its end and returns its exit code (negative: the signal that ended it).
+    """Runs a child process to its end and returns its exit code (negative: the signal that ended it).
 
-    out: takes its standard output and standard error; None = those of this process. Its standard input is a pipe, which
-    is closed when this process ends (`end_with_input`). Raises Stopped on a stop request, with the child ended.
+    out: the file that receives its standard output and standard error; None = those of this process. Its standard
+    input is a pipe, which closes when this process ends (`end_with_input`). On a stop request, kills the child and
+    raises Stopped.
     """
-    # A session of its own: a terminal's Ctrl-C is a request to this process alone.
+    # The child has its own session, so that Ctrl-C in a terminal reaches this process only.
     process = subprocess.Popen(
         command, env=env, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
     )  # fmt: skip
@@ -36,13 +37,16 @@ def run_child(command: Sequence[str], env: Mapping[str, str], out: IO[Any] | Non
 
 
 def hear_signals(code: int) -> None:
-    """Raises Stopped where a child's exit code says that it was ended by a signal that is a request to this process."""
+    """Raises Stopped if a signal ended the child (code < 0) and this process receives a stop request, too.
+
+    It waits a short time for the request.
+    """
     if code < 0:
         pause(_LATE)
 
 
 def end_with_input() -> None:
-    """From now on this process ends when its standard input does: with the process that has started it."""
+    """Ends this process, from now on, when its standard input closes, that is when its parent process ends."""
 
     def listen() -> None:
         while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold when the interpreter ends

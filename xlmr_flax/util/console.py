@@ -1,4 +1,4 @@
-"""Console output: lines, and a progress line with speed and time left."""
+"""Console output: single lines, and a progress line with the speed and the time left."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 import time
 from typing import TextIO
 
-_quiet = False  # of the process, as its standard output is
+_quiet = False  # one value per process, since standard output is one per process
 
 
 def be_quiet() -> None:
-    """Turns the output of `say` and `Line` off: of several processes with one job, only one prints."""
+    """Turns off the output of `say` and `Line`: in a multi-process job, only one process prints."""
     global _quiet
     _quiet = True
 
 
 def duration(seconds: float) -> str:
-    """'42s', '3m05s', '2h10m'."""
+    """Formats a duration: '42s', '3m05s' or '2h10m'."""
     s = round(seconds)
     if s < 60:
         return f'{s}s'
@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """One line on standard output, at once."""
+    """Prints one line on standard output and flushes it."""
     if _quiet:
         return
     sys.stdout.write(text + '\n')
@@ -32,7 +32,7 @@ def say(text: str) -> None:
 
 
 class Line:
-    """Progress of one piece of work: call it as the work goes on, `close` it with the outcome."""
+    """Progress line of one task: call it after each step, and `close` it with the result."""
 
     def __init__(self, label: str, unit: str = 'examples', stream: TextIO | None = None):
         self.label, self.unit, self.stream = label, unit, stream or sys.stderr
@@ -41,13 +41,14 @@ class Line:
         self.first: tuple[float, int, int] | None = None
 
     def __call__(self, done: int, total: int, examples: int, **values: float) -> None:
-        """done of total steps; examples: seen so far. Draws at most twice a second (every 10 s where lines are
-        kept).
+        """Shows that `done` of `total` steps are complete. examples: number processed so far.
+
+        Updates a terminal at most twice a second, and any other stream at most every 10 s.
         """
         if _quiet:
             return
         now = time.monotonic()
-        if self.first is None:  # the first call is behind compilation: speed counts from here
+        if self.first is None:  # the first call comes after compilation: the speed is measured from here
             self.first = (now, done, examples)
         terminal = self.stream.isatty()
         if now - self.drawn < (0.5 if terminal else 10.0) and not (done == total and terminal):
@@ -68,7 +69,7 @@ class Line:
         self.stream.flush()
 
     def close(self, text: str = '') -> None:
-        """Ends the line with what came of the work and how long it took."""
+        """Ends the line with `text` (the result) and the elapsed time."""
         if _quiet:
             return
         took = duration(time.monotonic() - self.started)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-LONGEST = 10_000  # characters of a message, in which a field of a damaged file may be megabytes long
+LONGEST = 10_000  # characters of a message: it may quote a field of a damaged file, which can have megabytes
 
 
 class UserError(Exception):
-    """An error that the user can mend. The command line prints its message without a traceback and exits with 1.
+    """An error that the user can fix. The command line prints its message without a traceback and exits with 1.
 
-    The message names the file and line, or the field, and the value; of a very long one the middle is left out.
+    The message names the file and line, or the field, and the value. The middle of a very long message is cut.
     """
 
     def __init__(self, *args: object) -> None:
@@ -19,15 +19,15 @@ class UserError(Exception):
 
 
 def shorten(text: str, limit: int = LONGEST) -> str:
-    """The text, without its middle where it is longer than `limit` characters."""
+    """Cuts the middle out of a text that is longer than `limit` characters."""
     if len(text) <= limit:
         return text
     return f'{text[: limit // 2]}… ({len(text)} characters) …{text[-limit // 4 :]}'
 
 
 def quote(value: object, limit: int = 120) -> str:
-    """`repr(value)`, with the middle left out where it is longer than `limit` characters."""
-    if isinstance(value, str) and len(value) > 2 * limit:  # repr of megabytes is not needed for its two ends
+    """`repr(value)`, without its middle if it is longer than `limit` characters."""
+    if isinstance(value, str) and len(value) > 2 * limit:  # do not compute the repr of megabytes to show its two ends
         value, whole = value[:limit] + value[-limit:], len(value)
     else:
         whole = 0
@@ -40,6 +40,6 @@ def quote(value: object, limit: int = 120) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' with the closest known name, or ''."""
+    """Returns '; did you mean ...?' with the closest known name, or '' if no name is close."""
     near = difflib.get_close_matches(name[:200], list(known), n=1)
     return f'; did you mean {near[0]!r}?' if near else ''

@@ -1,4 +1,4 @@
-"""Atomic writing: a reader sees the old file or the new one, never a part."""
+"""Atomic file writes: a reader sees the old file or the new one, never a partial file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives an empty file beside `path` to write to, which becomes `path` when the block ends. Makes the folder.
+    """Yields a temporary file next to `path`, and renames it to `path` when the block ends. Makes the folder.
 
-    The file gets the mode that the umask gives. When the block raises, the file is deleted and `path` stays as it was;
-    an OSError names `path` where it names no file.
+    The umask decides the mode of the file. If the block raises, the temporary file is deleted and `path` does not
+    change; an OSError without a file name gets the name `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,13 +28,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:  # write() and flush() name no file
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # as write() and flush() raise it
             error.filename = str(path)
         raise
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> Path:
-    """Writes text (UTF-8) or bytes as `replacing` does and returns the path."""
+    """Writes text (UTF-8) or bytes atomically (see `replacing`) and returns the path."""
     with replacing(path) as part, part.open('wb') as file:
         file.write(content.encode('utf-8') if isinstance(content, str) else content)
         file.flush()
@@ -48,16 +48,16 @@ def absolute(path: str) -> str:
 
 
 def safe_name(text: str) -> str:
-    """A file name for any text: letters, digits, and - _ . + are kept, a leading dot is not.
+    """Turns any text into a file name: keeps letters, digits and - _ . +, but no leading dot.
 
-    A name that had to be changed gets a part of its text's hash, so that two texts never share a file.
+    A changed name also gets a part of the text's hash, so that two texts never share a file.
     """
     name = re.sub(r'[^A-Za-z0-9_.+-]', '_', text[:100]).lstrip('.')
     return name if name == text and name else f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
 
 
 def readable(path: str | Path) -> None:
-    """Gives a file that was made private (mkstemp, safetensors) the mode that the umask gives to new files."""
+    """Sets the mode of a file to that of a new file under the umask; mkstemp and safetensors make private files."""
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, 0o666 & ~umask)

@@ -1,4 +1,4 @@
-"""Memory that was freed and not yet given back to the system."""
+"""Returns freed heap memory to the operating system."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import ctypes
 
 
 def give_back() -> None:
-    """Returns free memory of the C heap to the system, as far as its allocator can (glibc: malloc_trim(3)); elsewhere
-    nothing happens. A compiler frees hundreds of MiB in small pieces, which glibc would keep beside the arrays of the
-    program that it made."""
+    """Returns free memory of the C heap to the operating system (glibc: malloc_trim(3)); does nothing without glibc.
+
+    XLA's compiler frees hundreds of MiB in small pieces. Without this call, glibc keeps them while the compiled
+    program runs.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,6 +1,7 @@
-"""What a folder held when it was written: a list of its files with their sizes and sha256, and the check against it.
+"""Writes and checks the manifest of a folder: the size and sha256 of each of its files.
 
-The list is a file of the folder, manifest.json: {"format": 1, "files": {"FILE": {"size": BYTES, "sha256": HEX}}}.
+The manifest is the file manifest.json of the folder:
+{"format": 1, "files": {"FILE": {"size": BYTES, "sha256": HEX}}}.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ _FORMAT = 1
 
 
 class ManifestError(UserError, ValueError):
-    """A folder that is not what was written; the message names the file."""
+    """A folder differs from its manifest; the message names the file."""
 
 
 def write_manifest(directory: Path, leave_out: Iterable[str] = ()) -> None:
-    """Lists every file below a folder (but for those named); the list is on disk when this returns."""
+    """Writes the manifest of every file below a folder except those in `leave_out`, and syncs it to disk."""
     files = {}
     for path in sorted(p for p in directory.rglob('*') if p.is_file()):
         if (name := path.relative_to(directory).as_posix()) not in (MANIFEST, *leave_out):
@@ -35,29 +36,29 @@ def write_manifest(directory: Path, leave_out: Iterable[str] = ()) -> None:
 
 
 def check_manifest(directory: Path, names: Iterable[str] | None = None) -> None:
-    """Compares the files below a folder (names: of these alone, where they are listed) with its list.
+    """Compares the files below a folder with its manifest. names: check only these, if the manifest lists them.
 
-    Raises ManifestError for the first file that is missing, has another size or other contents, and where the list
+    Raises ManifestError for the first file that is missing or differs in size or contents, and if the manifest
     itself is missing or cannot be read.
     """
     path = directory / MANIFEST
     try:
-        found = strict_json.read_object(path)
-        files = {str(k): (int(v['size']), str(v['sha256'])) for k, v in found['files'].items()}
+        manifest = strict_json.read_object(path)
+        files = {str(k): (int(v['size']), str(v['sha256'])) for k, v in manifest['files'].items()}
     except FileNotFoundError:
         raise ManifestError(f'{path} is missing') from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
         raise ManifestError(f'{path} cannot be read ({type(e).__name__}: {e})') from None
-    if found.get('format') != _FORMAT:
-        raise ManifestError(f'{path} has format {found.get("format")!r}; this version knows {_FORMAT}')
+    if manifest.get('format') != _FORMAT:
+        raise ManifestError(f'{path} has format {manifest.get("format")!r}; this version knows {_FORMAT}')
     for name in files if names is None else [n for n in names if n in files]:
         _check(directory / name, *files[name])
 
 
 def _check(path: Path, size: int, sha256: str) -> None:
     try:
-        if (found := path.stat().st_size) != size:
-            raise ManifestError(f'{path} has {found} bytes, and {size} were written')
+        if (actual := path.stat().st_size) != size:
+            raise ManifestError(f'{path} has {actual} bytes, and {size} were written')
         if _sha256(path) != sha256:
             raise ManifestError(f'{path} is damaged: its sha256 is not the one that was written')
     except FileNotFoundError:

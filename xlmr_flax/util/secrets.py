@@ -1,4 +1,4 @@
-"""Access tokens in command lines and addresses: hidden before anything is written to a workdir or a report."""
+"""Hides access tokens in command lines and URLs before they are written to a workdir or a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SECRETS = (
 
 
 def hide(text: str) -> str:
-    """The text with access tokens and passwords replaced by '[hidden]'."""
+    """Replaces access tokens and passwords in a text by '[hidden]'."""
     for pattern in _SECRETS:
         text = pattern.sub(_HIDDEN, text)
     return text
@@ -30,5 +30,5 @@ def has_secret(text: str) -> bool:
 
 
 def command_line(program: str, arguments: Sequence[str]) -> str:
-    """The command as a shell takes it, without its secrets: for config.json, result rows and reports."""
+    """The command line, quoted for a shell and without secrets, for config.json, result rows and reports."""
     return hide(f'{program} {shlex.join(arguments)}')

@@ -1,17 +1,17 @@
-"""Stop requests: SIGTERM and Ctrl-C set a flag, and the work looks at it where it can stop without a loss.
+"""Stop requests: SIGTERM and Ctrl-C set a flag, and the work checks the flag where it can stop without losing results.
 
-    with requests():                 # the handlers are in place; of nested ones the outermost counts
+    with requests():                 # installs the handlers; if nested, only the outermost does
         for piece in work:
-            check()                  # raises Stopped once a signal has come
-        with deferred():             # check() does nothing in here: what is inside looks at asked() and saves first
+            check()                  # raises Stopped after a signal
+        with deferred():             # check() does nothing here: the block calls asked() and saves first
 
-A handler that raises is not reliable: Python drops an exception in a callback of the garbage collector, in a __del__,
-and in other places, and the request with it. The handler therefore only notes the signal.
+The handler only records the signal. It does not raise: Python drops an exception that is raised in a callback of the
+garbage collector, in a __del__ and in some other places, and the request would be lost.
 
-A second signal ends the process at once, with exit code 128 + signal; every file is written whole or not at all, so
-that this damages nothing. Python calls its handlers between two instructions of the main thread alone, which come late
-while a program is compiled. The interpreter also writes each signal to a pipe at once (signal.set_wakeup_fd), and a
-thread reads it.
+A second signal ends the process at once, with exit code 128 + signal. This damages no file, since all writes are
+atomic. Python runs its handlers only between two instructions of the main thread, which can be late while XLA
+compiles. The interpreter therefore also writes each signal to a pipe at once (signal.set_wakeup_fd), and a thread
+reads the pipe.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from collections.abc import Iterator
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Seconds in which a further signal belongs to the same request: timeout(1) sends its signal to the process and to its
-# group, and a terminal's Ctrl-C reaches a process beside what a script hands on.
+# A further signal within these seconds belongs to the same request: timeout(1) sends its signal to the process and to
+# its group, and with Ctrl-C a process may receive the terminal's signal and that of a script that forwards it.
 SAME_REQUEST = 0.5
-_END = b'\0'  # in the pipe: the thread is to end
+_END = b'\0'  # written to the pipe to end the thread
 
 
 class Stopped(BaseException):
-    """The work was asked to stop and has stopped. What is finished, and what the message says, is saved.
+    """Raised when the work has stopped on request. Finished results, and what the message names, are saved.
 
-    Like KeyboardInterrupt it is no Exception, so that no handler of failures takes it for one. code: the exit code,
-    128 + signal.
+    Like KeyboardInterrupt it is not an Exception, so that `except Exception` does not treat it as a failure.
+    code: the exit code, 128 + signal.
     """
 
     def __init__(self, text: str):
@@ -44,8 +44,8 @@ class Stopped(BaseException):
 
 
 class _Now:
-    """What this process knows. number: the signal of the request, 0 = none. arrived: set with it, by the thread.
-    deferred: check() does nothing. listener: of the outermost `requests`."""
+    """The state of this process. number: the signal of the request, 0 = none. arrived: set by the listener thread when
+    a signal arrives. deferred: check() does nothing. listener: that of the outermost `requests`."""
 
     number = 0
     deferred = False
@@ -53,11 +53,11 @@ class _Now:
     arrived = threading.Event()
 
 
-_now = _Now()  # of the process, as its signal handlers are
+_now = _Now()  # one per process, as signal handlers are
 
 
 class _Listener:
-    """The handlers of both signals, and the thread that hears a second one; `close` puts back what was there."""
+    """Installs the handlers of both signals and a thread that notices a second one; `close` restores the old state."""
 
     def __init__(self) -> None:
         self.before: dict[int, Any] = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
@@ -87,12 +87,12 @@ class _Listener:
             for number in os.read(self._reads, 64):
                 if number == _END[0]:
                     return
-                if number not in SIGNALS:  # of other handlers
+                if number not in SIGNALS:  # belongs to other handlers
                     continue
                 if not first:
                     first = time.monotonic()
                     _note(number)
-                    _now.arrived.set()  # not in the handler, which may interrupt what holds the event's lock
+                    _now.arrived.set()  # not in the handler: it may interrupt code that holds the event's lock
                 elif time.monotonic() - first > SAME_REQUEST:
                     os.write(2, f'second {signal.Signals(number).name}: ended at once\n'.encode())
                     os._exit(128 + number)
@@ -107,17 +107,17 @@ def _in_main_thread() -> bool:
 
 
 def renew() -> None:
-    """Inside of `requests`, installs its handlers again: a C library may have put its own in their place."""
+    """Installs the handlers of `requests` again, since a C library may have replaced them. Only inside `requests`."""
     if _now.listener and _in_main_thread():
         _now.listener.install()
 
 
 @contextlib.contextmanager
 def requests(*, hand_on: bool = True) -> Iterator[None]:
-    """While inside, SIGTERM and SIGINT are stop requests; outside the main thread, signals stay as they are.
+    """Context in which SIGTERM and SIGINT are stop requests. Outside the main thread it changes nothing.
 
-    What is inside answers a request with Stopped. hand_on: a request that is not answered, since it came too late or
-    something failed, reaches whoever handled the signals before.
+    The code inside reacts to a request by raising Stopped. hand_on: if it does not (the request came too late, or
+    another exception was raised), raise the signal again for the previous handler.
     """
     renew()
     if _now.listener or not _in_main_thread():
@@ -138,14 +138,14 @@ def requests(*, hand_on: bool = True) -> Iterator[None]:
         _now.listener = None
         number, _now.number = _now.number, 0
         _now.arrived.clear()
-        # The system's own way of handling it would end the process before the failure is heard of.
+        # After a failure, the default action (SIG_DFL) would end the process before the failure is reported.
         if hand_on and number and not answered and not (failed and listener.before[number] is signal.SIG_DFL):
             signal.raise_signal(number)
 
 
 @contextlib.contextmanager
 def deferred(on: bool = True) -> Iterator[None]:
-    """While inside, `check` does nothing, or with on=False does its work again."""
+    """Context in which `check` does nothing; on=False makes it work again inside such a context."""
     before, _now.deferred = _now.deferred, on
     try:
         yield
@@ -154,17 +154,17 @@ def deferred(on: bool = True) -> Iterator[None]:
 
 
 def asked() -> bool:
-    """Whether a stop was requested."""
+    """Returns whether a stop was requested."""
     return _now.number != 0
 
 
 def check(text: str = 'stopped; what is finished is saved') -> None:
-    """Raises Stopped with the text where a stop was requested, unless it is deferred."""
+    """Raises Stopped with the text if a stop was requested, unless stopping is `deferred`."""
     if _now.number and not _now.deferred:
         raise Stopped(text)
 
 
 def pause(seconds: float) -> None:
-    """Waits, and no longer than until a stop is requested; raises Stopped as `check` does."""
+    """Sleeps, but at most until a stop is requested; then raises Stopped as `check` does."""
     _now.arrived.wait(seconds)
     check()

@@ -1,4 +1,4 @@
-"""JSON from files that nobody has vouched for: every malformed document raises one error with a line and a column.
+"""Strict JSON parser for untrusted files: every malformed document raises one error with a line and a column.
 
 `json.loads` accepts NaN and Infinity, keeps the last of two equal keys, and lets ValueError (integers of more than
 4,300 digits) and RecursionError (deep nesting) escape.
@@ -14,13 +14,13 @@ from typing import Any
 
 from xlmr_flax.util.errors import UserError, quote
 
-_DIGITS = 400  # no number of a data file is longer; a float has 309 digits before its point at most
+_DIGITS = 400  # the longest integer that is accepted; a float has at most 309 digits before its point
 _SURROGATE = re.compile('[\ud800-\udfff]')
 _ESCAPE = re.compile(r'\\u[dD][89a-fA-F]')
 
 
 class JsonError(UserError, ValueError):
-    """Malformed JSON. reason: what is wrong. line, column: where, from 1; 0 where the parser does not tell."""
+    """Malformed JSON. reason: what is wrong. line, column: where, from 1; 0 = unknown."""
 
     def __init__(self, reason: str, line: int = 0, column: int = 0, path: str | Path | None = None) -> None:
         self.reason, self.line, self.column = reason, line, column
@@ -33,7 +33,7 @@ class JsonError(UserError, ValueError):
 
 
 class _Refused(ValueError):
-    """A value that is JSON for Python's parser alone."""
+    """A value that Python's parser accepts, but that is not valid JSON (or is too large)."""
 
 
 def _number(text: str) -> float:
@@ -68,9 +68,9 @@ _DECODER = json.JSONDecoder(
 
 
 def decode(text: str, position: int = 0, surrogates: bool = False) -> tuple[Any, int]:
-    """One JSON value of `text` from `position` (no white space before it) and the position after it.
+    """Parses one JSON value at `position` of `text` (no white space before it); returns (value, position after it).
 
-    surrogates: accept escapes of unpaired surrogates (such strings cannot be encoded); the caller checks strings.
+    surrogates: accept escapes of unpaired surrogates. Such strings cannot be encoded, so the caller must check them.
     Raises JsonError.
     """
     try:
@@ -87,7 +87,7 @@ def decode(text: str, position: int = 0, surrogates: bool = False) -> tuple[Any,
 
 
 def loads(text: str, surrogates: bool = False) -> Any:
-    """The value of a whole JSON text. Raises JsonError, also for text after the value."""
+    """Parses a whole JSON text. Raises JsonError, also for text after the value."""
     start = _blank(text, 0)
     value, end = decode(text, start, surrogates)
     end = _blank(text, end)
@@ -98,7 +98,7 @@ def loads(text: str, surrogates: bool = False) -> Any:
 
 
 def read(path: str | Path, surrogates: bool = False) -> Any:
-    """The value of a JSON file in UTF-8 (a byte order mark is allowed). Raises JsonError with file and line."""
+    """Reads a JSON file in UTF-8 (a byte order mark is allowed). Raises JsonError with file and line."""
     try:
         text = Path(path).read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as error:
@@ -110,7 +110,7 @@ def read(path: str | Path, surrogates: bool = False) -> Any:
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises JsonError naming the file; OSError."""
+    """Reads a JSON file that must hold an object. Raises JsonError, which names the file, or OSError."""
     value = read(path)
     if not isinstance(value, dict):
         raise JsonError(f'an object is expected, not {type(value).__name__}', path=path)
@@ -118,7 +118,7 @@ def read_object(path: str | Path) -> dict[str, Any]:
 
 
 def has_surrogate(value: Any) -> bool:
-    """Whether a string anywhere in the value (keys included) holds an unpaired surrogate."""
+    """Returns whether any string in the value, keys included, holds an unpaired surrogate."""
     todo = [value]
     while todo:
         each = todo.pop()

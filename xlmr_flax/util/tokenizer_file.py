@@ -1,7 +1,8 @@
-"""tokenizer.json, with blanks as XLM-R reads them: one or many, of any kind, part two words, and none stands at an end.
+"""Opens a tokenizer.json and makes it treat white space as XLM-R does.
 
-XLM-R's own tokenizer.json splits at white space before its Metaspace. Files that were converted without that split
-give a piece of its own to a blank at the end of a text or before a special token.
+In XLM-R, any run of white space separates two words, and white space at either end of a text is dropped. XLM-R's own
+tokenizer.json does this with a white-space split before its Metaspace pre-tokenizer. Files that were converted without
+that split make a separate piece from a blank at the end of a text or before a special token.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
 from xlmr_flax.util.errors import UserError
 
-# As the split takes them: any white space. A single space is left as it is, so that offsets into the text stay.
+# The same white space as the split. A single space is not replaced, so that offsets into the text stay valid.
 _RULE = (normalizers.Replace(Regex(r'\s{2,}|[^\S ]'), ' '), normalizers.Strip())
 
 
 class TokenizerFileError(UserError, ValueError):
-    """A file that is no tokenizer.json; the message names it."""
+    """A file is not a readable tokenizer.json; the message names it."""
 
 
 def open_tokenizer(path: Path) -> tuple[Tokenizer, bool]:
-    """(the tokenizer of a tokenizer.json, whether XLM-R's rule for blanks was added to it). Raises TokenizerFileError.
+    """Opens a tokenizer.json; returns (tokenizer, whether XLM-R's white-space rule was added).
 
-    The rule is added where Metaspace alone splits the text. It is written into the normalizer: ids of texts without
-    stray blanks stay, and so do their offsets.
+    The rule is added if Metaspace alone splits the text. It becomes a part of the normalizer. The ids and offsets of
+    texts without superfluous white space do not change. Raises TokenizerFileError.
     """
     try:
         tokenizer = Tokenizer.from_file(str(path))
@@ -43,6 +44,6 @@ def open_tokenizer(path: Path) -> tuple[Tokenizer, bool]:
 
 
 def _parts(normalizer: normalizers.Normalizer) -> list[object]:
-    """The description of a normalizer as tokenizer.json has it, a sequence's in parts."""
-    found = json.loads(normalizer.__getstate__())
-    return found['normalizers'] if found['type'] == 'Sequence' else [found]
+    """The entries of a normalizer in the format of tokenizer.json: those of a Sequence, else one."""
+    state = json.loads(normalizer.__getstate__())
+    return state['normalizers'] if state['type'] == 'Sequence' else [state]

@@ -1,6 +1,6 @@
-"""Training rows that a config wants and does not get: other rows in their place, and first trainings that are left out.
+"""Finds gaps in a config's training data: substituted rows, and warm-up phases that are skipped for lack of data.
 
-A run says so in its result rows (`stand_in`, § in tables); this says it before there is one.
+A run records this in its result rows (`stand_in`, § in tables); these functions report it before the run.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from xlmr_flax.experiment.plan.arms import Dataset
 from xlmr_flax.experiment.plan.reads import own_training_rows
 from xlmr_flax.experiment.plan.runs import Run, make_plan
 
-MARK = '§'  # of results from such rows, in tables
+MARK = '§'  # marks results from such rows in tables
 
 
 @dataclass(frozen=True)
 class Gap:
     """Training rows that are not used. users: the arms and targets that would train on them ('arm logic'). instead: the
-    split that these train on, '' = they leave this training out. missing: the files that are not there; () where the
-    task has no training set (`has_set` False) or the config names another split.
+    split that they train on, '' = they skip this phase. missing: the missing files; () if the task has no training set
+    (`has_set` is False) or the config names another split.
     """
 
     split: Split
@@ -33,12 +33,12 @@ class Gap:
 
     @property
     def name(self) -> str:
-        """Task and split."""
+        """The task and the split, as 'TASK SPLIT'."""
         return f'{self.split.task.name} {self.split.name}'
 
     @property
     def is_chosen(self) -> bool:
-        """Whether the rows are there and the config asks for others."""
+        """Whether the rows exist, but the config selects others."""
         return self.has_set and not self.missing
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Gap:
 
 
 def find_gaps(config: Config) -> list[Gap]:
-    """What a config's runs do not train on, a line a task, language and split. Raises TaskError, ConfigError."""
+    """Returns the gaps of a config's runs, one per task, language and split. Raises TaskError and ConfigError."""
     users: dict[tuple[Split | None, Split, str], dict[str, None]] = {}
     for run in make_plan(config):
         for dataset in run.datasets:
@@ -71,7 +71,7 @@ def find_gaps(config: Config) -> list[Gap]:
 
 
 def _user(config: Config, run: Run, dataset: Dataset) -> str:
-    """Who trains on a dataset: 'arm NAME' or 'target NAME'."""
+    """Returns who trains on a dataset: 'arm NAME' or 'target NAME'."""
     arm = config.arms.get(run.intermediate)
     is_joint = bool(arm and arm.joint and dataset.member in arm.tasks)
     target = run.target or run.warms

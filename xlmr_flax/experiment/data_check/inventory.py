@@ -1,4 +1,4 @@
-"""What data is there: every split in every language that is asked for, read row by row.
+"""Checks which data exists: reads every requested split and language row by row.
 
 states = [check(split, required) for split, required in wanted(['xnli', 'mnli'], root).items()]
 overlaps = find_overlaps(states)
@@ -25,15 +25,15 @@ WHOLE, PART, STAND_IN = 'whole', 'part', 'stand-in'
 
 @dataclass(frozen=True)
 class State:
-    """What is there of a split. required: False for what may be missing: languages beyond the benchmark's, training
-    sets that are not English, translated splits that --splits does not name.
+    """The result of checking a split. required: False if the split may be missing, as for languages beyond the
+    benchmark's, training sets that are not English, and translated splits that --splits does not name.
 
-    state: MISSING, BROKEN (a file cannot be read as a whole: `error`), BAD (some rows cannot: `bad`) or READABLE (every
-    row there is). rows: examples that were read; of retrieval those that ask. official: (rows that were counted, rows
-    of the official files), of retrieval with gold by id gold pairs; None where the official number is not known.
+    state: MISSING, BROKEN (a whole file cannot be read, see `error`), BAD (some rows cannot be read, see `bad`) or
+    READABLE (all rows can). rows: number of examples read; for retrieval, the query side. official: (counted rows, rows
+    of the official files), or gold pairs for retrieval with gold by id; None if the official number is unknown.
     source: 'files', 'TFDS glue/mnli', 'embedded', '' = nothing.
-    labelled: whether any row has a label; without, predictions can be written and not scored.
-    missing: the files that are not there, where they are looked for. stand_in: what the rows stand in for.
+    labelled: whether any row has a label; otherwise predictions can be written but not scored.
+    missing: paths where missing files are expected. stand_in: a note on the data that replaces the original, '' = none.
     """
 
     split: Split
@@ -50,13 +50,13 @@ class State:
 
     @property
     def wholeness(self) -> str:
-        """'whole' or 'part' against the official number of rows, 'stand-in', or '' where nothing is known."""
+        """'whole' or 'part', compared with the official number of rows; 'stand-in'; or '' if that is unknown."""
         if self.stand_in or self.official is None or self.state not in (READABLE, BAD):
             return STAND_IN if self.stand_in else ''
         return WHOLE if self.official[0] == self.official[1] else PART
 
     def is_fine(self, skip_bad_rows: bool = False) -> bool:
-        """Whether a run can read it, or need not."""
+        """Returns whether a run can read the split or does not need it."""
         if self.state == MISSING:
             return not self.required
         return self.state == READABLE or (skip_bad_rows and self.state == BAD)
@@ -65,13 +65,13 @@ class State:
 def wanted(
     tasks: Iterable[str], root: str | Path, splits: Sequence[str] = (), languages: Sequence[str] = ()
 ) -> dict[Split, bool]:
-    """Every split of every task in every language, or in those of `splits` and `languages` that a task has -> whether
-    it must be there.
+    """Lists the splits to check: {split: whether it is required}, for every task, split and language.
 
-    Languages beyond the benchmark's are asked for where they are there, or by name. Raises TaskError for names that no
-    asked task has.
+    `splits` and `languages` restrict the list to these names, as far as a task has them. Languages beyond the
+    benchmark's are included if their files exist or if they are named. Raises TaskError for a name that none of the
+    tasks has.
     """
-    found, unused = {}, {*splits, *languages}
+    required_by_split, unused = {}, {*splits, *languages}
     for name in tasks:
         task = get_task(name)
         for split in [each for each in task.splits if not splits or each in splits]:
@@ -80,15 +80,15 @@ def wanted(
                     continue
                 unused -= {split, language}
                 required = _required(task, split, language, splits, languages)
-                found[Split(task, language, split, root)] = required
-    for name in unused:  # says what there is instead
+                required_by_split[Split(task, language, split, root)] = required
+    for name in unused:  # these raise TaskError, which lists the known names
         for task in map(get_task, tasks):
             task.sources(name) if name in splits else task.local_code(name, *splits[:1])
-    return found
+    return required_by_split
 
 
 def check(split: Split, required: bool = True) -> State:
-    """Reads every row of a split. Nothing that is wrong with the data is raised."""
+    """Reads every row of a split and returns its state. Faults in the data are reported in it and never raised."""
     if missing := missing_files(split):
         told = '; '.join(text for text in missing.values() if 'no such file' not in text)
         return State(split, MISSING, required, missing=tuple(missing), error=told)
@@ -100,16 +100,16 @@ def check(split: Split, required: bool = True) -> State:
         pairs = len(split.read_gold()) if split.name in split.task.gold else 0
     except DataError as error:
         return State(split, BROKEN, required, source=source, bad=tuple(bad), error=str(error))
-    found = State(split, BAD if bad else READABLE, required, rows, source, bad=tuple(bad), stand_in=note)
-    return replace(found, labelled=labelled, official=_official(split, rows + len(bad), pairs))
+    state = State(split, BAD if bad else READABLE, required, rows, source, bad=tuple(bad), stand_in=note)
+    return replace(state, labelled=labelled, official=_official(split, rows + len(bad), pairs))
 
 
 def _official(split: Split, rows: int, pairs: int) -> tuple[int, int] | None:
-    """(rows that were counted, rows of the official files); the table knows either rows or gold pairs of a file."""
+    """Returns (counted rows, rows of the official files), or both as gold pairs if the table lists those for a file."""
     known, task, root = official_rows(), split.task, split.folder()
     code = task.local_code(split.language)
     asks = next((table.path for table in task.sources(split.name) if isinstance(table, Table)), '')
-    if split.name in task.gold and task.gold[split.name].path != asks:  # LAReQA's questions hold the gold
+    if split.name in task.gold and task.gold[split.name].path != asks:  # in LAReQA, the question file holds the gold
         gold = find_files(task, task.gold[split.name], split.language, root)[0].table.path
         if number := known.get(gold.replace('{language}', code)):
             return pairs, number
@@ -117,17 +117,17 @@ def _official(split: Split, rows: int, pairs: int) -> tuple[int, int] | None:
     for table in task.sources(split.name)[: 1 if task.embeds else None]:
         if not isinstance(table, Table):
             return None
-        found = find_files(task, table, split.language, root)[0].table
-        paths = [path.replace('{language}', code) for path in (found.path, *found.also)]
-        if found.format == tfds.FORMAT or any(path not in known for path in paths):
+        actual = find_files(task, table, split.language, root)[0].table
+        paths = [path.replace('{language}', code) for path in (actual.path, *actual.also)]
+        if actual.format == tfds.FORMAT or any(path not in known for path in paths):
             return None
         total += sum(known[path] for path in paths)
     return (rows, total) if total else None
 
 
 def missing_files(split: Split) -> dict[Path, str]:
-    """The files of a split that are not there, where they are looked for first -> what is said about it."""
-    found: dict[Path, str] = {}
+    """Returns the missing files of a split: {the path where each is expected: its error message}."""
+    missing: dict[Path, str] = {}
     task, root = split.task, split.folder()
     for table in split.tables():
         for each in task.languages if table.every_language else (split.language,):
@@ -136,17 +136,17 @@ def missing_files(split: Split) -> dict[Path, str]:
             except DataError as error:
                 paths = [table.path, *filter(None, [table.label_file])]
                 places = [root / path.replace('{language}', task.local_code(each)) for path in paths]
-                found |= {place: str(error) for place in places if not place.is_file()}
-    return found
+                missing |= {place: str(error) for place in places if not place.is_file()}
+    return missing
 
 
 def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[tuple[str, str, str, Report]]:
-    """(training task, target, split, report) of every target that was read whose training texts are there too.
+    """Compares targets with training data; returns (training task, target, split, report) for each pair that overlaps.
 
-    A target is held against the tasks that train it, and against `trained` (the intermediate tasks that are asked for);
-    all its languages at once. Test and dev splits count.
+    Each test or dev split, with all its languages, is compared with the tasks that train its target and with `trained`
+    (the requested intermediate tasks), if their training files exist.
     """
-    found = []
+    overlapping = []
     training: dict[str, list[Example]] = {}
     targets: dict[tuple[str, str], list[Split]] = {}
     for state in states:
@@ -160,8 +160,8 @@ def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[
             if training[trainer]:
                 tested = (example for each in those for example in _examples(each, []))
                 if report := check_overlap(training[trainer], tested):
-                    found.append((trainer, name, split, report))
-    return found
+                    overlapping.append((trainer, name, split, report))
+    return overlapping
 
 
 def _training_examples(split: Split) -> list[Example]:
@@ -191,7 +191,7 @@ def _source(split: Split) -> str:
 
 
 def _languages(task: Task, split: str, root: str | Path) -> list[str]:
-    """Those of the benchmark, then others that are there. One file of training data serves all of them."""
+    """Returns the benchmark's languages, then others whose files exist; ['en'] for a train split with one file."""
     tables = [source for source in task.sources(split) if isinstance(source, Table)]
     if split in task.translated:
         return list(task.translated[split])
@@ -207,8 +207,11 @@ def _languages(task: Task, split: str, root: str | Path) -> list[str]:
 
 
 def _required(task: Task, split: str, language: str, splits: Sequence[str], languages: Sequence[str]) -> bool:
-    """Zero-shot transfer is trained in English; another language's training set is for comparisons. `splits` and
-    `languages` are those that were named: of MNLI in German there can be nothing but a translation."""
+    """Returns whether a split must exist. `splits` and `languages` are those that the user named.
+
+    Zero-shot transfer trains in English, so training sets in other languages are optional. A translated split is
+    required if it is named, or if it is all that a named language can have (MNLI in German).
+    """
     if split in task.translated:
         return split in splits or (bool(languages) and not _own(task, language))
     if languages:

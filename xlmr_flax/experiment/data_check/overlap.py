@@ -1,9 +1,11 @@
-"""Is what is scored inside what is trained on? Compared by text, because files of one origin have many names.
+"""Detects leakage: test examples that also occur in the training data.
+
+Examples are compared by their text, since one source is distributed in files of many names.
 
     report = check_overlap(train_examples, test_examples)
     if report: print(report)
 
-Texts are compared after Unicode normalisation (NFKC), in lower case and with runs of white space as one blank.
+Before the comparison, texts are normalised (Unicode NFKC), lower-cased, and each run of white space becomes one space.
 """
 
 from __future__ import annotations
@@ -28,20 +30,21 @@ from xlmr_flax.tasks.base import (
     Task,
 )
 
-# What can be the same: a whole example, a pair the other way round (the same to a paraphrase task, not to inference), a
-# paragraph, a question of one id (a translation of the same question).
+# Kinds of overlap: a whole example, a pair in reverse order (the same example for a paraphrase task, but not for
+# inference), a paragraph, and a question with the same id (a translation of the same question).
 KINDS = ('example', 'reversed pair', 'paragraph', 'question id')
 _SHOWN = 3
-# Shorter ids are running numbers, which agree by chance.
+# Shorter ids are running numbers, which are equal by chance.
 _ID_LENGTH = 8
 _NON_COMMERCIAL = re.compile(r'\bNC\b')
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How much of the tested examples' things of one kind is in the training examples.
+    """The overlap of one kind between the tested and the training examples.
 
-    shared of `total` different ones; pairs: up to three (training id, test id).
+    shared: number of the `total` different tested items that are in the training data. pairs: up to three
+    (training id, test id).
     """
 
     kind: str
@@ -57,7 +60,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The overlaps that were found; empty (and false) when there are none."""
+    """All overlaps of a comparison; without overlaps it is empty and false."""
 
     overlaps: tuple[Overlap, ...]
 
@@ -69,7 +72,8 @@ class Report:
 
 
 def check_overlap(train_examples: Iterable[Example], test_examples: Iterable[Example]) -> Report:
-    """What of the tested examples is in the training examples. Kinds of tasks may differ (SQuAD and LAReQA)."""
+    """Reports which tested examples are in the training examples. The kinds of the two tasks may differ (SQuAD and
+    LAReQA)."""
     trained: dict[tuple[str, bytes], str] = {}
     for example in train_examples:
         for key in _keys(example):
@@ -78,14 +82,14 @@ def check_overlap(train_examples: Iterable[Example], test_examples: Iterable[Exa
     for example in test_examples:
         for key in _keys(example, tested=True):
             tested.setdefault(key, example.id)
-    found = []
+    overlaps = []
     for kind in KINDS:
         all_keys = [key for key in tested if key[0] == kind]
         shared = [key for key in all_keys if key in trained]
         if shared:
             pairs = tuple((trained[key], tested[key]) for key in shared[:_SHOWN])
-            found.append(Overlap(kind, len(shared), len(all_keys), pairs))
-    return Report(tuple(found))
+            overlaps.append(Overlap(kind, len(shared), len(all_keys), pairs))
+    return Report(tuple(overlaps))
 
 
 def check_tasks(
@@ -97,28 +101,28 @@ def check_tasks(
     train_language: str = 'en',
     limit: int | None = None,
 ) -> Report:
-    """check_overlap of a task's train split and a target's split; both sides of a retrieval task count."""
+    """Runs `check_overlap` on a task's train split and a target's split, with both sides of a retrieval task."""
     return check_overlap(
         read_split(train, train_language, 'train', data_root, limit), _examples(test, language, split, data_root, limit)
     )
 
 
 def known_warnings(task: Task, data_root: str | Path | None = None) -> list[str]:
-    """What must be said about a task whenever its data is used: stand-ins, licences that forbid commercial use, notes.
+    """Returns warnings about a task's data: stand-ins, licences that forbid commercial use, and notes.
 
-    Without a data root the stand-ins are those that its tables would read; with it, those that are there.
+    Without a data root, the stand-ins are those that its tables declare; with it, those that are under the data root.
     """
-    found = []
+    warnings = []
     if _NON_COMMERCIAL.search(task.licence):
-        found.append(f'{task.name}: its licence does not allow commercial use ({task.licence})')
+        warnings.append(f'{task.name}: its licence does not allow commercial use ({task.licence})')
     if data_root is None:
-        found += [f'{task.name}: where the dataset is not there, a stand-in: {note}' for note in _declared(task)]
+        warnings += [f'{task.name}: where the dataset is not there, a stand-in: {note}' for note in _declared(task)]
     else:
         notes = {split: _stand_in(task, split, data_root) for split in task.splits}
-        found += [f'{task.name}, {split}: a stand-in: {note}' for split, note in notes.items() if note]
+        warnings += [f'{task.name}, {split}: a stand-in: {note}' for split, note in notes.items() if note]
     if task.note:
-        found.append(f'{task.name}: {task.note}')
-    return found
+        warnings.append(f'{task.name}: {task.note}')
+    return warnings
 
 
 def _stand_in(task: Task, split: str, data_root: str | Path) -> str:
@@ -152,7 +156,7 @@ def _keys(example: Example, tested: bool = False) -> Iterator[tuple[str, bytes]]
         yield _key('example', _plain(example.question), _plain(example.context))
         yield _key('paragraph', _plain(example.context))
         if len(example.id) >= _ID_LENGTH:
-            # XQuAD-R's questions have their language behind the id.
+            # In XQuAD-R (SentenceExample, below) the id ends in a language suffix, which is removed there.
             yield _key('question id', example.id)
     elif isinstance(example, TagExample):
         yield _key('example', *map(_plain, example.words))

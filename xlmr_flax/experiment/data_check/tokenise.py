@@ -1,4 +1,4 @@
-"""Tokens made ahead of a run (data/cache.py), of all that a plan reads."""
+"""Tokenizes everything that a plan reads before the run and stores it in the token cache (data/cache.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xlmr_flax.kinds import cache_entry
 
 @dataclass(frozen=True)
 class Built:
-    """What became of a Read: of each side of a retrieval task ('asks', 'searched'), else side ''."""
+    """A tokenized Read. side: for a retrieval task 'asks' or 'searched', else ''."""
 
     read: Read
     side: str
@@ -36,16 +36,16 @@ class Built:
 
 
 def encoded_reads(config: Config) -> list[Read]:
-    """What a run of this config encodes, in the order of its runs. Raises TaskError, ConfigError and DataError."""
-    found = reads(find_data(make_plan(config)))
-    return [read for read in found if read.purpose not in (LABELS, UNUSED) and read.is_taken()]
+    """Returns the reads that the runs of a config encode, in order. Raises TaskError, ConfigError and DataError."""
+    all_reads = reads(find_data(make_plan(config)))
+    return [read for read in all_reads if read.purpose not in (LABELS, UNUSED) and read.is_taken()]
 
 
 def build(
     found: Iterable[Read], tokenizer: Tokenizer, positions: int, bad_rows: list[BadRow] | None = None
 ) -> Iterator[Built]:
-    """Tokenizes what is not there yet. positions: the encoder's, which longer rows are cut to. bad_rows: takes rows
-    that cannot be read; without it they are an error. Raises DataError."""
+    """Tokenizes the reads that are not in the cache yet. positions: the encoder's position limit; longer rows are
+    truncated to it. bad_rows: a list that collects rows that cannot be read; without it, they raise DataError."""
     for read in found:
         for side, examples in read.examples(bad_rows).items():
             if examples:

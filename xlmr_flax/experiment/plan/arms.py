@@ -1,6 +1,6 @@
-"""What an arm or a target trains on: its members as datasets (task x language x split), each with its head.
+"""Training data of arms and targets: their members as datasets (task x language x split), each with its head.
 
-'none' trains nothing. A name of `config.arms` is that mixture; any other name is the task itself, alone.
+The arm 'none' trains nothing. A name in `config.arms` is that mixture; any other name is a single task.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MLM = Mlm.name
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training rows of one task in one language. name: in logs. member: the entry of the arm that it is a part of, with
-    `spec`. head: the name of its head. recipe: of the phase.
+    """Training rows of one task in one language. name: its name in logs. member: the arm's entry to which it belongs.
+    spec: that entry. head: the name of its head. recipe: the recipe of the phase.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Dataset:
 
     @property
     def task(self) -> Task:
-        """The task; its labels may be missing before `labelled`."""
+        """The task. Labels that come from files are missing before `labelled`."""
         return self.rows.task
 
     @property
@@ -60,47 +60,47 @@ class Dataset:
 
     @property
     def split(self) -> str:
-        """The name of the split that the rows are."""
+        """The name of the split of the rows."""
         return self.rows.name
 
     @property
     def max_length(self) -> int:
-        """Tokens a row, at most."""
+        """The largest number of tokens of a row."""
         return self.spec.max_length or self.recipe.max_length
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The lengths that rows are padded to; the last is `max_length`."""
+        """The lengths to which rows are padded; the last is `max_length`."""
         asked = self.spec.lengths or self.recipe.lengths
         return row_lengths(self.max_length, [n for n in asked if n <= self.max_length])
 
     @property
     def limit(self) -> int:
-        """Rows that are read, from the first; 0 = all."""
+        """Number of rows that are read, from the first; 0 = all."""
         return self.spec.max_train or self.recipe.max_train
 
     @property
     def dev(self) -> Split | None:
-        """The task's English dev rows, where it has some (of text, which is divided, they are no split)."""
+        """The task's English dev split; None if it has none. Text has no dev split: a part of its rows is held out."""
         has_dev = 'dev' in self.task.splits and 'en' in self.task.languages
         return replace(self.rows, name='dev', language='en') if has_dev else None
 
     def selects(self) -> bool:
-        """Whether there are English dev rows to select by, which it is not itself trained on."""
+        """Returns whether English dev rows exist that can select checkpoints, and the dataset does not train on dev."""
         return self.dev is not None and self.split != 'dev' and self.dev.is_there()
 
     def labelled(self) -> Dataset:
-        """The same with the task's labels, which some tasks take from their files. Raises DataError."""
+        """Returns the dataset with the labels of its task; some tasks read them from their files. Raises DataError."""
         return replace(self, rows=self.rows.labelled())
 
 
 def task_of(config: Config, name: str) -> Task:
-    """The task of that name with its labels (some take them from their files). Raises TaskError, DataError."""
+    """Returns the named task with its labels (some tasks read them from their files). Raises TaskError, DataError."""
     return with_labels(get_task(name), config.data_root)
 
 
 def arm_of(config: Config, name: str) -> Arm:
-    """The mixture of an intermediate name. Raises ConfigError for a name that is neither an arm nor a task."""
+    """Returns the mixture of an intermediate name. Raises ConfigError if the name is neither an arm nor a task."""
     if name in config.arms:
         return config.arms[name]
     try:
@@ -111,25 +111,25 @@ def arm_of(config: Config, name: str) -> Arm:
 
 
 def known_names(config: Config) -> list[str]:
-    """Names that `intermediate` may hold."""
+    """Returns the names that `intermediate` may hold."""
     return [NONE, *config.arms, *all_tasks()]
 
 
 def member_tasks(name: str, member: Member) -> tuple[str, ...]:
-    """Task names of a member; several are joined by '+' (ANLI+: five datasets under one rate and one head)."""
+    """Returns the task names of a member; '+' joins several (ANLI+: five datasets with one rate and one head)."""
     return tuple((member.task or name).split('+'))
 
 
 def arm_tasks(config: Config, name: str) -> tuple[str, ...]:
-    """Every task that an intermediate name trains on; () for 'none'."""
+    """Returns every task on which an intermediate name trains; () for 'none'."""
     if name == NONE:
         return ()
-    found = (task for key, member in arm_of(config, name).tasks.items() for task in member_tasks(key, member))
-    return tuple(dict.fromkeys(found))
+    names = (task for key, member in arm_of(config, name).tasks.items() for task in member_tasks(key, member))
+    return tuple(dict.fromkeys(names))
 
 
 def training_task(target: Task) -> Task:
-    """The task whose English train split fine-tunes a target. Raises ConfigError for evaluation-only tasks."""
+    """Returns the task whose English train split fine-tunes a target. Raises ConfigError for evaluation-only tasks."""
     if target.train_task is None:
         if 'train' not in target.splits:
             raise ConfigError(f'targets: {target.name!r} has no training data and is no retrieval task')
@@ -138,8 +138,8 @@ def training_task(target: Task) -> Task:
 
 
 def target_arm(config: Config, target: Task, arm: str) -> Arm:
-    """What a target is fine-tuned on: `config.training`, else its English train split; with the members of a `joint`
-    arm mixed in.
+    """Returns the fine-tuning mixture of a target: its entry in `config.training`, else its English train split. The
+    members of a `joint` arm are added to it.
     """
     own = config.training.get(target.name) or Arm(tasks={training_task(target).name: Member()})
     members = {
@@ -161,17 +161,18 @@ def _own_head(target: Task, name: str, member: Member) -> str:
 
 
 def datasets(config: Config, arm: Arm, recipe: Recipe, where: str) -> tuple[Dataset, ...]:
-    """The datasets of a mixture in the order of its members; opens no file. recipe: of its phase. Raises ConfigError
-    that names the member for a task that cannot be trained on, a language without training rows, and members that share
-    a head but not its shape.
+    """Returns the datasets of a mixture, in the order of its members; opens no file. recipe: the recipe of its phase.
+
+    Raises ConfigError, which names the member, for a task that cannot be trained on, for a language without training
+    rows, and for members that share a head but not its shape.
     """
-    found: list[Dataset] = []
+    result: list[Dataset] = []
     for name, member in arm.tasks.items():
         tasks = [get_task(task) for task in member_tasks(name, member)]
         for task in tasks:
             for language in member.languages:
                 try:
-                    if member.split:  # these say which split or language there is
+                    if member.split:  # these raise TaskError, which names the known splits or languages
                         task.sources(member.split)
                         task.local_code(language, member.split)
                     split = member.split or task.training_split(language)
@@ -182,19 +183,19 @@ def datasets(config: Config, arm: Arm, recipe: Recipe, where: str) -> tuple[Data
                 parts += [language] if len(member.languages) > 1 else []
                 head = member.head or (MLM if task.is_text else (name if len(tasks) > 1 else task.name))
                 rows = Split(task, language, split, config.data_root)
-                found.append(Dataset('/'.join(parts), name, rows, head, member, recipe))
-    _check_heads(found, where)
-    names = [d.name for d in found]
+                result.append(Dataset('/'.join(parts), name, rows, head, member, recipe))
+    _check_heads(result, where)
+    names = [d.name for d in result]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f'{where}: {twice[0]!r} is there twice')
-    return tuple(found)
+    return tuple(result)
 
 
 def _check_heads(found: Sequence[Dataset], where: str) -> None:
     first: dict[str, Dataset] = {}
     for dataset in found:
         other = first.setdefault(dataset.head, dataset)
-        # The head of a choice scores one of them, however many there are.
+        # A multiple-choice head scores one choice at a time, so its shape does not depend on their number.
         labels = {known_labels(d.task) for d in (dataset, other) if kind_of(d.task).classes}
         if dataset.task.kind != other.task.kind or len(labels) > 1:
             raise ConfigError(
@@ -207,17 +208,17 @@ def _check_heads(found: Sequence[Dataset], where: str) -> None:
 
 
 def known_labels(task: Task) -> tuple[str, ...]:
-    """What tells a task's labels from others' before any file is read: themselves, or where they come from."""
+    """Identifies a task's label set before any file is read: its labels, or a marker that names their source."""
     return task.labels or (f'from the files of {task.name}',) * bool(task.labels_from)
 
 
 def heads_of(found: Sequence[Dataset]) -> dict[str, HeadSpec]:
-    """{head name: its shape}."""
+    """Returns {head name: head shape} of the datasets."""
     return {dataset.head: head_spec(dataset.task) for dataset in found}
 
 
 def data_digests(found: Sequence[Dataset]) -> dict[str, str]:
-    """{dataset or dev set: digest of its rows}, part of a run's name."""
+    """Returns {dataset or dev set: digest of its rows}, which is a part of a run's id."""
     digests = {dataset.name: dataset.rows.digest() for dataset in found}
     for dataset in found:
         if dataset.dev and dataset.dev.is_there():
@@ -226,8 +227,9 @@ def data_digests(found: Sequence[Dataset]) -> dict[str, str]:
 
 
 def dev_metrics(task: Task, rule: str = 'first') -> tuple[str, ...]:
-    """The metrics whose mean is the task's score on dev rows. rule: Recipe.dev_score; jiant's means are those of
-    tasks/evaluate/core.py, where SQuAD v2 is taken at its best thresholds.
+    """Returns the metrics whose mean is a task's dev score. rule: Recipe.dev_score.
+
+    The means follow jiant (tasks/evaluate/core.py), which scores SQuAD v2 at its best thresholds.
     """
     pair = kind_of(task).metric_pair
     if rule == 'mean' and pair:
@@ -238,22 +240,22 @@ def dev_metrics(task: Task, rule: str = 'first') -> tuple[str, ...]:
 
 
 def training_examples(dataset: Dataset, seed: int, bad_rows: list[BadRow] | None = None) -> list[Example]:
-    """The rows of a dataset as its member asks for them: the first `limit`, of these a fraction that the seed draws,
-    with shuffled labels where asked for. bad_rows: takes rows that cannot be read."""
+    """Reads the training rows of a dataset: the first `limit` rows, then a random `fraction` of them, then with
+    shuffled labels if its member says so. bad_rows: a list that collects rows that cannot be read."""
     read = read_texts if dataset.task.is_text else read_split
     rows, member = dataset.rows, dataset.spec
-    found = read(rows.task, rows.language, rows.name, rows.root, dataset.limit or None, bad_rows)
+    examples = read(rows.task, rows.language, rows.name, rows.root, dataset.limit or None, bad_rows)
     if member.fraction < 1:
         random = np.random.Generator(np.random.Philox(key=[seed, 0x66726163]))
-        kept = random.permutation(len(found))[: max(1, round(member.fraction * len(found)))]
-        found = [found[i] for i in sorted(kept.tolist())]
-    return shuffled_labels(found, seed) if member.shuffle_labels else found
+        kept = random.permutation(len(examples))[: max(1, round(member.fraction * len(examples)))]
+        examples = [examples[i] for i in sorted(kept.tolist())]
+    return shuffled_labels(examples, seed) if member.shuffle_labels else examples
 
 
 def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
-    """The same texts with the same labels in another order: a control that keeps everything but what the labels say.
+    """Shuffles the labels among the examples: a control that keeps the texts and the label counts.
 
-    Tags are dealt anew over all words.
+    Tags are shuffled over the words of all examples.
     """
     random = np.random.Generator(np.random.Philox(key=[seed, 0x73687566]))
     if examples and isinstance(examples[0], TagExample):
@@ -268,17 +270,18 @@ def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
     labelled = [e for e in examples if isinstance(e, PairExample | ChoiceExample)]
     order = random.permutation(len(labelled))
     dealt = [labelled[i].label for i in order.tolist()]
-    found: list[Example] = []
-    found += [replace(e, label=label) for e, label in zip(labelled, dealt, strict=True)]
-    return found
+    shuffled: list[Example] = []
+    shuffled += [replace(e, label=label) for e, label in zip(labelled, dealt, strict=True)]
+    return shuffled
 
 
 def mixture_of(
     arm: Arm, found: Sequence[Dataset], sizes: Sequence[int], seed: int, where: str, steps: int = 0, parts: int = 1
 ) -> Mixture:
-    """The mixture over datasets of so many examples. A member's rate is divided among its datasets by size ** alpha.
+    """Makes the mixture over datasets. A member's rate is divided among its datasets in proportion to size ** alpha.
 
-    steps, parts: of the training, and micro-batches of a step. Raises ConfigError for rates that no mixture can have.
+    sizes: examples per dataset. steps: optimizer steps of the training. parts: micro-batches per step. Raises
+    ConfigError for invalid rates.
     """
     share = np.ones(len(found))
     for member, spec in arm.tasks.items():
@@ -299,7 +302,7 @@ def mixture_of(
 
 
 def _member_rates(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, float]:
-    """{member: its rate} of samplers with fixed rates. Raises MixtureError."""
+    """Returns {member: rate} for samplers with fixed rates. Raises MixtureError."""
     totals = [n for n, _ in member_sizes(arm, found, sizes).values()]
     weights = [spec.weight for spec in arm.tasks.values()]
     rates = mixture_rates(arm.sampler, totals, cap=arm.cap, temperature=arm.temperature, weights=weights)
@@ -307,8 +310,7 @@ def _member_rates(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int]) -> d
 
 
 def check_rates(arm: Arm, found: Sequence[Dataset], where: str) -> None:
-    """Raises ConfigError for rates that are wrong whatever the data are, or that the sampler does not read, before
-    anything is."""
+    """Raises ConfigError for rates that are invalid for any data, or that the sampler ignores; reads no data."""
     for name, member in arm.tasks.items():
         for field, sampler in (('weight', 'weights'), ('rate', 'time_dependent')):
             if getattr(member, field) != getattr(Member, field) and arm.sampler != sampler:
@@ -319,8 +321,10 @@ def check_rates(arm: Arm, found: Sequence[Dataset], where: str) -> None:
 
 
 def phase_steps(arm: Arm, recipe: Recipe, found: Sequence[Dataset], sizes: Sequence[int]) -> int:
-    """Optimizer steps of a training. Text beside a task adds its share of the steps and takes none from the task: with
-    fixed rates the task has as many steps of its own as it would have alone.
+    """Returns the number of optimizer steps of a training.
+
+    Text (masked LM) that is mixed with a task adds steps: with fixed rates, the task keeps the number of steps that it
+    would have alone.
     """
     text = {d.member for d in found if d.task.is_text}
     members = member_sizes(arm, found, sizes)
@@ -334,7 +338,7 @@ def phase_steps(arm: Arm, recipe: Recipe, found: Sequence[Dataset], sizes: Seque
 
 
 def member_sizes(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, tuple[int, int]]:
-    """{member: (examples, the same under the cap)}; the number of steps follows the second, as in jiant."""
+    """Returns {member: (examples, examples limited by the cap)}; the second sets the number of steps, as in jiant."""
     totals = {m: sum(n for d, n in zip(found, sizes, strict=True) if d.member == m) for m in arm.tasks}
     cap = arm.cap if arm.sampler in ('capped', 'temperature') else 0
     return {m: (n, min(n, cap) if cap else n) for m, n in totals.items()}

@@ -1,13 +1,13 @@
-"""What a plan will cost, roughly: operations from its numbers alone, time from a speed that was reached before.
+"""Estimates the cost of a plan: FLOPs from its sizes, and time from a measured speed.
 
-A token in a row of T tokens takes 2 N + 4 L D T floating-point operations forwards, where L and D are the layers and
-the width, and N = L (4 D² + 2 D F) the weights of the layers' matrix products (embeddings look up and multiply
-nothing); the second term is attention, scores and their sum over the values. Backwards takes twice as many, so that
-training is 6 N + 12 L D T a token: Kaplan et al. 2020 (Scaling laws for neural language models, section 2.1), and for
-the attention of an encoder, which sees the whole row, Chowdhery et al. 2022 (PaLM, appendix B). With recomputed layers
-(`remat=full`) there is one more forward pass. A language model's head multiplies its predicted tokens with the word
-table.
-Other heads, the optimizer, and compilation are left out. Padding counts as tokens: it is computed.
+For a token in a row of T tokens, the forward pass takes 2 N + 4 L D T floating-point operations. L is the number of
+layers, D the width, and N = L (4 D² + 2 D F) the number of weights in the matrix products of the layers (embeddings
+are look-ups without products). The second term is attention: the scores and the weighted sum of the values. The
+backward pass takes twice as many, so that training takes 6 N + 12 L D T per token. Sources: Kaplan et al. 2020 (Scaling
+laws for neural language models, section 2.1), and Chowdhery et al. 2022 (PaLM, appendix B) for the attention of an
+encoder, which sees the whole row. Rematerialisation of whole layers (`remat=full`) adds one forward pass. A masked-LM
+head multiplies its predicted tokens with the word embedding table.
+Other heads, the optimizer and compilation are not counted. Padding counts as tokens, since it is computed.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ from xlmr_flax.tasks.base import Embedded, Task
 from xlmr_flax.util import strict_json
 
 CACHED, SAMPLED, BOUND = 'token cache', 'first rows', 'max_length'
-_SAMPLE = 64  # rows that are encoded to see how long they are
-_LARGE = 20_000  # a retrieval task's sides are read as a whole: not for a sample of larger ones
-_BATCHES = 64  # drawn to see how far batches are padded
-_PACKED = 1024  # rows that are packed to see how well they fit
-EFFICIENCY = 0.4  # share of the speed of matrix products that training reaches; PaLM reports 46 % (table 3)
+_SAMPLE = 64  # rows that are encoded to estimate their lengths
+_LARGE = 20_000  # rows; a larger retrieval task is not sampled, since its sides can only be read completely
+_BATCHES = 64  # batches that are drawn to estimate their padding
+_PACKED = 1024  # rows that are packed to estimate the efficiency of packing
+EFFICIENCY = 0.4  # speed of training as a share of the speed of matrix products; PaLM reports 46 % (table 3)
 
 
 @dataclass(frozen=True)
 class Work:
-    """tokens: with padding. flops: floating-point operations. basis: where the lengths of the rows are from."""
+    """An amount of computation. tokens: padding included. flops: floating-point operations. basis: the sources of the
+    row lengths (CACHED, SAMPLED, BOUND)."""
 
     tokens: float = 0.0
     flops: float = 0.0
@@ -66,9 +67,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Training:
-    """What a run trains: `steps` steps, `work` in all (dev: its evaluations on dev rows). draws: of its datasets.
-    programs: head kinds x row lengths, for each of which a training program is compiled if a batch has it (padded rows;
-    packed ones have a few shapes of their own).
+    """The estimated training of a run. steps: optimizer steps. work: all training steps. dev: the evaluations on dev
+    rows. draws: one per dataset. programs: number of training programs that may be compiled, head kinds x row lengths;
+    one is compiled when a batch first needs it. Packed rows have a few more shapes.
     """
 
     steps: int
@@ -80,8 +81,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Rows:
-    """Encoded rows of a split. examples, units: how many there are, and how many rows that training draws they give.
-    lengths: int [n], tokens of some rows, () where none is known. group: rows of a unit."""
+    """Sizes of a split. examples: number of examples. units: number of items that training draws from them. group:
+    encoded rows per unit. lengths: int [n], the tokens of a sample of rows; empty if unknown."""
 
     examples: int
     units: int
@@ -91,29 +92,30 @@ class Rows:
 
 
 def layer_weights(shape: EncoderConfig) -> int:
-    """N: the weights of the layers' matrix products."""
+    """Returns N, the number of weights in the matrix products of the layers."""
     return family_of(shape).layer_weights(shape)
 
 
 def forward_flops(shape: EncoderConfig, tokens: float, length: float) -> float:
-    """Operations of one forward pass over so many tokens in rows of `length`."""
+    """Returns the FLOPs of one forward pass over `tokens` tokens in rows of `length` tokens."""
     return tokens * (2 * layer_weights(shape) + family_of(shape).attention_flops(shape, length))
 
 
 def count_rows(split: Split) -> int:
-    """Rows in the files of a split, both sides of a retrieval task: counted, not parsed. Raises DataError."""
+    """Counts the rows in the files of a split (both sides of a retrieval task) without parsing them. Raises
+    DataError."""
     total = 0
     for source in split.task.sources(split.name):
         if isinstance(source, Embedded):
             total += source.rows
         else:
-            for found in find_files(split.task, source, split.language, split.folder()):
-                total += sum(1 for _ in read_rows(found.path, found.table, found.label_path))
+            for file in find_files(split.task, source, split.language, split.folder()):
+                total += sum(1 for _ in read_rows(file.path, file.table, file.label_path))
     return total
 
 
 def _cached_entries(root: Path | None) -> Mapping[str, list[tuple[Path, dict[str, Any]]]]:
-    """task -> (folder, index) of the entries of the token cache."""
+    """Returns the entries of the token cache: {task: [(folder, index)]}."""
     entries: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(root.glob(f'*/{INDEX}')) if root else ():
         try:
@@ -127,7 +129,7 @@ def _cached_entries(root: Path | None) -> Mapping[str, list[tuple[Path, dict[str
 
 
 def _cached_lengths(entry: Path) -> np.ndarray | None:
-    """Tokens of each row of an entry of the token cache; None for a damaged one."""
+    """Returns the number of tokens of each row of a token cache entry; None if the entry is damaged."""
     try:
         lengths = np.diff(np.load(entry / 'offsets.npy', mmap_mode='r', allow_pickle=False))
     except (OSError, ValueError, EOFError):
@@ -136,7 +138,7 @@ def _cached_lengths(entry: Path) -> np.ndarray | None:
 
 
 class Estimator:
-    """Estimates the runs of a resolved plan. Seeds and arms share what is found out."""
+    """Estimates the work of the runs of a resolved plan. Results are cached and shared by seeds and arms."""
 
     def __init__(self, plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer):
         self.config, self.plan, self.shape, self.tokenizer = plan.config, plan, shape, tokenizer
@@ -147,13 +149,13 @@ class Estimator:
         self._entries: Mapping[str, list[tuple[Path, dict[str, Any]]]] | None = None
 
     def count(self, split: Split) -> int:
-        """`count_rows`, counted once."""
+        """Returns the cached result of `count_rows`."""
         if split not in self._counts:
             self._counts[split] = count_rows(split)
         return self._counts[split]
 
     def rows(self, read: Read, max_length: int = 0) -> Rows:
-        """The rows of a split that is read, of both sides of a retrieval task. max_length: 0 = that of the read."""
+        """Returns the sizes of a read (both sides of a retrieval task). max_length: 0 = that of the read."""
         task, max_length = read.split.task, max_length or read.max_length
         key = (read.split, read.limit, max_length)
         if key not in self._rows:
@@ -165,21 +167,22 @@ class Estimator:
         return self._rows[key]
 
     def _from_cache(self, task: Task, n: int, sides: int, max_length: int) -> Rows | None:
-        """Entries of this task and length with about so many examples (some may be dropped), of any language."""
+        """Estimates sizes from cache entries of this task and length, in any language, with about `n` examples (a task
+        may drop some); None if there are none."""
         if self._entries is None:
             self._entries = _cached_entries(cache_dir())
-        found = [
+        matches = [
             (lengths, index)
             for path, index in self._entries.get(task.name, [])
             if index['max_length'] == max_length and 0.9 * n <= index['examples'] <= n
             if (lengths := _cached_lengths(path)) is not None
         ][:16]
-        if not found:
+        if not matches:
             return None
-        group = found[0][1]['group']
-        units = round(float(np.mean([len(lengths) for lengths, _ in found])) / group)
-        examples = round(float(np.mean([index['examples'] for _, index in found])))
-        return Rows(examples * sides, units * sides, np.concatenate([x for x, _ in found]), group, CACHED)
+        group = matches[0][1]['group']
+        units = round(float(np.mean([len(lengths) for lengths, _ in matches])) / group)
+        examples = round(float(np.mean([index['examples'] for _, index in matches])))
+        return Rows(examples * sides, units * sides, np.concatenate([x for x, _ in matches]), group, CACHED)
 
     def _sampled(self, split: Split, n: int, max_length: int) -> Rows:
         nothing = np.zeros(0, np.int64)
@@ -195,7 +198,7 @@ class Estimator:
         return Rows(n, round(n * len(data) / len(examples)), data.tokens.lengths, data.group, SAMPLED)
 
     def training(self, run: Run) -> Training:
-        """The training of a run. Raises DataError, ConfigError."""
+        """Estimates the training of a run. Raises DataError and ConfigError."""
         if run.arm is None or run.recipe is None:
             return Training(0, Work(), Work())
         key = digest([to_dict(run.arm), to_dict(run.recipe)])
@@ -204,25 +207,27 @@ class Estimator:
         return self._trainings[key]
 
     def _training(self, run: Run, arm: Arm, recipe: Recipe) -> Training:
-        found, rows = run.datasets, self.training_rows(run)
-        sizes = [max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(found, rows, strict=True)]
-        steps = phase_steps(arm, recipe, found, sizes)
+        datasets, rows = run.datasets, self.training_rows(run)
+        sizes = [
+            max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(datasets, rows, strict=True)
+        ]
+        steps = phase_steps(arm, recipe, datasets, sizes)
         parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
-        mixture = mixture_of(arm, found, sizes, run.seed, run.where, steps, recipe.accumulation)
-        drawn, work = expected_draws(arm, recipe, found, sizes, mixture, steps), Work()
+        mixture = mixture_of(arm, datasets, sizes, run.seed, run.where, steps, recipe.accumulation)
+        drawn, work = expected_draws(arm, recipe, datasets, sizes, mixture, steps), Work()
         for each, part in zip(rows, drawn, strict=True):
             work += self._batches(part.dataset, each, recipe, recipe.batch_size // parts).times(float(part.draws))
         evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
-        kinds = {(dataset.task.kind, length) for dataset in found for length in dataset.lengths}
-        dev = self._dev(found).times(evaluations)
+        kinds = {(dataset.task.kind, length) for dataset in datasets for length in dataset.lengths}
+        dev = self._dev(datasets).times(evaluations)
         return Training(steps, work, dev, tuple(drawn), len(kinds))
 
     def training_rows(self, run: Run) -> list[Rows]:
-        """The rows of each of a run's datasets, before a fraction of them is drawn."""
+        """Returns the sizes of each dataset of a run, before `fraction` is applied."""
         return [self.rows(read) for read in training_reads(run) if read.purpose == TRAIN]
 
     def _batches(self, dataset: Dataset, rows: Rows, recipe: Recipe, size: int) -> Work:
-        """One batch of a dataset, forwards and backwards, padded or packed as batches of its rows are on average."""
+        """Estimates the forward and backward pass of an average batch of a dataset, padded or packed."""
         length, lengths = dataset.max_length, dataset.lengths
         padded, batch_rows = float(length), float(size)
         if len(rows.lengths):
@@ -243,26 +248,26 @@ class Estimator:
         return Work(tokens, flops, frozenset({rows.basis}))
 
     def _dev(self, found: Iterable[Dataset]) -> Work:
-        """One evaluation of the dev rows that choose the checkpoint (text is held out of its training rows)."""
+        """Estimates one evaluation of the dev rows that select the checkpoint. Held-out text is not counted."""
         taken = (read for read in dev_reads(found) if not read.split.task.is_text and read.is_taken())
         return sum((self._pass(self.rows(read), read.max_length) for read in taken), Work())
 
     def evaluation(self, run: Run, language: str) -> Work:
-        """The evaluation of a run in one language. Raises DataError."""
+        """Estimates the evaluation of a run in one language. Raises DataError."""
         length = min(scored_length(self.config, run), self.shape.max_length)
         key = (run.target, language, length)
         if key not in self._evaluations:
-            found = test_reads(self.config, run, self.plan.splits[run.target])
-            those = [read for read in found if read.split.language == language]
+            all_reads = test_reads(self.config, run, self.plan.splits[run.target])
+            those = [read for read in all_reads if read.split.language == language]
             self._evaluations[key] = sum((self._pass(self.rows(read, length), length) for read in those), Work())
         return self._evaluations[key]
 
     def _pass(self, rows: Rows, max_length: int) -> Work:
-        """Every row once, forwards, in batches of rows that are about as long, or packed."""
+        """Estimates one forward pass over every row, in batches of rows of similar length, or packed."""
         known = row_lengths(max_length)
         lengths = np.minimum(rows.lengths if len(rows.lengths) else np.asarray([max_length]), max_length)
         if self.config.evaluation.packing:
-            lengths = np.resize(lengths, max(len(lengths), _PACKED))  # of a few, the last packed row would count
+            lengths = np.resize(lengths, max(len(lengths), _PACKED))  # with few rows, the last packed row is too empty
             padded = np.asarray([row.length for row in pack_set(lengths, known)])
         else:
             padded = np.asarray(known)[np.searchsorted(known, lengths)]
@@ -273,32 +278,32 @@ class Estimator:
 
 @dataclass(frozen=True)
 class Speed:
-    """flops: operations a second on all devices. origin: for people, where the number is from."""
+    """A speed. flops: FLOP/s on all devices together. origin: a text that says how it was measured."""
 
     flops: float
     origin: str
 
 
 def reached_speed(records: Iterable[Mapping[str, Any]], examples: Callable[[str], float], devices: str) -> Speed | None:
-    """The speed of earlier trainings in a workdir, from the `examples_per_s` of its metrics: the median over runs.
+    """Computes the speed of earlier trainings in a workdir from `examples_per_s` in its metrics: the median over runs.
 
-    examples: run name -> operations of a training example, 0 = not a run of this plan. The first record of a run is
-    left out, since compilation is in it. None where nothing is known.
+    examples: run name -> FLOPs of a training example; 0 = not a run of this plan. The first record of a run is
+    ignored, since it includes compilation. Returns None if there are no records.
     """
     by_run: dict[str, list[float]] = {}
     for record in records:
         if 'examples_per_s' in record:
             by_run.setdefault(record['run'], []).append(record['examples_per_s'])
-    found = [float(np.median(v[1:] or v)) * examples(run) for run, v in by_run.items()]
-    found = [speed for speed in found if speed > 0]
-    if not found:
+    speeds = [float(np.median(v[1:] or v)) * examples(run) for run, v in by_run.items()]
+    speeds = [speed for speed in speeds if speed > 0]
+    if not speeds:
         return None
-    runs = f'{len(found)} training{"s" if len(found) > 1 else ""}'
-    return Speed(float(np.median(found)), f'as in {runs} of this workdir ({devices})')
+    runs = f'{len(speeds)} training{"s" if len(speeds) > 1 else ""}'
+    return Speed(float(np.median(speeds)), f'as in {runs} of this workdir ({devices})')
 
 
 def machine_speed(dtype: str, devices: Sequence[Any], seconds: float = 0.3, size: int = 1024) -> Speed:
-    """EFFICIENCY of the speed of matrix products [size, size] on one device, times the devices."""
+    """Measures matrix products [size, size] on one device; returns EFFICIENCY times their speed on all devices."""
     a = jax.device_put(jnp.ones((size, size), dtype), devices[0])
     product = jax.jit(lambda x: x @ x / size)
     product(a).block_until_ready()  # compiles

@@ -1,4 +1,4 @@
-"""What a training draws from each of its datasets: the same numbers in a run's log and in a plan."""
+"""Computes how many batches a training samples from each dataset; a run's log and the dry run share these numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from xlmr_flax.experiment.plan.arms import Dataset, member_sizes
 
 @dataclass(frozen=True)
 class Draws:
-    """Of one dataset. rows: it has so many examples. cap: the arm's where its member has more, else 0. draws: batches
-    (`size` examples each) of a training; rate: their share of all. passes: how often an example is seen on average."""
+    """The draws from one dataset. rows: its number of examples. cap: the arm's cap if it limits the member, else 0.
+    draws: number of batches (or micro-batches) drawn from it in a training. rate: their share of all batches.
+    passes: how often an example is seen on average."""
 
     dataset: Dataset
     rows: int
@@ -26,7 +27,7 @@ class Draws:
 def expected_draws(
     arm: Arm, recipe: Recipe, found: Sequence[Dataset], sizes: Sequence[int], mixture: Mixture, steps: int
 ) -> list[Draws]:
-    """Of a training of so many steps, in the order of its datasets, which have so many examples."""
+    """Computes the draws of a training of `steps` steps, in the order of its datasets. sizes: their examples."""
     parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
     total, size = steps * parts, recipe.batch_size // parts
     members, drawn = member_sizes(arm, found, sizes), []

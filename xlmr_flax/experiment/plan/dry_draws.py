@@ -1,4 +1,4 @@
-"""run --dry_run: what each mixture draws from its members, and which members are not what their names say."""
+"""run --dry_run: the table of what each mixture samples from its members, and notes on substituted training rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ HEAD = ['arm', 'member', 'rows', 'split', 'rate', 'batches', 'passes']
 
 
 def draws_table(estimator: Estimator, trainings: Iterable[tuple[Run, Training]]) -> list[list[str]]:
-    """A row a member of every training that is more than the training rows of one task, of one seed; [] where
-    there is none. rows: those used, of those in the files (a task may drop some)."""
+    """Returns a table with one row per dataset of every mixture, for the first seed; [] if there is no mixture.
+
+    A training on just the training rows of one task is not a mixture. Column `rows`: used rows, of those in the files
+    (a task may drop some).
+    """
     rows: dict[tuple[str, str], list[list[str]]] = {}
     for run, training in trainings:
         name = _name(estimator.config, run)
@@ -25,12 +28,12 @@ def draws_table(estimator: Estimator, trainings: Iterable[tuple[Run, Training]])
         if run.arm is None or run.recipe is None or key in rows or _is_plain(run.arm):
             continue
         rows[key] = [[name, *_cells(estimator, part)] for part in training.draws]
-    found = [row for those in rows.values() for row in those]
-    return [HEAD, *found] if found else []
+    lines = [row for those in rows.values() for row in those]
+    return [HEAD, *lines] if lines else []
 
 
 def draws_notes(config: Config, table: list[list[str]]) -> list[str]:
-    """What is to be said below that table."""
+    """Returns the notes below the table of `draws_table`."""
     notes = []
     if table:
         notes.append(
@@ -51,7 +54,7 @@ def _name(config: Config, run: Run) -> str:
 
 
 def _is_plain(arm: Arm) -> bool:
-    """Whether it is one task's English training rows, at most the first so many."""
+    """Returns whether an arm is only the English training rows of one task, perhaps limited to the first rows."""
     [*members] = arm.tasks.items()
     if len(members) > 1:
         return False

@@ -1,4 +1,5 @@
-"""What a plan reads: every split, what for and at which length. A run, `prepare`, `download` and reports ask here."""
+"""Lists the splits that a plan reads, with their purpose and maximum length. Runs, `prepare`, `download` and reports
+use this list."""
 
 from __future__ import annotations
 
@@ -21,13 +22,14 @@ TRAIN, DEV, TEST, LABELS, UNUSED = 'train', 'dev', 'test', 'labels', 'unused'
 
 @dataclass(frozen=True)
 class Read:
-    """One split that is read.
+    """One split that a plan reads.
 
-    purpose: TRAIN, DEV (chooses the checkpoint), TEST (is scored, or is where a mined target takes its threshold from),
-    LABELS (a task's labels are collected from it) or UNUSED (training rows in whose place the config names others).
-    max_length: tokens a row. limit: rows, from the first; 0 = all. fraction, is_shuffled: what is done to them, as
-    config.Member says, with the run's seed (else 0). is_optional: read where it is there. repeated:
-    config.Evaluation.repeated_sentences. dataset: of TRAIN and DEV.
+    purpose: TRAIN, DEV (selects the checkpoint), TEST (is scored, or gives the threshold of a mining target), LABELS
+    (a task's labels are collected from it) or UNUSED (training rows that the config replaces by another split).
+    max_length: the largest number of tokens of a row. limit: number of rows, from the first; 0 = all. fraction,
+    is_shuffled: as `fraction` and `shuffle_labels` of config.Member. seed: the run's seed if these use it, else 0.
+    is_optional: the split is read only if it exists. repeated: config.Evaluation.repeated_sentences. dataset: only for
+    TRAIN and DEV.
     """
 
     split: Split
@@ -42,12 +44,14 @@ class Read:
     dataset: Dataset | None = field(default=None, compare=False, repr=False)
 
     def is_taken(self) -> bool:
-        """Whether a run reads it: all but what is optional and not there."""
+        """Returns whether a run reads the split: False if it is optional and does not exist."""
         return not self.is_optional or self.split.is_there()
 
     def examples(self, bad_rows: list[BadRow] | None = None) -> dict[str, Sequence[Example]]:
-        """What is encoded of it: {'': its examples}, or of retrieval both sides, {'asks', 'searched'}. Raises DataError
-        for rows that cannot be read where there is no list that takes them."""
+        """Reads the examples to encode: {'': examples}, or for retrieval {'asks': ..., 'searched': ...}.
+
+        bad_rows: a list that collects rows that cannot be read; without it, they raise DataError.
+        """
         split, limit = self.split, self.limit or None
         if split.task.embeds:
             asks, searched = split.read_pairs(limit)
@@ -63,20 +67,23 @@ class Read:
 
 
 def reads(plan: Plan) -> list[Read]:
-    """All that a plan reads, once, in the order of its runs. Of a plan from `make_plan` what it would read where
-    everything is there (both splits that a target may be scored on), of one from `find_data` what a run reads."""
-    found: list[Read] = []
+    """Returns all reads of a plan, without duplicates, in the order of its runs.
+
+    For a plan from `make_plan`, these are the reads if all data existed, with both splits on which a target may be
+    scored. For a plan from `find_data`, they are the reads of the actual run.
+    """
+    result: list[Read] = []
     for run in plan:
-        found += [*training_reads(run), *dev_reads(run.datasets)]
+        result += [*training_reads(run), *dev_reads(run.datasets)]
         if run.target:
-            found += test_reads(plan.config, run, plan.splits[run.target])
-    tasks = {read.split.task.name: read.split for read in found}
-    found += [read for split in tasks.values() for read in _labels(split)]
-    return list(dict.fromkeys(found))
+            result += test_reads(plan.config, run, plan.splits[run.target])
+    tasks = {read.split.task.name: read.split for read in result}
+    result += [read for split in tasks.values() for read in _labels(split)]
+    return list(dict.fromkeys(result))
 
 
 def training_reads(run: Run) -> Iterator[Read]:
-    """What a run trains on, and the task's own training rows where a member names another split."""
+    """Yields the training reads of a run. If a member names another split, the task's own training rows are UNUSED."""
     for dataset in run.datasets:
         spec = dataset.spec
         is_drawn = spec.fraction < 1 or spec.shuffle_labels
@@ -96,15 +103,19 @@ def training_reads(run: Run) -> Iterator[Read]:
 
 
 def own_training_rows(dataset: Dataset) -> Split | None:
-    """The task's training rows in the language of a dataset, whatever split its member names; None = it has none."""
+    """Returns the task's own train split in the language of a dataset, even if its member names another split; None if
+    the task has none."""
     with contextlib.suppress(TaskError):
         return replace(dataset.rows, name=dataset.task.training_split(dataset.language))
     return None
 
 
 def dev_reads(found: Iterable[Dataset]) -> Iterator[Read]:
-    """The rows that choose a checkpoint: of each task of a member its English dev rows, where they are there and it is
-    not trained on them; of text what is held out of its training rows, in each language."""
+    """Yields the reads that select a checkpoint.
+
+    For each task of a member, these are its English dev rows, if they exist and the member does not train on them. For
+    text, they are the held-out part of the training rows, in each language.
+    """
     seen: set[tuple[str, str]] = set()
     for dataset in found:
         split, key = dataset.dev, (dataset.member, dataset.task.name)
@@ -117,8 +128,10 @@ def dev_reads(found: Iterable[Dataset]) -> Iterator[Read]:
 
 
 def test_reads(config: Config, run: Run, splits: Iterable[str]) -> Iterator[Read]:
-    """What the target of a run is scored on. Of retrieval with gold pairs by id the whole pool is read, and mining
-    takes its threshold from dev."""
+    """Yields the reads on which the target of a run is scored.
+
+    Retrieval with gold pairs by id reads the whole pool. Mining also reads dev, which sets its threshold.
+    """
     task, settings, length = get_task(run.target), config.evaluation, scored_length(config, run)
     repeated = settings.repeated_sentences if task.mines else 'kept'
     for split in splits:
@@ -131,7 +144,7 @@ def test_reads(config: Config, run: Run, splits: Iterable[str]) -> Iterator[Read
 
 
 def read_tasks(found: Iterable[Read]) -> list[Task]:
-    """The tasks whose rows are read, once, without labels from files."""
+    """Returns the tasks whose rows are read, without duplicates and without labels from files."""
     return [get_task(name) for name in dict.fromkeys(r.split.task.name for r in found if r.purpose != UNUSED)]
 
 

@@ -1,8 +1,8 @@
-"""A plan: which runs a config asks for, in which order, each named by the hash of what decides it.
+"""Plans: the ordered list of a config's runs. The id of a run is a hash of everything that determines its weights.
 
 plan = make_plan(config)        # pure: opens no file
-plan = find_data(plan)          # looks which files are there
-plan = resolve(plan, source)    # both, and reads labels and digests: the runs have their names
+plan = find_data(plan)          # checks which files exist
+plan = resolve(plan, source)    # calls find_data, reads labels and digests, and gives the runs their ids
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task, closest
 
-# Raised when the code changes what a run computes, so that an old workdir is not taken for a new result.
+# Increased when a change of the code changes what a run computes, so that results of an old workdir are not reused.
 _FORMAT = 3
 
 
@@ -39,11 +39,11 @@ _FORMAT = 3
 class Run:
     """One run: a training (intermediate, warm-up or target) or, for retrieval, an evaluation only.
 
-    id: hash of what decides the weights, '' before `resolve`. intermediate: the arm. target: '' for the intermediate
-    phase itself and for a warm-up. task: what is trained on, for people: the task, or the mixture's name ('' =
-    nothing). start: the run whose encoder this one starts from, None = the pretrained one. arm, datasets: of the
-    training, None and () without one. warms: the target whose head this run trains first.
-    decides: what `id` is the hash of, to show how two runs differ.
+    id: hash of everything that determines the weights, '' before `resolve`. intermediate: name of the arm. target: ''
+    for the intermediate phase itself and for a warm-up phase. task: display name of the training data, which is the
+    task or the mixture's name ('' = no training). start: the run whose encoder this run starts from, None = the
+    pretrained encoder. arm, datasets: the training data; None and () without training. warms: the target whose head
+    this run trains in a warm-up phase. decides: the data of which `id` is the hash, to show how two runs differ.
     """
 
     id: str
@@ -60,45 +60,45 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Arm, phase and seed: unique within a plan."""
+        """Name of the run from arm, phase and seed; unique within a plan."""
         phase = self.target or (f'{self.warms}-warmup' if self.warms else 'intermediate')
         return f'{self.intermediate}--{phase}--seed{self.seed}'
 
     @property
     def name(self) -> str:
-        """A folder name that a person can read; unique within a plan, and by the hash between plans."""
+        """Readable folder name of the run: `key` and the start of the hash, which makes it unique between plans."""
         return f'{self.key}-{self.id[:8]}'
 
     @property
     def parent(self) -> str:
-        """The id of `start`, '' = the pretrained encoder."""
+        """The id of `start`; '' = the pretrained encoder."""
         return self.start.id if self.start else ''
 
     @property
     def keeps_head(self) -> bool:
-        """Whether `start` is a warm-up, whose head goes on."""
+        """Whether `start` is a warm-up phase; its head is then trained further."""
         return bool(self.start and self.start.warms)
 
     @property
     def lineage(self) -> tuple[Run, ...]:
-        """The runs that its weights come from in their order, itself last."""
+        """The chain of runs that produced its weights, from the first run to this one."""
         return (*(self.start.lineage if self.start else ()), self)
 
     @property
     def where(self) -> str:
-        """The config field that a message about the run's data names."""
+        """The config field that error messages about the run's data name."""
         return f'targets {self.target or self.warms}' if self.target or self.warms else f'arms.{self.intermediate}'
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that it trains on."""
+        """Names of the tasks on which the run trains."""
         return tuple(dict.fromkeys(dataset.task.name for dataset in self.datasets))
 
 
 @dataclass(frozen=True)
 class Plan(Sequence[Run]):
-    """The runs of a config, each after the one that it starts from. splits: target -> the splits that it may be scored
-    on, the first choice first; after `find_data` one."""
+    """The runs of a config; each run comes after the one that it starts from. splits: target -> the splits on which it
+    may be scored, in order of preference; after `find_data` there is one."""
 
     config: Config
     runs: tuple[Run, ...]
@@ -115,50 +115,56 @@ class Plan(Sequence[Run]):
 
 
 def make_plan(config: Config) -> Plan:
-    """What a config asks for where all its data are there. Opens no file and needs no weights: runs have no id, and a
-    target has every split that it may be scored on. Raises ConfigError and TaskError."""
+    """Makes the plan of a config as if all data existed. Opens no file and needs no weights.
+
+    The runs have no id, and a target has every split on which it may be scored. Raises ConfigError and TaskError.
+    """
     _check_names(config)
     runs = tuple(run for seed in config.seeds for arm in config.intermediate for run in _arm_runs(config, arm, seed))
     return Plan(config, runs, {name: _possible_splits(config, name) for name in config.targets})
 
 
 def find_data(plan: Plan, must_be_there: bool = False) -> Plan:
-    """The plan as the files that are there allow: warm-ups without rows are left out, and every target has the split
-    that `evaluation_split` says. must_be_there: raises DataError for rows to be scored that are missing or unreadable.
+    """Adapts a plan to the existing files: drops warm-up phases without data, and sets the split of every target
+    (`evaluation_split`). must_be_there: raise DataError if rows to be scored are missing or unreadable.
     """
     config = plan.config
-    found: dict[str, Run | None] = {}  # by key; of a run that is left out what it would have started from
+    by_key: dict[str, Run | None] = {}  # by key; for a dropped run, the run that it would have started from
     splits = {name: (evaluation_split(config, name, must_be_there),) for name in config.targets}
     for run in plan:
-        start = found[run.start.key] if run.start else None
+        start = by_key[run.start.key] if run.start else None
         is_left_out = run.warms and not all(dataset.rows.is_there() for dataset in run.datasets)
-        found[run.key] = start if is_left_out else replace(run, start=start)
-    return Plan(config, tuple(run for key, run in found.items() if run and run.key == key), splits)
+        by_key[run.key] = start if is_left_out else replace(run, start=start)
+    return Plan(config, tuple(run for key, run in by_key.items() if run and run.key == key), splits)
 
 
 def resolve(plan: Plan, source: EncoderSource) -> Plan:
-    """The plan as it is run: `find_data`, with labels that are read from files, and names. Reads every file that is
-    trained on and the first rows of those that are scored. Raises DataError for files that are missing or cannot be
-    read, and ConfigError for arms that train on the same.
+    """Makes a plan executable: calls `find_data`, reads labels from files, and sets the ids of the runs.
+
+    Reads every training file completely, and the first rows of the files to be scored. Raises DataError for files that
+    are missing or cannot be read, and ConfigError for two arms with the same training.
     """
     plan = find_data(plan, must_be_there=True)
-    found: dict[str, Run] = {}
+    by_key: dict[str, Run] = {}
     for run in plan:
-        start = found[run.start.key] if run.start else None
+        start = by_key[run.start.key] if run.start else None
         run = replace(run, start=start, datasets=tuple(dataset.labelled() for dataset in run.datasets))
         decides = _decides(plan.config, source, run)
         with_start = decides | {'parent': start.decides if start else ''}
-        found[run.key] = replace(run, id=digest(decides), decides=with_start)
+        by_key[run.key] = replace(run, id=digest(decides), decides=with_start)
     first: dict[str, Run] = {}
-    for run in (run for run in found.values() if not run.target):  # two names of one definition would be trained twice
+    for run in (
+        run for run in by_key.values() if not run.target
+    ):  # two arms with one definition would be trained twice
         other = first.setdefault(run.id, run)
         if other.intermediate != run.intermediate:
             raise ConfigError(f'intermediate: {other.intermediate!r} and {run.intermediate!r} train on the same')
-    return replace(plan, runs=tuple(found.values()))
+    return replace(plan, runs=tuple(by_key.values()))
 
 
 def scored_length(config: Config, run: Run) -> int:
-    """Tokens a row when a target is scored: those of the training rows of its head, else the evaluation's."""
+    """Returns the maximum tokens of a row when a target is scored: that of its head's training rows, else that of
+    config.evaluation."""
     if run.recipe is None or run.arm is None:
         return config.evaluation.max_length
     own = [spec.max_length for name, spec in run.arm.tasks.items() if (spec.head or name) == run.target]
@@ -166,29 +172,30 @@ def scored_length(config: Config, run: Run) -> int:
 
 
 def evaluation_languages(config: Config, target: str) -> tuple[str, ...]:
-    """The languages that a target is evaluated in, English first where it is one of them."""
+    """Returns the languages in which a target is evaluated; English comes first if it is one of them."""
     split = config.evaluation.split.get(target, '')
     names = config.evaluation.languages.get(target) or get_task(target).split_languages(split)
     return tuple(sorted(names, key=lambda code: code != 'en'))
 
 
 def evaluation_split(config: Config, target: str, must_be_there: bool = False) -> str:
-    """The split that a target is evaluated on: as configured, else `default_split` of the languages asked for."""
+    """Returns the split on which a target is evaluated: the configured one, else `default_split` of its languages."""
     languages, skip = evaluation_languages(config, target), config.skip_bad_rows
     task, asked = get_task(target), config.evaluation.split.get(target, '')
     split = asked or default_split(task, languages, config.data_root, skip, must_be_there)
     if asked and must_be_there:
         for code in languages:
-            Split(task, code, split, config.data_root).has_gold(skip)  # raises for what cannot be read
+            Split(task, code, split, config.data_root).has_gold(skip)  # raises DataError if it cannot be read
     return split
 
 
 def default_split(
     task: Task, languages: Sequence[str], data_root: str, skip_bad_rows: bool = False, must_be_there: bool = False
 ) -> str:
-    """'test' where its files are there with gold labels in every language, else 'dev' where its are, else 'test' (and
-    an error later; must_be_there: now). The public test files of several tasks (COPA, CommonsenseQA, XTREME's) have no
-    labels.
+    """Returns 'test' if its files exist with gold labels in every language, else 'dev' if its files do, else 'test'.
+
+    In the last case reading fails later, or at once if must_be_there. The public test files of several tasks (COPA,
+    CommonsenseQA, those of XTREME) have no labels.
     """
     splits = [name for name in ('test', 'dev') if name in task.splits] or ['dev']
     for name in splits:
@@ -202,14 +209,14 @@ def default_split(
 
 
 def _possible_splits(config: Config, target: str) -> tuple[str, ...]:
-    """Raises TaskError for a split or language that a target does not have."""
+    """Returns the splits on which a target may be scored. Raises TaskError for a split or language that it lacks."""
     task, asked = get_task(target), config.evaluation.split.get(target, '')
-    found = (asked,) if asked else tuple(name for name in ('test', 'dev') if name in task.splits) or ('dev',)
-    for name in found:
+    splits = (asked,) if asked else tuple(name for name in ('test', 'dev') if name in task.splits) or ('dev',)
+    for name in splits:
         task.sources(name)
         for language in evaluation_languages(config, target):
             task.local_code(language, name)
-    return found
+    return splits
 
 
 def _check_names(config: Config) -> None:
@@ -230,7 +237,7 @@ def _check_names(config: Config) -> None:
         'training': config.training,
     }
     for where, names in of_targets.items():
-        for name in names:  # of a task that this plan leaves out (--config.targets=...) it says nothing
+        for name in names:  # a known task that this plan leaves out (--config.targets=...) is no error
             if name not in config.targets and name not in all_tasks():
                 raise ConfigError(f'{where}.{name}: no such target{closest(name, {*config.targets, *all_tasks()})}')
     for name in config.training:
@@ -239,7 +246,8 @@ def _check_names(config: Config) -> None:
 
 
 def _check_recipe_names(config: Config) -> None:
-    """A recipe is of a phase of this plan, or of one that it leaves out; the datasets of a mixture have none."""
+    """Checks the names in `recipes`: phases of this plan, or arms and tasks that it leaves out. A dataset of a mixture
+    has no recipe."""
     targets = [get_task(name) for name in config.targets]
     known = {*config.intermediate, *config.targets, *(t.warmup_task for t in targets if t.warmup_task)}
     arms = [config.arms[name] for name in config.intermediate if name in config.arms]
@@ -252,14 +260,14 @@ def _check_recipe_names(config: Config) -> None:
 
 
 def _arm_runs(config: Config, name: str, seed: int) -> list[Run]:
-    """The intermediate run of an arm, if it has one, then its targets'."""
+    """Returns the intermediate run of an arm, if it has one, then the runs of its targets."""
     runs: list[Run] = []
     if name != NONE and not arm_of(config, name).joint:
         arm, where = arm_of(config, name), f'arms.{name}' if name in config.arms else 'intermediate'
         recipe = config.recipe_for(name)
-        found = datasets(config, arm, recipe, where)
-        check_rates(arm, found, f'arms.{name}')
-        runs.append(Run('', name, '', name, seed, None, recipe, arm, found))
+        parts = datasets(config, arm, recipe, where)
+        check_rates(arm, parts, f'arms.{name}')
+        runs.append(Run('', name, '', name, seed, None, recipe, arm, parts))
     start = runs[0] if runs else None
     for target in config.targets:
         runs += _target_runs(config, name, get_task(target), seed, start)
@@ -267,7 +275,7 @@ def _arm_runs(config: Config, name: str, seed: int) -> list[Run]:
 
 
 def _target_runs(config: Config, arm: str, target: Task, seed: int, start: Run | None) -> list[Run]:
-    """A target's run, after its warm-up where it has one."""
+    """Returns the run of a target, after the run of its warm-up phase if it has one."""
     joint = arm in config.arms and config.arms[arm].joint
     if target.embeds:
         if joint:
@@ -277,21 +285,21 @@ def _target_runs(config: Config, arm: str, target: Task, seed: int, start: Run |
         return [Run('', arm, target.name, '', seed, start, None)]
     runs: list[Run] = []
     if target.warmup_task and target.name not in config.training and not joint:
-        # What it is trained on before its own rows, with the same head (XCOPA: Social IQa).
+        # The warm-up phase trains on another task before the target's own rows, with the same head (XCOPA: Social IQa).
         first = Arm(tasks={target.warmup_task: Member(head=target.name)})
         recipe = config.recipes.get(target.warmup_task) or config.recipe_for(target.name)
-        found = datasets(config, first, recipe, f'targets {target.name}')
-        runs = [Run('', arm, '', target.warmup_task, seed, start, recipe, first, found, target.name)]
+        data = datasets(config, first, recipe, f'targets {target.name}')
+        runs = [Run('', arm, '', target.warmup_task, seed, start, recipe, first, data, target.name)]
     parts, recipe, where = target_arm(config, target, arm), config.recipe_for(target.name), f'training.{target.name}'
-    found = datasets(config, parts, recipe, where)
-    _check_head(target, found)
-    check_rates(parts, found, where)
-    task = found[0].task.name if len(found) == 1 else '+'.join(parts.tasks)
-    return [*runs, Run('', arm, target.name, task, seed, runs[0] if runs else start, recipe, parts, found)]
+    data = datasets(config, parts, recipe, where)
+    _check_head(target, data)
+    check_rates(parts, data, where)
+    task = data[0].task.name if len(data) == 1 else '+'.join(parts.tasks)
+    return [*runs, Run('', arm, target.name, task, seed, runs[0] if runs else start, recipe, parts, data)]
 
 
 def _check_head(target: Task, found: Sequence[Dataset]) -> None:
-    """A target's training must have the head that it is scored with. Raises ConfigError."""
+    """Checks that a target's training includes the head with which it is scored. Raises ConfigError."""
     task = training_task(target)
     heads = {dataset.head: dataset.task for dataset in found}
     own = heads.get(target.name)
@@ -301,20 +309,20 @@ def _check_head(target: Task, found: Sequence[Dataset]) -> None:
 
 
 def _decides(config: Config, source: EncoderSource, run: Run) -> dict[str, object]:
-    """What the id of a run is the hash of; its start and its datasets have been resolved."""
-    # The mesh and these change where and how numbers are computed, not what is asked for.
+    """Returns the data of which a run's id is the hash. Its start and datasets must be resolved."""
+    # The mesh and these fields change where and how numbers are computed, but not the requested result.
     encoder = _without(to_dict(config.encoder), 'source', 'unroll', 'remat', 'attention')
     decides = {'format': _FORMAT, 'encoder': encoder, 'weights': source.digest, 'parent': run.parent, 'seed': run.seed}
     if run.arm is None or run.recipe is None:
         return decides
     arm = to_dict(run.arm)
     for member in arm['tasks'].values():
-        if not member['split']:  # so that runs from before there was this field keep their names
+        if not member['split']:  # so that runs of versions without this field keep their names
             del member['split']
-    # How often it logs and saves its state changes nothing that is trained.
+    # How often a run logs and saves checkpoints does not change its weights.
     recipe = _without(to_dict(run.recipe), 'log_every', 'checkpoint_every', 'keep_checkpoints', 'dev_score')
     decides |= {'arm': arm, 'recipe': recipe, 'data': data_digests(run.datasets)}
-    if run.recipe.keep == 'best' or run.recipe.patience:  # what is older than these settings is named without them
+    if run.recipe.keep == 'best' or run.recipe.patience:  # default values are left out, so that older runs keep ids
         scored = [dataset.task for dataset in run.datasets if dataset.selects()]
         if any('qa_decoding' in kind_of(task).settings for task in scored):
             decides |= config.evaluation.qa_decides()

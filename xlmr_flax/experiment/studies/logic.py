@@ -1,11 +1,12 @@
-"""Does intermediate training on logical inference help zero-shot transfer to low-resource languages? The study.
+"""The logic study: does intermediate training on logical inference help zero-shot transfer to low-resource languages?
 
-Arms: nothing; MNLI; each set of logical inference; all of those together, alone and with MNLI; and controls: the same
-rows with their labels dealt anew, and a task without inference. Every arm has the same number of training rows (where
-its files have that many), of optimizer steps and of rows a step, so that a difference between arms is one between data.
-`size` is the encoder and its recipe, `where` how much of the grid: both have the same arms by the same names.
+Arms: no intermediate training; MNLI; each data set of logical inference; all of these together, with and without MNLI;
+and controls: the same rows with shuffled labels, and a task without inference. Every arm has the same number of
+training rows (if its files have that many), of optimizer steps and of rows per step, so that arms differ only in their
+data. `size` selects the encoder and its recipe, `where` the part of the grid. All sizes have the same arms with the
+same names.
 
-What the paper did not do (Phang et al. 2020 trained each task on all its rows): see docs/logic_study.md.
+docs/logic_study.md lists the differences from the paper (Phang et al. 2020 trained each task on all its rows).
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from xlmr_flax.tasks import get_task
 NAME = 'logic_low_resource'
 WHERE = ('core', 'full')
 SEEDS = (1, 2, 3)
-# Inference sets of the mixture, by the head that they share; LogiQA has two classes and a head of its own.
+# Inference data sets of the mixture that share one head. LogiQA has two classes, and so a separate head.
 SHARED = ('control', 'folio', 'help', 'med', 'conjnli', 'sick')
 MIXTURE = ('logiqa2_nli', *SHARED)
 LONG = {'logiqa2': 256, 'logiqa2_nli': 256, 'control': 512, 'folio': 256, 'squad_v1': 384}  # tokens; whole paragraphs
-SHORT = 96  # what these are cut to for the small encoder
+SHORT = 96  # tokens; the limit of these lengths for the small encoder
 CORE_ARMS = (NONE, 'mnli', 'conjnli', 'logic', 'logic_shuffled', 'pos_tags')
 FULL_ARMS = (
     NONE, 'mnli', 'logiqa_nli', 'logiqa_mrc', 'control_nli', 'folio', 'help_med', 'conjnli', 'sick', 'logic',
@@ -37,8 +38,8 @@ CORE_TARGETS = ('xnli_plus', 'panx', 'tatoeba')
 FULL_TARGETS = (
     'xnli_plus', 'xcopa', 'pawsx', 'panx', 'masakhaner2_nodate', 'udpos', 'masakhapos', 'xquad', 'tydiqa', 'tatoeba',
 )  # fmt: skip
-# The core's languages: low-resource ones first of all, some seen in pretraining and some not, and enough larger ones
-# for a line through log CC-100 size.
+# Languages of the core grid: mainly low-resource ones, both seen and unseen in pretraining, and enough high-resource
+# ones to fit a line through log CC-100 size.
 CORE_LANGUAGES = {
     'xnli_plus': (
         'en', 'de', 'ru', 'th', 'tr', 'hi', 'ur', 'sw', 'my', 'ko',
@@ -47,9 +48,10 @@ CORE_LANGUAGES = {
     'panx': ('en', 'de', 'fi', 'hi', 'tr', 'et', 'ka', 'kk', 'az', 'ml', 'mr', 'my', 'sw', 'ur', 'jv', 'qu', 'yo'),
     'tatoeba': ('de', 'hi', 'tr', 'ka', 'kk', 'az', 'ml', 'mr', 'sw', 'ur', 'jv', 'tl', 'amh', 'xho'),
 }  # fmt: skip
-ROWS = {'small': 1600, 'base': 4500, 'large': 4500, 'tiny': 64}  # 4,500: SICK's training rows
+ROWS = {'small': 1600, 'base': 4500, 'large': 4500, 'tiny': 64}  # 4,500 is the size of SICK's train split
 EPOCHS = 3.0
-# Arm, the one that it is held against beside 'none': what an effect is not due to if the difference stays.
+# (arm, control): besides 'none', the arm is compared with this control. If the difference remains, what both share does
+# not explain the effect.
 CONTRASTS = (
     ('logic', 'logic_shuffled'), ('logic', 'mnli'), ('logic', 'pos_tags'), ('conjnli', 'mnli'), ('mnli', 'pos_tags'),
     ('logic_mnli', 'mnli'), ('mnli', 'mnli_shuffled'), ('logic', 'csqa'),
@@ -60,10 +62,11 @@ _SMALL_STEP = {'learning_rate': 1e-4, 'epsilon': 1e-6, 'clip_per': 'step'}
 def study(
     size: str = 'small', where: str = 'core', rows: int = 0, seeds: Sequence[int] = (), preset: str = presets.DEFAULT
 ) -> dict[str, Any]:
-    """The study as nested dicts (what `config.parse` and ConfigDict take).
+    """Returns the config of the study as nested dicts, for `config.parse` or ConfigDict.
 
     size: small (the embedded encoder), base, large or tiny. where: 'core' (six arms, three targets) or 'full'. rows:
-    training rows of every arm, 0 = ROWS. preset: whose recipes the targets of base and large take. Raises ConfigError.
+    training rows of every arm, 0 = ROWS. preset: name of the preset whose recipes the targets of base and large use.
+    Raises ConfigError.
     """
     presets.one_of('size', size, tuple(SIZES))
     presets.one_of('where', where, WHERE)
@@ -87,18 +90,20 @@ def study(
     else:
         for target in targets:
             split, there = scored_languages(target)
-            if there:  # else the plan says which files are missing
+            if there:  # otherwise the plan raises an error that names the missing files
                 raw['evaluation']['languages'] = {**raw['evaluation']['languages'], target: there}
                 raw['evaluation']['split'] = {**raw['evaluation']['split'], target: split}
     return raw
 
 
 def scored_languages(target: str) -> tuple[str, tuple[str, ...]]:
-    """The split that has labelled files in most languages (test before dev), and these languages: those of the
-    benchmark and, as low-resource ones are among them, those beyond it. None where there is no data root.
+    """Returns the split with labelled files in the most languages (test before dev), and these languages.
+
+    Languages beyond the benchmark's are included, since low-resource ones are among them. Without a data root, there
+    are none.
     """
     task = get_task(target)
-    found = {
+    by_split = {
         split: tuple(
             code
             for code in (*task.languages, *task.more_languages)
@@ -107,13 +112,15 @@ def scored_languages(target: str) -> tuple[str, tuple[str, ...]]:
         for split in ('test', 'dev')
         if split in task.splits
     }
-    split = max(found, key=lambda s: len(found[s]))
-    return split, found[split]
+    split = max(by_split, key=lambda s: len(by_split[s]))
+    return split, by_split[split]
 
 
 def all_arms(rows: int, steps: int, compact: bool) -> dict[str, dict[str, Any]]:
-    """The arms that are more than a task's first rows. Their members' `max_train` add up to `rows` (rounded up), and
-    over `steps` draws each member has had its share.
+    """Returns the arms that are mixtures or need settings, unlike 'none' and single tasks.
+
+    The `max_train` of the members add up to `rows` (rounded up), and after `steps` draws each member has been drawn in
+    proportion to its size.
     """
     logic = _shares({name: rows / len(MIXTURE) for name in MIXTURE}, compact)
     half = _shares({name: rows / 2 / len(MIXTURE) for name in MIXTURE}, compact)
@@ -133,18 +140,19 @@ def all_arms(rows: int, steps: int, compact: bool) -> dict[str, dict[str, Any]]:
 
 
 def _shares(sizes: Mapping[str, float], compact: bool) -> dict[str, dict[str, Any]]:
-    """A member for each task with so many rows."""
-    found = {}
+    """Returns a member for each task of {task: number of rows}."""
+    members = {}
     for name, size in sizes.items():
         head = 'nli' if name in SHARED and len(sizes) > 1 else ''
         length = min(LONG.get(name, 0), SHORT) if compact else LONG.get(name, 0)
-        found[name] = member(max_train=math.ceil(size), head=head, split=training_rows(name), max_length=length)
-    return found
+        members[name] = member(max_train=math.ceil(size), head=head, split=training_rows(name), max_length=length)
+    return members
 
 
 def training_rows(name: str) -> str:
-    """The split that stands in for a task's training rows ('' = they are there, or nothing is): its dev rows where
-    those are all that is under the data root, its test rows of a task that never had others (MED).
+    """Returns the split that replaces a task's train split; '' = the train split exists, or no split does.
+
+    It is 'dev' if only the dev rows are under the data root, and 'test' for a task without a train split (MED).
     """
     task = get_task(name)
     if 'train' not in task.splits:
@@ -154,14 +162,15 @@ def training_rows(name: str) -> str:
 
 
 def contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
-    """Those of CONTRASTS whose arms are both there."""
+    """Returns the pairs of CONTRASTS for which both arms are in `arms`."""
     there = set(arms)
     return [pair for pair in CONTRASTS if set(pair) <= there]
 
 
 def notes(config: Config) -> list[str]:
-    """What each arm draws, for the head of a report: rows at most, where they are from, steps, rows a step."""
-    found = []
+    """Returns a note on each arm's training for the head of a report: maximum rows and their splits, steps, rows per
+    step."""
+    lines = []
     for name in config.intermediate:
         if name == NONE:
             continue
@@ -169,8 +178,8 @@ def notes(config: Config) -> list[str]:
         parts = {name: recipe.max_train} if spec is None else {t: m.max_train for t, m in spec.tasks.items()}
         rows = ', '.join(f'{task} {n:,}{_said(spec, task)}' for task, n in parts.items())
         steps = f'{recipe.steps} steps of {recipe.batch_size} rows'
-        found.append(f'arm {name}: {steps} ({recipe.steps * recipe.batch_size:,} draws); rows at most: {rows}')
-    return found
+        lines.append(f'arm {name}: {steps} ({recipe.steps * recipe.batch_size:,} draws); rows at most: {rows}')
+    return lines
 
 
 def _said(arm: Arm | None, task: str) -> str:
@@ -183,16 +192,17 @@ def _said(arm: Arm | None, task: str) -> str:
 
 
 def _make_compact(raw: dict[str, Any], size: str) -> None:
-    """The recipe for the embedded encoder, ours: short rows, few steps, capped evaluation."""
+    """Sets our own recipe for the small embedded encoder: short rows, few steps, capped evaluation."""
     raw['preset'] = ''
     raw['recipe'] |= {
         'batch_size': 16, 'accumulation': 1, 'max_length': 64, 'lengths': (), 'max_train': 1920, 'steps': 120,
         'eval_every': 0, 'eval_examples': 100, 'dev_score': 'first', 'patience': 0, 'keep': 'last', 'log_every': 25,
         'optimizer': raw['recipe']['optimizer'] | _SMALL_STEP,
     }  # fmt: skip
-    # One fresh layer before the output. Under jiant's two, the first hundred steps are spent on them (loss 1.08 at 70).
+    # The hf head has one untrained layer before the output. With jiant's two, the first hundred steps train only these
+    # layers (the loss is 1.08 at step 70).
     raw['encoder'] |= {'head': 'hf'}
-    # Fewer steps (30 were tried) leave PAN-X's F1 at 0 after some arms and seeds, and nothing to compare.
+    # With fewer steps (we tried 30), the F1 of PAN-X stays at 0 for some arms and seeds, so nothing can be compared.
     tags = {'batch_size': 16, 'max_length': 64, 'max_train': 1920, 'steps': 120}
     spans = {'batch_size': 8, 'max_length': 256, 'max_train': 600, 'steps': 75}
     few = {'batch_size': 16, 'max_length': 64, 'max_train': 400, 'steps': 75}
@@ -208,7 +218,7 @@ def _make_compact(raw: dict[str, Any], size: str) -> None:
 
 
 def from_argument(argument: str) -> dict[str, Any]:
-    """The study that configs/logic_low_resource.py's argument asks for: 'size=small,where=core,seeds=1+2+3'."""
+    """Returns the study for the argument of configs/logic_low_resource.py: 'size=small,where=core,seeds=1+2+3'."""
     values = presets.arguments(argument, ('size', 'where', 'rows', 'preset', 'seeds', 'intermediate', 'targets'))
     try:
         rows = int(values.get('rows', '0'))

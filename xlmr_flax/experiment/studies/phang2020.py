@@ -1,9 +1,9 @@
-"""The studies of Phang et al. 2020 as configs: intermediate tasks and mixtures against XTREME's nine targets.
+"""The studies of Phang et al. 2020 as configs: intermediate tasks and mixtures for the nine targets of XTREME.
 
-What the authors' code says is taken from it (recipes: presets.py; ANLI+ as one head over five datasets: jiant,
-guides/tasks/task_specific.md). Which sampler the multi-task row used, the text, languages and rate of the masked-LM
-variant and the tasks and languages of the translated one are stated nowhere that could be read: the values here are
-this package's choice, said in `CHOICES` and shown in the reports of these studies.
+Settings follow the authors' code where it states them (recipes: presets.py; ANLI+ as one head over five datasets:
+jiant, guides/tasks/task_specific.md). No source that we could read states the sampler of the multi-task row, the text,
+languages and rate of the masked-LM variant, or the tasks and languages of the translated variant. These values are our
+choice; `CHOICES` lists them, and the reports of these studies show them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TARGETS = ('xnli', 'pawsx', 'udpos', 'panx', 'xquad', 'mlqa', 'tydiqa', 'bucc201
 TABLES = ('main', 'mlm', 'translation', 'best', 'fraction', 'joint')
 SIZES = {'large': 'hf:xlm-roberta-large', 'base': 'hf:xlm-roberta-base', 'small': 'embedded', 'tiny': 'random:tiny'}
 SPANS = ('squad_v1', 'squad_v2')
-# Headline tasks of the paper's abstract: MNLI, SQuAD, HellaSwag, and all nine together.
+# The tasks that the abstract of the paper names: MNLI, SQuAD, HellaSwag, and all nine together.
 BEST = ('mnli', 'squad_v1', 'hellaswag', 'multi')
 MLM_TASKS = ('mnli', 'squad_v1', 'hellaswag')
 TRANSLATED_TASKS = ('mnli', 'squad_v1')
@@ -42,38 +42,39 @@ _SPAN_LENGTH = 384
 
 
 def anli_plus(**changes: Any) -> dict[str, Any]:
-    """The member ANLI+: ANLI's three rounds, MNLI and SNLI on one head, each by its size."""
+    """Returns the member ANLI+: the rounds of ANLI, MNLI and SNLI with one head, sampled in proportion to size."""
     return member(task='+'.join(ANLI_PARTS), head='anli_plus', **changes)
 
 
 def member(**fields: Any) -> dict[str, Any]:
-    """A `config.Member` as a dict."""
+    """Returns a `config.Member` with these fields as a dict."""
     return to_dict(MemberSpec()) | fields
 
 
 def arm(tasks: Mapping[str, Mapping[str, Any]], **fields: Any) -> dict[str, Any]:
-    """A `config.Arm` as a dict."""
+    """Returns a `config.Arm` with these tasks and fields as a dict."""
     return to_dict(ArmSpec()) | {'tasks': dict(tasks), **fields}
 
 
 def part(name: str, **fields: Any) -> dict[str, Any]:
-    """A task of the nine as a member of a mixture."""
+    """Returns one of the nine intermediate tasks as a member of a mixture."""
     length = {'max_length': _SPAN_LENGTH} if name in SPANS else {}
     return anli_plus(**fields) if name == 'anli_plus' else member(**length, **fields)
 
 
 def with_text(task: str, text: str, languages: Sequence[str], rate: float = MLM_RATE) -> dict[str, Any]:
-    """A task with masked language modelling mixed in at a share of the steps."""
+    """Returns an arm that mixes a task with masked language modelling. rate: the share of masked-LM steps."""
     mlm = member(task=text, languages=tuple(languages), weight=rate, alpha=MLM_ALPHA)
     return arm({task: part(task, weight=1 - rate), 'mlm': mlm}, sampler='weights')
 
 
 def study(table: str, size: str = 'large', preset: str = presets.DEFAULT, seeds: Sequence[int] = ()) -> dict[str, Any]:
-    """A study as nested dicts (what `config.parse` and ConfigDict take).
+    """Returns the config of a study as nested dicts, for `config.parse` or ConfigDict.
 
-    table: 'main' (each of the nine, and all together), 'mlm' (some of them with and without masked language modelling),
-    'translation' (with and without translated rows), 'best' (the tasks that the abstract names, on the test sets),
-    'fraction' (a sweep over the share of the training rows), 'joint' (trained with each target and not before it).
+    table: 'main' (each of the nine tasks, and all together), 'mlm' (some tasks with and without masked language
+    modelling), 'translation' (with and without translated rows), 'best' (the tasks that the abstract names, on the test
+    sets), 'fraction' (a sweep over the share of the training rows), 'joint' (trained together with each target instead
+    of before it).
     size: large, base, small (the embedded encoder) or tiny. Raises ConfigError for unknown names.
     """
     presets.one_of('table', table, TABLES)
@@ -93,28 +94,28 @@ def study(table: str, size: str = 'large', preset: str = presets.DEFAULT, seeds:
 
 
 def _has_dev(target: str) -> bool:
-    """Whether a target has development sets in its languages (those that have none are scored on the test set)."""
+    """Returns whether a target has dev sets in its languages; a target without them is scored on the test set."""
     task = get_task(target)
     return 'dev' in task.splits and target != 'udpos'
 
 
 def _arms(table: str) -> dict[str, dict[str, Any]]:
-    found = {'anli_plus': arm({'anli_plus': anli_plus()}), 'multi': arm({task: part(task) for task in TASKS})}
+    arms = {'anli_plus': arm({'anli_plus': anli_plus()}), 'multi': arm({task: part(task) for task in TASKS})}
     if table == 'mlm':
         languages = text_languages('mlm_text')
-        found |= {f'{task}_mlm': with_text(task, 'mlm_text', languages) for task in MLM_TASKS}
+        arms |= {f'{task}_mlm': with_text(task, 'mlm_text', languages) for task in MLM_TASKS}
     if table == 'translation':
         for task in TRANSLATED_TASKS:
             foreign = get_task(task).translated['translate_train']
-            found[f'{task}_translated'] = arm({task: part(task, languages=('en', *foreign))})
-            found[f'{task}_translated_only'] = arm({task: part(task, languages=tuple(foreign))})
+            arms[f'{task}_translated'] = arm({task: part(task, languages=('en', *foreign))})
+            arms[f'{task}_translated_only'] = arm({task: part(task, languages=tuple(foreign))})
     if table == 'fraction':
         for task in MLM_TASKS:
-            found |= {f'{task}_{f * 100:g}pct': arm({task: part(task, fraction=f)}) for f in FRACTIONS}
+            arms |= {f'{task}_{f * 100:g}pct': arm({task: part(task, fraction=f)}) for f in FRACTIONS}
     if table == 'joint':
-        # Under a name of its own: some targets are trained on the same task, with their own head.
-        found |= {f'{t}_joint': arm({f'{t}_joint': part(t, task=t, head=t)}, joint=True) for t in MLM_TASKS}
-    return found
+        # The member has a separate name, because some targets train on the same task with their own head.
+        arms |= {f'{t}_joint': arm({f'{t}_joint': part(t, task=t, head=t)}, joint=True) for t in MLM_TASKS}
+    return arms
 
 
 def _rows(table: str, arms: Mapping[str, Any]) -> tuple[str, ...]:
@@ -129,13 +130,13 @@ def _rows(table: str, arms: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def text_languages(task: str) -> tuple[str, ...]:
-    """XTREME's languages of which a text task has some."""
+    """Returns the languages of XTREME in which a text task has data."""
     known = sorted({code for target in TARGETS for code in get_task(target).languages if '-' not in code})
     return tuple(code for code in known if code in get_task(task).languages)
 
 
 def only(raw: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """A study with the rows and columns of the arguments intermediate=a+b and targets=a+b alone."""
+    """Keeps only the rows and columns of a study that the arguments intermediate=a+b and targets=a+b name."""
     for key in ('intermediate', 'targets'):
         wanted = tuple(values[key].split('+')) if key in values else raw[key]
         for name in wanted:
@@ -148,23 +149,23 @@ def only(raw: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     known = {*raw['intermediate'], *raw['targets']}
     raw['recipes'] = {k: v for k, v in raw['recipes'].items() if k in known}
     for field in ('languages', 'split'):
-        found = raw['evaluation'][field]
-        raw['evaluation'][field] = {k: v for k, v in found.items() if k in raw['targets']}
+        by_target = raw['evaluation'][field]
+        raw['evaluation'][field] = {k: v for k, v in by_target.items() if k in raw['targets']}
     return raw
 
 
 def from_argument(argument: str) -> dict[str, Any]:
-    """The study that configs/paper.py's argument asks for, as 'table=main,size=large,preset=jiant,seeds=1+2'."""
+    """Returns the study for the argument of configs/paper.py: 'table=main,size=large,preset=jiant,seeds=1+2'."""
     values = presets.arguments(argument, ('table', 'size', 'preset', 'seeds', 'intermediate', 'targets'))
     table, size = values.get('table', 'main'), values.get('size', 'large')
     return only(study(table, size, values.get('preset', presets.DEFAULT), presets.seeds_of(values)), values)
 
 
 def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
-    """The same rows and columns on the embedded encoder and whatever small data there are: a check of the plumbing.
+    """Returns a study with the same rows and columns, the embedded encoder and the available data: a pipeline check.
 
     table: as for `study`, or 'subset' (four arms, four targets, three seeds). Rows, steps and scored examples are
-    capped; the recipe is ours, chosen for a small encoder, and the numbers say nothing of the paper's.
+    capped. The recipe is our own, for a small encoder; the results are not comparable with the paper's.
     """
     raw = study('main' if table == 'subset' else table, 'small')
     raw |= {'name': f'paper_small_{table}', 'preset': '', 'seeds': tuple(seeds) or (1,)}
@@ -197,7 +198,7 @@ def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
 
 
 def _scored_there(raw: dict[str, Any]) -> None:
-    """The languages of each target whose labelled rows are under the data root, of the split that has most of them."""
+    """Restricts each target to the split with the most labelled languages under the data root and to these."""
     for name in raw['targets']:
         task = get_task(name)
         there = {
@@ -206,15 +207,15 @@ def _scored_there(raw: dict[str, Any]) -> None:
             if split in task.splits
         }
         split = max(there, key=lambda s: len(there[s]))
-        if name == 'bucc2018':  # whole pools are embedded, whatever max_examples says: two languages are enough here
+        if name == 'bucc2018':  # max_examples does not limit its pools, which are large: use two languages only
             there[split] = there[split][:2]
-        if there[split]:  # else the plan says which files are missing
+        if there[split]:  # otherwise the plan raises an error that names the missing files
             raw['evaluation']['languages'] = {**raw['evaluation']['languages'], name: there[split]}
             raw['evaluation']['split'] = {**raw['evaluation']['split'], name: split}
 
 
 def _only_there(raw: dict[str, Any]) -> None:
-    """Translated languages whose files are under the data root; the arms of a task without any are left out."""
+    """Keeps the translated languages whose files are under the data root, and drops arms without any."""
     for name in list(raw['arms']):
         for task, spec in raw['arms'][name]['tasks'].items():
             splits = {c: Split(get_task(task), c, 'translate_train') for c in spec['languages']}
@@ -227,7 +228,7 @@ def _only_there(raw: dict[str, Any]) -> None:
 
 
 def small_from_argument(argument: str) -> dict[str, Any]:
-    """The study that configs/paper_small.py's argument asks for: 'table=main' or 'table=subset,seeds=1+2+3'."""
+    """Returns the study for the argument of configs/paper_small.py: 'table=main' or 'table=subset,seeds=1+2+3'."""
     values = presets.arguments(argument, ('table', 'seeds', 'intermediate', 'targets'))
     table = values.get('table', 'main')
     presets.one_of('table', table, (*TABLES, 'subset'))

@@ -1,15 +1,15 @@
-"""Recipes of three published code bases by name; docs/presets.md has them side by side and argues for the default.
+"""Presets: training recipes of three published code bases. docs/presets.md compares them and explains the default.
 
     config = preset('jiant', targets=('xnli', 'tatoeba'))
 
 * jiant: nyu-mll/jiant at daa5a258, the library of the authors of X-STILTs: scripts/benchmarks/xtreme/ (subscripts
-  {c,d,e}_*.sh, xtreme_runconfig_writer.py); for what XTREME does not have, the defaults of proj/simple/runscript.py.
+  {c,d,e}_*.sh, xtreme_runconfig_writer.py); for tasks outside XTREME, the defaults of proj/simple/runscript.py.
 * xtreme: google-research/xtreme at 838c13b: scripts/train_*.sh and run_*.sh (the branch for XLM-R Large) and the
   defaults of third_party/run_*.py.
 * xtune: bozheng-hit/xTune: scripts/cross-lingual-transfer/train_*.sh (XLM-R Large), with src/run_*.py as they are in
-  microsoft/unilm. Step sizes and lengths alone: its consistency losses and augmentation are not part of this package.
+  microsoft/unilm. Only learning rates and lengths: this package does not have its consistency losses and augmentation.
 
-The numbers are for XLM-R Large. `remarks` lists what a source does not say and what a config has changed.
+The numbers are for XLM-R Large. `remarks` lists the settings that a source leaves open and those that a config changes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from xlmr_flax.tasks.base import closest
 
 DEFAULT = 'jiant'
 Fields = Mapping[str, Any]
-# Evaluation fields of plans that follow no source.
+# Evaluation fields of plans that do not follow a published source.
 OWN_EVALUATION: Fields = {
     'retrieval_layer': -1, 'retrieval_layers': {}, 'repeated_sentences': 'kept', 'qa_decoding': 'offsets',
     'qa_unaligned': (),
@@ -35,13 +35,13 @@ OWN_EVALUATION: Fields = {
 
 @dataclass(frozen=True)
 class Preset:
-    """One source's settings.
+    """The settings of one source.
 
-    common: Recipe fields of all its recipes ('optimizer' is merged). recipe: for tasks that `recipes` does not cover.
-    recipes: task -> Recipe fields; a target that is not there but is trained on the same data as one that is takes
-    that one's. head: EncoderSpec.head. seeds: by task, '' for the rest. layers: retrieval target -> hidden_states
-    index, '' for the rest. evaluation: further Evaluation fields. not_said: what is left at this package's or jiant's
-    value, or cannot be the same.
+    common: Recipe fields of all its recipes ('optimizer' is merged). recipe: fields for tasks that `recipes` does not
+    cover. recipes: task -> Recipe fields; a target without an entry uses that of a target with the same training data.
+    head: EncoderSpec.head. seeds: task -> seed, '' for other tasks. layers: retrieval target -> hidden_states index, ''
+    for other targets. evaluation: further Evaluation fields. not_said: notes on settings that the source leaves open
+    (they have the values of this package or of jiant) or that cannot be the same here.
     """
 
     source: str
@@ -56,11 +56,12 @@ class Preset:
 
 
 def _adamw(**changes: Any) -> dict[str, Any]:
-    """All three: AdamW of transformers, beta 0.9 and 0.999, epsilon 1e-8, clipping at 1.0, linear decay to 0."""
+    """Returns the optimizer fields that all three sources share: AdamW as in Hugging Face transformers with betas 0.9
+    and 0.999, epsilon 1e-8, clipping at 1.0 and linear decay to 0."""
     return {'beta1': 0.9, 'beta2': 0.999, 'epsilon': 1e-8, 'schedule': 'linear', 'clip_norm': 1.0, **changes}
 
 
-# 4 examples a micro-batch; clipping after each of them makes their number part of the recipe.
+# A micro-batch has 4 examples. jiant clips after each micro-batch, so their number is a part of the recipe.
 _JIANT_SENTENCES: Fields = {'batch_size': 32, 'accumulation': 8, 'max_length': 256}
 _JIANT_QA: Fields = {'epochs': 2.0, 'batch_size': 16, 'accumulation': 4, 'max_length': 384}
 
@@ -94,9 +95,9 @@ JIANT = Preset(
     ),
 )  # fmt: skip
 
-# Rows of XNLI's English dev set.
+# Number of rows in the English dev set of XNLI.
 _XNLI_DEV = 2490
-# 2 x 16; clipped once a step, so that micro-batches change memory and nothing else: 1 here.
+# The source uses 2 micro-batches of 16. It clips once per step, so micro-batches only change memory: 1 here.
 _XTREME_SENTENCES: Fields = {'batch_size': 32, 'max_length': 128, 'eval_examples': 0, 'keep': 'best'}
 _XTREME_QA: Fields = {
     'epochs': 3.0, 'batch_size': 32, 'max_length': 384, 'keep': 'last',
@@ -129,7 +130,8 @@ XTREME = Preset(
         'xcopa': _XTREME_CHOICE,
     },
     seeds={'': 42, 'udpos': 1, 'panx': 1},
-    # run_bucc2018.sh does not say --num_layers; 12 and index 7 are hidden_states[20] of 24. run_tatoeba.sh: [14].
+    # run_bucc2018.sh does not set --num_layers: its default 12 and index 7 select hidden_states[20] of 24.
+    # run_tatoeba.sh selects hidden_states[14].
     layers={'': -1, 'bucc2018': 20},
     evaluation={'repeated_sentences': 'dropped', 'qa_decoding': 'reference'},
     not_said=(
@@ -189,10 +191,10 @@ def preset(
     encoder: str = '',
     seeds: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """A plan with a preset's recipes as nested dicts (what `config.parse` and ConfigDict take).
+    """Returns a config with the recipes of a preset as nested dicts, for `config.parse` or ConfigDict.
 
-    encoder: a source ('' = the package's default). seeds: () = the preset's. Raises ConfigError for an unknown preset
-    or for targets that one plan cannot have, TaskError for an unknown task.
+    encoder: an encoder source ('' = the package's default). seeds: () = those of the preset. Raises ConfigError for an
+    unknown preset or without targets, and TaskError for an unknown task.
     """
     if name not in PRESETS:
         raise ConfigError(f'preset: unknown {name!r}{closest(name, PRESETS)}')
@@ -205,8 +207,8 @@ def preset(
     raw['encoder'] |= {'head': chosen.head} | ({'source': encoder} if encoder else {})
     raw['recipe'] = _recipe(chosen, chosen.recipe)
     tasks = [task for task in (*intermediate, *targets) if task != NONE]
-    found = {task: _recipe(chosen, fields) for task in tasks if (fields := _fields(name, task, targets))}
-    raw['recipes'] = {task: _difference(recipe, raw['recipe']) for task, recipe in found.items()}
+    recipes = {task: _recipe(chosen, fields) for task in tasks if (fields := _fields(name, task, targets))}
+    raw['recipes'] = {task: _difference(recipe, raw['recipe']) for task, recipe in recipes.items()}
     raw['seeds'] = tuple(seeds) or _seeds(chosen, targets)
     layers = {'retrieval_layer': chosen.layers[''], 'retrieval_layers': _layers(name, targets)}
     raw['evaluation'] |= layers | {'pooling': 'mean', 'max_length': 512, **chosen.evaluation}
@@ -214,7 +216,8 @@ def preset(
 
 
 def from_argument(argument: str) -> dict[str, Any]:
-    """The plan that a config file's argument asks for: 'preset=jiant,targets=xnli+pawsx,encoder=hf:xlm-roberta-large'.
+    """Returns the config for the argument of configs/xtreme.py:
+    'preset=jiant,targets=xnli+pawsx,encoder=hf:xlm-roberta-large'.
 
     Lists are joined by '+'. Keys: preset (default: jiant), targets, intermediate, encoder, seeds. Raises ConfigError.
     """
@@ -227,7 +230,7 @@ def from_argument(argument: str) -> dict[str, Any]:
 
 
 def arguments(argument: str, known: Sequence[str]) -> dict[str, str]:
-    """A config file's argument 'KEY=VALUE,KEY=VALUE'. Raises ConfigError with the closest known key."""
+    """Parses the argument of a config file, 'KEY=VALUE,KEY=VALUE'. Raises ConfigError with the closest known key."""
     values: dict[str, str] = {}
     for item in filter(None, argument.split(',')):
         key, equals, value = item.partition('=')
@@ -242,7 +245,7 @@ def arguments(argument: str, known: Sequence[str]) -> dict[str, str]:
 
 
 def one_of(key: str, value: str, known: Sequence[str]) -> None:
-    """Raises ConfigError where a key of a config file's argument has another than the known values."""
+    """Raises ConfigError if a key of a config file's argument has an unknown value."""
     if value not in known:
         near = difflib.get_close_matches(value, known, n=1)
         guess = f' (did you mean {near[0]!r}?)' if near else ''
@@ -250,7 +253,7 @@ def one_of(key: str, value: str, known: Sequence[str]) -> None:
 
 
 def seeds_of(values: Mapping[str, str]) -> tuple[int, ...]:
-    """The numbers of a config argument seeds=1+2+3; () without it."""
+    """Parses the config argument seeds=1+2+3 into numbers; () without it. Raises ConfigError."""
     try:
         return tuple(int(seed) for seed in values['seeds'].split('+')) if 'seeds' in values else ()
     except ValueError:
@@ -258,7 +261,7 @@ def seeds_of(values: Mapping[str, str]) -> tuple[int, ...]:
 
 
 def covered_by(name: str, task: str) -> str:
-    """The task of a preset whose recipe a target takes: itself, or one that is trained on the same data; '' = none."""
+    """Returns the task whose recipe a target uses: itself, or one with the same training data; '' = none."""
     recipes = PRESETS[name].recipes
     if task in recipes:
         return task
@@ -267,19 +270,20 @@ def covered_by(name: str, task: str) -> str:
 
 
 def remarks(config: Config) -> list[str]:
-    """What a reader of a preset's numbers must know: what its source does not say, and what this config has changed."""
+    """Returns notes for readers of results with a preset: settings that its source leaves open, and changes of the
+    config."""
     if config.preset not in PRESETS:
         return []
     name = config.preset
-    found = [f'preset {name}: {note}' for note in PRESETS[name].not_said]
+    lines = [f'preset {name}: {note}' for note in PRESETS[name].not_said]
     for task in config.targets:
         if not get_task(task).embeds and (other := covered_by(name, task)) != task:
-            found.append(f'preset {name}: {task} is not in its source; ' + (f'as {other}' if other else 'its defaults'))
-    return found + [f'preset {name} changed: {change}' for change in changes(config)]
+            lines.append(f'preset {name}: {task} is not in its source; ' + (f'as {other}' if other else 'its defaults'))
+    return lines + [f'preset {name} changed: {change}' for change in changes(config)]
 
 
 def changes(config: Config) -> list[str]:
-    """'recipes.xnli.epochs 1.0 (preset: 2.0)' for every value of the preset that a config has changed."""
+    """Lists the preset's values that a config has changed, as 'recipes.xnli.epochs 1.0 (preset: 2.0)'."""
     original = parse(preset(config.preset, config.targets, config.intermediate, config.encoder.source))
     pairs = [('encoder.head', config.encoder.head, original.encoder.head)]
     for task in (*config.intermediate, *config.targets):
@@ -291,19 +295,19 @@ def changes(config: Config) -> list[str]:
 
 
 def _pairs(where: str, new: Fields, old: Fields) -> list[tuple[str, Any, Any]]:
-    """Of all fields that decide a training; how often it logs and saves does not."""
-    found = []
+    """Returns (path, new value, old value) of all fields that affect training, so not of logging and checkpoints."""
+    pairs = []
     for key, value in new.items():
         if isinstance(value, Mapping):
-            found += _pairs(f'{where}.{key}', value, old[key])
+            pairs += _pairs(f'{where}.{key}', value, old[key])
         elif key not in ('log_every', 'checkpoint_every', 'keep_checkpoints', 'lengths'):
-            found.append((f'{where}.{key}', value, old[key]))
-    return found
+            pairs.append((f'{where}.{key}', value, old[key]))
+    return pairs
 
 
 def _fields(name: str, task: str, targets: Sequence[str]) -> Fields | None:
-    """An intermediate task has a recipe of its own where the source trains it (Social IQa), a target where it is
-    covered.
+    """Returns the preset's own recipe for a task, else None. A target also uses that of a task with the same training
+    data; an intermediate task has one only if the source trains it (Social IQa).
     """
     other = covered_by(name, task) if task in targets else task
     return PRESETS[name].recipes.get(other)
@@ -316,19 +320,20 @@ def _recipe(chosen: Preset, fields: Fields) -> dict[str, Any]:
 
 
 def _difference(recipe: Fields, base: Fields) -> dict[str, Any]:
-    """The fields that differ from the plan's recipe, so that overrides of the plan's hold for the rest."""
-    found: dict[str, Any] = {k: v for k, v in recipe.items() if k != 'optimizer' and v != base[k]}
+    """Returns the fields that differ from the recipe of the plan. Overrides of the plan's recipe then apply to all
+    other fields."""
+    changed: dict[str, Any] = {k: v for k, v in recipe.items() if k != 'optimizer' and v != base[k]}
     optimizer = {k: v for k, v in recipe['optimizer'].items() if v != base['optimizer'][k]}
-    return found | ({'optimizer': optimizer} if optimizer else {})
+    return changed | ({'optimizer': optimizer} if optimizer else {})
 
 
 def _seeds(chosen: Preset, targets: Sequence[str]) -> tuple[int, ...]:
-    """The seed of the targets where they agree, else the preset's main one."""
-    found = {chosen.seeds.get(target, chosen.seeds['']) for target in targets}
-    return tuple(found) if len(found) == 1 else (chosen.seeds[''],)
+    """Returns the seed of the targets if they share one, else the preset's main seed."""
+    seeds = {chosen.seeds.get(target, chosen.seeds['']) for target in targets}
+    return tuple(seeds) if len(seeds) == 1 else (chosen.seeds[''],)
 
 
 def _layers(name: str, targets: Sequence[str]) -> dict[str, int]:
-    """The retrieval targets for which the preset's source reads a layer of its own."""
+    """Returns {retrieval target: layer} for targets with a specific layer in the preset."""
     layers = PRESETS[name].layers
     return {t: layers[t] for t in targets if t in layers and get_task(t).embeds}

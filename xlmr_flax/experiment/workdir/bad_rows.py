@@ -1,4 +1,4 @@
-"""Rows that a run leaves out because they cannot be read: the first ones are said, all are listed in a file."""
+"""Collects rows that a run skips because they cannot be read: prints the first ones and lists all in a file."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _SHOWN = 10
 
 
 class BadRows(list[BadRow]):
-    """A list for the `skip_bad_rows` of data/sources, which `append`s to it.
+    """A list of skipped rows; the readers of data/sources `append` to it (parameter `bad_rows`).
 
-    A row that is read again (dev rows before every training, the same file in two runs) counts once. The file is only
-    ever appended to, a line at a time: several processes may share it (of those of one job, the first writes), and a
-    run that goes on knows what an earlier start left out.
+    A row that is read again (dev rows before every training, the same file in two runs) counts once. The file is
+    append-only, one line at a time. Several processes may therefore share it (in a multi-process job, only the first
+    one writes), and a resumed run knows the rows that an earlier start skipped.
     """
 
     def __init__(self, path: Path, shown: int = _SHOWN):
-        """path: the list on disk: file, line and reason with tabs between them, under a header. It is made with the
-        first row, and read where it is there already. shown: how many rows are said. Raises DataError for a file that
-        is no such list.
+        """Opens the list. path: its file, with a header line and the tab-separated columns file, line and reason. An
+        existing file is read; a new one is created with the first row. shown: number of rows that are printed. Raises
+        DataError if the file is not such a list.
         """
         super().__init__(_read(path))
         self.path, self._shown, self._said = path, shown, 0
         self._known = set(self)
 
     def append(self, row: BadRow, /) -> None:
-        """Takes one row, unless it is known."""
-        row = BadRow(row.file, row.line, ' '.join(row.reason.split()))  # as it can stand in a line
+        """Adds, prints and writes one row, unless it is known."""
+        row = BadRow(row.file, row.line, ' '.join(row.reason.split()))  # without tabs and line breaks
         if row in self._known:
             return
         self._known.add(row)
@@ -60,20 +60,20 @@ class BadRows(list[BadRow]):
         raise TypeError('rows are appended, in the order in which they are found')
 
     def close(self) -> None:
-        """Says how many rows were left out, if any."""
+        """Prints how many rows were skipped, if any."""
         if self:
             say(f'{len(self)} row{"s" if len(self) > 1 else ""} left out, listed in {self.path}')
 
 
 def collector(wanted: bool, folder: Path) -> BadRows | None:
-    """What a run or an evaluation hands on as `skip_bad_rows`: a BadRows that lists in folder/bad_rows.tsv, or None
-    where a row that cannot be read is to be an error.
+    """Returns the `bad_rows` list of a run or an evaluation, which writes folder/bad_rows.tsv; None if not `wanted`,
+    so that a row that cannot be read is an error.
     """
     return BadRows(folder / FILE) if wanted else None
 
 
 def count_among(rows: Iterable[BadRow], files: Iterable[Path]) -> int:
-    """How many of the rows are of these files."""
+    """Counts the rows that belong to these files."""
     names = {str(path) for path in files}
     return sum(row.file in names for row in rows)
 
@@ -85,5 +85,5 @@ def _read(path: Path) -> list[BadRow]:
     if header != _HEADER:
         raise DataError(f'{path}: not a list of rows that were left out: its header is {header!r}')
     rows = [line.split('\t', 2) for line in lines]
-    whole = [row for row in rows if len(row) == 3 and row[1].isdigit()]  # a kill may have cut a line
+    whole = [row for row in rows if len(row) == 3 and row[1].isdigit()]  # a killed process may leave a partial line
     return list(dict.fromkeys(BadRow(file, int(line), reason) for file, line, reason in whole))

@@ -1,25 +1,26 @@
-"""Who works on which run, where several processes share a workdir: claims, as numbered files that are made once.
+"""Claims: lock files that assign each run to one of several processes that share a workdir.
 
     with Claims(workdir / 'claims', shard='1/2') as claims:
         claim = claims.take(run.name)           # None while another process holds it
         ...
         claim.release('done')
 
-A claim is the file RUN.NUMBER.json, made only if it is not there. The one with the highest number counts: its process
-holds the run until it writes into it that it has let go. A run is free where no claim is, where the last one was let
-go, or where its process is gone; it is then claimed by making the next number, which exactly one of several processes
-can do. Numbers are never used twice and files never deleted, so nothing that somebody saw a while ago can be mistaken
-for what is there now, and the folder is a record of who did what.
+A claim is the file RUN.NUMBER.json, which is created exclusively (creation fails if the file exists). Only the claim
+with the highest number counts: its process holds the run until it marks the claim as released. A run is free if it has
+no claim, if its last claim is released, or if the process of that claim is gone. A process then claims it by creating
+the next number, which succeeds for exactly one process. Numbers are never reused and files are never deleted, so an old
+observation can never be confused with the current state. The folder is also a record of who did what.
 
-A process is gone where it is known to have ended (it ran on this machine, and its number is free or belongs to a
-process that began at another time), or where it has given no sign for `timeout` seconds: a thread touches the file
-while the run is held. Ages are counted by the clock of the file system. A process that was taken for gone and comes
-back learns it (`Claim.lost`).
+A process is gone if it is known to have ended (it ran on this machine, and its pid is free or belongs to a process with
+another start time), or if it has sent no heartbeat for `timeout` seconds: a thread touches the file while the run is
+held. Ages are measured with the clock of the file system. A process that was wrongly considered gone notices it
+(`Claim.lost`).
 
-All that is asked of the storage is that making a file which is there fails: local disks, NFS (hard links, which NFS
-makes once even where O_EXCL is not reliable: open(2)), and file systems without hard links whose O_EXCL can be relied
-upon. Object stores have the same operation (a PUT with If-None-Match: *; Google's ifGenerationMatch=0) and would need
-`_create`, `_read` and `_top` written for them; the rest of a workdir is files, so mount the bucket instead.
+The only requirement on the storage is exclusive creation of a file. It holds for local disks, for NFS (through hard
+links, which are reliable even if O_EXCL is not: open(2)), and for file systems without hard links whose O_EXCL is
+reliable. Object stores have the same operation (a PUT with If-None-Match: *; Google's ifGenerationMatch=0), but
+`_create`, `_read` and `_top` would have to be written for them. The rest of a workdir needs files, so mount the bucket
+instead.
 """
 
 from __future__ import annotations
@@ -41,20 +42,20 @@ from pathlib import Path
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.files import write_atomically
 
-TIMEOUT = 900.0  # seconds without a sign after which a process elsewhere counts as gone
-_BEAT = 30.0  # seconds between two signs; a shorter timeout shortens them
+TIMEOUT = 900.0  # seconds without a heartbeat after which a process on another machine counts as gone
+_BEAT = 30.0  # seconds between two heartbeats; at most a quarter of the timeout
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 class ClaimLost(RuntimeError):
-    """This process was taken for gone, and another one works on its run now."""
+    """Another process has taken over the run of this process, which sent no heartbeat for too long."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that has claimed a run. space: where its pid means something ('' = on `host`). began: when the process
-    did, in the system's ticks, 0 = not known: a pid is given again to other processes. since: time of the claim, UNIX
-    seconds. released: what came of it, '' while it is held."""
+    """A process that has claimed a run. space: the boot and pid namespace in which its pid is valid ('' = use `host`).
+    began: start time of the process in clock ticks, 0 = unknown; it detects a reused pid. shard: its --shard. since:
+    time of the claim in UNIX seconds. released: the outcome, '' while the run is held."""
 
     host: str
     pid: int
@@ -68,13 +69,13 @@ class Holder:
         return f'{self.host}, process {self.pid}' + (f', shard {self.shard}' if self.shard else '')
 
 
-_PIDS = 2**31  # a process number is below
+_PIDS = 2**31  # exclusive upper limit of a pid
 _NOBODY = Holder('an unknown host', 0, '', 0, '', 0.0)
 
 
 @dataclass
 class Claim:
-    """A run that this process holds. lost: another process has taken it over."""
+    """A claim of this process on a run. lost: another process has taken over the run."""
 
     path: Path
     holder: Holder
@@ -83,34 +84,34 @@ class Claim:
     _released: bool = field(default=False, repr=False)
 
     def beat(self) -> None:
-        """Gives a sign of life, and looks whether the claim still counts."""
+        """Sends a heartbeat (touches the file) and checks whether another process has taken over."""
         try:
             os.utime(self.path)
             self.lost = self.lost or self.following.exists()
         except FileNotFoundError:
             self.lost = True
-        except OSError:  # a file system that does not answer now may later
+        except OSError:  # the file system may respond again later
             pass
 
     def check(self) -> None:
-        """Raises ClaimLost where another process has taken over."""
+        """Raises ClaimLost if another process has taken over."""
         if self.lost:
             raise ClaimLost(f'{self.path}: this process gave no sign for too long, and another one took over')
 
     def release(self, outcome: str) -> None:
-        """Lets go. outcome: one word for the record. Without effect the second time. Raises nothing."""
+        """Releases the claim. outcome: one word for the record. A second call does nothing. Never raises."""
         if not self._released:
             self._released = True
             if self.path.exists():
-                with contextlib.suppress(OSError):  # a full disk; the end of this process says it, too
+                with contextlib.suppress(OSError):  # such as a full disk; the end of this process frees the run as well
                     write_atomically(self.path, _text(dataclasses.replace(self.holder, released=outcome)))
 
 
 class Claims:
-    """The claims of one process in a folder that all processes see. Leaving the context lets go of everything."""
+    """The claims of one process, in a folder that all processes see. Leaving the context releases all claims."""
 
     def __init__(self, directory: Path, shard: str = '', timeout: float = TIMEOUT, look_only: bool = False):
-        """look_only: nothing is written, `holder` and `history` alone can be asked."""
+        """Opens the folder. look_only: write nothing; only `holder` and `history` can be called."""
         self.directory, self.shard, self.timeout, self.look_only = directory, shard, timeout, look_only
         self._held: list[Claim] = []
         self._end = threading.Event()
@@ -130,7 +131,7 @@ class Claims:
         self._held.clear()
 
     def take(self, name: str) -> Claim | None:
-        """Claims a run, None where another process holds it or was faster. Raises OSError."""
+        """Claims a run; returns None if another process holds it or was faster. Raises OSError."""
         self.directory.mkdir(parents=True, exist_ok=True)
         number, path = self._top(name)
         if path is not None and self._holds(path) is not None:
@@ -142,17 +143,17 @@ class Claims:
         self._held = [each for each in self._held if not each._released] + [claim]
         if self._thread is None:
             thread = threading.Thread(target=self._beat, name='claims', daemon=True)
-            thread.start()  # may fail: a thread that has not started cannot be joined
+            thread.start()  # may fail; a thread that has not started must not be joined
             self._thread = thread
         return claim
 
     def holder(self, name: str) -> Holder | None:
-        """The process that holds a run, None where it is free."""
+        """Returns the process that holds a run; None if the run is free."""
         _, path = self._top(name)
         return None if path is None else self._holds(path)
 
     def history(self, name: str) -> list[Holder]:
-        """Everyone who has ever claimed a run, in order."""
+        """Returns all processes that have claimed a run, in order."""
         return [holder for _, path in sorted(self._files(name)) if (holder := _read(path))]
 
     def _path(self, name: str, number: int) -> Path:
@@ -162,15 +163,15 @@ class Claims:
         with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
             for entry in entries:
                 if entry.name.startswith(f'{name}.') and (
-                    found := re.fullmatch(r'(\d+)\.json', entry.name[len(name) + 1 :])
+                    match := re.fullmatch(r'(\d+)\.json', entry.name[len(name) + 1 :])
                 ):
-                    yield int(found[1]), Path(entry.path)
+                    yield int(match[1]), Path(entry.path)
 
     def _top(self, name: str) -> tuple[int, Path | None]:
         return max(self._files(name), default=(0, None), key=lambda found: found[0])
 
     def _holds(self, path: Path) -> Holder | None:
-        """The holder of the claim that counts, unless it has let go or is gone."""
+        """Returns the holder of a claim; None if the claim is released or its process is gone."""
         holder = _read(path)
         if holder is not None:
             if holder.released:
@@ -179,14 +180,15 @@ class Claims:
                 return holder if _is_alive(holder.pid, holder.began) else None
         try:
             age = self._now() - path.stat().st_mtime
-        except FileNotFoundError:  # folder emptied by hand
+        except FileNotFoundError:  # a user has deleted the file
             return None
         if age > self.timeout:
             return None
         return holder or _NOBODY
 
     def _now(self) -> float:
-        """The clock of the file system, which stamps the signs of life: those of two machines may differ."""
+        """Returns the time of the file system's clock, which sets the heartbeat times. Clocks of two machines may
+        differ."""
         if self.look_only:
             return time.time()
         probe = self.directory / f'.clock-{uuid.uuid4().hex}'
@@ -208,10 +210,10 @@ class Claims:
 
 
 def _create(path: Path, text: str) -> bool:
-    """Makes a file with its content in one step; False where it is there already.
+    """Creates a file with its content atomically and exclusively; returns False if it exists.
 
-    By a hard link to a file of this process alone (open(2), O_EXCL: 'on NFS ... create a unique file and use link(2)').
-    The link count decides, since the answer of a server may be lost and asked for again.
+    It makes a hard link to a temporary file with a unique name (open(2), O_EXCL: 'on NFS ... create a unique file and
+    use link(2)'). The link count decides whether this succeeded, since an NFS reply may be lost and the call repeated.
     """
     own = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
     try:
@@ -240,7 +242,8 @@ def _text(holder: Holder) -> str:
 
 
 def _read(path: Path) -> Holder | None:
-    """None for a file that is gone, damaged, or (without hard links) not written yet: only its age counts then."""
+    """Reads a claim; None if the file is missing, damaged or (without hard links) not written yet. Then only its age
+    counts."""
     try:
         facts = strict_json.read_object(path)
         if all(isinstance(value, type(getattr(_NOBODY, name, None))) for name, value in facts.items()):
@@ -252,18 +255,18 @@ def _read(path: Path) -> Holder | None:
 
 
 def _space() -> str:
-    """Names what shares process numbers with this process: the machine since it started, and its container."""
+    """Returns an id of the pid namespace of this process: the boot id of the machine, and the container."""
     try:
         boot = Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii').strip()
         return f'{boot} {os.readlink("/proc/self/ns/pid")}'
-    except OSError:  # no Linux: the host's name must do
+    except OSError:  # not Linux: only the host name is compared
         return ''
 
 
 def _began(pid: int) -> tuple[int, str]:
-    """(start of a process in clock ticks since the machine's, its state); (0, '') where that cannot be read."""
+    """Returns (start time of a process in clock ticks since boot, its state); (0, '') if that cannot be read."""
     try:
-        # proc(5): the name, in brackets, may hold anything; behind it the fields count from the third.
+        # proc(5): the name, in parentheses, may contain anything. The text after it starts with the third field.
         fields = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8', errors='replace').rpartition(')')[2].split()
         return int(fields[19]), fields[0]
     except (OSError, IndexError, ValueError):
@@ -271,9 +274,9 @@ def _began(pid: int) -> tuple[int, str]:
 
 
 def _is_alive(pid: int, began: int) -> bool:
-    """Whether a process of this machine is there and the same one."""
+    """Returns whether a pid of this machine exists and is still the same process."""
     now, state = _began(pid)
-    if state in ('Z', 'X'):  # ended; its parent has not looked yet
+    if state in ('Z', 'X'):  # a zombie: it has ended, but its parent has not reaped it yet
         return False
     if now and began:
         return now == began

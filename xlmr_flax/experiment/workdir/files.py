@@ -1,4 +1,4 @@
-"""The files of a workdir: config, metrics, results, runs. Text is written whole or not at all."""
+"""Reads and writes the files of a workdir: config, metrics, results, runs. Text files are written atomically."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from xlmr_flax.util.console import say
 from xlmr_flax.util.files import write_atomically
 from xlmr_flax.util.secrets import hide
 
-# Fields of a record in metrics.jsonl that are read again; the first is of every record.
+# Fields of a metrics.jsonl record that are read later, with their types. Every record has the first one.
 _RECORD = {
     'run': str, 'intermediate': str, 'target': str, 'task': str, 'seed': int, 'step': int,
     'loss': int | float, 'dev_metric': int | float, 'examples_per_s': int | float,
 }  # fmt: skip
 
-# Folders in which any process may be writing; those of a run belong to the one that has claimed it.
+# Folders in which any process may write. The folders of a run belong to the process that has claimed it.
 _SHARED = ('', 'claims', 'failed', 'report', 'report/figures', 'report/latex')
-# Files that have not got their name (scoring/files.py, util/files.py, claims.py), and probes of the file system.
+# Temporary files of atomic writes (scoring/files.py, util/files.py, claims.py), and probes of the file system.
 _TEMPORARY = re.compile(r'\..+\.(?:\d+-[0-9a-f]{8}|[0-9a-f]{32}|[a-z0-9_]{8})\.tmp|\.(?:writable|clock)-[0-9a-f]{32}')
-_ABANDONED = 3600.0  # seconds: each is there for as long as it takes to write one text
+_ABANDONED = 3600.0  # seconds; a temporary file normally exists only while one text is written
 
 
 class Workdir:
@@ -43,10 +43,10 @@ class Workdir:
 
     config.json, results.jsonl, metrics.jsonl, time.json, runs/NAME/, predictions/NAME/, claims/, failed/, report/.
 
-    Several processes may work in it. What lies below runs/NAME/ is written by the one that has claimed the run,
-    its metrics among them; what stands in W itself is put together from those and replaced as a whole.
-    shard: of this process ('1/2'), '' = it has the plan for itself. look_only: nothing is made or written (a dry run;
-    of several processes of one job all but the first).
+    Several processes may work in it. Only the process that has claimed a run writes below runs/NAME/, which includes
+    the run's metrics. The files directly in W are assembled from these and replaced as a whole.
+    shard: the part of this process ('1/2'), '' = it does the whole plan. look_only: create and write nothing (in a dry
+    run, and in all but the first process of a multi-process job).
     """
 
     def __init__(self, path: Path, shard: str = '', look_only: bool = False):
@@ -56,7 +56,7 @@ class Workdir:
             return
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # Not one name for all: two processes may start at once.
+            # The name is unique, since two processes may start at the same time.
             probe = path / f'.writable-{uuid.uuid4().hex}'
             probe.write_text('')
             now = probe.stat().st_mtime
@@ -67,41 +67,41 @@ class Workdir:
             _remove_abandoned(path / folder, now)
 
     def save_config(self, config: Config, command: str) -> None:
-        """The config as run last, with the command."""
+        """Writes the config and the command of the latest call to config.json."""
         text = json.dumps({'command': command, 'config': to_dict(config)}, indent=2, sort_keys=True)
         self._write(self.path / 'config.json', text + '\n')
         if not self.look_only:
-            source()  # asked for before the work: the checkout may change meanwhile
+            source()  # cached before the work starts, since the checkout may change later
 
     def _write(self, path: Path, text: str) -> None:
         if not self.look_only:
             write_atomically(path, text)
 
     def weights(self, run: Run) -> Path:
-        """Where a run's trained weights lie."""
+        """The path of a run's trained weights."""
         return self.run_dir(run) / 'model' / 'model.safetensors'
 
     def run_dir(self, run: Run) -> Path:
         return self.path / 'runs' / run.name
 
     def predictions(self, run: Run) -> Path:
-        """The root of a system's prediction folders in XTREME's layout: one arm and seed is one system."""
+        """The root of the prediction folders, in XTREME's layout, of one system, that is one arm and seed."""
         return self.path / 'predictions' / f'{run.intermediate}-seed{run.seed}'
 
     def evaluation_path(self, run: Run, language: str, split: str) -> Path:
         return self.run_dir(run) / 'evaluations' / f'{run.target}-{split}-{language}.json'
 
     def refresh(self, run: Run) -> None:
-        """Lists the folders of a run: NFS asks its server again about a folder that is listed, and may else go on
-        saying for a while that a file which another machine has just written is not there (nfs(5), lookupcache).
+        """Lists the folders of a run to refresh the NFS cache. Otherwise NFS may for some time report that a file which
+        another machine has just written does not exist (nfs(5), lookupcache).
         """
         for folder in (self.path / 'runs', self.run_dir(run), self.run_dir(run) / 'evaluations', self.path / 'failed'):
             with contextlib.suppress(OSError):
                 os.listdir(folder)
 
     def take_over(self, run: Run) -> None:
-        """Refreshes a run that this process has just claimed, and deletes what a process that was killed while it wrote
-        has left in its folder: files and models that have not got their name.
+        """Refreshes a run that this process has just claimed, and deletes temporary files and partial models that a
+        killed process has left in its folder.
         """
         self.refresh(run)
         for path in self.run_dir(run).glob('.*'):
@@ -111,8 +111,8 @@ class Workdir:
                 path.unlink(missing_ok=True)
 
     def remove_leftovers(self, run: Run, drop_weights: bool = False) -> None:
-        """Deletes what a process that was killed behind its last step has left of a finished run: the state to go on
-        from, a model that was not whole, and weights that are not to be kept.
+        """Deletes what a process that was killed after the last step has left of a finished run: checkpoints, partial
+        models, and (drop_weights) the trained weights.
         """
         if self.look_only:
             return
@@ -122,8 +122,8 @@ class Workdir:
             self.weights(run).unlink(missing_ok=True)
 
     def forget_partial(self, run: Run, folder: str) -> None:
-        """Deletes what a process that was killed while it wrote has left in the folders of a claimed run's
-        evaluations and predictions (folder: of its task): files that have not got their name, sentence vectors.
+        """Deletes temporary files and sentence vectors that a killed process has left in the evaluations and
+        predictions of a claimed run. folder: the prediction folder of its task.
         """
         for vectors in (self.predictions(run) / folder).glob('*.embeddings'):
             shutil.rmtree(vectors, ignore_errors=True)
@@ -135,7 +135,7 @@ class Workdir:
         return self.path / 'runs' / run / 'metrics.jsonl'
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Appends one record to its run's metrics. Of a process that is alone, metrics.jsonl can be watched too."""
+        """Appends one record to the metrics of its run; without shards, also to metrics.jsonl."""
         if self.look_only:
             return
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
@@ -147,8 +147,8 @@ class Workdir:
                 f.write(line)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole records by run (a line cut by a kill is left out). Of runs without a file of their own, which
-        older versions did not write, those of metrics.jsonl.
+        """Returns the records of all runs, without lines that a killed process left incomplete. Runs of older versions
+        have no file of their own; their records come from metrics.jsonl.
         """
         paths = sorted((self.path / 'runs').glob('*/metrics.jsonl'))
         known = {path.parent.name for path in paths}
@@ -157,8 +157,8 @@ class Workdir:
 
     @contextlib.contextmanager
     def gathering(self) -> Iterator[None]:
-        """Behind the inside, puts metrics.jsonl together again. What the inside raises counts more than that it cannot
-        be written.
+        """Context that rebuilds metrics.jsonl when it ends. If the block raises, its exception takes precedence over a
+        failure to write.
         """
         try:
             yield
@@ -169,7 +169,7 @@ class Workdir:
         self.gather_metrics()
 
     def gather_metrics(self) -> None:
-        """Puts metrics.jsonl together again."""
+        """Rebuilds metrics.jsonl from the metrics of the runs."""
         if self.look_only:
             return
         text = ''.join(json.dumps(r) + '\n' for r in self.metrics())
@@ -177,8 +177,8 @@ class Workdir:
             write_atomically(self.metrics_path, text)
 
     def forget_metrics(self, run: str, after: int, evaluated: bool = True) -> None:
-        """Drops a run's records past a step: those that it logs again when it goes on from there, with an evaluation at
-        that step where it was not `evaluated`.
+        """Drops the records of a run after a step, because the run logs them again when it resumes from there. If the
+        checkpoint was not `evaluated`, the evaluation at that step is dropped as well.
         """
         if self.look_only:
             return
@@ -191,18 +191,18 @@ class Workdir:
             self.gather_metrics()
 
     def seconds(self) -> float:
-        """Time spent on this workdir by all processes over all starts."""
+        """Returns the total seconds of work in this workdir, over all processes and starts."""
         return sum(each['seconds'] for each in self._times())
 
     def sources(self) -> list[str]:
-        """The commits that work was done with, as far as they are known (`checkout.source`)."""
+        """Returns the known git commits of the code that did the work (`git_version.source`)."""
         return list(dict.fromkeys(source for each in self._times() for source in each.get('sources', ())))
 
     def _times(self) -> list[dict[str, Any]]:
         return [_time(path) for path in (self.path / 'time.json', *sorted(self.path.glob('time-*.json')))]
 
     def add_seconds(self, seconds: float) -> None:
-        """Notes work that was done: how long, and with which source. Says it where that cannot be written."""
+        """Records seconds of work and the git commit. Prints a message if the file cannot be written."""
         path = self.path / (f'time-{self.shard.replace("/", "of")}.json' if self.shard else 'time.json')
         before, now = _time(path), source()
         sources = list(dict.fromkeys([*before.get('sources', ()), *([now] if now else [])]))
@@ -210,7 +210,7 @@ class Workdir:
         self._write_or_say(path, json.dumps(facts) + '\n')
 
     def _write_or_say(self, path: Path, text: str) -> None:
-        """For what is written behind something that must be heard of first: a failure, a stop."""
+        """Writes a file, but prints a message instead of raising OSError, which would hide a failure or a stop."""
         try:
             self._write(path, text)
         except OSError as e:
@@ -223,14 +223,14 @@ class Workdir:
         return self.path / 'failed' / f'{run.name}.json'
 
     def failure(self, run: Run) -> dict[str, Any] | None:
-        """What is known of a run that failed: run, type, error, traceback, command, time. None where it did not."""
+        """Returns the record of a failed run (run, type, error, traceback, command, time); None if it did not fail."""
         try:
             return strict_json.read_object(self.failure_path(run))
         except (FileNotFoundError, strict_json.JsonError):
             return None
 
     def write_failure(self, run: Run, error: BaseException, command: str) -> None:
-        """Records a failure. Says it where that cannot be written."""
+        """Records the failure of a run. Prints a message if the file cannot be written."""
         facts = {
             'run': run.name,
             'id': run.id,
@@ -252,7 +252,7 @@ class Workdir:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Gives an OSError of write() and close(), which name no file, the file's name."""
+    """Context that adds the file name to an OSError of write() and close(), which do not name the file."""
     try:
         yield
     except OSError as error:
@@ -267,7 +267,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
         try:
             record = strict_json.loads(line)
-        except strict_json.JsonError:  # a line that was cut by a kill
+        except strict_json.JsonError:  # an incomplete line of a killed process
             continue
         if isinstance(record, dict) and 'run' in record and _is_well_typed(record):
             records.append(record)
@@ -275,22 +275,22 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_well_typed(record: Mapping[str, Any]) -> bool:
-    """Whether the fields of a record that are read again are of their types."""
+    """Returns whether the fields of a record that are read later have the right types."""
     return all(isinstance(record[name], kind) for name, kind in _RECORD.items() if name in record)
 
 
 def _time(path: Path) -> dict[str, Any]:
-    """time.json's content. Raises JsonError naming the file where it is damaged."""
+    """Reads a time.json. Raises JsonError, which names the file, if it is damaged."""
     if not path.is_file():
         return {'seconds': 0.0}
-    found = strict_json.read_object(path)
-    if not isinstance(found.get('seconds'), int | float) or not isinstance(found.get('sources', []), list):
+    saved = strict_json.read_object(path)
+    if not isinstance(saved.get('seconds'), int | float) or not isinstance(saved.get('sources', []), list):
         raise strict_json.JsonError('a number `seconds` and a list `sources` are expected', path=path)
-    return found
+    return saved
 
 
 def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:
-    """The rows of a finished evaluation, None where there is none, a damaged one or one of other settings (`key`)."""
+    """Reads the rows of a finished evaluation; None if it is missing, damaged, or has other settings (`key`)."""
     try:
         saved = strict_json.read_object(path)
     except (FileNotFoundError, strict_json.JsonError):
@@ -307,15 +307,15 @@ def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:
 
 
 def write_evaluation(path: Path, key: str, rows: list[dict[str, Any]]) -> None:
-    """Marks an evaluation as finished."""
+    """Saves the rows of an evaluation, which marks it as finished."""
     write_atomically(path, json.dumps({'key': key, 'rows': rows}, ensure_ascii=False, indent=1) + '\n')
 
 
 def _remove_abandoned(folder: Path, now: float) -> None:
-    """Deletes the temporary files that a killed process has left in a folder. now: by the file system's clock."""
+    """Deletes temporary files that a killed process has left in a folder. now: time of the file system's clock."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _TEMPORARY.fullmatch(entry.name):
-                with contextlib.suppress(OSError):  # another process may do the same
+                with contextlib.suppress(OSError):  # another process may delete it at the same time
                     if now - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED:
                         os.unlink(entry.path)

@@ -1,4 +1,4 @@
-"""Which source ran: the commit of the checkout that this package lies in."""
+"""Finds the git commit of the checkout that contains this package, to record which source code ran."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import os
 import subprocess
 from pathlib import Path
 
-_LONGEST = 10.0  # seconds that git may take: a run does not wait for it
+_LONGEST = 10.0  # timeout of a git command in seconds, so that a run never waits long for it
 
 
 @functools.cache
 def source() -> str:
-    """The commit as 40 hex digits, with ' (modified)' behind it where a tracked file was changed; as it was when first
-    asked for. '' where the package is not in a checkout of its own (installed, copied, or within another project's
-    folder), and where git is not there or does not answer.
+    """Returns the commit as 40 hex digits, followed by ' (modified)' if a tracked file is changed. The first result is
+    cached. Returns '' if the package is not in its own checkout (installed, copied, or inside another project's
+    folder), and if git is missing or fails.
     """
     return read(Path(__file__).parents[1])
 
 
 def read(package: Path) -> str:
-    """`source` of the checkout that a package's folder lies in."""
+    """Returns the same as `source` for the checkout that contains the folder of a package; not cached."""
     if _git(package, 'ls-files', '--error-unmatch', '__init__.py') is None:
-        return ''  # another project's repository may hold this folder, as one with a virtual environment in it does
+        return ''  # the folder may be inside another project's repository, for example in a virtual environment
     said = _git(package, 'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty= (modified)')
     return said or ''
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None where it fails."""
-    # Without optional locks a commit that is being made meanwhile is not disturbed.
+    """Runs git and returns its output; None if it fails."""
+    # Without optional locks, git does not disturb a commit that runs at the same time.
     environment = {**os.environ, 'GIT_OPTIONAL_LOCKS': '0'}
     try:
         done = subprocess.run(

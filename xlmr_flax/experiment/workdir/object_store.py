@@ -1,12 +1,13 @@
-"""A workdir on an object store (gs://, s3://, whatever fsspec opens): a copy on this machine's disk, kept equal.
+"""Workdirs on an object store (gs://, s3://, anything that fsspec opens): keeps a local copy in sync with the store.
 
-All work is done in the copy, whose files need what an object store lacks (folders that are renamed, files that are
-appended to). What changes is uploaded every half minute and at the end, in the order in which it was written, so that
-the store never says more than it holds: a checkpoint or a model whose list of files (manifest.json) is not there yet
-was not uploaded to its end, and is left where it is when another machine begins.
+All work is done in the copy, because it needs operations that an object store lacks (renaming folders, appending to
+files). Changes are uploaded every half minute and at the end, in the order in which they were written, so that the
+store never refers to data that it does not have. A checkpoint or model without its manifest.json was not uploaded
+completely; another machine that starts from the store ignores it.
 
-One process at a time: it signs an object, mirror.json, and others wait until it has let go or has given no sign for ten
-minutes. Several processes or hosts need a folder that all see: mount the bucket.
+Only one process may use the workdir at a time. It writes its name and the time into the object mirror.json. Others wait
+until it has released the workdir or has not updated this object for ten minutes. Several processes or hosts need a
+folder that all of them see: mount the bucket.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from xlmr_flax.util.stopping import Stopped, pause
 
 _SIGN, _STATE = 'mirror.json', '.mirror.json'
 _EVERY = 30.0  # seconds between two uploads
-_SIGNED = {'token': str, 'who': str, 'time': float, 'released': bool}  # fields of a sign
-_GONE = 600.0  # seconds without a sign after which a process counts as gone
-# Folders that are whole when they hold their list.
+_SIGNED = {'token': str, 'who': str, 'time': float, 'released': bool}  # fields of mirror.json
+_GONE = 600.0  # seconds without an update of mirror.json after which a process counts as gone
+# Folders that are complete once they have their manifest.
 _LISTED = re.compile(r'(runs/[^/]+/(?:checkpoints/[^/]+/\d+|model))/')
 
 
@@ -45,13 +46,14 @@ class MirrorError(ConfigError):
 
 
 def is_address(workdir: str) -> bool:
-    """Whether a workdir is no path: gs://BUCKET/PATH and the like."""
+    """Returns whether a workdir is an address such as gs://BUCKET/PATH instead of a path."""
     return '://' in workdir
 
 
 @contextlib.contextmanager
 def opened(workdir: str, *, shared: bool = False, look_only: bool = False) -> Iterator[Path]:
-    """The folder of a workdir, a path or an address. shared: several processes work in it. Raises MirrorError."""
+    """Context that gives the local folder of a workdir, which is a path or an address. shared: several processes work
+    in it, which an address does not allow. Raises MirrorError."""
     if not is_address(workdir):
         yield Path(absolute(workdir))
     elif shared:
@@ -66,16 +68,17 @@ def opened(workdir: str, *, shared: bool = False, look_only: bool = False) -> It
 
 
 def local_folder(address: str) -> Path:
-    """Where this machine keeps the copy of a workdir: below XDG_CACHE_HOME, else ~/.cache."""
+    """Returns the folder of the local copy of a workdir, below XDG_CACHE_HOME or ~/.cache."""
     home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     name = re.sub(r'[^\w.-]', '-', address.rstrip('/').rpartition('/')[2])
     return home / 'xlmr_flax' / 'workdirs' / f'{name}-{hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:8]}'
 
 
 class Mirror:
-    """The copy of a workdir; inside the context `folder` can be worked in. Raises MirrorError.
+    """A local copy of a workdir. Inside its context, work in `folder`. Raises MirrorError.
 
-    look_only: nothing is uploaded. every, gone: seconds between uploads, and until a silent process counts as gone.
+    look_only: upload nothing. every: seconds between uploads. gone: seconds after which a process that does not update
+    mirror.json counts as gone.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Mirror:
         self.every, self.gone = every, gone
         self._fs, self._root = _open(self.address)
         self._token, self._signed = uuid.uuid4().hex, 0.0
-        self._pushed: dict[str, list[int]] = {}  # what the store holds, as `_scan` gives it
+        self._pushed: dict[str, list[int]] = {}  # the files in the store, in the format of `_scan`
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -100,7 +103,7 @@ class Mirror:
             self._begin()
         except MirrorError:
             raise
-        except Exception as e:  # of the store's own library
+        except Exception as e:  # raised by the library of the store
             raise MirrorError(f'{self.address}: cannot be read: {_text(e)}') from e
         if not self.look_only:
             self._thread = threading.Thread(target=self._keep_up, name='mirror', daemon=True)
@@ -117,13 +120,13 @@ class Mirror:
             self._sign(released=True)
         except Exception as e:
             text = f'{self.address}: cannot be written: {_text(e)}; what is missing there is in {self.folder}'
-            if error is None or isinstance(error, Stopped):  # which says that the state is saved
+            if error is None or isinstance(error, Stopped):  # the message of Stopped says that the state is saved
                 stopped = f'{error}, but on this machine alone: ' if error else ''
                 raise MirrorError(f'{stopped}{text}, and the same command uploads it') from e
             say(text)
 
     def _begin(self) -> None:
-        """Waits for another process, then takes what is newer: the copy of this machine or the store."""
+        """Waits until no other process uses the workdir, then keeps the local copy if it is current, else downloads."""
         own = self._own_state()
         since = ''
         while True:
@@ -138,7 +141,7 @@ class Mirror:
                 say(f'{self.address}: waiting for {sign["who"]}, which works in it (last sign {age:.0f} s ago)')
             pause(min(10.0, self.every))
         if mine:
-            # What an upload that was cut has left there and is here no more is deleted by the next one.
+            # The next push deletes files that an interrupted upload left in the store and that do not exist here.
             self._pushed = {name: [-1, -1] for name in self._names()} | own['pushed']
         else:
             self.pull()
@@ -147,32 +150,32 @@ class Mirror:
             self._sign()
 
     def pull(self) -> None:
-        """Makes the copy equal to the store; what was not uploaded to its end is left out."""
+        """Replaces the copy by the contents of the store, without incompletely uploaded folders."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        found = self._names()
-        for name in sorted(found):
+        names = self._names()
+        for name in sorted(names):
             listed = _LISTED.match(name)
-            if not listed or f'{listed[1]}/{MANIFEST}' in found:
+            if not listed or f'{listed[1]}/{MANIFEST}' in names:
                 path = self.folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._fs.get_file(f'{self._root}/{name}', str(path))
-        self._pushed = {name: stamp for name, stamp in self._scan().items() if name in found}
-        # What has no list goes: its step may be saved again with other files.
-        for name in found - self._pushed.keys():
+        self._pushed = {name: stamp for name, stamp in self._scan().items() if name in names}
+        # Delete folders without a manifest from the store: their step may be saved again with other files.
+        for name in names - self._pushed.keys():
             if not self.look_only:
                 self._fs.rm_file(f'{self._root}/{name}')
 
     def push(self) -> None:
-        """Uploads what has changed since the last time, then deletes what is gone. Raises what the store's library
-        does.
+        """Uploads the files that have changed since the last push, then deletes removed files from the store. Raises
+        the exceptions of the store's library.
         """
         here = self._scan()
         changed = [name for name, stamp in here.items() if self._pushed.get(name) != stamp]
         for name in sorted(changed, key=lambda name: (here[name][1], name.endswith(MANIFEST), name)):
             try:
                 self._fs.put_file(str(self.folder / name), f'{self._root}/{name}')
-            except FileNotFoundError:  # deleted by now
+            except FileNotFoundError:  # deleted in the meantime
                 if (self.folder / name).exists():
                     raise
                 continue
@@ -188,10 +191,10 @@ class Mirror:
         self._sign()
 
     def _scan(self) -> dict[str, list[int]]:
-        """{name: [bytes, time of change]} of the files that go to the store: no claims (of processes of this machine),
-        nothing that is being written.
+        """Lists the files to upload as {name: [bytes, modification time in ns]}: without claims (they belong to
+        processes of this machine) and without files that are being written.
         """
-        found = {}
+        files = {}
         for folder, folders, names in os.walk(self.folder):
             inside = os.path.relpath(folder, self.folder)
             folders[:] = [n for n in folders if not _is_partial(n) and (inside, n) != ('.', 'claims')]
@@ -202,8 +205,8 @@ class Mirror:
                 except FileNotFoundError:
                     continue
                 if not _is_partial(name):
-                    found[os.path.relpath(path, self.folder).replace(os.sep, '/')] = [stat.st_size, stat.st_mtime_ns]
-        return found
+                    files[os.path.relpath(path, self.folder).replace(os.sep, '/')] = [stat.st_size, stat.st_mtime_ns]
+        return files
 
     def _keep_up(self) -> None:
         failed = False
@@ -217,16 +220,16 @@ class Mirror:
                 failed = True
 
     def _names(self) -> set[str]:
-        """The files of the workdir in the store."""
+        """Returns the names of the workdir's files in the store."""
         return {path.removeprefix(self._root).lstrip('/') for path in self._fs.find(self._root)} - {_SIGN}
 
     def _read_sign(self) -> dict[str, Any]:
-        """What the last process has signed, {} where none has. Raises MirrorError for another content."""
+        """Reads mirror.json, which the last process wrote; {} if it does not exist. Raises MirrorError if damaged."""
         try:
             sign = strict_json.loads(self._fs.cat_file(f'{self._root}/{_SIGN}').decode('utf-8'))
         except FileNotFoundError:
             return {}
-        except ValueError:  # also of a sign that is not UTF-8
+        except ValueError:  # malformed JSON, or not UTF-8
             sign = None
         if isinstance(sign, dict) and all(isinstance(sign.get(name), kind) for name, kind in _SIGNED.items()):
             return sign
@@ -257,7 +260,7 @@ def _is_partial(name: str) -> bool:
 
 
 def _open(address: str) -> tuple[Any, str]:
-    """(file system, path in it) of an address. Raises MirrorError."""
+    """Opens an address with fsspec; returns (file system, path in it). Raises MirrorError."""
     import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
@@ -266,7 +269,7 @@ def _open(address: str) -> tuple[Any, str]:
     except ImportError as e:
         extra = " (pip install -e '.[gcs]' in the checkout)" if address.startswith(('gs://', 'gcs://')) else ''
         raise MirrorError(f'--workdir={address}: {e}{extra}; or mount the bucket and give a path') from None
-    except Exception as e:  # an unknown protocol, no credentials
+    except Exception as e:  # for example an unknown protocol or missing credentials
         raise MirrorError(f'--workdir={address}: cannot be opened: {_text(e)}') from None
     if isinstance(fs, LocalFileSystem):
         fs.auto_mkdir = True

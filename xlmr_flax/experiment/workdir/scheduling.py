@@ -1,4 +1,4 @@
-"""How one process of several goes through a plan: in which order, and how it waits."""
+"""Schedules a plan over several processes: the order of the runs for each process, and waiting for others."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class PlanFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Share:
-    """How a process takes part in a plan. number: of `count` processes, from 1. claim_timeout: seconds without a sign
-    of life after which another machine's process counts as gone. retry_failed: runs that failed before are tried again.
+    """The share of one process in a plan. number: its number among `count` processes, from 1. claim_timeout: seconds
+    without a heartbeat after which a process on another machine counts as gone. retry_failed: try failed runs again.
     """
 
     number: int = 1
@@ -44,44 +44,48 @@ class Share:
 
     @property
     def label(self) -> str:
-        """'1/2'; '' for a process that has the plan for itself."""
+        """'1/2', or '' for a process that does the whole plan."""
         return f'{self.number}/{self.count}' if self.count > 1 else ''
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """'2/4' -> (2, 4); '' -> (1, 1). Raises ConfigError."""
-    found = re.fullmatch(r'(\d+)/(\d+)', text or '1/1')
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    """Parses --shard: '2/4' -> (2, 4); '' -> (1, 1). Raises ConfigError."""
+    match = re.fullmatch(r'(\d+)/(\d+)', text or '1/1')
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ConfigError(
             f'--shard={text}: expected NUMBER/COUNT, counted from 1: 1/4, 2/4, 3/4 and 4/4 are four processes'
         )
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def order(plan: Sequence[Run], share: Share) -> list[Run]:
-    """The whole plan, own part first, then those of the next processes; parents before what starts from them.
+    """Orders the plan for one process: its own part first, then those of the next processes. A parent comes before the
+    runs that start from it.
 
-    The parts are made of families (a run without parent and all that comes from it), so that as few processes as
-    possible wait for a training of another one.
+    A part consists of families (a run without a parent and all its descendants), so that few processes wait for a
+    training of another process.
     """
     number = {name: i for i, name in enumerate(dict.fromkeys(run.lineage[0].name for run in plan))}
     return sorted(plan, key=lambda run: (number[run.lineage[0].name] - (share.number - 1)) % share.count)
 
 
 def require_one_job(config: Config, plan: Sequence[Run], workdir: Path) -> None:
-    """Of several processes with one job: raises DistributedError unless all have the same config, package, devices,
-    plan, training data and workdir.
+    """Checks a multi-process job: raises DistributedError unless all processes have the same config, package version,
+    devices, plan, training data and workdir.
     """
     facts = {'config': digest(config), 'package': xlmr_flax.__version__, 'jax': jax.__version__}
     facts['devices'] = str(jax.device_count())
-    runs = {f'run {run.name}': run.id for run in plan}  # the digests of the training data are a part of an id
+    runs = {f'run {run.name}': run.id for run in plan}  # an id includes the digests of the training data
     distributed.require_equal(facts | runs)
     distributed.require_shared(workdir)
 
 
 @dataclass
 class Waiting:
-    """Waits until other processes may have got further, longer and longer, and says for whom. Raises Stopped."""
+    """Waits for other processes with increasing pauses, and prints for which ones. Raises Stopped.
+
+    shortest, longest: limits of a pause in seconds. again: seconds after which the message is repeated.
+    """
 
     shortest: float = 0.5
     longest: float = 10.0
@@ -91,7 +95,7 @@ class Waiting:
     _when: float = field(default=0.0)
 
     def __call__(self, held: Mapping[str, Holder], left: int) -> None:
-        """held: run -> who has it. left: runs of the plan that are not finished."""
+        """Pauses once. held: run -> the process that holds it. left: number of unfinished runs of the plan."""
         names, now = tuple(sorted(held)), time.monotonic()
         if names and (names != self._said or now - self._when > self.again):
             self._said, self._when = names, now
@@ -102,5 +106,5 @@ class Waiting:
         pause(self._pause)
 
     def reset(self) -> None:
-        """There was something to do."""
+        """Starts again with the shortest pause; call it after some work was done."""
         self._pause = 0.0

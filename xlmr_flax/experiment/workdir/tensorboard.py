@@ -1,4 +1,4 @@
-"""TensorBoard event files of a plan's runs."""
+"""Writes the metrics of a plan's runs as TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Board:
-    """TensorBoard scalars, one folder a run."""
+    """Writes TensorBoard scalars, with one folder per run."""
 
     def __init__(self, directory: Path):
         self.directory = directory
         self.writers: dict[str, Any] = {}
 
     def add(self, record: dict[str, Any]) -> None:
-        """Takes one record of the metrics: its numbers, under their names, at its step."""
+        """Adds the numbers of one metrics record as scalars, under their names and at the step of the record."""
         from tensorboardX import SummaryWriter
 
         run = record['run']
@@ -25,6 +25,6 @@ class Board:
                 self.writers[run].add_scalar(name, value, record['step'])
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes and closes all event files."""
         for writer in self.writers.values():
             writer.close()
