@@ -12,8 +12,8 @@ from xlmr_flax.util.heap import give_back
 def peak_memory() -> int:
     """Peak resident memory of this process in bytes, including the interpreter and the libraries.
 
-    On Linux this is VmHWM, which starts anew with the program. Elsewhere it is ru_maxrss, which a child process inherits
-    from its parent.
+    On Linux this is VmHWM, which counts from the start of this program. Elsewhere it is ru_maxrss, whose start value a
+    child process inherits from its parent.
     """
     try:
         status = Path('/proc/self/status').read_text(encoding='ascii')

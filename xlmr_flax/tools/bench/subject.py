@@ -35,8 +35,8 @@ def takes_part(options: Options) -> str:
 class Contestant:
     """One implementation.
 
-    prepare: (options, folder of the inputs) -> Run; it is not timed. needs: a package; without it the contestant is left
-    out. refuses: options -> the reason why it is left out, '' = it takes part.
+    prepare: (options, folder of the inputs) -> Run; it is not timed. needs: a package; the contestant is left out
+    without it. refuses: options -> the reason why the contestant is left out, '' = it takes part.
     """
 
     prepare: Callable[[Options, Path], Run]

@@ -2,8 +2,9 @@
 
 Numbers are per chip:
 - peak bfloat16 FLOP/s, HBM and its bandwidth, interconnect: cloud.google.com/tpu/docs/v4, /v5e, /v5p-training, /v6e.
-  These pages give the interconnect bandwidth as the sum of both directions for v5p (1200 GB/s), and of one direction for
-  v4, v5e and v6e (2400, 1600 and 3200 Gbit/s). Here it is the bytes per second that a chip can send over all its links.
+  These pages give the interconnect bandwidth as the sum of both directions for v5p (1200 GB/s), and as that of one
+  direction for v4, v5e and v6e (2400, 1600 and 3200 Gbit/s). Here it is the bytes per second that a chip can send over
+  all its links.
 - clocks: v4 from Jouppi et al. 2023 (TPU v4, arXiv 2304.01433, table 4). The others are computed from the peak and the
   operations of the matrix units in a cycle, as in Austin et al. 2025 (How to Scale Your Model, chapter 2): v5e 4 units
   of 128 x 128 at 1.5 GHz, v5p 8 such units at 1.75 GHz, v6e 4 units' worth of 256 x 256 at 1.75 GHz, with a multiply
@@ -31,9 +32,9 @@ GIB = 1 << 30
 class Chip:
     """One TPU chip.
 
-    flops: peak bfloat16 FLOP/s. clock: Hz. hbm: bytes. hbm_speed: bytes per second. ici_speed: bytes per second that the
-    chip can send. dimensions: number of dimensions of a slice. config: libtpu's name of the configuration in which a
-    chip is one device.
+    flops: peak bfloat16 FLOP/s. clock: Hz. hbm: bytes. hbm_speed: bytes per second. ici_speed: bytes per second that
+    the chip can send. dimensions: number of dimensions of a slice. config: libtpu's name of the configuration in which
+    a chip is one device.
     """
 
     name: str

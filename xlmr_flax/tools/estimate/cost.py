@@ -51,7 +51,7 @@ _PACKAGE = '/xlmr_flax/'
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of the schedule. cycles: on one chip, summed over its `times` runs. marked: costed by a roofline."""
+    """One operation of the schedule. cycles: on one chip, over all its `times` runs. marked: costed by a roofline."""
 
     name: str
     kind: str
@@ -67,10 +67,8 @@ class Operation:
 
 @dataclass(frozen=True)
 class Collective:
-    """Sum over the collectives of a program that have the same kind and group size.
-
-    bytes: payload, the whole arrays that are gathered, reduced or exchanged. sent: bytes that a chip sends at least.
-    """
+    """Sum over the collectives of a program with the same kind and group size. bytes: payload, the whole arrays that
+    are gathered, reduced or exchanged. sent: bytes that a chip sends at least."""
 
     kind: str
     group: int
@@ -81,11 +79,8 @@ class Collective:
 
 @dataclass(frozen=True)
 class ProgramCost:
-    """Cost of a program on one chip.
-
-    operations: in the order of the schedule. loops_unknown: number of loops that are counted once because the text does
-    not have their trip count.
-    """
+    """Cost of a program on one chip. operations: in the order of the schedule. loops_unknown: number of loops that are
+    counted once because the text does not have their trip count."""
 
     operations: tuple[Operation, ...]
     collectives: tuple[Collective, ...]
@@ -168,7 +163,7 @@ class _Walk:
             called = instruction.attribute('calls')
             if kind == 'all-reduce' and inner is not instruction and 'slice' in self.module.root(called).opcode:
                 kind = 'reduce-scatter'
-            # A -start instruction's shape has the operand, the result and flags; the larger of the first two is the payload.
+            # The shape of a -start has operand, result and flags; the larger array is the payload.
             size = max(shape_parts(inner.shape)) if inner.opcode.endswith('-start') else inner.bytes
             self._seen[key] = (kind, group, size, _sent(kind, size, group), times)
 
@@ -208,11 +203,9 @@ def group_size(rest: str) -> int:
 
 
 def trip_count(module: Module, loop: Instruction, scope: Computation) -> int | None:
-    """Trip count of a loop; None if the text does not have it.
+    """Trip count of a loop; None if the text does not have it. scope: the computation that contains the loop.
 
-    It is XLA's known_trip_count, or is derived from a condition `counter < constant` if the counter starts at a constant
-    and grows by a constant. scope: the computation that contains the loop.
-    """
+    It is XLA's known_trip_count, or is derived from a condition `counter < constant` with constant start and step."""
     if found := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest):
         return int(found[1])
     name = loop.attribute('condition')

@@ -1,7 +1,7 @@
 """Compiles the package's training steps and forward passes ahead of time for a slice of TPU chips.
 
-Nothing is allocated and no TPU is needed: parameters, optimizer state and batches are shapes with shardings, by the same
-rules as in a run (parallel/mesh.py), and libtpu compiles the program.
+Nothing is allocated and no TPU is needed: parameters, optimizer state and batches are shapes with shardings, by the
+same rules as in a run (parallel/mesh.py), and libtpu compiles the program.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def mesh_on(topology: Topology, spec: MeshSpec) -> Mesh:
 
 
 def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compiled:
-    """Compiles a program and computes its cost. mesh: from `mesh_on`. Raises EstimateError if rows cannot be sharded."""
+    """Compiles a program and computes its cost. mesh: of `mesh_on`. Raises EstimateError if rows cannot be sharded."""
     shards, part = batch_devices(mesh), program.rows // program.accumulation
     if part % shards:
         raise EstimateError(
