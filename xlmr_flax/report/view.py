@@ -35,7 +35,7 @@ class Best:
 
 @dataclass(frozen=True)
 class View:
-    """A study in one table: one encoder, and means over all languages or (zero_shot) over those without training data."""
+    """A study in one table: one encoder, and means over all languages or (zero_shot) over all but English."""
 
     study: Study
     encoder: str
