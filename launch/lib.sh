@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Flags, quoting and --dry_run for the scripts of this folder. To be sourced. Uses only what bash 3.2 has,
-# which macOS still ships.
+# Flags, quoting and --dry_run for the scripts of this folder. Source it. Works with bash 3.2, which macOS still
+# ships.
 #
 #   define_flag zone '' 'zone of the TPU'      --zone=Z or --zone Z; its value is then $flag_zone
 #   define_switch spot 'may be preempted'      --spot, --nospot; $flag_spot is 1 or empty
@@ -12,13 +12,13 @@ flag_names=''
 switch_names=''
 rest=()
 
-# fail MESSAGE: a mistake of the caller's: nothing was done.
+# fail MESSAGE: reports a usage error and exits before anything was done.
 fail() {
   printf 'error: %s\n' "$1" >&2
   exit 2
 }
 
-# note MESSAGE: progress, on stderr: stdout has the commands that --dry_run prints, and remarks behind #.
+# note MESSAGE: prints progress to stderr; stdout has the commands that --dry_run prints, and remarks after #.
 note() {
   printf '%s\n' "$1" >&2
 }
@@ -45,7 +45,7 @@ is_flag() {
   return 1
 }
 
-# quote ARGUMENTS...: one line that a shell reads as exactly these words.
+# quote ARGUMENTS...: prints one line that a shell parses into exactly these words.
 quote() {
   local word line='' escaped="'\\''"
   for word in "$@"; do
@@ -57,7 +57,7 @@ quote() {
   printf '%s' "$line"
 }
 
-# closest WORD CANDIDATES...: the candidate with the smallest edit distance, if it is near enough to be meant.
+# closest WORD CANDIDATES...: prints the candidate with the smallest edit distance, if it is close enough for a suggestion.
 closest() {
   printf '%s\n' "$@" | awk '
     function least(a, b) { return a < b ? a : b }
@@ -87,7 +87,7 @@ unknown_flag() {
   fail "unknown flag --$1; the flags are$(printf ' --%s' $flag_names help)"
 }
 
-# usage: the script's own text, then the flags. A script defines `about`.
+# usage: prints the help: the script's text (its function `about`), then the flags.
 usage() {
   local name value
   about
@@ -126,7 +126,7 @@ parse_flags() {
   done
 }
 
-# set_flag --NAME[=VALUE] [VALUE]: $words_taken says how many words that were.
+# set_flag --NAME[=VALUE] [VALUE]: sets a flag; $words_taken is the number of words used.
 words_taken=1
 set_flag() {
   local name=${1#--} value
@@ -166,14 +166,14 @@ require_number() {
   done
 }
 
-# A name becomes part of paths and commands on the hosts.
+# Checks a name, because it becomes part of paths and commands on the hosts.
 check_name() {
   if [[ ! $flag_name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]]; then
     fail "--name=$flag_name: small letters, digits and -, a letter first"
   fi
 }
 
-# Shows the command; runs it unless this is a dry run.
+# run COMMAND...: prints the command; runs it unless this is a dry run.
 run() {
   if [[ -n ${flag_dry_run:-} ]]; then
     printf '%s\n' "$(quote "$@")"
@@ -183,12 +183,12 @@ run() {
   fi
 }
 
-# say TEXT: a remark between the commands of a dry run.
+# say TEXT: prints a remark between the commands of a dry run.
 say() {
   if [[ -n ${flag_dry_run:-} ]]; then printf '# %s\n' "$1"; fi
 }
 
-# await PID: waits for a child, through the signals that this shell is sent meanwhile; $awaited is its exit code.
+# await PID: waits for a child, also if this shell receives signals meanwhile; $awaited is the child's exit code.
 awaited=0
 # shellcheck disable=SC2034  # the callers read $awaited
 await() {
@@ -198,7 +198,7 @@ await() {
     wait "$1" || awaited=$?
     if ! kill -0 "$1" 2>/dev/null; then break; fi
   done
-  # A signal that came at the very end hid the exit code. 127: the shell has forgotten it, having given it above.
+  # A signal at the very end can hide the exit code. 127: the shell has already reported it above and forgotten it.
   wait "$1" 2>/dev/null || again=$?
   if ((again != 127)); then awaited=$again; fi
 }

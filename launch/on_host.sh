@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the other scripts start on every host of a TPU; also of use on any Linux machine that one logs in to.
+# Runs on every host of a TPU, started by the other scripts; also useful on any Linux machine that you log in to.
 # shellcheck disable=SC2154  # parse_flags of lib.sh assigns flag_NAME
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -34,7 +34,7 @@ define_flag bucket '' 'Cloud Storage bucket to mount'
 define_flag wait 600 'seconds that stop waits for the end'
 define_switch detach 'do not follow the log'
 
-# Ubuntu 22.04, which the TPU images are, has Python 3.10: then uv brings a newer one.
+# The TPU images are Ubuntu 22.04 with Python 3.10; uv installs a newer one.
 python_for_venv() {
   local found
   if found=$(find_python 2>/dev/null) && "$found" -c 'import venv, ensurepip' 2>/dev/null; then
@@ -50,7 +50,7 @@ mount_bucket() {
   local place=/mnt/$1 release
   if mountpoint --quiet "$place" 2>/dev/null; then return 0; fi
   if ! command -v gcsfuse >/dev/null; then
-    # As https://cloud.google.com/storage/docs/cloud-storage-fuse/install says.
+    # Follows https://cloud.google.com/storage/docs/cloud-storage-fuse/install.
     # shellcheck source=/dev/null
     release=gcsfuse-$(source /etc/os-release && printf '%s' "$VERSION_CODENAME")
     run sudo curl --silent --show-error --fail --output /usr/share/keyrings/cloud.google.asc \
@@ -92,12 +92,12 @@ install_package() {
   "$venv/bin/xlmr-flax" --version
 }
 
-# By its arguments too: after a restart of the machine, another process may have the number.
+# Checks the arguments as well: after a restart of the machine, another process may have this pid.
 running() {
   [[ -f $state/pid && $(ps -o args= -p "$(cat "$state/pid")" 2>/dev/null) == *supervise* ]]
 }
 
-# Runs the command and writes its exit code. Lives on when the connection ends; hands SIGTERM on.
+# Runs the command and writes its exit code. Survives the end of the connection; forwards SIGTERM.
 supervise() {
   local child
   trap : TERM
@@ -128,12 +128,12 @@ start() {
   export -f supervise await
   export state
   cd "$here/.."
-  # A session of its own: the end of the connection does not reach it.
+  # A separate session, so that the end of the connection does not stop it.
   PATH="$base/venv/bin:$PATH" setsid nohup bash -c 'supervise "$@"' supervise "$@" </dev/null >>"$state/log" 2>&1 &
   printf '%s' "$!" > "$state/pid"
 }
 
-# Shows the log until the command ends; returns as the command did (see --help).
+# Shows the log until the command ends; returns the command's exit code (see --help).
 follow() {
   local status
   if [[ ! -f $state/log ]]; then fail "--name=$flag_name: nothing was started under this name"; fi
@@ -189,7 +189,7 @@ check_name
 state=$base/state/$flag_name
 case $command in
   install)
-    # Not `(...) || exit`: there, the shell would not stop at the first command that fails.
+    # Not `(...) || exit`: the subshell would then not stop at the first command that fails.
     set +e
     (set -e && install_package)
     status=$?

@@ -45,9 +45,9 @@ check_config
 if [[ -n $flag_keep ]]; then check_workdir ''; else check_workdir 1; fi
 check_data_root
 
-# So often in a row a thing may fail before the script stops believing that it will pass.
+# Number of failures in a row after which the script gives up.
 TRIES=3
-# A run that lasted this many seconds worked: failures before it do not count any more.
+# A run that lasted this many seconds counts as working and resets the number of failures.
 LONG=600
 attempts=0
 refusals=0
@@ -57,12 +57,13 @@ undeleted=0
 unknown=0
 pause=$flag_backoff
 
-# Whether gcloud has just said that there is no such thing.
+# Whether gcloud's last error says that the resource does not exist.
 is_absent() {
   grep --quiet --ignore-case -e NOT_FOUND -e 'not found' "$messages"
 }
 
-# ask KIND FORMAT: one field of the queued resource or of the node; ABSENT if there is none, UNKNOWN if gcloud failed.
+# ask KIND FORMAT: prints a field of the queued resource or of the node; ABSENT if it does not exist, UNKNOWN if gcloud
+# failed.
 ask() {
   local answer
   local -a words
@@ -77,7 +78,7 @@ ask() {
   fi
 }
 
-# The array `words`: the request.
+# Sets the array `words` to the command that requests the TPU.
 request_command() {
   local -a machine
   machine_flags queued-resources
@@ -86,7 +87,7 @@ request_command() {
   words+=("${machine[@]}" --quiet)
 }
 
-# --force: the TPU that belongs to the request, too. Suspended and failed requests count against the quota until deleted.
+# --force also deletes the TPU of the request. Suspended and failed requests count against the quota until deleted.
 delete() {
   local -a words
   tpu_command queued-resources delete "$flag_name" --force
@@ -96,8 +97,8 @@ delete() {
   "${words[@]}" 2>"$messages" || is_absent || { cat "$messages" >&2 && return 1; }
 }
 
-# refused TEXT: whether gcloud or the service says what waiting does not mend. A quota is given a few tries: a TPU that is
-# being deleted still counts.
+# refused TEXT: whether the error is permanent, so that waiting does not help. A quota error is retried a few times: a TPU
+# that is being deleted still counts against the quota.
 refused() {
   if grep --quiet --ignore-case quota <<<"$1"; then
     refusals=$((refusals + 1))
@@ -107,7 +108,7 @@ refused() {
   grep --quiet --ignore-case -e permission -e INVALID -e 'not enabled' -e billing -e UNIMPLEMENTED <<<"$1"
 }
 
-# finish CODE MESSAGE: the end of the script.
+# finish CODE MESSAGE: ends the script.
 finish() {
   note "$flag_name: $2"
   if [[ -n $flag_keep ]]; then
@@ -119,7 +120,8 @@ finish() {
   exit "$1"
 }
 
-# lose REASON: the TPU is gone, or there was none: delete the request and wait; then the loop makes a new one.
+# lose REASON: call it if the TPU is gone or was never created. Deletes the request and waits; the loop then makes a new
+# request.
 lose() {
   note "$flag_name: $1"
   if delete; then
@@ -159,7 +161,7 @@ request() {
   lose 'no capacity, or the service failed'
 }
 
-# Installs and runs on a TPU that is there, and decides what its end means.
+# Installs the package and runs the command on an existing TPU, and decides what to do when it ends.
 train() {
   local status=0 queue node started=$SECONDS
   pause=$flag_backoff
@@ -208,7 +210,7 @@ failed() {
   lose "the request failed: $reason"
 }
 
-# One look at the state, and what follows from it.
+# Checks the state once and acts on it.
 step() {
   local state
   state=$(ask queued-resources state.state)

@@ -3,7 +3,7 @@
 #   bash launch/quickstart.sh                              report in runs/quickstart
 #   WORKDIR=/tmp/first bash launch/quickstart.sh           somewhere else
 #   bash launch/quickstart.sh --config.recipe.log_every=1   further arguments go to `xlmr-flax run`
-# PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place.
+# PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/venv.sh
@@ -11,7 +11,7 @@ source launch/venv.sh
 
 venv=${VENV:-.venv}
 workdir=${WORKDIR:-runs/quickstart}
-# A --workdir among the arguments overrides WORKDIR, as the last one given does for the command itself.
+# A --workdir among the arguments overrides WORKDIR; the last one counts, as in the command itself.
 previous=
 for argument in "$@"; do
   case $argument in

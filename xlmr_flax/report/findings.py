@@ -1,4 +1,4 @@
-"""What the rows say in sentences, and no more than they say."""
+"""Summarises result rows in sentences: the best arm of each target, its gain, chance level and significance."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Tests = Iterable[Mapping[str, Any]]
 
 
 def findings(rows: Iterable[Row], tested: Tests = ()) -> list[str]:
-    """One sentence for each target and encoder that has 'none' and something to compare it with.
+    """One text for each target and encoder that has 'none' and another arm.
 
-    Which intermediate task raised the zero-shot mean most, in how many languages; whether only some languages can be
-    compared; whether neither score is clearly above chance; whether the difference is significant, where it is among
-    `tested` (rows of `experiment.significance`).
+    It names the intermediate task that raised the zero-shot mean most and the number of languages in which it did. It
+    also states whether only some languages can be compared, which scores are clearly above chance, and whether the
+    difference is significant, if `tested` (rows of `analysis.significance`) has it.
     """
     tested = list(tested)
     rows = latest(rows)
-    found = []
+    sentences = []
     for target in distinct(rows, 'target'):
         chosen = scored(rows, target)
         codes, table = languages(chosen, zero_shot=True), columns(chosen)
@@ -42,14 +42,14 @@ def findings(rows: Iterable[Row], tested: Tests = ()) -> list[str]:
             mine = {name: values for (e, name), values in table.items() if e == encoder}
             where = f' with {encoder}' if len(distinct(rows, 'encoder')) > 1 else ''
             if sentence := _sentence(chosen, mine, codes, [test for test in tested if test['encoder'] == encoder]):
-                found.append(f'{target} ({metric_name(chosen[0]["metric"])}){where}: {sentence}')
-    return found
+                sentences.append(f'{target} ({metric_name(chosen[0]["metric"])}){where}: {sentence}')
+    return sentences
 
 
 def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str], tested: Tests) -> str:
     base = mine.get(NONE, {})
     changes = {n: c for n, values in mine.items() if n != NONE and (c := delta(values, base, codes))}
-    # What covers every language goes before what does not.
+    # Arms that cover every language are preferred.
     best = max(changes, key=lambda name: (not changes[name].partial, changes[name].mean), default='')
     if not best:
         return ''
@@ -75,10 +75,10 @@ def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str]
 
 
 def _verdict(tested: Tests, target: str, name: str) -> str:
-    """Whether test examples drawn anew could have given the difference, in a sentence; '' where nothing was tested."""
+    """A sentence on the significance of the difference over test examples; '' if it was not tested."""
     mine = [test for test in tested if (test['target'], test['intermediate']) == (target, name)]
-    found = {test['languages']: test for test in mine if test.get('p_holm') is not None}
-    test = found.get(ZERO_SHOT, found.get(ALL_LANGUAGES))  # a target without English has one mean, tested as such
+    tests = {test['languages']: test for test in mine if test.get('p_holm') is not None}
+    test = tests.get(ZERO_SHOT, tests.get(ALL_LANGUAGES))  # a target without English has only the mean over all
     if test is None:
         return ''
     significant = 'Significant' if test['p_holm'] < test['alpha'] else 'Not significant'
@@ -92,9 +92,11 @@ def _gain(values: Values, base: Values, code: str) -> float:
 
 
 def _against_chance(rows: Sequence[Row], before: Score, after: Score) -> str:
-    """Which of two scores are clearly above chance: further than one language's sampling margin. (The languages of a
-    benchmark are often translations of each other, so that more of them do not make the margin much smaller.) ''
-    where chance or margin is not known."""
+    """A sentence that names which of two scores are clearly above chance; '' if chance or margin is unknown.
+
+    Clearly means by more than one language's sampling margin. (The languages of a benchmark are often translations of
+    each other, so that more languages do not make the margin much smaller.)
+    """
     chances = [row['chance'] for row in rows if row.get('chance') is not None]
     margin = sampling_margin(rows)
     if not chances or margin is None:

@@ -1,4 +1,4 @@
-"""The report: one HTML page that needs nothing but itself, made of result rows, curves and facts about the run."""
+"""Writes the report: a self-contained HTML page made from result rows, training curves and facts about the run."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = Mapping[str, Any]
-WIDE = 16  # columns of a heat map that a page holds
-MOST_COLUMNS = 12  # of a table that a page holds
+WIDE = 16  # largest number of columns of a heat map that fits a page
+MOST_COLUMNS = 12  # largest number of columns of a table that fits a page
 
 
 def write_report(
     path: str | Path, study: Study, curves: Iterable[Curve] = (), info: Mapping[str, Any] | None = None
 ) -> Path:
-    """Writes the page at once or not at all, and its figures beside it as figures/NAME.svg; returns its path.
+    """Writes the page atomically, and its figures to figures/NAME.svg in the same folder; returns the page's path.
 
     curves: dicts {run, intermediate, target, seed, step, loss?, metric?, value?}; those of an intermediate phase have
     the target ''. info: any of title, command, config (dict), versions (dict), sources (commits), seconds, date, notes,
-    data_notes and licences (lists of texts), and effects (records of experiment.effects). Raises RowsError when there
-    are no rows.
+    data_notes and licences (lists of texts), and effects (records of analysis.language_effects). Raises RowsError if
+    there are no rows.
     """
     figures = _Figures()
     text = page(study, curves, info, figures)
@@ -55,7 +55,7 @@ def page(
     info: Mapping[str, Any] | None = None,
     figures: _Figures | None = None,
 ) -> str:
-    """The page as text; see `write_report`."""
+    """The HTML page as text; see `write_report` for the arguments."""
     if not study.rows:
         raise RowsError('no rows to make a report of')
     rows, curves, info, figures = study.rows, list(curves), dict(info or {}), figures or _Figures()
@@ -110,7 +110,10 @@ def _footer(study: Study, curves: Sequence[Curve]) -> str:
 
 
 class _Figures:
-    """Numbers figures, so that no two on a page share an id, and keeps them as files: name -> SVG; the page's notes."""
+    """Collects the figures and notes of a page. Figures are numbered, so that their ids are unique on the page.
+
+    files: file name -> SVG.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
@@ -170,7 +173,7 @@ def _results(study: Study, figures: _Figures) -> str:
 
 
 def _of(study: Study, encoder: str) -> str:
-    """What a caption begins with where there are several encoders."""
+    """Start of a caption: the encoder's name, if the study has several encoders."""
     return f'{encoder}. ' if len(study.encoders) > 1 else ''
 
 
@@ -185,7 +188,7 @@ def _target(study: Study, target: str, figures: _Figures) -> str:
     tables = language_tables(study, target)
     tables = [upright(t) if not few and len(t.columns) > MOST_COLUMNS else t for t in tables]
     main = tables[: 1 if few else len(study.encoders)]
-    # Retrieval's other direction stands beside the first, so that neither is taken for the other.
+    # Shows both directions of retrieval, so that neither is mistaken for the other.
     main += [table for table in tables if few and table.name == f'{target}-{TO_ENGLISH}']
     parts = [html_table(table, figures.notes) for table in main]
     chosen = scored(rows, target, majors[0])
@@ -297,7 +300,7 @@ def _reproduce(study: Study, info: Mapping[str, Any], figures: _Figures) -> str:
 
 
 def duration(seconds: float) -> str:
-    """'42 s', '12 min 34 s', '3 h 05 min'."""
+    """Formats a duration: '42 s', '12 min 34 s', '3 h 05 min'."""
     whole = round(seconds)
     if whole < 60:
         return f'{whole} s'

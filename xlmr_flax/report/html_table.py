@@ -1,4 +1,4 @@
-"""A table in HTML: a box that scrolls sideways, so that no column is cut, and for every number where it comes from."""
+"""Writes a table as HTML: it scrolls sideways, so that no column is cut, and tooltips name each number's source."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from xlmr_flax.report.table import MISSING, Table
 
-SHORT = 50  # characters of a note that is no trouble to read again
-WIDE, WIDER = 9, 12  # columns beyond which a table is set smaller, and smaller still
+SHORT = 50  # a note of at most this many characters is repeated instead of referred to by number
+WIDE, WIDER = 9, 12  # tables with more columns get a smaller font, and a still smaller one
 
 
 class Notes:
-    """The notes of a page: each is printed where it first applies, and elsewhere by its number.
+    """The notes of a page: a note is printed where it first applies; later uses refer to its number.
 
-    Only notes that are referred to get one, by `numbered`, when the page is whole. A fold is no place to send a reader
-    to: what is printed there is printed again outside it.
+    `numbered` assigns numbers when the page is complete, only to notes that are referred to. A note that was printed
+    only in a folded section is printed again outside it.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Notes:
         self._used: set[int] = set()
 
     def html(self, notes: Sequence[str], name: str = 'notes', folded: bool = False) -> str:
-        """A <ul> of the notes that are new, and one item for the others."""
+        """A <ul> of the new notes, with one item that refers to the known ones."""
         items, known = [], []
         for note in dict.fromkeys(notes):
             if note in self._places and len(note) > SHORT:
@@ -41,7 +41,7 @@ class Notes:
         return f'<ul{html_class(name)}>{"".join(items)}</ul>' if items else ''
 
     def numbered(self, page: str) -> str:
-        """The whole page with its notes' numbers."""
+        """The complete page with the numbers of its notes inserted."""
         numbers = {place: i for i, place in enumerate(sorted(self._used), 1)}
 
         def first(found: re.Match[str]) -> str:
@@ -56,7 +56,7 @@ class Notes:
 
 
 def html_table(table: Table, notes: Notes | None = None, folded: bool = False) -> str:
-    """Its title, a <table> in a box that scrolls sideways, and its notes (notes: of the page, see `Notes`)."""
+    """The table as HTML: its title, a <table> that scrolls sideways, and its notes. notes: those of the page."""
     marked, groups, title = table.marked(), table.groups(), escape(table.title)
     out = [f'<h3>{title}</h3>', f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">']
     wide = html_class(len(table.columns) > WIDE and 'wide', len(table.columns) > WIDER and 'wider')
@@ -75,7 +75,7 @@ def html_table(table: Table, notes: Notes | None = None, folded: bool = False) -
         out.append(f'<th scope="row"{spanned}>{escape(cells[0])}</th>')
         for j in range(span, len(cells)):
             numeric = table.columns[j].kind != 'text' and 'number'
-            # A name among numbers may be broken, so that it does not widen the column.
+            # A name in a column of numbers may wrap, so that it does not widen the column.
             name = numeric and isinstance(line.cells[j], str) and not any(c.isdigit() for c in cells[j][:1]) and 'name'
             names = html_class(numeric, (i, j) in marked and 'best', cells[j] == MISSING and 'missing', name)
             hint = table.hints.get((i, j), '')
@@ -83,17 +83,17 @@ def html_table(table: Table, notes: Notes | None = None, folded: bool = False) -
             out.append(f'<td{names}{title_of}>{escape(cells[j])}</td>')
         out.append('</tr>')
     out += ['</tbody>', '</table>', '</div>']
-    # The means are in bold as well, and this style sheet makes the highest blue.
+    # The notes say bold. Here the rows of means are bold as well, and the style sheet makes the highest score blue.
     said = [re.sub('^Bold: ', 'Blue: ', note) for note in table.all_notes()]
     return '\n'.join(out) + (notes.html(said, folded=folded) if notes else html_list(said, 'notes'))
 
 
 def html_list(items: Sequence[str], name: str) -> str:
-    """A <ul> of texts, '' for none."""
+    """A <ul> of texts, '' if there are none."""
     return f'<ul{html_class(name)}>{"".join(f"<li>{escape(str(item))}</li>" for item in items)}</ul>' if items else ''
 
 
 def html_class(*names: Any) -> str:
-    """A class attribute of the names that are there, '' for none."""
+    """A class attribute of the names that are not empty, '' if there are none."""
     there = ' '.join(name for name in names if name)
     return f' class="{there}"' if there else ''

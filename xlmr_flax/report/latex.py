@@ -1,7 +1,7 @@
-"""A table in LaTeX: booktabs, never cut, and a document of tables that compiles as it is.
+"""Writes tables as LaTeX with booktabs, and a document of tables that compiles as it is.
 
-A table that is too wide for a portrait page is set smaller, then on its side, then in blocks of columns under the same
-first column; one that is too long goes on in a further table.
+A table that is too wide for a portrait page gets a smaller font, then landscape orientation, then is split into blocks
+of columns that repeat the first column. A table that is too long is split into several tables.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from xlmr_flax.report.table import BLANK, MINUS, PARTIAL, Table
 
-# Text width and height of the document below (A4, margins of 2 cm) in points.
+# Text width and height in points of the document that `latex_document` makes (A4, margins of 2 cm).
 _WIDTH, _HEIGHT = 484.0, 731.0
 _GAP = 4.0  # between columns, on either side of one (tabcolsep)
-# size -> (points of a character in Computer Modern with room for bold ones, points of a line)
+# font size -> (width of a character in points, for Computer Modern with room for bold ones; height of a line in points)
 _SIZES = {r'\normalsize': (5.4, 12.0), r'\small': (4.9, 11.0), r'\footnotesize': (4.45, 9.5)}
 _NEEDED = 'needs booktabs, graphicx, pdflscape, [T1]{fontenc}; see tables.tex'
 
@@ -40,7 +40,7 @@ _PAGES = [_Page(size, side) for side in (False, True) for size in _SIZES]
 
 
 def latex_table(table: Table) -> str:
-    """One `table` environment or several, with booktabs rules; needs the packages of `latex_document`."""
+    """The table as one or several `table` environments with booktabs rules; needs the packages of `latex_document`."""
     widths, texts = _widths(table), _bold(table)
     page = next((p for p in _PAGES if _total(widths, p) <= p.width), _PAGES[-1])
     blocks = [(lines, columns) for columns in _columns_apart(widths, page) for lines in _lines_apart(table, page)]
@@ -53,7 +53,7 @@ def latex_table(table: Table) -> str:
 
 
 def latex_document(tables: Sequence[Table], title: str = '', notes: Sequence[str] = ()) -> str:
-    """A document of the tables that compiles as it is (pdflatex); each table can be copied out of it."""
+    """A complete LaTeX document of the tables, for pdflatex; each table can be copied out of it."""
     head = [
         r'\documentclass{article}',
         r'\usepackage[utf8]{inputenc}',
@@ -73,12 +73,12 @@ def latex_document(tables: Sequence[Table], title: str = '', notes: Sequence[str
 
 
 def latex_fragment(table: Table) -> str:
-    """One table for \\input."""
+    """One table as a file for \\input."""
     return f'% {_NEEDED}\n{latex_table(table)}'
 
 
 def _widths(table: Table) -> list[int]:
-    """Characters of each column. A group's name asks for room from the columns that it spans."""
+    """Width of each column in characters. The last column of a group is widened if the group's name is too long."""
     texts = table.texts()
     spans = [table.span(i) for i in range(len(texts))]
     widths = [
@@ -99,7 +99,7 @@ def _total(widths: Sequence[int], page: _Page) -> float:
 
 
 def _columns_apart(widths: Sequence[int], page: _Page) -> list[list[int]]:
-    """Columns of each block: as many as the page holds, about as many in each, behind the first column."""
+    """Splits columns into blocks of about equal size that fit the page; every block starts with the first column."""
     every = list(range(len(widths)))
     if _total(widths, page) <= page.width or len(every) < 3:
         return [every]
@@ -112,7 +112,7 @@ def _columns_apart(widths: Sequence[int], page: _Page) -> list[list[int]]:
 
 
 def _lines_apart(table: Table, page: _Page) -> list[list[int]]:
-    """Lines of each block: as many as a page holds beside caption, head and notes, about as many in each."""
+    """Splits lines into blocks of about equal size that fit the page with caption, head and notes."""
     every = list(range(len(table.lines)))
     notes = sum(math.ceil(len(note) * _SIZES[r'\footnotesize'][0] / page.width) for note in table.all_notes())
     height = page.height - 60 - min(notes * 9.5, page.height / 2)
@@ -122,7 +122,7 @@ def _lines_apart(table: Table, page: _Page) -> list[list[int]]:
 
 
 def _bold(table: Table) -> list[list[str]]:
-    """The cells, escaped, the best of the whole table in bold."""
+    """The cells, escaped for LaTeX, with the marked (best) cells in bold."""
     marked = table.marked()
     return [
         [rf'\textbf{{{latex(c)}}}' if (i, j) in marked else latex(c) for j, c in enumerate(cells)]
@@ -178,10 +178,10 @@ def _groups(names: Sequence[str]) -> list[str]:
     """The line of group names over their columns, and a rule under each."""
     if not any(names):
         return []
-    found = [(name, len(list(same))) for name, same in itertools.groupby(names)]
-    cells = [rf'\multicolumn{{{width}}}{{c}}{{{latex(name)}}}' for name, width in found]
+    groups = [(name, len(list(same))) for name, same in itertools.groupby(names)]
+    cells = [rf'\multicolumn{{{width}}}{{c}}{{{latex(name)}}}' for name, width in groups]
     rules, start = [], 1
-    for name, width in found:
+    for name, width in groups:
         if name:
             rules.append(rf'\cmidrule(lr){{{start}-{start + width - 1}}}')
         start += width
@@ -195,12 +195,12 @@ _LATEX = {
     '×': r'$\times$', '→': r'$\to$', PARTIAL: r'\textsuperscript{\dag}',
     '‡': r'\textsuperscript{\ddag}', '§': r'\textsuperscript{\S}', '’': "'", '‘': '`', '“': '``', '”': "''",
     '…': r'\ldots{}', '\n': ' ', '\t': ' ',
-    '[': '{[}', ']': '{]}', '*': '{*}',  # after a line's \\ these would be read as its arguments
+    '[': '{[}', ']': '{]}', '*': '{*}',  # after the \\ of a line, LaTeX would read them as arguments
 }  # fmt: skip
 
 
 def latex(value: str) -> str:
-    """Escaped for pdflatex with T1 fonts. Letters that it has no glyph for lose their marks or are given by number."""
+    """Escapes a text for pdflatex with T1 fonts. Letters without a glyph lose their diacritics or become U+XXXX."""
     return ''.join(_latex_character(c) for c in unicodedata.normalize('NFC', value))
 
 

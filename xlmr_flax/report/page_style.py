@@ -1,4 +1,4 @@
-"""The style sheet of the report page: system fonts, light and dark, fits a phone, tables scroll sideways."""
+"""The style sheet of the report page: system fonts, light and dark mode, narrow screens, tables that scroll."""
 
 CSS = """
 :root {

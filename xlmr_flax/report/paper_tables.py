@@ -1,4 +1,4 @@
-"""The paper's tables (Phang et al. 2020): intermediates as rows, targets as columns; each language in an appendix."""
+"""Tables as in the paper (Phang et al. 2020): intermediates as rows, targets as columns, and tables by language."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xlmr_flax.report.view import View, best_notes, chance_notes, common_notes, 
 
 
 def differences(view: View) -> Table:
-    """The paper's table: 'none' in points, below it every arm's difference; the arm that is best for each target."""
+    """The paper's main table: scores of 'none', differences of every arm to it, and the best arm of each target."""
     columns = [Column('Intermediate')]
     for target in view.targets:
         columns.append(Column(_metric(view, target), 'delta', view.target_name(target), best=True))
@@ -49,18 +49,18 @@ def differences(view: View) -> Table:
 
 
 def _highest(view: View, average: bool) -> Iterator[tuple[int, int]]:
-    """(line, column) of the highest score of each column, of which that of 'none' may be one."""
+    """(line, column) of the highest absolute score of each column; the row of 'none' may have it."""
     for j in range(len(view.targets) + average):
-        found = [
+        column = [
             view.score(n, view.targets[j]) if j < len(view.targets) else view.average(n)[0] for n in view.study.arms
         ]
-        shown = {i: round(score.mean, 1) for i, score in enumerate(found) if score and not score.partial}
+        shown = {i: round(score.mean, 1) for i, score in enumerate(column) if score and not score.partial}
         if len(set(shown.values())) > 1:
             yield from ((i, j + 1) for i, value in shown.items() if value == max(shown.values()))
 
 
 def scores(view: View) -> Table:
-    """The same in absolute numbers, F1 and exact match of question answering each in a column."""
+    """The table of absolute scores; F1 and exact match of question answering have a column each."""
     columns, places = [Column('Intermediate')], []
     for target in view.targets:
         rows = view.study.of_target(target)
@@ -94,16 +94,16 @@ def scores(view: View) -> Table:
 
 
 def by_language(view: View, target: str, metric: str) -> Table:
-    """The appendix: one target and metric, intermediates as rows, means first and then every language."""
+    """Scores by language of one target and metric: intermediates as rows, the means and every language as columns."""
     every, others = view.study.codes(target), view.study.codes(target, zero_shot=True)
-    found = view.study.values(target, view.encoder, metric)
+    by_arm = view.study.values(target, view.encoder, metric)
     rows = view.study.of_target(target)
     means = [('mean', every)] + ([('zero-shot', others)] if 0 < len(others) < len(every) else [])
     columns = [Column('Intermediate'), *(Column(head, 'score', best=True) for head, _ in means)]
     columns += [Column(code, 'score', best=True) for code in every]
     lines, hints = [], {}
     for name in view.study.arms:
-        values = found.get(name, {})
+        values = by_arm.get(name, {})
         cells: list[Cell] = [view.arm_name(name)]
         cells += [view.whole_seeds(language_mean(values, over), values) for _, over in means]
         for code in every:
@@ -124,7 +124,7 @@ def by_language(view: View, target: str, metric: str) -> Table:
 
 
 def upright(table: Table) -> Table:
-    """A table of `by_language` with languages as rows and the means below: for a page, which has room downwards."""
+    """Transposes a table of `by_language`: languages as rows, means last. An HTML page has room for many rows."""
     means = [j for j, column in enumerate(table.columns) if column.head in ('mean', 'zero-shot')]
     order = [*(j for j in range(1, len(table.columns)) if j not in means), *means]
     columns = (Column('Language'), *(Column(str(line.cells[0]), 'score', best=True) for line in table.lines))
@@ -134,7 +134,7 @@ def upright(table: Table) -> Table:
 
 
 def intervals(view: View) -> Table | None:
-    """Every tested difference with its interval and p; None where nothing was tested."""
+    """Table of every tested difference with its interval and p-values; None if nothing was tested."""
     which = 'zero-shot' if view.zero_shot else 'all'
     mine = [row for row in view.study.tested if row['languages'] == which and row['encoder'] == view.encoder]
     tested = [row for row in mine if row.get('p_holm') is not None]
@@ -160,7 +160,7 @@ def intervals(view: View) -> Table | None:
 
 
 def runs_table(study: Study) -> Table:
-    """Which run, preset and command every score comes from."""
+    """Table of the runs: run id, seed, step, preset and command of every score."""
     runs: dict[tuple, Row] = {}
     for row in study.rows:
         runs.setdefault((row['intermediate'], row['target'], row['seed'], row.get('run'), row['encoder']), row)
@@ -187,7 +187,7 @@ def _metric(view: View, target: str) -> str:
 
 
 def _shown(score: Score | None) -> Cell:
-    """An absolute score in a column of differences."""
+    """Formats an absolute score for a column of differences."""
     return None if score is None else text(score, Column('', 'score'))
 
 
@@ -196,7 +196,7 @@ def _gain(view: View, name: str, target: str) -> Score | None:
 
 
 def _over_ties(found: Sequence[Score | None]) -> Score | None:
-    """What the best arms of a target have: one's own score, the mean of several that tie."""
+    """Score of the best arm of a target, or the mean of several arms that tie."""
     there = [score for score in found if score]
     if len(there) < 2:
         return there[0] if there else None

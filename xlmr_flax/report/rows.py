@@ -1,15 +1,15 @@
-"""Result rows: reading and checking them, choosing among them, and the averages that tables and figures show.
+"""Reads, checks and selects result rows, and computes the averages that tables and figures show.
 
 A result row is a dict with the fields of `FIELDS`, `value` being a percentage, and optionally
 
-  run, command, preset     where it came from
+  run, command, preset     the source of the value
   english                  whether `language` is the training language (without it: whether it is 'en' or 'eng')
   chance                   the score of guessing, a percentage
-  stand_in, note           what the data stands in for; a caveat to be printed wherever the score is shown
+  stand_in, note           what the data stands in for; a caveat that is printed wherever the score is shown
   qa_decoding              how answers were decoded, 'offsets' or 'reference' (config.Evaluation)
   language_name, script, family, resource_level ('high', 'mid', 'low'), cc100_gib
 
-Nothing here knows more than the rows say.
+This module uses the rows alone: no config, no task registry.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import UserError, quote
 
-NONE = 'none'  # config.NONE, as result rows have it: a report reads these and imports no config
+NONE = 'none'  # equals config.NONE; a report imports no config
 FIELDS: dict[str, type | tuple[type, ...]] = {
     'encoder': str,
     'intermediate': str,
@@ -39,26 +39,26 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     'seed': int,
     'step': int,
 }
-_CONTROL = re.compile('[\x00-\x1f\x7f]')  # in no name; a page's marks of notes are made of them
-_LARGEST = 10**12  # integers beyond a float's range have no isfinite
+_CONTROL = re.compile('[\x00-\x1f\x7f]')  # not allowed in names; html_table.Notes uses control characters as marks
+_LARGEST = 10**12  # math.isfinite fails for integers beyond a float's range
 KEY = ('encoder', 'intermediate', 'target', 'language', 'split', 'metric', 'seed')
 RESOURCE_LEVELS = ('high', 'mid', 'low')
 
 Row = Mapping[str, Any]
-# language -> seed -> value: one column of a table (one encoder, intermediate, target, split and metric)
+# {language: {seed: value}} of one column of a table (one encoder, intermediate, target, split and metric)
 Values = dict[str, dict[int, float]]
 
 
 class RowsError(UserError, ValueError):
-    """Result rows that cannot be read or do not answer what is asked; names file and line where there is one."""
+    """Result rows cannot be read, or there are none for a request. The message names file and line, if known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """A mean over seeds. sd: the sample standard deviation over them, None for one seed or unequal sets of seeds.
 
-    partial: a language or seed that others have is missing from it, so that it is not to be compared with theirs.
-    mark: signs that stand behind the number, explained in the notes of its table.
+    partial: a language or seed that other scores have is missing, so that the scores cannot be compared.
+    mark: signs printed after the number; the notes of its table explain them.
     """
 
     mean: float
@@ -69,7 +69,7 @@ class Score:
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a jsonl file, checked; of rows with the same KEY the last, at the place of the first.
+    """Reads and checks the rows of a jsonl file; of rows with the same KEY it keeps the last, in the first's position.
 
     Raises RowsError naming file and line; blank lines are allowed.
     """
@@ -91,7 +91,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
 
 
 def check_row(row: Any, where: str) -> None:
-    """Raises RowsError when a field is missing or of the wrong type, or a value is not a finite number."""
+    """Raises RowsError if a field is missing or of the wrong type, or if `value` is not a finite number."""
     if not isinstance(row, dict):
         raise RowsError(f'{where}: a row is a JSON object, not {type(row).__name__}')
     for name, kind in FIELDS.items():
@@ -106,11 +106,11 @@ def check_row(row: Any, where: str) -> None:
 
 
 def latest(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """One row for each KEY: the last one given, in the order in which the keys first came."""
-    found: dict[tuple, dict[str, Any]] = {}
+    """Drops rows that a later row with the same KEY replaces; keeps the order in which the keys first appear."""
+    by_key: dict[tuple, dict[str, Any]] = {}
     for row in rows:
-        found[tuple(row[name] for name in KEY)] = dict(row)
-    return list(found.values())
+        by_key[tuple(row[name] for name in KEY)] = dict(row)
+    return list(by_key.values())
 
 
 def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
@@ -119,12 +119,12 @@ def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
 
 
 def distinct(rows: Iterable[Row], field: str) -> list[Any]:
-    """The different values of a field, in the order in which they first come."""
+    """The distinct values of a field, in order of first appearance."""
     return list(dict.fromkeys(row[field] for row in rows))
 
 
 def intermediates(rows: Iterable[Row]) -> list[str]:
-    """The intermediate tasks and mixtures, 'none' first, the others as they first come."""
+    """The intermediate tasks and mixtures: 'none' first, the others in order of first appearance."""
     names = distinct(rows, 'intermediate')
     return [name for name in names if name == NONE] + [name for name in names if name != NONE]
 
@@ -162,12 +162,12 @@ def is_english(row: Row) -> bool:
 
 
 def facts(rows: Iterable[Row], field: str) -> dict[str, Any]:
-    """language -> the first value of an optional field that is not None or ''."""
-    found: dict[str, Any] = {}
+    """{language: first value of an optional field that is not None or ''}."""
+    values: dict[str, Any] = {}
     for row in rows:
         if row.get(field) not in (None, ''):
-            found.setdefault(row['language'], row[field])
-    return found
+            values.setdefault(row['language'], row[field])
+    return values
 
 
 def languages(rows: Iterable[Row], zero_shot: bool = False) -> list[str]:
@@ -184,30 +184,30 @@ def languages(rows: Iterable[Row], zero_shot: bool = False) -> list[str]:
         rank = RESOURCE_LEVELS.index(level) if level in RESOURCE_LEVELS else len(RESOURCE_LEVELS)
         return code not in english, rank, -float(sizes.get(code, -1)), code
 
-    found = sorted(set(distinct(rows, 'language')), key=place)
-    return [code for code in found if not (zero_shot and code in english)]
+    codes = sorted(set(distinct(rows, 'language')), key=place)
+    return [code for code in codes if not (zero_shot and code in english)]
 
 
 def language_labels(rows: Sequence[Row], codes: Sequence[str]) -> list[str]:
-    """Languages as figures name them: 'Swahili (sw)'."""
+    """Labels of languages in figures: 'Swahili (sw)'."""
     names = facts(rows, 'language_name')
     return [f'{names[code]} ({code})' if code in names else code for code in codes]
 
 
 def columns(rows: Iterable[Row]) -> dict[tuple[str, str], Values]:
-    """(encoder, intermediate) -> values, of rows of one target, metric and split; by encoder, 'none' first."""
+    """{(encoder, intermediate): values} for rows of one target, metric and split; by encoder, 'none' first."""
     rows = list(rows)
-    found: dict[tuple[str, str], Values] = {}
+    table: dict[tuple[str, str], Values] = {}
     for encoder in distinct(rows, 'encoder'):
         for name in intermediates(select(rows, encoder=encoder)):
-            values = found.setdefault((encoder, name), {})
+            values = table.setdefault((encoder, name), {})
             for row in select(rows, encoder=encoder, intermediate=name):
                 values.setdefault(row['language'], {})[row['seed']] = float(row['value'])
-    return found
+    return table
 
 
 def over_seeds(by_seed: Mapping[int, float]) -> Score | None:
-    """Mean and sample standard deviation over seeds; None for no seed."""
+    """Mean and sample standard deviation over seeds; None without a seed."""
     if not by_seed:
         return None
     numbers = list(by_seed.values())
@@ -215,19 +215,19 @@ def over_seeds(by_seed: Mapping[int, float]) -> Score | None:
 
 
 def seed_means(values: Values, codes: Sequence[str]) -> dict[int, float]:
-    """seed -> unweighted mean over those of the languages that the seed has."""
-    found: dict[int, list[float]] = {}
+    """{seed: unweighted mean over the given languages that the seed has}."""
+    by_seed: dict[int, list[float]] = {}
     for code in codes:
         for seed, value in values.get(code, {}).items():
-            found.setdefault(seed, []).append(value)
-    return {seed: fmean(numbers) for seed, numbers in sorted(found.items())}
+            by_seed.setdefault(seed, []).append(value)
+    return {seed: fmean(numbers) for seed, numbers in sorted(by_seed.items())}
 
 
 def language_mean(values: Values, codes: Sequence[str]) -> Score | None:
     """Unweighted mean over languages within a seed, then over seeds.
 
-    Where a (language, seed) is missing: the mean over the languages there are of their means over seeds, partial,
-    without a spread. None when there is nothing.
+    If a (language, seed) is missing: the mean over seeds first, then over the languages that have a value; the score is
+    partial and has no spread. None without any value.
     """
     if _complete(values, codes):
         return over_seeds(seed_means(values, codes))
@@ -239,9 +239,10 @@ def language_mean(values: Values, codes: Sequence[str]) -> Score | None:
 
 
 def delta(values: Values, base: Values, codes: Sequence[str]) -> Score | None:
-    """How much higher `values` is than `base`, in points: mean over the languages that both have, then over seeds.
+    """Difference `values` - `base` in points: mean over the languages that both have, then over seeds.
 
-    The spread is that of the differences seed by seed, and is given where both have the same seeds everywhere.
+    The spread is the standard deviation of the differences of each seed; it is given if both have the same seeds in all
+    these languages. None if no language has both.
     """
     both = [code for code in codes if values.get(code) and base.get(code)]
     if not both:
@@ -258,16 +259,16 @@ def delta(values: Values, base: Values, codes: Sequence[str]) -> Score | None:
 
 
 def language_means(rows: Iterable[Row], zero_shot: bool = False) -> dict[tuple, float]:
-    """(encoder, intermediate, target, split, metric, seed) -> unweighted mean over languages.
+    """{(encoder, intermediate, target, split, metric, seed): unweighted mean over languages}.
 
     zero_shot: over the languages other than the training language.
     """
-    found: dict[tuple, list[float]] = {}
+    numbers_of: dict[tuple, list[float]] = {}
     for row in latest(rows):
         if not (zero_shot and is_english(row)):
             key = tuple(row[name] for name in ('encoder', 'intermediate', 'target', 'split', 'metric', 'seed'))
-            found.setdefault(key, []).append(float(row['value']))
-    return {key: fmean(numbers) for key, numbers in found.items()}
+            numbers_of.setdefault(key, []).append(float(row['value']))
+    return {key: fmean(numbers) for key, numbers in numbers_of.items()}
 
 
 def _complete(values: Values, codes: Sequence[str]) -> bool:

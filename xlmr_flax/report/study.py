@@ -1,7 +1,7 @@
-"""A study as the paper's tables see it: its arms, targets and seeds, one score for each target, what is missing.
+"""Result rows of a study with its planned arms, targets and seeds: one score for each target, and missing scores.
 
-A target's score is XTREME's: its metric, and for question answering the mean of F1 and exact match (Hu et al. 2020;
-evaluate.py); a mean over languages includes English unless it says 'zero-shot'.
+A target's score is that of XTREME: its metric, or for question answering the mean of F1 and exact match (Hu et al.
+2020; evaluate.py). A mean over languages includes English unless it is called 'zero-shot'.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from xlmr_flax.report.rows import (
 )
 
 F1_AND_EM = 'mean of F1 and EM'
-TO_ENGLISH = 'accuracy_to_en'  # of retrieval; its 'accuracy' is that of the other direction (eval.zero_shot)
+TO_ENGLISH = 'accuracy_to_en'  # retrieval of English; 'accuracy' is the other direction (eval.zero_shot)
 DIRECTIONS = {
     'accuracy': 'English asks, the language answers',
     TO_ENGLISH: 'the language asks, English answers',
@@ -47,23 +47,23 @@ ALL_LANGUAGES, ZERO_SHOT = 'all', 'zero-shot'
 
 
 def metric_name(metric: str) -> str:
-    """A metric as it is written in a heading."""
+    """Name of a metric in headings."""
     return METRIC_NAMES.get(metric, metric.replace('_', ' '))
 
 
 def both_ways(rows: Iterable[Row]) -> bool:
-    """Whether rows of a target are scores of retrieval in two directions."""
+    """Whether the rows of a target have scores of retrieval in both directions."""
     return any(row['metric'] == TO_ENGLISH for row in rows)
 
 
 def metric_title(metric: str, rows: Iterable[Row]) -> str:
-    """A metric of a target with these rows, with its direction where that is one of two."""
+    """Title of a metric, with the direction of retrieval if the rows have both directions."""
     way = DIRECTIONS.get(metric) if both_ways(rows) else None
     return f'{"accuracy" if way else metric_name(metric)}{f" ({way})" if way else ""}'
 
 
 def score_metrics(rows: Iterable[Row], target: str) -> tuple[str, ...]:
-    """The metrics whose mean is the target's score: F1 and exact match where both are there, else the major one."""
+    """The metrics whose mean is the target's score: F1 and exact match if the rows have both, else the major metric."""
     rows = list(rows)
     major = major_metric(rows, target)
     there = distinct(select(rows, target=target), 'metric')
@@ -71,7 +71,10 @@ def score_metrics(rows: Iterable[Row], target: str) -> tuple[str, ...]:
 
 
 def score_rows(rows: Iterable[Row], target: str, split: str | None = None) -> list[Row]:
-    """One row for each encoder, intermediate, language and seed of a target: that of its metric, or of F1_AND_EM."""
+    """The rows with a target's score, one for each encoder, intermediate, language and seed.
+
+    Their metric is the target's metric, or F1_AND_EM for question answering.
+    """
     rows = list(rows)
     metrics = score_metrics(rows, target)
     if len(metrics) == 1:
@@ -87,11 +90,11 @@ def _place(row: Row) -> tuple:
 
 @dataclass(frozen=True)
 class Study:
-    """Rows with the order, and the completeness, that their plan asks for.
+    """Result rows, with the order of the plan and what is missing of it.
 
-    arms: 'none' first, then as planned; what rows have and the plan has not comes last. tested: rows of
-    `experiment.significance` (plain dicts; () = no tests). dev: (intermediate, target) -> score on the target's
-    English dev set, for choosing among arms.
+    arms: 'none' first, then as planned, then arms that only the rows have. tested: rows of `analysis.significance`
+    (plain dicts; () = no tests). dev: (intermediate, target) -> score on the target's English dev set, for choosing the
+    best arm.
     """
 
     rows: Sequence[Row]
@@ -101,7 +104,7 @@ class Study:
     tested: tuple[Mapping[str, Any], ...] = ()
     dev: Mapping[tuple[str, str], float] = field(default_factory=dict)
     wanted: Mapping[str, Sequence[str]] = field(default_factory=dict)  # target -> planned languages
-    _found: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # what is asked for often
+    _found: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)  # cache
 
     @property
     def encoders(self) -> list[str]:
@@ -109,7 +112,7 @@ class Study:
 
     @property
     def scored_targets(self) -> list[str]:
-        """The targets that something has been scored on."""
+        """The targets that have rows."""
         return [target for target in self.targets if self.of_target(target)]
 
     def of_target(self, target: str) -> list[Row]:
@@ -122,7 +125,7 @@ class Study:
         return self._found['rows'].get(target, [])
 
     def values(self, target: str, encoder: str, metric: str | None = None) -> dict[str, Values]:
-        """intermediate -> values of one target: its score, or one metric."""
+        """{intermediate: values} of one target: of its score, or of one metric."""
         rows = self.of_target(target)
         if not rows:
             return {}
@@ -153,7 +156,7 @@ class Study:
         return self._found['places'].get((encoder, name, target), [])
 
     def stands_in(self, name: str | None = None, target: str | None = None) -> bool:
-        """Whether every row of an intermediate, of a target or of both carries stand_in."""
+        """Whether every row of an intermediate, a target, or of both together has the field stand_in."""
         key = ('stands in', name, target)
         if key not in self._found:
             chosen = self.rows if target is None else self.of_target(target)
@@ -162,7 +165,7 @@ class Study:
         return self._found[key]
 
     def test(self, encoder: str, name: str, target: str, zero_shot: bool) -> Mapping[str, Any] | None:
-        """The test of a difference, None where there is none."""
+        """The significance test of a difference, None if it was not tested."""
         wanted = ZERO_SHOT if zero_shot else ALL_LANGUAGES
         for row in self.tested:
             if (row['encoder'], row['intermediate'], row['target'], row['languages']) == (
@@ -172,8 +175,10 @@ class Study:
         return None
 
     def missing(self, encoder: str) -> dict[tuple[str, str], tuple[int, int]]:
-        """(intermediate, target) -> (missing, planned) scores, a score being one language and seed; whole ones are
-        left out."""
+        """{(intermediate, target): (missing, planned)} numbers of scores, for pairs with a missing score.
+
+        A score is one language and seed.
+        """
         if ('missing', encoder) in self._found:
             return self._found['missing', encoder]
         found = self._found['missing', encoder] = {}
@@ -193,9 +198,12 @@ def make_study(
     tested: Iterable[Mapping[str, Any]] = (),
     curves: Iterable[Mapping[str, Any]] = (),
 ) -> Study:
-    """plan: any of intermediate, targets, seeds (lists) and languages (target -> list), as a config has them; without
-    it the order and the extent of the rows count; keep (target -> 'best' or 'last') says which checkpoint was scored.
-    curves: points with a dev metric, see `dev_scores`."""
+    """Makes a Study from rows and a plan.
+
+    plan: any of intermediate, targets, seeds (lists) and languages (target -> list), as in a config, and keep (target
+    -> 'best' or 'last'), which checkpoint was scored. Without a plan the rows decide order and extent. curves: points
+    with a dev metric, see `dev_scores`.
+    """
     rows, plan = latest(rows), plan or {}
 
     def order(field_name: str, planned: Iterable[Any]) -> list[Any]:
@@ -214,11 +222,11 @@ def make_study(
 def dev_scores(
     rows: Sequence[Row], curves: Iterable[Mapping[str, Any]], keep: Mapping[str, str] | None = None
 ) -> dict[tuple[str, str], float]:
-    """(intermediate, target) -> score on dev, by which an arm can be chosen without a look at the test scores.
+    """{(intermediate, target): score on the dev set, mean over seeds}, to choose an arm without the test scores.
 
-    From rows of split 'dev' where another split is what tables show, else from the curves: the best or, where `keep`
-    says so, the last dev value of each run, which is that of the checkpoint it kept; the mean over seeds. {} for a
-    study of several encoders.
+    The score comes from rows of split 'dev' if tables show another split. Otherwise it comes from the curves: the best
+    dev value of each run, or the last one if `keep` is 'last', which is the value of the checkpoint that was kept. {}
+    for a study with several encoders.
     """
     if len(distinct(rows, 'encoder')) > 1:
         return {}

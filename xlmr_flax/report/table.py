@@ -1,4 +1,4 @@
-"""A table and two of its renderings, Markdown and CSV. LaTeX is in latex.py, HTML in html_table.py."""
+"""The table type, and its output as Markdown and CSV. LaTeX is in latex.py, HTML in html_table.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 from xlmr_flax.report.rows import Score
 
 MISSING = '–'
-BLANK = ' '  # a cell that has nothing to say, as in the mean rows
+BLANK = ' '  # an empty cell that is not a missing value, as in the rows of means
 MINUS = '−'
 PARTIAL = '†'
 PARTIAL_NOTE = f'{PARTIAL} over fewer languages or seeds than the other columns have: not to be compared with them.'
@@ -22,10 +22,10 @@ Kind = Literal['text', 'count', 'score', 'delta']
 
 @dataclass(frozen=True)
 class Column:
-    """head: one word; group: what neighbouring columns share, written once above them.
+    """A column. head: one word. group: heading that neighbouring columns share, written once above them.
 
-    kind: 'text' is left-aligned; 'count' an integer or a text like '100–150'; 'score' a number with fixed decimals;
-    'delta' the same with its sign. best: the highest of a row or column is marked among the columns that say so.
+    kind: 'text' is left-aligned; 'count' is an integer or a text like '100–150'; 'score' is a number with fixed
+    decimals; 'delta' is the same with its sign. best: the column takes part in marking the highest value.
     """
 
     head: str
@@ -37,7 +37,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """A row. mean: set apart from the rows above it, as their average or what was chosen among them."""
+    """A row. mean: separated from the rows above it, because it is their average or the best of them."""
 
     cells: tuple[Cell, ...]
     mean: bool = False
@@ -45,9 +45,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. best: whether the highest is marked 'row' by row, 'column' by column (rows set apart are left out), or
-    not at all; bold: these cells instead. name: what a file of it is called. hints: (line, column) -> where the cell's
-    number comes from."""
+    """A table.
+
+    best: mark the highest value of each 'row' or of each 'column' (without rows of means); '' marks none. bold: mark
+    these cells instead. name: file name. hints: (line, column) -> source of the cell's number.
+    """
 
     title: str
     columns: tuple[Column, ...]
@@ -68,7 +70,7 @@ class Table:
         return [[text(cell, c) for cell, c in zip(line.cells, self.columns, strict=True)] for line in self.lines]
 
     def marked(self) -> set[tuple[int, int]]:
-        """(line, column) of the best cells: the highest as printed, so that ties are all marked."""
+        """(line, column) of the best cells: the highest printed value, so that all ties are marked."""
         if self.bold is not None:
             return set(self.bold)
         if not self.best:
@@ -89,7 +91,7 @@ class Table:
         return found
 
     def span(self, line: int) -> int:
-        """How many columns the first cell of a line spans, where cells can: itself and the blank ones behind it."""
+        """Number of columns that the first cell of a line spans: itself and the blank cells after it."""
         cells = self.lines[line].cells
         return next((j for j in range(1, len(cells)) if cells[j] != BLANK), len(cells))
 
@@ -104,7 +106,7 @@ class Table:
         return found if any(name for name, _ in found) else []
 
     def all_notes(self) -> tuple[str, ...]:
-        """The notes, with what bold means where something is, and that on partial means where there is one."""
+        """The notes, plus notes on bold cells and on partial scores, if the table has them."""
         partial = any(isinstance(cell, Score) and cell.partial for line in self.lines for cell in line.cells)
         said = 'the highest of its row' if self.best == 'row' else 'the highest of its column'
         said = 'the highest score of its column' if self.bold is not None else said
@@ -112,7 +114,7 @@ class Table:
         return (*self.notes, *more, *([PARTIAL_NOTE] if partial else []))
 
     def markdown(self) -> str:
-        """A GitHub table under its title in bold; the columns are padded, so that it reads as plain text too."""
+        """The table in GitHub's Markdown, after its title in bold; columns are padded to be readable as plain text."""
         marked = self.marked()
         grid = [[markdown(column_name(column)) for column in self.columns]]
         for i, cells in enumerate(self.texts()):
@@ -133,7 +135,7 @@ class Table:
         return '\n'.join(parts) + '\n'
 
     def csv(self) -> str:
-        """Comma-separated, with a head line. Plain numbers; missing is empty; a spread has a column of its own."""
+        """The table as CSV with a head line: plain numbers; a missing value is empty; a spread is a separate column."""
         spread = [any(_sd(line.cells[j]) is not None for line in self.lines) for j in range(len(self.columns))]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator='\n')
@@ -148,14 +150,14 @@ class Table:
 
 
 def as_score(cell: Cell) -> Score | None:
-    """A number as a Score; None for texts and what is missing."""
+    """Converts a number to a Score; None for a text or a missing value."""
     if isinstance(cell, Score):
         return cell
     return Score(float(cell)) if isinstance(cell, int | float) else None
 
 
 def text(cell: Cell, column: Column) -> str:
-    """A cell as people read it: 71.3, 71.3 ± 0.4, +2.0, −0.4, 1,000, – for what is missing."""
+    """Formats a cell: 71.3, 71.3 ± 0.4, +2.0, −0.4, 1,000, – for a missing value."""
     if cell is None or cell == '':
         return MISSING
     if isinstance(cell, str):
@@ -171,13 +173,13 @@ def text(cell: Cell, column: Column) -> str:
 
 
 def signed(value: float, decimals: int = 1, plus: bool = True) -> str:
-    """+2.0, −0.4, and 0.0 for what rounds to nothing. plus: whether a gain has its sign."""
+    """Formats a number with its sign: +2.0, −0.4, and 0.0 if it rounds to zero. plus: write the plus sign."""
     number = f'{value:+.{decimals}f}' if plus else f'{value:.{decimals}f}'
     return number.lstrip('+-') if not float(number) else number.replace('-', MINUS)
 
 
 def column_name(column: Column) -> str:
-    """Group and head in one, for renderings with a single head line."""
+    """Group and head of a column in one text, for formats with a single head line."""
     return f'{column.group} {column.head}' if column.group else column.head
 
 
@@ -195,7 +197,7 @@ def _plain(cell: Cell, column: Column, has_sd: bool) -> list[str]:
 
 
 def markdown(value: str) -> str:
-    """Escaped for GitHub's Markdown, on one line."""
+    """Escapes a text for GitHub's Markdown, on one line."""
     for mark in ('\\', '|', '*', '_', '`', '<', '>', '[', ']'):
         value = value.replace(mark, '\\' + mark)
     return ' '.join(value.split())

@@ -1,4 +1,4 @@
-"""Every table of a study: the paper's, each target by language, and a long form for other programs."""
+"""All tables of a study: those of the paper, each target by language, and a long (tidy) form for other programs."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from xlmr_flax.report.view import View, provenance, row_notes, seed_notes, stand
 from xlmr_flax.util.files import safe_name, write_atomically
 
 ZERO_SHOT, ALL = 'zero-shot mean', 'mean of all'
-FEW_ARMS = 4  # up to so many, languages are rows and arms stand side by side
+FEW_ARMS = 4  # with at most this many arms, languages are rows and arms are columns
 
 
 def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None, split: str | None = None) -> Table:
-    """Languages as rows; a column for each intermediate, 'none' first, then the differences to 'none'; means below.
+    """Table of one target: languages as rows, intermediates and their differences to 'none' as columns, means last.
 
-    metric: the target's major one if None. split: 'test' if there is one, else the first in the rows. Several encoders
-    become groups of columns. The highest score of a row is marked. Raises RowsError when there are no such rows.
+    metric: the target's major metric if None. split: 'test' if the rows have it, else the first in the rows. Several
+    encoders become groups of columns. The highest score of a row is marked. Raises RowsError if there are no such rows.
     """
     rows = list(rows)
     chosen = scored(rows, target, metric, split)
@@ -53,8 +53,8 @@ def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None, sp
     left = _language_columns(chosen)
     several = len(distinct(chosen, 'encoder')) > 1
     right: list[Column] = []
-    sources: list[tuple[str, str]] = []  # encoder and intermediate of each of them
-    pairs: list[tuple[Values, Values | None]] = []  # a column's values, and for a difference what it is taken from
+    sources: list[tuple[str, str]] = []  # encoder and intermediate of each column
+    pairs: list[tuple[Values, Values | None]] = []  # a column's values, and for a difference the values of 'none'
     for encoder in distinct(chosen, 'encoder'):
         mine = {name: values for (e, name), values in found.items() if e == encoder}
         group = encoder if several else ''
@@ -87,10 +87,13 @@ def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None, sp
 
 
 def tidy(study: Study) -> list[dict[str, Any]]:
-    """Long form, one number a row: every target, metric (with the mean of F1 and exact match) and split, each language
-    and the two means ('mean:zero-shot', 'mean:all'); value and sd over seeds, delta and its sd against 'none', and,
-    where it was tested, its interval and p. runs, presets, commands: where the value comes from. Missing is None."""
-    found = []
+    """Records in long (tidy) form: one for each target, metric, split, encoder, intermediate and language.
+
+    Metrics include the mean of F1 and exact match; languages include the means 'mean:zero-shot' and 'mean:all'. A
+    record has value and sd over seeds, delta and its sd against 'none', and its interval and p-values if it was tested.
+    runs, presets, commands: the source of the value. A missing value is None.
+    """
+    records = []
     for target in study.scored_targets:
         rows = study.of_target(target)
         keys = dict.fromkeys((r['metric'], r['split']) for r in rows)
@@ -98,8 +101,8 @@ def tidy(study: Study) -> list[dict[str, Any]]:
         if len(score_metrics(rows, target)) > 1:
             sets.append(score_rows(rows, target))
         for chosen in sets:
-            found += _tidy_rows(study, chosen)
-    return found
+            records += _tidy_rows(study, chosen)
+    return records
 
 
 def _tidy_rows(study: Study, chosen: list[Row]) -> list[dict[str, Any]]:
@@ -137,11 +140,11 @@ def _tidy_rows(study: Study, chosen: list[Row]) -> list[dict[str, Any]]:
 
 
 def _tested(study: Study, encoder: str, name: str, row: Row, code: str) -> dict[str, Any]:
-    """Interval and p of a mean's difference."""
+    """Interval and p-values of the difference of a mean over languages."""
     test = None
     if code.startswith('mean:') and name != NONE:
         test = study.test(encoder, name, row['target'], code == 'mean:zero-shot')
-        if test is None and code == 'mean:zero-shot':  # a target without English has one mean, tested as such
+        if test is None and code == 'mean:zero-shot':  # a target without English has only the mean over all
             test = study.test(encoder, name, row['target'], zero_shot=False)
     there = test if test and test['metric'] == row['metric'] and test['split'] == row['split'] else {}
     return {
@@ -154,8 +157,10 @@ def _joined(values: Iterable[Any]) -> str:
 
 
 def all_tables(study: Study) -> list[Table]:
-    """For each encoder the paper's table, absolute numbers and intervals, and the same without English where that
-    differs; then each target by language, and the runs."""
+    """All tables: for each encoder differences, scores and intervals, then targets by language, then the runs.
+
+    The tables of an encoder are repeated without English if that changes a mean.
+    """
     tables: list[Table | None] = []
     for encoder in study.encoders:
         views = [View(study, encoder)]
@@ -169,9 +174,9 @@ def all_tables(study: Study) -> list[Table]:
 
 
 def language_tables(study: Study, target: str, others: bool = True) -> list[Table]:
-    """A target by language: side by side where there are few arms, else arms as rows and a table for each encoder.
+    """Tables of a target by language, one for each metric of the target's score, then (others) one for each other.
 
-    A table for each metric that makes the target's score, then (others) for each further one.
+    With few arms they are columns (`side_by_side`), else rows (`by_language`, a table for each encoder).
     """
     rows = study.of_target(target)
     major = list(score_metrics(rows, target))
@@ -184,10 +189,10 @@ def language_tables(study: Study, target: str, others: bool = True) -> list[Tabl
 def write_tables(
     folder: str | Path, study: Study, title: str = '', notes: Sequence[str] = (), command: str = ''
 ) -> list[Path]:
-    """Writes every table there as tables.md and tables.tex, and alone as latex/NAME.tex; the numbers in full precision
-    as tables.csv (`tidy`: means, differences, intervals) and results.csv (the rows). Returns their paths.
+    """Writes all tables to tables.md and tables.tex, and each table to latex/NAME.tex; returns the paths.
 
-    title, notes: what stands at the head of the documents. Raises RowsError when there are no rows.
+    Also writes the numbers in full precision: tables.csv (`tidy`: means, differences, intervals) and results.csv (the
+    rows). title, notes: head of the documents. Raises RowsError if there are no rows.
     """
     if not study.rows:
         raise RowsError('no rows to make tables of')
@@ -207,9 +212,9 @@ def write_tables(
 
 
 def csv_text(records: Sequence[Mapping[str, Any]], decimals: int | None = None) -> str:
-    """Comma-separated with a head line; missing is empty; a text that a spreadsheet would compute gets a quote first.
+    """Records as CSV with a head line; a missing value is empty; a text that looks like a formula gets a leading quote.
 
-    decimals: floats are rounded to so many. What is estimated differs in its last digits between processors.
+    decimals: round floats to this many. Estimates differ in their last digits between processors.
     """
 
     def cell(value: Any) -> Any:
@@ -226,8 +231,10 @@ def csv_text(records: Sequence[Mapping[str, Any]], decimals: int | None = None) 
 
 
 def sampling_margin(rows: Iterable[Row]) -> float | None:
-    """The widest half-width in points of a 95 % interval for one language's accuracy, from the number of examples alone
-    (normal approximation); None where a row is no accuracy."""
+    """Half-width in points of the widest 95 % interval of one language's accuracy; None if a row is no accuracy.
+
+    It depends on the number of examples and the accuracy alone (normal approximation).
+    """
     widest = None
     for row in rows:
         p = row['value'] / 100
@@ -250,7 +257,7 @@ def _language_cells(rows: Sequence[Row], left: Sequence[Column], code: str) -> l
 
 
 def _counts(rows: Sequence[Row], code: str) -> Cell:
-    """The number of examples of a language; 'least–most' where columns differ."""
+    """Number of examples of a language; 'least–most' if columns differ."""
     counts = [row['n'] for row in rows if row['language'] == code]
     return counts[0] if len(set(counts)) == 1 else f'{min(counts):,}–{max(counts):,}'
 
@@ -260,7 +267,7 @@ def _cells(pairs: Sequence[tuple[Values, Values | None]], codes: Sequence[str]) 
 
 
 def _averages(rows: Sequence[Row], codes: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """(name, languages) of the mean rows; one of them where no language or every language is English."""
+    """(name, languages) of the rows of means; only one row if no language or every language is English."""
     others = languages(rows, zero_shot=True)
     if not others:
         return [(ALL, list(codes))]
@@ -285,8 +292,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 
 def caveats(rows: Iterable[Row]) -> list[str]:
-    """What the rows say of themselves: data that stands in for other data, test rows left out as bad, data read from
-    TFDS instead of the official files, and notes."""
+    """Caveats from the rows: stand-in data, unreadable test rows that were left out, data from TFDS, and notes."""
     rows = list(rows)
     notes = [f'{STAND_IN} Stand-in data, not the dataset itself: {text}.' for text in stand_in_notes(rows)]
     bad = {(row['target'], row['language']): row['left_out'] for row in rows if row.get('left_out')}

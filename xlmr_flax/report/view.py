@@ -1,4 +1,4 @@
-"""One encoder of a study and one kind of mean over languages: the numbers of the paper's tables, and their notes."""
+"""Numbers and notes of the paper's tables, for one encoder of a study and one kind of mean over languages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xlmr_flax.report.table import MISSING, PARTIAL
 ON_SHOWN = '‡'
 TIE = 'tie'
 _LISTED = 8
-# qa_decoding of a row -> how its answers were made.
+# qa_decoding of a row -> description of how its answers were decoded.
 _DECODINGS = {
     'offsets': 'the characters of the predicted tokens (qa_decoding: offsets)',
     'reference': "cut out of white-space words, as by XTREME's scripts (qa_decoding: reference)",
@@ -21,21 +21,21 @@ _DECODINGS = {
 
 @dataclass(frozen=True)
 class Best:
-    """What is best for a target: one arm, several that tie, or () where none is whole. on_dev: chosen on dev."""
+    """The best arm of a target. arms: one, several that tie, or () if no arm is complete. on_dev: chosen on dev."""
 
     arms: tuple[str, ...]
     on_dev: bool
 
     @property
     def shown(self) -> str:
-        """As tables name it."""
+        """Name of the best arm in tables."""
         name = TIE if len(self.arms) > 1 else ''.join(self.arms)
         return f'{name}{"" if self.on_dev else ON_SHOWN}' if name else MISSING
 
 
 @dataclass(frozen=True)
 class View:
-    """A study as seen in one table: one encoder, and means over all languages or only those without training data."""
+    """A study in one table: one encoder, and means over all languages or (zero_shot) over all but English."""
 
     study: Study
     encoder: str
@@ -43,13 +43,13 @@ class View:
 
     @property
     def where(self) -> str:
-        """What stands in titles behind the table's own."""
+        """Text in parentheses after the title of a table: which means, and the encoder if there are several."""
         means = 'zero-shot means, without English' if self.zero_shot else 'means over all languages'
         return means + (f'; {self.encoder}' if len(self.study.encoders) > 1 else '')
 
     @property
     def slug(self) -> str:
-        """The same for file names."""
+        """Suffix of file names: which means, and the number of the encoder if there are several."""
         number = f'-{self.study.encoders.index(self.encoder) + 1}' if len(self.study.encoders) > 1 else ''
         return ('-zero-shot' if self.zero_shot else '') + number
 
@@ -63,33 +63,32 @@ class View:
 
     @property
     def targets(self) -> list[str]:
-        """The targets of the table: with all languages every one, else those that have a further language."""
+        """The targets of the table; for zero-shot means only those with a language besides English."""
         return [t for t in self.study.targets if not self.zero_shot or self.codes(t)]
 
     def score(self, name: str, target: str, metric: str | None = None) -> Score | None:
-        """The mean over languages of a target's score or of one metric."""
+        """Mean over languages of a target's score, or of one metric."""
         values = self.study.values(target, self.encoder, metric).get(name, {})
-        found = language_mean(values, self.codes(target))
-        return self.whole_seeds(found, values)
+        return self.whole_seeds(language_mean(values, self.codes(target)), values)
 
     def change(self, name: str, target: str) -> Score | None:
-        """The difference to 'none', with the mark of a test that rejects."""
+        """The difference to 'none', with a mark if the test finds it significant."""
         values = self.study.values(target, self.encoder)
-        found = delta(values.get(name, {}), values.get(NONE, {}), self.codes(target))
-        found = self.whole_seeds(found, values.get(name, {}))
+        change = delta(values.get(name, {}), values.get(NONE, {}), self.codes(target))
+        change = self.whole_seeds(change, values.get(name, {}))
         test = self.study.test(self.encoder, name, target, self.zero_shot)
-        if found is None or test is None or found.partial:
-            return found
-        agrees = abs(found.mean - test['difference']) < 0.01
-        return replace(found, mark=MARKED) if agrees and test['p_holm'] < test['alpha'] else found
+        if change is None or test is None or change.partial:
+            return change
+        agrees = abs(change.mean - test['difference']) < 0.01
+        return replace(change, mark=MARKED) if agrees and test['p_holm'] < test['alpha'] else change
 
     def whole_seeds(self, score: Score | None, values: Values) -> Score | None:
-        """The score of these values, partial where a planned seed is in none of them."""
+        """The score, marked as partial if its values lack a planned seed."""
         there = {seed for seeds in values.values() for seed in seeds}
         return replace(score, partial=True, sd=None) if score and set(self.study.seeds) - there else score
 
     def average(self, name: str) -> tuple[Score | None, Score | None]:
-        """The unweighted mean over targets and its difference to 'none'; None where a target is missing or partial."""
+        """Unweighted mean over targets, and its difference to 'none'; None if a target is missing or partial."""
         parts = [self.score(name, t) for t in self.targets]
         if any(part is None or part.partial for part in parts):
             return None, None
@@ -106,14 +105,14 @@ class View:
         return found
 
     def best(self, target: str) -> Best:
-        """The best arm of a target. Without a dev score for every arm it is chosen by the scores shown, as printed."""
+        """The best arm of a target, by dev scores if every arm has one, else by the scores shown, as printed."""
         scores = {n: s for n in self.study.arms if (s := self.score(n, target)) and not s.partial}
         on_dev = bool(scores) and all((name, target) in self.study.dev for name in scores)
         by = {n: round(self.study.dev[n, target], 6) if on_dev else round(s.mean, 1) for n, s in scores.items()}
         return Best(tuple(n for n, value in by.items() if value == max(by.values())), on_dev)
 
     def flagged(self, cell: Score | None, name: str, target: str) -> Score | None:
-        """The cell, with a mark where its data stand in and neither its row nor its column says so."""
+        """The cell, with a mark if its data are stand-ins and neither its row nor its column has that mark."""
         study = self.study
         if cell is None or study.stands_in(target=target) or study.stands_in(name):
             return cell
@@ -126,13 +125,13 @@ class View:
         return name + STAND_IN * (self.study.stands_in(name) and not self.study.stands_in())
 
     def runs(self, name: str, target: str, language: str | None = None) -> str:
-        """The runs behind a cell, for whoever points at it."""
+        """The runs that a cell's number comes from, for its tooltip."""
         rows = self.study.behind(self.encoder, name, target)
         return provenance(row for row in rows if language in (None, row['language']))
 
 
 def provenance(rows: Iterable[Row]) -> str:
-    """'run 3f2a… (seed 1), run … (seed 2); preset paper' of rows that say so."""
+    """Runs and presets of the rows: 'run 3f2a… (seed 1), run … (seed 2); preset paper'."""
     rows = list(rows)
     runs = dict.fromkeys(f'run {row["run"]} (seed {row["seed"]})' for row in rows if row.get('run'))
     presets = dict.fromkeys(f'preset {row["preset"]}' for row in rows if row.get('preset'))
@@ -140,7 +139,7 @@ def provenance(rows: Iterable[Row]) -> str:
 
 
 def stand_in_notes(rows: Iterable[Row]) -> list[str]:
-    """What stands in for real data, each thing once with the data it stands for: rows carry 'NAME SPLIT: what; ...'."""
+    """Notes on stand-in data, each text once with the data that it replaces. Rows have 'NAME SPLIT: text; ...'."""
     by_text: dict[str, list[str]] = {}
     for full in dict.fromkeys(row['stand_in'] for row in rows if row.get('stand_in')):
         for part in full.split('; '):
@@ -152,7 +151,7 @@ def stand_in_notes(rows: Iterable[Row]) -> list[str]:
 
 
 def means_note(view: View) -> str:
-    """Which languages and splits the means of a table are over."""
+    """Note on the languages and splits of a table's means."""
     study = view.study
 
     def listed(targets: Sequence[str]) -> str:
@@ -168,7 +167,7 @@ def means_note(view: View) -> str:
 
 
 def test_notes(view: View) -> list[str]:
-    """What the mark of a tested difference says, and what was not tested, why."""
+    """Notes on the significance mark, and on the differences that were not tested, with the reason."""
     which = 'zero-shot' if view.zero_shot else 'all'
     mine = [row for row in view.study.tested if row['languages'] == which and row['encoder'] == view.encoder]
     tested = [row for row in mine if row.get('p_holm') is not None]
@@ -193,7 +192,7 @@ def test_notes(view: View) -> list[str]:
 
 
 def best_notes(chosen: Mapping[str, Best], view: View) -> list[str]:
-    """By what the best arm of a target was chosen."""
+    """Notes on how the best arm of each target was chosen."""
     if len(view.study.arms) < 2 or not any(best.arms for best in chosen.values()):
         return []
     on_dev = [target for target, best in chosen.items() if best.arms and best.on_dev]
@@ -212,7 +211,7 @@ def best_notes(chosen: Mapping[str, Best], view: View) -> list[str]:
 
 
 def chance_notes(view: View) -> list[str]:
-    """That an average over targets mixes chance levels, where it does."""
+    """Note that the average over targets mixes different chance levels; [] if it does not."""
     levels = {}
     for target in view.targets:
         mine = [row['chance'] for row in view.study.of_target(target) if row.get('chance') is not None]
@@ -226,14 +225,14 @@ def chance_notes(view: View) -> list[str]:
 
 
 def direction_notes(targets: Iterable[str], study: Study) -> list[str]:
-    """Which direction of retrieval the main score is."""
-    found = [target for target in targets if both_ways(study.of_target(target))]
+    """Note on the direction of retrieval that the main score uses; [] without such a target."""
+    names = [target for target in targets if both_ways(study.of_target(target))]
     way = f"{DIRECTIONS['accuracy']} (XTREME's direction)"
-    return [f'{", ".join(found)}: accuracy is that of one direction, {way}.'] if found else []
+    return [f'{", ".join(names)}: accuracy is that of one direction, {way}.'] if names else []
 
 
 def seed_notes(seeds: Sequence[int]) -> list[str]:
-    """What is known of the spread."""
+    """Note on the spread over seeds."""
     listed = ', '.join(map(str, seeds))
     if len(seeds) == 1:
         return [f'One seed ({listed}): no spread is known, and small differences may be noise.']
@@ -241,7 +240,7 @@ def seed_notes(seeds: Sequence[int]) -> list[str]:
 
 
 def row_notes(rows: Iterable[Row]) -> list[str]:
-    """What rows say of themselves, each thing once with the targets that it is about."""
+    """Notes that the rows carry, and how answers were decoded; each text once, with its targets."""
     found: dict[str, dict[str, None]] = {}
     for row in rows:
         if row.get('note'):
@@ -253,7 +252,7 @@ def row_notes(rows: Iterable[Row]) -> list[str]:
 
 
 def common_notes(view: View, target: str = '', missing: bool = True) -> list[str]:
-    """What holds for every table: question answering, seeds, what is missing, what stands in, what the study is."""
+    """Notes of every table: question answering, seeds, missing scores, stand-in data, and the notes of the rows."""
     study, notes = view.study, []
     targets = [target] if target else view.targets
     double = [t for t in targets if (rows := study.of_target(t)) and len(score_metrics(rows, t)) == 2]

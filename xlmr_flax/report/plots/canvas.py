@@ -1,6 +1,6 @@
-"""How figures look and how they are written: the style, SVG for files and for pages, PNG.
+"""Style of figures, and their output as SVG (for files and for pages) and PNG.
 
-Light and dark: ink and grid are fixed colours with no other use, which `svg(inline=True)` turns into CSS variables.
+Light and dark mode: ink, grid and paper have fixed colours with no other use, which `inline` replaces by CSS variables.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VARIABLES = {
     ACCENT: f'var(--data, {ACCENT})',
 }
 
-# Okabe and Ito's colours for the colour-blind, each with a marker and a dash pattern that do without the colour.
+# Okabe and Ito's colour-blind-safe colours, each with a marker and a dash pattern that identify a line without colour.
 STYLES = [
     (ACCENT, 'o', '-'),
     ('#d55e00', 's', '--'),
@@ -40,7 +40,7 @@ STYLES = [
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Settings for drawing and for writing, which is when much of the drawing happens."""
+    """Matplotlib settings; use them for drawing and for writing, because savefig does much of the drawing."""
     import matplotlib as mpl
 
     settings: dict[Any, Any] = {
@@ -70,20 +70,20 @@ def style() -> Iterator[None]:
         'legend.frameon': False,
     }
     with mpl.rc_context(settings), warnings.catch_warnings():
-        # A language's name in a script that the font lacks is still text in the SVG.
+        # A language name in a script that the font lacks is text in the SVG, so that the warning does not apply.
         warnings.filterwarnings('ignore', message='Glyph .* missing from')
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of that size in inches, laid out so that no label is cut."""
+    """A figure of this size in inches, with a layout that cuts no label."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout='constrained')
 
 
 def svg(figure: Figure, label: str = '') -> str:
-    """The figure as SVG, the same for the same figure. label: what a screen reader says."""
+    """The figure as SVG; the output is deterministic. label: text for screen readers."""
     out = io.StringIO()
     with style():
         figure.savefig(out, format='svg', metadata={'Date': None, 'Creator': None, 'Type': None, 'Format': None})
@@ -93,7 +93,7 @@ def svg(figure: Figure, label: str = '') -> str:
 
 
 def inline(text: str, prefix: str) -> str:
-    """An SVG for a page: no prolog, `prefix` before every id (two figures share a page), colours as CSS variables."""
+    """An SVG for inclusion in a page: no prolog, `prefix` before every id, colours as CSS variables."""
     text = text[text.index('<svg ') :]
     text = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{prefix}', text)
     for colour, variable in VARIABLES.items():
@@ -102,7 +102,7 @@ def inline(text: str, prefix: str) -> str:
 
 
 def png(figure: Figure, dpi: int = 200) -> bytes:
-    """The figure as PNG on white."""
+    """The figure as PNG on a white background."""
     out = io.BytesIO()
     with style():
         figure.savefig(out, format='png', dpi=dpi, facecolor='white')
@@ -110,9 +110,9 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
 
 
 def unique_legend(grid: Iterable[Axes]) -> tuple[list[Any], list[str]]:
-    """Handles and labels of several axes, each label once."""
-    found: dict[str, Any] = {}
+    """Legend handles and labels of several axes, each label once."""
+    handles: dict[str, Any] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values()), list(found)
+            handles.setdefault(label, handle)
+    return list(handles.values()), list(handles)

@@ -1,4 +1,4 @@
-"""Training curves: loss and dev metric by step."""
+"""Draws training curves: loss and dev metric by step."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 Curve = Mapping[str, Any]
 Line = tuple[list[int], list[float]]  # steps and values
-Lines = dict[tuple[str, str], Line]  # (intermediate, run) -> its line
-FEW = 5  # intermediates in one panel
-ACROSS = 4  # panels beside each other
-POINTS = 400  # drawn of a line
-LEAST = 5.0  # points that an axis of a dev metric shows: less than that looks like more than it is
+Lines = dict[tuple[str, str], Line]  # (intermediate, run) -> line
+FEW = 5  # at most this many intermediates share one panel
+ACROSS = 4  # panels in a row
+POINTS = 400  # about this many points of a line are drawn
+LEAST = 5.0  # smallest range of a dev metric's axis, in points: a smaller range exaggerates differences
 
 
 def training_curves(curves: Iterable[Curve], title: str = '', order: Sequence[str] = ()) -> Figure | None:
-    """Training loss and dev metric by step, a line for each run; None when there is no point to draw.
+    """Training loss and dev metric by step, a line for each run; None if there is no point to draw.
 
     curves: dicts with run, intermediate, target, seed, step and loss, or metric and value, or both. Seeds of one
-    intermediate share its look. Up to FEW intermediates share a panel, each with its colour, marker and dash pattern;
-    more have a panel each, with 'none' in grey for comparison. A loss is smoothed where it has many points, and pale
-    behind that as it was. order: of the intermediates.
+    intermediate share its style. Up to FEW intermediates share a panel, each with its colour, marker and dash pattern;
+    more have a panel each, with 'none' in grey for comparison. A loss with many points is smoothed; the unsmoothed line
+    is drawn in a pale colour. order: order of the intermediates.
     """
     points = list(curves)
     losses = _lines(points, 'loss')
@@ -62,7 +62,7 @@ def _together(panels: Sequence[tuple[str, Lines]], kinds: Sequence[str]) -> Figu
             place = kinds.index(kind)
             colour, marker, dash = STYLES[place % len(STYLES)]
             few = marker if len(line[0]) <= 25 else ''
-            # Open, and each within the one before it: of equal points all are seen.
+            # Open markers, each smaller than the one before, so that equal points stay visible.
             size = 4 + 2.5 * (len(kinds) - 1 - place)
             _draw(axes, line, colour, ls=dash, marker=few, ms=size, mfc='none', mew=1.4, lw=1.4, label=kind or run)
         axes.set(xlabel='training step', ylabel=label)
@@ -111,7 +111,7 @@ def _draw_kind(axes: Axes, lines: Lines, kind: str, colour: str, **look: Any) ->
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """A centred running mean over a thirtieth of the points on either side; the same for less than 30 points."""
+    """Centred moving average over a thirtieth of the points on either side; unchanged for less than 30 points."""
     reach = len(values) // 30
     sums = [0.0, *itertools.accumulate(values)]
     spans = [(max(0, i - reach), min(len(values), i + reach + 1)) for i in range(len(values))]
@@ -120,7 +120,7 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 def _draw(axes: Axes, line: Line, colour: str, faint: bool = True, **look: Any) -> None:
     steps, values = line
-    if len(steps) == 1:  # no line would be seen
+    if len(steps) == 1:  # a line of one point is invisible
         look = {'marker': 'o', 'ms': 4, **look}
     smoothed = smooth(values)
     if faint and smoothed != values:
@@ -141,8 +141,10 @@ def _tidy(axes: Axes, nbins: int = 7) -> None:
 
 
 def _widen(grid: Sequence[Axes], lines: Lines, percent: bool) -> None:
-    """Axes around one point, or around differences of nothing, say too much. After everything is drawn: a limit that is
-    set holds for all axes that share it, and for what comes later."""
+    """Widens axes around a single point or tiny differences, which would be exaggerated otherwise.
+
+    Call it after drawing: a limit applies to all axes that share it, and to everything drawn later.
+    """
     steps = {step for at, _ in lines.values() for step in at}
     if len(steps) == 1:
         grid[0].set_xlim(0, 1.25 * max(steps) or 1)
@@ -156,10 +158,10 @@ def _metrics(points: Sequence[Curve]) -> list[str]:
 
 
 def _lines(points: Sequence[Curve], field: str) -> Lines:
-    """(intermediate, run) -> steps and values, in the order of steps; the last of two values for a step counts."""
-    found: dict[tuple[str, str], dict[int, float]] = {}
+    """{(intermediate, run): (steps, values)} in the order of steps; the last value of a step counts."""
+    lines: dict[tuple[str, str], dict[int, float]] = {}
     for point in points:
         value = point.get(field)
         if value is not None and math.isfinite(value):
-            found.setdefault((str(point.get('intermediate', '')), str(point['run'])), {})[point['step']] = value
-    return {key: (sorted(at), [at[step] for step in sorted(at)]) for key, at in found.items()}
+            lines.setdefault((str(point.get('intermediate', '')), str(point['run'])), {})[point['step']] = value
+    return {key: (sorted(at), [at[step] for step in sorted(at)]) for key, at in lines.items()}

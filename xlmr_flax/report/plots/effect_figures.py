@@ -1,6 +1,6 @@
-"""Figures of effects by language: a forest of arms, and effects against the size of a language; both do without colour.
+"""Figures of effects by language: a forest plot of arms, and effects against language size; legible without colour.
 
-Matplotlib's objects are made when asked for; see canvas.py. The records are those of `experiment.effects`.
+Matplotlib is imported when needed; see canvas.py. The records are those of `analysis.language_effects`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
-PANELS = 3  # at most this many beside each other
+PANELS = 3  # at most this many panels in a row
 _FOREST = (('all', ACCENT, ACCENT, -0.14), ('low-resource', PAPER, INK, 0.14))
-_NOTHING = 0.05  # points: what is below it is no difference
-_APART = 0.38  # decades between languages that are not in CC-100
-_COLUMNS = 4  # that these stand in
-_WIDEST = 105  # points: no difference of scores is larger, an interval may be
-_EDGE = 0.8  # decades left and right
+_NOTHING = 0.05  # points: smaller differences print as 0.0
+_APART = 0.38  # decades between the columns of languages that are not in CC-100
+_COLUMNS = 4  # number of these columns
+_WIDEST = 105  # points: limit of the axis; a difference of scores cannot be larger, an interval can
+_EDGE = 0.8  # decades of margin left and right
 _TICKS = (0.05, 0.3, 1, 3, 10, 30, 100)
 
 
 def forest(records: Sequence[Record], power: Sequence[Record] = ()) -> Figure:
-    """Arms as rows, a panel for each target: the difference to no intermediate training and its interval, over all
-    languages and over low-resource ones. power: records whose smallest visible difference is drawn as a band."""
+    """Forest plot: arms as rows, a panel for each target, the difference to no intermediate training with its interval.
+
+    Differences are over all languages and over low-resource ones. power: records whose smallest detectable difference
+    is drawn as a band.
+    """
     targets = list(dict.fromkeys(r['target'] for r in records))
     arms = list(dict.fromkeys(r['intermediate'] for r in records))
     across = min(len(targets), PANELS)
@@ -74,7 +77,7 @@ def _forest_panel(axes: Axes, records: Sequence[Record], arms: Sequence[str], re
 
 
 def line_panels(records: Sequence[Record]) -> Figure:
-    """A panel for each arm of one target: differences by language against CC-100 size, with the line and its band."""
+    """Differences by language against CC-100 size, with regression line and band; one target, a panel for each arm."""
     across = min(len(records), PANELS)
     down = math.ceil(len(records) / across)
     with style():
@@ -84,7 +87,7 @@ def line_panels(records: Sequence[Record]) -> Figure:
             _line_panel(axes, record)
         for axes in grid[len(records) :]:
             axes.set_visible(False)
-        for axes in grid[max(0, len(records) - across) : len(records)]:  # the lowest of each column
+        for axes in grid[max(0, len(records) - across) : len(records)]:  # the lowest panel of each column
             axes.tick_params(labelbottom=True)
         least, most = _reach(records)
         ticks = [t for t in _TICKS if least - _EDGE <= math.log10(t) <= most + _EDGE]
@@ -98,21 +101,21 @@ def line_panels(records: Sequence[Record]) -> Figure:
 
 
 def _height(records: Sequence[Record]) -> tuple[float, float]:
-    """Limits that show every language and line; a band may be far wider, and languages would be one heap in it."""
-    found = [y for record in records for _, _, y in record['points']]
-    found += [middle for record in records for _, middle, _, _ in record['at']] + [0.0]
-    room = max(0.2 * (max(found) - min(found)), 1.0)
-    return min(found) - room, max(found) + room
+    """y limits that show every language and line. Bands are cut: they can be so wide that languages would overlap."""
+    values = [y for record in records for _, _, y in record['points']]
+    values += [middle for record in records for _, middle, _, _ in record['at']] + [0.0]
+    room = max(0.2 * (max(values) - min(values)), 1.0)
+    return min(values) - room, max(values) + room
 
 
 def _reach(records: Sequence[Record]) -> tuple[float, float]:
-    found = [x for record in records for _, x, _ in record['points']]
-    return min(found), max(found)
+    sizes = [x for record in records for _, x, _ in record['points']]
+    return min(sizes), max(sizes)
 
 
 def _spread(points: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float, bool]]:
-    """(code, x, y, whether it is not in CC-100): those that share that one x are set apart, by height, so that their
-    names can be read."""
+    """(code, x, y, not in CC-100). Languages that are not in CC-100 share one x; they are spread over several columns,
+    ordered by y, so that their names are readable."""
     least = math.log10(_TICKS[0])
     alone = sorted((p for p in points if p[1] <= least + 1e-9), key=lambda p: p[2])
     middle = (_COLUMNS - 1) / 2

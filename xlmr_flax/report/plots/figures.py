@@ -1,7 +1,7 @@
-"""Figures of scores by language. Matplotlib's Agg and SVG writers, imported when needed.
+"""Figures of scores by language, drawn with matplotlib, which is imported when needed.
 
-Each function returns a matplotlib Figure; `canvas.svg` and `canvas.png` turn it into what can be written. Nothing here
-touches pyplot or keeps state.
+Each function returns a matplotlib Figure; `canvas.svg` and `canvas.png` convert it for writing. This module does not
+use pyplot and has no state.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS = 3  # at most this many beside each other
+PANELS = 3  # at most this many panels in a row
 
 
 def dumbbells(
@@ -46,10 +46,10 @@ def dumbbells(
     encoder: str | None = None,
     sort: str = 'resource',
 ) -> Figure:
-    """Score by language with and without each intermediate task: a panel for each, a line from 'none' to it.
+    """Dumbbell plot of scores by language: a panel for each intermediate task, a line from the score of 'none' to its.
 
     sort: 'resource' (as in the tables) or 'delta' (largest mean gain first). encoder: the first in the rows if None.
-    Raises RowsError when there is no such row.
+    Raises RowsError if there is no such row.
     """
     rows = list(rows)
     chosen = scored(rows, target, metric, split)
@@ -109,7 +109,7 @@ def _dumbbell_panel(axes: Axes, codes: Sequence[str], base: Values, values: Valu
             worse = end.mean < start.mean
             axes.plot([start.mean, end.mean], [y, y], color=SOFT if worse else colour, lw=2, ls=':' if worse else '-')
         if start:
-            _dot(axes, start, y, PAPER, SOFT, NONE, size=9)  # larger, so that it is seen behind an equal one
+            _dot(axes, start, y, PAPER, SOFT, NONE, size=9)  # larger, so that it is visible behind an equal score
         if end and name != NONE:
             _dot(axes, end, y, colour, colour, 'with intermediate training')
     axes.grid(visible=True, axis='x')
@@ -124,29 +124,31 @@ def _dot(axes: Axes, score: Score, y: int, face: str, edge: str, label: str, siz
 
 
 def _limits(found: Mapping[str, Values], chance: float | None) -> tuple[float, float]:
-    """From just below the lowest score or chance to just above the highest, from 0 up."""
+    """Limits of the axis: from just below the lowest score or chance to just above the highest, not far below 0."""
     numbers = [value for values in found.values() for seeds in values.values() for value in seeds.values()]
     numbers += [] if chance is None else [chance]
-    # At least ten points wide, so that differences of nothing do not fill the figure.
+    # At least ten points wide, so that tiny differences do not fill the figure.
     room = max(0.06 * (max(numbers) - min(numbers)), 5 - (max(numbers) - min(numbers)) / 2)
     return max(min(0.0, min(numbers)) - 1.0, min(numbers) - room), max(numbers) + room
 
 
 def _is_near(chance: float, found: Mapping[str, Values]) -> bool:
-    """Whether an axis that reaches down to chance still leaves the scores a third of its length."""
+    """Whether the scores cover at least a third of an axis that includes chance."""
     numbers = [value for values in found.values() for seeds in values.values() for value in seeds.values()]
     return max(numbers) - min(numbers) >= (max(numbers) - min(chance, *numbers)) / 3
 
 
 def _chance(rows: Sequence[Row]) -> float | None:
-    """The chance level, where all languages share one to a tenth of a point."""
+    """The chance level if all languages share it (to a tenth of a point), else None."""
     levels = {round(row['chance'], 1) for row in rows if row.get('chance') is not None}
     return levels.pop() if len(levels) == 1 else None
 
 
 def gains_by_language(view: View) -> Figure | None:
-    """Differences to 'none' by language, a panel for each target: bars for the arm that gains most on average, dots for
-    the others, so that the reach of the choice is seen. None when nothing can be compared."""
+    """Differences to 'none' by language, a panel for each target; None if nothing can be compared.
+
+    Bars are the arm with the largest average gain; dots are the other arms, so that their range is visible.
+    """
     panels = []
     for target in view.study.scored_targets:
         values, codes = view.study.values(target, view.encoder), view.study.codes(target)
@@ -160,7 +162,7 @@ def gains_by_language(view: View) -> Figure | None:
             panels.append((target, best, codes, lines))
     if not panels:
         return None
-    panels.sort(key=lambda panel: -len(panel[2]))  # panels beside each other are then of about one height
+    panels.sort(key=lambda panel: -len(panel[2]))  # so that panels in a row have similar heights
     across = min(len(panels), PANELS)
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]
     heights = [0.75 + 0.19 * len(row[0][2]) for row in rows]

@@ -1,4 +1,4 @@
-"""Heat maps of differences to the baseline: arms by targets, and languages by arms. Legible in black and white."""
+"""Heat maps of differences to 'none': arms by targets, and languages by arms; legible in black and white."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GAIN, LOSS = (0.35, 0.65, 0.90), (0.96, 0.62, 0.35)  # a cell's colour at the largest difference
-STEPS = 6  # colours on either side of white in the scale
+GAIN, LOSS = (0.35, 0.65, 0.90), (0.96, 0.62, 0.35)  # RGB of a cell with the largest difference
+STEPS = 6  # number of colours on either side of white in the scale
 HATCH = '#8a8a8a'
 
 
 def delta_heatmap(
     rows: Iterable[Row], encoder: str | None = None, metrics: Mapping[str, str] | None = None
 ) -> Figure | None:
-    """Differences to 'none' in points: languages down, intermediates across, grouped by target; the means last.
+    """Heat map of differences to 'none' in points: languages as rows, intermediates as columns grouped by target.
 
-    None when nothing can be compared.
+    The means are the last row. None if nothing can be compared.
     """
     rows = latest(rows)
     encoder = encoder or (rows[0]['encoder'] if rows else '')
@@ -75,8 +75,10 @@ def delta_heatmap(
 
 
 def arms_by_targets(view: View) -> Figure | None:
-    """Differences to 'none': arms down, targets across, their average last; a star as in the table. None when nothing
-    can be compared."""
+    """Heat map of differences to 'none': arms as rows, targets as columns, their average last; None without any.
+
+    A star marks significant differences, as in the table.
+    """
     names = [name for name in view.study.arms if name != NONE]
     targets = [target for target in view.targets if view.study.of_target(target)]
     cells = [[view.change(name, target) for target in targets] for name in names]
@@ -103,7 +105,7 @@ def arms_by_targets(view: View) -> Figure | None:
 
 
 def _wrapped_note(axes: Axes, note: str, cells: int) -> None:
-    """Under the cells, broken where the figure is narrower than the note."""
+    """Writes a note below the cells, wrapped to the width of the figure."""
     axes.set_xlabel(textwrap.fill(note, max(30, 14 * cells)), fontsize=9)
 
 
@@ -116,17 +118,17 @@ def _is_worse(cell: Score) -> bool:
 
 
 def _largest(cells: Sequence[Sequence[Score | None]]) -> float:
-    """The difference whose colour is the fullest."""
+    """The largest absolute difference, which gets the full colour; 1.0 if all are 0."""
     return max((abs(cell.mean) for line in cells for cell in line if cell), default=0.0) or 1.0
 
 
 def _colour(share: float) -> tuple[float, ...]:
-    """Of a difference as a share of the largest, from -1 to 1."""
+    """RGB colour of a difference, given as a share of the largest one, from -1 to 1."""
     return tuple(1 - abs(share) * (1 - part) for part in (GAIN if share >= 0 else LOSS))
 
 
 def _colour_scale(figure: Figure, axes: Axes, cells: Sequence[Sequence[Score | None]]) -> None:
-    """Which colour is which difference; nothing where all are the same."""
+    """Draws the colour scale; nothing if all differences are equal."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
@@ -135,7 +137,7 @@ def _colour_scale(figure: Figure, axes: Axes, cells: Sequence[Sequence[Score | N
         return
     largest = _largest(cells)
     colours = ListedColormap([_colour(i / STEPS) for i in range(-STEPS, STEPS + 1)])
-    # Its own steps, not a gradient: that would be an image in the SVG.
+    # Discrete steps: a gradient would be a bitmap in the SVG.
     scale = figure.colorbar(
         ScalarMappable(Normalize(-largest, largest), colours), ax=axes, fraction=0.04, pad=0.03, shrink=0.9, aspect=16
     )
@@ -148,8 +150,10 @@ def _colour_scale(figure: Figure, axes: Axes, cells: Sequence[Sequence[Score | N
 def draw_cells(
     axes: Axes, cells: Sequence[Sequence[Score | None]], mean_line: bool = False, mean_column: bool = False
 ) -> None:
-    """Cells with their numbers; colours light enough for black text, losses hatched. mean_line, mean_column: the last
-    ones are means of the others, in bold behind a line."""
+    """Draws cells with their numbers, in colours light enough for black text; losses are hatched.
+
+    mean_line, mean_column: the last row or column is the mean of the others; it is bold and separated by a line.
+    """
     from matplotlib.patches import Rectangle
 
     largest = _largest(cells)
@@ -175,7 +179,7 @@ def draw_cells(
 
 
 def _target_headings(axes: Axes, targets: Sequence[str]) -> None:
-    """The target's name over its columns, and a line between targets."""
+    """Writes each target's name above its columns, and draws a line between targets."""
     start = 0
     for x in range(1, len(targets) + 1):
         if x == len(targets) or targets[x] != targets[start]:

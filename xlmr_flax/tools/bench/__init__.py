@@ -1,19 +1,19 @@
-"""Speed and memory measured against other implementations, in one call and on the same cores.
+"""Benchmarks: speed and memory of this package against other implementations, in one call and on the same cores.
 
-A subject is one module of this package, named in `SUBJECTS`, with
+A subject is a benchmark with several contestants. It is one module of this package, named in `SUBJECTS`, with
 
-* `CONTESTANTS`: name -> `subject.Contestant`; the first is ours, which the others are compared with;
-* `UNIT`: what work is counted in ('examples'), '' where every contestant does the whole of it in each round and seconds
-  are compared;
-* `environment(options)`: variables set for every contestant;
-* `inputs(options, folder)`: writes what all of them read, once (in a process of its own);
-* `check(options, folder, outcomes)`: raises BenchError unless they computed the same; returns a line that says how near
-  they are;
+* `CONTESTANTS`: name -> `subject.Contestant`; the first is ours, and the others are compared with it;
+* `UNIT`: the unit of work ('examples'); '' if every contestant does all the work in each round, so that seconds are
+  compared;
+* `environment(options)`: environment variables of every contestant;
+* `inputs(options, folder)`: writes the input files that all contestants read, once, in a separate process;
+* `check(options, folder, outcomes)`: raises BenchError unless the contestants computed the same result; returns a line
+  that states the largest difference;
 * `title(options)`: what was measured, for the report.
 
-`options` is a dict of JSON values. Every contestant runs in a process of its own (`worker`), one at a time and in turn
-(`timing`); `report` writes what came out. `pipeline` and `startup` have nothing to be compared with: they measure parts
-of our own, and are no subjects.
+`options` is a dict of JSON values. Every contestant runs in a separate process (`worker`); they run one at a time, in
+turn (`timing`). `report` writes the results. `pipeline` and `startup` are not subjects: they measure parts of this
+package without a comparison.
 """
 
 SUBJECTS = {

@@ -1,5 +1,7 @@
-"""Zero-shot evaluation over the languages of a task, or the sentence vectors of a retrieval task: forward passes of our
-evaluator against transformers in batches. Tokens are there before; files and metrics are left out on both sides.
+"""Benchmark of evaluation: forward passes of our evaluator against batched forward passes of transformers.
+
+The work is zero-shot evaluation in every language of a task, or the sentence vectors of a retrieval task. Both sides
+read tokens that were made before; neither writes files nor computes metrics.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def _open(options: Options, folder: Path) -> tuple[Runner, PlanRun]:
 
 
 def inputs(options: Options, folder: Path) -> None:
-    """start/, and for each language its tokens: LANG.npz for torch."""
+    """Writes the start weights (start/), the tokens of each language (LANG.npz) and about.json."""
     from xlmr_flax.data.sources import read_pairs, read_split
     from xlmr_flax.eval.retrieval import retrieval_layer
     from xlmr_flax.experiment.plan.arms import task_of
@@ -121,22 +123,22 @@ class Ours:
         )  # fmt: skip
 
     def _outputs(self) -> list[Any]:
-        """Of each language: what a head gives for all of them in one stream, as evaluator.run_all has it; vectors of
-        one after the other."""
+        """Outputs of each language. With a head, all languages are one stream, as in `Evaluator.run_all`; sentence
+        vectors are computed one language after the other."""
         from xlmr_flax.data.batches import row_lengths
         from xlmr_flax.eval.predict import embed_sentences
         from xlmr_flax.eval.retrieval import retrieval_layer
 
-        found, evaluation, sets = self.evaluator, self.evaluator.evaluation, list(self.sets.values())
-        if found.head is not None:
-            return list(found.outputs(self.task, sets))
-        forward = found.forward(row_lengths(self.about['max_length']))
-        layer = retrieval_layer(found.model.config, evaluation.layer_of(self.task.name))
+        evaluator, evaluation, sets = self.evaluator, self.evaluator.evaluation, list(self.sets.values())
+        if evaluator.head is not None:
+            return list(evaluator.outputs(self.task, sets))
+        forward = evaluator.forward(row_lengths(self.about['max_length']))
+        layer = retrieval_layer(evaluator.model.config, evaluation.layer_of(self.task.name))
         return [embed_sentences(forward, tokens, layer=layer, pooling=evaluation.pooling) for tokens in sets]
 
     def __call__(self) -> dict[str, np.ndarray]:
         before = self.compilations()
-        found = dict(zip(self.sets, self._outputs(), strict=True))
+        outputs = dict(zip(self.sets, self._outputs(), strict=True))
         units = sum(len(tokens) for tokens in self.sets.values()) // self.group
         flops = sum(sum(each) for each in self.about['flops'].values())
         compiled = self.compilations() - before
@@ -145,7 +147,7 @@ class Ours:
             return {}
         self.checked = True
         forget_peak()
-        return {code: np.concatenate([np.ravel(value) for value in values]) for code, values in found.items()}
+        return {code: np.concatenate([np.ravel(value) for value in values]) for code, values in outputs.items()}
 
 
 def _torch(order: str, options: Options, folder: Path, *, to_max: bool, share: float, compiled: bool = False) -> Run:
@@ -166,13 +168,13 @@ CONTESTANTS: dict[str, Contestant] = {
 
 
 def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Every contestant's outputs are ours: logits, tags (nearly all) or vectors. Raises BenchError."""
+    """Compares every contestant's outputs (logits, vectors, or the best tags) with ours. Raises BenchError."""
     about = json.loads((folder / 'about.json').read_text(encoding='utf-8'))
     ours, furthest, tags = next(iter(outcomes.values())), 0.0, about['best_only']
-    for name, found in outcomes.items():
+    for name, outcome in outcomes.items():
         for code, expected in ours.items():
-            values = np.asarray(found[code])
-            if tags and name != 'ours':  # torch gives logits of every tag, ours the best one
+            values = np.asarray(outcome[code])
+            if tags and name != 'ours':  # torch returns the logits of every tag, ours the best tag
                 values = values.reshape(len(expected), -1).argmax(-1)
             if values.shape != expected.shape:
                 raise BenchError(

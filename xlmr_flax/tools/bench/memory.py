@@ -1,4 +1,4 @@
-"""The most memory that this process has held."""
+"""Peak resident memory of this process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from xlmr_flax.util.heap import give_back
 
 
 def peak_memory() -> int:
-    """Bytes of resident memory at the process's peak, interpreter and libraries among them.
+    """Peak resident memory of this process in bytes, including the interpreter and the libraries.
 
-    Linux: VmHWM, which belongs to this program. Elsewhere ru_maxrss, which a child begins with its parent's value.
+    On Linux this is VmHWM, which counts from the start of this program. Elsewhere it is ru_maxrss, whose start value a
+    child process inherits from its parent.
     """
     try:
         status = Path('/proc/self/status').read_text(encoding='ascii')
@@ -24,8 +25,9 @@ def peak_memory() -> int:
 
 
 def forget_peak() -> bool:
-    """Lets the peak count from now on; whether the system can (Linux: proc_pid_clear_refs(5)). What was freed is given
-    back first, as far as the allocator can (glibc: malloc_trim(3)).
+    """Resets the peak memory; returns whether the system supports that (Linux: proc_pid_clear_refs(5)).
+
+    Freed memory is returned to the system first, as far as the allocator supports it (glibc: malloc_trim(3)).
     """
     gc.collect()
     give_back()

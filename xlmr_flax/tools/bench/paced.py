@@ -1,4 +1,4 @@
-"""A training of the package, let go on block by block: its own loop, with whatever the loop does between steps."""
+"""Runs the package's own training loop one block of steps at a time, so that each block can be timed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ class _Enough(Exception):
 
 
 class Paced:
-    """Runs `work(log)` in a thread. Each call lets it go on until it next logs a training loss, which the loop does
-    when the step behind it is computed, and returns that record; in between it stands still inside `log`.
+    """Runs the training `work(log)` in a thread, one block for each call.
+
+    A call continues the training until it logs the next training loss, and returns that record. The loop logs a loss
+    when its step has been computed. Between two calls the thread waits inside `log`.
     """
 
     def __init__(self, work: Callable[[Callable[[Record], None]], None]):
@@ -48,15 +50,15 @@ class Paced:
             self._wait()
 
     def __call__(self) -> Record:
-        """The next record. Raises what the training raised."""
+        """Returns the next record. An exception of the training is raised here."""
         self._go.release()
-        found = self._records.get()
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        record = self._records.get()
+        if isinstance(record, BaseException):
+            raise record
+        return record
 
     def stop(self) -> None:
-        """Ends the training where it stands; its arrays are free then."""
+        """Stops the training at its current step and joins the thread, which frees its arrays."""
         self._ended = True
         self._go.release()
         with contextlib.suppress(RuntimeError):

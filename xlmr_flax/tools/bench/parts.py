@@ -1,5 +1,6 @@
-"""What has nothing to be compared with: the input pipeline by parts, and the start of a training, each in processes of
-their own.
+"""Benchmarks without a comparison: the parts of the input pipeline, and the start of a training run.
+
+Each measurement runs in a separate process.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from xlmr_flax.tools.bench.subject import BenchError, Options
 from xlmr_flax.tools.bench.timing import allocation, child_environment, cores, machine
 from xlmr_flax.util.children import run_child
 
-ENOUGH = 0.25  # of the first start's compilation, that the second may take
+ENOUGH = 0.25  # the largest share of the first start's compilation time that the second start may take
 
 
 def measure(subject: str, options: Options, *, threads: int, say: Callable[[str], None]) -> tuple[str, str]:
-    """(Markdown, JSON) of 'pipeline' or 'startup'. Raises BenchError and Stopped."""
+    """Measures 'pipeline' or 'startup'; returns (Markdown, JSON). Raises BenchError and Stopped."""
     threads = cores(threads)
     with tempfile.TemporaryDirectory(prefix='xlmr-bench-') as temporary:
         folder, found = Path(temporary), []
@@ -61,11 +62,11 @@ def _child(
     return json.loads(out.read_text(encoding='utf-8'))
 
 
-START = 'XLMR_BENCH_STARTED'  # when a child was started, seconds since 1970
+START = 'XLMR_BENCH_STARTED'  # environment variable: start time of a child process, seconds since 1970
 
 
 def started() -> float:
-    """When this process was started by `measure`, as time.time()."""
+    """Time at which `measure` started this process, as time.time() gives it."""
     return float(os.environ.get(START) or time.time())
 
 

@@ -1,6 +1,6 @@
-"""The parts of the input pipeline, timed one by one, and the training step that they feed.
+"""Times each part of the input pipeline, and the training step that consumes its batches.
 
-python -m xlmr_flax.tools.bench.pipeline FOLDER THREADS OPTIONS writes FOLDER/found.json; `parts` starts it.
+`python -m xlmr_flax.tools.bench.pipeline FOLDER THREADS OPTIONS` writes FOLDER/found.json; `parts` starts it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from xlmr_flax.tools.bench.worker import busy, own, use_cores
 from xlmr_flax.util.children import end_with_input
 
-STEPS = 16  # of a timed block
-WARM = 6  # blocks at most until no program is compiled any more
+STEPS = 16  # steps of a timed block
+WARM = 6  # at most this many blocks are run until one compiles no program
 
 
 def main(folder: Path, options: dict[str, Any]) -> None:
-    """Measures and writes."""
+    """Measures the parts and writes found.json."""
     from xlmr_flax.tools.bench import settings
 
     before, used, began = busy(), own(), time.perf_counter()
@@ -36,12 +36,12 @@ def main(folder: Path, options: dict[str, Any]) -> None:
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     began = time.perf_counter()
-    found = work()
-    return found, time.perf_counter() - began
+    result = work()
+    return result, time.perf_counter() - began
 
 
 def _data(setting: Any, run: Any) -> tuple[dict[str, Any], list[str]]:
-    """What happens before the first step, and the batches of a pass."""
+    """Times reading, tokenizing, the token cache and the batches of one epoch; returns ({part: numbers}, notes)."""
     import jax
     import numpy as np
 
@@ -51,7 +51,7 @@ def _data(setting: Any, run: Any) -> tuple[dict[str, Any], list[str]]:
     from xlmr_flax.parallel.mesh import put_batch
     from xlmr_flax.train.vocabulary import ActiveRows
 
-    training = Training(setting, run)  # reads all of it once: files are in memory then
+    training = Training(setting, run)  # reads all files once, so that the page cache holds them
     (dataset,), recipe, pad = training.datasets, training.recipe, setting.tokenizer.pad
     length = dataset.max_length
     examples, reading = _timed(lambda: training_examples(dataset, run.seed))
@@ -81,7 +81,7 @@ def _data(setting: Any, run: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def _step(options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The package's loop, its batches among it, behind compilation."""
+    """Times a block of the package's training loop, batches included, after compilation."""
     from xlmr_flax.experiment.training import train_run
     from xlmr_flax.tools.bench import settings
     from xlmr_flax.tools.bench.paced import Paced

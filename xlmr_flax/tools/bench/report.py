@@ -1,4 +1,4 @@
-"""A bench's outcome as Markdown."""
+"""Writes the outcome of a benchmark as Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import median
 
 from xlmr_flax.tools.bench.timing import QUIET, Measured, Outcome, quiet_rounds
 
-SHORTEST = 1.0  # seconds of a round, of which a ratio is given: what is shorter is decided by chance
+SHORTEST = 1.0  # seconds: no ratio is given for shorter rounds, where noise decides
 TRIAL = 'trial only'
 
 
@@ -17,7 +17,7 @@ def _others(measured: Measured) -> float | None:
 
 
 def to_markdown(outcome: Outcome) -> str:
-    """A table with one line a contestant, and what must be known to read it."""
+    """The report: a table with one row for each contestant, and notes on how to read it."""
     head, lines = (_rates if outcome.unit else _times)(outcome)
     rule = '|'.join(['', '---', *('---:' for _ in head[1:]), ''])
     text = [f'# {outcome.title}', '', _quietness(outcome), '', _what(outcome), '', f'| {" | ".join(head)} |', rule]
@@ -31,7 +31,7 @@ def to_markdown(outcome: Outcome) -> str:
 
 
 def _footnotes(outcome: Outcome) -> list[str]:
-    """What the numbers of the table do not say by themselves."""
+    """Notes below the table: rounds too short for a ratio, different shares of the rows, the first run."""
     notes = []
     short = [name for name in outcome.measured if _block(outcome, name) < SHORTEST]
     if short:
@@ -74,23 +74,23 @@ def _what(outcome: Outcome) -> str:
 def _times(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
     head = ['', 'seconds', 'spread', 'CPU seconds', 'ours / theirs', 'peak MiB', 'before the first run, MiB']
     lines = []
-    for name, found in outcome.measured.items():
-        seconds, cpu = _counted(outcome, found.seconds), _counted(outcome, found.cpu_seconds)
+    for name, measured in outcome.measured.items():
+        seconds, cpu = _counted(outcome, measured.seconds), _counted(outcome, measured.cpu_seconds)
         lines.append([
             name,
             f'{median(seconds):.3f}',
             f'{min(seconds):.3f} to {max(seconds):.3f}',
             f'{median(cpu):.3f}',
             _ratio(outcome, name),
-            f'{found.memory / 2**20:.0f}',
-            f'{found.loaded / 2**20:.0f}',
-            f'{found.first:.3f}',
+            f'{measured.memory / 2**20:.0f}',
+            f'{measured.loaded / 2**20:.0f}',
+            f'{measured.first:.3f}',
         ])  # fmt: skip
     return [*head, 'first run, s'], lines
 
 
 def _rates(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
-    """Speeds; memory of the accelerator and model-FLOPs utilisation where there is one."""
+    """Table of speeds; on an accelerator also its peak memory and the model FLOPs utilisation (MFU)."""
     head = ['', f'{outcome.unit}/s', 'spread', 'ours / theirs', f'{outcome.unit} a round', 'CPU s a round', 'peak MiB']
     columns: list[tuple[str, Callable[[Measured], str]]] = [('first run, s', lambda m: f'{m.first:.1f}')]
     if any('device_memory' in fact for m in outcome.measured.values() for fact in m.facts):
@@ -125,7 +125,7 @@ def _ratio(outcome: Outcome, name: str) -> str:
 
 
 def _utilisation(outcome: Outcome, measured: Measured) -> str:
-    """Operations of the real tokens, over what the accelerator can do at most."""
+    """Model FLOPs utilisation in percent: FLOP/s of the real tokens (no padding) over the accelerator's peak FLOP/s."""
     each = [fact['flops'] / s for fact, s in zip(measured.facts, measured.seconds, strict=True) if fact.get('flops')]
     return f'{100 * median(_counted(outcome, each)) / outcome.peak_flops:.1f} %' if each else ''
 

@@ -1,4 +1,4 @@
-"""Retrieval: the k nearest neighbours both ways between two sets of unit vectors, ours against torch and faiss."""
+"""Benchmark of retrieval: k nearest neighbours, both ways, between two sets of unit vectors; ours, torch and faiss."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from xlmr_flax.tools.bench.subject import BenchError, Contestant, Options, Run
 
 BLOCK = 2048  # rows of a block in torch
-NEAR = 1e-5  # two float32 inner products of unit vectors that are summed in another order differ by less
+NEAR = 1e-5  # float32 inner products of unit vectors differ by less when only the order of summation differs
 UNIT = ''
 Outcome = dict[str, np.ndarray]
 
 
 def environment(options: Options) -> dict[str, str]:
-    """All of them on the CPU."""
+    """Environment variables: every contestant runs on the CPU."""
     del options
     return {'JAX_PLATFORMS': 'cpu'}
 
@@ -29,7 +29,7 @@ def title(options: Options) -> str:
 
 
 def inputs(options: Options, folder: Path) -> None:
-    """x.npy and y.npy, float32 [rows, dim]: random unit vectors from one seed."""
+    """Writes x.npy and y.npy, float32 [rows, dim]: random unit vectors from one seed."""
     if min(options['rows'], options['dim'], options['k']) < 1 or options['k'] > options['rows']:
         raise BenchError(f'rows {options["rows"]}, dim {options["dim"]}: at least {options["k"]} rows and one number')
     random = np.random.default_rng(options['seed'])
@@ -65,7 +65,7 @@ def _outcome(forward: tuple[np.ndarray, np.ndarray], backward: tuple[np.ndarray,
 
 
 def _torch_two_passes(options: Options, folder: Path) -> Run:
-    """Blocks of rows against the whole other side, then the same the other way round."""
+    """torch in two passes: blocks of x against all of y, then blocks of y against all of x."""
     import torch
 
     k, (x, y) = options['k'], map(torch.from_numpy, _sides(folder))
@@ -83,7 +83,7 @@ def _torch_two_passes(options: Options, folder: Path) -> Run:
 
 
 def _torch_one_pass(options: Options, folder: Path) -> Run:
-    """Each block of scores used for its rows and, transposed, for its columns."""
+    """torch in one pass: each block of scores serves its rows and, transposed, its columns."""
     import torch
 
     k, (x, y) = options['k'], map(torch.from_numpy, _sides(folder))
@@ -105,7 +105,7 @@ def _torch_one_pass(options: Options, folder: Path) -> Run:
 
 
 def _faiss(options: Options, folder: Path) -> Run:
-    """A flat index of each side, made in the run, searched with the other."""
+    """faiss: a flat index of each side, built within the timed run and searched with the other side."""
     import os
 
     import faiss
@@ -130,8 +130,10 @@ CONTESTANTS: dict[str, Contestant] = {
 
 
 def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Every contestant's scores are ours, place by place, and where its neighbour is another one, that one's float64
-    score is as high. Raises BenchError.
+    """Compares every contestant's neighbours with ours. Raises BenchError.
+
+    The scores at each rank must agree. Where the neighbours differ, the float64 score of the other neighbour must be
+    equally high (a tie).
     """
     del options
     x, y = _sides(folder)

@@ -1,4 +1,4 @@
-"""Encoded rows in a file that a process without JAX reads, and batches of them as transformers' collators make them."""
+"""Encoded rows in a file that a process without JAX can read, and batches as transformers' collators make them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """kind: of the task. flat int32, offsets int64 [rows + 1]: the tokens; `group` rows are a unit (choices). targets:
-    by kind label [units]; start, end [units]; labels int32 like flat.
+    """Encoded rows of a set.
+
+    kind: the task's kind. flat int32 and offsets int64 [rows + 1]: the tokens. `group` rows form a unit (the choices of
+    an example). targets, depending on the kind: label [units]; start and end [units]; or labels, int32 like flat.
     """
 
     kind: str
@@ -33,11 +35,11 @@ class Rows:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [units]: tokens of a unit's longest row."""
+        """int64 [units]: number of tokens in the longest row of each unit."""
         return np.diff(self.offsets).reshape(-1, self.group).max(1)
 
     def batch(self, units: Sequence[int] | np.ndarray, length: int) -> dict[str, np.ndarray]:
-        """int64 arrays of these units, padded to `length` tokens: ids, segments (1 = text), and the targets."""
+        """The batch of these units, padded to `length` tokens: int64 arrays ids, segments (1 = text) and targets."""
         rows = [int(u) * self.group + i for u in units for i in range(self.group)]
         ids = np.full((len(rows), length), self.pad, np.int64)
         segments = np.zeros((len(rows), length), np.int64)
@@ -48,16 +50,16 @@ class Rows:
             segments[at, : end - first] = 1
             if 'labels' in self.targets:
                 labels[at, : end - first] = self.targets['labels'][first:end]
-        found = {'ids': ids, 'segments': segments}
+        batch = {'ids': ids, 'segments': segments}
         if self.group > 1:
-            found = {k: v.reshape(len(units), self.group, length) for k, v in found.items()}
+            batch = {k: v.reshape(len(units), self.group, length) for k, v in batch.items()}
         if 'labels' in self.targets:
-            return found | {'labels': labels}
-        return found | {k: v[np.asarray(units)].astype(np.int64) for k, v in self.targets.items()}
+            return batch | {'labels': labels}
+        return batch | {k: v[np.asarray(units)].astype(np.int64) for k, v in self.targets.items()}
 
 
 def write_rows(path: Path, data: Encoded, pad: int) -> None:
-    """Keeps an encoded set for `read_rows`."""
+    """Writes an encoded set to an .npz file, for `read_rows`."""
     targets = {'label': data.label} if len(data.label) else {}
     if data.tags is not None:
         targets = {'labels': data.tags.labels.flat}
@@ -72,10 +74,10 @@ def write_rows(path: Path, data: Encoded, pad: int) -> None:
 
 
 def read_rows(path: Path) -> Rows:
-    """What `write_rows` kept."""
+    """Reads a file that `write_rows` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        found = {name: file[name] for name in file.files}
-    kind = ''.join(map(chr, found['kind']))
-    targets = {k.removeprefix('target_'): v for k, v in found.items() if k.startswith('target_')}
-    group, pad = map(int, found['about'])
-    return Rows(kind, found['flat'], found['offsets'], group, pad, targets)
+        arrays = {name: file[name] for name in file.files}
+    kind = ''.join(map(chr, arrays['kind']))
+    targets = {k.removeprefix('target_'): v for k, v in arrays.items() if k.startswith('target_')}
+    group, pad = map(int, arrays['about'])
+    return Rows(kind, arrays['flat'], arrays['offsets'], group, pad, targets)

@@ -1,4 +1,4 @@
-"""What the benches of training and evaluation run: options from flags, and from them a config and one run of it."""
+"""Configs, environment variables and the run of the benchmarks of training and evaluation, made from their options."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from xlmr_flax.experiment.context import Setting
     from xlmr_flax.experiment.plan.runs import Run
 
-# glibc: transparent huge pages, and memory that was freed is kept. Without it both sides spend a tenth of a step and
-# more in page faults: torch asks for memory tensor by tensor, XLA for its temporary arena at every step.
+# glibc tunables: use transparent huge pages and keep freed memory. Without them both sides spend 10 % of a step or more
+# in page faults: torch allocates memory tensor by tensor, XLA its temporary arena at every step.
 HUGE_PAGES = 'glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000'
-# Peak dense bfloat16 FLOP/s by the name that the driver gives, from the vendor's data sheets (without sparsity). The
-# first that is in the name counts.
+# Peak dense bfloat16 FLOP/s by the name that the driver reports, from the vendor's data sheets (without sparsity). The
+# first entry that is part of the name counts.
 PEAKS: tuple[tuple[str, float], ...] = (
     ('B200', 2250e12),
     ('GH200', 989e12),
@@ -37,11 +37,11 @@ PEAKS: tuple[tuple[str, float], ...] = (
     ('A10', 125e12),
     ('RTX 4090', 165e12),
 )
-FOREVER = 1_000_000  # steps of a bench's training: it is stopped, never finished
+FOREVER = 1_000_000  # steps of a benchmark's training run: it is stopped before it ends
 
 
 def gpu_name() -> str:
-    """The name of the first NVIDIA GPU, '' without one; asked of the driver, so that nothing is opened on it."""
+    """Name of the first NVIDIA GPU, '' without one. nvidia-smi reports it, so that this process opens no context."""
     if not shutil.which('nvidia-smi'):
         return ''
     command = ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader']
@@ -50,21 +50,23 @@ def gpu_name() -> str:
 
 
 def peak_flops(name: str) -> float:
-    """Dense bfloat16 FLOP/s of a GPU by its name, 0 where it is not in the table."""
+    """Peak dense bfloat16 FLOP/s of a GPU by its name, 0 if the table does not have it."""
     return next((flops for known, flops in PEAKS if known.lower() in name.lower()), 0.0)
 
 
 def environment(options: Options) -> dict[str, str]:
-    """Variables of every contestant: the device and the allocator. Tokens are made before anything is timed, and kept
-    in memory."""
-    found = {'XLMR_CACHE': 'off', 'HF_HUB_OFFLINE': '1'}
+    """Environment variables of every contestant: device, allocator, no token cache and no network.
+
+    Tokens are made before the timed rounds and stay in memory.
+    """
+    variables = {'XLMR_CACHE': 'off', 'HF_HUB_OFFLINE': '1'}
     if options['device'] == 'cpu':
-        found |= {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': ''}
-    else:  # two processes stay on one device: neither may take all of it at its start
-        found |= {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+        variables |= {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': ''}
+    else:  # several processes share the device, so JAX must not preallocate its memory
+        variables |= {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
     if options.get('huge_pages'):
-        found['GLIBC_TUNABLES'] = HUGE_PAGES
-    return found
+        variables['GLIBC_TUNABLES'] = HUGE_PAGES
+    return variables
 
 
 def task_config(
@@ -81,14 +83,14 @@ def task_config(
     languages: tuple[str, ...] = (),
     packing: bool = True,
 ) -> dict[str, Any]:
-    """The config, as a dict, of one training of a task (target: and of its evaluation)."""
+    """Config, as a dict, that trains on one task, or with `target` evaluates it."""
     raw: dict[str, Any] = {
         'name': 'bench',
         'seeds': (1,),
         'encoder': {
             'source': encoder, 'head': 'hf', 'dropout': dropout, 'attention_dropout': dropout, 'dtype': dtype,
         },
-        # Trained as an intermediate task: nothing is asked about test rows with labels.
+        # The task is trained as an intermediate task, so that no labelled test rows are required.
         'intermediate': (NONE,) if target else (task,),
         'targets': (task,) if target else ('world_retrieval',),
         'recipe': {
@@ -105,13 +107,15 @@ def task_config(
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """A config as JSON values."""
+    """The config as a dict of JSON values."""
     return to_dict(config)
 
 
 def paced(config: Mapping[str, Any], steps: int, *, check: bool = False) -> Config:
-    """A bench's config whose training never ends by itself and logs once in so many steps. check: without dropout, and
-    with a learning rate that falls to 0 over these steps."""
+    """Config of a training run for `Paced`: it has no end of its own and logs every `steps` steps.
+
+    check: train `steps` steps without dropout, with a learning rate that falls to 0, and log each step.
+    """
     more: dict[str, Any] = {'steps': FOREVER, 'log_every': steps, 'eval_every': 0, 'checkpoint_every': 0}
     raw = {**config, 'recipe': {**config['recipe'], **more}, 'tensorboard': False}
     raw['recipes'] = {name: {**recipe, **more} for name, recipe in config['recipes'].items()}
@@ -126,19 +130,21 @@ def paced(config: Mapping[str, Any], steps: int, *, check: bool = False) -> Conf
 CHECK = {'schedule': 'linear', 'warmup_steps': 0, 'learning_rate': 1e-4}
 
 
-FULL = 'mnli'  # the task whose rows can be filled
+FULL = 'mnli'  # the only task for which `write_full_rows` works
 _GLUE = ('index', 'sentence1', 'sentence2', 'gold_label')
 
 
 def located(options: Options, folder: Path) -> dict[str, Any]:
-    """The config of the options; with full_rows, its data are those of `write_full_rows`."""
+    """The config of the options; with full_rows, its data_root has the files of `write_full_rows`."""
     config = dict(options['config'])
     return {**config, 'data_root': str(folder / 'data')} if options.get('full_rows') else config
 
 
 def write_full_rows(options: Options, folder: Path) -> None:
-    """MNLI's file with its sentences joined until every pair is longer than max_length: no padding, to measure
-    the step itself. Raises BenchError for another task."""
+    """Writes an MNLI file in which every pair is longer than max_length, so that no batch has padding.
+
+    Its sentences are joined ones of MNLI. This measures the training step alone. Raises BenchError for another task.
+    """
     from xlmr_flax.data.sources import read_split
     from xlmr_flax.tasks import get_task
     from xlmr_flax.tasks.base import PairExample
@@ -165,9 +171,9 @@ def write_full_rows(options: Options, folder: Path) -> None:
 
 
 def open_training(config: Config, folder: Path, log: Callable[[dict[str, Any]], None]) -> tuple[Setting, Run]:
-    """The setting of a config whose records go to `log`, and the first run of its plan that trains.
+    """Opens a config: its setting, whose records are passed to `log`, and the first run of its plan that trains.
 
-    Raises BenchError where there is none, or where it trains on several datasets.
+    Raises BenchError if no run trains, or if that run trains on several datasets.
     """
     import dataclasses
 
@@ -177,13 +183,13 @@ def open_training(config: Config, folder: Path, log: Callable[[dict[str, Any]], 
     run = next((run for run in runner.plan if run.recipe), None)
     if run is None:
         raise BenchError('the config trains nothing')
-    if len(found := run.datasets) > 1:
-        raise BenchError(f'{run.name} trains on {len(found)} datasets; the bench takes a training on one')
+    if len(datasets := run.datasets) > 1:
+        raise BenchError(f'{run.name} trains on {len(datasets)} datasets; the bench takes a training on one')
     return dataclasses.replace(runner.setting, log=log), run
 
 
 def require_device(options: Options) -> None:
-    """Raises BenchError unless JAX computes where the options say."""
+    """Raises BenchError if the options ask for a GPU and JAX has none."""
     import jax
 
     if options['device'] == 'gpu' and jax.default_backend() not in ('gpu', 'cuda', 'rocm'):
@@ -191,7 +197,7 @@ def require_device(options: Options) -> None:
 
 
 def count_compilations() -> Callable[[], int]:
-    """How many programs JAX has compiled, or fetched from its cache, since now."""
+    """Starts counting the programs that JAX compiles or fetches from its cache; the result returns the count so far."""
     from jax import monitoring
 
     seen = [0]
@@ -205,7 +211,7 @@ def count_compilations() -> Callable[[], int]:
 
 
 def device_facts() -> dict[str, int]:
-    """{'device_memory'}: peak bytes of JAX's allocator; {} where the device does not tell, as a CPU."""
+    """{'device_memory': peak bytes of JAX's allocator}; {} if the device does not report it, as a CPU."""
     import jax
 
     stats = jax.local_devices()[0].memory_stats() or {}

@@ -1,6 +1,6 @@
-"""One start of a training in a fresh process, by parts.
+"""Times the parts of the start of a training run in a fresh process.
 
-python -m xlmr_flax.tools.bench.startup FOLDER THREADS OPTIONS writes FOLDER/found.json; `parts` starts it, twice.
+`python -m xlmr_flax.tools.bench.startup FOLDER THREADS OPTIONS` writes FOLDER/found.json; `parts` starts it twice.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
 class Clock:
-    """Seconds by the name of a part."""
+    """Adds up the seconds of each named part."""
 
     def __init__(self) -> None:
         self.parts: dict[str, float] = {}
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """`work`, whose time is added to a part."""
+        """Wraps `work`, so that the time of each call is added to the part `name`."""
 
         def call(*arguments: Any, **named: Any) -> Any:
             began = time.perf_counter()
@@ -40,7 +40,7 @@ class Clock:
 
 
 def main(folder: Path, options: dict[str, Any]) -> None:
-    """Starts a training as the package does, to the end of its first steps, and writes what it took."""
+    """Starts a training run as the package does, up to the end of its first steps, and writes the times."""
     before, used, clock = busy(), own(), Clock()
     from xlmr_flax.experiment import training as phase
     from xlmr_flax.tools.bench import settings
@@ -52,7 +52,7 @@ def main(folder: Path, options: dict[str, Any]) -> None:
     recipe = options['config']['recipe']
     steps = max(1, recipe['max_train'] // recipe['batch_size']) if recipe['max_train'] else 4
     config = settings.paced(options['config'], steps)
-    # The parts of phase.train_run under their names; what it does is not changed.
+    # Wraps the parts of train_run to time them; their behaviour is unchanged.
     phase.Training = clock.timed('data: reading, tokens', phase.Training)  # type: ignore[misc]
     phase.initial_params = clock.timed('weights', phase.initial_params)
     setting: list[Any] = []
@@ -71,29 +71,29 @@ def main(folder: Path, options: dict[str, Any]) -> None:
     clock.parts[COMPILING] = compiled[0]
     clock.parts['whole'] = seconds = time.time() - started()
     later = busy()
-    found = {
+    result = {
         'parts': clock.parts, 'steps': steps, 'examples': recipe['batch_size'], 'programs': int(compiled[2]),
         'others': None if before is None or later is None else max(0.0, (later - before - own() + used) / seconds),
     }  # fmt: skip
-    (folder / 'found.json').write_text(json.dumps(found), encoding='utf-8')
+    (folder / 'found.json').write_text(json.dumps(result), encoding='utf-8')
 
 
 def _listen() -> list[float]:
-    """[seconds of compiling or fetching, seconds of tracing and lowering, programs], counted from now on."""
+    """Starts counting: [seconds of compiling or fetching, seconds of tracing and lowering, number of programs]."""
     from jax import monitoring
 
-    found = [0.0, 0.0, 0.0]
+    totals = [0.0, 0.0, 0.0]
 
     def heard(event: str, duration_secs: float, **more: Any) -> None:
         del more
         if event == COMPILED:
-            found[0] += duration_secs
-            found[2] += 1
+            totals[0] += duration_secs
+            totals[2] += 1
         elif event in TRACED:
-            found[1] += duration_secs
+            totals[1] += duration_secs
 
     monitoring.register_event_duration_secs_listener(heard)
-    return found
+    return totals
 
 
 if __name__ == '__main__':

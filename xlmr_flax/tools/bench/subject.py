@@ -1,4 +1,4 @@
-"""What a subject of the bench is made of."""
+"""Types of a benchmark subject: contestants, the subject's module, and errors."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from xlmr_flax.tools.bench import SUBJECTS
 from xlmr_flax.util.errors import UserError
 
 Options = Mapping[str, Any]  # JSON values
-# Does the work once; its outcome is what `check` compares. It may have an attribute `facts`, JSON numbers about the
-# call behind it: units (of work done), compiled (programs: the call is made again), device_memory (peak bytes), flops.
+# Does the work once and returns the arrays that `check` compares. It may have an attribute `facts`, JSON numbers about
+# the last call: units (of work done), compiled (number of programs; if not 0 the call is repeated), device_memory (peak
+# bytes), flops.
 Run = Callable[[], Mapping[str, np.ndarray]]
-MODULES = {'eval': 'evaluation'}  # a subject's module, where it is not called as the subject
+MODULES = {'eval': 'evaluation'}  # subject -> module, where the names differ
 
 
 class BenchError(UserError, ValueError):
-    """A bench that cannot be run, or contestants that do not compute the same."""
+    """The benchmark cannot run, or the contestants do not compute the same result."""
 
 
 def takes_part(options: Options) -> str:
-    """Of a contestant that always does."""
+    """Default of `Contestant.refuses`: the contestant always takes part."""
     del options
     return ''
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One implementation. prepare: (options, folder of the inputs) -> Run; not timed. needs: the package without which
-    it is left out. refuses: options -> why it is left out, '' = it takes part.
+    """One implementation.
+
+    prepare: (options, folder of the inputs) -> Run; it is not timed. needs: a package; the contestant is left out
+    without it. refuses: options -> the reason why the contestant is left out, '' = it takes part.
     """
 
     prepare: Callable[[Options, Path], Run]
@@ -42,7 +45,7 @@ class Contestant:
 
 
 class Subject(Protocol):
-    """The module of a subject; see the package's docstring."""
+    """Interface of a subject's module; the package's docstring describes it."""
 
     CONTESTANTS: Mapping[str, Contestant]
     UNIT: str
@@ -54,7 +57,7 @@ class Subject(Protocol):
 
 
 def load_subject(name: str) -> Subject:
-    """The module of a subject named in SUBJECTS."""
+    """Imports the module of a subject. Raises BenchError for a name that SUBJECTS does not have."""
     if name not in SUBJECTS:
         raise BenchError(f'no bench subject {name!r}; there are: {", ".join(SUBJECTS)}')
     return cast(Subject, importlib.import_module(f'xlmr_flax.tools.bench.{MODULES.get(name, name)}'))

@@ -1,4 +1,4 @@
-"""Contestants timed in turn: medians, ratios within each round, peak memory, and how busy the machine was."""
+"""Times the contestants in turn: medians, ratios within each round, peak memory, and the load of the machine."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from xlmr_flax.tools.bench.subject import BenchError, Options, Subject, load_sub
 from xlmr_flax.util.children import hear_signals
 from xlmr_flax.util.stopping import check
 
-REST = 0.3  # seconds between two runs: thread pools of the last one stop spinning
-WAIT = 0.2  # seconds between two looks at stop requests
-QUIET = 0.08  # of a core, by other processes: more than that moves a median
-ENOUGH = 3  # quiet rounds, with which the others are left out
-AGAIN = 3  # times that a block is repeated because a program was compiled in it
+REST = 0.3  # seconds between two runs, in which the thread pools of the last run stop spinning
+WAIT = 0.2  # seconds between two checks for stop requests
+QUIET = 0.08  # cores: a round is quiet if other processes used no more; a higher load changes the median
+ENOUGH = 3  # with at least this many quiet rounds, the other rounds are ignored
+AGAIN = 3  # runs of a block at most; it is repeated if it compiled a program
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'faiss-cpu', 'transformers')
 ALLOCATION = ('GLIBC_TUNABLES', 'LD_PRELOAD', 'MALLOC_ARENA_MAX', 'XLA_FLAGS')
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ours over theirs: the median, and the lowest and highest of a round."""
+    """Our value over theirs: the median, and the lowest and highest value of a round."""
 
     median: float
     low: float
@@ -44,24 +44,28 @@ class Ratio:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Of two lists of seconds, one a round: the median, lowest and highest of each round's ratio. Rounds are paired: a
-    machine that is busy for one round slows both."""
+    """Ratio of two lists of seconds, one value a round: median, lowest and highest of the ratios of the rounds.
+
+    Rounds are paired, because other load in a round slows both sides.
+    """
     each = [a / b for a, b in zip(ours, theirs, strict=True)]
     return Ratio(median(each), min(each), max(each))
 
 
 def rate_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Of two lists of speeds, one a round: the ratio of the medians, and the lowest and highest of each round's."""
+    """Ratio of two lists of speeds, one value a round: ratio of the medians, lowest and highest ratio of a round."""
     each = [a / b for a, b in zip(ours, theirs, strict=True)]
     return Ratio(median(ours) / median(theirs), min(each), max(each))
 
 
 @dataclass
 class Measured:
-    """One contestant. seconds, cpu_seconds: of each round; others: cores that other processes kept busy meanwhile
-    (None: the system does not tell); facts: what it said itself of each round (`subject.Run`); first: seconds of the
-    untimed first run (compilation); memory: peak bytes of its process; loaded: those before its first run (interpreter,
-    libraries, inputs).
+    """Measurements of one contestant.
+
+    seconds, cpu_seconds: of each round. others: cores that other processes kept busy in each round (None: the system
+    does not report it). facts: the contestant's own numbers of each round (`subject.Run`). first: seconds of the first
+    run, which includes compilation and is not counted. memory: peak bytes of its process. loaded: peak bytes before its
+    first run (interpreter, libraries, inputs).
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -73,27 +77,30 @@ class Measured:
     facts: list[dict[str, Any]] = field(default_factory=list)
 
     def rates(self, rounds: Sequence[int]) -> list[float]:
-        """Units a second in these rounds."""
+        """Units per second in each of these rounds."""
         return [self.facts[i]['units'] / self.seconds[i] for i in rounds]
 
 
 def quiet_rounds(measured: Mapping[str, Measured]) -> list[int]:
-    """The rounds in which other processes disturbed nobody, as far as the system tells."""
+    """Indices of the rounds in which other processes disturbed no contestant, as far as the system reports it."""
     rounds = min(len(m.seconds) for m in measured.values())
     return [i for i in range(rounds) if all((m.others[i] or 0) <= QUIET for m in measured.values())]
 
 
 def counted_rounds(measured: Mapping[str, Measured]) -> list[int]:
-    """The rounds that medians are taken over: the quiet ones where there are enough of them, else all."""
-    found = quiet_rounds(measured)
-    return found if len(found) >= ENOUGH else list(range(min(len(m.seconds) for m in measured.values())))
+    """Indices of the rounds that count for medians: the quiet rounds if there are enough of them, else all."""
+    quiet = quiet_rounds(measured)
+    return quiet if len(quiet) >= ENOUGH else list(range(min(len(m.seconds) for m in measured.values())))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a bench found; the first of `measured` is ours, `ratios` has the others. left_out: name -> why. unit: see
-    the package; rounds: those that medians and ratios are of. peak_flops: of the accelerator, 0 = none or unknown.
-    settings: variables of the allocator and of XLA, the same for every contestant."""
+    """Result of a benchmark.
+
+    The first entry of `measured` is ours; `ratios` has the others. left_out: name -> reason. unit: `UNIT` of the
+    subject. rounds: indices of the rounds that medians and ratios count. peak_flops: peak FLOP/s of the accelerator,
+    0 = none or unknown. settings: variables of the allocator and of XLA, the same for every contestant.
+    """
 
     subject: str
     title: str
@@ -114,7 +121,7 @@ class Outcome:
 
 
 class Worker:
-    """A contestant's process."""
+    """Starts the process of a contestant and talks to it over pipes."""
 
     def __init__(self, subject: str, name: str, options: Options, folder: Path, threads: int):
         environment = child_environment(threads) | dict(load_subject(subject).environment(options))
@@ -136,7 +143,7 @@ class Worker:
                 stderr=log,
                 text=True,
                 env=environment,
-                start_new_session=True,  # a terminal's Ctrl-C is a request to this process alone
+                start_new_session=True,  # a terminal's Ctrl-C reaches the parent process alone
             )
         try:
             self.ready = self._answer()
@@ -157,13 +164,13 @@ class Worker:
         return json.loads(line)
 
     def run(self) -> dict[str, Any]:
-        """One run: {'seconds', 'cpu_seconds', 'others', 'memory', 'facts'}."""
+        """Runs the contestant once; returns {'seconds', 'cpu_seconds', 'others', 'memory', 'facts'}."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write('run\n')
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has stopped; _answer says how
+            pass  # the process has stopped; _answer raises the error
         return self._answer()
 
     def __enter__(self) -> Self:
@@ -180,7 +187,7 @@ def installed(package: str) -> bool:
 
 
 def child_environment(threads: int) -> dict[str, str]:
-    """The environment of a process of the bench: this package is found, also where it is not installed."""
+    """Environment variables of a benchmark process. PYTHONPATH makes this package importable without installation."""
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(p for p in (root, os.environ.get('PYTHONPATH')) if p)
     return os.environ | {'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': path}
@@ -195,11 +202,11 @@ def bench(
     say: Callable[[str], None] = lambda line: None,
     sides: Sequence[str] = (),
 ) -> Outcome:
-    """Runs every contestant of a subject once, compares what they computed, then times them in turn.
+    """Runs every contestant of a subject once, compares their results, then times them in turn.
 
-    alternations: rounds; each round runs every contestant once, beginning with another one. threads: cores for each of
-    them, 0 = all that this process may use. sides: contestants to run beside ours, () = all. Raises BenchError where a
-    contestant stops or computes something else, and Stopped, with no process left.
+    alternations: number of rounds; each round runs every contestant once, starting with a different one. threads: cores
+    of each contestant, 0 = all that this process may use. sides: contestants to run besides ours, () = all. Raises
+    BenchError if a contestant stops or computes another result, and Stopped; no process is left running.
     """
     if alternations < 1:
         raise BenchError(f'{alternations} alternations: at least one is needed')
@@ -243,7 +250,7 @@ def bench(
 
 
 def _left_out(module: Subject, options: Options, sides: Sequence[str]) -> dict[str, str]:
-    """name -> why, '' for those that were not asked for."""
+    """Contestants that are left out: name -> reason, '' for those that `sides` does not name."""
     ours, *others = module.CONTESTANTS
     for name in sides:
         if name not in module.CONTESTANTS:
@@ -263,7 +270,7 @@ def _left_out(module: Subject, options: Options, sides: Sequence[str]) -> dict[s
 
 
 def _round(worker: Worker, into: Measured) -> None:
-    """One timed block; again where a program was compiled in it."""
+    """Times one block and records it; repeats the block if it compiled a program."""
     for _ in range(AGAIN):
         time.sleep(REST)
         values = worker.run()
@@ -289,13 +296,13 @@ def _ratios(measured: Mapping[str, Measured], rounds: Sequence[int], unit: str) 
 
 
 def allocation(more: Mapping[str, str]) -> dict[str, str]:
-    """The settings of the allocator and of XLA that every contestant gets."""
-    found = {name: {**os.environ, **more}.get(name, '') for name in ALLOCATION}
-    return {name: value for name, value in found.items() if value}
+    """Environment variables of the allocator and of XLA that are set for every contestant."""
+    variables = {name: {**os.environ, **more}.get(name, '') for name in ALLOCATION}
+    return {name: value for name, value in variables.items() if value}
 
 
 def cores(threads: int) -> int:
-    """`threads`, 0 = all that this process may use. Raises BenchError for more."""
+    """Number of cores for `threads` (0 = all that this process may use). Raises BenchError if there are fewer."""
     available = usable_cores()
     if not 0 <= threads <= available:
         raise BenchError(f'{threads} threads: this process may use {available} core(s)')
@@ -303,21 +310,21 @@ def cores(threads: int) -> int:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def machine() -> dict[str, str]:
-    """The processor, the system and the versions that decide speed."""
-    found = {'system': platform.platform(), 'python': platform.python_version(), 'processor': platform.processor()}
+    """Processor, operating system and package versions, for the report."""
+    facts = {'system': platform.platform(), 'python': platform.python_version(), 'processor': platform.processor()}
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-        found['processor'] = next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+        facts['processor'] = next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
     except (OSError, StopIteration):
         pass
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return facts

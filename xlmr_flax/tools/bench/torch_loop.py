@@ -1,9 +1,9 @@
-"""transformers in PyTorch as its users run it: a training loop as Trainer's, and batched forward passes.
+"""PyTorch contestants with transformers' models: a training loop like that of Trainer, and batched forward passes.
 
-Trainer's loop is: a random order of the rows or one grouped by length (transformers' get_length_grouped_indices), a
-collator that pads to the longest row of a batch, forward, backward, clipping by global norm, fused AdamW, the
-schedule; bfloat16 by autocast; torch.compile where asked for. What Trainer does beside (logs, callbacks, its data
-loader's Python) is left out, in torch's favour. Imports nothing of JAX.
+The loop does what Trainer does: rows in random order or grouped by length (transformers' get_length_grouped_indices), a
+collator that pads to the longest row of a batch, forward pass, backward pass, clipping by global norm, fused AdamW and
+the schedule; bfloat16 by autocast; torch.compile if asked for. The rest of Trainer's work (logs, callbacks, the Python
+code of its data loader) is left out, in torch's favour. This module does not import JAX.
 """
 
 from __future__ import annotations
@@ -33,31 +33,33 @@ from xlmr_flax.tools.torch.torch_modules import (
     train_step,
 )
 
-MEGA_BATCHES = 50  # batches that are sorted together, as get_length_grouped_indices has it for large sets
-ON_GPU = 8  # padded lengths are multiples of it, as transformers' examples do with mixed precision
+MEGA_BATCHES = 50  # number of batches sorted together: get_length_grouped_indices' default for large sets
+ON_GPU = 8  # padded lengths are multiples of 8, as in transformers' examples with mixed precision
 
 
 def device_of(options: Options) -> torch.device:
-    """Where the options say. Raises BenchError where torch has no GPU."""
+    """The torch device that the options name. Raises BenchError if torch has no GPU."""
     if options['device'] == 'gpu' and not torch.cuda.is_available():
         raise BenchError('torch has no GPU here: install a build of it with CUDA')
     return torch.device('cuda' if options['device'] == 'gpu' else 'cpu')
 
 
 def device_facts(device: torch.device) -> dict[str, int]:
-    """{'device_memory'}: peak bytes of torch's allocator; {} on a CPU."""
+    """{'device_memory': peak bytes of torch's allocator}; {} on a CPU."""
     return {'device_memory': torch.cuda.max_memory_allocated()} if device.type == 'cuda' else {}
 
 
 def graphs() -> int:
-    """How many graphs torch.compile has made so far. Its module is large: a process without it does not load it."""
+    """Number of graphs that torch.compile has made so far. Does not import torch._dynamo, which is large."""
     module = sys.modules.get('torch._dynamo.utils')
     return module.counters['stats']['unique_graphs'] if module else 0
 
 
 class Training:
-    """Blocks of a training. order: 'random' or 'grouped'; to_max: every row padded to max_length; share: of the rows in
-    a block (every contestant sees all of them over a few blocks); compiled: by torch.compile.
+    """Contestant of the training benchmark: each call trains one block of steps.
+
+    order: 'random' or 'grouped' (by length). to_max: pad every row to max_length. share: share of all rows that a block
+    has (every contestant sees all rows within a few blocks). compiled: use torch.compile.
     """
 
     def __init__(self, options: Options, folder: Path, order: str, *, to_max: bool, share: float, compiled: bool):
@@ -75,24 +77,24 @@ class Training:
         self.checked = False
 
     def _batches(self) -> Iterator[np.ndarray]:
-        """Units of each step, pass after pass; what does not fill a batch is left out of a pass."""
+        """Yields the units of each step, epoch after epoch; the incomplete last batch of an epoch is dropped."""
         size, lengths = self.recipe.batch_size, self.rows.lengths.tolist()
         while True:
             if self.order == 'grouped':
-                found = get_length_grouped_indices(lengths, size, MEGA_BATCHES, self.generator)
+                order = get_length_grouped_indices(lengths, size, MEGA_BATCHES, self.generator)
             else:
-                found = torch.randperm(len(lengths), generator=self.generator).tolist()
-            whole = len(found) // size * size
-            yield from np.asarray(found[:whole]).reshape(-1, size)
+                order = torch.randperm(len(lengths), generator=self.generator).tolist()
+            whole = len(order) // size * size
+            yield from np.asarray(order[:whole]).reshape(-1, size)
 
     def _tensors(self, units: np.ndarray) -> dict[str, torch.Tensor]:
         longest = int(self.rows.lengths[units].max())
         multiple = ON_GPU if self.device.type == 'cuda' else 1
         length = self.about['max_length'] if self.to_max else min(-(-longest // multiple) * multiple, 512)
-        found = {k: torch.from_numpy(v) for k, v in self.rows.batch(units, length).items()}
+        tensors = {k: torch.from_numpy(v) for k, v in self.rows.batch(units, length).items()}
         if self.device.type == 'cuda':
-            found = {k: v.pin_memory().to(self.device, non_blocking=True) for k, v in found.items()}
-        return found
+            tensors = {k: v.pin_memory().to(self.device, non_blocking=True) for k, v in tensors.items()}
+        return tensors
 
     def _step(self, units: np.ndarray, optimizer: Any, scheduler: Any) -> torch.Tensor:
         parts = list(pieces(self.about['head'], self._tensors(units), self.recipe.accumulation))
@@ -102,12 +104,12 @@ class Training:
         return loss
 
     def check(self) -> np.ndarray:
-        """Losses float64 [K] of K steps without dropout on the rows that ours has in its first ones."""
+        """Losses float64 [K] of K steps without dropout, on the rows of our first K steps."""
         spec = OptimizerSpec(**{**self.about['recipe']['optimizer'], **self.about['check']})
         optimizer = make_optimizer(self.model, spec)
         drawn = [np.asarray(units) for units in self.about['check_units']]
         scheduler = learning_rates(optimizer, spec, len(drawn))
-        self.model.eval()  # no dropout, attention's among it: transformers asks module.training
+        self.model.eval()  # no dropout, also in attention, where transformers reads module.training
         losses = [float(self._step(units, optimizer, scheduler)) for units in drawn]
         self.model.train()
         return np.asarray(losses)
@@ -120,7 +122,7 @@ class Training:
             self.optimizer = make_optimizer(self.model, spec)
             self.scheduler = learning_rates(self.optimizer, spec, self.about['steps'])
             self._forget_peak()
-            # Every shape once: a block is shorter than a pass where rows are padded far.
+            # Compiles every shape before timing: a block may be shorter than an epoch.
             for _ in range(len(self.rows) // self.recipe.batch_size if self.compiled else 0):
                 self._step(next(self.batches), self.optimizer, self.scheduler)
         before, flops, loss = graphs(), 0.0, torch.zeros(())
@@ -128,7 +130,7 @@ class Training:
             units = next(self.batches)
             loss = self._step(units, self.optimizer, self.scheduler)
             flops += sum(self.about['flops'][u] for u in units)
-        if not bool(torch.isfinite(loss)):  # the value is asked for here: the block is computed
+        if not bool(torch.isfinite(loss)):  # reading the value waits until the block has been computed
             raise BenchError(f'the loss is {float(loss)}')
         units = self.steps * self.recipe.batch_size
         self.facts = {'units': units, 'flops': flops, 'compiled': graphs() - before, **device_facts(self.device)}
@@ -142,8 +144,10 @@ class Training:
 
 
 class Forward:
-    """Blocks of forward passes over the rows of several languages. order: 'file' or 'sorted' (by length, so that a
-    batch has rows of about one length); to_max: every row padded to max_length; share: of the batches in a block.
+    """Contestant of the evaluation benchmark: each call runs one block of forward passes over several languages.
+
+    order: 'file' or 'sorted' (by length, so that the rows of a batch have similar lengths). to_max: pad every row to
+    max_length. share: share of all batches that a block has.
     """
 
     def __init__(self, options: Options, folder: Path, order: str, *, to_max: bool, share: float, compiled: bool):
@@ -163,13 +167,13 @@ class Forward:
         if not about['embed']:
             return self.model(about['head'], ids, segments)
         layer: int | None = about['layer']
-        found = self.model.encoder(input_ids=ids, attention_mask=segments, output_hidden_states=layer is not None)
-        hidden = (found.last_hidden_state if layer is None else found.hidden_states[layer]).float()
+        outputs = self.model.encoder(input_ids=ids, attention_mask=segments, output_hidden_states=layer is not None)
+        hidden = (outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]).float()
         mask = segments[..., None].float()
         return (hidden * mask).sum(1) / mask.sum(1)
 
     def _batches(self) -> Iterator[tuple[str, np.ndarray]]:
-        """(language, units) of every batch of one pass."""
+        """Yields (language, units) of every batch of one pass over the data."""
         for code, rows in self.sets.items():
             order = np.argsort(-rows.lengths, kind='stable') if self.order == 'sorted' else np.arange(len(rows))
             size = self.about['batch']
@@ -199,23 +203,23 @@ class Forward:
             outputs.append(self._outputs(self.sets[code], taken))
             units += len(taken)
             flops += sum(self.about['flops'][code][u] for u in taken)
-        for output in outputs:  # read in the end, so that a device need not wait for the next batch
+        for output in outputs:  # copied at the end, so that the device does not wait between batches
             output.cpu()
         self.facts = {'units': units, 'flops': flops, 'compiled': graphs() - before, **device_facts(self.device)}
         return outcome
 
     def _spread(self) -> Iterator[tuple[str, np.ndarray]]:
-        """The batches of a pass, those of a language apart: a part of them has long rows and short ones."""
-        found = list(self._batches())
+        """The batches of one pass in strided order, so that every block has long and short rows of every language."""
+        batches = list(self._batches())
         parts = max(1, round(1 / self.share))
-        return iter([batch for first in range(parts) for batch in found[first::parts]])
+        return iter([batch for first in range(parts) for batch in batches[first::parts]])
 
     def _all(self) -> dict[str, np.ndarray]:
-        """Every language's outputs in row order, as `check` compares them: [units, ...], padded places 0."""
-        found: dict[str, list[Any]] = {code: [None] * len(rows) for code, rows in self.sets.items()}
+        """Outputs of every language in row order, as `check` compares them: flat arrays without padded positions."""
+        results: dict[str, list[Any]] = {code: [None] * len(rows) for code, rows in self.sets.items()}
         for code, units in self._batches():
             rows = self.sets[code]
             out = self._outputs(rows, units).float().cpu().numpy()
             for unit, value in zip(units.tolist(), out, strict=True):
-                found[code][unit] = (value[: int(rows.lengths[unit])] if self.about['by_token'] else value).ravel()
-        return {code: np.concatenate(values) for code, values in found.items()}
+                results[code][unit] = (value[: int(rows.lengths[unit])] if self.about['by_token'] else value).ravel()
+        return {code: np.concatenate(values) for code, values in results.items()}

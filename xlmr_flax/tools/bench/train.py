@@ -1,7 +1,7 @@
-"""Training on one task: the package's own loop and input pipeline against a loop as transformers' Trainer has it.
+"""Benchmark of training on one task: our loop and input pipeline against a loop like that of transformers' Trainer.
 
 Every contestant takes the same number of examples a step, from the same rows, with the same weights and recipe. Before
-anything is timed, each trains the first steps without dropout on the same rows, and the losses are compared.
+the timed rounds, each trains the first steps without dropout on the same rows, and the losses are compared.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from xlmr_flax.encoders.config import EncoderConfig
 
 UNIT = 'examples'
-CHECKED = 3  # steps
-NEAR = {'float32': 2e-3, 'bfloat16': 5e-2}  # of a loss near 1; a wrong mask or a missing update is far more
+CHECKED = 3  # steps whose losses are compared
+NEAR = {'float32': 2e-3, 'bfloat16': 5e-2}  # tolerance of a loss near 1; a wrong mask or a missing update exceeds it
 environment = settings.environment
 
 
@@ -44,7 +44,7 @@ def _rate(config: Mapping[str, Any]) -> str:
 
 
 def inputs(options: Options, folder: Path) -> None:
-    """start/ and train.npz for torch, and about.json: which rows the first steps have, and operations of each row."""
+    """Writes start/ and train.npz for torch, and about.json with the rows of the first steps and each row's FLOPs."""
     from xlmr_flax.config import to_dict
     from xlmr_flax.data.batches import rows_at
     from xlmr_flax.experiment.training import Training, heads_of, initial_params
@@ -84,7 +84,7 @@ def inputs(options: Options, folder: Path) -> None:
 
 
 def unit_flops(shape: EncoderConfig, lengths: np.ndarray, group: int, passes: int) -> np.ndarray:
-    """float64 [units]: model operations of each unit's real tokens; passes: 1 forwards, 3 with backwards."""
+    """float64 [units]: model FLOPs of each unit's real tokens. passes: 1 = forward pass, 3 = forward and backward."""
     from xlmr_flax.experiment.plan.cost import forward_flops
 
     each = np.asarray([passes * forward_flops(shape, float(n), float(n)) for n in lengths])
@@ -92,7 +92,7 @@ def unit_flops(shape: EncoderConfig, lengths: np.ndarray, group: int, passes: in
 
 
 class Ours:
-    """Blocks of the package's own training, one pass over the rows each."""
+    """Our contestant: each call trains one block, which is one epoch."""
 
     def __init__(self, options: Options, folder: Path):
         self.options, self.folder, self.facts = options, folder, {}
@@ -137,7 +137,7 @@ def _torch(order: str, options: Options, folder: Path, *, to_max: bool, share: f
 
 
 def compiled_only_there(options: Options) -> str:
-    """torch.compile pays on an accelerator; on a CPU it takes a minute and is no faster than what it replaces."""
+    """Why torch.compile is left out, '' = it takes part. On a CPU it compiles for a minute and is no faster."""
     return '' if options['device'] == 'gpu' or options.get('compile') else 'on a CPU only with --compile'
 
 
@@ -153,14 +153,14 @@ CONTESTANTS: dict[str, Contestant] = {
 
 
 def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Without dropout every contestant has our losses, step by step. Raises BenchError."""
+    """Compares every contestant's losses without dropout with ours, step by step. Raises BenchError."""
     del folder
     ours = next(iter(outcomes.values()))['losses']
     near, furthest = NEAR[options['config']['encoder']['dtype']], 0.0
-    for name, found in outcomes.items():
-        apart = float(np.abs(found['losses'] - ours).max())
+    for name, outcome in outcomes.items():
+        apart = float(np.abs(outcome['losses'] - ours).max())
         if not apart <= near * max(1.0, float(ours.max())):
-            losses = [', '.join(f'{loss:.5f}' for loss in each) for each in (ours, found['losses'])]
+            losses = [', '.join(f'{loss:.5f}' for loss in each) for each in (ours, outcome['losses'])]
             raise BenchError(f'{name} trains something else: losses {losses[1]}, ours {losses[0]}')
         furthest = max(furthest, apart)
     shown = ', '.join(f'{loss:.4f}' for loss in ours)

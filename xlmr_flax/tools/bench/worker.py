@@ -1,8 +1,8 @@
-"""One contestant in a process of its own, told by its parent when to run.
+"""Runs one contestant in a separate process, so that memory, thread pools and libraries are the contestant's alone.
 
-python -m xlmr_flax.tools.bench.worker SUBJECT CONTESTANT FOLDER THREADS OPTIONS: after each line on standard input it
-runs once and answers with one line of JSON. Memory, thread pools and libraries are then the contestant's alone. With
-the contestant '' it writes the subject's inputs into FOLDER and ends.
+`python -m xlmr_flax.tools.bench.worker SUBJECT CONTESTANT FOLDER THREADS OPTIONS` runs the contestant once after each
+line on standard input and answers with one line of JSON. With the contestant '' it writes the subject's inputs into
+FOLDER and exits.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 
 
 def use_cores(threads: int) -> bool:
-    """Keeps this process to `threads` of its cores; whether the system can. Thread pools that are made later count the
-    cores they may use, XLA's among them, so this comes before any import.
+    """Pins this process to `threads` of its cores; returns whether the system supports it.
+
+    Call it before importing libraries: thread pools that are made later, as XLA's, count the cores they may use.
     """
     if not hasattr(os, 'sched_setaffinity'):
         return False
@@ -27,7 +28,7 @@ def use_cores(threads: int) -> bool:
 
 
 def busy() -> float | None:
-    """Seconds that the cores of the machine have worked, all processes together; None where that is not told."""
+    """CPU seconds of all processes of the machine since it started; None if the system does not report it."""
     try:
         fields = Path('/proc/stat').read_text(encoding='ascii').split('\n', 1)[0].split()[1:]
     except OSError:
@@ -37,7 +38,7 @@ def busy() -> float | None:
 
 
 def own() -> float:
-    """User and system seconds of this process and of its finished children."""
+    """CPU seconds (user and system) of this process and of its finished children."""
     import resource
 
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -45,7 +46,7 @@ def own() -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Answers on the standard output it was started with; what libraries print there goes to standard error."""
+    """Runs the worker. It answers on the original standard output; output of libraries goes to standard error."""
     subject, name, folder, threads, options = arguments
     answers = os.fdopen(os.dup(1), 'w', encoding='utf-8')
     os.dup2(2, 1)
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
         seconds, used = time.perf_counter() - start, own() - used
         later = busy()
         others = None if before is None or later is None else max(0.0, (later - before - used) / seconds)
-        memory = peak_memory()  # before the outcome is written: that is not the contestant's
+        memory = peak_memory()  # read before the outcome is written, which is not the contestant's work
         if not count:
             import numpy as np
 
@@ -86,5 +87,5 @@ if __name__ == '__main__':
         import traceback
 
         traceback.print_exc()
-        # The last line is what the parent shows.
+        # The parent shows the last line of the log.
         sys.exit(f'{type(e).__name__}: {" ".join(str(e).split())}')

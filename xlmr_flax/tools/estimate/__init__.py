@@ -1,7 +1,7 @@
-from xlmr_flax.util.errors import UserError
+"""Estimates memory and time of training and evaluation on TPUs from programs compiled ahead of time, without a TPU."""
 
-"""What training and evaluation will cost on TPUs, from programs compiled ahead of time on a machine without one."""
+from xlmr_flax.util.errors import UserError
 
 
 class EstimateError(UserError, ValueError):
-    """Something that cannot be estimated: an unknown topology, a batch that cannot be cut, libtpu that is missing."""
+    """An estimate is not possible: unknown topology, a batch that cannot be sharded, or libtpu is not installed."""

@@ -1,14 +1,17 @@
-"""TPU chips and slices of them: what a chip can do at most, and device descriptions without hardware.
+"""TPU chips and slices: published peak numbers of each chip, and JAX device descriptions without hardware.
 
-Numbers are per chip, as published:
+Numbers are per chip:
 - peak bfloat16 FLOP/s, HBM and its bandwidth, interconnect: cloud.google.com/tpu/docs/v4, /v5e, /v5p-training, /v6e.
-  Interconnect is given there in both directions together for v5p (1200 GB/s) and in one for v4, v5e and v6e (2400, 1600
-  and 3200 Gbit/s); here it is bytes a second that a chip can send over all of its links.
-- clocks: v4 in Jouppi et al. 2023 (TPU v4, arXiv 2304.01433, table 4); the others follow from the peak and what the
-  matrix units do in a cycle, as Austin et al. 2025 (How to Scale Your Model, chapter 2) count it: v5e 4 units of 128 x
-  128 at 1.5 GHz, v5p 8 of them at 1.75 GHz, v6e 4 units' worth of 256 x 256 at 1.75 GHz, a multiply and an add each.
-- vector units: 8 x 128 lanes with four units each a core (the same); v4 and v5p chips have two cores. What a product of
-  two integers takes on a v4 is counted in libtpu's schedule of this package's kernels; the others have an instruction.
+  These pages give the interconnect bandwidth as the sum of both directions for v5p (1200 GB/s), and as that of one
+  direction for v4, v5e and v6e (2400, 1600 and 3200 Gbit/s). Here it is the bytes per second that a chip can send over
+  all its links.
+- clocks: v4 from Jouppi et al. 2023 (TPU v4, arXiv 2304.01433, table 4). The others are computed from the peak and the
+  operations of the matrix units in a cycle, as in Austin et al. 2025 (How to Scale Your Model, chapter 2): v5e 4 units
+  of 128 x 128 at 1.5 GHz, v5p 8 such units at 1.75 GHz, v6e 4 units' worth of 256 x 256 at 1.75 GHz, with a multiply
+  and an add each.
+- vector units: 8 x 128 lanes with four units each per core (same source); v4 and v5p chips have two cores. The cost of
+  an integer product on v4 is counted in libtpu's schedule of this package's kernels; the other chips have an
+  instruction for it.
 """
 
 from __future__ import annotations
@@ -27,8 +30,12 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip. flops: bfloat16 a second. clock: Hz. hbm: bytes. hbm_speed, ici_speed: bytes a second; the second is
-    what it can send. dimensions: of a slice. config: the name that libtpu has for a chip that is one device."""
+    """One TPU chip.
+
+    flops: peak bfloat16 FLOP/s. clock: Hz. hbm: bytes. hbm_speed: bytes per second. ici_speed: bytes per second that
+    the chip can send. dimensions: number of dimensions of a slice. config: libtpu's name of the configuration in which
+    a chip is one device.
+    """
 
     name: str
     flops: float
@@ -38,8 +45,8 @@ class Chip:
     ici_speed: float
     dimensions: int
     config: str = 'default'
-    vector: int = 4096  # elements of 32 bits a cycle
-    integer_product: int = 1  # of 32 bits, in vector operations
+    vector: int = 4096  # 32-bit elements per cycle
+    integer_product: int = 1  # cost of a 32-bit integer product, in vector operations
 
 
 CHIPS = {
@@ -53,17 +60,17 @@ CHIPS = {
 }
 _QUIET = {
     'TPU_SKIP_MDS_QUERY': '1',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # nothing of the hardware is used, which one process at a time may have
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # only one process at a time may use the hardware, and this one does not use it
     'TPU_WORKER_HOSTNAMES': 'localhost',
     'TPU_MIN_LOG_LEVEL': '3',
     'TPU_STDERR_LOG_LEVEL': '3',
 }
-_HOST = 2  # chips of a host along the first two dimensions, where a slice has more than one host
+_HOST = 2  # chips of a host along each of the first two dimensions, if a slice has several hosts
 
 
 @dataclass(frozen=True)
 class Topology:
-    """A slice of a pod: its chip and how many of them lie along each dimension."""
+    """A slice of a TPU pod: its chip, and the number of chips along each dimension."""
 
     chip: Chip
     shape: tuple[int, ...]
@@ -81,7 +88,7 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """'v5e:4x4' -> its Topology. Raises EstimateError for an unknown chip or a shape that no slice of it has."""
+    """Parses 'v5e:4x4'. Raises EstimateError for an unknown chip or a shape that no slice of it has."""
     kind, _, rest = text.strip().lower().partition(':')
     if kind not in CHIPS:
         raise EstimateError(f'topology {text!r}: unknown chip {kind!r}{closest(kind, CHIPS)}')
@@ -100,13 +107,13 @@ def parse_topology(text: str) -> Topology:
 
 
 def parse_topologies(texts: Sequence[str]) -> list[Topology]:
-    """Topologies in the order given, each once."""
+    """Parses topologies; keeps their order and drops duplicates."""
     return list({t.name: t for t in map(parse_topology, texts)}.values())
 
 
 def devices(topology: Topology) -> list[Any]:
-    """Device descriptions of a slice, one a chip; no hardware is asked for. Raises EstimateError without libtpu."""
-    # What libtpu would otherwise ask the machine for, at length and in vain where it is no TPU host.
+    """Device descriptions of a slice, one per chip; needs no hardware. Raises EstimateError without libtpu."""
+    # Without these variables libtpu queries the metadata of a TPU host, which takes long and fails elsewhere.
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
@@ -117,16 +124,16 @@ def devices(topology: Topology) -> list[Any]:
     if 1 in topology.shape[:2]:
         options['chips_per_host_bounds'] = (*topology.shape[:2], 1)
     try:
-        found = topologies.get_topology_desc(platform='tpu', topology_name=topology.name, **options).devices
-    except Exception as e:  # of several types, by version
+        described = topologies.get_topology_desc(platform='tpu', topology_name=topology.name, **options).devices
+    except Exception as e:  # the type depends on the version
         raise EstimateError(f'topology {topology.name}: libtpu refuses it: {str(e).splitlines()[0]}') from None
-    if len(found) != topology.chips:
-        raise EstimateError(f'topology {topology.name}: libtpu gives {len(found)} devices, expected one a chip')
-    return list(found)
+    if len(described) != topology.chips:
+        raise EstimateError(f'topology {topology.name}: libtpu gives {len(described)} devices, expected one a chip')
+    return list(described)
 
 
 def has_libtpu() -> bool:
-    """Whether the compiler for TPUs is installed."""
+    """Whether libtpu, the compiler for TPUs, is installed."""
     import importlib.util
 
     return importlib.util.find_spec('libtpu') is not None

@@ -1,17 +1,17 @@
-"""What a compiled program costs on a chip: the compiler's cycles by kind of operation and by part of the model.
+"""Cost of a compiled program on a chip: the compiler's estimated cycles, by kind of operation and by part of the model.
 
-A TPU core carries out one operation of the schedule after another; the compiler's `estimated_cycles` of each are added
-up, those of a loop's body times its trip count. What carries none is costed by its own roofline and marked:
+A TPU core runs the operations of the schedule one after another. Their `estimated_cycles` are added up; those of a
+loop's body are multiplied by its trip count. An operation without an estimate is costed by a roofline and marked:
 
-- kernels (Pallas): the larger of computing and bytes / HBM bandwidth, from the CostEstimate that the kernel was given,
-  else from the bytes of its operands and results alone. Computing is products at the peak, then elementwise operations
-  at that of the vector units (`vector_ops` of a kernel's metadata; `integer_products` are those of them that some
-  chips have to put together), nothing of the two at once;
+- kernels (Pallas): the larger of compute time and bytes / HBM bandwidth, from the kernel's CostEstimate, or without one
+  from the bytes of its operands and results alone. Compute time is the matrix products at peak FLOP/s plus the
+  elementwise operations at the peak of the vector units; the two do not overlap. The counts are `vector_ops` in the
+  kernel's metadata, and `integer_products`, those that some chips compute with several instructions;
 - gathers, scatters and copies that the compiler does not estimate: bytes / HBM bandwidth.
 
-Asynchronous copies run beside the operations and are not counted. Collectives have no estimate; they are listed with
-the bytes that a chip must send at least, over all of its links, and are counted apart: some of them are hidden behind
-operations and some are not, so that a step takes between the one sum and both.
+Asynchronous copies overlap with the operations and are not counted. Collectives have no estimate. They are listed with
+the smallest number of bytes that a chip must send over all its links, and are counted separately: some of them overlap
+with operations and some do not, so a step takes between the sum without and the sum with the collectives.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MATMUL, KERNEL, GATHER, STACK, REDUCE, ELEMENTWISE, COPY = (
     'elementwise',
     'copies and layouts',
 )
-# Free, or beside the operations, or counted apart.
+# Opcodes that cost nothing, that overlap with other operations, or that are counted separately.
 _FREE = frozenset(
     {'parameter', 'constant', 'get-tuple-element', 'tuple', 'bitcast', 'iota', 'partition-id', 'replica-id'}
 )
@@ -45,13 +45,13 @@ _NOT_COSTED = _FREE | _BESIDE | {'after-all', 'opt-barrier', 'broadcast', 'infee
 _MOVES = frozenset(
     {'copy', 'transpose', 'bitcast', 'reshape', 'pad', 'concatenate', 'broadcast', 'slice', 'dynamic-slice'}
 )
-_SMALL = 4096  # bytes; what is smaller and has no estimate takes no time worth counting
+_SMALL = 4096  # bytes; smaller operations without an estimate are ignored
 _PACKAGE = '/xlmr_flax/'
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of the schedule. cycles: of all its `times`, on one chip. marked: costed by its roofline."""
+    """One operation of the schedule. cycles: on one chip, over all its `times` runs. marked: costed by a roofline."""
 
     name: str
     kind: str
@@ -67,8 +67,8 @@ class Operation:
 
 @dataclass(frozen=True)
 class Collective:
-    """Collectives of one kind over groups of one size. count, bytes (payload: the whole array that is gathered, reduced
-    or exchanged) and sent (by a chip, at least), of a whole program."""
+    """Sum over the collectives of a program with the same kind and group size. bytes: payload, the whole arrays that
+    are gathered, reduced or exchanged. sent: bytes that a chip sends at least."""
 
     kind: str
     group: int
@@ -79,8 +79,8 @@ class Collective:
 
 @dataclass(frozen=True)
 class ProgramCost:
-    """operations: in the order of the schedule. loops_unknown: loops counted once because their trip count is not in
-    the text."""
+    """Cost of a program on one chip. operations: in the order of the schedule. loops_unknown: number of loops that are
+    counted once because the text does not have their trip count."""
 
     operations: tuple[Operation, ...]
     collectives: tuple[Collective, ...]
@@ -99,29 +99,29 @@ class ProgramCost:
         return sum(c.sent for c in self.collectives)
 
     def by(self, *fields: str) -> dict[tuple[str, ...], float]:
-        """{values of these fields of an operation: cycles}, the largest first."""
-        found: dict[tuple[str, ...], float] = {}
+        """Cycles grouped by these fields of an operation, the largest group first."""
+        sums: dict[tuple[str, ...], float] = {}
         for o in self.operations:
             key = tuple(getattr(o, name) for name in fields)
-            found[key] = found.get(key, 0.0) + o.cycles
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+            sums[key] = sums.get(key, 0.0) + o.cycles
+        return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
     def largest(self, n: int) -> list[Operation]:
         return sorted(self.operations, key=lambda o: -o.cycles)[:n]
 
 
 def program_cost(module: Module, chip: Chip) -> ProgramCost:
-    """The cost of a compiled program on one chip of its kind."""
+    """Cost of a compiled program on one chip."""
     walk = _Walk(module)
     operations = []
     for instruction, times, operands in walk.schedule(module.entry, 1):
-        if found := _operation(module, instruction, times, operands, chip):
-            operations.append(found)
+        if operation := _operation(module, instruction, times, operands, chip):
+            operations.append(operation)
     return ProgramCost(tuple(operations), tuple(walk.collected()), walk.loops_unknown)
 
 
 class _Walk:
-    """The schedule of a program: its entry and what loops and calls lead to."""
+    """Walks the schedule of a program: the entry computation, and the bodies of its loops and calls."""
 
     def __init__(self, module: Module):
         self.module = module
@@ -129,11 +129,11 @@ class _Walk:
         self._seen: dict[tuple[str, str], tuple[str, int, float, float, int]] = {}
 
     def schedule(self, computation: str, times: int) -> Iterator[tuple[Instruction, int, list[Instruction]]]:
-        """(instruction, how often it is carried out, its operands)."""
-        found = self.module.computations[computation]
-        for instruction in found.values():
+        """Yields (instruction, how often it runs, its operands)."""
+        scope = self.module.computations[computation]
+        for instruction in scope.values():
             if instruction.opcode == 'while':
-                trips = trip_count(self.module, instruction, found)
+                trips = trip_count(self.module, instruction, scope)
                 self.loops_unknown += trips is None
                 yield from self.schedule(instruction.attribute('body'), times * (trips or 1))
             elif (
@@ -141,13 +141,13 @@ class _Walk:
                 and (to := _called(instruction)) in self.module.computations
             ):
                 yield from self.schedule(to, times)
-            elif instruction.opcode == 'conditional':  # every branch, though one is taken: an upper bound
+            elif instruction.opcode == 'conditional':  # counts every branch, though one is taken: an upper bound
                 named = re.findall(r'%([\w.\-]+)', instruction.rest.split('metadata=')[0])
                 for name in (n for n in dict.fromkeys(named) if n in self.module.computations):
                     yield from self.schedule(name, times)
             else:
                 self._collect(instruction, times)
-                yield instruction, times, [found[name] for name in instruction.operands if name in found]
+                yield instruction, times, [scope[name] for name in instruction.operands if name in scope]
 
     def _collect(self, instruction: Instruction, times: int) -> None:
         for inner in self.module.within(instruction):
@@ -155,7 +155,7 @@ class _Walk:
             if not kind:
                 continue
             channel = re.search(r'channel_id=(\d+)', inner.rest)
-            # One that is carried out piece by piece beside other operations stands in each of their fusions.
+            # A collective that overlaps piecewise with other operations appears in each of their fusions.
             key = (kind, channel[1]) if channel and inner is not instruction else (kind, inner.name)
             if key in self._seen:
                 continue
@@ -163,12 +163,12 @@ class _Walk:
             called = instruction.attribute('calls')
             if kind == 'all-reduce' and inner is not instruction and 'slice' in self.module.root(called).opcode:
                 kind = 'reduce-scatter'
-            # A start has operand and result, of which the larger is the payload, and flags.
+            # The shape of a -start has operand, result and flags; the larger array is the payload.
             size = max(shape_parts(inner.shape)) if inner.opcode.endswith('-start') else inner.bytes
             self._seen[key] = (kind, group, size, _sent(kind, size, group), times)
 
     def collected(self) -> list[Collective]:
-        """The collectives met so far, the largest traffic first."""
+        """Sums of the collectives that the walk has passed, the largest traffic first."""
         sums: dict[tuple[str, int], Collective] = {}
         for kind, group, size, sent, times in self._seen.values():
             old = sums.get((kind, group), Collective(kind, group, 0, 0.0, 0.0))
@@ -183,7 +183,7 @@ def _called(instruction: Instruction) -> str:
 
 
 def _sent(kind: str, size: float, group: int) -> float:
-    """Bytes that a chip sends at least: of a ring, in steps of a share 1 / group (Thakur et al. 2005)."""
+    """Smallest number of bytes that a chip sends: ring algorithm with chunks of 1 / group (Thakur et al. 2005)."""
     share = (group - 1) / group if group else 1.0
     if kind == 'all-reduce':
         return 2 * size * share
@@ -191,7 +191,7 @@ def _sent(kind: str, size: float, group: int) -> float:
 
 
 def group_size(rest: str) -> int:
-    """Chips of a group of a collective, from its attributes; 0 where they do not say."""
+    """Number of chips in a group of a collective, from its attributes; 0 if they do not have it."""
     if found := re.search(r'replica_groups=\{\{([\d,]+)\}', rest):
         return found[1].count(',') + 1
     if found := re.search(r'replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}', rest):
@@ -203,9 +203,9 @@ def group_size(rest: str) -> int:
 
 
 def trip_count(module: Module, loop: Instruction, scope: Computation) -> int | None:
-    """How often a loop's body is carried out: as XLA notes it, else from a condition `counter < constant` of a counter
-    that starts at and grows by a constant. scope: the computation that the loop is in. None where the text does not
-    say."""
+    """Trip count of a loop; None if the text does not have it. scope: the computation that contains the loop.
+
+    It is XLA's known_trip_count, or is derived from a condition `counter < constant` with constant start and step."""
     if found := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest):
         return int(found[1])
     name = loop.attribute('condition')
@@ -226,16 +226,16 @@ def trip_count(module: Module, loop: Instruction, scope: Computation) -> int | N
 
 
 def _whole(scope: Computation, name: str) -> int | None:
-    """The value of a whole scalar constant, or of copies of it; None for anything else."""
-    found = scope.get(name)
-    while found is not None and found.opcode in ('copy', 'bitcast') and found.operands:
-        found = scope.get(found.operands[0])
-    is_whole = found is not None and found.shape.startswith(('s32[]', 'u32[]')) and found.literal.isdigit()
-    return int(found.literal) if found is not None and is_whole else None
+    """Value of a 32-bit integer scalar constant, also through copies; None for anything else."""
+    source = scope.get(name)
+    while source is not None and source.opcode in ('copy', 'bitcast') and source.operands:
+        source = scope.get(source.operands[0])
+    is_whole = source is not None and source.shape.startswith(('s32[]', 'u32[]')) and source.literal.isdigit()
+    return int(source.literal) if source is not None and is_whole else None
 
 
 def _step(body: Computation, root: Instruction, index: int) -> int | None:
-    """By how much the counter at that place of a loop's state grows; None where it cannot be seen."""
+    """Increment of the loop counter at `index` of a loop's state; None if it is not an addition of a constant."""
     grown = body.get(root.operands[index]) if index < len(root.operands) else None
     while grown is not None and grown.opcode in ('copy', 'bitcast') and grown.operands:
         grown = body.get(grown.operands[0])
@@ -281,7 +281,7 @@ def _roofline(
     is_kernel: bool,
     chip: Chip,
 ) -> float:
-    """Seconds of an operation that the compiler does not estimate; 0 = nothing worth counting."""
+    """Roofline time in seconds of an operation without a compiler's estimate; 0 = negligible."""
     if is_kernel:
         bytes_moved, flops = instruction.bytes + sum(o.bytes for o in operands), 0.0
         if found := re.search(r'"cost_estimate":(\{[^}]*\})', instruction.rest):
@@ -292,11 +292,11 @@ def _roofline(
         elementwise = operations / (chip.vector * chip.clock)
         return max(flops / chip.flops + elementwise, bytes_moved / chip.hbm_speed)
     is_collective = any(code.startswith(COLLECTIVES) for code in codes)
-    is_call = 'custom-call' in codes and codes <= _FREE | {'custom-call'}  # buffers, and the ends of collectives
+    is_call = 'custom-call' in codes and codes <= _FREE | {'custom-call'}  # buffer allocations, ends of collectives
     is_free = instruction.opcode in _NOT_COSTED or is_call
     if is_collective or is_free or instruction.bytes < _SMALL:
         return 0.0
-    if 'gather' in codes:  # of the table, only the rows that are fetched
+    if 'gather' in codes:  # reads only the gathered rows of the table
         return 2 * instruction.bytes / chip.hbm_speed
     return (instruction.bytes + sum(o.bytes for o in operands)) / chip.hbm_speed
 
@@ -326,7 +326,7 @@ def _direction(op_name: str) -> str:
 
 
 def _origin(frames: tuple[Source, ...]) -> tuple[str, str]:
-    """('file:line', function) of the innermost frame in this package, else of the innermost."""
+    """('file:line', function) of the innermost stack frame in this package, or of the innermost frame at all."""
     own = [f for f in frames if _PACKAGE in f.file]
     if not frames:
         return '', 'compiler'
@@ -336,7 +336,7 @@ def _origin(frames: tuple[Source, ...]) -> tuple[str, str]:
 
 
 def to_dict(cost: ProgramCost, largest: int) -> dict[str, object]:
-    """JSON-able, with the largest operations alone."""
+    """The cost as JSON values; of the operations only the `largest` most expensive ones."""
     return {
         'cycles': cost.cycles,
         'marked_cycles': cost.marked_cycles,

@@ -1,9 +1,9 @@
-"""The text of a program that XLA has compiled for a TPU, as instructions.
+"""Parses the HLO text of a program that XLA has compiled for a TPU.
 
-What is read: computations with their instructions in the order of the schedule (OpenXLA's HLO text, hlo_parser.cc);
-the cost model's `estimated_cycles` in an instruction's backend_config; the loops' trip counts; and the tables of stack
-frames behind the header, from which an instruction's source line comes (older texts have source_file= and source_line=
-in the metadata).
+It reads the computations with their instructions in the order of the schedule (OpenXLA's HLO text, hlo_parser.cc), the
+cost model's `estimated_cycles` in an instruction's backend_config, the trip counts of loops, and the tables of stack
+frames after the header, which give an instruction's source line (older texts have source_file= and source_line= in the
+metadata).
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
 _HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _NAME = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = ')
 _OPCODE = re.compile(r' ?([a-z][\w\-]*)\(')
-_ONE_LINE = re.compile(r'kernel_metadata=\{\n[^}]*\}')  # the only attribute that is written in several lines
+_ONE_LINE = re.compile(r'kernel_metadata=\{\n[^}]*\}')  # the only attribute that spans several lines
 _ROW = re.compile(r'^(\d+) (?:"(.*)"|\{(.*)\})$')
 
 
 def shape_parts(shape: str) -> list[float]:
-    """Bytes of each array of a shape, without the padding of its layout: 'f32[2,3]{1,0}' -> [24]."""
-    found = []
+    """Bytes of each array of a shape, without layout padding: 'f32[2,3]{1,0}' -> [24]."""
+    sizes = []
     for dtype, dims in _ARRAY.findall(shape):
         size = _BYTES.get(dtype, 1 if dtype.startswith('f8') else 0)
-        found.append(float(size * math.prod(int(n) for n in dims.split(',') if n)))
-    return found
+        sizes.append(float(size * math.prod(int(n) for n in dims.split(',') if n)))
+    return sizes
 
 
 def shape_bytes(shape: str) -> float:
-    """Bytes of an array or of all arrays of a tuple."""
+    """Bytes of an array, or of all arrays of a tuple."""
     return sum(shape_parts(shape))
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where an instruction is from. line: 0 = not known."""
+    """Source position of an instruction. line: 0 = unknown."""
 
     file: str
     line: int
@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction. operands: names. rest: its attributes, as text. literal: the value of a scalar constant."""
+    """One HLO instruction. operands: names. rest: its attributes, as text. literal: the value of a scalar constant."""
 
     name: str
     shape: str
@@ -67,18 +67,18 @@ class Instruction:
 
     @property
     def cycles(self) -> int | None:
-        """The compiler's own estimate."""
+        """The compiler's estimated cycles; None without an estimate."""
         found = re.search(r'"estimated_cycles":"(\d+)"', self.rest)
         return int(found[1]) if found else None
 
     @property
     def op_name(self) -> str:
-        """The path of the operation in the traced function, '' where the compiler added it."""
+        """Path of the operation in the traced function, '' if the compiler added the instruction."""
         found = re.search(r'op_name="((?:[^"\\]|\\.)*)"', self.rest)
         return found[1] if found else ''
 
     def attribute(self, name: str) -> str:
-        """The computation that an attribute (calls, body, condition, to_apply) names, '' without one."""
+        """Name of the computation in an attribute (calls, body, condition, to_apply), '' without the attribute."""
         found = re.search(rf'\b{name}=%?([\w.\-]+)', self.rest)
         return found[1] if found else ''
 
@@ -88,14 +88,14 @@ Computation = dict[str, Instruction]
 
 @dataclass(frozen=True)
 class Module:
-    """A compiled program. frames: number -> the frames of a stack, innermost first."""
+    """A compiled program. frames: stack frame id -> the frames of that stack, innermost first."""
 
     computations: Mapping[str, Computation]
     entry: str
     frames: Mapping[int, tuple[Source, ...]] = field(default_factory=dict)
 
     def sources(self, instruction: Instruction) -> tuple[Source, ...]:
-        """Where an instruction is from, innermost first; () where the compiler added it."""
+        """Stack frames of an instruction, innermost first; () if the compiler added it."""
         if found := re.search(r'stack_frame_id=(\d+)', instruction.rest):
             return self.frames.get(int(found[1]), ())
         if found := re.search(r'source_file="([^"]*)" source_line=(\d+)', instruction.rest):
@@ -103,12 +103,12 @@ class Module:
         return ()
 
     def root(self, computation: str) -> Instruction:
-        """The result of a computation."""
-        found = self.computations[computation].values()
-        return next((i for i in found if i.root), list(found)[-1])
+        """The root instruction of a computation, which is its result."""
+        instructions = self.computations[computation].values()
+        return next((i for i in instructions if i.root), list(instructions)[-1])
 
     def within(self, instruction: Instruction) -> Iterator[Instruction]:
-        """The instructions of a fusion and of the fusions in it; of anything else, itself."""
+        """Yields the instructions of a fusion, recursively; any other instruction yields itself."""
         called = instruction.attribute('calls')
         if instruction.opcode != 'fusion' or called not in self.computations:
             yield instruction
@@ -118,7 +118,7 @@ class Module:
 
 
 def _closing(text: str, start: int) -> int:
-    """The index behind the bracket that closes the one at `start`."""
+    """Index after the bracket that closes the one at `start`."""
     depth = 0
     for i in range(start, len(text)):
         if text[i] in '([{':
@@ -139,15 +139,15 @@ def _instruction(line: str) -> Instruction | None:
     opcode = _OPCODE.match(line, end)
     if not opcode:
         return None
-    behind = _closing(line, opcode.end() - 1)
-    inside = line[opcode.end() : behind - 1]
+    after = _closing(line, opcode.end() - 1)
+    inside = line[opcode.end() : after - 1]
     operands = () if opcode[1] == 'constant' else tuple(re.findall(r'%([\w.\-]+)', inside))
     literal = inside if opcode[1] == 'constant' and '{' not in inside else ''
-    return Instruction(head[2], line[start:end], opcode[1], operands, line[behind:], literal, bool(head[1]))
+    return Instruction(head[2], line[start:end], opcode[1], operands, line[after:], literal, bool(head[1]))
 
 
 def parse(text: str) -> Module:
-    """The text of a compiled program -> its Module. Raises ValueError for a text without an entry computation."""
+    """Parses the text of a compiled program. Raises ValueError for a text without an entry computation."""
     computations: dict[str, Computation] = {}
     tables: dict[str, dict[int, str]] = {}
     entry, current, table = '', None, None
@@ -159,8 +159,8 @@ def parse(text: str) -> Module:
         elif header := _HEADER.match(line):
             table, current = None, computations.setdefault(header[2], {})
             entry = header[2] if header[1] else entry
-        elif current is not None and (found := _instruction(line)):
-            current[found.name] = found
+        elif current is not None and (instruction := _instruction(line)):
+            current[instruction.name] = instruction
     if entry not in computations:
         raise ValueError('no ENTRY computation: this is not the text of a compiled program')
     return Module(computations, entry, _frames(tables))
@@ -179,10 +179,10 @@ def _frames(tables: Mapping[str, Mapping[int, str]]) -> dict[int, tuple[Source, 
         for i, row in ((i, numbers(text)) for i, text in tables.get('FileLocations', {}).items())
     }
     rows = {i: numbers(text) for i, text in tables.get('StackFrames', {}).items()}
-    # A parent's number is one too high where 0 stands for nothing: a frame then seems to be its own parent.
+    # Some texts use parent id 0 for "no parent" and add 1 to the others; a frame then seems to be its own parent.
     shift = int(any(row.get('parent_frame_id') == i for i, row in rows.items()))
-    found: dict[int, tuple[Source, ...]] = {}
+    frames: dict[int, tuple[Source, ...]] = {}
     for i in sorted(rows):
         parent = rows[i].get('parent_frame_id', 0) - shift
-        found[i] = (places[rows[i]['file_location_id']], *found.get(parent, ()))
-    return found
+        frames[i] = (places[rows[i]['file_location_id']], *frames.get(parent, ()))
+    return frames

@@ -1,8 +1,8 @@
-"""Hours and chip-hours of a plan: its steps and forward passes (experiment/plan/cost.py), timed by compiled programs.
+"""Hours and chip-hours of a plan on TPUs: its steps and forward passes (experiment/plan/cost.py), at compiled speed.
 
-A training step is costed at the padded length that its batches have on average, rounded up to one that is compiled;
-forward passes by their tokens, at the length that their tokens' rows have on average. Reading, tokenizing, compiling,
-writing and the scoring on the host are not in it.
+A training step is costed at the average padded length of its batches, rounded up to a length that is compiled. Forward
+passes are costed by their tokens, at the average length of their rows. Reading, tokenizing, compiling, writing and the
+scoring on the host are not included.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a run's work that one program does. phase, what: the row of the table. program: for forward passes
-    with 0 rows, which depend on the mesh. steps: of training; tokens: of forward passes, with padding."""
+    """A part of a run's work that one program does.
+
+    phase, what: the row of the table. program: with rows=0 for forward passes, whose rows depend on the mesh. steps: of
+    training. tokens: of forward passes, with padding.
+    """
 
     phase: str
     what: str
@@ -55,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: seconds with all collectives hidden, and with none; NaN where a program cannot run."""
+    """A row of the table. seconds: all collectives overlap; slowest: none does; NaN if a program cannot run."""
 
     phase: str
     what: str
@@ -67,8 +70,11 @@ class Row:
 
 @dataclass(frozen=True)
 class PlanEstimate:
-    """A plan on one slice. programs: those it needs, with the seconds that it spends in each; refused: what cannot be
-    compiled, and why."""
+    """The estimate of a plan on one slice.
+
+    programs: the compiled programs, with the seconds that the plan spends in each. refused: messages of the programs
+    that cannot run on the slice.
+    """
 
     topology: Topology
     rows: tuple[Row, ...]
@@ -76,7 +82,7 @@ class PlanEstimate:
     refused: tuple[str, ...]
 
     def total(self, phase: str = '') -> Row:
-        """The sum over a phase, or over everything."""
+        """The sum over the rows of a phase, or over all rows."""
         rows = [row for row in self.rows if phase in ('', row.phase)]
         runs, steps = sum(row.runs for row in rows), sum(row.steps for row in rows)
         seconds, slowest = sum(row.seconds for row in rows), sum(row.slowest for row in rows)
@@ -84,8 +90,11 @@ class PlanEstimate:
 
 
 class PlanWork(Estimator):
-    """What the runs of a plan compute, in parts. active_rows: of the word table that training keeps (what its data
-    use), 0 = all, an upper bound; a language model's head has all. Raises what the run itself would raise."""
+    """The work of all runs of a plan, as `parts`.
+
+    active_rows: number of rows of the word embeddings that training keeps (those that its data use), 0 = all, an upper
+    bound; with a language-modelling task all rows are kept. Raises the errors of the runs themselves.
+    """
 
     def __init__(self, config: Config, active_rows: int = 0):
         source = open_source(config.encoder.source, seed=config.seeds[0])
@@ -105,15 +114,17 @@ class PlanWork(Estimator):
             yield self._passes(EVALUATION, run.target, run, get_task(run.target), head, work, length)
 
     def _training_parts(self, run: Run, arm: Arm, recipe: Recipe) -> Iterable[Part]:
-        found, rows = run.datasets, self.training_rows(run)
-        sizes = [max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(found, rows, strict=True)]
-        steps = total_steps(recipe, *(capped for _, capped in member_sizes(arm, found, sizes).values()))
+        datasets, rows = run.datasets, self.training_rows(run)
+        sizes = [
+            max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(datasets, rows, strict=True)
+        ]
+        steps = total_steps(recipe, *(capped for _, capped in member_sizes(arm, datasets, sizes).values()))
         micro = recipe.accumulation if arm.mix == 'micro_batch' else 1
-        counts = mixture_of(arm, found, sizes, run.seed, run.where).counts(steps * micro)
+        counts = mixture_of(arm, datasets, sizes, run.seed, run.where).counts(steps * micro)
         phase, what = self._place(run)
-        model = self._trained_model(any(dataset.task.is_text for dataset in found))
-        for dataset, each, draws in zip(found, rows, counts, strict=True):
-            # Of padded batches, which have an example in each row: an upper bound where the recipe packs them.
+        model = self._trained_model(any(dataset.task.is_text for dataset in datasets))
+        for dataset, each, draws in zip(datasets, rows, counts, strict=True):
+            # The length of padded batches, with one example in each row: an upper bound if the recipe packs them.
             padded = dataclasses.replace(recipe, packing=False)
             one = self._batches(dataset, each, padded, recipe.batch_size)
             longest = min(math.ceil(one.tokens / (recipe.batch_size * each.group)), dataset.max_length)
@@ -142,7 +153,7 @@ class PlanWork(Estimator):
             yield self._passes(*self._place(run), run, task, head_spec(task), work, read.max_length)
 
     def _place(self, run: Run) -> tuple[str, str]:
-        """The table's row of a training."""
+        """(phase, what): the table's row of a training run."""
         return (TARGET, run.target) if run.target else (INTERMEDIATE, f'{run.warms} warm-up' if run.warms else run.task)
 
     def _trained_model(self, whole_table: bool) -> Model:
@@ -162,7 +173,7 @@ class PlanWork(Estimator):
 
 
 def mean_length(shape: EncoderConfig, work: Work) -> float:
-    """The length of rows that makes forward passes of so many tokens take so many operations."""
+    """Row length (tokens) at which forward passes over `work.tokens` tokens take `work.flops` operations."""
     if not work.tokens:
         return 1.0
     per_token = forward_flops(shape, 1.0, 1.0) - 2 * layer_weights(shape)
@@ -170,18 +181,20 @@ def mean_length(shape: EncoderConfig, work: Work) -> float:
 
 
 def _decisive(spec: OptimizerSpec) -> OptimizerSpec:
-    """What of an optimizer decides the program; the numbers are constants in it."""
+    """The fields of an optimizer that change the program's structure; its other numbers are constants there."""
     return OptimizerSpec(clip_norm=min(spec.clip_norm, 1.0), clip_per=spec.clip_per, schedule=spec.schedule)
 
 
 def concrete(parts: Sequence[Part], mesh: Mesh, batch_tokens: int) -> list[tuple[Part, float]]:
-    """(part with the rows of this mesh, how often its program is carried out). Heads of a kind are taken to have the
-    outputs of the widest: they share a program, and outputs cost next to nothing."""
+    """Sets the rows of each part for this mesh; returns (part, how often its program runs).
+
+    All heads of a kind get the outputs of the widest one, so that they share a program; outputs cost next to nothing.
+    """
     widest: dict[str, int] = {}
     for part in parts:
         head = part.program.head
         widest[head.kind] = max(widest.get(head.kind, 1), head.outputs)
-    found = []
+    result = []
     for part in parts:
         program = part.program
         program = dataclasses.replace(program, head=HeadSpec(program.head.kind, widest[program.head.kind]))
@@ -190,8 +203,8 @@ def concrete(parts: Sequence[Part], mesh: Mesh, batch_tokens: int) -> list[tuple
             rows = eval_batch_size(program.length, batch_tokens, batch_devices(mesh))
             program = dataclasses.replace(program, rows=rows)
             times = part.tokens / program.tokens
-        found.append((dataclasses.replace(part, program=program), times))
-    return found
+        result.append((dataclasses.replace(part, program=program), times))
+    return result
 
 
 def estimate_plan(
@@ -200,8 +213,11 @@ def estimate_plan(
     say: Callable[[str], None],
     keep: Callable[[Compiled], None] = lambda compiled: None,
 ) -> PlanEstimate:
-    """Compiles what a plan needs on a slice and adds it up. say: told what is being compiled. keep: given each program.
-    Raises MeshError where the config's mesh does not fit the slice."""
+    """Compiles the programs of a plan for a slice and adds up their times.
+
+    say: called with the name of the program that is being compiled. keep: called with each compiled program. Raises
+    MeshError if the config's mesh does not fit the slice.
+    """
     mesh = mesh_on(topology, work.config.mesh)
     parts = concrete(work.parts, mesh, pass_tokens(work.config.evaluation.batch_tokens, 'tpu'))
     programs = list(dict.fromkeys(part.program for part, _ in parts))

@@ -1,7 +1,7 @@
-"""The package's own training steps and forward passes, compiled ahead of time for a slice of TPU chips.
+"""Compiles the package's training steps and forward passes ahead of time for a slice of TPU chips.
 
-Nothing is allocated and no TPU is asked for: parameters, optimizer state and batches are shapes with shardings, placed
-by the same rules as in a run (parallel/mesh.py), and the compiler is libtpu's.
+Nothing is allocated and no TPU is needed: parameters, optimizer state and batches are shapes with shardings, by the
+same rules as in a run (parallel/mesh.py), and libtpu compiles the program.
 """
 
 from __future__ import annotations
@@ -37,9 +37,12 @@ TRAIN, EVALUATE, EMBED = 'train', 'evaluate', 'embed'
 
 @dataclass(frozen=True)
 class Program:
-    """One program of a run. does: TRAIN, EVALUATE or EMBED. rows: of a whole step, over all chips and micro-batches;
-    of a choice head rows of examples, each of `choices` rows of tokens when training. predicted: tokens a row that a
-    language model's head predicts. layer, pooling: of EMBED."""
+    """One program of a run.
+
+    does: TRAIN, EVALUATE or EMBED. rows: number of rows of a whole step, over all chips and micro-batches; in training
+    with a choice head an example is one row here and has `choices` rows of tokens. predicted: tokens per row that a
+    language-modelling head predicts. layer, pooling: for EMBED.
+    """
 
     does: str
     model: Model
@@ -55,7 +58,7 @@ class Program:
 
     @property
     def name(self) -> str:
-        """For people: what it does, its head, and rows x tokens of a step."""
+        """Name for tables and messages: what it does, its head, and rows x tokens of a step."""
         rows = f'{self.rows} × {self.choices}' if self.choices > 1 else f'{self.rows}'
         parts = f' in {self.accumulation} parts' if self.accumulation > 1 else ''
         kind = 'vectors' if self.does == EMBED else self.head.kind
@@ -68,16 +71,16 @@ class Program:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations that the model needs (experiment/plan/cost.py); recomputed layers do not count."""
+        """Model FLOPs of a step (experiment/plan/cost.py); recomputed layers do not count."""
         return self._flops(self.length)
 
     @property
     def attention_flops(self) -> float:
-        """Those of attention's two products over tokens, a part of `flops`."""
+        """FLOPs of attention's two products over tokens, a part of `flops`."""
         return self.flops - self._flops(0)
 
     def _flops(self, length: int) -> float:
-        """With attention over so many tokens."""
+        """Model FLOPs of a step if attention spans `length` tokens."""
         shape = self.model.config
         if self.does == EMBED and self.layer is not None:
             shape = dataclasses.replace(shape, num_layers=self.layer)
@@ -88,9 +91,12 @@ class Program:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one chip. parameters, optimizer: as sharded, without the padding of layouts. inputs: what else a step is
-    given (batch, padding). temporary: activations and gradients. code: the program. peak: all of it and the results
-    that take no argument's place; hbm: what a chip has."""
+    """Memory of a program on one chip, in bytes.
+
+    parameters, optimizer: the shards, without layout padding. inputs: the other arguments (batch) and padding.
+    temporary: activations and gradients. code: the program. peak: the sum of these and of results that do not reuse a
+    donated argument's buffer. hbm: memory of a chip.
+    """
 
     parameters: float
     optimizer: float
@@ -107,7 +113,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program on a slice. cost: None where it does not fit, and `error` then says what the compiler said."""
+    """A compiled program on a slice. cost: None if it does not fit; `error` is then the compiler's message."""
 
     program: Program
     topology: Topology
@@ -120,18 +126,20 @@ class Compiled:
 
     @property
     def ideal(self) -> float:
-        """Seconds of a step at the chips' peak."""
+        """Seconds of a step at the chips' peak FLOP/s."""
         return self.program.flops / (self.topology.chips * self.topology.chip.flops)
 
     @property
     def seconds(self) -> float:
-        """Seconds of a step by the compiler's cycles, collectives all hidden; NaN where it does not fit."""
+        """Estimated seconds of a step if all collectives overlap with operations; NaN if it does not fit."""
         return self.cost.cycles / self.topology.chip.clock if self.cost else math.nan
 
     @property
     def unmarked(self) -> tuple[float, float]:
-        """(ideal, estimated) seconds without operations that the compiler does not estimate, as kernels, and so without
-        attention's products where a kernel has them; NaN where it does not fit."""
+        """(ideal, estimated) seconds of a step without the operations that the compiler does not estimate, as kernels.
+
+        If attention is a kernel, the ideal time is without its products as well. NaN if the program does not fit.
+        """
         if self.cost is None:
             return math.nan, math.nan
         flops = self.program.flops
@@ -143,22 +151,22 @@ class Compiled:
 
     @property
     def collective_seconds(self) -> float:
-        """Seconds that the collectives take at least, over all links of a chip."""
+        """Smallest time of the collectives in seconds, over all links of a chip."""
         return self.cost.sent / self.topology.chip.ici_speed if self.cost else math.nan
 
     @property
     def slowest(self) -> float:
-        """Seconds of a step with no collective hidden."""
+        """Estimated seconds of a step if no collective overlaps with operations."""
         return self.seconds + self.collective_seconds
 
 
 def mesh_on(topology: Topology, spec: MeshSpec) -> Mesh:
-    """The mesh of a config over a slice's chips. Raises MeshError, EstimateError."""
+    """Makes the mesh of a config over the chips of a slice. Raises MeshError, EstimateError."""
     return make_mesh(spec.data, spec.fsdp, spec.model, spec.slices, devices=devices(topology))
 
 
 def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compiled:
-    """Compiles and reads a program. mesh: of `mesh_on`. Raises EstimateError where its rows cannot be cut."""
+    """Compiles a program and computes its cost. mesh: of `mesh_on`. Raises EstimateError if rows cannot be sharded."""
     shards, part = batch_devices(mesh), program.rows // program.accumulation
     if part % shards:
         raise EstimateError(
@@ -191,12 +199,12 @@ def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compile
 
 @contextlib.contextmanager
 def _no_cache() -> Iterator[None]:
-    """Without JAX's compilation cache: what was compiled without a TPU can be written to it but not read again."""
+    """Disables JAX's compilation cache: a program compiled without a TPU can be written to it, but not read again."""
     from jax.experimental.compilation_cache import compilation_cache
 
     before = getattr(jax.config, 'jax_enable_compilation_cache')  # noqa: B009 (made by jax at run time: types do not know it)
     jax.config.update('jax_enable_compilation_cache', False)
-    compilation_cache.reset_cache()  # it looks at its settings once
+    compilation_cache.reset_cache()  # the cache reads its settings only once
     try:
         yield
     finally:
@@ -205,13 +213,13 @@ def _no_cache() -> Iterator[None]:
 
 
 def _peak(stats: Any) -> float:
-    """What a step needs at once: a donated argument's place is its result's, and temporaries share one arena."""
+    """Peak bytes of a step: a donated argument's buffer is reused for a result, and temporaries share one arena."""
     results = stats.output_size_in_bytes - stats.alias_size_in_bytes
     return stats.argument_size_in_bytes + results + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
 
 
 def too_large(message: str, own: tuple[float, float], topology: Topology) -> Memory:
-    """What the compiler's message says of a program that does not fit: its temporaries, in binary units."""
+    """Memory of a program that does not fit, from the compiler's message, which gives temporaries in binary units."""
     units = {'K': 1 << 10, 'M': 1 << 20, 'G': GIB, 'T': GIB << 10}
     found = re.search(r'([\d.]+)([KMGT])\)? exceeds', message) or re.search(r'Used ([\d.]+)([KMGT])', message)
     temporary = float(found[1]) * units[found[2]] if found else math.nan
@@ -219,7 +227,7 @@ def too_large(message: str, own: tuple[float, float], topology: Topology) -> Mem
 
 
 def _lower(program: Program, mesh: Mesh) -> tuple[tuple[float, float], Any]:
-    """((parameter bytes, optimizer bytes) of a chip, the lowered program)."""
+    """Lowers a program; returns ((parameter bytes, optimizer bytes) on a chip, the lowered program)."""
     model, head = program.model, program.head
     if program.does != TRAIN:
         params = model.shapes({HEAD: head} if program.does == EVALUATE else {})
@@ -240,10 +248,10 @@ def _lower(program: Program, mesh: Mesh) -> tuple[tuple[float, float], Any]:
 
 
 def batch_shapes(program: Program, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """The batch of a training step, as data/batches.py and data/masking.py make it."""
+    """Shapes of a training step's batch, as data/batches.py and data/masking.py make it."""
     rows = program.rows
-    found = kind_of(program.head).batch_shapes(rows, program.length, program.choices, program.predicted)
-    batch = {name: _struct(sizes, jnp.int32, mesh) for name, sizes in found.items()}
+    shapes = kind_of(program.head).batch_shapes(rows, program.length, program.choices, program.predicted)
+    batch = {name: _struct(sizes, jnp.int32, mesh) for name, sizes in shapes.items()}
     return batch | {'valid': _struct((rows,), jnp.float32, mesh)}
 
 
@@ -259,6 +267,6 @@ def _placed(tree: Any, mesh: Mesh) -> Any:
 
 
 def _bytes(tree: Any) -> float:
-    """Bytes of a placed tree on one chip."""
+    """Bytes of a sharded tree on one chip."""
     leaves = jax.tree.leaves(tree)
     return float(sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves))

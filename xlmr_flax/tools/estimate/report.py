@@ -1,4 +1,4 @@
-"""Estimates as text and as JSON."""
+"""Writes estimates as text tables and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xlmr_flax.tools.estimate.cost import Operation
 from xlmr_flax.tools.estimate.plan import EVALUATION, PlanEstimate, Row
 from xlmr_flax.tools.estimate.programs import Compiled
 
-LARGEST = 12  # operations that are listed; what stands behind is small
+LARGEST = 12  # number of operations that are listed; the others are small
 _SHOWN = 0.005  # share of the cycles below which a part of the model is not listed
 
 METHOD = """How to read it. Cycles are the compiler's own estimates of the operations in its schedule, added up: a model
@@ -24,7 +24,7 @@ of all links of a chip; a step lies between the two. * costed by a roofline: the
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """Rows as text in columns under a head row; right: the columns of numbers."""
+    """Formats rows as text columns; the first row is the head. right: indices of right-aligned columns (numbers)."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for i, row in enumerate(rows):
@@ -36,7 +36,7 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, more before the point where there are; '-' for what is not known."""
+    """Formats a number with at least three significant digits; '-' for NaN."""
     if math.isnan(value):
         return '-'
     power = math.floor(math.log10(abs(value))) if value else 0
@@ -44,7 +44,7 @@ def number(value: float) -> str:
 
 
 def programs_table(compiled: Sequence[Compiled], seconds: Sequence[float] = ()) -> str:
-    """One line a program. seconds: that a plan spends in each, () = not told."""
+    """Table with one row for each program. seconds: time that a plan spends in each program, () = unknown."""
     rows = [
         ['program', 'on', 'peak GiB', 'of', 'TFLOP', 'ideal ms', 'estimated ms', 'with collectives', 'ideal/estimated']
     ]
@@ -58,7 +58,7 @@ def programs_table(compiled: Sequence[Compiled], seconds: Sequence[float] = ()) 
 
 
 def program_text(c: Compiled) -> str:
-    """Everything about one program on one chip."""
+    """Report of one program: memory, time, kinds of operations, parts of the model, collectives."""
     mesh = ' '.join(f'{axis} {n}' for axis, n in c.mesh.items())
     model = c.program.model
     head = (
@@ -139,7 +139,10 @@ def _where(o: Operation) -> str:
 
 
 def plan_table(estimates: Sequence[PlanEstimate]) -> str:
-    """Hours and chip-hours by phase and in all, for every slice. Two numbers: all collectives hidden, and none."""
+    """Table of hours and chip-hours by phase and in total, for every slice.
+
+    Each cell has two numbers: the time if all collectives overlap with operations, and if none does.
+    """
     first = estimates[0]
     rows = [['phase', 'of', 'runs', 'steps', *(cell for e in estimates for cell in _heads(e))]]
     lines: list[tuple[Row, list[Row]]] = [(row, [e.rows[i] for e in estimates]) for i, row in enumerate(first.rows)]
@@ -169,7 +172,7 @@ def _cells(row: Row, what: str, each: Sequence[Row], estimates: Sequence[PlanEst
 
 
 def plan_text(estimates: Sequence[PlanEstimate], *, every: bool) -> str:
-    """The plan's table, its programs, and the one it spends most time in (every: all of them) in full."""
+    """Report of a plan: its table, its programs, and details of the most expensive program (every: of all programs)."""
     parts = [plan_table(estimates)]
     for e in estimates:
         if e.refused:
@@ -189,7 +192,7 @@ def plan_text(estimates: Sequence[PlanEstimate], *, every: bool) -> str:
 
 
 def compiled_dict(c: Compiled) -> dict[str, Any]:
-    """JSON-able."""
+    """A compiled program's numbers as JSON values."""
     p = c.program
     return {
         'program': p.name,
@@ -220,7 +223,10 @@ def compiled_dict(c: Compiled) -> dict[str, Any]:
 
 
 def plan_dict(e: PlanEstimate) -> dict[str, Any]:
-    """JSON-able: hours with all collectives hidden and with none; None where a program cannot run."""
+    """A plan's estimate as JSON values.
+
+    hours: all collectives overlap with operations; hours_with_collectives: none does; None if a program cannot run.
+    """
 
     def row(r: Row) -> dict[str, Any]:
         def hours(seconds: float) -> float | None:

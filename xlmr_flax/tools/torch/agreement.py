@@ -1,8 +1,8 @@
 """usage: python -m xlmr_flax.tools.torch.agreement --ours=W1 --theirs=W2 [--steps=50]
 
 Compares a run of ours (W1, trained with --config.recipe.log_every=1) with the same run by torch_run (W2): the losses
-step by step, and the scores and predictions of every language. Prints Markdown. With dropout the losses differ by its
-random masks: to compare them, give both runs --config.encoder.dropout=0.0 --config.encoder.attention_dropout=0.0.
+step by step, and the scores and predictions of every language. Prints Markdown. With dropout the random masks make the
+losses differ. To compare losses, give both runs --config.encoder.dropout=0.0 --config.encoder.attention_dropout=0.0.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from xlmr_flax.report.table import Column, Line, Table
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import quote
 
-# Fields that change no number of a run (languages and splits are compared by the rows).
+# Config fields that do not change a run's numbers (languages and splits are compared in the result rows).
 _IGNORED = (
     'encoder.unroll',
     'encoder.remat',
     'encoder.attention',
-    'encoder.kept',  # of workdirs before 'remat' had its values
+    'encoder.kept',  # in older workdirs; 'encoder.remat' has replaced it
     'recipe.log_every',
     'recipe.checkpoint_every',
     'recipe.keep_checkpoints',
@@ -40,12 +40,12 @@ _IGNORED = (
 Where = tuple[str, str, int]  # arm, target, seed
 
 
-_FACTS = {'run': str, 'intermediate': str, 'target': str, 'seed': int}  # of every record of a training
+_FACTS = {'run': str, 'intermediate': str, 'target': str, 'seed': int}  # fields of every record in metrics.jsonl
 
 
 @dataclass(frozen=True)
 class Side:
-    """One workdir's run of an arm, target and seed. losses: step (from 1) -> training loss. rows: its result rows."""
+    """A workdir's run of one arm, target and seed. losses: step (from 1) -> training loss. rows: its result rows."""
 
     workdir: Path
     arm: str
@@ -57,9 +57,9 @@ class Side:
 
 
 def read_side(workdir: Path, like: Side | None = None, where: Where | None = None) -> Side:
-    """Reads a workdir that holds one run, or the run in it that has the arm, target and seed of `like` or `where`.
+    """Reads the only run of a workdir, or the run with the arm, target and seed of `like` or `where`.
 
-    Raises ConfigError and RowsError where there is no such run, or more than one.
+    Raises ConfigError and RowsError if there is no such run, or more than one.
     """
     where = (like.arm, like.target, like.seed) if like else where
     records = read_records(workdir / 'metrics.jsonl', _FACTS)
@@ -82,7 +82,7 @@ def read_side(workdir: Path, like: Side | None = None, where: Where | None = Non
 
 
 def read_records(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]:
-    """The JSON objects of a jsonl file, which have `fields` of these types; blank lines are allowed.
+    """Reads the JSON objects of a jsonl file and checks that they have `fields` of these types; skips blank lines.
 
     Raises ConfigError naming file and line.
     """
@@ -108,7 +108,7 @@ def read_records(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """The configuration in a workdir's config.json, {} where there is none. Raises ConfigError."""
+    """Reads the configuration in a workdir's config.json; {} without the file. Raises ConfigError."""
     if not path.is_file():
         return {}
     try:
@@ -121,9 +121,9 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def loss_differences(ours: Side, theirs: Side) -> dict[int, float]:
-    """step -> absolute difference of the losses, from step 1 on without a gap.
+    """Absolute difference of the losses at each step; every step from 1 on must be logged.
 
-    Raises ConfigError where a side logged means over several steps.
+    Raises ConfigError if a side logged means over several steps.
     """
     for side in (ours, theirs):
         if sorted(side.losses) != list(range(1, len(side.losses) + 1)):
@@ -136,17 +136,17 @@ def loss_differences(ours: Side, theirs: Side) -> dict[int, float]:
 
 
 def config_differences(ours: Side, theirs: Side) -> list[str]:
-    """'field: ours, theirs' of every field that may change a number."""
+    """Differences of the configs, 'field: ours, theirs', without the fields that do not change numbers."""
     a, b = (_flat(_deciding(side)) for side in (ours, theirs))
     changed = [field for field in sorted(a.keys() | b.keys()) if a.get(field) != b.get(field)]
     return [f'{field}: {a.get(field)!r}, {b.get(field)!r}' for field in changed]
 
 
 def _deciding(side: Side) -> dict[str, Any]:
-    """The parts of a config that this run depends on: a workdir may hold other arms, targets and recipes too."""
-    found = {name: side.config.get(name) for name in ('encoder', 'recipe', 'evaluation', 'seeds')}
+    """The parts of a config that this run depends on. The workdir may also have other arms, targets and recipes."""
+    parts = {name: side.config.get(name) for name in ('encoder', 'recipe', 'evaluation', 'seeds')}
     own = side.config.get('recipes', {}).get(side.target)
-    return {**found, 'recipe': own} if own else found
+    return {**parts, 'recipe': own} if own else parts
 
 
 def _flat(value: Any, path: str = '') -> dict[str, Any]:
@@ -159,7 +159,7 @@ def _flat(value: Any, path: str = '') -> dict[str, Any]:
 
 
 def equal_predictions(ours: Side, theirs: Side) -> tuple[int, int]:
-    """(lines that are equal, all lines) of the prediction files that both sides have for this target."""
+    """(number of equal lines, number of lines) in the prediction files that both sides have for this target."""
     roots = [side.workdir / 'predictions' / f'{side.arm}-seed{side.seed}' for side in (ours, theirs)]
     equal = total = 0
     for path in sorted(roots[1].rglob('*.tsv')):
@@ -171,7 +171,7 @@ def equal_predictions(ours: Side, theirs: Side) -> tuple[int, int]:
 
 
 def agreement(ours: Side, theirs: Side, steps: int = 50) -> Table:
-    """The comparison as a table: a line a language and the means; the losses in its notes."""
+    """The comparison as a table: a row for each language and the means; the losses are in its notes."""
     codes = languages([*ours.rows, *theirs.rows])
     counts = {row['language']: row['n'] for row in theirs.rows}
     evaluated = [{(row['language'], row['split'], row['n']) for row in side.rows} for side in (ours, theirs)]
@@ -209,9 +209,9 @@ def _notes(ours: Side, theirs: Side, steps: int) -> list[str]:
     equal, total = equal_predictions(ours, theirs)
     if total:
         notes.append(f'{equal:,} of {total:,} predictions are the same ({100 * equal / total:.2f} %).')
-    found = config_differences(ours, theirs)
-    if found:
-        notes.append(f'The configs differ, so that this compares two experiments: {"; ".join(found)}.')
+    changed = config_differences(ours, theirs)
+    if changed:
+        notes.append(f'The configs differ, so that this compares two experiments: {"; ".join(changed)}.')
     return notes
 
 

@@ -1,6 +1,7 @@
-"""The same experiment twice, here and in PyTorch, and what came of it: `xlmr-flax compare`.
+"""Runs the same experiment in JAX and in PyTorch and compares the results: `xlmr-flax compare`.
 
-Ours lies in W as `xlmr-flax run` leaves it, PyTorch's in W/torch, the comparison in W/compare/.
+The JAX run is in the workdir W, as `xlmr-flax run` writes it; the PyTorch run is in W/torch, the comparison in
+W/compare/.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ FOLDER, DONE = 'torch', 'done.json'
 
 
 def prepare(config: Config) -> Config:
-    """The config that both sides run: every step's loss is logged. Raises ConfigError for what the PyTorch side cannot
-    do, and where torch is not installed."""
+    """The config that both sides run, with the loss of every step logged.
+
+    Raises ConfigError if the PyTorch side does not support the config, or if torch is not installed.
+    """
     if importlib.util.find_spec('torch') is None:
         raise ConfigError("compare needs torch, which is not installed: pip install -e '.[torch]' in the checkout")
     check(config)
@@ -48,22 +51,24 @@ def prepare(config: Config) -> Config:
 
 
 def run_torch(runner: Runner, workdir: Path) -> bool:
-    """Runs the plan of `runner` in PyTorch, in a process of its own, in W/torch; whether that was needed. Raises
-    ConfigError where it fails, or where the folder holds something else; Stopped."""
+    """Runs the plan of `runner` in PyTorch, in a separate process, in W/torch; returns whether that was needed.
+
+    Raises ConfigError if it fails or if the folder has other files, and Stopped.
+    """
     folder, key = workdir / FOLDER, _key(runner)
     if _is_done(folder, key):
         return False
     if folder.exists():
-        # Of a start that was stopped before it had a config there may be temporary files.
+        # A run that was stopped before it wrote a config may have left temporary files.
         visible = [path for path in folder.iterdir() if not path.name.startswith('.')]
         if visible and not (folder / 'config.json').is_file():
             raise ConfigError(f'{folder}: holds something else; compare puts the PyTorch run there')
-        shutil.rmtree(folder)  # begun and not finished, or of another plan
+        shutil.rmtree(folder)  # an unfinished run, or the run of another plan
     command = [sys.executable, '-m', 'xlmr_flax.tools.torch.torch_run', f'--saved={workdir}', f'--workdir={folder}']
     command += ['--end_with_input']
     root = str(Path(__file__).parents[2])  # this package, also where it is not installed
     path = os.pathsep.join(p for p in (root, os.environ.get('PYTHONPATH')) if p)
-    # JAX makes the starting weights and reads the data there: the device is torch's.
+    # JAX makes the starting weights and reads the data on the CPU: torch uses the device.
     try:
         code = run_child(command, {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path})
     except Stopped:
@@ -75,7 +80,7 @@ def run_torch(runner: Runner, workdir: Path) -> bool:
 
 
 def _key(runner: Runner) -> str:
-    """Changes with what is trained and scored."""
+    """Key of the PyTorch run: a digest of the run ids and the evaluation settings."""
     evaluation = to_dict(runner.config.evaluation)
     return digest({'runs': [run.id for run in runner.plan], 'evaluation': evaluation})
 
@@ -88,7 +93,7 @@ def _is_done(folder: Path, key: str) -> bool:
 
 
 def collect(runner: Runner, workdir: Path, versions: Mapping[str, str]) -> Comparison:
-    """Both sides' curves, scores and times, from their files."""
+    """Reads the curves, scores and times of both sides from their files."""
     config, notes = runner.config, []
     pairings: list[tuple[str, Pairing]] = []
     for target in config.targets:
@@ -117,7 +122,7 @@ def collect(runner: Runner, workdir: Path, versions: Mapping[str, str]) -> Compa
 
 
 def _torch_seconds(folder: Path) -> float:
-    """Seconds of training and evaluation. Raises ConfigError naming file and line."""
+    """Seconds of training and evaluation on the PyTorch side. Raises ConfigError naming file and line."""
     rows = read_records(folder / 'seconds.jsonl', {'training': float, 'evaluation': float})
     return sum(row['training'] + row['evaluation'] for row in rows)
 
@@ -129,7 +134,7 @@ def _curve(run: Run, workdir: Path) -> Curve:
     ]
     ours, theirs = ({r['step']: r['loss'] for r in records} for records in sides)
     means, last = {}, 0
-    for step in sorted(ours):  # ours may have been logged less often, in an earlier run
+    for step in sorted(ours):  # an earlier run of ours may have logged fewer steps
         since = [theirs[s] for s in range(last + 1, step + 1) if s in theirs]
         last = step
         if since:
@@ -140,7 +145,7 @@ def _curve(run: Run, workdir: Path) -> Curve:
 
 
 def _speed(records: Sequence[Mapping[str, Any]], batch_size: int) -> float | None:
-    """Median examples/s of a training's records without the first; None for a training that was short."""
+    """Median examples/s of a training run's records without the first; None for a short training run."""
     seconds, last = 0.0, 0
     for record in records:
         seconds += (record['step'] - last) * batch_size / record['examples_per_s']
@@ -151,11 +156,11 @@ def _speed(records: Sequence[Mapping[str, Any]], batch_size: int) -> float | Non
 
 
 def compare(config: Config, workdir: Path, command: str, versions: Mapping[str, str]) -> tuple[Path, list[Table]]:
-    """Runs what is missing on both sides and writes the comparison; returns its page and its tables.
+    """Runs what is missing on both sides and writes the comparison; returns the path of its page, and its tables.
 
-    Raises ConfigError as `prepare` and `run_torch`, what a run raises, and Stopped.
+    Raises ConfigError as `prepare` and `run_torch`, the errors of a run, and Stopped.
     """
-    # The other side may use the same device behind this one.
+    # The PyTorch side may use the same device later, so JAX must not preallocate its memory.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
     config = prepare(config)
     runner = Runner.open(config, workdir, command)
@@ -163,5 +168,5 @@ def compare(config: Config, workdir: Path, command: str, versions: Mapping[str, 
     check_stop()
     run_torch(runner, workdir)
     check_stop('stopped before the comparison; both sides are saved')
-    found = collect(runner, workdir, versions)
-    return report(found, workdir / 'compare'), tables(found)
+    comparison = collect(runner, workdir, versions)
+    return report(comparison, workdir / 'compare'), tables(comparison)

@@ -1,4 +1,4 @@
-"""A comparison as files: compare.md, compare.json and a self-contained page with the curves of both sides."""
+"""Writes a comparison as compare.md, compare.json and a self-contained HTML page with the curves of both sides."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ from xlmr_flax.report.table import Column, Line, Table
 from xlmr_flax.util.files import write_atomically
 
 SIDES = ('JAX', 'PyTorch')
-FIRST = 50  # steps, whose losses are looked at by themselves
-# A shorter training says nothing of speed: its median is of a few steps, and a pause of the machine decides it.
+FIRST = 50  # number of first steps whose losses are compared separately
+# No speed is given for a shorter training run: its median is over few steps, and one pause of the machine changes it.
 LEAST_STEPS, LEAST_SECONDS = 50, 30.0
-MOST = 12  # figures on a page
+MOST = 12  # largest number of figures on a page
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One training on both sides. losses: of each side, step (from 1) -> mean training loss since the step before it in
-    ours. speeds: median examples/s without the first record; None where a side's training was short."""
+    """One training run on both sides.
+
+    losses: for each side, step (from 1) -> mean training loss since our previous logged step. speeds: median examples/s
+    without the first record; None if a side's training was short.
+    """
 
     run: str
     losses: tuple[Mapping[int, float], Mapping[int, float]]
     speeds: tuple[float | None, float | None]
 
     def apart(self, first: int = 0) -> tuple[float, int]:
-        """(largest difference of the losses, its step), of the first so many steps (0 = all)."""
+        """(largest difference of the losses, its step), over the first `first` steps (0 = all)."""
         ours, theirs = self.losses
         both = [step for step in ours if step in theirs and (not first or step <= first)]
         return max(((abs(ours[step] - theirs[step]), step) for step in both), default=(0.0, 0))
@@ -43,8 +46,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What there is to show. pairings: with their arm. seconds: of each side, training and evaluation. sources: commits
-    (`experiment.checkout`)."""
+    """The data of a comparison.
+
+    pairings: (arm, scores of both sides). seconds: training and evaluation of each side. sources: git commits
+    (experiment/workdir/git_version.py).
+    """
 
     title: str
     command: str
@@ -57,18 +63,18 @@ class Comparison:
     sources: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, str]:
-        """How it was made, for the head of a page."""
-        found = {
+        """Command, date, commits and versions, for the head of a page."""
+        known = {
             'Command': self.command,
             'Date': self.date,
             'Source': ', '.join(f'commit {source}' for source in self.sources),
             'Versions': ', '.join(f'{name} {version}' for name, version in self.versions.items()),
         }
-        return {name: text for name, text in found.items() if text}
+        return {name: text for name, text in known.items() if text}
 
 
 def tables(found: Comparison) -> list[Table]:
-    """Means of the scores, losses and speeds, then scores by language."""
+    """Tables of a comparison: mean scores, losses and speeds, then scores by language."""
     shown = [_summary(found)] if found.pairings else []
     shown.append(_training_table(found))
     for arm, pairing in found.pairings:
@@ -121,7 +127,7 @@ def _training_table(found: Comparison) -> Table:
 
 
 def to_json(found: Comparison) -> str:
-    """Everything in numbers."""
+    """All numbers of a comparison as JSON."""
     return json.dumps(
         {
             'title': found.title, 'command': found.command, 'versions': dict(found.versions), 'date': found.date,
@@ -152,7 +158,7 @@ def report(found: Comparison, folder: Path) -> Path:
 
 
 def figures(found: Comparison) -> dict[str, str]:
-    """run -> SVG of its training losses on both sides, of the first runs."""
+    """{run: SVG of its training losses on both sides}, for the first `MOST` runs."""
     drawn = {}
     for curve in found.curves[:MOST]:
         points = [
@@ -167,7 +173,7 @@ def figures(found: Comparison) -> dict[str, str]:
 
 
 def page(found: Comparison, shown: Sequence[Table], drawn: Mapping[str, str]) -> str:
-    """The page as text."""
+    """The HTML page as text."""
     notes = Notes()
     facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in found.facts().items())
     by_language = len(found.pairings)

@@ -1,7 +1,7 @@
 """usage: python -m xlmr_flax.tools.torch.convert_bin DIR
 
-Writes DIR/model.safetensors from DIR/pytorch_model.bin, or from its shards where DIR/pytorch_model.bin.index.json lists
-them. Tensors keep their names and dtypes. torch reads the pickle and builds tensors only: no code in it is executed.
+Writes DIR/model.safetensors from DIR/pytorch_model.bin, or from the shards that DIR/pytorch_model.bin.index.json lists.
+Tensors keep their names and dtypes. torch reads the pickle and builds only tensors: no code in it is executed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OUT, OUT_INDEX = 'model.safetensors', 'model.safetensors.index.json'
 
 
 def bin_files(directory: Path) -> list[Path]:
-    """The pickles of a model directory. Raises ModelError naming what is missing."""
+    """Paths of the pickle files of a model directory. Raises ModelError that names a missing file."""
     index, single = directory / INDEX, directory / SINGLE
     if index.is_file():
         weight_map = read_json(index).get('weight_map')
@@ -39,10 +39,10 @@ def bin_files(directory: Path) -> list[Path]:
 
 
 def convert(directory: Path) -> tuple[Path, int]:
-    """(the safetensors file, number of tensors in it); written whole or not at all.
+    """Converts a directory; returns (the safetensors file, number of tensors). The file is written atomically.
 
-    Raises ModelError without torch, for a directory that has safetensors already, and for a file that is no dictionary
-    of tensors.
+    Raises ModelError without torch, for a directory that already has safetensors, and for a file that is not a
+    dictionary of tensors.
     """
     for name in (OUT, OUT_INDEX):
         if (directory / name).exists():
@@ -65,7 +65,7 @@ def convert(directory: Path) -> tuple[Path, int]:
             if name in tensors:
                 raise ModelError(f'{path}: tensor {name!r} is in an earlier shard too')
             value = value.detach()
-            # safetensors has no sharing: tied weights (a decoder that is the word table) are written once a name.
+            # safetensors cannot share storage: tied weights (decoder and word embeddings) are written for each name.
             place = value.untyped_storage().data_ptr()
             value = value.clone() if place in stored else value
             stored.add(place)
@@ -76,7 +76,7 @@ def convert(directory: Path) -> tuple[Path, int]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A pickle's dictionary, on the CPU. Raises ModelError for a broken file and for one that holds more than data."""
+    """Reads the dictionary of a pickle onto the CPU. Raises ModelError for a broken file or one with more than data."""
     import torch
 
     try:

@@ -1,4 +1,4 @@
-"""What the PyTorch side does not do, said before anything is trained; imports no torch."""
+"""Checks that the PyTorch side supports a config, before anything is trained. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xlmr_flax.tools.torch.torch_model import TRAINED
 
 
 def check(config: Config) -> None:
-    """Raises ConfigError, naming the field, for what the baseline does not do."""
+    """Raises ConfigError, naming the field, if the PyTorch baseline does not support the config."""
     for name, arm in {**config.arms, **config.training}.items():
         for key, member in arm.tasks.items():
             _check_kinds(f'arms.{name}.tasks.{key}', (member.task or key).split('+'))

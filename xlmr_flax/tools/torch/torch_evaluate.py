@@ -1,4 +1,4 @@
-"""Zero-shot evaluation with a PyTorch model: our reader, files and scorers around transformers' forward passes."""
+"""Zero-shot evaluation of a PyTorch model: forward passes of transformers, with our readers, files and scorers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class TorchEvaluator(Evaluator):
-    """An Evaluator whose outputs are torch_model's, in eval mode; `params` is not looked at."""
+    """An Evaluator that runs `torch_model`, which is in eval mode; `params` is ignored."""
 
     torch_model: MultiTask | None = None
 
@@ -35,9 +35,7 @@ class TorchEvaluator(Evaluator):
         progress: Progress | None = None,
         language: str = 'en',
     ) -> None:
-        """Writes the prediction file of a task with a head. language: of the answers. Raises TaskError where this model
-        has no head.
-        """
+        """Writes a task's prediction file. language: of the answers. Raises TaskError if this model has no head."""
         if self.head is None or self.torch_model is None:
             raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
         data, model, name = (
@@ -48,7 +46,7 @@ class TorchEvaluator(Evaluator):
         kind = kind_of(task)
 
         def forward(ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-            if kind.stacked:  # a row is one of an example's: [B, T] -> [B, 1, T] -> [B, 1]
+            if kind.stacked:  # each row is one choice of an example: [B, T] -> [B, 1, T] -> [B, 1]
                 return model(name, ids[:, None], segments[:, None])
             logits = model(name, ids, segments)
             return logits.argmax(-1) if kind.best_only else logits
@@ -67,8 +65,8 @@ class TorchEvaluator(Evaluator):
         layer, pooling = retrieval_layer(self.model.config, self.evaluation.layer_of(task)), self.evaluation.pooling
 
         def forward(ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-            found = encoder(input_ids=ids, attention_mask=segments, output_hidden_states=True).hidden_states
-            hidden = found[-1 if layer is None else layer].float()
+            states = encoder(input_ids=ids, attention_mask=segments, output_hidden_states=True).hidden_states
+            hidden = states[-1 if layer is None else layer].float()
             if pooling == 'cls':
                 return hidden[:, 0]
             mask = segments[..., None].float()
@@ -83,17 +81,17 @@ class TorchEvaluator(Evaluator):
     def _rows(
         self, forward: Forward, tokens: Ragged, lengths: tuple[int, ...], tick: Callable[[int], None]
     ) -> list[np.ndarray]:
-        """The output of every row, in row order."""
+        """Runs `forward` on all rows; returns the output of every row, in row order."""
         assert self.torch_model is not None
         device = next(self.torch_model.parameters()).device
-        found: list[np.ndarray] = [np.zeros(0)] * len(tokens)
+        outputs: list[np.ndarray] = [np.zeros(0)] * len(tokens)
         size = pass_tokens(self.evaluation.batch_tokens, device.type)
         for rows, batch in eval_batches(tokens, lengths, size, self.tokenizer.pad):
             ids, segments = (torch.from_numpy(batch[k]).long().to(device) for k in ('ids', 'segments'))
-            real = segments.any(1)  # a last batch is filled up with empty rows
+            real = segments.any(1)  # the last batch is padded with empty rows
             with torch.inference_mode(), autocast_to(self.model.dtype, device) or nullcontext():
                 values = forward(ids[real], segments[real]).cpu().numpy()
             for row, value in zip(rows.tolist(), values, strict=True):
-                found[row] = value
+                outputs[row] = value
             tick(len(rows))
-        return found
+        return outputs

@@ -1,4 +1,4 @@
-"""Our weights in PyTorch and back: the start of a run for `torch_modules`, and what torch trained as our parameters."""
+"""Converts our parameters to PyTorch and back: the start weights for `torch_modules`, and the trained weights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from xlmr_flax.models import hf
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.weights import export_head, import_head, import_pooler
 
-# Kinds that the PyTorch baseline trains: those with a class in transformers and a prediction for each example.
+# Kinds of task that the PyTorch baseline trains: those with a class in transformers and a prediction for each example.
 TRAINED = tuple(kind.name for kind in KINDS.values() if kind.architecture and not kind.pretraining)
 
 
 def head_style(kind: Kind, style: str) -> str:
-    """'jiant' for the heads that only the authors have, else 'hf'."""
+    """Style of a kind's head: `style` if its tensors differ from those of transformers' head, else 'hf'."""
     return style if kind.tensor_names(style) != kind.tensor_names('hf') else 'hf'
 
 
@@ -34,8 +34,9 @@ def export_start(
     heads: Mapping[str, HeadSpec],
     style: str,
 ) -> None:
-    """Writes `params` as a start (see torch_modules); the folder must not be there. heads: those of params['heads']
-    that are wanted. Raises ModelError for a kind of head that the baseline does not have.
+    """Writes `params` as a start folder (see torch_modules); the folder must not exist.
+
+    heads: the heads of params['heads'] to write. Raises ModelError for a kind of head that the baseline does not have.
     """
     for name, spec in heads.items():
         if spec.kind not in TRAINED:
@@ -55,7 +56,7 @@ def export_start(
             'style': own,
             'file': file,
         }
-    # Last, and by the name that torch_modules.HEADS_FILE has: importing it would bring torch.
+    # Written last. The name equals torch_modules.HEADS_FILE, which cannot be imported without torch.
     (folder / 'heads.json').write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
 
 
@@ -74,8 +75,11 @@ def import_trained(
     config: EncoderConfig,
     style: str,
 ) -> Params:
-    """What torch trained as our parameters. tensors: XLMRobertaModel's, float32 by name; heads: each head's own."""
-    found: Params = {
+    """Converts weights that torch trained to our parameters.
+
+    tensors: float32 tensors of XLMRobertaModel by name. heads: the tensors of each head by name.
+    """
+    params: Params = {
         'encoder': family_of(config).import_encoder(tensors.__getitem__, config),
         'pooler': import_pooler(tensors.__getitem__),
         'heads': {},
@@ -83,10 +87,10 @@ def import_trained(
     for name, spec in specs.items():
         own = heads[name]
         if head_style(kind_of(spec), style) == 'jiant':
-            found['heads'][name] = {
+            params['heads'][name] = {
                 layer: {'kernel': np.ascontiguousarray(own[f'{layer}.weight'].T), 'bias': own[f'{layer}.bias']}
                 for layer in ('dense', 'out')
             }
         else:
-            found['heads'][name] = import_head(own.__getitem__, spec, 'hf')
-    return found
+            params['heads'][name] = import_head(own.__getitem__, spec, 'hf')
+    return params

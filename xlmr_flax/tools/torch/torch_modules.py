@@ -1,8 +1,8 @@
-"""transformers' XLM-R with our heads, losses and one optimizer step, in torch alone: nothing of JAX is imported here,
-so that a process that measures torch holds torch and nothing else.
+"""transformers' XLM-R with our heads and losses, and one optimizer step, in PyTorch.
 
-A start is a folder that `torch_model.export_start` writes: encoder/ (a directory of transformers), HEAD.safetensors for
-each head, and heads.json with what each of them is.
+This module does not import JAX, so that a process that measures torch loads only torch. A start is a folder that
+`torch_model.export_start` writes: encoder/ (a directory of transformers), a .safetensors file for each head, and
+heads.json, which describes the heads.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 class StartError(UserError, ValueError):
-    """Weights that transformers does not take as they are."""
+    """transformers does not load these weights completely."""
 
 
 class JiantHead(nn.Module):
-    """The authors' head (encoder.head='jiant'): the pooler's output, dropout, dense, tanh, dropout, linear."""
+    """The head of the paper's authors (encoder.head='jiant'): pooler output, dropout, dense, tanh, dropout, linear."""
 
     def __init__(self, encoder: nn.Module, tensors: Tensors, rate: float):
         super().__init__()
@@ -54,16 +54,16 @@ class JiantHead(nn.Module):
 
 
 class MultiTask(nn.Module):
-    """One encoder with heads by name, which are transformers' own classes where they are of style 'hf'."""
+    """One encoder with named heads; heads of style 'hf' are transformers' own classes."""
 
     def __init__(self, encoder: nn.Module, heads: Mapping[str, nn.Module]):
         super().__init__()
         self.encoder = encoder
-        self._names = {name: f'head_{i}' for i, name in enumerate(heads)}  # torch takes no dots in a name
+        self._names = {name: f'head_{i}' for i, name in enumerate(heads)}  # torch does not allow dots in module names
         self.heads = nn.ModuleDict({self._names[name]: head for name, head in heads.items()})
 
     def head(self, name: str) -> nn.Module:
-        """The module of a head; it holds the shared encoder too."""
+        """The module of a head; it contains the shared encoder."""
         return self.heads[self._names[name]]
 
     def forward(self, name: str, ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
@@ -79,9 +79,9 @@ class MultiTask(nn.Module):
 
 
 def open_start(folder: Path, pooler: bool = True) -> MultiTask:
-    """The model of a start, in float32. pooler: whether it is kept where no head reads it, as XLMRobertaModel has it.
+    """Opens the model of a start folder, in float32. pooler: keep the pooler even if no head reads it.
 
-    Raises StartError where transformers would fill in a weight of its own, or leave one out.
+    Raises StartError if transformers would initialise a missing weight or ignore one.
     """
     transformers.utils.logging.disable_progress_bar()
     read: Any = transformers.XLMRobertaModel.from_pretrained
@@ -114,14 +114,14 @@ def _make_head(encoder: Any, about: Mapping[str, Any], tensors: Tensors) -> nn.M
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """AdamW's two groups, as in transformers' examples and jiant: biases and layer norms are not decayed."""
+    """AdamW's two parameter groups, as in transformers' examples and jiant: no decay of biases and layer norms."""
     free = [p for name, p in model.named_parameters() if name.endswith('bias') or 'LayerNorm' in name]
     decayed = [p for name, p in model.named_parameters() if not (name.endswith('bias') or 'LayerNorm' in name)]
     return [{'params': decayed, 'weight_decay': weight_decay}, {'params': free, 'weight_decay': 0.0}]
 
 
 def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """torch's fused AdamW, transformers' default ('adamw_torch_fused')."""
+    """Makes torch's fused AdamW, transformers' default optimizer ('adamw_torch_fused')."""
     groups = parameter_groups(model, spec.weight_decay)
     return torch.optim.AdamW(
         groups, lr=spec.learning_rate, betas=(spec.beta1, spec.beta2), eps=spec.epsilon, fused=True
@@ -129,7 +129,7 @@ def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimiz
 
 
 def learning_rates(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, steps: int) -> LRScheduler:
-    """transformers' schedule of that name: linear warm-up, then linear decay to 0 at `steps`, or constant."""
+    """Makes transformers' learning-rate schedule: linear warm-up, then linear decay to 0 at `steps`, or constant."""
     warmup = spec.warmup_steps if spec.warmup_steps >= 0 else round(spec.warmup * steps)
     if spec.schedule == 'linear':
         return transformers.get_linear_schedule_with_warmup(optimizer, warmup, steps)
@@ -137,15 +137,17 @@ def learning_rates(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, steps:
 
 
 def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """logits [n, C], labels [n] -> (loss sum, number of right ones)."""
+    """logits [n, C], labels [n] -> (loss sum, number of correct predictions)."""
     loss = nn.functional.cross_entropy(logits, labels, reduction='sum', ignore_index=IGNORED)
     return loss, (logits.detach().argmax(-1) == labels).sum()
 
 
 def loss_sums(logits: torch.Tensor, batch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """(loss sum, correct sum) as the task kinds count (kinds/), by the targets of the batch: an example with a label, a
-    token with one, or a window with start and end, whose places are its tokens (transformers' own loss of
-    ForQuestionAnswering counts padding too).
+    """(loss sum, correct sum) of a batch, counted as in kinds/.
+
+    The targets of the batch decide: one label per example, one label per token, or start and end of a window. The
+    softmax of start and end is over the window's tokens (transformers' own loss of ForQuestionAnswering includes
+    padding).
     """
     if 'start' in batch:
         logits = logits.masked_fill(batch['segments'][..., None] == 0, _OUTSIDE)
@@ -158,12 +160,12 @@ def loss_sums(logits: torch.Tensor, batch: Tensors) -> tuple[torch.Tensor, torch
 
 
 def count(batch: Tensors) -> torch.Tensor | int:
-    """What a batch's loss sum is divided by for its mean."""
+    """Divisor of a batch's loss sum for the mean: number of labelled tokens, or of examples."""
     return (batch['labels'] != IGNORED).sum().clamp(min=1) if 'labels' in batch else len(batch['ids'])
 
 
 class Piece(NamedTuple):
-    """One micro-batch: the head's name, its tensors, and what its loss sum is divided by."""
+    """One micro-batch: the head's name, the tensors, and the divisor of the loss sum."""
 
     head: str
     batch: Tensors
@@ -171,7 +173,7 @@ class Piece(NamedTuple):
 
 
 def pieces(head: str, batch: Tensors, accumulation: int) -> Iterator[Piece]:
-    """A batch in equal parts whose losses sum to the batch's mean."""
+    """Splits a batch into `accumulation` equal micro-batches whose losses sum to the batch's mean loss."""
     total = count(batch)
     for part in range(accumulation):
         size = len(batch['ids']) // accumulation
@@ -186,8 +188,9 @@ def train_step(
     autocast: AbstractContextManager[Any] | None = None,
     forward: Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """One update; the scheduler is the caller's. Returns loss, accuracy and grad_norm (before clipping) as tensors that
-    nobody has waited for. forward: the model as torch.compile made it.
+    """One optimizer step; the caller steps the scheduler. forward: the model compiled by torch.compile, if any.
+
+    Returns loss, accuracy and grad_norm (before clipping) as tensors, without waiting for the device.
     """
     limit = spec.clip_norm if spec.clip_norm > 0 else math.inf
     parameters = list(model.parameters())
@@ -207,7 +210,7 @@ def train_step(
 
 
 def autocast_to(dtype: str, device: torch.device | str) -> AbstractContextManager[Any] | None:
-    """torch's mixed precision for a compute dtype, as Trainer's bf16=True; None = float32."""
+    """torch's autocast for a compute dtype, as Trainer's bf16=True; None for float32."""
     if dtype == 'float32':
         return None
     return torch.autocast(torch.device(device).type, dtype=getattr(torch, dtype))

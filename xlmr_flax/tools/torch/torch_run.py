@@ -1,11 +1,11 @@
 """usage: python -m xlmr_flax.tools.torch.torch_run --config=FILE --workdir=DIR [--config.KEY=VALUE ...]
 
-The same experiment in PyTorch, to compare with: the plan, starting weights, batches, recipe and scorer are those of
-`xlmr-flax run` with this config; model, gradients, clipping, AdamW, learning rate and dropout are transformers' and
-torch's. Rows are padded, never packed. DIR must hold no run. Writes DIR/metrics.jsonl (every step), DIR/results.jsonl
-(encoder 'NAME (torch)'), DIR/predictions/ and what it trained as DIR/runs/NAME/model/ in our own form. There is no
-dev evaluation: the last weights are scored. Runs on the GPU that torch finds, else on the CPU; with
-encoder.dtype='bfloat16' under torch.autocast.
+Runs the same experiment in PyTorch, for comparison. Plan, starting weights, batches, recipe and scorer are those of
+`xlmr-flax run` with this config; model, gradients, clipping, AdamW, learning rate and dropout are those of transformers
+and torch. Rows are padded, never packed. DIR must not have a run. Writes DIR/metrics.jsonl (every step),
+DIR/results.jsonl (encoder 'NAME (torch)'), DIR/predictions/ and the trained weights in our format,
+DIR/runs/NAME/model/. There is no dev evaluation: the last weights are scored. Runs on a GPU if torch has one, else on
+the CPU; encoder.dtype='bfloat16' uses torch.autocast.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SUFFIX = ' (torch)'
 
 
 def run_baseline(config: Config, workdir: Path, command: str = '') -> list[dict[str, Any]]:
-    """Trains and scores a plan in an empty workdir; returns the result rows. Raises ConfigError as `check`."""
+    """Trains and scores a plan in an empty workdir; returns the result rows. Raises ConfigError as `limits.check`."""
     check(config)
     for name in ('metrics.jsonl', 'results.jsonl'):
         if (workdir / name).exists():
@@ -101,7 +101,7 @@ def _open(setting: Setting, params: Params, heads: dict[str, HeadSpec]) -> Multi
 
 
 def _train(setting: Setting, run: Run) -> None:
-    """Trains a run, logs every step, saves its weights where ours would."""
+    """Trains a run, logs every step and saves the weights in the same folder as a run of ours."""
     training, recipe = Training(setting, run), run.recipe
     assert recipe is not None
     heads, params = heads_of(training.datasets), initial_params(setting, run)
@@ -130,21 +130,21 @@ def _train(setting: Setting, run: Run) -> None:
 
 
 def _parts(blend: TrainingData, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
-    """The micro-batches of an optimizer step, on the rows that ours has in it."""
+    """The micro-batches of an optimizer step, with the same rows as our step."""
     drawn = blend.draws(step, accumulation)
     if blend.mix != 'micro_batch':
         ((stream, draw),) = drawn
         batch = _batch(stream, draw, batch_size, pad)
         return list(pieces(stream.head_name, batch, accumulation))
-    found = []
-    for stream, draw in drawn:  # the mean over micro-batches of each one's own mean (train/mixed.py)
+    micro_batches = []
+    for stream, draw in drawn:  # the loss is the mean over the micro-batches' mean losses (train/mixed.py)
         batch = _batch(stream, draw, batch_size // accumulation, pad)
-        found.append(Piece(stream.head_name, batch, count(batch) * len(drawn)))
-    return found
+        micro_batches.append(Piece(stream.head_name, batch, count(batch) * len(drawn)))
+    return micro_batches
 
 
 def _batch(stream: Stream, draw: int, size: int, pad: int) -> dict[str, torch.Tensor]:
-    """A draw with a row for each example, whether or not ours packs them."""
+    """The batch of a draw on the device, with one row per example, even if our side packs them."""
     arrays = train_batch(stream.data, draw, size, stream.seed, stream.lengths, pad)
     return {k: torch.from_numpy(v).long().to(_device()) for k, v in arrays.items() if k != 'valid'}
 
@@ -170,7 +170,7 @@ def _save(setting: Setting, run: Run, training: Training, model: MultiTask, head
 
 
 def _evaluate(runner: Runner, run: Run, command: str) -> list[dict[str, Any]]:
-    """Predicts, writes the benchmark's files and scores them, in every language of the target."""
+    """Writes and scores the prediction files in every language of the target; returns the result rows."""
     setting, config = runner.setting, runner.config
     task, split, languages = task_of(config, run.target), runner.split(run.target), runner.languages(run.target)
     head: tuple[str, HeadSpec] | None = None
