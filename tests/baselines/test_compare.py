@@ -38,7 +38,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert '--config=FILE is missing' in error_of(['compare', f'--workdir={tmp_path}'], capsys)
     if importlib.util.find_spec('torch'):
         text = command(tmp_path, "--config.intermediate=('udhr',)")
-        assert "intermediate: 'udhr' is of kind 'text'" in error_of(text, capsys)
+        assert "intermediate: 'udhr' is of kind 'mlm'" in error_of(text, capsys)
         best = command(tmp_path, '--config.recipe.eval_every=2', '--config.recipe.keep=best')
         assert 'recipe.eval_every 2' in error_of(best, capsys)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)

@@ -131,7 +131,7 @@ def test_dropout_is_seeded_in_training_and_off_in_evaluation(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        ({'intermediate': ('none', 'udhr')}, "intermediate: 'udhr' is of kind 'text'"),
+        ({'intermediate': ('none', 'udhr')}, "intermediate: 'udhr' is of kind 'mlm'"),
         ({'arms': {'mix': {'tasks': {'text': {'task': 'mlm_text'}}}}}, r'arms\.mix\.tasks\.text'),
         ({'recipe': {'eval_every': 5, 'keep': 'best'}}, r'recipe\.eval_every'),
         ({'recipes': {'world_pairs': {'eval_every': 5, 'patience': 2}}}, r'recipes\.world_pairs\.eval_every'),

@@ -68,7 +68,7 @@ def test_text_is_refused(tmp_path: Path, options_of: Make) -> None:
     folder = tmp_path / 'raw_text' / 'mlm'
     folder.mkdir(parents=True)
     (folder / 'en.txt').write_text(''.join(f'line number {i} of a text\n' for i in range(40)), encoding='utf-8')
-    with pytest.raises(BenchError, match="'mlm_text' is of kind 'text'; torch trains pair, choice, span, tag"):
+    with pytest.raises(BenchError, match="'mlm_text' is of kind 'mlm'; torch trains pair, choice, span, tag"):
         train.inputs(options_of('mlm_text', data_root=str(tmp_path)), tmp_path / 'bench')
 
 

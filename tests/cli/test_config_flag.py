@@ -27,6 +27,10 @@ def parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tup
             seen.append((config, command))
             self.workdir = SimpleNamespace(results_path=TINY)  # any file that has something in it
 
+        @classmethod
+        def open(cls, *arguments: Any, **more: Any) -> Runner:
+            return cls(*arguments, **more)
+
         def run(self) -> None: ...
 
     monkeypatch.setattr('xlmr_flax.experiment.runner.Runner', Runner)

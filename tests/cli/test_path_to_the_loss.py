@@ -28,9 +28,10 @@ def test_the_path_from_a_command_to_the_loss(tmp_path: Path, monkeypatch: pytest
         return real(self, *arguments)
 
     monkeypatch.setattr(Kind, 'loss_sums', loss_sums)
-    arguments = [f'--config={package.parent}/configs/tiny.py', f'--workdir={tmp_path}', "--config.targets=('world_nli',)"]
-    limits = ['--config.recipe.steps=1', '--config.evaluation.max_examples=2', '--config.encoder.dropout=0.3']
-    assert main(['run', *arguments, "--config.intermediate=('none',)", *limits]) == 0
+    plan = ["--config.targets=('world_nli',)", "--config.intermediate=('none',)", '--config.recipe.steps=1']
+    limits = ['--config.evaluation.max_examples=2', '--config.encoder.dropout=0.3']  # a program of its own
+    config = f'--config={package.parent}/configs/tiny.py'
+    assert main(['run', config, f'--workdir={tmp_path}', *plan, *limits]) == 0
     assert paths and all(path == PATH for path in paths)
     page = (package.parent / 'docs' / 'architecture.md').read_text(encoding='utf-8')
     assert all(f'`{each.split()[0]}`' in page for each in PATH)

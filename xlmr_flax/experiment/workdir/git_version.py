@@ -16,7 +16,7 @@ def source() -> str:
     cached. Returns '' if the package is not in its own checkout (installed, copied, or inside another project's
     folder), and if git is missing or fails.
     """
-    return read(Path(__file__).parents[1])
+    return read(Path(__file__).parents[2])
 
 
 def read(package: Path) -> str:

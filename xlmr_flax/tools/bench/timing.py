@@ -188,7 +188,7 @@ def installed(package: str) -> bool:
 
 def child_environment(threads: int) -> dict[str, str]:
     """Environment variables of a benchmark process. PYTHONPATH makes this package importable without installation."""
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     path = os.pathsep.join(p for p in (root, os.environ.get('PYTHONPATH')) if p)
     return os.environ | {'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': path}
 

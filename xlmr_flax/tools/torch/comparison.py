@@ -66,7 +66,7 @@ def run_torch(runner: Runner, workdir: Path) -> bool:
         shutil.rmtree(folder)  # an unfinished run, or the run of another plan
     command = [sys.executable, '-m', 'xlmr_flax.tools.torch.torch_run', f'--saved={workdir}', f'--workdir={folder}']
     command += ['--end_with_input']
-    root = str(Path(__file__).parents[2])  # this package, also where it is not installed
+    root = str(Path(__file__).parents[3])  # this package, also where it is not installed
     path = os.pathsep.join(p for p in (root, os.environ.get('PYTHONPATH')) if p)
     # JAX makes the starting weights and reads the data on the CPU: torch uses the device.
     try:
