@@ -108,8 +108,9 @@ class Split:
 
     def has_gold(self, skip_bad_rows: bool = False) -> bool:
         """Whether the first row has a gold label; with skip_bad_rows, the first row that can be read. Returns True
-        without reading for the embedded world and for kinds whose gold labels are not a column of the rows."""
-        if (self.task.embeds or self.task.is_text) or not self.found():
+        without reading for the embedded world and for kinds whose gold labels are not a column of the rows. Raises
+        DataError for missing or unreadable files."""
+        if not self.found() or self.task.embeds or self.task.is_text:
             return True
         return all(map(has_label, self.read(1, [] if skip_bad_rows else None)))
 
