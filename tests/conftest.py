@@ -47,11 +47,23 @@ FAST = (
 )  # fmt: skip
 
 
+# Modules that take a minute or more: they start first, so that no test worker is left with one at the end.
+LONG = (
+    'cli/test_run_kill.py', 'experiment/test_arms_run.py', 'experiment/test_run.py', 'experiment/test_runner.py',
+    'experiment/test_every_task.py', 'train/test_diagnostics.py', 'cli/test_run_shards.py', 'cli/test_run_flags.py',
+    'train/test_resume_points.py', 'experiment/test_effects.py', 'parallel/test_distributed_run.py',
+    'cli/test_failed_saves.py', 'models/test_encoder.py', 'notebooks/test_notebooks.py', 'models/test_parity.py',
+    'parallel/test_mesh_steps.py', 'parallel/test_mesh.py', 'cli/test_resume.py', 'train/test_vocabulary.py',
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
+    places = {name: place for place, name in enumerate(LONG)}
     for item in items:
         if item.path.relative_to(here).as_posix() in FAST:
             item.add_marker('fast')
+    items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(LONG)))
 
 
 @pytest.fixture(scope='session')
