@@ -34,6 +34,7 @@ COMMANDS = {
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
 INTERRUPTED = 130  # as after SIGINT (Ctrl-C)
 # Commands to which a signal is a request (util/stopping.py), and what they do when they are started again.
+_AGAIN = 'The same command begins again'
 STOPPABLE = {
     'run': 'The same command goes on from there',
     'compare': 'The same command goes on from there',
@@ -141,10 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(f'error: unknown command {command!r}{closest(command, COMMANDS)}', file=sys.stderr)
             outcome.code = 2
-        elif parsed := _parsed(command, arguments):
-            module, values, words = parsed
+        else:
             with requests(hand_on=False) if command in STOPPABLE else contextlib.nullcontext():
-                outcome.code = module.run(values, *words) or 0
+                if parsed := _parsed(command, arguments):
+                    module, values, words = parsed
+                    outcome.code = module.run(values, *words) or 0
     return outcome.code
 
 
@@ -176,7 +178,8 @@ class _Outcome:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         try:
             known = error is None or self._is_known(error)
-            sys.stdout.flush()
+            if known:  # else the traceback counts
+                sys.stdout.flush()
         except BrokenPipeError:
             known = False
             error = BrokenPipeError()
@@ -192,7 +195,7 @@ class _Outcome:
     def _is_known(self, error: BaseException) -> bool:
         """Prints the line of a known error and sets the exit code."""
         if isinstance(error, Stopped):
-            self.code, line = error.code, f'{error}. {STOPPABLE[self.command]}.'
+            self.code, line = error.code, f'{error}. {STOPPABLE.get(self.command, _AGAIN)}.'
         elif isinstance(error, KNOWN_ERRORS):
             self.code, line = 1, f'error: {error}'
         elif isinstance(error, KeyboardInterrupt):

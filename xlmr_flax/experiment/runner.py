@@ -106,6 +106,7 @@ class Runner:
                         check()
                         if run.target:
                             self.evaluate(run)
+                    release()  # of a failed run, too: its arrays live as long as its exception
         finally:
             if self._board:
                 self._board.close()
@@ -223,8 +224,6 @@ class Runner:
                 self.outcomes[run.name] = FINISHED
         finally:
             self.workdir.add_seconds(time.monotonic() - started)
-            failure = None
-            release()
 
     def _check_claim(self) -> None:
         if self._claim:

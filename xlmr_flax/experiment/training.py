@@ -19,7 +19,6 @@ from xlmr_flax.experiment.context import Setting, make_model
 from xlmr_flax.experiment.dev_selection import Selection
 from xlmr_flax.experiment.out_of_memory import evaluating
 from xlmr_flax.experiment.plan.arms import (
-    MLM,
     Dataset,
     heads_of,
     mixture_of,
@@ -28,7 +27,7 @@ from xlmr_flax.experiment.plan.arms import (
 )
 from xlmr_flax.experiment.plan.draws import expected_draws
 from xlmr_flax.experiment.plan.runs import Run
-from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec
+from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec, kind_of
 from xlmr_flax.models.model import Model, Params, head_key
 from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
 from xlmr_flax.parallel.distributed import on_leader
@@ -53,7 +52,8 @@ def start_params(setting: Setting, run: Run) -> Params:
     """
     source = open_source(f'ckpt:{parent_dir(setting, run)}') if run.parent else setting.source
     trained = heads_of(run.datasets).keys()
-    kept = {run.target} if run.keeps_head else {name for name, head in source.heads.items() if head.kind == MLM}
+    pretrained = {name for name, head in source.heads.items() if kind_of(head).pretraining}
+    kept = {run.target} if run.keeps_head else pretrained
     params = source.load(kept & trained)
     pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(jax.random.key(run.seed)))
     return {'encoder': params['encoder'], 'pooler': pooler, 'heads': params.get('heads', {})}

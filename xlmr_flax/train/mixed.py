@@ -76,8 +76,9 @@ def make_mixed_step(model: Model, heads: Mapping[str, ProgramHead], optimizer: A
         for index, (name, batch) in enumerate(parts):
             shared, head = split(state, name)
             params = {**shared['params'], **head['params']}
+            part_key = jax.random.fold_in(key, index)
             with compilations.counted():
-                grads, loss, right = programs[name](params, batch, jax.random.fold_in(key, index), real[name])
+                grads, loss, right = programs[name](params, batch, part_key, real[name])
             mine = {'heads': grads.pop('heads')}
             total = grads if total is None else _add(total, grads)
             own[name] = _add(own[name], mine) if name in own else mine
