@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption('--relative_folders', action='store_true', help="the tests' commands are given relative folders")
 
 
+def is_here(path: str) -> bool:
+    """Whether a path is one of this machine: it exists, or lies in the folder for temporary files."""
+    return os.path.exists(path) or path.startswith(tempfile.gettempdir() + os.sep)
+
+
 def relative(arguments: Sequence[Any], folder: str) -> list[Any]:
-    """--workdir=/a/b -> --workdir=b from /a; what is no flag with an absolute path stays."""
+    """--workdir=/a/b -> --workdir=b from /a. Other arguments stay, and paths of other machines (/mnt/bucket/runs)."""
     from xlmr_flax.cli.main import PATH_FLAGS
 
     found = []
     for argument in arguments:
         name, equals, value = argument.partition('=') if isinstance(argument, str) else ('', '', '')
-        is_path = equals and name.lstrip('-') in PATH_FLAGS and os.path.isabs(value)
+        is_path = equals and name.lstrip('-') in PATH_FLAGS and os.path.isabs(value) and is_here(value)
         found.append(f'{name}={os.path.relpath(value, folder)}' if is_path else argument)
     return found
 
