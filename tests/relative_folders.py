@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def is_here(path: str) -> bool:
-    """Whether a path is one of this machine: it exists, or lies in the folder for temporary files."""
+    """Whether a path is local: it exists, or is below the folder for temporary files."""
     return os.path.exists(path) or path.startswith(tempfile.gettempdir() + os.sep)
 
 

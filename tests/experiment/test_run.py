@@ -263,7 +263,7 @@ def test_an_arm_starts_from_its_parent(finished: Path, config_of: Configs) -> No
 def test_real_failures_are_recorded_and_real_leftovers_removed(
     copy: Path, config_of: Configs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On real runs: an arm whose training fails behind finished ones, and the state of a run killed behind its end."""
+    """Real runs: an arm fails after others have finished, and a run was killed after its end and left its state."""
     before = (copy / 'results.jsonl').read_bytes()
     (nli,) = (copy / 'runs').glob('world_nli--intermediate--seed1-*')
     (nli / 'checkpoints' / 'last').mkdir(parents=True)

@@ -145,7 +145,7 @@ def _torch_adamw(module: Any, case: Case, spec: OptimizerSpec, steps: int) -> li
     indirect=['case'],
 )
 def test_adamw_steps(case: Case, steps: int) -> None:
-    """Clipping, warm-up, decay mask: parameters and losses after so many steps. Adam turns the rounding of the key
+    """Clipping, warm-up, decay mask: parameters and losses after `steps` steps. Adam turns the rounding of the key
     bias's zero gradient into full steps, so it is compared by its effect: the logits.
     """
     spec = OptimizerSpec(learning_rate=1e-4, epsilon=1e-6, warmup=0.2, clip_norm=0.5)

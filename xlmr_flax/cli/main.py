@@ -33,8 +33,8 @@ COMMANDS = {
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
 INTERRUPTED = 130  # as after SIGINT (Ctrl-C)
-# Commands to which a signal is a request (util/stopping.py), and what they do when they are started again.
 _AGAIN = 'The same command begins again'
+# Commands for which a signal is a stop request (util/stopping.py), and what they do when they are started again.
 STOPPABLE = {
     'run': 'The same command goes on from there',
     'compare': 'The same command goes on from there',

@@ -79,7 +79,7 @@ def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
 
 
 def stand_ins(run: Run, scored: Split) -> str:
-    """Describes the stand-ins for real data behind a result, in its training and scored rows; '' = none."""
+    """Describes the stand-in data that a result was trained or scored on; '' = none."""
     trained = [dataset for each in sorted(run.lineage, key=lambda r: bool(r.warms)) for dataset in each.datasets]
     notes = []
     for rows in [*(dataset.rows for dataset in trained), scored]:

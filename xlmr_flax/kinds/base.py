@@ -7,6 +7,7 @@ compare its name. docs/adding_a_kind.md shows a complete example.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class Encoding(Protocol):
     def first_tokens(self, hidden: jax.Array, starts: jax.Array | None) -> jax.Array: ...
 
 
-class Kind:
+class Kind(ABC):
     """Base class of task kinds. One instance of each subclass is registered in `kinds.KINDS`.
 
     name: the value of Task.kind and HeadSpec.kind. input: format of a user's own rows, None = not supported.
@@ -100,9 +101,9 @@ class Kind:
 
     # Rows
 
+    @abstractmethod
     def encode(self, task: Task, examples: Sequence[Any], tokenizer: Tokenizer, max_length: int) -> Encoded:
         """Encodes examples of this kind as tokens and targets. Raises TaskError."""
-        raise NotImplementedError
 
     def alike(self, example: Any) -> int:
         """A group key: examples with equal keys can be encoded together. For example, the number of choices."""
@@ -110,7 +111,7 @@ class Kind:
 
     def batch_shapes(self, rows: int, length: int, choices: int, predicted: int) -> dict[str, tuple[int, ...]]:
         """The shapes of the int32 arrays of a padded training batch. predicted: masked-LM positions per row."""
-        raise NotImplementedError
+        raise TaskError(f'kind {self.name!r} has no head')
 
     # Head and loss
 
@@ -122,7 +123,7 @@ class Kind:
         self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
     ) -> jax.Array:
         """Computes the float32 logits of a head. key: for the dropout of encoder and head, None = no dropout."""
-        raise NotImplementedError
+        raise TaskError(f'kind {self.name!r} has no head')
 
     def loss_sums(self, logits: jax.Array, batch: Batch) -> LossSums:
         """Loss sum, count and number of correct predictions over the valid examples of a batch.
@@ -214,7 +215,7 @@ class Kind:
 
     def summary(self, example: Any, record: Record) -> tuple[str, str]:
         """Returns (prediction, text) of a record, for one line on the screen."""
-        raise NotImplementedError
+        raise TaskError(f'kind {self.name!r} predicts nothing for a row')
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> LossSums:
