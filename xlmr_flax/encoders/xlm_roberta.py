@@ -197,5 +197,5 @@ def _check_special_ids(raw: Mapping[str, Any], where: str) -> None:
         if actual is not None and actual != expected:
             raise ModelError(
                 f'{where}: {name} is {actual!r}; only encoders with the special ids of XLM-R can be read '
-                f'(padding 1, <s> 0, </s> 2: positions start behind the padding id)'
+                f'(padding 1, <s> 0, </s> 2: positions start after the padding id)'
             )

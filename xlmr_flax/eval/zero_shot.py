@@ -164,13 +164,17 @@ class Evaluator:
         together. Raises TaskError if this model has no head."""
         if self.head is None:
             raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
-        name, spec = self.head
         tokens = Ragged.joined(sets)
         tokens = self.remap(tokens) if self.remap else tokens
-        forward = self.forward(row_lengths(self.max_length, self.lengths))
-        out = head_outputs(forward, name, spec, tokens, tick=counter(progress, len(tokens)))
+        out = self._head_outputs(*self.head, tokens, counter(progress, len(tokens)))
         ends = np.cumsum([len(rows) for rows in sets]).tolist()
         return [out[end - len(rows) : end] for end, rows in zip(ends, sets, strict=True)]
+
+    def _head_outputs(
+        self, name: str, spec: HeadSpec, tokens: Ragged, tick: Callable[[int], None]
+    ) -> np.ndarray | list[np.ndarray]:
+        forward = self.forward(row_lengths(self.max_length, self.lengths))
+        return head_outputs(forward, name, spec, tokens, tick=tick)
 
     def _retrieve(self, task: Task, language: str, split: str, out: Path, progress: Progress | None) -> Scored:
         """Evaluates retrieval with English queries and a foreign pool (XTREME's direction, written to the file); also

@@ -109,9 +109,7 @@ def _dumbbell_panel(axes: Axes, codes: Sequence[str], base: Values, values: Valu
             worse = end.mean < start.mean
             axes.plot([start.mean, end.mean], [y, y], color=SOFT if worse else colour, lw=2, ls=':' if worse else '-')
         if start:
-            _dot(
-                axes, start, y, PAPER, SOFT, NONE, size=9
-            )  # larger, so that it stays visible under the marker of an equal score
+            _dot(axes, start, y, PAPER, SOFT, NONE, size=9)  # larger: visible under an equal score
         if end and name != NONE:
             _dot(axes, end, y, colour, colour, 'with intermediate training')
     axes.grid(visible=True, axis='x')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,8 @@ import torch
 from xlmr_flax.data.batches import eval_batches, pass_tokens, row_lengths
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.eval.retrieval import retrieval_layer
-from xlmr_flax.eval.zero_shot import Evaluator, Progress, counter
-from xlmr_flax.kinds import encode_cached, kind_of
-from xlmr_flax.tasks.base import Example, Task, TaskError
+from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.tools.torch.torch_modules import MultiTask, autocast_to
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -27,23 +26,11 @@ class TorchEvaluator(Evaluator):
 
     torch_model: MultiTask | None = None
 
-    def predict(
-        self,
-        task: Task,
-        examples: Sequence[Example],
-        path: Path,
-        progress: Progress | None = None,
-        language: str = 'en',
-    ) -> None:
-        """Writes a task's prediction file. language: of the answers. Raises TaskError if this model has no head."""
-        if self.head is None or self.torch_model is None:
-            raise TaskError(f'task {task.name!r} needs a fine-tuned head; this encoder has none')
-        data, model, name = (
-            encode_cached(task, examples, self.tokenizer, self.max_length),
-            self.torch_model,
-            self.head[0],
-        )
-        kind = kind_of(task)
+    def _head_outputs(
+        self, name: str, spec: HeadSpec, tokens: Ragged, tick: Callable[[int], None]
+    ) -> np.ndarray | list[np.ndarray]:
+        assert self.torch_model is not None
+        kind, model = kind_of(spec), self.torch_model
 
         def forward(ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
             if kind.stacked:  # each row is one choice of an example: [B, T] -> [B, 1, T] -> [B, 1]
@@ -51,11 +38,10 @@ class TorchEvaluator(Evaluator):
             logits = model(name, ids, segments)
             return logits.argmax(-1) if kind.best_only else logits
 
-        lengths, tick = row_lengths(self.max_length, self.lengths), counter(progress, len(data.tokens))
-        out = self._rows(forward, data.tokens, lengths, tick)
-        cut = [row[: int(n)] for row, n in zip(out, data.tokens.lengths, strict=True)] if kind.by_token else None
-        rows = np.stack(out) if cut is None else cut
-        kind.write_outputs(task, path, examples, data, rows, self.label_order, self.decoder(language))
+        out = self._rows(forward, tokens, row_lengths(self.max_length, self.lengths), tick)
+        if kind.by_token:
+            return [row[: int(n)] for row, n in zip(out, tokens.lengths, strict=True)]
+        return np.stack(out)
 
     def _embed(
         self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None], out: Path | None = None
