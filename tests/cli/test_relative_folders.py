@@ -39,13 +39,14 @@ def test_a_relative_workdir_saves_states(
     assert (tmp_path / 'runs' / 'relative' / 'results.jsonl').read_bytes() == before
 
 
-def test_the_option_that_makes_folders_relative() -> None:
-    given = ['run', '--workdir=/a/b', '--data_root=/c', '--config=/a/x.py', '--out=gs://bucket/x', 1]
-    assert relative(given, '/a') == [
+def test_the_option_that_makes_folders_relative(tmp_path: Path) -> None:
+    given = ['run', f'--workdir={tmp_path}/a/b', f'--data_root={tmp_path}/c', '--config=/a/x.py', '--out=gs://x', 1]
+    assert relative([*given, '--workdir=/mnt/bucket/runs'], f'{tmp_path}/a') == [
         'run',
         '--workdir=b',
         '--data_root=../c',
         '--config=/a/x.py',
-        '--out=gs://bucket/x',
+        '--out=gs://x',
         1,
+        '--workdir=/mnt/bucket/runs',  # on another machine
     ]
