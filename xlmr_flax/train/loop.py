@@ -18,7 +18,7 @@ from xlmr_flax.train.diagnostics.instrumentation import Instrumentation, placing
 from xlmr_flax.train.diagnostics.profile import DATA, EVALUATE, SAVE
 from xlmr_flax.train.head_padding import program_heads
 from xlmr_flax.train.mixed import make_mixed_step
-from xlmr_flax.train.optimizer import AdamW, schedule
+from xlmr_flax.train.optimizer import Optimizer, schedule
 from xlmr_flax.train.phase import NonFiniteLoss, Phase, Trained
 from xlmr_flax.train.resume import Saved
 from xlmr_flax.train.step import Batch, State, init_state, make_train_step
@@ -34,7 +34,7 @@ class _Run:
         recipe = phase.recipe
         self.phase, self.recipe, self.steps = phase, recipe, phase.steps
         self.rate = schedule(recipe.optimizer, self.steps)
-        self.optimizer = AdamW(recipe.optimizer, self.steps)
+        self.optimizer = Optimizer(recipe.optimizer, self.steps)
         self.heads = program_heads(phase.data.heads)
         params = {**params, 'heads': {name: head.pad(params['heads'][name]) for name, head in self.heads.items()}}
         self.state: State = init_state(put_tree(params, phase.mesh), self.optimizer, phase.mesh)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe, digest, to_dict
+from xlmr_flax.config import Arm, Config, ConfigError, Member, OptimizerSpec, Recipe, digest, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import (
     NONE,
@@ -30,6 +30,7 @@ from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task, closest
+from xlmr_flax.train.optimizer import method_of
 
 # Increased when a change of the code changes what a run computes, so that results of an old workdir are not reused.
 _FORMAT = 3
@@ -254,7 +255,9 @@ def _check_recipe_names(config: Config) -> None:
     arms += [arm for name, arm in config.training.items() if name in config.targets]
     members = {t for arm in arms for name, member in arm.tasks.items() for t in (name, *member_tasks(name, member))}
     others = {*config.arms, *all_tasks()} - members
-    for name in config.recipes:
+    method_of(config.recipe.optimizer)
+    for name, recipe in config.recipes.items():
+        method_of(recipe.optimizer, f'recipes.{name}')
         if name not in known | others:
             raise ConfigError(f'recipes.{name}: no such intermediate or target task in this plan{closest(name, known)}')
 
@@ -319,8 +322,11 @@ def _decides(config: Config, source: EncoderSource, run: Run) -> dict[str, objec
     for member in arm['tasks'].values():
         if not member['split']:  # so that runs of versions without this field keep their names
             del member['split']
+    recipe = to_dict(run.recipe)
+    if recipe['optimizer']['name'] == OptimizerSpec.name:  # runs of versions without this field keep their ids
+        del recipe['optimizer']['name']
     # How often a run logs and saves checkpoints does not change its weights.
-    recipe = _without(to_dict(run.recipe), 'log_every', 'checkpoint_every', 'keep_checkpoints', 'dev_score')
+    recipe = _without(recipe, 'log_every', 'checkpoint_every', 'keep_checkpoints', 'dev_score')
     decides |= {'arm': arm, 'recipe': recipe, 'data': data_digests(run.datasets)}
     if run.recipe.keep == 'best' or run.recipe.patience:  # default values are left out, so that older runs keep ids
         scored = [dataset.task for dataset in run.datasets if dataset.selects()]
