@@ -170,14 +170,13 @@ def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores
         if form == 'labels':
             return classification.accuracy(_bare(gold), _bare(predicted))
         if form == 'choices':
-            sides = ([str(index) for index in files.read_choices(path)] for path in (gold, predicted))
-            return classification.accuracy(*sides)
+            return classification.accuracy(files.read_choices(gold), files.read_choices(predicted))
         if form == 'tags':
             for path in (gold, predicted):
                 _bare(path, blank=True)
             return tagging.entity_scores(files.read_tags(gold), files.read_tags(predicted))
         if form == 'indices':
-            return retrieval.nearest_accuracy(files.read_indices(gold), files.read_indices(predicted))
+            return classification.accuracy(files.read_indices(gold), files.read_indices(predicted))
         if form == 'pairs':
             return retrieval.pair_f1(files.read_pairs(gold), files.read_pairs(predicted))
         if form == 'ranking':
