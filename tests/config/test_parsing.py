@@ -29,7 +29,7 @@ from xlmr_flax.config import (
 from xlmr_flax.experiment.plan.arms import arm_tasks
 from xlmr_flax.tasks import get_task
 
-CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
+CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
 MINIMAL = {'targets': ('world_pairs',)}
 
 

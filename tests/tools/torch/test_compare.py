@@ -18,7 +18,7 @@ from xlmr_flax.report.plots.curves import training_curves
 from xlmr_flax.tools.torch import comparison
 from xlmr_flax.tools.torch.comparison_report import SIDES, Comparison, Curve, page
 
-TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+TINY = Path(__file__).parents[3] / 'configs' / 'tiny.py'
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')  # ml_collections'
 
 
