@@ -26,11 +26,11 @@ from xlmr_flax.train import loop
 from xlmr_flax.train.diagnostics.memory_estimate import StepShapes, estimate, options, size
 from xlmr_flax.train.diagnostics.out_of_memory import (
     OutOfMemory,
+    buffers_in,
     explained,
+    limit_in,
     option_lines,
     summary,
-    told_arrays,
-    told_limit,
 )
 from xlmr_flax.train.diagnostics.profile import DATA, EVALUATE, SAVE, STEP, ProfileError, Profiler, Window
 from xlmr_flax.train.loop import train
@@ -300,16 +300,16 @@ Peak buffers:
 
 
 def test_what_compilers_say_is_read() -> None:
-    second, first = told_arrays(TPU)
+    second, first = buffers_in(TPU)
     assert (first.bytes, first.shape, first.name) == (GIB / 2, (8, 16, 1024, 1024), 'jit(step)/jvp()/dot_general')
     assert (second.bytes, second.dtype, second.name) == (1.5 * GIB, 'bf16', '')
-    assert told_limit(TPU) == 15.75 * GIB
-    assert told_limit('memory required for HLO temporaries (53.67G) exceeds available HBM (15.75G).') == 15.75 * GIB
+    assert limit_in(TPU) == 15.75 * GIB
+    assert limit_in('memory required for HLO temporaries (53.67G) exceeds available HBM (15.75G).') == 15.75 * GIB
     assert summary(jax.errors.JaxRuntimeError(TPU)).startswith('XLA:TPU compile permanent error. Ran out of memory')
-    (only,) = told_arrays(GPU)
+    (only,) = buffers_in(GPU)
     assert (only.bytes, only.shape) == (6 << 20, (4096, 128, 3))
-    assert told_limit(GPU) == 0
-    assert told_arrays('Out of memory.') == []
+    assert limit_in(GPU) == 0
+    assert buffers_in('Out of memory.') == []
 
 
 @pytest.mark.slow

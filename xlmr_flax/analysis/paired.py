@@ -164,7 +164,7 @@ def _gold_sets(
 def _common(golds: Sequence[GoldSet], paths: Sequence[Sequence[Path]]) -> tuple[list[GoldSet], tuple[str, ...]]:
     """Restricts the gold sets to the examples that have predictions in all files of their language. Also returns a
     sentence for each file that lacks some. Raises DataError if no example is left."""
-    kept, said = [], []
+    kept, sentences = [], []
     for gold, each in zip(golds, paths, strict=True):
         there = [kind_of(gold.task).predicted(gold, path) for path in each]
         keep = [all(column) for column in zip(*there, strict=True)]
@@ -172,12 +172,12 @@ def _common(golds: Sequence[GoldSet], paths: Sequence[Sequence[Path]]) -> tuple[
             raise DataError(f'{each[-1]}: none of its ids is that of an example which the other files have, too')
         for path, column in zip(each, there, strict=True):
             if lacks := column.count(False):
-                said.append(
+                sentences.append(
                     f'{gold.language}: {path.parent.parent.name} has no prediction for {lacks} of {len(column)} '
                     f'examples; {keep.count(True)} are compared.'
                 )
         kept.append(gold if all(keep) else gold.only(keep))
-    return kept, tuple(said)
+    return kept, tuple(sentences)
 
 
 def _pairing(
@@ -224,7 +224,7 @@ def _sums(gold: GoldSet, path: Path, metric: str, cut: bool) -> tuple[np.ndarray
     """
     kind, n = kind_of(gold.task), len(gold.examples)
     with tempfile.TemporaryDirectory() as scratch:
-        if cut and n and isinstance(said := kind.read(path), list) and len(said) > n:
+        if cut and n and isinstance(predicted := kind.read(path), list) and len(predicted) > n:
             path = Path(scratch) / path.name
-            kind.write(path, said[:n])
+            kind.write(path, predicted[:n])
         return example_sums(gold, path, metric)

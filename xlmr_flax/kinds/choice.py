@@ -114,5 +114,5 @@ class Choice(Kind):
         ]
 
     def summary(self, example: ChoiceExample, record: Record) -> tuple[str, str]:
-        said = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
-        return said, f'{example.prompt} -> {record["choice"]}'
+        prediction = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
+        return prediction, f'{example.prompt} -> {record["choice"]}'

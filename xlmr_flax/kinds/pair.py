@@ -123,5 +123,5 @@ class Pair(Kind):
         ]
 
     def summary(self, example: PairExample, record: Record) -> tuple[str, str]:
-        said = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
-        return said, ' | '.join(filter(None, (example.text_a, example.text_b)))
+        prediction = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
+        return prediction, ' | '.join(filter(None, (example.text_a, example.text_b)))

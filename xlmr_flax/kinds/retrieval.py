@@ -91,14 +91,14 @@ class Retrieval(Kind):
         return [id_ in ranked for id_ in gold.ids]
 
 
-def _refuse_row_order(path: Path, said: np.ndarray, gold: np.ndarray) -> None:
+def _refuse_row_order(path: Path, indices: np.ndarray, gold: np.ndarray) -> None:
     """Raises DataError for a prediction file with the queries in row order instead of sorted.
 
     Such a file would silently get a score near zero. Workdirs of versions before 0.2 have them.
     """
-    in_rows, sorted_ = (int((said == right).sum()) for right in (np.arange(len(said)), gold))
-    if len(said) >= _ENOUGH and in_rows > max(len(said) // 20, 4 * sorted_):
+    in_rows, sorted_ = (int((indices == right).sum()) for right in (np.arange(len(indices)), gold))
+    if len(indices) >= _ENOUGH and in_rows > max(len(indices) // 20, 4 * sorted_):
         raise DataError(
-            f'{path}: the queries stand in the order of the rows ({in_rows} of {len(said)} right), not sorted as '
+            f'{path}: the queries stand in the order of the rows ({in_rows} of {len(indices)} right), not sorted as '
             "XTREME's files have them; evaluate again"
         )

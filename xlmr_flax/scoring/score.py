@@ -138,10 +138,10 @@ def _coverage(form: str, predicted: Path, gold: Path) -> dict[str, int]:
     if form not in ('squad', 'mlqa', 'ranking'):
         return {}
     wanted = set(files.read_rankings(gold) if form == 'ranking' else files.read_gold_answers(gold))
-    said = set(files.read_json(predicted))
-    if said and not wanted & said:
-        raise DataError(f'{predicted}: none of its {len(said)} ids is one of the {len(wanted)} of {gold}')
-    return {'gold': len(wanted), 'unanswered': len(wanted - said), 'unknown': len(said - wanted)}
+    ids = set(files.read_json(predicted))
+    if ids and not wanted & ids:
+        raise DataError(f'{predicted}: none of its {len(ids)} ids is one of the {len(wanted)} of {gold}')
+    return {'gold': len(wanted), 'unanswered': len(wanted - ids), 'unknown': len(ids - wanted)}
 
 
 def warnings(scores: Mapping[str, Any]) -> list[str]:
@@ -214,8 +214,8 @@ def to_markdown(scores: Mapping[str, Any]) -> str:
         lines += _table(['language', *names], rows)
         if result['missing_languages']:
             lines += ['', f'Missing languages: {", ".join(result["missing_languages"])}.']
-    if said := warnings(scores):
-        lines += ['', *(f'- {line}' for line in said)]
+    if notes := warnings(scores):
+        lines += ['', *(f'- {line}' for line in notes)]
     if scores['missing_tasks']:
         lines += ['', f'Missing tasks: {", ".join(scores["missing_tasks"])}.']
     if scores['unknown_folders']:

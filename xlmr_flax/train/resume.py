@@ -34,8 +34,8 @@ class Saved:
         Raises CheckpointError if all states are damaged or if they belong to another run.
         """
         choice = on_leader('checkpoint', self._choose)
-        if choice['said']:
-            self.say(choice['said'])
+        if choice['message']:
+            self.say(choice['message'])
         return choice['facts']
 
     def _choose(self) -> dict[str, Any]:
@@ -61,8 +61,8 @@ class Saved:
         start = facts['step'] if facts else 0
         for each in (self.last, self.best):
             each.prune([step for step in each.steps() if step <= start])
-        said = f'{"; ".join(damaged)}: going on from the checkpoint of step {start}, which is whole'
-        return {'facts': facts, 'said': said if damaged else ''}
+        message = f'{"; ".join(damaged)}: going on from the checkpoint of step {start}, which is whole'
+        return {'facts': facts, 'message': message if damaged else ''}
 
     def restore(self, step: int, like: Any) -> Any:
         """Reads the state of the step that `start` returned, with the shardings of `like`. Raises CheckpointError."""

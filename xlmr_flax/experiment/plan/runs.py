@@ -301,14 +301,14 @@ def _target_runs(config: Config, arm: str, target: Task, seed: int, start: Run |
     return [*runs, Run('', arm, target.name, task, seed, runs[0] if runs else start, recipe, parts, data)]
 
 
-def _check_head(target: Task, found: Sequence[Dataset]) -> None:
+def _check_head(target: Task, datasets: Sequence[Dataset]) -> None:
     """Checks that a target's training includes the head with which it is scored. Raises ConfigError."""
     task = training_task(target)
-    heads = {dataset.head: dataset.task for dataset in found}
+    heads = {dataset.head: dataset.task for dataset in datasets}
     own = heads.get(target.name)
     if own is None or own.kind != task.kind or (kind_of(own).classes and known_labels(own) != known_labels(task)):
-        said = f'{own.name!r} has another kind or other labels' if own else f'the heads are {", ".join(heads)}'
-        raise ConfigError(f'training.{target.name}: no head {target.name!r} as {task.name!r} trains it: {said}')
+        reason = f'{own.name!r} has another kind or other labels' if own else f'the heads are {", ".join(heads)}'
+        raise ConfigError(f'training.{target.name}: no head {target.name!r} as {task.name!r} trains it: {reason}')
 
 
 def _decides(config: Config, source: EncoderSource, run: Run) -> dict[str, object]:

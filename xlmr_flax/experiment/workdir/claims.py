@@ -168,7 +168,7 @@ class Claims:
                     yield int(match[1]), Path(entry.path)
 
     def _top(self, name: str) -> tuple[int, Path | None]:
-        return max(self._files(name), default=(0, None), key=lambda found: found[0])
+        return max(self._files(name), default=(0, None), key=lambda entry: entry[0])
 
     def _holds(self, path: Path) -> Holder | None:
         """Returns the holder of a claim; None if the claim is released or its process is gone."""

@@ -149,10 +149,10 @@ def squad_v2(
     return result
 
 
-def _best_over_answers(answers: Sequence[str], said: str, metric: Measure) -> float:
+def _best_over_answers(answers: Sequence[str], predicted_text: str, metric: Measure) -> float:
     # Ignore answers that are empty after normalisation ('the').
     usable = [answer for answer in answers if normalise_squad(answer)] or ['']
-    return max(metric(answer, said, normalise_squad) for answer in usable)
+    return max(metric(answer, predicted_text, normalise_squad) for answer in usable)
 
 
 def _token_f1_v2(gold: str, predicted: str, normalise: Normaliser) -> float:

@@ -61,9 +61,9 @@ def chunk_counts(
     """
     if len(gold) != len(predicted):
         raise ValueError(f'{len(predicted)} sentences predicted, {len(gold)} in the gold file')
-    for i, (right, said) in enumerate(zip(gold, predicted, strict=True), 1):
-        if len(right) != len(said):
-            raise ValueError(f'sentence {i}: {len(said)} tags predicted, {len(right)} in the gold file')
+    for i, (right, guess) in enumerate(zip(gold, predicted, strict=True), 1):
+        if len(right) != len(guess):
+            raise ValueError(f'sentence {i}: {len(guess)} tags predicted, {len(right)} in the gold file')
     gold_chunks, predicted_chunks = (set(chunks(_joined(side), version)) for side in (gold, predicted))
     starts = np.cumsum([0, *(len(tags) + 1 for tags in gold)])  # of the sentences in the joined sequence
     counts = np.zeros((len(gold), 3), np.int64)

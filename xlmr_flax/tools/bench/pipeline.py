@@ -1,6 +1,6 @@
 """Times each part of the input pipeline, and the training step that consumes its batches.
 
-`python -m xlmr_flax.tools.bench.pipeline FOLDER THREADS OPTIONS` writes FOLDER/found.json; `parts` starts it.
+`python -m xlmr_flax.tools.bench.pipeline FOLDER THREADS OPTIONS` writes FOLDER/measured.json; `parts` starts it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WARM = 6  # at most this many blocks are run until one compiles no program
 
 
 def main(folder: Path, options: dict[str, Any]) -> None:
-    """Measures the parts and writes found.json."""
+    """Measures the parts and writes measured.json."""
     from xlmr_flax.tools.bench import settings
 
     load = Load()
@@ -29,7 +29,7 @@ def main(folder: Path, options: dict[str, Any]) -> None:
     setting, run = settings.open_training(config, folder / 'run', lambda record: None)
     parts, notes = _data(setting, run)
     parts['training step'] = _step(options, folder)
-    (folder / 'found.json').write_text(json.dumps({'parts': parts, 'notes': notes, 'others': load.others()}))
+    (folder / 'measured.json').write_text(json.dumps({'parts': parts, 'notes': notes, 'others': load.others()}))
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -1,6 +1,6 @@
 """Times the parts of the start of a training run in a fresh process.
 
-`python -m xlmr_flax.tools.bench.startup FOLDER THREADS OPTIONS` writes FOLDER/found.json; `parts` starts it twice.
+`python -m xlmr_flax.tools.bench.startup FOLDER THREADS OPTIONS` writes FOLDER/measured.json; `parts` starts it twice.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main(folder: Path, options: dict[str, Any]) -> None:
         'parts': clock.parts, 'steps': steps, 'examples': recipe['batch_size'], 'programs': int(compiled[2]),
         'others': load.others(),
     }  # fmt: skip
-    (folder / 'found.json').write_text(json.dumps(result), encoding='utf-8')
+    (folder / 'measured.json').write_text(json.dumps(result), encoding='utf-8')
 
 
 def _listen() -> list[float]:

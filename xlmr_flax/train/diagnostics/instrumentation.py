@@ -45,9 +45,9 @@ def placing(phase: Phase, params: Params) -> AbstractContextManager[None]:
     state = state_shapes(params, Optimizer(phase.recipe.optimizer, phase.steps))
     before, after = (shard_bytes(state, sizes) for sizes in (now, wide))
     setting = f'mesh.data=1 mesh.fsdp={wide["fsdp"]}{"" if mesh.size > 1 else " on 8 devices"}'
-    said = f'{setting}: parameters and moments {size(before)} -> {size(after)} on a device'
+    advice = f'{setting}: parameters and moments {size(before)} -> {size(after)} on a device'
     what = f'parameters and moments of task {phase.task!r} on mesh {" ".join(f"{k}={v}" for k, v in now.items())}'
-    return explained(what, tree, [said] if after < before else [])
+    return explained(what, tree, [advice] if after < before else [])
 
 
 class Instrumentation:
