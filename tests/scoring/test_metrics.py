@@ -177,7 +177,7 @@ def test_squad_v2_edges() -> None:
 def test_retrieval() -> None:
     assert accuracy(range(4), [0, 1, 3, 2]) == {'accuracy': 50.0}
     gold = [('d1', 'e1'), ('d2', 'e2'), ('d3', 'e3'), ('d4', 'e4')]
-    # A pair that is there twice counts once: 1 of 2 right, 1 of 4 found.
+    # A pair that occurs twice counts once: 1 of 2 right, 1 of 4 found.
     assert pair_f1(gold, [('d1', 'e1'), ('d1', 'e1'), ('d2', 'e9')]) == pytest.approx(
         {'f1': 100 / 3, 'precision': 50.0, 'recall': 25.0}
     )

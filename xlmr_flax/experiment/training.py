@@ -199,7 +199,7 @@ def train_run(setting: Setting, run: Run) -> None:
         say=say,
         trace=setting.profiler.of(run.name) if setting.profiler else None,
     )
-    # A stop request behind the last step waits until the model is saved: no other state may be there to go on from.
+    # A stop request after the last step waits until the model is saved, since there may be no checkpoint to resume from.
     check()
     with requests(), deferred():
         trained = train(phase, params)
@@ -210,15 +210,14 @@ def train_run(setting: Setting, run: Run) -> None:
 
 
 def other_states(setting: Setting, run: Run) -> list[str]:
-    """For people: the states of unfinished trainings of the same arm, target and seed that another configuration left,
-    each with what differs. A run goes on from its own alone.
-    """
-    found = []
+    """Lists checkpoints of unfinished trainings of the same arm, target and seed under another configuration, each with
+    the settings that differ, as messages. A run resumes only from its own checkpoints."""
+    messages = []
     for directory in sorted((setting.workdir.path / 'runs').glob(f'{run.name.removesuffix(run.id[:8])}*/checkpoints')):
         for step, decides in newest_decides(directory).items():
             different = '; '.join(differences(decides, run.decides)[:8])
-            found.append(f'{directory}: step {step} of another configuration, not gone on from ({different})')
-    return found
+            messages.append(f'{directory}: step {step} of another configuration is not used ({different})')
+    return messages
 
 
 def _cut(training: Training, params: Params) -> tuple[ActiveRows, Params]:

@@ -99,6 +99,6 @@ def _refuse_row_order(path: Path, indices: np.ndarray, gold: np.ndarray) -> None
     in_rows, sorted_ = (int((indices == right).sum()) for right in (np.arange(len(indices)), gold))
     if len(indices) >= _ENOUGH and in_rows > max(len(indices) // 20, 4 * sorted_):
         raise DataError(
-            f'{path}: the queries stand in the order of the rows ({in_rows} of {len(indices)} right), not sorted as '
+            f'{path}: the queries are in the order of the rows ({in_rows} of {len(indices)} right), not sorted as '
             "XTREME's files have them; evaluate again"
         )

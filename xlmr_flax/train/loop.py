@@ -103,7 +103,7 @@ class _Run:
                 tasks = dict.fromkeys(stream.name for stream, _ in draws)
                 ids = [i for stream, draw in draws for i in stream.example_ids(draw, size)]
                 states = self.saved.last.steps()
-                left = f'The state of step {states[-1]} is whole' if states else 'No state had been saved'
+                left = f'The checkpoint of step {states[-1]} is intact' if states else 'No checkpoint had been saved'
                 raise NonFiniteLoss(
                     f'loss {m["loss"]}, gradient norm {m["grad_norm"]} at step {s} of task {", ".join(tasks)!r}; '
                     f'examples: {", ".join(ids[:8])}{", ..." if len(ids) > 8 else ""}. '

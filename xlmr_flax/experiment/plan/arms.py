@@ -187,7 +187,7 @@ def datasets(config: Config, arm: Arm, recipe: Recipe, where: str) -> tuple[Data
     _check_heads(result, where)
     names = [d.name for d in result]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f'{where}: {twice[0]!r} is there twice')
+        raise ConfigError(f'{where}: {twice[0]!r} occurs twice')
     return tuple(result)
 
 
@@ -269,9 +269,9 @@ def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
         return list(tagged)
     labelled = [e for e in examples if isinstance(e, PairExample | ChoiceExample)]
     order = random.permutation(len(labelled))
-    dealt = [labelled[i].label for i in order.tolist()]
+    permuted = [labelled[i].label for i in order.tolist()]
     shuffled: list[Example] = []
-    shuffled += [replace(e, label=label) for e, label in zip(labelled, dealt, strict=True)]
+    shuffled += [replace(e, label=label) for e, label in zip(labelled, permuted, strict=True)]
     return shuffled
 
 

@@ -159,7 +159,9 @@ def resolve(plan: Plan, source: EncoderSource) -> Plan:
     ):  # two arms with one definition would be trained twice
         other = first.setdefault(run.id, run)
         if other.intermediate != run.intermediate:
-            raise ConfigError(f'intermediate: {other.intermediate!r} and {run.intermediate!r} train on the same')
+            raise ConfigError(
+                f'intermediate: {other.intermediate!r} and {run.intermediate!r} have the same training data'
+            )
     return replace(plan, runs=tuple(by_key.values()))
 
 
@@ -243,7 +245,7 @@ def _check_names(config: Config) -> None:
                 raise ConfigError(f'{where}.{name}: no such target{closest(name, {*config.targets, *all_tasks()})}')
     for name in config.training:
         if config.training[name].joint or get_task(name).embeds:
-            raise ConfigError(f'training.{name}: joint is for arms, and a retrieval target trains nothing')
+            raise ConfigError(f'training.{name}: joint is for arms only, and a retrieval target has no training')
 
 
 def _check_recipe_names(config: Config) -> None:

@@ -96,7 +96,9 @@ class Claim:
     def check(self) -> None:
         """Raises ClaimLost if another process has taken over."""
         if self.lost:
-            raise ClaimLost(f'{self.path}: this process gave no sign for too long, and another one took over')
+            raise ClaimLost(
+                f'{self.path}: this process did not renew its claim in time, and another process took the run over'
+            )
 
     def release(self, outcome: str) -> None:
         """Releases the claim. outcome: one word for the record. A second call does nothing. Never raises."""

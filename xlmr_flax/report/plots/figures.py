@@ -78,7 +78,7 @@ def dumbbells(
         grid[0].set_yticks(range(len(codes)), language_labels(chosen, codes))
         grid[0].set_ylim(len(codes) - 0.4, -0.6)
         grid[0].set_xlim(*_limits(found, chance if near else None))
-        far = f'; chance ({chance:.1f} %) lies outside' if chance is not None and not near else ''
+        far = f'; chance ({chance:.1f} %) is outside of the axis' if chance is not None and not near else ''
         shown = metric_title(chosen[0]['metric'], select(rows, target=target))
         spread = '; whiskers: sd over seeds' if len(distinct(chosen, 'seed')) > 1 else ''
         axis = f'{target}: {shown} in %, {chosen[0]["split"]} split{spread}{far}'

@@ -124,5 +124,5 @@ COMPILING = '→ compiling, or fetching compiled programs'
 def _busy(*measured: Mapping[str, Any]) -> str:
     known = [each['others'] for each in measured if each['others'] is not None]
     if not known:
-        return 'How busy other processes kept the machine is not told by this system.'
+        return 'This system does not report the load of other processes.'
     return f'Other processes kept {max(known):.2f} cores busy meanwhile.'

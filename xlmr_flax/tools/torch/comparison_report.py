@@ -130,8 +130,8 @@ def to_json(comparison: Comparison) -> str:
     """All numbers of a comparison as JSON."""
     return json.dumps(
         {
-            'title': comparison.title, 'command': comparison.command, 'versions': dict(comparison.versions), 'date': comparison.date,
-            'sources': comparison.sources,
+            'title': comparison.title, 'command': comparison.command, 'versions': dict(comparison.versions),
+            'date': comparison.date, 'sources': comparison.sources,
             'seconds': dict(zip(SIDES, comparison.seconds, strict=True)),
             'curves': [
                 {'run': c.run, 'losses': dict(zip(SIDES, c.losses, strict=True)), 'examples_per_s': c.speeds}
