@@ -159,10 +159,10 @@ def _listing(plan: Plan, root: Path, each_file: bool) -> str:
 def _size(sources: Sequence[Source]) -> str:
     """Formats the total size of files: '12.3 MB', with the number of files of unknown size."""
     unknown = sum(source.size is None for source in sources)
-    said = f'{sum(source.size or 0 for source in sources) / 1e6:.1f} MB'
+    amount = f'{sum(source.size or 0 for source in sources) / 1e6:.1f} MB'
     if unknown == len(sources) and sources:
         return 'size unknown'
-    return said + (f' and {unknown} files of unknown size' if unknown else '')
+    return amount + (f' and {unknown} files of unknown size' if unknown else '')
 
 
 def _by_hand(plan: Plan, root: Path) -> list[str]:

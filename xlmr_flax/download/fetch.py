@@ -203,11 +203,11 @@ def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]
     if code == 416:
         total = answer.headers.get('Content-Range', '').rpartition('/')[2]
         return (start, start) if total == str(start) else (-1, int(total) if total.isdecimal() else None)
-    said = f'status {code} {answer.reason or ""}'.strip()
+    status = f'status {code} {answer.reason or ""}'.strip()
     if code in _PASSING:
         wait = answer.headers.get('Retry-After', '')
-        raise _Passing(said, min(float(wait), 60.0) if wait.isdecimal() else 0.0)
-    raise _Refused(said)
+        raise _Passing(status, min(float(wait), 60.0) if wait.isdecimal() else 0.0)
+    raise _Refused(status)
 
 
 def mirrored(url: str, base: str) -> str:
