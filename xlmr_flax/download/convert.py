@@ -14,6 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
+from xlmr_flax.download import parquet
 from xlmr_flax.download.archive import Budget, nested
 from xlmr_flax.download.records import DownloadError
 
@@ -248,4 +249,8 @@ CONVERSIONS: dict[str, Callable[[IO[bytes], list[str], Budget], Made]] = {
     'own_ids': own_ids,
     'tagged_words': tagged_words,
     'fracas': fracas,
+    'hub_nli': parquet.nli,
+    'hub_qqp': parquet.qqp,
+    'hub_xnli': parquet.xnli,
+    'hub_commonsenseqa': parquet.commonsenseqa,
 }

@@ -15,7 +15,8 @@ from pathlib import Path
 import requests
 
 import xlmr_flax
-from xlmr_flax.download.facts import Source
+from xlmr_flax.download import hub
+from xlmr_flax.download.facts import HUB, Source
 from xlmr_flax.download.records import WORK, DownloadError, file_sum, matches, size_of
 
 MIRROR_VARIABLE = 'XLMR_MIRROR'
@@ -99,7 +100,10 @@ class Fetcher:
             if self.stop.is_set():
                 raise Interrupted
             try:
-                self._stream(source, address, part)
+                if source.use == HUB and hub.parts_of(address):
+                    self._from_hub(source, address, part)
+                else:
+                    self._stream(source, address, part)
                 break
             except _Passing as error:
                 if attempt == self.transport.attempts:
@@ -111,6 +115,18 @@ class Fetcher:
         self._check(source, part)
         os.replace(part, path)
         return path
+
+    def _from_hub(self, source: Source, address: str, part: Path) -> None:
+        """Downloads a whole file from the hub. Raises _Passing, _Refused and Interrupted."""
+
+        def check() -> None:
+            if self.stop.is_set():
+                raise Interrupted
+
+        try:
+            hub.fetch(address, part, lambda size: self.report(source, size), check, self.transport.timeout)
+        except hub.HubError as error:
+            raise (_Passing if error.passing else _Refused)(str(error)) from None
 
     def _stream(self, source: Source, address: str, part: Path) -> None:
         """Downloads the missing bytes of `part` and appends them. Raises _Passing, _Refused and Interrupted."""
