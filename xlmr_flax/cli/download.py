@@ -100,7 +100,7 @@ def run(values: flags.FlagValues) -> int:
 def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
     """Returns (data root, which need not exist yet; the requested splits). Raises UsageError."""
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE, HOW_TO_SET
+    from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE, HOW_TO_SET, bucket_remedy
     from xlmr_flax.download.facts import groups
     from xlmr_flax.download.hub import can_convert
     from xlmr_flax.experiment.data_check.inventory import wanted
@@ -120,8 +120,8 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
     given = (config.data_root if config else values.data_root) or os.environ.get(DATA_ROOT_VARIABLE, '')
     if not given:
         raise UsageError(f'no data root: {HOW_TO_SET}')
-    if '://' in given:
-        raise UsageError(f'--data_root={given}: a folder of this machine is expected (a bucket: where it is mounted)')
+    if remedy := bucket_remedy(given):
+        raise UsageError(f'--data_root={given}: {remedy}')
     root = Path(given).expanduser().absolute()
     if config:
         splits = dict.fromkeys(read.split for read in reads(make_plan(config)))
