@@ -54,8 +54,8 @@ def resolve_data_root(flag_value: str | Path | None = None) -> Path:
             value, setting = os.environ.get(variable), variable
     if not value:
         raise DataError(f'no data root: {HOW_TO_SET}; tasks named world_* need none')
-    if said := bucket_remedy(str(value)):
-        raise DataError(f'data root {str(value)!r} (from {origin}) is a bucket: {said}')
+    if remedy := bucket_remedy(str(value)):
+        raise DataError(f'data root {str(value)!r} (from {setting}) is a bucket: {remedy}')
     root = Path(value).expanduser()
     if not root.is_dir():
         raise DataError(f'data root {str(root)!r} (from {setting}) is not a folder: {HOW_TO_SET}')
