@@ -131,7 +131,7 @@ def test_parts_on_a_mesh_have_all_their_dimensions_named(implementation: str, mo
         key = jax.random.key(3)
         return jnp.square(model.logits(params, 'x', HeadSpec('pair', 3), ids, np.ones_like(ids), key)).sum()
 
-    assert jnp.isfinite(jax.grad(loss)(params)['encoder']['layers']['attention']['qkv']).all()
+    assert jnp.isfinite(jax.jit(jax.grad(loss))(params)['encoder']['layers']['attention']['qkv']).all()
 
 
 def test_blocks_fit_a_cache() -> None:

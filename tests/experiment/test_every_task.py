@@ -95,7 +95,8 @@ def test_a_task_learns_and_is_scored_by_its_file(
             examples = read_split(task, language, split, root, ROWS)
             n, scores = len(examples), score_files(task, language, path, examples)
             check_rows(task, examples, path, scores)
-            check_order(runner, run, task, examples, path, tmp_path)
+            if language == languages[0]:
+                check_order(runner, run, task, examples, path, tmp_path)
         assert {row['n'] for row in found.values()} == {n}
         assert {row['split'] for row in found.values()} == {split}
         assert {metric: row['value'] for metric, row in found.items() if metric != 'accuracy_to_en'} == pytest.approx(

@@ -87,11 +87,11 @@ def assert_goes_on_as_whole(folder: Path, whole: tuple[Job, Trained]) -> int:
 
 POINTS = [
     pytest.param({'stop': 4}, STOPPED, id='SIGTERM when step 4 begins'),
-    pytest.param({'stop': 7, 'seconds': 0.004}, STOPPED, id='SIGTERM in step 7'),
-    pytest.param({'kill': 5}, KILLED, id='SIGKILL when step 5 begins'),
+    pytest.param({'stop': 7, 'seconds': 0.004}, STOPPED, id='SIGTERM in step 7', marks=pytest.mark.slow),
+    pytest.param({'kill': 5}, KILLED, id='SIGKILL when step 5 begins', marks=pytest.mark.slow),
     pytest.param({'kill': 9, 'seconds': 0.003}, KILLED, id='SIGKILL in step 9'),
     pytest.param({'save': 2, 'operation': 9}, KILLED, id='SIGKILL before a file operation of a save'),
-    pytest.param({'save': 3, 'seconds': 0.03}, KILLED, id='SIGKILL at a time in a save'),
+    pytest.param({'save': 3, 'seconds': 0.03}, KILLED, id='SIGKILL at a time in a save', marks=pytest.mark.slow),
 ]
 
 

@@ -14,7 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,13 +99,19 @@ def open_source(name: str, seed: int = 0) -> EncoderSource:
         config = sizes[rest]
 
         def init(heads: Collection[str] | None = None) -> Params:
-            params = jax.jit(lambda key: Model(config).init(key, {}))(jax.random.key(seed))
+            params = _init_program(config)(jax.random.key(seed))
             return jax.tree.map(np.asarray, {'encoder': params['encoder'], 'pooler': params['pooler']})
 
         return EncoderSource(
             name, config, f'{name}:{seed}', _tokenizer_for(config), init, note='The encoder has random weights.'
         )
     raise ModelError(f'encoder source {name!r} is not one of {_KINDS}')
+
+
+@lru_cache(maxsize=8)
+def _init_program(config: EncoderConfig) -> Callable[[jax.Array], Params]:
+    """The jitted random initialisation of an encoder and its pooler; traced once a process."""
+    return jax.jit(lambda key: Model(config).init(key, {}))
 
 
 def _tokenizer_for(config: EncoderConfig) -> Path:

@@ -34,13 +34,24 @@ _MASKED = -1e30  # the logit of a column that pads a head
 
 def init_state(params: Params, optimizer: Optimizer, mesh: Mesh) -> State:
     """A fresh state at step 0. params: sharded arrays (kept, not copied); the moments are sharded by the same rules."""
-    fresh = _fresh(optimizer)
-    return {'params': params, **jax.jit(fresh, out_shardings=shardings(jax.eval_shape(fresh, params), mesh))(params)}
+    leaves, tree = jax.tree.flatten(params)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    return {'params': params, **_fresh_program(optimizer, mesh, shapes, tree)(params)}
 
 
 def state_shapes(params: Params, optimizer: Optimizer) -> State:
     """ShapeDtypeStructs of `init_state`, without allocating. params: arrays or ShapeDtypeStructs."""
     return {'params': params, **jax.eval_shape(_fresh(optimizer), params)}
+
+
+@lru_cache(maxsize=64)
+def _fresh_program(
+    optimizer: Optimizer, mesh: Mesh, leaves: tuple[jax.ShapeDtypeStruct, ...], tree: jax.tree_util.PyTreeDef
+) -> Callable[[Params], dict[str, Any]]:
+    """The jitted `_fresh`; one for all runs of a process that start from the same shapes. leaves, tree: of the
+    parameters."""
+    fresh = _fresh(optimizer)
+    return jax.jit(fresh, out_shardings=shardings(jax.eval_shape(fresh, jax.tree.unflatten(tree, leaves)), mesh))
 
 
 def _fresh(optimizer: Optimizer) -> Callable[[Params], dict[str, Any]]:

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -99,16 +100,33 @@ def shard_bytes(tree: Any, mesh: Mapping[str, int]) -> float:
     return total
 
 
-def residuals(model: Model, head: HeadSpec, params: Params, batch: Shapes, rows: int) -> list[jax.ShapeDtypeStruct]:
+def residuals(
+    model: Model, head: HeadSpec, params: Params, batch: Shapes, rows: int
+) -> tuple[jax.ShapeDtypeStruct, ...]:
     """The shapes of the arrays that the backward pass reads for a batch of `rows` rows, including parameters."""
+    leaves, tree = jax.tree.flatten(params)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    part = tuple((k, jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype)) for k, v in batch.items())
+    return _residuals(model, head, shapes, tree, part)
+
+
+# Settings are compared by steps that share most of their shapes, and a trace of a deep encoder takes seconds.
+@lru_cache(maxsize=64)
+def _residuals(
+    model: Model,
+    head: HeadSpec,
+    leaves: tuple[jax.ShapeDtypeStruct, ...],
+    tree: jax.tree_util.PyTreeDef,
+    part: tuple[tuple[str, jax.ShapeDtypeStruct], ...],
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The result of `residuals`. leaves, tree: the parameters. part: the arrays of the batch with their names."""
     loss, key = head_loss(model, head), jax.eval_shape(lambda: jax.random.key(0))
-    part = {k: jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype) for k, v in batch.items()}
 
     def forward(params: Params, part: Any, key: jax.Array) -> list[jax.Array]:
         _, backward = jax.vjp(lambda p: loss(p, part, key, jnp.float32(1), None)[0], params)
         return list({id(leaf): leaf for leaf in jax.tree.leaves(backward)}.values())
 
-    return jax.eval_shape(forward, params, part, key)
+    return tuple(jax.eval_shape(forward, jax.tree.unflatten(tree, leaves), dict(part), key))
 
 
 def activations(step: StepShapes) -> list[jax.ShapeDtypeStruct]:
