@@ -199,7 +199,7 @@ def train_run(setting: Setting, run: Run) -> None:
         say=say,
         trace=setting.profiler.of(run.name) if setting.profiler else None,
     )
-    # A stop request after the last step waits until the model is saved, since there may be no checkpoint to resume from.
+    # A stop request after the last step waits until the model is saved: there may be no checkpoint to resume from.
     check()
     with requests(), deferred():
         trained = train(phase, params)

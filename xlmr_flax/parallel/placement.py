@@ -79,7 +79,7 @@ class Placement:
             for d, axes in ((d, axes) for i, spec in enumerate(specs) for d, axes in zip(inputs[i], spec, strict=True)):
                 if named.setdefault(d, axes) != axes:
                     raise MeshError(
-                        f'mesh {dict(self.mesh.shape)}: {d} cannot be sharded: its shards differ between the operands'
+                        f'mesh {dict(self.mesh.shape)}: {d} has other shards in another operand'
                     )
 
             def spec_of(dims: Any) -> Any:
