@@ -44,9 +44,7 @@ def evaluating(
         )
     if wide == 4:
         half_width = size(layer(tokens, 2))
-        advice.append(
-            f"encoder.dtype='bfloat16': a layer {size(now)} -> {half_width} (coarser rounding)"
-        )
+        advice.append(f"encoder.dtype='bfloat16': a layer {size(now)} -> {half_width} (coarser rounding)")
     if sizes['data'] > 1:
         spread = {**sizes, 'data': 1, 'fsdp': sizes['data'] * sizes['fsdp']}
         before, after = (size(shard_bytes(params, each)) for each in (sizes, spread))

@@ -78,9 +78,7 @@ class Placement:
             named: dict[str | None, Any] = {}
             for d, axes in ((d, axes) for i, spec in enumerate(specs) for d, axes in zip(inputs[i], spec, strict=True)):
                 if named.setdefault(d, axes) != axes:
-                    raise MeshError(
-                        f'mesh {dict(self.mesh.shape)}: {d} has other shards in another operand'
-                    )
+                    raise MeshError(f'mesh {dict(self.mesh.shape)}: {d} has other shards in another operand')
 
             def spec_of(dims: Any) -> Any:
                 return P(*(named.get(d) for d in dims))
