@@ -34,7 +34,7 @@ Dims = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Placement:
-    """Adds a mesh's sharding constraints (a `Place` of encoders/logical_axes.py). A dimension that its mesh axes do not
+    """Adds the sharding constraints of a mesh (implements `Constrain`). A dimension that its mesh axes do not
     divide is not sharded."""
 
     mesh: Mesh
