@@ -47,10 +47,11 @@ __all__ = [
 
 
 def start_params(setting: Setting, run: Run) -> Params:
-    """Encoder and pooler to start a run from: the parent's, else the source's; a pooler the source lacks is fresh.
+    """Loads the encoder and the pooler from which a run starts: those of its parent run, else those of the source. If
+    the source has no pooler, a new one is initialised.
 
-    No heads, but for those that the run trains and its start has: a language model's of the source, and a warm-up's
-    that the run goes on with. Raises ModelError where they cannot be read.
+    Of the heads that the run trains, loads the source's language-model head and the head of a warm-up phase, if there
+    is one. Raises ModelError for weights that cannot be read.
     """
     source = open_source(f'ckpt:{parent_dir(setting, run)}') if run.parent else setting.source
     trained = heads_of(run.datasets).keys()
@@ -147,7 +148,7 @@ class Training:
         return Packing.of(sizes, dataset.lengths, multiple * (1 if apart else parts), parts if apart else 1)
 
     def table(self) -> list[str]:
-        """What is drawn how often, for people: n, cap, rate, expected steps and passes of each dataset."""
+        """Formats the mixture as lines of a table: n, cap, rate, expected draws and passes of each dataset."""
         lines = [
             f'{self.arm.sampler} mixture, {len(self.datasets)} datasets, {self.steps} steps of {self.recipe.batch_size}'
         ]
