@@ -91,11 +91,3 @@ def test_delta_pairs_seeds_and_languages():
     assert r.delta(ours, base, ['de', 'sw']) == r.Score(3.0, pytest.approx(0.5**0.5), 2)
     assert r.delta(ours, {'de': {0: 50.0}}, ['de', 'sw']) == r.Score(7.5, None, 1, partial=True)
     assert r.delta(ours, {}, ['de']) is None
-
-
-def test_language_means_by_key(make_row):
-    rows = [make_row('en', 80), make_row('de', 60), make_row('sw', 40), make_row('de', 90, intermediate='mnli')]
-    key = ('small', 'none', 'xnli', 'test', 'accuracy', 0)
-    assert r.language_means(rows)[key] == 60.0
-    assert r.language_means(rows, zero_shot=True)[key] == 50.0
-    assert len(r.language_means(rows)) == 2

@@ -278,8 +278,10 @@ def _details(states: Sequence[Any], root: Path, skip_bad_rows: bool) -> list[str
                 lines.append(f'  ... and {len(state.bad) - len(shown)} more (--skip_bad_rows lists all)')
     if bare := [f'{s.split.name} {s.split.language}' for s in states if not s.labelled]:
         lines.append(f'no labels, so that predictions are written and not scored: {", ".join(bare)}')
-    told = (text.removeprefix(f'{task.name}: ').removeprefix(f'{task.name}, ') for text in known_warnings(task, root))
-    return [*lines, *(f'note: {text}' if text == task.note else text for text in told)]
+    warnings = (
+        text.removeprefix(f'{task.name}: ').removeprefix(f'{task.name}, ') for text in known_warnings(task, root)
+    )
+    return [*lines, *(f'note: {text}' if text == task.note else text for text in warnings)]
 
 
 def _places(states: Sequence[Any]) -> list[str]:

@@ -27,7 +27,7 @@ from xlmr_flax.experiment.plan.arms import (
 from xlmr_flax.experiment.plan.draws import expected_draws
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec, kind_of
-from xlmr_flax.models.model import Model, Params, head_key
+from xlmr_flax.models.model import Params, head_key
 from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import batch_devices, fetch
@@ -41,14 +41,17 @@ from xlmr_flax.train.vocabulary import ActiveRows
 from xlmr_flax.util.console import Line, say
 from xlmr_flax.util.stopping import check, deferred, requests
 
-__all__ = ['Setting', 'head_of', 'initial_params', 'make_model', 'start_params', 'train_run', 'trained_facts']
+__all__ = [
+    'Setting', 'head_of', 'initial_params', 'make_model', 'save_model', 'start_params', 'train_run', 'trained_facts',
+]  # fmt: skip
 
 
 def start_params(setting: Setting, run: Run) -> Params:
-    """Encoder and pooler to start a run from: the parent's, else the source's; a pooler the source lacks is fresh.
+    """Loads the encoder and the pooler from which a run starts: those of its parent run, else those of the source. If
+    the source has no pooler, a new one is initialised.
 
-    No heads, but for those that the run trains and its start has: a language model's of the source, and a warm-up's
-    that the run goes on with. Raises ModelError where they cannot be read.
+    Of the heads that the run trains, loads the source's language-model head and the head of a warm-up phase, if there
+    is one. Raises ModelError for weights that cannot be read.
     """
     source = open_source(f'ckpt:{parent_dir(setting, run)}') if run.parent else setting.source
     trained = heads_of(run.datasets).keys()
@@ -145,7 +148,7 @@ class Training:
         return Packing.of(sizes, dataset.lengths, multiple * (1 if apart else parts), parts if apart else 1)
 
     def table(self) -> list[str]:
-        """What is drawn how often, for people: n, cap, rate, expected steps and passes of each dataset."""
+        """Formats the mixture as lines of a table: n, cap, rate, expected draws and passes of each dataset."""
         lines = [
             f'{self.arm.sampler} mixture, {len(self.datasets)} datasets, {self.steps} steps of {self.recipe.batch_size}'
         ]
@@ -163,9 +166,11 @@ def train_run(setting: Setting, run: Run) -> None:
     """Trains a run from its parent's or the source's weights and saves its model directory."""
     training = Training(setting, run)
     recipe = training.recipe
-    # The whole word table lives no longer than this line: it is read again when the model is saved.
-    active, params = _cut(training, initial_params(setting, run))
-    model = _cut_model(setting.model, len(active.rows))
+    params = initial_params(setting, run)
+    active = training.active(len(params['encoder']['embeddings']['word']))
+    params = active.cut(params)  # frees the whole word table, which is read again when the model is saved
+    shape = dataclasses.replace(setting.model.config, vocab_size=len(active.rows))
+    model = dataclasses.replace(setting.model, config=shape)
     blend = training.blend(active)
     if len(blend.streams) > 1:
         for text in training.table():
@@ -220,15 +225,6 @@ def other_states(setting: Setting, run: Run) -> list[str]:
     return messages
 
 
-def _cut(training: Training, params: Params) -> tuple[ActiveRows, Params]:
-    active = training.active(len(params['encoder']['embeddings']['word']))
-    return active, active.cut(params)
-
-
-def _cut_model(model: Model, rows: int) -> Model:
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, vocab_size=rows))
-
-
 def _save(
     setting: Setting,
     run: Run,
@@ -241,6 +237,11 @@ def _save(
     factor = training.optimizer.untouched_factor(trained.step)
     started = start_params(setting, run)
     params = active.restore(kept, started['encoder']['embeddings']['word'], 1.0 if factor is None else factor)
+    save_model(setting, run, training, params, trained.step, metric)
+
+
+def save_model(setting: Setting, run: Run, training: Training, params: Params, step: int, metric: float | None) -> None:
+    """Saves the trained parameters as the model directory of a run, with the heads that it trained."""
     save_checkpoint(
         setting.workdir.run_dir(run) / 'model',
         setting.model.config,
@@ -251,5 +252,5 @@ def _save(
         labels={dataset.head: dataset.task.labels for dataset in training.datasets},
         note=setting.source.note,
         max_length=max(dataset.max_length for dataset in training.datasets),
-        extra={'trained': {'run': run.id, 'step': trained.step, 'metric': metric}},
+        extra={'trained': {'run': run.id, 'step': step, 'metric': metric}},
     )

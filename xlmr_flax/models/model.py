@@ -22,7 +22,7 @@ from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose
 from xlmr_flax.encoders.compute import DOTS, REMAT, ComputeOptions
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.heads import STYLES, Pooler, first_token
-from xlmr_flax.encoders.logical_axes import ANYWHERE, Place
+from xlmr_flax.encoders.logical_axes import UNCONSTRAINED, Constrain
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.kinds.base import Rows
 
@@ -47,7 +47,7 @@ class Model:
     remat: str = AUTO
     unroll: int = 1
     attention: str = AUTO
-    place: Place = ANYWHERE
+    place: Constrain = UNCONSTRAINED
     platform: str = ''
 
     def __post_init__(self) -> None:

@@ -258,19 +258,6 @@ def delta(values: Values, base: Values, codes: Sequence[str]) -> Score | None:
     return Score(mean, None, min(map(len, seeds)), partial)
 
 
-def language_means(rows: Iterable[Row], zero_shot: bool = False) -> dict[tuple, float]:
-    """{(encoder, intermediate, target, split, metric, seed): unweighted mean over languages}.
-
-    zero_shot: over the languages other than the training language.
-    """
-    numbers_of: dict[tuple, list[float]] = {}
-    for row in latest(rows):
-        if not (zero_shot and is_english(row)):
-            key = tuple(row[name] for name in ('encoder', 'intermediate', 'target', 'split', 'metric', 'seed'))
-            numbers_of.setdefault(key, []).append(float(row['value']))
-    return {key: fmean(numbers) for key, numbers in numbers_of.items()}
-
-
 def _complete(values: Values, codes: Sequence[str]) -> bool:
     seeds = {frozenset(values.get(code, {})) for code in codes}
     return len(seeds) == 1 and frozenset() not in seeds

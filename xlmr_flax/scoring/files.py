@@ -67,9 +67,7 @@ def check_labels(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) ->
 
 def _clean(path: Path, value: str) -> str:
     if not value or value != value.strip() or any(c in value for c in '\n\r\t'):
-        raise DataError(
-            f'{path}: {value!r} cannot be written in this format: it is empty, or has white space around or in it'
-        )
+        raise DataError(f'{path}: {value!r} is empty or has white space, which this format cannot hold')
     return value
 
 

@@ -84,7 +84,7 @@ PANX = Task(
 )
 
 
-def _masakhane(kind: str, folders: tuple[str, ...]) -> dict[str, tuple[Table, ...]]:
+def _masakhane(kind: str) -> dict[str, tuple[Table, ...]]:
     return {split: (_conll(f'low_resource/{kind}/{{language}}/{split}.txt'),) for split in ('train', 'dev', 'test')}
 
 
@@ -99,7 +99,7 @@ MASAKHANER = Task(
     metrics=METRICS,
     languages=tuple(_codes(MASAKHANER_FOLDERS)),
     local_codes=_codes(MASAKHANER_FOLDERS),
-    splits=_masakhane('masakhaner2', MASAKHANER_FOLDERS),
+    splits=_masakhane('masakhaner2'),
     parse=parsers.tags,
     train_task='panx',
     licence='CC BY-NC 4.0',
@@ -125,7 +125,7 @@ MASAKHAPOS = Task(
     metrics=METRICS,
     languages=tuple(_codes(MASAKHAPOS_FOLDERS)),
     local_codes=_codes(MASAKHAPOS_FOLDERS),
-    splits=_masakhane('masakhapos', MASAKHAPOS_FOLDERS),
+    splits=_masakhane('masakhapos'),
     parse=parsers.tags,
     train_task='udpos',
     licence='CC BY-NC 4.0',

@@ -160,9 +160,7 @@ def test_a_stop_on_the_other_side(
     for count in (1, 2):
         assert main(command(tmp_path)) == 143
         assert len(codes) == count
-        assert capsys.readouterr().err.splitlines()[-1] == (
-            'stopped during the PyTorch run, which is not saved; the JAX run is saved. '
-            'The same command resumes from there.'
-        )
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert 'PyTorch' in last and last.endswith('The same command resumes from there.')
         assert not (tmp_path / 'torch' / comparison.DONE).exists()
         assert not (tmp_path / 'compare').exists()

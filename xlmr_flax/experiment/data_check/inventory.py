@@ -90,8 +90,8 @@ def wanted(
 def check(split: Split, required: bool = True) -> State:
     """Reads every row of a split and returns its state. Faults in the data are reported in it and never raised."""
     if missing := missing_files(split):
-        told = '; '.join(text for text in missing.values() if 'no such file' not in text)
-        return State(split, MISSING, required, missing=tuple(missing), error=told)
+        errors = '; '.join(text for text in missing.values() if 'no such file' not in text)
+        return State(split, MISSING, required, missing=tuple(missing), error=errors)
     source, bad = _source(split), []
     try:
         note = split.stand_in()

@@ -83,7 +83,7 @@ def _listen() -> list[float]:
 
     totals = [0.0, 0.0, 0.0]
 
-    def heard(event: str, duration_secs: float, **more: Any) -> None:
+    def on_event(event: str, duration_secs: float, **more: Any) -> None:
         del more
         if event == COMPILED:
             totals[0] += duration_secs
@@ -91,7 +91,7 @@ def _listen() -> list[float]:
         elif event in TRACED:
             totals[1] += duration_secs
 
-    monitoring.register_event_duration_secs_listener(heard)
+    monitoring.register_event_duration_secs_listener(on_event)
     return totals
 
 

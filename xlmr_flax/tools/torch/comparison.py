@@ -19,11 +19,12 @@ from statistics import median
 from typing import Any
 
 from xlmr_flax.analysis.against import runs_of
-from xlmr_flax.analysis.paired import NoExampleScores, Pairing, pair_systems
+from xlmr_flax.analysis.paired import Pairing, pair_systems
 from xlmr_flax.config import Config, ConfigError, digest, to_dict
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.workdir.files import Workdir
+from xlmr_flax.kinds.gold import NoExampleScores, NoGold
 from xlmr_flax.report.table import Table
 from xlmr_flax.tools.torch.agreement import read_records
 from xlmr_flax.tools.torch.comparison_report import LEAST_SECONDS, LEAST_STEPS, Comparison, Curve, report, tables
@@ -101,7 +102,7 @@ def collect(runner: Runner, workdir: Path, versions: Mapping[str, str]) -> Compa
             roots = [runs_of(side, config, arm) for side in (workdir, workdir / FOLDER)]
             try:
                 pairings += [(arm, each) for each in pair_systems(config, target, *roots)]
-            except NoExampleScores as e:
+            except (NoExampleScores, NoGold) as e:
                 notes.append(f'{target}: no test: {e}. Its scores are in results.jsonl of both folders.')
                 break
     curves = tuple(_curve(run, workdir) for run in runner.plan if run.recipe)

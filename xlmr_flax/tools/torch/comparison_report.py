@@ -11,7 +11,7 @@ from pathlib import Path
 from xlmr_flax.analysis.against import as_json
 from xlmr_flax.analysis.paired import Pairing
 from xlmr_flax.report.html_table import Notes, html_table
-from xlmr_flax.report.page_style import CSS
+from xlmr_flax.report.page_style import document
 from xlmr_flax.report.plots.canvas import inline, svg
 from xlmr_flax.report.plots.curves import training_curves
 from xlmr_flax.report.study import metric_name
@@ -191,27 +191,7 @@ def page(comparison: Comparison, shown: Sequence[Table], drawn: Mapping[str, str
         sections.append('<h2>Scores by language</h2>')
         sections += [html_table(table, notes) for table in shown[len(shown) - by_language :]]
     body = '\n'.join(sections)
-    text = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(comparison.title)}</title>
-<style>
-{CSS}
-</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{escape(comparison.title)}</h1>
-<p class="lead">The same starting weights, batches, recipe and scorers; model, gradients, optimizer and dropout are this
-package's on one side, and those of transformers and torch on the other.</p>
-<dl class="facts">{facts}</dl>
-</header>
-{body}
-</main>
-</body>
-</html>
-"""
-    return notes.numbered(text)
+    lead = f"""<p class="lead">The same starting weights, batches, recipe and scorers; model, gradients, optimizer and
+dropout are this package's on one side, and those of transformers and torch on the other.</p>
+<dl class="facts">{facts}</dl>"""
+    return notes.numbered(document(comparison.title, lead, body))
