@@ -1,4 +1,4 @@
-"""Readers over generated files of the official sizes: counts, time and memory, which grow with the rows alone."""
+"""Readers and tokenizer over generated files of the official sizes: time and memory grow with the rows alone."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def squad(path: str, n: int, impossible: bool = False) -> Iterator[tuple[str, It
 
     def answers(j: int) -> dict[str, object]:
         none = impossible and j % 3 == 2
-        found = {'answers': [] if none else [{'text': 'fox', 'answer_start': 18}]}
+        found: dict[str, object] = {'answers': [] if none else [{'text': 'fox', 'answer_start': 18}]}
         return found | {'is_impossible': none} if impossible else found
 
     def article(i: int) -> str:
@@ -157,39 +157,58 @@ READ = r"""
 import json, re, sys, time
 from pathlib import Path
 from xlmr_flax.data.sources import read_pairs, read_split
+from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.kinds import encode
+from xlmr_flax.models.source import open_source
 from xlmr_flax.tasks import get_task
 task, split, language, root = get_task(sys.argv[1]), *sys.argv[2:5]
-def peak():  # getrusage's would be that of the process which started this one, where it was larger
-    return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])
-before, began = peak(), time.process_time()
-found = (read_pairs if task.kind == 'retrieval' else read_split)(task, language, split, root)
-taken = time.process_time() - began
-rows = len(found[0]) if task.kind == 'retrieval' else len(found)
-print(json.dumps({'rows': rows, 'seconds': taken, 'peak': peak() - before}))
+source = open_source('embedded')
+tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
+tokenizer.encode(['one'])
+def kib(name):
+    return int(re.search(name + r':\s+(\d+)', Path('/proc/self/status').read_text())[1])
+def measured(work):
+    Path('/proc/self/clear_refs').write_text('5')  # the peak begins at what is in memory now
+    before, began = kib('VmRSS'), time.process_time()
+    result = work()
+    return result, time.process_time() - began, kib('VmHWM') - before
+read = read_pairs if task.kind == 'retrieval' else read_split
+found, seconds, peak = measured(lambda: read(task, language, split, root))
+examples = found[0] if task.kind == 'retrieval' else found
+out = {'rows': len(examples), 'seconds': seconds, 'peak': peak}
+if sys.argv[5] == 'tokens':
+    encoded, seconds, peak = measured(lambda: encode(task, examples, tokenizer, 256))
+    out |= {'tokens': len(encoded.tokens.flat), 'token_seconds': seconds, 'token_peak': peak}
+print(json.dumps(out))
 """
 
 
-def measured(name: str, n: int, root: Path) -> dict[str, float]:
-    """rows, seconds of CPU and KiB of peak memory of reading n generated rows, in a process of its own."""
+def measured(name: str, n: int, root: Path, tokens: bool = True) -> dict[str, float]:
+    """What reading n generated rows takes, and making tokens of them, in a process of its own: rows, seconds of CPU
+    and KiB of more peak memory; tokens, and the same of them. Of a language pair, the rows of one side."""
     make, split, language, _ = SIZES[name]
     for path, lines in make(n):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         with (root / path).open('w', encoding='utf-8') as file:
             file.writelines(lines)
-    command = [sys.executable, '-c', READ, name, split, language, str(root)]
+    command = [sys.executable, '-c', READ, name, split, language, str(root), 'tokens' if tokens else '']
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/status').is_file(), reason='peak memory is read from /proc')
 @pytest.mark.parametrize('name', SIZES)
-def test_an_official_size_is_read_whole_and_in_time(name: str, tmp_path: Path) -> None:
+def test_an_official_size_is_read_and_tokenized_in_time(name: str, tmp_path: Path) -> None:
     n = SIZES[name][3]
     whole, part = measured(name, n, tmp_path / 'whole'), measured(name, n // 4, tmp_path / 'part')
     speed, mebibytes = whole['rows'] / whole['seconds'], whole['peak'] / 1024
     print(f'{name}: {speed:.0f} rows/s, {whole["seconds"]:.1f} s, {mebibytes:.0f} MiB')
+    print(f'  tokens: {whole["rows"] / whole["token_seconds"]:.0f} rows/s, {whole["token_peak"] / 1024:.0f} MiB more')
     without = 700 if name == 'snli' else n + 1  # every so many rows one without a gold label, which is left out
     assert (whole['rows'], part['rows']) == (n - n // without, n // 4 - n // 4 // without)
     assert whole['seconds'] < 8 * part['seconds'] + 1, 'a quadratic reader takes sixteen times as long'
     assert whole['peak'] < 8 * part['peak'] + (64 << 10)
-    assert whole['peak'] < 4 << 20, '4 GiB'
+    assert whole['tokens'] > 3 * part['tokens']
+    assert whole['token_seconds'] < 8 * part['token_seconds'] + 1
+    assert whole['token_peak'] < 8 * part['token_peak'] + (64 << 10)
+    assert whole['peak'] + whole['token_peak'] < 4 << 20, '4 GiB'
