@@ -110,13 +110,12 @@ class Tokenizer:
         ]
         return Ragged.joined(parts) if parts else Ragged.from_rows([])
 
-    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Encodes texts without special tokens; returns for each text (tokens, character offsets [start, end) of each
-        token); runs on all cores."""
-        encoded: list[tuple[list[int], list[tuple[int, int]]]] = []
+    def encode_with_offsets(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+        """Encodes texts without special tokens, a chunk at a time on all cores; yields for each text (tokens, character
+        offsets [start, end) of each token)."""
         for chunk in self._chunks(texts):
-            encoded.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
-        return encoded
+            for encoded in self._raw.encode_batch(chunk, add_special_tokens=False):
+                yield encoded.ids, encoded.offsets
 
     def _chunks(self, texts: Sequence[str]) -> Iterator[list[str]]:
         """Yields the texts in parts; a stop request ends them. `tokenizers` encodes the texts of a part in parallel."""
