@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,32 @@ def test_archives_and_a_mirror_of_files(download: Download, site: Site, world: W
     assert code == 0, out
     assert site.asked == []
     assert len(files_of(tmp_path / 'data')) == 32
+
+
+@pytest.mark.slow
+def test_from_an_empty_machine_to_the_table_of_xnli(
+    download: Download, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The two commands of README.md, with one step of a tiny encoder; no folder is made by hand."""
+    readme = (Path(__file__).parents[2] / 'README.md').read_text(encoding='utf-8')
+    asked, trained = (
+        shlex.split(line)
+        for line in readme.splitlines()
+        if line.startswith(('xlmr-flax download --config=', 'xlmr-flax run --config=')) and 'xnli' in line
+    )
+    assert download(*[each for each in asked[2:] if not each.startswith('--data_root')])[0] == 0
+    config = next(each for each in trained if each.startswith('--config='))
+    assert config in asked
+    capsys.readouterr()
+    sizes = [f'--config.recipes.xnli.{name}' for name in ('steps=1', 'batch_size=2', 'accumulation=1', 'max_length=64')]
+    sizes += ['--config.encoder.source=random:tiny', '--config.seeds=(0,)']
+    workdir = tmp_path / 'runs' / 'xnli'
+    assert main(['run', config, f'--data_root={tmp_path / "data"}', f'--workdir={workdir}', *sizes]) == 0
+    rows = [json.loads(line) for line in (workdir / 'results.jsonl').read_text(encoding='utf-8').splitlines()]
+    assert {row['language'] for row in rows} == set(all_tasks()['xnli'].languages)
+    assert {row['target'] for row in rows} == {'xnli'}
+    table = (workdir / 'report' / 'tables.md').read_text(encoding='utf-8')
+    assert 'xnli' in table
 
 
 def test_files_of_the_user_are_kept_and_stand_ins_are_not(download: Download, world: World, tmp_path: Path) -> None:

@@ -37,12 +37,13 @@ def failure(out: str) -> str:
         ('longer', 'longer than the published'),
         ('truncated', 'the connection '),
         ('503', 'status 503'),
+        ('slow', 'no byte for 0.3 seconds'),
     ],
 )
 def test_a_file_that_does_not_come(fault: str, said: str, download: Download, site: Site, tmp_path: Path) -> None:
     """The other files come, the exit code is 1, and a later start gets the file."""
     site.faults[SQUAD] = [fault]
-    code, out, _ = download('--tasks=squad_v1', '--nocount')
+    code, out, _ = download('--tasks=squad_v1', '--nocount', *(['--timeout=0.3'] if fault == 'slow' else []))
     assert code == 1
     assert said in failure(out)
     assert SQUAD in failure(out)
@@ -210,11 +211,17 @@ def test_an_archive_that_is_refused(data: bytes, said: str, tmp_path: Path) -> N
                 pass
 
 
-def test_an_archive_with_an_unsafe_member_writes_nothing(download: Download, site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('member', 'size', 'said'),
+    [('../../evil', 1, 'leaves the folder'), ('XNLI-1.0/xnli.dev.tsv', 80 << 20, 'unpacks to')],
+)
+def test_an_unsafe_member_or_a_bomb_writes_nothing(
+    member: str, size: int, said: str, download: Download, site: Site, tmp_path: Path
+) -> None:
     for path in XNLI:
-        site.files[path] = packed('a.zip', {'../../evil': b'1'})
+        site.files[path] = packed('a.zip', {member: bytes(size)})
     code, out, _ = download('--tasks=xnli', '--accept_licence=xnli', '--accept_changed=xnli', '--nocount')
     assert code == 1
-    assert 'leaves the folder' in failure(out)
+    assert said in failure(out)
     assert files_of(tmp_path / 'data') == {}
     assert not (tmp_path.parent / 'evil').exists()

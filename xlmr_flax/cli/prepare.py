@@ -91,14 +91,16 @@ def _build(values: flags.FlagValues) -> int:
         reads = [Read(split, TEST, values.max_length) for split in here]
     source = open_source(encoder)
     tokenizer, size, states = Tokenizer(source.tokenizer, source.config.vocab_size), 0, []
-    line, seen = Line('prepare'), 0
-    for built in build(reads, tokenizer, source.config.max_length, [] if skip else None):
+    line = Line('prepare (MB of data files)')
+
+    def show(done: int, total: int, rows: int) -> None:
+        line(done // 1_000_000, -(-total // 1_000_000), rows)
+
+    for built in build(reads, tokenizer, source.config.max_length, [] if skip else None, show):
         entry = built.entry
         size += sum(file.stat().st_size for file in entry.path.iterdir()) if entry.path else 0
         states.append(entry.state)
         print(f'{built}: {len(entry.data.ids)} examples, {built.tokens} tokens, {entry.state}', flush=True)
-        seen += len(entry.data.ids)
-        line(reads.index(built.read) + 1, len(reads), seen)
     kept = sum(state != 'not kept' for state in states)
     place = cache_dir()
     print(f'{kept} of {len(states)} in {place}, {size / 2**20:.1f} MiB' if place else 'XLMR_CACHE=off: nothing is kept')

@@ -7,7 +7,7 @@ without importing transformers. Spaces are handled as in XLM-R's own tokenizer, 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,8 @@ class Tokenizer:
     """XLM-R's tokenizer.
 
     bos, eos, pad, unk: ids of these special tokens (bos, eos, pad are 0, 2, 1 in XLM-R's vocabulary). mask: id of
-    <mask>, None without one. special_ids: ids of all special tokens. size: the highest id + 1.
+    <mask>, None without one. special_ids: ids of all special tokens. size: the highest id + 1. on_texts: called with
+    (texts encoded so far, all texts) of a call of `encode` or `encode_with_offsets`, after each chunk.
     """
 
     def __init__(self, path: Path, rows: int):
@@ -83,6 +84,7 @@ class Tokenizer:
         self._raw.no_padding()
         self._raw.no_truncation()
         self.path, self.size = path, size
+        self.on_texts: Callable[[int, int], None] | None = None
         self.bos, self.eos, self.pad, self.unk = (self._special(t, path) for t in ('<s>', '</s>', '<pad>', '<unk>'))
         self.mask: int | None = self._raw.token_to_id('<mask>')
         special = {i for i, token in self._raw.get_added_tokens_decoder().items() if token.special}
@@ -102,23 +104,27 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """Encodes texts without special tokens, in order; runs on all cores."""
-        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
-        rows: list[list[int]] = []
-        for start in range(0, len(texts), _CHUNK):
-            check()
-            chunk = list(texts[start : start + _CHUNK])
-            rows.extend(e.ids for e in self._raw.encode_batch_fast(chunk, add_special_tokens=False))
-        return Ragged.from_rows(rows)
+        encode = self._raw.encode_batch_fast
+        parts = [
+            Ragged.from_rows([e.ids for e in encode(chunk, add_special_tokens=False)]) for chunk in self._chunks(texts)
+        ]
+        return Ragged.joined(parts) if parts else Ragged.from_rows([])
 
-    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Encodes texts without special tokens; returns for each text (tokens, character offsets [start, end) of each
-        token)."""
-        encoded: list[tuple[list[int], list[tuple[int, int]]]] = []
+    def encode_with_offsets(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+        """Encodes texts without special tokens, a chunk at a time on all cores; yields for each text (tokens, character
+        offsets [start, end) of each token)."""
+        for chunk in self._chunks(texts):
+            for encoded in self._raw.encode_batch(chunk, add_special_tokens=False):
+                yield encoded.ids, encoded.offsets
+
+    def _chunks(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        """Yields the texts in parts; a stop request ends them. `tokenizers` encodes the texts of a part in parallel."""
+        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
         for start in range(0, len(texts), _CHUNK):
             check()
-            chunk = list(texts[start : start + _CHUNK])
-            encoded.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
-        return encoded
+            yield list(texts[start : start + _CHUNK])
+            if self.on_texts is not None:
+                self.on_texts(min(start + _CHUNK, len(texts)), len(texts))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's piece for each id, '' for an id without a piece."""
