@@ -71,7 +71,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
             lambda self, *a, **k: mkdir(self, *a, **k) if self.is_relative_to(tmp_path) else real(self, *a, **k),
         )
         with pytest.raises(
-            CheckpointError, match=r'last/3: cannot be saved: Permission denied .*no state had been saved'
+            CheckpointError, match=r'last/3: cannot be saved: Permission denied .*no checkpoint had been saved'
         ):
             job.train()
     assert not (tmp_path / 'c').exists()
