@@ -38,12 +38,12 @@ os.environ['XLMR_CACHE'] = 'off'
 
 # Modules that compile nothing, below tests/: their tests are marked fast (`bash tests/run.sh fast`, under two minutes).
 FAST = (
-    'data/test_other_forms.py', 'data/test_packing.py', 'data/test_readers.py',
-    'data/test_readers_paths.py', 'data/test_sources.py', 'data/test_spans.py', 'data/test_tables.py',
-    'data/test_tagging.py', 'data/test_unlabelled.py', 'data/test_untrusted_json.py', 'scoring/test_files.py',
+    'data/readers/test_other_forms.py', 'data/test_packing.py', 'data/readers/test_readers.py',
+    'data/readers/test_paths.py', 'data/test_sources.py', 'data/test_spans.py', 'data/readers/test_tables.py',
+    'data/test_tagging.py', 'data/test_unlabelled.py', 'data/readers/test_untrusted_json.py', 'scoring/test_files.py',
     'scoring/test_metrics.py', 'scoring/test_official_layout.py', 'scoring/test_score.py', 'scoring/test_tag_scores.py',
     'report/test_untrusted_rows.py', 'tasks/test_parse.py', 'tasks/test_table.py', 'tasks/test_tiny_files.py',
-    'test_config.py', 'test_dependencies.py', 'test_house.py', 'util/test_errors.py', 'util/test_secrets.py',
+    'config/test_parsing.py', 'test_dependencies.py', 'test_house.py', 'util/test_errors.py', 'util/test_secrets.py',
 )  # fmt: skip
 
 
@@ -51,8 +51,8 @@ FAST = (
 LONG = (
     'cli/test_run_kill.py', 'experiment/test_arms_run.py', 'experiment/test_run.py', 'experiment/test_runner.py',
     'experiment/test_every_task.py', 'train/test_diagnostics.py', 'cli/test_run_shards.py', 'cli/test_run_flags.py',
-    'train/test_resume_points.py', 'experiment/test_effects.py', 'parallel/test_distributed_run.py',
-    'cli/test_failed_saves.py', 'models/test_encoder.py', 'notebooks/test_notebooks.py', 'models/test_parity.py',
+    'train/test_resume_points.py', 'analysis/test_language_effects.py', 'parallel/test_distributed_run.py',
+    'cli/test_failed_saves.py', 'encoders/test_encoder.py', 'notebooks/test_notebooks.py', 'models/test_parity.py',
     'parallel/test_mesh_steps.py', 'parallel/test_mesh.py', 'cli/test_resume.py', 'train/test_vocabulary.py',
 )  # fmt: skip
 

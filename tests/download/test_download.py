@@ -11,6 +11,8 @@ from download.site import Site
 from download.small_world import World, place
 
 from xlmr_flax.cli.main import main
+from xlmr_flax.data.readers.paths import resolve_data_root
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.download import facts
 from xlmr_flax.download.records import DOWNLOADS, LICENCES
@@ -103,6 +105,9 @@ def test_licences_that_are_not_accepted(download: Download, site: Site, tmp_path
     for flag in ('--accept_licence=xnIi', '--accept_changed=xnIi', '--data_root=gs://b/data'):
         code, _, err = download('--tasks=xnli', flag)
         assert (code, flag in err, len(err.splitlines())) == (1, True, 1)
+    assert 'gcloud storage rsync --recursive gs://b/data FOLDER' in err
+    with pytest.raises(DataError, match='gcloud storage rsync --recursive gs://b/data FOLDER'):
+        resolve_data_root('gs://b/data')
 
 
 def test_dry_run_and_list_urls_fetch_nothing(download: Download, site: Site, tmp_path: Path) -> None:

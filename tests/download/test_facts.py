@@ -51,7 +51,7 @@ def test_what_must_be_got_by_hand(tmp_path: Path) -> None:
 
 def test_the_form_of_the_table() -> None:
     sources = facts.sources()
-    assert len(sources) == 650
+    assert len(sources) == 664
     fetched = [source for source in sources if source.conversion != facts.MANUAL]
     assert {source.group for source in sources} == set(facts.groups())
     assert len({source.key for source in fetched}) == len(fetched)
@@ -59,6 +59,7 @@ def test_the_form_of_the_table() -> None:
     for source in fetched:
         assert re.fullmatch('([0-9a-f]{64})?', source.sha256)
         assert re.fullmatch('([0-9a-f]{40})?', source.git_blob)
+        assert (source.use == facts.HUB) == source.conversion.startswith('hub_')
         assert source.conversion in {*convert.CONVERSIONS, 'copy', 'fracas_plain'}
         for url in source.urls:
             assert url.startswith('https://')

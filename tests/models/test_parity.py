@@ -30,7 +30,7 @@ from xlmr_flax.models.model import (  # noqa: E402
 from xlmr_flax.models.weights import export_head, export_pooler  # noqa: E402
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree  # noqa: E402
 from xlmr_flax.train.head_padding import ProgramHead  # noqa: E402
-from xlmr_flax.train.optimizer import AdamW  # noqa: E402
+from xlmr_flax.train.optimizer import Optimizer  # noqa: E402
 from xlmr_flax.train.step import init_state  # noqa: E402
 
 PAIR = HeadSpec('pair', 3)
@@ -150,7 +150,7 @@ def test_adamw_steps(case: Case, steps: int) -> None:
     """
     spec = OptimizerSpec(learning_rate=1e-4, epsilon=1e-6, warmup=0.2, clip_norm=0.5)
     mesh = make_mesh()
-    optimizer = AdamW(spec, steps)
+    optimizer = Optimizer(spec, steps)
     trained = {k: case.params[k] for k in ('encoder', 'heads')}
     state = init_state(put_tree(trained, mesh), optimizer, mesh)
     step = make_train_step(case.model, ProgramHead('x', PAIR), optimizer, mesh=mesh)

@@ -172,7 +172,8 @@ def test_the_score_of_a_qa_task_is_the_mean_of_both_metrics(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ('task', 'said'), [('pawsx', '1 predictions for 2'), ('udpos', '1 sentences predicted'), ('tatoeba', '1 indices')]
+    ('task', 'said'),
+    [('pawsx', '1 predictions for 2'), ('udpos', '1 sentences predicted'), ('tatoeba', '1 predictions')],
 )
 def test_a_file_of_another_length_is_an_error(tmp_path: Path, task: str, said: str) -> None:
     content = '0\n\n1\n' if task == 'udpos' else '0\n1\n'

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.analysis.paired import NoExampleScores, Pairing, pair_systems
+from xlmr_flax.analysis.paired import Pairing, pair_systems
 from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.experiment.plan.arms import task_of
+from xlmr_flax.kinds.gold import NoExampleScores, NoGold
 from xlmr_flax.report.table import Table
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.files import write_atomically
@@ -59,7 +60,7 @@ def against(workdir: Path, foreign: Path, *, allow_missing: bool = False) -> str
         for arm, roots in arms.items():
             try:
                 pairings = pair_systems(config, target, roots, [foreign], allow_missing=allow_missing)
-            except NoExampleScores as e:
+            except (NoExampleScores, NoGold) as e:
                 notes.append(f'{target}: no test: {e}.')
                 break
             for pairing in pairings:
@@ -90,5 +91,6 @@ def as_json(pairing: Pairing) -> dict[str, Any]:
     return {
         'target': pairing.target, 'metric': pairing.metric, 'split': pairing.split, 'resamples': pairing.resamples,
         'languages': [one(each) for each in pairing.languages], 'means': [one(each) for each in pairing.means],
-        'left_out': list(pairing.left_out), 'unpredicted': list(pairing.unpredicted),
+        'left_out': list(pairing.left_out), 'unlabelled': list(pairing.unlabelled),
+        'unpredicted': list(pairing.unpredicted),
     }  # fmt: skip

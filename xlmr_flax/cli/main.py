@@ -36,8 +36,8 @@ INTERRUPTED = 130  # as after SIGINT (Ctrl-C)
 _AGAIN = 'The same command begins again'
 # Commands for which a signal is a stop request (util/stopping.py), and what they do when they are started again.
 STOPPABLE = {
-    'run': 'The same command goes on from there',
-    'compare': 'The same command goes on from there',
+    'run': 'The same command resumes from there',
+    'compare': 'The same command resumes from there',
     'bench': 'The same command begins again',
 }
 KNOWN_ERRORS = (UserError, flags.Error)  # their message is written for the user; any other keeps its traceback
@@ -200,7 +200,7 @@ class _Outcome:
             self.code, line = 1, f'error: {error}'
         elif isinstance(error, KeyboardInterrupt):
             self.code = INTERRUPTED
-            line = 'Interrupted. What had been written stays; the same command goes on from there.'
+            line = 'Interrupted. What had been written stays; the same command resumes from there.'
         elif isinstance(error, OSError) and error.filename is not None and not isinstance(error, BrokenPipeError):
             # A full disk, or a folder that is a file: the name of the file says more than a traceback.
             self.code, line = 1, f'error: {error.filename}: {error.strerror}'

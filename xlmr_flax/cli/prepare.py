@@ -188,9 +188,9 @@ def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
     used = {dataclasses.replace(gap.split, name=gap.instead) for gap in gaps if not gap.is_chosen}
     instead = sum(state.split in used for state in states)
     stand_ins = sum(bool(state.stand_in) for state in states)
-    said = [f', {instead} of them in place of training rows that are missing'] if instead else []
+    parts = [f', {instead} of them in place of training rows that are missing'] if instead else []
     kind = 'stand-ins for datasets' if stand_ins > 1 else 'a stand-in for a dataset'
-    return ''.join([*said, *([f', {stand_ins} of them {kind}'] if stand_ins else [])])
+    return ''.join([*parts, *([f', {stand_ins} of them {kind}'] if stand_ins else [])])
 
 
 def _of_gap(gap: Any) -> list[str]:

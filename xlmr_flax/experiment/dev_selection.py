@@ -57,7 +57,7 @@ class Selection:
     def of(
         cls,
         tokenizer: Tokenizer,
-        found: Sequence[Dataset],
+        datasets: Sequence[Dataset],
         recipe: Recipe,
         bad_rows: list[BadRow] | None = None,
     ) -> Selection:
@@ -65,15 +65,15 @@ class Selection:
         dev rows. bad_rows: a list that collects rows that cannot be read.
         """
         sets: list[DevSet] = []
-        for read in filter(Read.is_taken, dev_reads(found)):
+        for read in filter(Read.is_taken, dev_reads(datasets)):
             assert read.dataset is not None
             dataset, task, examples = read.dataset, read.dataset.task, read.examples(bad_rows)['']
             data = encode_cached(task, examples, tokenizer, read.max_length)
             if task.is_text and not _is_masked(data, tokenizer):
                 continue
-            parts = {d.task.name for d in found if d.member == dataset.member and d.selects()}
+            parts = {d.task.name for d in datasets if d.member == dataset.member and d.selects()}
             weight = 0.0 if task.is_text else dataset.spec.select / len(parts)
-            several = len({d.member for d in found if d.task.name == task.name}) > 1
+            several = len({d.member for d in datasets if d.task.name == task.name}) > 1
             name = dataset.name if task.is_text or several else task.name
             sets.append(DevSet(name, dataset, examples, data, weight))
         return cls(tuple(sets), recipe.dev_score)

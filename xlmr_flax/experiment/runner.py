@@ -87,7 +87,7 @@ class Runner:
         """Trains and evaluates what is missing, writes results.jsonl; returns its rows (of several processes of one
         job, process 0 does; the others return none).
 
-        Raises PlanFailed behind the work where runs failed (of a plan of one run, what that run raised), and Stopped.
+        Raises PlanFailed after the work if runs failed (of a plan of one run, what that run raised), and Stopped.
         """
         require_one_job(self.config, self.plan, self.workdir.path)
         distributed.last_words(self._let_go)
@@ -241,7 +241,7 @@ class Runner:
 
     def _failure_line(self, run: Run) -> str:
         if not (failure := self.workdir.failure(run)):
-            return f'{run.name}: said above; the record of it could not be written'
+            return f'{run.name}: see the error above; the failure record could not be written'
         return f'{run.name}: {failure["type"]}: {failure["error"]} ({self.workdir.failure_path(run)})'
 
     def _is_to_train(self, run: Run) -> bool:

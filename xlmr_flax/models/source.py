@@ -136,8 +136,8 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
             directory = path
             break
     else:
-        said = f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory'
-        raise ModelError(said + _runs_below(directory))
+        message = f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory'
+        raise ModelError(message + _runs_below(directory))
     _check_files(directory, MODEL_FILE, TOKENIZER_FILE)
     raw = read_json(directory / MODEL_FILE)
     try:
@@ -221,8 +221,8 @@ def _save_tensors(tensors: dict[str, np.ndarray], path: Path, out: Path) -> None
         readable(path)
     except (SafetensorError, OSError) as e:
         need, free = sum(t.nbytes for t in tensors.values()), shutil.disk_usage(out.parent).free
-        said = f'{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'
-        raise ModelError(f'{out}: cannot be saved: {e} ({said})') from None
+        sizes = f'{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'
+        raise ModelError(f'{out}: cannot be saved: {e} ({sizes})') from None
 
 
 def save_checkpoint(

@@ -78,7 +78,9 @@ class Placement:
             named: dict[str | None, Any] = {}
             for d, axes in ((d, axes) for i, spec in enumerate(specs) for d, axes in zip(inputs[i], spec, strict=True)):
                 if named.setdefault(d, axes) != axes:
-                    raise MeshError(f'mesh {dict(self.mesh.shape)}: {d} cannot be cut, as some have a part of one')
+                    raise MeshError(
+                        f'mesh {dict(self.mesh.shape)}: {d} cannot be sharded: its shards differ between the operands'
+                    )
 
             def spec_of(dims: Any) -> Any:
                 return P(*(named.get(d) for d in dims))

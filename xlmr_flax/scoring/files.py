@@ -67,7 +67,9 @@ def check_labels(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) ->
 
 def _clean(path: Path, value: str) -> str:
     if not value or value != value.strip() or any(c in value for c in '\n\r\t'):
-        raise DataError(f'{path}: {value!r} cannot stand in this format: empty, or white space around or in it')
+        raise DataError(
+            f'{path}: {value!r} cannot be written in this format: it is empty, or has white space around or in it'
+        )
     return value
 
 
@@ -167,7 +169,7 @@ def read_gold_answers(path: Path) -> dict[str, list[str]]:
             for paragraph in article['paragraphs']:
                 for question in paragraph['qas']:
                     if question['id'] in gold:
-                        raise DataError(f'{path}: question id {question["id"]!r} is there twice')
+                        raise DataError(f'{path}: question id {question["id"]!r} occurs twice')
                     gold[question['id']] = [answer['text'] for answer in question['answers']]
     except (KeyError, TypeError) as error:
         raise DataError(f'{path}: not in the SQuAD form (data, paragraphs, qas, id, answers): {error!r}') from None

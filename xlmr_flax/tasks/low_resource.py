@@ -133,7 +133,7 @@ def _any_of(split: str) -> tuple[Table, ...]:
 # The languages that AfriXNLI and IndicXNLI add. XNLI itself has English, French, Swahili and Hindi.
 _MORE = {
     code: folder
-    for code, folder in (AFRIXNLI.local_codes | INDICXNLI.local_codes).items()
+    for code, folder in {**AFRIXNLI.local_codes, **INDICXNLI.local_codes}.items()
     if code not in XNLI.languages
 }
 
@@ -142,7 +142,7 @@ XNLI_PLUS = _task(
     {split: _any_of(split) for split in ('dev', 'test')},
     parse_xnli_plus,
     languages=(*XNLI.languages, *AMERICASNLI_LANGUAGES, 'my', 'ko', *_MORE),
-    local_codes=AMERICASNLI.local_codes | _MORE,
+    local_codes={**AMERICASNLI.local_codes, **_MORE},
     licence='CC BY-NC 4.0 (XNLI, myXNLI, AfriXNLI, IndicXNLI); CC BY-SA 4.0 (AmericasNLI, KorNLI)',
     source='https://github.com/facebookresearch/XNLI',
     note='XNLI and its translations (AmericasNLI, myXNLI, KorNLI, AfriXNLI, IndicXNLI) as one target of 52 languages, '

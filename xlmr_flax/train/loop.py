@@ -18,7 +18,7 @@ from xlmr_flax.train.diagnostics.instrumentation import Instrumentation, placing
 from xlmr_flax.train.diagnostics.profile import DATA, EVALUATE, SAVE
 from xlmr_flax.train.head_padding import program_heads
 from xlmr_flax.train.mixed import make_mixed_step
-from xlmr_flax.train.optimizer import AdamW, schedule
+from xlmr_flax.train.optimizer import Optimizer, schedule
 from xlmr_flax.train.phase import NonFiniteLoss, Phase, Trained
 from xlmr_flax.train.resume import Saved
 from xlmr_flax.train.step import Batch, State, init_state, make_train_step
@@ -34,7 +34,7 @@ class _Run:
         recipe = phase.recipe
         self.phase, self.recipe, self.steps = phase, recipe, phase.steps
         self.rate = schedule(recipe.optimizer, self.steps)
-        self.optimizer = AdamW(recipe.optimizer, self.steps)
+        self.optimizer = Optimizer(recipe.optimizer, self.steps)
         self.heads = program_heads(phase.data.heads)
         params = {**params, 'heads': {name: head.pad(params['heads'][name]) for name, head in self.heads.items()}}
         self.state: State = init_state(put_tree(params, phase.mesh), self.optimizer, phase.mesh)
@@ -103,7 +103,7 @@ class _Run:
                 tasks = dict.fromkeys(stream.name for stream, _ in draws)
                 ids = [i for stream, draw in draws for i in stream.example_ids(draw, size)]
                 states = self.saved.last.steps()
-                left = f'The state of step {states[-1]} is whole' if states else 'No state had been saved'
+                left = f'The checkpoint of step {states[-1]} is intact' if states else 'No checkpoint had been saved'
                 raise NonFiniteLoss(
                     f'loss {m["loss"]}, gradient norm {m["grad_norm"]} at step {s} of task {", ".join(tasks)!r}; '
                     f'examples: {", ".join(ids[:8])}{", ..." if len(ids) > 8 else ""}. '

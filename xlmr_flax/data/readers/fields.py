@@ -98,7 +98,9 @@ def read_json(path: Path, table: Table) -> Rows:
     position = skip(position + 1)
     if position < len(content):
         line = content.count('\n', 0, position) + 1
-        raise _broken(path, line, f'text behind the closing {closing!r}: {content[position : position + 20]!r}')
+        raise _broken(
+            path, line, f'unexpected text after the closing {closing!r}: {content[position : position + 20]!r}'
+        )
 
 
 def read_plain(path: Path, table: Table) -> Rows:

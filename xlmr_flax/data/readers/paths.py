@@ -51,16 +51,29 @@ def resolve_data_root(flag_value: str | Path | None = None) -> Path:
     """The data root: the flag's value, else XLMR_DATA_ROOT, else TFDS_DATA_DIR (if all data is prepared by TFDS and
     there are no local files). Raises DataError that says how to set it.
     """
-    value, origin = flag_value, '--data_root'
+    value, setting = flag_value, '--data_root'
     for variable in (DATA_ROOT_VARIABLE, tfds.DIRECTORY_VARIABLE):
         if not value:
-            value, origin = os.environ.get(variable), variable
+            value, setting = os.environ.get(variable), variable
     if not value:
         raise DataError(f'no data root: {HOW_TO_SET}; tasks named world_* need none')
+    if remedy := bucket_remedy(str(value)):
+        raise DataError(f'data root {str(value)!r} (from {setting}) is a bucket: {remedy}')
     root = Path(value).expanduser()
     if not root.is_dir():
-        raise DataError(f'data root {str(root)!r} (from {origin}) is not a folder: {HOW_TO_SET}')
+        raise DataError(f'data root {str(root)!r} (from {setting}) is not a folder: {HOW_TO_SET}')
     return root
+
+
+def bucket_remedy(root: str) -> str:
+    """What to do about a data root that is an address such as gs://BUCKET/PATH; '' for a folder."""
+    if '://' not in root:
+        return ''
+    copy = f'gcloud storage rsync --recursive {root} FOLDER' if root.startswith('gs://') else f'copy {root} to a folder'
+    return (
+        'data is downloaded into a folder of this machine and read from there. Mount the bucket '
+        f'(gcsfuse --implicit-dirs BUCKET FOLDER) or copy it ({copy}; after a download the other way), and name FOLDER'
+    )
 
 
 def split_files(task: Task, language: str, split: str, data_root: str | Path | None = None) -> list[Found]:

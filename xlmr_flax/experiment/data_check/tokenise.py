@@ -42,11 +42,11 @@ def encoded_reads(config: Config) -> list[Read]:
 
 
 def build(
-    found: Iterable[Read], tokenizer: Tokenizer, positions: int, bad_rows: list[BadRow] | None = None
+    reads: Iterable[Read], tokenizer: Tokenizer, positions: int, bad_rows: list[BadRow] | None = None
 ) -> Iterator[Built]:
     """Tokenizes the reads that are not in the cache yet. positions: the encoder's position limit; longer rows are
     truncated to it. bad_rows: a list that collects rows that cannot be read; without it, they raise DataError."""
-    for read in found:
+    for read in reads:
         for side, examples in read.examples(bad_rows).items():
             if examples:
                 entry = cache_entry(read.split.task, examples, tokenizer, min(read.max_length, positions))

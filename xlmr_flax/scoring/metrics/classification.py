@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 
-def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """Computes {'accuracy'}, as XTREME's evaluate.py. Raises ValueError if the lengths differ or there are no
-    labels."""
+
+def matches(gold: Sequence[object], predicted: Sequence[object]) -> np.ndarray:
+    """Accuracy by item: 1 where the prediction is the gold label, else 0; float64 [n]. Raises ValueError if the lengths
+    differ."""
     if len(gold) != len(predicted):
         raise ValueError(f'{len(predicted)} predictions for {len(gold)} gold labels')
+    return np.asarray([p == g for p, g in zip(predicted, gold, strict=True)], float)
+
+
+def accuracy(gold: Sequence[object], predicted: Sequence[object]) -> dict[str, float]:
+    """Computes {'accuracy'}, as XTREME's evaluate.py. Raises ValueError if the lengths differ or there are no
+    labels."""
     if not gold:
         raise ValueError('nothing to score: no gold labels')
-    correct = sum(p == g for p, g in zip(predicted, gold, strict=True))
-    return {'accuracy': correct / len(gold) * 100}
+    return {'accuracy': float(matches(gold, predicted).sum()) / len(gold) * 100}
 
 
 def binary_f1(gold: Sequence[str], predicted: Sequence[str], positive: str = '1') -> dict[str, float]:

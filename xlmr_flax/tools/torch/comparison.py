@@ -62,7 +62,7 @@ def run_torch(runner: Runner, workdir: Path) -> bool:
         # A run that was stopped before it wrote a config may have left temporary files.
         visible = [path for path in folder.iterdir() if not path.name.startswith('.')]
         if visible and not (folder / 'config.json').is_file():
-            raise ConfigError(f'{folder}: holds something else; compare puts the PyTorch run there')
+            raise ConfigError(f'{folder}: is not empty and not a PyTorch run of compare')
         shutil.rmtree(folder)  # an unfinished run, or the run of another plan
     command = [sys.executable, '-m', 'xlmr_flax.tools.torch.torch_run', f'--saved={workdir}', f'--workdir={folder}']
     command += ['--end_with_input']
@@ -72,7 +72,7 @@ def run_torch(runner: Runner, workdir: Path) -> bool:
     try:
         code = run_child(command, {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path})
     except Stopped:
-        raise Stopped('stopped on the PyTorch side, which is not kept; ours is saved') from None
+        raise Stopped('stopped during the PyTorch run, which is not saved; the JAX run is saved') from None
     if code:
         raise ConfigError(f'the PyTorch side stopped with exit code {code}: {" ".join(command[1:-1])}')
     write_atomically(folder / DONE, json.dumps({'key': key}) + '\n')

@@ -107,7 +107,7 @@ def _train(setting: Setting, run: Run) -> None:
     heads, params = heads_of(training.datasets), initial_params(setting, run)
     torch.manual_seed(run.seed)
     model = _open(setting, params, heads)
-    blend = training.blend(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32)))
+    blend = training.blend(ActiveRows.all(setting.model.config.vocab_size))
     optimizer = make_optimizer(model, recipe.optimizer)
     scheduler = learning_rates(optimizer, recipe.optimizer, training.steps)
     autocast = autocast_to(setting.model.dtype, _device())

@@ -21,6 +21,7 @@ from xlmr_flax.encoders.compute import FULL, NONE
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import AXES, BATCH_AXES, path_name, spec_for
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.step import head_loss
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
@@ -32,8 +33,8 @@ class StepShapes:
 
     params: the shared part and one head with the name 'head'. batch: the arrays of a program. examples: number of
     examples in the batch (packed rows have several). accumulation: number of parts into which the program splits its
-    batch. mesh: size of each axis. resident: other bytes of the state on a device (other heads). programs: programs
-    per optimizer step (micro-batches of a mixture).
+    batch. optimizer: determines the moments. mesh: size of each axis. resident: other bytes of the state on a device
+    (other heads). programs: programs per optimizer step (micro-batches of a mixture).
     """
 
     model: Model
@@ -42,6 +43,7 @@ class StepShapes:
     batch: Shapes
     examples: int
     accumulation: int
+    optimizer: Optimizer
     mesh: Mapping[str, int]
     resident: float = 0.0
     programs: int = 1
@@ -140,14 +142,14 @@ def _bytes(leaf: Any) -> float:
 def estimate(step: StepShapes) -> MemoryEstimate:
     """Estimates the memory of a step on one device. With rematerialisation, one layer's activations are added."""
     parameters = shard_bytes(step.params, step.mesh)
+    moments = shard_bytes(jax.eval_shape(step.optimizer.init, step.params), step.mesh)
+    others = step.resident / (parameters + moments)  # the other heads have parameters and moments in the same ratio
     held = sum(map(_bytes, activations(step)))
     if step.model.options().remat != NONE:
         whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=NONE))
         held += sum(map(_bytes, activations(whole))) / max(1, step.model.config.num_layers)
     summed = 2 if step.accumulation > 1 else 1  # the sum so far, and the gradients of the current part
-    return MemoryEstimate(
-        parameters + step.resident / 3, 2 * parameters + 2 * step.resident / 3, summed * parameters, held / step.shards
-    )
+    return MemoryEstimate(parameters * (1 + others), moments * (1 + others), summed * parameters, held / step.shards)
 
 
 def options(step: StepShapes, limit: float = 0.0, unrolled: bool = False) -> Iterator[tuple[str, str, StepShapes]]:
