@@ -19,6 +19,7 @@ NOT_EXAMPLES = {
         'd250 has empty answers alone; both answers of 5726487b5951b619008f6edf are written with another capital',
     ),
     ('logiqa2_nli_new', 'en', 'train'): (68, 'rows whose premise is in test_new.txt'),
+    ('logicbench', 'en', 'train'): (24, 'rows whose context is in the evaluation files'),
 }
 # Tasks whose scored answers need not stand in the context: every one counts, as in the script of SQuAD v1.1.
 LOST_ANSWERS = ('squad_it',)

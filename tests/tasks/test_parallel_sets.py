@@ -25,7 +25,7 @@ PROOF = {
     'options': ['A) True', 'B) False', 'C) Unknown'],
     'answer': 'C',
 }
-BENCH = {'type': 't', 'axiom': 'a', 'samples': [{'id': 1, 'context': 'C.', 'qa_pairs': [
+BENCH: dict[str, Any] = {'type': 't', 'axiom': 'a', 'samples': [{'id': 1, 'context': 'C.', 'qa_pairs': [
     {'question': 'Q?', 'answer': 'yes'}, {'question': 'R?', 'answer': 'no'},
 ]}]}  # fmt: skip
 READING = {
@@ -64,7 +64,7 @@ FILES = {
     'logic/clutrr/data_089907f8/1.2_test.csv': CLUTRR + "0,i2,[Bo] has a mother [Ann].,\"('Bo', 'Ann')\",,mother\n",
     'logic/logicbench/LogicBench(Eval)/BQA/nm_logic/x/data_instances.json': json.dumps(BENCH, indent=1),
     'logic/logicbench/LogicBench(Aug)/nm_logic/x/data_instances.json': json.dumps(
-        {'type': 't', 'axiom': 'a', 'data_samples': BENCH['samples']}
+        {'type': 't', 'axiom': 'a', 'data_samples': [*BENCH['samples'], BENCH['samples'][0] | {'context': 'D.'}]}
     ),
     'logic/logiqa2_nli_new/dev_new.txt': ''.join(
         json.dumps({'id': 3, 'premise': premise, 'hypothesis': 'H', 'label': 'entailment', 'type': {}}) + '\n'
@@ -108,8 +108,8 @@ EXPECTED: dict[tuple[str, str, str], list[Any]] = {
         Pair('logicbench-test-en-1', 'C.', 'R?', 0),
     ],
     ('logicbench', 'en', 'train'): [
-        Pair('logicbench-train-en-0', 'C.', 'Q?', 1),
-        Pair('logicbench-train-en-1', 'C.', 'R?', 0),
+        Pair('logicbench-train-en-0', 'D.', 'Q?', 1),
+        Pair('logicbench-train-en-1', 'D.', 'R?', 0),
     ],
     ('logiqa2_nli_new', 'en', 'train'): [
         Pair('logiqa2_nli_new-train-en-0', 'alone', 'H', 1),

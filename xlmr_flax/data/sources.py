@@ -260,10 +260,13 @@ def _rows(
 def _file_rows(
     task: Task, table: Table, language: str, data_root: str | Path | None
 ) -> Iterator[tuple[Found, tuple[str, int], dict[str, Any] | Problem]]:
+    known: dict[tuple[tuple[Path, str], ...], dict[str, set[str]]] = {}
     for file in find_files(task, table, language, resolve_data_root(data_root)):
-        taken = _left_out(file)
+        if file.without not in known:
+            known[file.without] = _left_out(file)
+        taken = known[file.without].items()
         for line, row in read_rows(file.path, file.table, file.label_path):
-            if isinstance(row, Problem) or not any(row.get(column) in texts for column, texts in taken.items()):
+            if isinstance(row, Problem) or not any(_plain(row.get(column)) in texts for column, texts in taken):
                 yield file, (str(file.path), line), row
 
 
@@ -272,8 +275,13 @@ def _left_out(file: Found) -> dict[str, set[str]]:
     taken: dict[str, set[str]] = {}
     for path, column in file.without:
         rows = read_rows(path, dataclasses.replace(file.table, columns=(column,)))
-        taken.setdefault(column, set()).update(row[column] for _, row in rows if not isinstance(row, Problem))
+        taken.setdefault(column, set()).update(_plain(row[column]) for _, row in rows if not isinstance(row, Problem))
     return taken
+
+
+def _plain(text: Any) -> str:
+    """A text in lower case with single spaces, as the check for overlap compares texts."""
+    return ' '.join(str(text).lower().split())
 
 
 def world_rows(source: Embedded, language: str, split: str) -> list[dict[str, Any]]:

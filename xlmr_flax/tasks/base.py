@@ -150,7 +150,7 @@ class Table:
     explode: columns that contain lists of the same length; a row becomes one row per list item.
     constants: columns that are added to every row of this table.
     every_language: read the files of all languages of the task, whichever language is requested (LAReQA's pool).
-    without: {path: column}: rows with a text in this column that is also in that file, a test file, are left out.
+    without: {path: column}: rows with a text in this column that is also in those files, test files, are left out.
     """
 
     path: str

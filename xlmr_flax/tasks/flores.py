@@ -93,14 +93,17 @@ def _local_codes(codes: tuple[str, ...]) -> dict[str, str]:
 
 
 def _retrieval(name: str, codes: dict[str, str], splits: dict[str, tuple[Table, Table]], **more: Any) -> Task:
-    """A retrieval task with English queries. English itself is no language of it, as in Tatoeba."""
+    """A retrieval task with English queries. English itself is no language of it, as in Tatoeba; its variants do not
+    count in the mean."""
     local = {code: file for code, file in codes.items() if code != 'en'}
+    english = tuple(code for code in local if get_language(code).base == 'en')
     return Task(
         name=name,
         kind='retrieval',
         labels=(),
         metrics=('accuracy',),
-        languages=tuple(local),
+        languages=tuple(code for code in local if code not in english),
+        more_languages=english,
         local_codes=local,
         splits=splits,
         parse=parse_sentence,

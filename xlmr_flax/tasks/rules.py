@@ -87,8 +87,10 @@ def _clutrr(name: str) -> tuple[Table, ...]:
     return (Table(f'logic/clutrr/data_089907f8/{name}.csv', 'csv', ('id', 'story', 'query', 'target')),)
 
 
-def _logicbench(folder: str) -> tuple[Table, ...]:
-    return (Table(f'logic/logicbench/{folder}/*/*/data_instances.json', 'logicbench', ('context', 'question')),)
+def _logicbench(folder: str, without: str = '') -> tuple[Table, ...]:
+    path = 'logic/logicbench/{}/*/*/data_instances.json'
+    left_out = {path.format(without): 'context'} if without else {}
+    return (Table(path.format(folder), 'logicbench', ('context', 'question'), without=left_out),)
 
 
 _CLUTRR_SPLITS = {'train': _clutrr('1.2,1.3_train'), 'test': _clutrr('1.[0-9]*_test')}
@@ -128,10 +130,14 @@ TASKS = (
     _task(
         'logicbench',
         ('no', 'yes'),
-        {'train': _logicbench('LogicBench(Aug)'), 'test': _logicbench('LogicBench(Eval)/BQA')},
+        {
+            'train': _logicbench('LogicBench(Aug)', 'LogicBench(Eval)/BQA'),
+            'test': _logicbench('LogicBench(Eval)/BQA'),
+        },
         parsers.pair('context', 'question', label='answer'),
         licence='MIT',
         source='https://github.com/Mihir3009/LogicBench',
-        note='yes/no questions on one rule of inference each; 70 % of the training answers are no',
+        note='yes/no questions on one rule of inference each; 70 % of the training answers are no; '
+        'training rows whose context is in the evaluation files are left out',
     ),
 )

@@ -123,8 +123,9 @@ def _find_local(task: Task, tables: list[Table], language: str, code: str, root:
         paths = [path for pattern in patterns for path in _matches(root, pattern, code)]
         if paths:
             label_paths = [_label_path(task, table, path, code, root) for path in paths]
-            others = tuple((root / path.replace('{language}', code), name) for path, name in table.without.items())
-            without = tuple((path, name) for path, name in others if path.is_file())
+            without = tuple(
+                (each, column) for path, column in table.without.items() for each in _matches(root, path, code)
+            )
             return [
                 Found(table, language, path, labels, without) for path, labels in zip(paths, label_paths, strict=True)
             ]
