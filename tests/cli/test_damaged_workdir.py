@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.experiment.workdir.files import read_evaluation, write_evaluation
+from xlmr_flax.experiment.workdir.files import Workdir, read_evaluation, write_evaluation
 
 Fails = Callable[..., str]
 
@@ -31,7 +31,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / 'w'
 
 
-@pytest.mark.parametrize('text', ['', '[]', '{}', '{"seconds": "x"}', '{"seconds": 1, "sources": 5}', '{"seco'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '', '[]', '{}', '{"seconds": "x"}', '{"seconds": 1, "sources": 5}', '{"seco', '{"seconds": 1, "sources": [[]]}',
+        '{"seconds": 1, "sources": [5]}', '{"seconds": -1}', '{"seconds": 1e300}', '{"seconds": true}',
+    ],
+)  # fmt: skip
 def test_time(finished: Path, fails: Fails, text: str) -> None:
     path = finished / 'time.json'
     before = path.read_bytes()
@@ -54,20 +60,40 @@ def test_config(finished: Path, fails: Fails, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    'content',
+    ('content', 'named'),
     [
-        b'5\n', b'\xff\xfe\n', b'{"loss": NaN}\n', b'[1]\n', b'{"run"', b'{"run": []}\n', b'{"loss": 1.0}\n',
-        b'{"run": "r", "step": "x", "loss": 1.0}\n', b'{"run": "r", "step": 1, "dev_metric": {}}\n', b'[' * 9999,
+        (b'5\n', 'not int'), (b'\xff\xfe\n', 'UTF-8'), (b'{"loss": NaN}\n', 'NaN'), (b'[1]\n', 'not list'),
+        (b'{"run"', ''), (b'{"run"\n', 'column'), (b'{"run": []}\n', "'run'"), (b'{"loss": 1.0}\n', "'run'"),
+        (b'{}\n', "'run'"), (b'{"run": "r", "step": "x", "loss": 1.0}\n', "'step'"), (b'\n', ''),
+        (b'{"run": "r", "step": 1, "dev_metric": {}}\n', "'dev_metric'"), (b'[' * 9999 + b'\n', 'nested'),
+        (b'{"run": "r", "step": 1, "loss": null}\n', ''),
     ],
 )  # fmt: skip
-def test_metrics(finished: Path, content: bytes) -> None:
+def test_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, named: str) -> None:
+    """A line that is no record is left out with a warning; one that a killed process left unfinished, without."""
+    good = {'run': 'r', 'step': 1, 'loss': 1.0}
+    whole = [json.dumps(good).encode() + b'\n', content]
+    path = tmp_path / 'metrics.jsonl'
+    path.write_bytes(b''.join(whole))
+    assert Workdir(tmp_path, look_only=True).metrics() == [good]
+    lines = capsys.readouterr().err.splitlines()
+    if named:
+        (line,) = lines
+        assert line.startswith(f'warning: {path}, line 2: ')
+        assert named in line
+    else:
+        assert lines == []
+
+
+def test_a_report_names_a_bad_line_of_the_metrics(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = finished / 'metrics.jsonl'
     before = path.read_bytes()
-    path.write_bytes(before + content)
+    path.write_bytes(before + b'5\n')
     try:
         assert main(['report', f'--workdir={finished}']) == 0
     finally:
         path.write_bytes(before)
+    assert f'warning: {path}, line {len(before.splitlines()) + 1}: ' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('rows', [5, {}, [5], [{}], [{'value': 'x'}]])
