@@ -6,11 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from xlmr_flax.cli.main import INTERRUPTED, main
 from xlmr_flax.util.stopping import SAME_REQUEST, SIGNALS
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """SIGINT is not ignored, as it is in what a shell starts in the background; child processes inherit this."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_characters_that_the_terminal_lacks_are_replaced() -> None:
