@@ -189,14 +189,14 @@ def test_the_speed_of_earlier_runs(config_of: Configs) -> None:
     flops = {'a': 1e6, 'b': 2e6}
     found = reached_speed(records, lambda run: flops.get(run, 0.0), '2 × CPU')
     assert found and found.flops == pytest.approx((110e6 + 60e6) / 2)
-    assert found.origin == 'as in 2 trainings of this workdir (2 × CPU)'
+    assert found.basis == 'as in 2 trainings of this workdir (2 × CPU)'
     assert reached_speed(said('other', 9, 9), lambda run: 0.0, '') is None
 
 
 def test_the_speed_of_this_machine() -> None:
     one = machine_speed('float32', jax.devices()[:1], seconds=0.05, size=128)
     assert 1e6 < one.flops < 1e15
-    assert '40% of what float32 matrix products reached here just now' in one.origin
+    assert '40% of what float32 matrix products reached here just now' in one.basis
 
 
 @pytest.mark.parametrize(
