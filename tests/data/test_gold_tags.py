@@ -73,7 +73,10 @@ def _words_in(path: Path) -> int:
 @pytest.mark.parametrize('every', [EVERY, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('name', ['udpos', 'panx', 'masakhaner2', 'masakhapos'])
 def test_every_word_keeps_its_tag(name: str, every: int, tokenizer: Tokenizer, data_root: Path) -> None:
-    """Every word of every file is read; of every sentence, or one in so many, the words keep their tags."""
+    """Every word of a file is read, and every word of a sentence that is tokenized keeps its tag.
+
+    By default one sentence in 12 is tokenized, in the slow test every one.
+    """
     files, split_up = 0, 0
     for language, split, examples in _files(name, data_root):
         where = f'{name} {language} {split}'

@@ -204,7 +204,7 @@ def test_an_official_size_is_read_and_tokenized_in_time(name: str, tmp_path: Pat
     speed, mebibytes = whole['rows'] / whole['seconds'], whole['peak'] / 1024
     print(f'{name}: {speed:.0f} rows/s, {whole["seconds"]:.1f} s, {mebibytes:.0f} MiB')
     print(f'  tokens: {whole["rows"] / whole["token_seconds"]:.0f} rows/s, {whole["token_peak"] / 1024:.0f} MiB more')
-    without = 700 if name == 'snli' else n + 1  # every so many rows one without a gold label, which is left out
+    without = 700 if name == 'snli' else n + 1  # SNLI: each 700th row has no gold label and is left out
     assert (whole['rows'], part['rows']) == (n - n // without, n // 4 - n // 4 // without)
     assert whole['seconds'] < 8 * part['seconds'] + 1, 'a quadratic reader takes sixteen times as long'
     assert whole['peak'] < 8 * part['peak'] + (64 << 10)
