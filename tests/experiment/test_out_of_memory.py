@@ -30,11 +30,9 @@ def test_what_settings_change() -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == 'out of memory: evaluation of a run, batches of 256 tokens in rows of up to 128'
     # A token has 4 heads x 128 attention weights and 128 numbers of the feed-forward layer, 4 bytes each.
-    assert lines[-2:] == [
-        '    evaluation.batch_tokens=128 (now 256): attention weights and feed-forward of a layer at 128 tokens '
-        '640.0 KiB -> 320.0 KiB (the same scores)',
-        "    encoder.dtype='bfloat16': a layer 640.0 KiB -> 576.0 KiB (products are rounded more coarsely)",
-    ]
+    tokens, dtype = lines[-2:]
+    assert tokens.startswith('    evaluation.batch_tokens=128 (now 256): ') and '640.0 KiB -> 320.0 KiB' in tokens
+    assert dtype.startswith("    encoder.dtype='bfloat16': ") and '640.0 KiB -> 576.0 KiB' in dtype
     with evaluating('a run', model, params, make_mesh(), settings, 128):
         pass
 
