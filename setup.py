@@ -83,7 +83,7 @@ setup(
             'ipykernel>=6.29',
         ],
     },
-    entry_points={'console_scripts': ['xlmr-flax=xlmr_flax.cli.main:main']},
+    entry_points={'console_scripts': ['xlmr-flax=xlmr_flax.__main__:main']},
     classifiers=[
         'Development Status :: 4 - Beta',
         'Intended Audience :: Science/Research',

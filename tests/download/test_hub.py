@@ -116,7 +116,7 @@ def test_pyarrow_is_asked_for_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setattr(hub, 'can_convert', lambda: False)
     code, _, err = download(*ALL)
-    assert (code, 'xlmr-flax[hub]' in err, site.asked) == (1, True, [])
+    assert (code, "pip install -e '.[hub]'" in err, site.asked) == (1, True, [])
 
 
 def test_a_parquet_file_with_other_columns_or_damage(tmp_path: Path) -> None:

@@ -51,6 +51,22 @@ def test_a_bad_row_names_file_and_line(tmp_path, make_row, change, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize('field', [*r.OPTIONAL, 'value'])
+def test_a_bad_optional_field_names_file_line_and_field(tmp_path, make_row, field):
+    bad = [[], {}, ['x']] + ([5] if r.OPTIONAL.get(field) is str else ['x', 1e308, 10**399, True])
+    bad += [-1] * (field in ('chance', 'cc100_gib', 'left_out')) + [1.5] * (field == 'left_out')
+    for value in bad:
+        if field == 'english' and value is True:
+            continue
+        path = write(tmp_path / 'rows.jsonl', make_row(), make_row('sw', **{field: value}))
+        with pytest.raises(r.RowsError) as error:
+            r.read_rows(path)
+        assert str(error.value).startswith(f'{path}:2: field {field!r} is ')
+        assert len(str(error.value)) < 600
+    if field != 'value':  # null stands for a missing field
+        r.read_rows(write(tmp_path / 'rows.jsonl', make_row(**{field: None})))
+
+
 def test_languages_come_by_resource_level_then_size(study):
     assert ' '.join(r.languages(r.scored(study, 'xnli'))) == 'en ru de zh ar hi th bg el ur te sw'
     assert 'en' not in r.languages(study, zero_shot=True)

@@ -151,3 +151,7 @@ def test_gold_answers(tmp_path: Path) -> None:
     (tmp_path / 'x').write_text(f'[{article}, {article}]')
     with pytest.raises(DataError, match="question id 'q' occurs twice"):
         files.read_gold_answers(tmp_path / 'x')
+    for text in ('5', 'null'):
+        (tmp_path / 'x').write_text(f'[{article}]'.replace('"text": "b"', f'"text": {text}'))
+        with pytest.raises(DataError, match="question id 'q'"):
+            files.read_gold_answers(tmp_path / 'x')

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import sequence_labeling as seqeval
 
-from xlmr_flax.scoring.metrics.classification import accuracy, binary_f1
+from xlmr_flax.scoring.metrics.classification import accuracy, binary_f1, class_f1
 from xlmr_flax.scoring.metrics.qa import mlqa, normalise_mlqa, normalise_squad, squad_v1, squad_v2
 from xlmr_flax.scoring.metrics.retrieval import average_precision, map_at_k, pair_f1
 from xlmr_flax.scoring.metrics.tagging import chunk_counts, chunks, entity_scores
@@ -31,6 +31,18 @@ def test_binary_f1() -> None:
     assert scores == pytest.approx({'accuracy': 40.0, 'f1': 400 / 7, 'precision': 200 / 3, 'recall': 50.0})
     assert binary_f1(['0', '0'], ['0', '1'])['f1'] == 0
     assert binary_f1(['1', '0'], ['0', '0']) == {'accuracy': 50.0, 'f1': 0.0, 'precision': 0.0, 'recall': 0.0}
+
+
+def test_class_f1_by_hand() -> None:
+    gold, said = ['a', 'a', 'a', 'b', 'c'], ['a', 'a', 'b', 'b', 'd']
+    # a: p 1, r 2/3, f 4/5; b: p 1/2, r 1, f 2/3; c is never predicted and d never right: 0.
+    scores = class_f1(gold, said)
+    assert scores == pytest.approx({
+        'accuracy': 60.0,
+        'macro_f1': 100 * (4 / 5 + 2 / 3) / 4,
+        'weighted_f1': 100 * (3 * 4 / 5 + 2 / 3) / 5,
+    })  # fmt: skip
+    assert class_f1(['x'], ['x']) == {'accuracy': 100.0, 'macro_f1': 100.0, 'weighted_f1': 100.0}
 
 
 def test_entity_scores_by_hand() -> None:

@@ -113,7 +113,7 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
         if unknown := [name for name in values[flag].value or () if name not in names]:
             raise UsageError(f'--{flag}={unknown[0]}: no such dataset{closest(unknown[0], names)}')
     if values.source == 'hub' and not can_convert():
-        raise UsageError("--source=hub needs pyarrow: pip install 'xlmr-flax[hub]'")
+        raise UsageError("--source=hub needs pyarrow: pip install -e '.[hub]'")
     if (values.config is None) == (not values.tasks):
         raise UsageError('--tasks=a,b or --config=FILE: one of them')
     config = load_config(values) if values.config is not None else None

@@ -75,7 +75,7 @@ def make_plan(
     for alternatives in _unique(paths for split in splits for paths in paths_of(split)):
         chosen = _choose(alternatives, root, failed, hub)
         if chosen is None:
-            by_hand = [(source, path) for path in alternatives[0] for source in _candidates(path, manual=True)]
+            by_hand = _by_hand(alternatives)
             for source, path in by_hand:
                 plan.manual.setdefault(source, []).append(path)
             if not by_hand:
@@ -85,6 +85,12 @@ def make_plan(
             if source not in plan.state:
                 plan.state[source] = _state(source, root, records, replace)
     return plan
+
+
+def _by_hand(alternatives: list[list[str]]) -> list[tuple[Source, str]]:
+    """The manual sources of the first alternative that has any, with its paths; [] if none has."""
+    known = ([(source, path) for path in paths for source in _candidates(path, manual=True)] for paths in alternatives)
+    return next(filter(None, known), [])
 
 
 def _unique(paths: Iterable[list[list[str]]]) -> list[list[list[str]]]:

@@ -104,8 +104,8 @@ class Pair(Kind):
     def score(self, task: Task, language: str, path: Path, examples: Sequence[PairExample]) -> Scores:
         gold, predicted = self._gold_names(task, examples), self.read(path)
         files.check_labels(task, path, enumerate(predicted, 1))
-        measure = classification.binary_f1 if task.scorer == 'f1' else classification.accuracy
-        return measure(gold, predicted)
+        measures = {'f1': classification.binary_f1, 'class_f1': classification.class_f1}
+        return measures.get(task.scorer, classification.accuracy)(gold, predicted)
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         if metric != 'accuracy':

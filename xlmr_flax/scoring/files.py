@@ -168,7 +168,10 @@ def read_gold_answers(path: Path) -> dict[str, list[str]]:
                 for question in paragraph['qas']:
                     if question['id'] in gold:
                         raise DataError(f'{path}: question id {question["id"]!r} occurs twice')
-                    gold[question['id']] = [answer['text'] for answer in question['answers']]
+                    texts = [answer['text'] for answer in question['answers']]
+                    if not all(isinstance(text, str) for text in texts):
+                        raise DataError(f'{path}: question id {question["id"]!r} has an answer that is not text')
+                    gold[question['id']] = texts
     except (KeyError, TypeError) as error:
         raise DataError(f'{path}: not in the SQuAD form (data, paragraphs, qas, id, answers): {error!r}') from None
     if not gold:

@@ -109,7 +109,8 @@ def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_mi
     mean = {name: sum(scores[name] for scores in by_language.values()) / len(by_language) for name in metrics}
     score = None
     if mean:
-        score = (mean['exact_match'] + mean['f1']) / 2 if part.group == QA else mean[_major(mean)]
+        pair = part.group == QA and not part.main
+        score = (mean['exact_match'] + mean['f1']) / 2 if pair else mean[part.main or _major(mean)]
     coverage = {language: counts for language, counts in coverage.items() if any(list(counts.values())[1:])}
     return {
         'languages': by_language,
@@ -169,6 +170,8 @@ def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores
     try:
         if form == 'labels':
             return classification.accuracy(_bare(gold), _bare(predicted))
+        if form == 'classes':
+            return classification.class_f1(_bare(gold), _bare(predicted))
         if form == 'choices':
             return classification.accuracy(files.read_choices(gold), files.read_choices(predicted))
         if form == 'tags':

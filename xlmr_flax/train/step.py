@@ -46,7 +46,7 @@ def state_shapes(params: Params, optimizer: Optimizer) -> State:
 
 @lru_cache(maxsize=64)
 def _fresh_program(
-    optimizer: Optimizer, mesh: Mesh, leaves: tuple[jax.ShapeDtypeStruct, ...], tree: jax.tree_util.PyTreeDef
+    optimizer: Optimizer, mesh: Mesh, leaves: tuple[jax.ShapeDtypeStruct, ...], tree: Any
 ) -> Callable[[Params], dict[str, Any]]:
     """The jitted `_fresh`; one for all runs of a process that start from the same shapes. leaves, tree: of the
     parameters."""

@@ -1,4 +1,4 @@
-"""Classification metrics: accuracy and the F1 of the positive class (QQP), in percent."""
+"""Classification metrics: accuracy, the F1 of the positive class (QQP) and means of the F1 of classes, in percent."""
 
 from __future__ import annotations
 
@@ -29,6 +29,19 @@ def binary_f1(gold: Sequence[str], predicted: Sequence[str], positive: str = '1'
     scores = accuracy(gold, predicted)
     hits = sum(p == g == positive for p, g in zip(predicted, gold, strict=True))
     return scores | precision_recall_f1(hits, list(predicted).count(positive), list(gold).count(positive))
+
+
+def class_f1(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+    """Computes {'accuracy', 'macro_f1', 'weighted_f1'}: means of the F1 of each class that is in the gold labels or the
+    predictions, unweighted (NusaX) and weighted by the number of gold labels (MasakhaNEWS), as scikit-learn's f1_score
+    with average='macro' and 'weighted'."""
+    scores = accuracy(gold, predicted)
+    by_class = {}
+    for label in {*gold, *predicted}:
+        hits = sum(p == g == label for p, g in zip(predicted, gold, strict=True))
+        by_class[label] = precision_recall_f1(hits, list(predicted).count(label), list(gold).count(label))['f1']
+    weighted = sum(by_class[label] for label in gold) / len(gold)
+    return scores | {'macro_f1': sum(by_class.values()) / len(by_class), 'weighted_f1': weighted}
 
 
 def precision_recall_f1(correct: int, predicted: int, gold: int) -> dict[str, float]:

@@ -116,7 +116,7 @@ def _residuals(
     model: Model,
     head: HeadSpec,
     leaves: tuple[jax.ShapeDtypeStruct, ...],
-    tree: jax.tree_util.PyTreeDef,
+    tree: Any,
     part: tuple[tuple[str, jax.ShapeDtypeStruct], ...],
 ) -> tuple[jax.ShapeDtypeStruct, ...]:
     """The result of `residuals`. leaves, tree: the parameters. part: the arrays of the batch with their names."""
