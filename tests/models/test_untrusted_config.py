@@ -92,6 +92,17 @@ def test_a_tokenizer_that_makes_the_library_panic(charsmap: str, tmp_path: Path,
         Tokenizer(path, 2048)
 
 
+def test_a_tokenizer_that_pads_to_any_length(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    raw = json.loads(tiny_tokenizer.read_text('utf-8'))
+    raw['padding'] = {
+        'strategy': {'Fixed': 10**12}, 'direction': 'Right', 'pad_to_multiple_of': None, 'pad_id': 1, 'pad_type_id': 0,
+        'pad_token': '<pad>',
+    }  # fmt: skip
+    path = tmp_path / 'tokenizer.json'
+    path.write_text(json.dumps(raw), 'utf-8')
+    assert len(Tokenizer(path, 2048).encode(['a'])[0]) < 10
+
+
 def test_weights_have_the_mode_of_the_umask(directory: Path) -> None:
     modes = {path.stat().st_mode & 0o777 for path in directory.iterdir() if path.is_file()}
     assert len(modes) == 1

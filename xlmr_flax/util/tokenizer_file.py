@@ -46,7 +46,8 @@ def open_tokenizer(path: Path) -> tuple[Tokenizer, bool]:
     """
     with naming(path, 'not a readable tokenizer.json'):
         tokenizer = Tokenizer.from_file(str(path))
-        tokenizer.encode(_TRIAL)  # a damaged character table is found only when it is used
+        if tokenizer.normalizer is not None:  # a damaged character table is found only when it is used
+            tokenizer.normalizer.normalize_str(_TRIAL)  # not encode(), which pads to any length that the file says
     if not isinstance(tokenizer.pre_tokenizer, pre_tokenizers.Metaspace):
         return tokenizer, False
     before = tokenizer.normalizer
