@@ -165,27 +165,29 @@ class HfModel:
     def check(self) -> None:
         """Checks the shape of every tensor against the config. Raises one ModelError with the differences."""
         shapes = {self.prefix + name: shape for name, shape in self.family.tensor_shapes(self.config).items()}
-        self._check(shapes, 'config.json')
+        self._check(shapes, 'config.json says')
 
     def _check_head(self, spec: HeadSpec) -> None:
         """Checks the shapes of the head's tensors and of the pooler that it reads. Raises ModelError."""
         tree = jax.eval_shape(lambda: Model(self.config, 'hf').init_head(jax.random.key(0), spec))
-        size = self.config.hidden_size
-        pooler = {'pooler.dense.weight': (size, size), 'pooler.dense.bias': (size,)}
-        expected = {self.prefix + k: v for k, v in pooler.items()} if kind_of(spec).reads_pooler('hf') else {}
+        shapes = self._pooler_shapes() if kind_of(spec).reads_pooler('hf') else {}
         for path, name in kind_of(spec).tensor_names('hf').items():
             if not (kind_of(spec).pretraining and path == ('bias',)):  # `_check_tied` checks that one
-                expected[name] = leaf(tree, path).shape[::-1]
-        self._check(expected, f'a {spec.kind} head of {spec.outputs} outputs')
+                shapes[name] = leaf(tree, path).shape[::-1]
+        self._check(shapes, f'a {spec.kind} head with {spec.outputs} outputs has')
 
-    def _check(self, shapes: Mapping[str, tuple[int, ...]], expected: str) -> None:
+    def _pooler_shapes(self) -> dict[str, tuple[int, ...]]:
+        size, name = self.config.hidden_size, f'{self.prefix}pooler.dense'
+        return {f'{name}.weight': (size, size), f'{name}.bias': (size,)}
+
+    def _check(self, shapes: Mapping[str, tuple[int, ...]], says: str) -> None:
         problems = []
         for name, shape in shapes.items():
             actual = self.tensors.shapes.get(name)
             if actual is None:
                 problems.append(f'{name} is missing')
             elif len(actual) != len(shape) or any(n not in (m, -1) for m, n in zip(actual, shape, strict=True)):
-                problems.append(f'{name} is {list(actual)}, config.json says {list(shape)}')
+                problems.append(f'{name} is {list(actual)}, {says} {list(shape)}')
         if problems:
             more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
             raise ModelError(f'{self.directory}: weights do not fit config.json: {"; ".join(problems[:5])}{more}')
@@ -199,6 +201,7 @@ class HfModel:
         self.check()
         params: Params = {'encoder': self.family.import_encoder(self._get, self.config)}
         if self.prefix + 'pooler.dense.weight' in self.tensors.where:
+            self._check(self._pooler_shapes(), 'config.json says')
             params['pooler'] = import_pooler(self._get)
         if self.head is not None and (heads is None or self.head_name in heads):
             self._check_head(self.head)
