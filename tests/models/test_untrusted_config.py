@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from xlmr_flax.data.tokenize import Tokenizer, TokenizerError
 from xlmr_flax.encoders import family_of
@@ -90,6 +93,14 @@ def test_a_tokenizer_that_makes_the_library_panic(charsmap: str, tmp_path: Path,
     path.write_text(json.dumps(raw), 'utf-8')
     with pytest.raises(TokenizerError, match=r'tokenizer\.json'):
         Tokenizer(path, 2048)
+
+
+def test_a_pooler_of_another_shape(directory: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(directory, tmp_path / 'm')
+    tensors = load_file(model / 'model.safetensors') | {'pooler.dense.weight': np.zeros((64, 3), np.float32)}
+    save_file(tensors, model / 'model.safetensors')
+    with pytest.raises(ModelError, match=r'pooler\.dense\.weight is \[64, 3\], config\.json says \[64, 64\]'):
+        hf.HfModel(model).load()
 
 
 def test_a_tokenizer_that_pads_to_any_length(tmp_path: Path, tiny_tokenizer: Path) -> None:
