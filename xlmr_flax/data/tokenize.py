@@ -15,7 +15,7 @@ import numpy as np
 
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.stopping import check
-from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
+from xlmr_flax.util.tokenizer_file import TokenizerFileError, naming, open_tokenizer
 
 _CHUNK = 8192
 
@@ -105,16 +105,19 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> Ragged:
         """Encodes texts without special tokens, in order; runs on all cores."""
         encode = self._raw.encode_batch_fast
-        parts = [
-            Ragged.from_rows([e.ids for e in encode(chunk, add_special_tokens=False)]) for chunk in self._chunks(texts)
-        ]
+        parts = []
+        for chunk in self._chunks(texts):
+            with naming(self.path, 'it cannot encode a text'):
+                parts.append(Ragged.from_rows([e.ids for e in encode(chunk, add_special_tokens=False)]))
         return Ragged.joined(parts) if parts else Ragged.from_rows([])
 
     def encode_with_offsets(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
         """Encodes texts without special tokens, a chunk at a time on all cores; yields for each text (tokens, character
         offsets [start, end) of each token)."""
         for chunk in self._chunks(texts):
-            for encoded in self._raw.encode_batch(chunk, add_special_tokens=False):
+            with naming(self.path, 'it cannot encode a text'):
+                batch = self._raw.encode_batch(chunk, add_special_tokens=False)
+            for encoded in batch:
                 yield encoded.ids, encoded.offsets
 
     def _chunks(self, texts: Sequence[str]) -> Iterator[list[str]]:

@@ -27,7 +27,7 @@ from xlmr_flax.experiment.evaluate import (
 )
 from xlmr_flax.experiment.workdir.bad_rows import BadRows
 from xlmr_flax.kinds import HeadSpec, encode, kind_of
-from xlmr_flax.kinds.base import Kind, Record
+from xlmr_flax.kinds.base import Kind, Record, name_problem
 from xlmr_flax.kinds.retrieval import Retrieval
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, on_leader
@@ -57,6 +57,8 @@ def input_head(source: EncoderSource, task_name: str, data_root: str = '', given
     the output numbers (only if no task is named). Raises ModelError, which lists the heads or says that the order of a
     task's classes is unknown; TaskError; and DataError if the labels differ from the task's.
     """
+    if problem := name_problem(given):
+        raise ModelError(f'--labels: {problem}')
     usable = {name: spec for name, spec in source.heads.items() if kind_of(spec).input}
     have = list_heads(source)
     if not usable:

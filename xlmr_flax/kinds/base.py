@@ -27,6 +27,7 @@ from xlmr_flax.encoders.logical_axes import Constrain
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
 from xlmr_flax.scoring.spans import Decoder
 from xlmr_flax.tasks.base import Example, Task, TaskError
+from xlmr_flax.util.errors import quote
 
 Batch = Mapping[str, jax.Array]
 LossSums = tuple[jax.Array, jax.Array, jax.Array]  # float32 scalars: loss sum, count, number of correct predictions
@@ -216,6 +217,19 @@ class Kind(ABC):
     def summary(self, example: Any, record: Record) -> tuple[str, str]:
         """Returns (prediction, text) of a record, for one line on the screen."""
         raise TaskError(f'kind {self.name!r} predicts nothing for a row')
+
+
+def name_problem(names: Sequence[object]) -> str:
+    """Returns why a list is not the names of classes (another type, an empty name, a name twice), '' if it is.
+
+    A result has one entry a name, so that of two equal names one would be lost.
+    """
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            return f'class {number} has the name {quote(name)}; a text that is not empty is expected'
+    seen: set[object] = set()
+    twice = [name for name in names if name in seen or seen.add(name)]
+    return f'two classes have the name {quote(twice[0])}' if twice else ''
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> LossSums:

@@ -9,18 +9,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from safetensors.numpy import save_file
 
 from xlmr_flax.encoders import family_named, family_of
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
-from xlmr_flax.encoders.tensors import TensorFiles, read_json
+from xlmr_flax.encoders.tensors import TensorFiles, leaf, read_json
 from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
-from xlmr_flax.models.model import Params
+from xlmr_flax.kinds.base import name_problem
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.weights import (
     export_head,
     export_pooler,
@@ -73,7 +75,7 @@ def _class_names(mapping: Any, count: int, where: Path, field: str) -> tuple[str
         return ()
     by_number = {str(key): name for key, name in mapping.items()} if isinstance(mapping, dict) else {}
     labels = [name for i in range(count) if isinstance(name := by_number.get(str(i)), str)]
-    if len(by_number) != count or len(labels) != count or len(set(labels)) != count:
+    if len(by_number) != count or len(labels) != count or name_problem(labels):
         raise ModelError(
             f'{where}: {field} must give each of the {count} classes of the head a name of its own, '
             f'{{"0": "A", "1": "B", ...}}; it is {quote(mapping)}'
@@ -86,7 +88,8 @@ class HfModel:
 
     head: kind and outputs of its head, or None. head_name: the head's name in this package: the name of its kind for a
     language model's head, so that training continues with it; 'imported' for a fine-tuned head. labels: class names of
-    a fine-tuned checkpoint in its own order, () if unknown.
+    a fine-tuned checkpoint in its own order, () if unknown. missing: why a fine-tuned model has no head although
+    config.json names one, '' = otherwise.
     """
 
     def __init__(self, directory: Path):
@@ -97,6 +100,7 @@ class HfModel:
         self.config = self.family.read_config(self.raw, where)
         self.tensors = TensorFiles(directory)
         self.prefix = self._find_prefix()
+        self.missing = ''
         self.head = self._find_head()
         pretrained = self.head is not None and kind_of(self.head).pretraining
         self.head_name = self.head.kind if self.head is not None and pretrained else 'imported'
@@ -145,21 +149,45 @@ class HfModel:
         names = kind.tensor_names('hf')
         bias = names.get(('out', 'bias')) or next(iter(names.values()))
         if bias not in self.tensors.where:
+            if not kind.pretraining:
+                self.missing = f'{self.tensors.files[0]} has no {bias!r}, which config.json says ({architecture})'
             return None
-        return HeadSpec(kind.name, self.tensors.shapes[bias][0] if kind.classes else 1)
+        shape = self.tensors.shapes[bias]
+        if kind.classes and (len(shape) != 1 or not shape[0]):
+            raise ModelError(
+                f'{self.tensors.where[bias]}: {bias} is {list(shape)}; a number for each class is expected'
+            )
+        return HeadSpec(kind.name, shape[0] if kind.classes else 1)
 
     def _get(self, name: str) -> np.ndarray:
         return self.tensors.get(self.prefix + name)
 
     def check(self) -> None:
         """Checks the shape of every tensor against the config. Raises one ModelError with the differences."""
+        shapes = {self.prefix + name: shape for name, shape in self.family.tensor_shapes(self.config).items()}
+        self._check(shapes, 'config.json says')
+
+    def _check_head(self, spec: HeadSpec) -> None:
+        """Checks the shapes of the head's tensors and of the pooler that it reads. Raises ModelError."""
+        tree = jax.eval_shape(lambda: Model(self.config, 'hf').init_head(jax.random.key(0), spec))
+        shapes = self._pooler_shapes() if kind_of(spec).reads_pooler('hf') else {}
+        for path, name in kind_of(spec).tensor_names('hf').items():
+            if not (kind_of(spec).pretraining and path == ('bias',)):  # `_check_tied` checks that one
+                shapes[name] = leaf(tree, path).shape[::-1]
+        self._check(shapes, f'a {spec.kind} head with {spec.outputs} outputs has')
+
+    def _pooler_shapes(self) -> dict[str, tuple[int, ...]]:
+        size, name = self.config.hidden_size, f'{self.prefix}pooler.dense'
+        return {f'{name}.weight': (size, size), f'{name}.bias': (size,)}
+
+    def _check(self, shapes: Mapping[str, tuple[int, ...]], says: str) -> None:
         problems = []
-        for name, shape in self.family.tensor_shapes(self.config).items():
-            actual = self.tensors.shapes.get(self.prefix + name)
+        for name, shape in shapes.items():
+            actual = self.tensors.shapes.get(name)
             if actual is None:
                 problems.append(f'{name} is missing')
             elif len(actual) != len(shape) or any(n not in (m, -1) for m, n in zip(actual, shape, strict=True)):
-                problems.append(f'{name} is {list(actual)}, config.json says {list(shape)}')
+                problems.append(f'{name} is {list(actual)}, {says} {list(shape)}')
         if problems:
             more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
             raise ModelError(f'{self.directory}: weights do not fit config.json: {"; ".join(problems[:5])}{more}')
@@ -173,8 +201,10 @@ class HfModel:
         self.check()
         params: Params = {'encoder': self.family.import_encoder(self._get, self.config)}
         if self.prefix + 'pooler.dense.weight' in self.tensors.where:
+            self._check(self._pooler_shapes(), 'config.json says')
             params['pooler'] = import_pooler(self._get)
         if self.head is not None and (heads is None or self.head_name in heads):
+            self._check_head(self.head)
             params['heads'] = {self.head_name: import_head(self._get_head, self.head, 'hf')}
             if kind_of(self.head).pretraining:
                 self._check_tied(params['encoder']['embeddings']['word'], params['heads'][self.head_name]['bias'])

@@ -7,7 +7,9 @@ that split make a separate piece from a blank at the end of a text or before a s
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
@@ -18,8 +20,22 @@ from xlmr_flax.util.errors import UserError
 _RULE = (normalizers.Replace(Regex(r'\s{2,}|[^\S ]'), ' '), normalizers.Strip())
 
 
+_TRIAL = 'A test: \u00e9 e\u0301 \ufb01 \u0e01\u0e33 \u4e2d\uff21'  # compatibility and combining characters too
+
+
 class TokenizerFileError(UserError, ValueError):
     """A file is not a readable tokenizer.json; the message names it."""
+
+
+@contextlib.contextmanager
+def naming(path: Path, what: str) -> Iterator[None]:
+    """Turns the library's errors into a TokenizerFileError that names the file and says `what` is wrong."""
+    try:
+        yield
+    except BaseException as e:  # the library raises bare Exception, and its panics are BaseExceptions
+        if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
+            raise
+        raise TokenizerFileError(f'{path}: {what} ({e})') from None
 
 
 def open_tokenizer(path: Path) -> tuple[Tokenizer, bool]:
@@ -28,12 +44,10 @@ def open_tokenizer(path: Path) -> tuple[Tokenizer, bool]:
     The rule is added if Metaspace alone splits the text. It becomes a part of the normalizer. The ids and offsets of
     texts without superfluous white space do not change. Raises TokenizerFileError.
     """
-    try:
+    with naming(path, 'not a readable tokenizer.json'):
         tokenizer = Tokenizer.from_file(str(path))
-    except BaseException as e:  # the library raises bare Exception, and its panics are BaseExceptions
-        if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
-            raise
-        raise TokenizerFileError(f'{path}: not a readable tokenizer.json ({e})') from None
+        if tokenizer.normalizer is not None:  # a damaged character table is found only when it is used
+            tokenizer.normalizer.normalize_str(_TRIAL)  # not encode(), which pads to any length that the file says
     if not isinstance(tokenizer.pre_tokenizer, pre_tokenizers.Metaspace):
         return tokenizer, False
     before = tokenizer.normalizer

@@ -31,7 +31,7 @@ def rows(folder: Path, table: Table, content: str, name: str = 'file') -> list[t
 
 
 def squad(*questions: Any, **paragraph: Any) -> str:
-    return json.dumps({'data': [{'paragraphs': [{'context': 'c', 'qas': list(questions), **paragraph}]}]}, indent=0)
+    return json.dumps({'data': [{'paragraphs': [{'context': 'c', 'qas': list(questions)} | paragraph]}]}, indent=0)
 
 
 def test_json_arrays_and_objects_know_their_lines(tmp_path: Path) -> None:
@@ -136,6 +136,25 @@ def test_ccgbank(tmp_path: Path) -> None:
     assert read == [(2, {'words': ['Every', 'runs'], 'tags': ['N/N', 'S[dcl]\\NP'], 'lines': [2, 2]})]
 
 
+FUSED = '{}\tx' + '\t_' * 8 + '\n'
+THREE = ''.join(WORD.format(i, 'a', 'X', 0) for i in (1, 2, 3))
+BAD_TREES = [
+    *(
+        (WORD.format(1, 'a', 'X', 0) + WORD.format(2, 'b', 'X', head), 2, said)
+        for head, said in (
+            ('²', "the number of a word is expected in HEAD, not '²'"),
+            ('xx', "the number of a word is expected in HEAD, not 'xx'"),
+            ('-1', "the number of a word is expected in HEAD, not '-1'"),
+            ('', "the number of a word is expected in HEAD, not ''"),
+            ('99', 'head 99 is not one of the 2 words'),
+        )
+    ),
+    ('1\ta\t_\tX\t_\t_\t0\tdep\t²:dep\t_\n', 1, "the number of a word is expected in DEPS, not '²'"),
+    (WORD.format(1, '', 'X', 0), 1, "word '1' has no form: ''"),
+    (WORD.format(1, '\u200c', 'X', 0), 1, "word '1' has no form: '\\u200c'"),
+    (FUSED.format('1-2') + FUSED.format('2-3') + THREE, 2, 'multi-word token 2-3 shares word 2 with another one'),
+    (FUSED.format('1-2') * 2 + THREE, 2, 'multi-word token 1-2 shares word 1 with another one'),
+]
 PROBLEMS = [
     (JSON, '[{"text": "a"},\n 5]', [(1, "no field 'label' (known: text)"), (2, 'a JSON object is expected, not int')]),
     (SQUAD, squad({'question': 'A?'}), [(1, 'a question of paragraph 1 without an id')]),
@@ -150,6 +169,15 @@ PROBLEMS = [
         squad({'id': 'a', 'question': 'A?'}, sentence_breaks=[[0, 9]]),
         [(9, 'sentence break [0, 9] does not lie in the context (1 characters)')],
     ),
+    *(
+        (
+            table,
+            squad({'id': 'a', 'question': 'A?'}, sentence_breaks=breaks),
+            [(line, f'a list of [start, end] is expected in sentence_breaks, not {breaks}')],
+        )
+        for table, breaks, line in ((SQUAD, None, 9), (SQUAD, 5, 9), (SENTENCES, None, 9))
+    ),
+    (SENTENCES, squad(qas=None), [(1, 'paragraph 1 has no text `context` with a list `qas`')]),
     (SENTENCES, squad({'id': 'a'}), [(9, 'paragraph 1 has no sentence_breaks')]),
     (CONLL, 'a\tO\nb\tO\tx\n', [(2, "a word and a tag are expected, not 'b\\tO\\tx'")]),
     (CONLL, 'a\nb\tO\n', [(2, "a word alone is expected, not 'b\\tO'")]),
@@ -157,6 +185,7 @@ PROBLEMS = [
     (CONLLU, '1\ta\tb\n', [(1, '3 fields, expected 10')]),
     (CONLLU, WORD.format(1, 'a', 'X', 0) + WORD.format(3, 'a', 'X', 0), [(2, "id '3' is out of order, expected 2")]),
     (CONLLU, '1-2\tab' + '\t_' * 8 + '\n' + WORD.format(1, 'a', 'X', 0), [(1, 'multi-word token 1-2 of 1 words')]),
+    *((CONLLU, bad, [(line, said)]) for bad, line, said in BAD_TREES),
     (STAGGED, 'a|DT|N b|N\n', [(1, "word|POS|supertag is expected, not 'b|N'")]),
     (CCGBANK, 'ID=1\nno derivation\n', [(2, 'a derivation (<T ...> ...) with leaves <L ...> is expected')]),
 ]
@@ -177,6 +206,9 @@ def test_rows_that_cannot_be_read(table: Table, content: str, expected: list[tup
         (JSON, '[{"text": "a",\n', r'file, line 2: broken JSON: .* at column'),
         (JSON, '[{"text": "a", "label": 0} 5]', r"line 1: broken JSON: ',' is expected, not '5'"),
         (JSON, '[{"text": "a", "label": 0}\n', r"line 2: broken JSON: ',' is expected, not 'the end of the file'"),
+        (JSON, '[{"text": "a", "label": 0},\n]', r"line 2: broken JSON: a comma before the closing ']'"),
+        (JSON, '{"k": {"text": "a", "label": 0},}', r"line 1: broken JSON: a comma before the closing '}'"),
+        (JSON, '{5: {"text": "a", "label": 0}}', "line 1: broken JSON: '\"' is expected, not '5'"),
         (JSON, '5', r'line 1: broken JSON: an array or an object is expected'),
         (JSON, '[]', r'no rows in this file'),
         (SQUAD, '{"data":\n[', r'file, line 2: broken JSON: .* at column \d+'),

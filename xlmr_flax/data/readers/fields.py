@@ -82,6 +82,7 @@ def read_json(path: Path, table: Table) -> Rows:
     while content[position : position + 1] != closing:
         key, start = None, position
         if opening == '{':
+            _expect(path, content, position, '"')
             key, position = decode(position)
             position = skip(position)
             _expect(path, content, position, ':')
@@ -95,6 +96,8 @@ def read_json(path: Path, table: Table) -> Rows:
         if content[position : position + 1] != closing:
             _expect(path, content, position, ',')
             position = skip(position + 1)
+            if content[position : position + 1] == closing:
+                raise _broken(path, content.count('\n', 0, position) + 1, f'a comma before the closing {closing!r}')
     position = skip(position + 1)
     if position < len(content):
         line = content.count('\n', 0, position) + 1
