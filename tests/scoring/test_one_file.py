@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from xlmr_flax.data.readers.tables import DataError
+from xlmr_flax.kinds import example_sums, score_files
+from xlmr_flax.kinds.gold import GoldSet
 from xlmr_flax.scoring.score import score_folder, warnings
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, SentenceExample, TagExample
 
 
 def questions(*answers: tuple[str, Any]) -> str:
@@ -86,3 +90,28 @@ def test_a_task_of_which_no_file_is_found_is_named(tmp_path: Path) -> None:
         (root / 'xcopa/test-et.tsv').rename(root / 'xcopa/estonian.jsonl')
     [line] = warnings(score_folder(*roots, 'xtreme-r', ['xcopa'], allow_missing=True))
     assert line.startswith('xcopa: ') and 'test-LANG.jsonl' in line
+
+
+OUTSIDE: list[tuple[str, list[Example], str, int]] = [  # task, gold, predictions, the line at fault
+    ('xnli', [PairExample('a', '', '', 0), PairExample('b', '', '', 1)], 'neutral\n1\n', 2),
+    ('panx', [TagExample('a', ('w',), (6,)), TagExample('b', ('w',), (6,))], 'O\n\nLOC\n', 3),
+    ('xcopa', [ChoiceExample('a', '', ('', ''), 1)], '{"label": 2}\n', 1),
+    ('tatoeba', [SentenceExample(name, name) for name in 'abcdef'], '0\n1\n2\n3\n4\n99\n', 6),
+]
+
+
+@pytest.mark.parametrize(('task', 'examples', 'predicted', 'line'), OUTSIDE)
+def test_every_kind_refuses_what_the_task_does_not_have(
+    tmp_path: Path, task: str, examples: list[Example], predicted: str, line: int
+) -> None:
+    """In the scores of an evaluation, and in those by example that `report --against` compares."""
+    path, known = tmp_path / 'test-en', get_task(task)
+    path.write_text(predicted, encoding='utf-8')
+    with pytest.raises(DataError) as error:
+        score_files(known, 'en', path, examples)
+    assert str(error.value).startswith(f'{path}, line {line}: ')
+    ids = [str(row) for row in range(len(examples))]
+    metric = 'f1' if task == 'panx' else 'accuracy'
+    with pytest.raises(DataError) as error:
+        example_sums(GoldSet(known, 'en', ids, examples), path, metric)
+    assert str(error.value).startswith(f'{path}, line {line}: ')

@@ -97,7 +97,7 @@ def check(split: Split, required: bool = True) -> State:
         note = split.stand_in()
         examples = _examples(split, bad)
         rows, labelled = len(examples), not examples or any(map(has_label, examples))
-        pairs = len(split.read_gold()) if split.name in split.task.gold else 0
+        pairs = _gold_pairs(split, is_whole=not bad) if split.name in split.task.gold else 0
     except DataError as error:
         return State(split, BROKEN, required, source=source, bad=tuple(bad), error=str(error))
     state = State(split, BAD if bad else READABLE, required, rows, source, bad=tuple(bad), stand_in=note)
@@ -164,8 +164,20 @@ def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[
     return overlapping
 
 
+def _gold_pairs(split: Split, is_whole: bool) -> int:
+    """Returns the number of gold pairs. is_whole: all rows of both sides could be read; then the ids of a mining task's
+    pairs must be in them."""
+    sides = None
+    if split.task.mines and is_whole:
+        first, second = split.read_pairs()
+        sides = ({row.id for row in first}, {row.id for row in second})
+    return len(split.read_gold(sides))
+
+
 def _training_examples(split: Split) -> list[Example]:
-    if split.task.embeds or not split.is_there() or not split.reads_files:
+    """The training rows that are compared, [] if there are none, or none in English (MasakhaNER)."""
+    task = split.task
+    if task.embeds or not _has(task, split.name, split.language) or not split.is_there() or not split.reads_files:
         return []
     try:
         return split.read(bad_rows=[])
