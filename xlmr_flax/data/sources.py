@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = [
     'BadRow',
     'DataError',
     'MissingFile',
+    'are_labelled',
     'leave_out',
     'needs_data_root',
     'read_gold',
@@ -88,6 +89,21 @@ def read_split(
         raise TaskError(f'task {task.name!r} has two sides of sentences: read it with read_pairs')
     task = with_labels(task, data_root)
     return _read(task, language, split, task.sources(split), data_root, limit, skip_bad_rows)
+
+
+def are_labelled(
+    task: Task, language: str, split: str, data_root: str | Path | None, examples: Sequence[Example]
+) -> bool:
+    """Whether the examples that were read from a split have gold labels: all of them or none (a benchmark's public test
+    file). Raises DataError, which names file and line of the first without a label, if only some have one."""
+    without = [example.id for example in examples if not has_label(example)]
+    if not without or len(without) == len(examples):
+        return not without
+    places: dict[str, tuple[str, int]] = {}
+    task = with_labels(task, data_root)
+    _read(task, language, split, task.sources(split), data_root, None, [], places=places)
+    reason = f'no gold label ({len(without)} of {len(examples)} rows of {task.name} {split} {language} have none)'
+    raise DataError(str(BadRow(*places[without[0]], reason)))
 
 
 def read_pairs(
@@ -212,10 +228,12 @@ def _read(
     limit: int | None,
     bad: list[BadRow] | None,
     suffix: str = '',
+    places: dict[str, tuple[str, int]] | None = None,
 ) -> list[Example]:
+    """Reads one side of a split. places: a dict that collects (file, line) of each id."""
     task.local_code(language, split)
     examples: list[Example] = []
-    places: dict[str, tuple[str, int]] = {}
+    places = {} if places is None else places
     number = -1
     for ids, file_language, place, row in _rows(task, sources, language, split, data_root):
         check()
