@@ -17,7 +17,7 @@ from xlmr_flax.kinds import gold, prediction_path, score_files
 from xlmr_flax.kinds.gold import NoGold
 from xlmr_flax.scoring import files
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import PairExample, Task
+from xlmr_flax.tasks.base import Task
 
 LANGUAGES = ('en', 'de', 'ru')
 ROWS = 40
@@ -159,12 +159,22 @@ def test_languages_without_gold_labels(
     assert records[0]['unlabelled'] == ['ru']
 
 
-@pytest.mark.parametrize(('labels', 'error'), [((None, None), NoGold), ((0, None), DataError)])
-def test_a_gold_set_needs_labels(labels: tuple[int | None, ...], error: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [PairExample(f'row{i}', 'a', 'b', label) for i, label in enumerate(labels)]
-    monkeypatch.setattr(gold, 'read_split', lambda *_: rows)
-    with pytest.raises(DataError, match='xnli test sw') as caught:
-        gold.read_gold_set(get_task('xnli'), 'sw', 'test', '', 0, False)
+@pytest.mark.parametrize(
+    ('labels', 'error', 'said'),
+    [((None, None), NoGold, 'xcopa test et'), ((0, None), DataError, r'test\.et\.jsonl, line 2: no gold label')],
+)
+@pytest.mark.parametrize('is_null', [True, False])
+def test_a_gold_set_needs_labels(
+    tmp_path: Path, labels: tuple[int | None, ...], error: type, said: str, is_null: bool
+) -> None:
+    """A label that is null is the same as no such field."""
+    path = tmp_path / 'xtremer/xcopa/data/et/test.et.jsonl'
+    path.parent.mkdir(parents=True)
+    row = {'premise': 'p', 'choice1': 'a', 'choice2': 'b', 'question': 'cause'}
+    rows = [row if label is None and not is_null else row | {'label': label} for label in labels]
+    path.write_text(''.join(json.dumps(each) + '\n' for each in rows), encoding='utf-8')
+    with pytest.raises(DataError, match=said) as caught:
+        gold.read_gold_set(get_task('xcopa'), 'et', 'test', str(tmp_path), 0, False)
     assert type(caught.value) is error
 
 

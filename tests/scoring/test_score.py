@@ -95,7 +95,8 @@ def test_the_groups_for_low_resource_languages(tmp_path: Path, monkeypatch: pyte
     # a: p 2/3, r 1, f 4/5; b: 0 of 1. Macro 40, weighted 2/3 of 80.
     for side, labels in (('labels', 'aab'), ('predictions', 'aaa')):
         for name in ('nusax', 'masakhanews', 'sib200'):
-            files.write_labels(tmp_path / side / name / 'test-ha.tsv', labels)
+            names_ = get_task(name).labels
+            files.write_labels(tmp_path / side / name / 'test-ha.tsv', [names_['ab'.index(each)] for each in labels])
         files.write_choices(tmp_path / side / 'belebele' / 'test-ha.jsonl', [0, 0, int(side == 'labels')])
     scores = score_folder(tmp_path / 'predictions', tmp_path / 'labels', 'small')
     assert {name: result['score'] for name, result in scores['tasks'].items()} == pytest.approx(
@@ -213,10 +214,10 @@ def test_the_score_of_a_qa_task_is_the_mean_of_both_metrics(tmp_path: Path) -> N
     [('pawsx', '1 predictions for 2'), ('udpos', '1 sentences predicted'), ('tatoeba', '1 predictions')],
 )
 def test_a_file_of_another_length_is_an_error(tmp_path: Path, task: str, said: str) -> None:
-    content = '0\n\n1\n' if task == 'udpos' else '0\n1\n'
+    first, second, gap = ('X', 'SYM', '\n') if task == 'udpos' else ('0', '1', '')
     languages = XTREME.parts[task].languages
-    folders = submission(tmp_path, task, languages, content)
-    (tmp_path / 'predictions' / task / f'test-{languages[0]}.tsv').write_text('0\n')
+    folders = submission(tmp_path, task, languages, f'{first}\n{gap}{second}\n')
+    (tmp_path / 'predictions' / task / f'test-{languages[0]}.tsv').write_text(f'{first}\n')
     with pytest.raises(DataError, match=rf'predictions/{task}/test-{languages[0]}\.tsv: {said}'):
         score_folder(*folders)
 

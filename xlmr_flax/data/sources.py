@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = [
     'BadRow',
     'DataError',
     'MissingFile',
+    'are_labelled',
     'leave_out',
     'needs_data_root',
     'read_gold',
@@ -90,6 +91,21 @@ def read_split(
     return _read(task, language, split, task.sources(split), data_root, limit, skip_bad_rows)
 
 
+def are_labelled(
+    task: Task, language: str, split: str, data_root: str | Path | None, examples: Sequence[Example]
+) -> bool:
+    """Whether the examples that were read from a split have gold labels: all of them or none (a benchmark's public test
+    file). Raises DataError, which names file and line of the first without a label, if only some have one."""
+    without = [example.id for example in examples if not has_label(example)]
+    if not without or len(without) == len(examples):
+        return not without
+    places: dict[str, tuple[str, int]] = {}
+    task = with_labels(task, data_root)
+    _read(task, language, split, task.sources(split), data_root, None, [], places=places)
+    reason = f'no gold label ({len(without)} of {len(examples)} rows of {task.name} {split} {language} have none)'
+    raise DataError(str(BadRow(*places[without[0]], reason)))
+
+
 def read_pairs(
     task: Task,
     language: str,
@@ -138,11 +154,17 @@ def _check_pairs(task: Task, language: str, sides: list[list[Example]]) -> None:
 
 
 def read_gold(
-    task: Task, language: str, split: str = 'test', data_root: str | Path | None = None
+    task: Task,
+    language: str,
+    split: str = 'test',
+    data_root: str | Path | None = None,
+    sides: tuple[Collection[str], Collection[str]] | None = None,
 ) -> list[tuple[str, str]]:
     """Reads the gold pairs (query id, id of the right item) of a retrieval task; a query may have several right items.
 
-    Raises TaskError for a task or split without gold pairs by id, DataError for a file or row that cannot be read.
+    sides: the ids of the queries and of the pool, in which the pairs must be; None = not checked.
+    Raises TaskError for a task or split without gold pairs by id, DataError for a file or row that cannot be read or
+    has an id that is not in its side.
     """
     if split not in task.gold or task.parse_gold is None:
         raise TaskError(f'task {task.name!r} has no gold pairs by id for split {split!r}: row i of both is a pair')
@@ -151,10 +173,21 @@ def read_gold(
         if isinstance(row, Problem):
             raise DataError(str(BadRow(*place, row.reason)))
         try:
-            pairs += task.parse_gold({**row, '#language': language}, task, file.language)
+            found = task.parse_gold({**row, '#language': language}, task, file.language)
+            if sides:
+                for pair in found:
+                    _check_sides(pair, *sides)
+            pairs += found
         except _BAD as error:
             raise DataError(str(BadRow(*place, _reason(error)))) from None
     return pairs
+
+
+def _check_sides(pair: tuple[str, str], queries: Collection[str], pool: Collection[str]) -> None:
+    for id_, side, other in ((pair[0], queries, pool), (pair[1], pool, queries)):
+        if id_ not in side:
+            where = 'the file of the other side: are the columns exchanged?' if id_ in other else 'neither side'
+            raise RowError('gold', f'id {quote(id_)} is in {where}')
 
 
 def with_labels(task: Task, data_root: str | Path | None = None) -> Task:
@@ -195,10 +228,12 @@ def _read(
     limit: int | None,
     bad: list[BadRow] | None,
     suffix: str = '',
+    places: dict[str, tuple[str, int]] | None = None,
 ) -> list[Example]:
+    """Reads one side of a split. places: a dict that collects (file, line) of each id."""
     task.local_code(language, split)
     examples: list[Example] = []
-    places: dict[str, tuple[str, int]] = {}
+    places = {} if places is None else places
     number = -1
     for ids, file_language, place, row in _rows(task, sources, language, split, data_root):
         check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
@@ -134,9 +135,9 @@ class Split:
         """Reads both sides of a retrieval task: `sources.read_pairs`."""
         return read_pairs(self.task, self.language, self.name, self.root, limit, bad_rows)
 
-    def read_gold(self) -> list[tuple[str, str]]:
+    def read_gold(self, sides: tuple[Collection[str], Collection[str]] | None = None) -> list[tuple[str, str]]:
         """Reads the gold pairs of a retrieval task: `sources.read_gold`."""
-        return read_gold(self.task, self.language, self.name, self.root)
+        return read_gold(self.task, self.language, self.name, self.root, sides)
 
 
 # Cached, because every arm, target and seed of a plan needs the digests of the same files. The stamps (modification

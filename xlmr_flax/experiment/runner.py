@@ -20,6 +20,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.out_of_memory import scored
 from xlmr_flax.experiment.plan.arms import task_of
+from xlmr_flax.experiment.plan.reads import check_dev_labels
 from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.reuse import evaluation_key
@@ -74,7 +75,9 @@ class Runner:
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
         mesh, model = make_mesh(**to_dict(config.mesh)), make_model(config, source)
         setting = Setting(config, source, model, tokenizer, mesh, place, place.log, bad_rows)
-        return cls(setting, resolve(plan, source), command, share, look_only=look_only)
+        plan = resolve(plan, source)
+        check_dev_labels(plan, config.skip_bad_rows)
+        return cls(setting, plan, command, share, look_only=look_only)
 
     def _log(self, record: dict[str, Any]) -> None:
         if distributed.count() == 1:  # of several, all must hear of it at one place

@@ -97,12 +97,16 @@ class Choice(Kind):
         return files.read_choices(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[ChoiceExample]) -> Scores:
-        return classification.accuracy(gold_labels(task, examples), self.read(path))
+        scores = classification.accuracy(gold_labels(task, examples), self.read(path))
+        files.check_indices(path, self.read(path), len(task.labels))
+        return scores
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         if metric != 'accuracy':
             return super().example_sums(gold, path, metric)
-        return mean_of(classification.matches(gold_labels(gold.task, gold.examples), self.read(path)))
+        matches = classification.matches(gold_labels(gold.task, gold.examples), self.read(path))
+        files.check_indices(path, self.read(path), len(gold.task.labels))
+        return mean_of(matches)
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
         """Fields: label (index from 0), choice (its text), probabilities (one per choice)."""

@@ -12,8 +12,8 @@ from itertools import compress
 
 import numpy as np
 
-from xlmr_flax.data.sources import DataError, read_split
-from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, Task, has_label
+from xlmr_flax.data.sources import DataError, are_labelled, read_split
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, Task
 
 Sums = tuple[np.ndarray, np.ndarray]  # (numerator, denominator), float64 [n] each
 
@@ -54,13 +54,8 @@ def read_gold_set(task: Task, language: str, split: str, data_root: str, limit: 
     Raises NoGold if no example has a label, and DataError if some have none.
     """
     examples = read_split(task, language, split, data_root, limit or None, [] if skip_bad else None)
-    if without := [example.id for example in examples if not has_label(example)]:
-        if len(without) == len(examples):
-            raise NoGold(f'{task.name} {split} {language}: the files have no gold labels')
-        raise DataError(
-            f'{task.name} {split} {language}: {len(without)} of {len(examples)} examples have no gold label, the first '
-            f'is {without[0]!r}'
-        )
+    if examples and not are_labelled(task, language, split, data_root, examples):
+        raise NoGold(f'{task.name} {split} {language}: the files have no gold labels')
     start = f'{task.name}-{split}-{language}-'
     return GoldSet(task, language, [example.id.removeprefix(start) for example in examples], examples)
 

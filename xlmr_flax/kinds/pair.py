@@ -102,15 +102,21 @@ class Pair(Kind):
         return files.read_labels(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[PairExample]) -> Scores:
-        gold, predicted = self._gold_names(task, examples), self.read(path)
-        files.check_labels(task, path, enumerate(predicted, 1))
+        gold, predicted = self._gold_names(task, examples), self._known(task, path)
         measures = {'f1': classification.binary_f1, 'class_f1': classification.class_f1}
         return measures.get(task.scorer, classification.accuracy)(gold, predicted)
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         if metric != 'accuracy':
             return super().example_sums(gold, path, metric)
-        return mean_of(classification.matches(self._gold_names(gold.task, gold.examples), self.read(path)))
+        right, predicted = self._gold_names(gold.task, gold.examples), self._known(gold.task, path)
+        return mean_of(classification.matches(right, predicted))
+
+    def _known(self, task: Task, path: Path) -> list[str]:
+        """Reads predictions. Raises DataError for a label that the task does not have."""
+        labels = self.read(path)
+        files.check_labels(task, path, enumerate(labels, 1))
+        return labels
 
     def _gold_names(self, task: Task, examples: Sequence[Any]) -> list[str]:
         return [task.labels[label] for label in gold_labels(task, examples)]

@@ -55,7 +55,9 @@ class Retrieval(Kind):
     def score(self, task: Task, language: str, path: Path, examples: Sequence[SentenceExample]) -> Scores:
         """Accuracy; row i of the pool is correct for query i. The file has the queries in the order of
         `Task.query_order`."""
-        return classification.accuracy(task.query_order([e.text for e in examples]), self.read(path))
+        scores = classification.accuracy(task.query_order([e.text for e in examples]), self.read(path))
+        files.check_indices(path, self.read(path), len(examples))
+        return scores
 
     def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
         if split in task.gold:
@@ -81,6 +83,7 @@ class Retrieval(Kind):
             return super().example_sums(gold, path, metric)
         predicted, right = self.read(path), list(map(int, gold.ids))
         hits = classification.matches(right, predicted)
+        files.check_indices(path, predicted, len(right))
         _refuse_row_order(path, np.asarray(predicted), np.asarray(right))
         return mean_of(hits)
 

@@ -91,11 +91,7 @@ class Tag(TokenLoss):
         return files.read_tags(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[TagExample]) -> Scores:
-        gold, predicted = _gold_tags(task, examples), self.read(path)
-        line = 1
-        for tags in predicted:
-            files.check_labels(task, path, enumerate(tags, line))
-            line += len(tags) + 1
+        gold, predicted = _gold_tags(task, examples), self._known(task, path)
         entities = tagging.entity_scores(gold, predicted)
         words = classification.accuracy([t for tags in gold for t in tags], [t for tags in predicted for t in tags])
         if task.scorer == 'token_accuracy':
@@ -110,12 +106,20 @@ class Tag(TokenLoss):
         """f1: (2 TP, predicted + gold chunks) per sentence. accuracy: (correct tags, tags) per sentence."""
         if metric not in ('f1', 'accuracy'):
             return super().example_sums(gold, path, metric)
-        right, predicted = _gold_tags(gold.task, gold.examples), self.read(path)
+        right, predicted = _gold_tags(gold.task, gold.examples), self._known(gold.task, path)
         correct, guessed, wanted = tagging.chunk_counts(right, predicted).T.astype(float)
         if metric == 'f1':
             return 2 * correct, guessed + wanted
         words = [classification.matches(*pair) for pair in zip(right, predicted, strict=True)]
         return np.asarray([each.sum() for each in words]), np.asarray([len(each) for each in words], float)
+
+    def _known(self, task: Task, path: Path) -> list[list[str]]:
+        """Reads predictions. Raises DataError for a tag that the task does not have."""
+        sentences, line = self.read(path), 1
+        for tags in sentences:
+            files.check_labels(task, path, enumerate(tags, line))
+            line += len(tags) + 1
+        return sentences
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
         """Fields: words, tags, probabilities (of each word's tag). out: [tokens, 2], best tag and its probability."""

@@ -97,7 +97,7 @@ def check(split: Split, required: bool = True) -> State:
         note = split.stand_in()
         examples = _examples(split, bad)
         rows, labelled = len(examples), not examples or any(map(has_label, examples))
-        pairs = len(split.read_gold()) if split.name in split.task.gold else 0
+        pairs = _gold_pairs(split, is_whole=not bad) if split.name in split.task.gold else 0
     except DataError as error:
         return State(split, BROKEN, required, source=source, bad=tuple(bad), error=str(error))
     state = State(split, BAD if bad else READABLE, required, rows, source, bad=tuple(bad), stand_in=note)
@@ -164,13 +164,23 @@ def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[
     return overlapping
 
 
+def _gold_pairs(split: Split, is_whole: bool) -> int:
+    """Returns the number of gold pairs. is_whole: all rows of both sides could be read; then the ids of a mining task's
+    pairs must be in them."""
+    sides = None
+    if split.task.mines and is_whole:
+        first, second = split.read_pairs()
+        sides = ({row.id for row in first}, {row.id for row in second})
+    return len(split.read_gold(sides))
+
+
 def _training_examples(task: str, root: str | Path) -> list[Example]:
-    """The English training rows of a task; none where they cannot be read and where the task has no English."""
+    """The English training rows that are compared; none if they cannot be read or the task has none (MasakhaNER)."""
     split = Split(get_task(task), 'en', 'train', root)
+    if split.task.embeds or not _has(split.task, 'train', 'en'):
+        return []
     try:
-        if split.task.embeds or not split.is_there() or not split.reads_files:
-            return []
-        return split.read(bad_rows=[])
+        return split.read(bad_rows=[]) if split.is_there() and split.reads_files else []
     except (DataError, TaskError):
         return []
 
