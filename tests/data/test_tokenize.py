@@ -177,7 +177,7 @@ def test_ragged_rows_come_back() -> None:
     ('change', 'rows', 'said'),
     [
         ({}, 2047, 'ids up to 2047, but the word table has 2047 rows'),
-        ({'added_tokens': 0}, 2048, "no token '<s>'; XLM-R-type tokenizers are read"),
+        ({'added_tokens': 0}, 2048, "no token '<pad>' or '[PAD]'"),
         (None, 2048, 'not a readable tokenizer.json'),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_tokenizer_that_cannot_serve(
     if change is None:
         text = text[:1000]
     elif change:
-        text = text.replace('<s>', '[CLS]')
+        text = text.replace('<pad>', '[EMPTY]')
     path.write_text(text, 'utf-8')
     with pytest.raises(TokenizerError) as caught:
         Tokenizer(path, rows)

@@ -165,7 +165,7 @@ def train_run(setting: Setting, run: Run) -> None:
     recipe = training.recipe
     # The whole word table lives no longer than this line: it is read again when the model is saved.
     active, params = _cut(training, initial_params(setting, run))
-    model = _cut_model(setting.model, len(active.rows))
+    model = _cut_model(setting.model, active)
     blend = training.blend(active)
     if len(blend.streams) > 1:
         for text in training.table():
@@ -226,8 +226,9 @@ def _cut(training: Training, params: Params) -> tuple[ActiveRows, Params]:
     return active, active.cut(params)
 
 
-def _cut_model(model: Model, rows: int) -> Model:
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, vocab_size=rows))
+def _cut_model(model: Model, active: ActiveRows) -> Model:
+    changed = model.config.renumbered(active.number)
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, vocab_size=len(active.rows), **changed))
 
 
 def _save(

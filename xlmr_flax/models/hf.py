@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from xlmr_flax.encoders import family_named, family_of
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.family import POOLER, HeadForm
 from xlmr_flax.encoders.tensors import TensorFiles, read_json
 from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
 from xlmr_flax.models.model import Params
@@ -29,7 +30,13 @@ from xlmr_flax.models.weights import (
 )
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import readable
-from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
+from xlmr_flax.util.tokenizer_file import (
+    SpecialTokens,
+    TokenizerFileError,
+    open_tokenizer,
+    read_special_tokens,
+    special_tokens,
+)
 
 
 class MissingWeights(ModelError):
@@ -84,17 +91,20 @@ def _class_names(mapping: Any, count: int, where: Path, field: str) -> tuple[str
 class HfModel:
     """A model directory of transformers.
 
+    tokenizer: returns its tokenizer.json, which the config of some families depends on; None = config.json decides.
     head: kind and outputs of its head, or None. head_name: the head's name in this package: the name of its kind for a
     language model's head, so that training continues with it; 'imported' for a fine-tuned head. labels: class names of
     a fine-tuned checkpoint in its own order, () if unknown.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, tokenizer: Callable[[], Path] | None = None):
         self.directory = directory
         self.raw = read_json(directory / 'config.json')
         where = str(directory / 'config.json')
         self.family = family_named(self.raw.get('model_type'), where)
         self.config = self.family.read_config(self.raw, where)
+        if tokenizer is not None:
+            self.config = self.family.with_tokenizer(self.config, lambda: _special_tokens(tokenizer()))
         self.tensors = TensorFiles(directory)
         self.prefix = self._find_prefix()
         self.head = self._find_head()
@@ -142,7 +152,7 @@ class HfModel:
         kind = next((k for k in KINDS.values() if k.architecture and architecture.endswith(k.architecture)), None)
         if kind is None:
             return None
-        names = kind.tensor_names('hf')
+        names = kind.names(self.config, 'hf')
         bias = names.get(('out', 'bias')) or next(iter(names.values()))
         if bias not in self.tensors.where:
             return None
@@ -175,24 +185,34 @@ class HfModel:
         if self.prefix + 'pooler.dense.weight' in self.tensors.where:
             params['pooler'] = import_pooler(self._get)
         if self.head is not None and (heads is None or self.head_name in heads):
-            params['heads'] = {self.head_name: import_head(self._get_head, self.head, 'hf')}
+            params['heads'] = {self.head_name: import_head(self._get_head, self.head, 'hf', self.config)}
             if kind_of(self.head).pretraining:
                 self._check_tied(params['encoder']['embeddings']['word'], params['heads'][self.head_name]['bias'])
         return params
 
+    def _decoder(self) -> tuple[str, str]:
+        """Names in transformers: of a language model's decoder, and of the head's bias."""
+        assert self.head is not None
+        form = kind_of(self.head).form(self.config, 'hf')
+        names = kind_of(self.head).names(self.config, 'hf')
+        return HeadForm.decoder if form is None else form.decoder, names['bias',]
+
     def _get_head(self, name: str) -> np.ndarray:
         """Reads a tensor of the head. An LM head's bias has two names in transformers; a file may have either."""
-        if name == 'lm_head.bias' and name not in self.tensors.where and 'lm_head.decoder.bias' in self.tensors.where:
-            name = 'lm_head.decoder.bias'
+        if self.head is not None and kind_of(self.head).pretraining and name not in self.tensors.where:
+            decoder, bias = self._decoder()
+            if name == bias and f'{decoder}.bias' in self.tensors.where:
+                name = f'{decoder}.bias'
         return self.tensors.get(name)
 
     def _check_tied(self, word: np.ndarray, bias: np.ndarray) -> None:
         """Checks that a decoder in the file equals the word table, and its bias the head's. Raises ModelError."""
+        decoder, bias_name = self._decoder()
         if bias.shape != word.shape[:1]:
-            raise ModelError(f'{self.directory}: lm_head.bias is {list(bias.shape)}, the word table {list(word.shape)}')
+            raise ModelError(f'{self.directory}: {bias_name} is {list(bias.shape)}, the word table {list(word.shape)}')
         for name, tied, value in (
-            ('lm_head.decoder.weight', self.prefix + self.family.word_table, word),
-            ('lm_head.decoder.bias', 'lm_head.bias', bias),
+            (f'{decoder}.weight', self.prefix + self.family.word_table, word),
+            (f'{decoder}.bias', bias_name, bias),
         ):
             if name in self.tensors.where and not np.array_equal(self.tensors.get(name), value):
                 raise ModelError(
@@ -200,6 +220,13 @@ class HfModel:
                     'decoder is the word table. The encoder alone can be used: without masked language modelling, or '
                     'by xlmr-flax convert --head=none'
                 )
+
+
+def _special_tokens(tokenizer: Path) -> SpecialTokens:
+    try:
+        return read_special_tokens(tokenizer)
+    except TokenizerFileError as e:
+        raise ModelError(str(e)) from None
 
 
 def save(
@@ -225,13 +252,14 @@ def save(
     prefix = '' if head is None else family.prefixes[1]
     for name, value in family.export_encoder(params['encoder'], config):
         tensors[prefix + name] = value
-    if 'pooler' in params and (head is None or kind_of(head[1]).reads_pooler('hf')):
+    pooled = family.has_pooler if head is None else kind_of(head[1]).reads(config, 'hf') == POOLER
+    if 'pooler' in params and pooled:
         tensors.update((prefix + name, value) for name, value in export_pooler(params['pooler']))
-    raw = family.write_config(config) | {'architectures': [family.base_class], 'torch_dtype': 'float32'}
+    raw = family.write_config(config) | {'architectures': [f'{family.class_name}Model'], 'torch_dtype': 'float32'}
     if head is not None:
         name, spec = head
-        tensors.update(export_head(params['heads'][name], spec, style))
-        raw['architectures'] = [f'XLMRoberta{kind_of(spec).architecture}']
+        tensors.update(export_head(params['heads'][name], spec, style, config))
+        raw['architectures'] = [f'{family.class_name}{kind_of(spec).architecture}']
         if kind_of(spec).classes:
             names = list(labels) or [f'LABEL_{i}' for i in range(spec.outputs)]
             raw |= {
@@ -269,17 +297,27 @@ def save_tokenizer(directory: Path, tokenizer: Path, config: EncoderConfig) -> N
         loaded.save(str(directory / 'tokenizer.json'))
     else:
         shutil.copyfile(tokenizer, directory / 'tokenizer.json')
-    special = {
-        'bos_token': '<s>',
-        'cls_token': '<s>',
-        'eos_token': '</s>',
-        'sep_token': '</s>',
-        'pad_token': '<pad>',
-        'unk_token': '<unk>',
-        'mask_token': '<mask>',
+    try:
+        found = special_tokens(loaded, str(tokenizer))
+    except TokenizerFileError as e:
+        raise ModelError(str(e)) from None
+    roles = {
+        'bos_token': found.bos,
+        'cls_token': found.bos,
+        'eos_token': found.eos,
+        'sep_token': found.eos,
+        'pad_token': found.pad,
+        'unk_token': found.unk,
+        'mask_token': found.mask,
     }
+    special = {role: loaded.id_to_token(number) for role, number in roles.items() if number is not None}
     # Not XLMRobertaTokenizer: for that class, transformers 5 builds its own normalizer and pre-tokenizer and ignores
     # those of the file.
-    settings = special | {'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': config.max_length}
+    settings: dict[str, Any] = special | {
+        'tokenizer_class': 'PreTrainedTokenizerFast',
+        'model_max_length': config.max_length,
+    }
+    if inputs := family_of(config).model_inputs:
+        settings['model_input_names'] = list(inputs)
     for name, value in (('tokenizer_config.json', settings), ('special_tokens_map.json', special)):
         (directory / name).write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')
