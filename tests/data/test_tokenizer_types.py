@@ -19,6 +19,7 @@ from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.models import hf
 from xlmr_flax.scoring.spans import MAX_ANSWER, decode
 from xlmr_flax.tasks.base import SpanExample, TagExample
+from xlmr_flax.util.tokenizer_file import read_special_tokens
 
 TEXTS = [
     'Angela Merkel was born in Hamburg, in 1954; she (the chancellor) studied physics.',
@@ -115,6 +116,9 @@ def test_special_ids(tokenizer: Tokenizer, path: Path) -> None:
     found = (tokenizer.bos, tokenizer.eos, tokenizer.pad, tokenizer.unk, tokenizer.mask)
     assert found == tuple(map(raw.token_to_id, names))
     assert set(found) <= set(tokenizer.special_ids)
+    tokens = read_special_tokens(path)
+    assert (tokens.bos, tokens.eos, tokens.middle) == (tokenizer.bos, tokenizer.eos, (tokenizer.eos,))
+    assert tokens.second_type == raw.encode('a', 'b').type_ids[-1]
     assert Masking.of(tokenizer).mask_id == tokenizer.mask
 
 

@@ -79,7 +79,7 @@ def special_tokens(tokenizer: Tokenizer, where: str) -> SpecialTokens:
     """
     found = {role: _named(tokenizer, role) for role in _NAMES}
     one, two = (_template(tokenizer, texts) for texts in (('',), ('', '')))
-    if len(one) == 2 and len(two) > 2 and (one[0], one[1]) == (two[0], two[-1]):
+    if len(one) == 2 and len(two) > 2 and (one[0][0], one[1][0]) == (two[0][0], two[-1][0]):
         found['bos'], found['eos'] = (token for token, _ in one)
         middle, second_type = tuple(token for token, _ in two[1:-1]), two[-1][1]
     else:
