@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
@@ -87,7 +88,8 @@ def test_packed_rows_have_the_types_of_their_own_separators() -> None:
     texts[0][3] = texts[2][5] = SEP
     check_packed(model, params, PAIR, texts, 25)
     plain = Model(dataclasses.replace(CONFIG, eos_id=99), style='hf')  # another separator gives other logits
-    ids, ones = texts[0][None], np.ones_like(texts[0])[None]
+    ids = jnp.asarray(texts[0][None])
+    ones = jnp.ones_like(ids)
     assert not np.allclose(plain.logits(params, 'x', PAIR, ids, ones), model.logits(params, 'x', PAIR, ids, ones))
 
 

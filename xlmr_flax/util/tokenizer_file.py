@@ -78,7 +78,7 @@ def special_tokens(tokenizer: Tokenizer, where: str) -> SpecialTokens:
     `</s>`, else with one. where: the file, for messages. Raises TokenizerFileError for a role without a token.
     """
     found = {role: _named(tokenizer, role) for role in _NAMES}
-    one, two = (_template(tokenizer, texts) for texts in (('',), ('', '')))
+    one, two = _template(tokenizer, None), _template(tokenizer, '')
     if len(one) == 2 and len(two) > 2 and (one[0][0], one[1][0]) == (two[0][0], two[-1][0]):
         found['bos'], found['eos'] = (token for token, _ in one)
         middle, second_type = tuple(token for token, _ in two[1:-1]), two[-1][1]
@@ -102,9 +102,9 @@ def _named(tokenizer: Tokenizer, role: str) -> int | None:
     return next((number for number in numbers if number is not None), None)
 
 
-def _template(tokenizer: Tokenizer, texts: tuple[str, ...]) -> list[tuple[int, int]]:
-    """(id, token type) of the special tokens that the post-processor adds to empty texts."""
-    made = tokenizer.encode(*texts)
+def _template(tokenizer: Tokenizer, second: str | None) -> list[tuple[int, int]]:
+    """(id, token type) of the special tokens that the post-processor adds to an empty text, or to two."""
+    made = tokenizer.encode('', second)
     rows = zip(made.ids, made.type_ids, made.special_tokens_mask, strict=True)
     return [(token, kind) for token, kind, is_special in rows if is_special]
 

@@ -53,7 +53,8 @@ class JiantHead(nn.Module):
 
     def __init__(self, encoder: nn.Module, tensors: Tensors, rate: float):
         super().__init__()
-        self.encoder, self.dropout = encoder, nn.Dropout(rate)
+        self.encoder: Any = encoder
+        self.dropout = nn.Dropout(rate)
         sizes = [tensors[f'{name}.weight'].shape for name in ('dense', 'out')]
         self.dense, self.out = (nn.Linear(inputs, outputs) for outputs, inputs in sizes)
         own = {name: value for name, value in self.state_dict().items() if not name.startswith('encoder.')}
@@ -77,7 +78,7 @@ class MultiTask(nn.Module):
 
     def __init__(self, encoder: nn.Module, heads: Mapping[str, nn.Module]):
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Any = encoder
         self._names = {name: f'head_{i}' for i, name in enumerate(heads)}  # torch does not allow dots in module names
         self.heads = nn.ModuleDict({self._names[name]: head for name, head in heads.items()})
 
