@@ -117,7 +117,7 @@ PRODUCT = {('d0', 'e3'), ('d2', 'e3'), ('d3', 'e0'), ('d3', 'e2')}
 
 @pytest.fixture
 def repeated_root(tmp_path: Path) -> Path:
-    """BUCC in German: text 1 is there twice in German, text 2 twice in English."""
+    """BUCC in German: text 1 occurs twice in German, text 2 twice in English."""
     folder = tmp_path / 'data' / 'xtreme' / 'bucc2018'
     folder.mkdir(parents=True)
     for split in ('dev', 'test'):

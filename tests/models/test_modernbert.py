@@ -22,7 +22,7 @@ from xlmr_flax.cli.main import main  # noqa: E402
 from xlmr_flax.config import parse  # noqa: E402
 from xlmr_flax.encoders.attention.window import prepared_window, window_attention  # noqa: E402
 from xlmr_flax.encoders.config import ModelError  # noqa: E402
-from xlmr_flax.encoders.logical_axes import ANYWHERE  # noqa: E402
+from xlmr_flax.encoders.logical_axes import UNCONSTRAINED  # noqa: E402
 from xlmr_flax.encoders.modernbert import ModernBert  # noqa: E402
 from xlmr_flax.encoders.modernbert_encoder import ModernBertConfig  # noqa: E402
 from xlmr_flax.experiment.runner import Runner  # noqa: E402
@@ -101,12 +101,13 @@ def test_window_attention_is_attention_under_a_window_mask() -> None:
         scores = jnp.einsum('bqhk,bshk->bhqs', qkv[0], qkv[1]) * 6**-0.5
         weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e30), axis=-1)
         want = jnp.einsum('bhqs,bshk->bqhk', weights, qkv[2]).reshape(2, length, 12)
-        found = window_attention(qkv, prepared_window(segments, side), None, 0.0, ANYWHERE)
+        found = window_attention(qkv, prepared_window(segments, side), None, 0.0, UNCONSTRAINED)
         real = np.asarray(segments) > 0
         np.testing.assert_allclose(np.asarray(found)[real], np.asarray(want)[real], atol=1e-5)
     shape = jax.ShapeDtypeStruct((3, 1, 512, 2, 6), jnp.float32)
     mask = jax.ShapeDtypeStruct((1, 512), jnp.int32)
-    text = jax.jit(lambda q, s: window_attention(q, prepared_window(s, 32), None, 0.0, ANYWHERE)).lower(shape, mask)
+    compute = jax.jit(lambda q, s: window_attention(q, prepared_window(s, 32), None, 0.0, UNCONSTRAINED))
+    text = compute.lower(shape, mask)
     assert '512x512' not in text.as_text() and '32x96' in text.as_text()
 
 

@@ -16,7 +16,7 @@ is the mean of two tests:
 * generalized inference (Weerahandi 1993, Generalized Confidence Intervals; for sums and differences of mean squares
   Burdick, Borror and Montgomery 2005, chapter 3). It rejects too rarely if no component is large.
 
-tests/eval/test_cluster_statistics.py simulates studies of the reported shapes and checks coverage and false positives.
+tests/analysis/test_crossed_effects.py simulates studies of the reported shapes and checks coverage and false positives.
 Taking the mean of both tests is a calibration by these simulations, not a theorem. All functions accept a leading axis
 of studies, so that thousands can be simulated at once.
 """

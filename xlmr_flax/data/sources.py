@@ -28,6 +28,7 @@ from xlmr_flax.util.stopping import check
 
 __all__ = [
     'DATA_ROOT_VARIABLE',
+    'TRAINING',
     'BadRow',
     'DataError',
     'MissingFile',
@@ -46,7 +47,7 @@ __all__ = [
 
 # Exceptions of a task's `parse` for a row that it cannot read. All but RowError: nested JSON fields of another form.
 _BAD = (RowError, KeyError, IndexError, TypeError, AttributeError)
-_TRAINING = ('train', 'translate_train')  # splits whose rows must have labels
+TRAINING = ('train', 'translate_train')  # splits whose rows must have labels
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,8 +121,20 @@ def read_pairs(
             f'the two sides differ: {names[0]} has {len(sides[0])} lines, {names[1]} has {len(sides[1])}; '
             'line i of both must be a pair'
         )
+    if not by_id:
+        _check_pairs(task, language, sides)
     queries, pool = ([example for example in side if isinstance(example, SentenceExample)] for side in sides)
     return queries[:limit], pool if by_id else pool[:limit]
+
+
+def _check_pairs(task: Task, language: str, sides: list[list[Example]]) -> None:
+    """Raises DataError for the first row whose two sides have different ids, if the files have ids (SIB-200's)."""
+    for row, (query, found) in enumerate(zip(*sides, strict=True)):
+        if query.id not in (found.id, f'{found.id}-en'):  # ids that are row numbers
+            raise DataError(
+                f'{task.name} in {language!r}, row {row}: the ids of the two sides are {query.id!r} and {found.id!r}; '
+                'row i of both must be a pair'
+            )
 
 
 def read_gold(
@@ -193,7 +206,7 @@ def _read(
             return examples
         number += 1
         example = _parse(task, file_language, place, row, number)
-        if split in _TRAINING and not isinstance(example, BadRow | None) and not has_label(example):
+        if split in TRAINING and not isinstance(example, BadRow | None) and not has_label(example):
             example = BadRow(*place, 'a training row without a label')
         if isinstance(example, BadRow):
             leave_out(bad, example)
@@ -247,9 +260,28 @@ def _rows(
 def _file_rows(
     task: Task, table: Table, language: str, data_root: str | Path | None
 ) -> Iterator[tuple[Found, tuple[str, int], dict[str, Any] | Problem]]:
+    known: dict[tuple[tuple[Path, str], ...], dict[str, set[str]]] = {}
     for file in find_files(task, table, language, resolve_data_root(data_root)):
+        if file.without not in known:
+            known[file.without] = _left_out(file)
+        taken = known[file.without].items()
         for line, row in read_rows(file.path, file.table, file.label_path):
-            yield file, (str(file.path), line), row
+            if isinstance(row, Problem) or not any(_plain(row.get(column)) in texts for column, texts in taken):
+                yield file, (str(file.path), line), row
+
+
+def _left_out(file: Found) -> dict[str, set[str]]:
+    """The texts of a column that are not read, as they are in a test file (`Table.without`): {column: texts}."""
+    taken: dict[str, set[str]] = {}
+    for path, column in file.without:
+        rows = read_rows(path, dataclasses.replace(file.table, columns=(column,)))
+        taken.setdefault(column, set()).update(_plain(row[column]) for _, row in rows if not isinstance(row, Problem))
+    return taken
+
+
+def _plain(text: Any) -> str:
+    """A text in lower case with single spaces, as the check for overlap compares texts."""
+    return ' '.join(str(text).lower().split())
 
 
 def world_rows(source: Embedded, language: str, split: str) -> list[dict[str, Any]]:

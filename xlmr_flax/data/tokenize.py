@@ -7,7 +7,7 @@ without importing transformers. Metaspace tokenizers handle spaces as XLM-R's ow
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,8 @@ class Tokenizer:
 
     bos, eos, pad, unk: ids of these special tokens (0, 2, 1, 3 in XLM-R; BERT's [CLS] and [SEP] are bos and eos).
     middle: the ids between the texts of a pair. mask: id of the mask token, None without one. special_ids: ids of all
-    special tokens. size: the highest id + 1.
+    special tokens. size: the highest id + 1. on_texts: called with (texts encoded so far, all texts) of a call of
+    `encode` or `encode_with_offsets`, after each chunk.
     """
 
     def __init__(self, path: Path, rows: int):
@@ -84,6 +85,7 @@ class Tokenizer:
         self._raw.no_padding()
         self._raw.no_truncation()
         self.path, self.size = path, size
+        self.on_texts: Callable[[int, int], None] | None = None
         try:
             found = special_tokens(self._raw, str(path))
         except TokenizerFileError as e:
@@ -108,13 +110,11 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """Encodes texts without special tokens, in order; runs on all cores."""
-        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
-        rows: list[list[int]] = []
-        for start in range(0, len(texts), _CHUNK):
-            check()
-            chunk = list(texts[start : start + _CHUNK])
-            rows.extend(e.ids for e in self._raw.encode_batch_fast(chunk, add_special_tokens=False))
-        return Ragged.from_rows(rows)
+        encode = self._raw.encode_batch_fast
+        parts = [
+            Ragged.from_rows([e.ids for e in encode(chunk, add_special_tokens=False)]) for chunk in self._chunks(texts)
+        ]
+        return Ragged.joined(parts) if parts else Ragged.from_rows([])
 
     def encode_words(self, words: Sequence[str], *, first: bool) -> Ragged:
         """Encodes words of a sentence one by one. first: as the first word of a text, else as a later one.
@@ -124,15 +124,21 @@ class Tokenizer:
         """
         return self.encode([f' {word}' for word in words] if self.marks_blanks and not first else words)
 
-    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Encodes texts without special tokens; returns for each text (tokens, character offsets [start, end) of each
-        token)."""
-        encoded: list[tuple[list[int], list[tuple[int, int]]]] = []
+    def encode_with_offsets(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+        """Encodes texts without special tokens, a chunk at a time on all cores; yields for each text (tokens, character
+        offsets [start, end) of each token)."""
+        for chunk in self._chunks(texts):
+            for encoded in self._raw.encode_batch(chunk, add_special_tokens=False):
+                yield encoded.ids, encoded.offsets
+
+    def _chunks(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        """Yields the texts in parts; a stop request ends them. `tokenizers` encodes the texts of a part in parallel."""
+        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
         for start in range(0, len(texts), _CHUNK):
             check()
-            chunk = list(texts[start : start + _CHUNK])
-            encoded.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
-        return encoded
+            yield list(texts[start : start + _CHUNK])
+            if self.on_texts is not None:
+                self.on_texts(min(start + _CHUNK, len(texts)), len(texts))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's piece for each id, '' for an id without a piece."""

@@ -21,7 +21,7 @@ from xlmr_flax.encoders.dropout import dropout, seed_of
 from xlmr_flax.encoders.kernels.add_norm import add_and_norm
 from xlmr_flax.encoders.kernels.feed_forward import feed_forward
 from xlmr_flax.encoders.layers import Dense, LayerNorm
-from xlmr_flax.encoders.logical_axes import ROWS, Place
+from xlmr_flax.encoders.logical_axes import ROWS, Constrain
 
 Seeds = tuple[jax.Array, jax.Array, jax.Array]  # dropout seeds of a layer: attention weights, the two residual sums
 NO_SEEDS = (None, None, None)
@@ -40,7 +40,7 @@ class Embeddings(nnx.Module):
         self.norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
 
     def __call__(
-        self, ids: jax.Array, positions: jax.Array, types: jax.Array | None, dtype: jnp.dtype, place: Place
+        self, ids: jax.Array, positions: jax.Array, types: jax.Array | None, dtype: jnp.dtype, place: Constrain
     ) -> jax.Array:
         x = place.lookup(self.word[...], ids) + place(self.position[...], None, None)[positions]  # [B, T, D]
         x = x + (self.token_type[...][0] if types is None else place(self.token_type[...], None, None)[types])

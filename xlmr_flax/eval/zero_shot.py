@@ -22,7 +22,7 @@ from xlmr_flax.kinds import HeadSpec, encode_cached, kind_of, prediction_path, s
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import index, is_leader, on_leader
 from xlmr_flax.scoring import files
-from xlmr_flax.scoring.metrics.retrieval import nearest_accuracy
+from xlmr_flax.scoring.metrics.classification import accuracy
 from xlmr_flax.scoring.reference_spans import decode_reference
 from xlmr_flax.scoring.spans import Decoder, decode
 from xlmr_flax.tasks.base import Example, SentenceExample, Task, TaskError
@@ -202,7 +202,7 @@ class Evaluator:
             metrics = score_files(task, language, path, english)
             if not metrics:
                 return {}
-            back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
+            back = accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
             return metrics | {'accuracy_to_en': back['accuracy']}
 
         return on_leader('scores', scores), len(english)

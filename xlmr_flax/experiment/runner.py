@@ -84,10 +84,10 @@ class Runner:
             self._board.add(record)
 
     def run(self) -> list[dict[str, Any]]:
-        """Trains and evaluates what is missing, writes results.jsonl; returns its rows (of several processes of one
-        job, process 0 does; the others return none).
+        """Trains and evaluates what is missing, writes results.jsonl and returns its rows (in a job of several
+        processes, process 0 does; the others return []).
 
-        Raises PlanFailed behind the work where runs failed (of a plan of one run, what that run raised), and Stopped.
+        Raises PlanFailed at the end if runs failed (for a plan of one run: the error of that run), and Stopped.
         """
         require_one_job(self.config, self.plan, self.workdir.path)
         distributed.last_words(self._let_go)
@@ -123,7 +123,8 @@ class Runner:
             self._claim.release('stopped')
 
     def _claimed(self) -> Generator[str]:
-        """The names of the runs to do, each held while the caller does it; ends when nothing is left for anybody."""
+        """Yields the names of runs to execute, each claimed while the caller executes it. Ends when every run is done
+        or has failed."""
         left, wait = order(self.plan, self.share), Waiting()
         while left := [run for run in left if not self._is_settled(run)]:
             # One at a time, then from the front again: what others have trained may have made own runs possible.
@@ -241,7 +242,7 @@ class Runner:
 
     def _failure_line(self, run: Run) -> str:
         if not (failure := self.workdir.failure(run)):
-            return f'{run.name}: said above; the record of it could not be written'
+            return f'{run.name}: see the error above; the failure record could not be written'
         return f'{run.name}: {failure["type"]}: {failure["error"]} ({self.workdir.failure_path(run)})'
 
     def _is_to_train(self, run: Run) -> bool:

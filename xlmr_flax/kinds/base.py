@@ -25,7 +25,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.family import FIRST, POOLER, HeadForm
-from xlmr_flax.encoders.logical_axes import Place
+from xlmr_flax.encoders.logical_axes import Constrain
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
 from xlmr_flax.scoring.spans import Decoder
 from xlmr_flax.tasks.base import Example, Task, TaskError
@@ -66,7 +66,7 @@ class Encoding(Protocol):
     @property
     def style(self) -> str: ...
     @property
-    def place(self) -> Place: ...
+    def place(self) -> Constrain: ...
     def encode(
         self, params: dict[str, Any], ids: jax.Array, segments: jax.Array, key: jax.Array | None = None
     ) -> jax.Array: ...

@@ -17,7 +17,7 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.heads import ClassificationHead, LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import Encoding, Kind, Output, Record, Rows, Scores, example_ids, head_key, rounded, softmax
-from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, hits
+from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, mean_of
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification
 from xlmr_flax.scoring.spans import Decoder
@@ -98,12 +98,12 @@ class Choice(Kind):
         return files.read_choices(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[ChoiceExample]) -> Scores:
-        return classification.accuracy(list(map(str, gold_labels(task, examples))), list(map(str, self.read(path))))
+        return classification.accuracy(gold_labels(task, examples), self.read(path))
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         if metric != 'accuracy':
             return super().example_sums(gold, path, metric)
-        return hits(path, list(map(str, gold_labels(gold.task, gold.examples))), list(map(str, self.read(path))))
+        return mean_of(classification.matches(gold_labels(gold.task, gold.examples), self.read(path)))
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
         """Fields: label (index from 0), choice (its text), probabilities (one per choice)."""
@@ -115,5 +115,5 @@ class Choice(Kind):
         ]
 
     def summary(self, example: ChoiceExample, record: Record) -> tuple[str, str]:
-        said = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
-        return said, f'{example.prompt} -> {record["choice"]}'
+        prediction = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
+        return prediction, f'{example.prompt} -> {record["choice"]}'

@@ -23,7 +23,7 @@ from xlmr_flax.encoders.compute import DOTS, REMAT, ComputeOptions
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.family import MEAN, POOLER
 from xlmr_flax.encoders.heads import STYLES, Pooler, first_token
-from xlmr_flax.encoders.logical_axes import ANYWHERE, Place
+from xlmr_flax.encoders.logical_axes import UNCONSTRAINED, Constrain
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.kinds.base import Rows
 
@@ -48,7 +48,7 @@ class Model:
     remat: str = AUTO
     unroll: int = 1
     attention: str = AUTO
-    place: Place = ANYWHERE
+    place: Constrain = UNCONSTRAINED
     platform: str = ''
 
     def __post_init__(self) -> None:

@@ -14,7 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,13 +99,19 @@ def open_source(name: str, seed: int = 0) -> EncoderSource:
         config = sizes[rest]
 
         def init(heads: Collection[str] | None = None) -> Params:
-            params = jax.jit(lambda key: Model(config).init(key, {}))(jax.random.key(seed))
+            params = _init_program(config)(jax.random.key(seed))
             return jax.tree.map(np.asarray, {'encoder': params['encoder'], 'pooler': params['pooler']})
 
         return EncoderSource(
             name, config, f'{name}:{seed}', _tokenizer_for(config), init, note='The encoder has random weights.'
         )
     raise ModelError(f'encoder source {name!r} is not one of {_KINDS}')
+
+
+@lru_cache(maxsize=8)
+def _init_program(config: EncoderConfig) -> Callable[[jax.Array], Params]:
+    """The jitted random initialisation of an encoder and its pooler; traced once a process."""
+    return jax.jit(lambda key: Model(config).init(key, {}))
 
 
 def _tokenizer_for(config: EncoderConfig) -> Path:
@@ -139,8 +146,8 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
             directory = path
             break
     else:
-        said = f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory'
-        raise ModelError(said + _runs_below(directory))
+        message = f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory'
+        raise ModelError(message + _runs_below(directory))
     _check_files(directory, MODEL_FILE, TOKENIZER_FILE)
     raw = read_json(directory / MODEL_FILE)
     try:
@@ -224,8 +231,8 @@ def _save_tensors(tensors: dict[str, np.ndarray], path: Path, out: Path) -> None
         readable(path)
     except (SafetensorError, OSError) as e:
         need, free = sum(t.nbytes for t in tensors.values()), shutil.disk_usage(out.parent).free
-        said = f'{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'
-        raise ModelError(f'{out}: cannot be saved: {e} ({said})') from None
+        sizes = f'{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'
+        raise ModelError(f'{out}: cannot be saved: {e} ({sizes})') from None
 
 
 def save_checkpoint(

@@ -67,7 +67,7 @@ def check_labels(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) ->
 
 def _clean(path: Path, value: str) -> str:
     if not value or value != value.strip() or any(c in value for c in '\n\r\t'):
-        raise DataError(f'{path}: {value!r} cannot stand in this format: empty, or white space around or in it')
+        raise DataError(f'{path}: {value!r} is empty or has white space, which this format cannot hold')
     return value
 
 
@@ -167,8 +167,11 @@ def read_gold_answers(path: Path) -> dict[str, list[str]]:
             for paragraph in article['paragraphs']:
                 for question in paragraph['qas']:
                     if question['id'] in gold:
-                        raise DataError(f'{path}: question id {question["id"]!r} is there twice')
-                    gold[question['id']] = [answer['text'] for answer in question['answers']]
+                        raise DataError(f'{path}: question id {question["id"]!r} occurs twice')
+                    texts = [answer['text'] for answer in question['answers']]
+                    if not all(isinstance(text, str) for text in texts):
+                        raise DataError(f'{path}: question id {question["id"]!r} has an answer that is not text')
+                    gold[question['id']] = texts
     except (KeyError, TypeError) as error:
         raise DataError(f'{path}: not in the SQuAD form (data, paragraphs, qas, id, answers): {error!r}') from None
     if not gold:

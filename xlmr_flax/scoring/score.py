@@ -109,7 +109,8 @@ def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_mi
     mean = {name: sum(scores[name] for scores in by_language.values()) / len(by_language) for name in metrics}
     score = None
     if mean:
-        score = (mean['exact_match'] + mean['f1']) / 2 if part.group == QA else mean[_major(mean)]
+        pair = part.group == QA and not part.main
+        score = (mean['exact_match'] + mean['f1']) / 2 if pair else mean[part.main or _major(mean)]
     coverage = {language: counts for language, counts in coverage.items() if any(list(counts.values())[1:])}
     return {
         'languages': by_language,
@@ -138,10 +139,10 @@ def _coverage(form: str, predicted: Path, gold: Path) -> dict[str, int]:
     if form not in ('squad', 'mlqa', 'ranking'):
         return {}
     wanted = set(files.read_rankings(gold) if form == 'ranking' else files.read_gold_answers(gold))
-    said = set(files.read_json(predicted))
-    if said and not wanted & said:
-        raise DataError(f'{predicted}: none of its {len(said)} ids is one of the {len(wanted)} of {gold}')
-    return {'gold': len(wanted), 'unanswered': len(wanted - said), 'unknown': len(said - wanted)}
+    ids = set(files.read_json(predicted))
+    if ids and not wanted & ids:
+        raise DataError(f'{predicted}: none of its {len(ids)} ids is one of the {len(wanted)} of {gold}')
+    return {'gold': len(wanted), 'unanswered': len(wanted - ids), 'unknown': len(ids - wanted)}
 
 
 def warnings(scores: Mapping[str, Any]) -> list[str]:
@@ -169,15 +170,16 @@ def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores
     try:
         if form == 'labels':
             return classification.accuracy(_bare(gold), _bare(predicted))
+        if form == 'classes':
+            return classification.class_f1(_bare(gold), _bare(predicted))
         if form == 'choices':
-            sides = ([str(index) for index in files.read_choices(path)] for path in (gold, predicted))
-            return classification.accuracy(*sides)
+            return classification.accuracy(files.read_choices(gold), files.read_choices(predicted))
         if form == 'tags':
             for path in (gold, predicted):
                 _bare(path, blank=True)
             return tagging.entity_scores(files.read_tags(gold), files.read_tags(predicted))
         if form == 'indices':
-            return retrieval.nearest_accuracy(files.read_indices(gold), files.read_indices(predicted))
+            return classification.accuracy(files.read_indices(gold), files.read_indices(predicted))
         if form == 'pairs':
             return retrieval.pair_f1(files.read_pairs(gold), files.read_pairs(predicted))
         if form == 'ranking':
@@ -215,8 +217,8 @@ def to_markdown(scores: Mapping[str, Any]) -> str:
         lines += _table(['language', *names], rows)
         if result['missing_languages']:
             lines += ['', f'Missing languages: {", ".join(result["missing_languages"])}.']
-    if said := warnings(scores):
-        lines += ['', *(f'- {line}' for line in said)]
+    if notes := warnings(scores):
+        lines += ['', *(f'- {line}' for line in notes)]
     if scores['missing_tasks']:
         lines += ['', f'Missing tasks: {", ".join(scores["missing_tasks"])}.']
     if scores['unknown_folders']:

@@ -1,4 +1,4 @@
-"""Readers of tagging files: two columns, CoNLL-U, C&C supertags, CCGbank's AUTO files.
+"""Readers of tagging files: two columns, CoNLL-U, UNER's IOB2, C&C supertags, CCGbank's AUTO files.
 
 Every reader yields one row per sentence: words, tags (absent if the file has none) and lines (the line of each word).
 The line of the row is that of its first word. A line that cannot be read makes its sentence a Problem, not the next
@@ -89,6 +89,19 @@ def read_conllu(path: Path, table: Table) -> Rows:
             yield sentence
         elif sentence['words'].count('_') == 0 or sentence['words'].count('_') < len(sentence['words']) - 1:
             yield tokens[0][0], sentence
+
+
+def read_iob2(path: Path, table: Table) -> Rows:
+    """Reads Universal NER's .iob2 files: comment lines (#), then a line per word with at least three columns, separated
+    by tabs: number, word, tag. Further columns are ignored."""
+    for block in _blocks(path):
+        tokens = [(number, line.split('\t')) for number, line in block if not line.startswith('# ')]
+        bad = next((number for number, cells in tokens if len(cells) < 3 or not all(cells[:3])), None)
+        if bad is not None:
+            yield bad, Problem('a number, a word and a tag are expected, separated by tabs')
+        elif tokens:
+            numbers = [number for number, _ in tokens]
+            yield numbers[0], _sentence([cells[1] for _, cells in tokens], [cells[2] for _, cells in tokens], numbers)
 
 
 def read_stagged(path: Path, table: Table) -> Rows:

@@ -181,7 +181,7 @@ def parse_table(language: str, text: str) -> Lexicon:
     for number, line in enumerate(text.splitlines(), 1):
         key, *values = line.split('\t')
         if key not in KEYS or key in cells:
-            raise ValueError(f'{name}, line {number}: the key {key!r} is unknown or stands twice')
+            raise ValueError(f'{name}, line {number}: the key {key!r} is unknown or occurs twice')
         cells[key] = values
         polar = key.startswith(('v.', 's.act', 's.be'))
         if len(values) not in ((2, 4) if polar else (1, 2) if key.startswith('q.') else (1,)):

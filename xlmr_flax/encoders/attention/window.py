@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from xlmr_flax.encoders.attention.reference import exponentials
 from xlmr_flax.encoders.dropout import dropped
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Place
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain
 
 _MASKED = -1e30
 
@@ -28,7 +28,9 @@ def prepared_window(segments: jax.Array, side: int) -> jax.Array:
     return jnp.where(visible, 0.0, _MASKED).astype(jnp.float32)[:, :, None]
 
 
-def window_attention(qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Place) -> jax.Array:
+def window_attention(
+    qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Constrain
+) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v within windows: qkv [3, B, T, H, K] -> [B, T, H * K].
 
     bias: from `prepared_window`. seed, rate: of dropout on the normalised weights; seed None = no dropout.

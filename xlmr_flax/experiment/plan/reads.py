@@ -110,14 +110,14 @@ def own_training_rows(dataset: Dataset) -> Split | None:
     return None
 
 
-def dev_reads(found: Iterable[Dataset]) -> Iterator[Read]:
+def dev_reads(datasets: Iterable[Dataset]) -> Iterator[Read]:
     """Yields the reads that select a checkpoint.
 
     For each task of a member, these are its English dev rows, if they exist and the member does not train on them. For
     text, they are the held-out part of the training rows, in each language.
     """
     seen: set[tuple[str, str]] = set()
-    for dataset in found:
+    for dataset in datasets:
         split, key = dataset.dev, (dataset.member, dataset.task.name)
         if dataset.task.is_text:
             yield Read(dataset.rows, DEV, dataset.max_length, dataset.recipe.eval_examples, dataset=dataset)
@@ -143,9 +143,9 @@ def test_reads(config: Config, run: Run, splits: Iterable[str]) -> Iterator[Read
                 yield Read(rows, TEST, length, limit, repeated=repeated)
 
 
-def read_tasks(found: Iterable[Read]) -> list[Task]:
+def read_tasks(reads: Iterable[Read]) -> list[Task]:
     """Returns the tasks whose rows are read, without duplicates and without labels from files."""
-    return [get_task(name) for name in dict.fromkeys(r.split.task.name for r in found if r.purpose != UNUSED)]
+    return [get_task(name) for name in dict.fromkeys(r.split.task.name for r in reads if r.purpose != UNUSED)]
 
 
 def _labels(split: Split) -> Iterator[Read]:

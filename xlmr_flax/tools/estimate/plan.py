@@ -35,6 +35,7 @@ from xlmr_flax.tasks.base import Task
 from xlmr_flax.tools.estimate import EstimateError
 from xlmr_flax.tools.estimate.chips import Topology
 from xlmr_flax.tools.estimate.programs import EMBED, EVALUATE, TRAIN, Compiled, Program, compile_program, mesh_on
+from xlmr_flax.train.optimizer import method_of
 from xlmr_flax.train.phase import total_steps
 
 INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
@@ -122,7 +123,8 @@ class PlanWork(Estimator):
         micro = recipe.accumulation if arm.mix == 'micro_batch' else 1
         counts = mixture_of(arm, datasets, sizes, run.seed, run.where).counts(steps * micro)
         phase, what = self._place(run)
-        model = self._trained_model(any(dataset.task.is_text for dataset in datasets))
+        exact = method_of(recipe.optimizer).untouched is not None
+        model = self._trained_model(any(dataset.task.is_text for dataset in datasets) or not exact)
         for dataset, each, draws in zip(datasets, rows, counts, strict=True):
             # The length of padded batches, with one example in each row: an upper bound if the recipe packs them.
             padded = dataclasses.replace(recipe, packing=False)
@@ -182,7 +184,9 @@ def mean_length(shape: EncoderConfig, work: Work) -> float:
 
 def _decisive(spec: OptimizerSpec) -> OptimizerSpec:
     """The fields of an optimizer that change the program's structure; its other numbers are constants there."""
-    return OptimizerSpec(clip_norm=min(spec.clip_norm, 1.0), clip_per=spec.clip_per, schedule=spec.schedule)
+    return OptimizerSpec(
+        name=spec.name, clip_norm=min(spec.clip_norm, 1.0), clip_per=spec.clip_per, schedule=spec.schedule
+    )
 
 
 def concrete(parts: Sequence[Part], mesh: Mesh, batch_tokens: int) -> list[tuple[Part, float]]:

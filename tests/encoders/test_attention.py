@@ -17,7 +17,7 @@ from xlmr_flax.encoders.attention.tpu import heads_together
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.dropout import hash_bits, seed_of
 from xlmr_flax.encoders.kernels.norm import sum_and_norm
-from xlmr_flax.encoders.logical_axes import ANYWHERE, Anywhere, Dims
+from xlmr_flax.encoders.logical_axes import UNCONSTRAINED, Dims, Unconstrained
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model
 
@@ -106,8 +106,8 @@ def test_blocks_on_a_cpu(rate: float, most: int, blocks: tuple[int, int], monkey
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-class Ranks(Anywhere):
-    """Anywhere, but a function on parts of arrays is told all of their dimensions, as a mesh needs it."""
+class Ranks(Unconstrained):
+    """Unconstrained, but a function on parts of arrays is told all of their dimensions, as a mesh needs it."""
 
     def mapped(self, function: Any, inputs: Any, outputs: Any) -> Any:
         def run(*arrays: jax.Array) -> Any:
@@ -131,7 +131,7 @@ def test_parts_on_a_mesh_have_all_their_dimensions_named(implementation: str, mo
         key = jax.random.key(3)
         return jnp.square(model.logits(params, 'x', HeadSpec('pair', 3), ids, np.ones_like(ids), key)).sum()
 
-    assert jnp.isfinite(jax.grad(loss)(params)['encoder']['layers']['attention']['qkv']).all()
+    assert jnp.isfinite(jax.jit(jax.grad(loss))(params)['encoder']['layers']['attention']['qkv']).all()
 
 
 def test_blocks_fit_a_cache() -> None:
@@ -187,7 +187,7 @@ def test_sum_and_norm(uses: int, rate: float, b: int, t: int) -> None:
     drop = kept(key, 7, (b, t, d), rate) if rate else 1.0
 
     def run(x: jax.Array, y: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array) -> Any:
-        more = {'epsilon': 1e-5, 'rate': rate, 'name': 'sum', 'uses': uses, 'place': ANYWHERE, 'interpret': True}
+        more = {'epsilon': 1e-5, 'rate': rate, 'name': 'sum', 'uses': uses, 'place': UNCONSTRAINED, 'interpret': True}
         return sum_and_norm(x, y, bias, scale, shift, seed_of(key, 7), **more)
 
     out, pull = jax.vjp(run, x, y, bias, scale, shift)

@@ -216,7 +216,7 @@ def test_run_on_two_machines(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command, stopped on one machine and started on the next: as in a folder that nothing stopped."""
-    tiny = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+    tiny = Path(__file__).parents[3] / 'configs' / 'tiny.py'
     config = tmp_path / 'config.py'
     changes = (
         "intermediate = ('none',)", "targets = ('world_pairs',)", "evaluation.languages = {'world_pairs': ('en',)}",

@@ -63,9 +63,10 @@ def test_gelu_of_narrow_dtypes_is_exact_to_a_fraction_of_their_rounding() -> Non
 
 def test_padding_changes_no_result(params: Params) -> None:
     model, rows = Model(CONFIG), [_row(5), _row(9, 1), _row(13, 2)]
-    together = model.logits(params, 'x', PAIR, *_padded(rows, 20))
+    logits = jax.jit(lambda ids, segments: model.logits(params, 'x', PAIR, ids, segments))
+    together = logits(*_padded(rows, 20))
     for i, row in enumerate(rows):
-        alone = model.logits(params, 'x', PAIR, *_padded([row], len(row)))
+        alone = logits(*_padded([row], len(row)))
         np.testing.assert_allclose(together[i], alone[0], atol=1e-5)
 
 
@@ -80,9 +81,10 @@ def test_segments_of_one_row_do_not_see_each_other(params: Params) -> None:
     model, a, b = Model(CONFIG), _row(6), _row(8, 1)
     ids = np.concatenate([a, b])[None]
     segments = np.repeat([1, 2], [6, 8])[None].astype(np.int32)
-    packed = np.asarray(model.encode(params, ids, segments))[0]
+    encode = jax.jit(lambda ids, segments: model.encode(params, ids, segments))
+    packed = np.asarray(encode(ids, segments))[0]
     for part, row in ((packed[:6], a), (packed[6:], b)):
-        alone = model.encode(params, row[None], np.ones((1, len(row)), np.int32))[0]
+        alone = encode(row[None], np.ones((1, len(row)), np.int32))[0]
         np.testing.assert_allclose(part, alone, atol=1e-5)
 
 
@@ -95,7 +97,7 @@ def test_remat_and_unroll_change_nothing(params: Params) -> None:
     ids, segments = _padded([_row(9), _row(4, 1)], 12)
 
     def grads(model: Model) -> Params:
-        return jax.grad(lambda p: model.logits(p, 'x', PAIR, ids, segments, jax.random.key(3)).sum())(params)
+        return jax.jit(jax.grad(lambda p: model.logits(p, 'x', PAIR, ids, segments, jax.random.key(3)).sum()))(params)
 
     want = grads(Model(CONFIG))
     for other in (Model(CONFIG, remat='full'), Model(CONFIG, unroll=0), Model(CONFIG, remat='none', unroll=0)):

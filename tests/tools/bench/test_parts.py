@@ -158,7 +158,7 @@ def test_pipeline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
 def test_startup_of_a_config(capsys: pytest.CaptureFixture[str]) -> None:
-    config = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+    config = Path(__file__).parents[3] / 'configs' / 'tiny.py'
     more = ['--config.recipe.max_train=16', '--threads=1', '--device=cpu']
     assert main(['bench', 'startup', f'--config={config}', *more]) == 0
     out = capsys.readouterr().out

@@ -14,7 +14,7 @@ from xlmr_flax.tools.estimate import chips
 
 from .conftest import CYCLES
 
-TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+TINY = Path(__file__).parents[3] / 'configs' / 'tiny.py'
 
 
 def test_a_shape(tmp_path: Path, no_compiler: Callable[..., object], capsys: pytest.CaptureFixture[str]) -> None:

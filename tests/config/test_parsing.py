@@ -29,7 +29,7 @@ from xlmr_flax.config import (
 from xlmr_flax.experiment.plan.arms import arm_tasks
 from xlmr_flax.tasks import get_task
 
-CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
+CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*.py'))
 MINIMAL = {'targets': ('world_pairs',)}
 
 
@@ -37,7 +37,7 @@ def test_the_defaults_are_the_dataclasses_and_json() -> None:
     assert parse({**defaults(), **MINIMAL}) == dataclasses.replace(Config(), targets=('world_pairs',))
     assert json.loads(json.dumps(defaults()))['recipe']['optimizer']['learning_rate'] == 1e-5
     # What is filed as jiant's must not drift by accident.
-    assert OptimizerSpec() == OptimizerSpec(1e-5, 0.9, 0.999, 1e-8, 0.01, 0.1, -1, 'linear', 1.0, 'step')
+    assert OptimizerSpec() == OptimizerSpec('adamw', 1e-5, 0.9, 0.999, 1e-8, 0.01, 0.1, -1, 'linear', 1.0, 'step')
 
 
 def test_a_config_goes_through_json_unchanged() -> None:

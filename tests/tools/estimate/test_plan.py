@@ -32,7 +32,7 @@ from xlmr_flax.tools.estimate.report import plan_dict, plan_table, plan_text
 
 from .conftest import CYCLES
 
-TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+TINY = Path(__file__).parents[3] / 'configs' / 'tiny.py'
 V5E, V5P = parse_topology('v5e:2x2'), parse_topology('v5p:2x2x2')
 
 

@@ -103,7 +103,7 @@ def test_one_of_many_takes_over_what_a_dead_process_held(folder: Path) -> None:
 
 def test_a_killed_process_of_this_machine_is_noticed_at_once(folder: Path) -> None:
     command = [sys.executable, '-c', HOLD, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as process:
         assert process.stdout and process.stdout.readline() == 'taken\n'
         os.utime(folder / 'run.1.json', (0, 0))  # however long it gave no sign, it is there
         mine = Claims(folder)

@@ -13,9 +13,11 @@ from xlmr_flax.analysis import paired
 from xlmr_flax.cli.main import main
 from xlmr_flax.config import parse, to_dict
 from xlmr_flax.data.sources import DataError, read_split
-from xlmr_flax.kinds import prediction_path, score_files
+from xlmr_flax.kinds import gold, prediction_path, score_files
+from xlmr_flax.kinds.gold import NoGold
 from xlmr_flax.scoring import files
 from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import PairExample, Task
 
 LANGUAGES = ('en', 'de', 'ru')
 ROWS = 40
@@ -42,8 +44,8 @@ def write(tmp_path: Path) -> Write:
                 examples: list[Any] = read_split(task, code, 'test', '', rows)
                 path = prediction_path(root, task, code)
                 if task.kind == 'pair':
-                    gold = [e.label if i >= wrong else 1 - e.label for i, e in enumerate(examples)]
-                    files.write_labels(path, [task.labels[i] for i in gold])
+                    labels = [e.label if i >= wrong else 1 - e.label for i, e in enumerate(examples)]
+                    files.write_labels(path, [task.labels[i] for i in labels])
                 elif task.kind == 'tag':
                     tags = [[task.labels[t] for t in e.tags] for e in examples]
                     files.write_tags(path, [['X'] * len(t) if i < wrong else t for i, t in enumerate(tags)])
@@ -134,6 +136,38 @@ def test_questions_that_a_system_left_out(write: Write) -> None:
         paired.pair_systems(parse(raw_config()), 'world_spans', [ours], [theirs])
 
 
+def test_languages_without_gold_labels(
+    workdir: Path, write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One is left out, in the table and the JSON. A target without any is a note; the others are compared."""
+    real, lacking = paired.read_gold_set, {('world_pairs', 'ru'), *(('world_pos', code) for code in LANGUAGES)}
+
+    def read(task: Task, language: str, *rest: Any) -> Any:
+        if (task.name, language) in lacking:
+            raise NoGold(f'{task.name} {language}')
+        return real(task, language, *rest)
+
+    monkeypatch.setattr(paired, 'read_gold_set', read)
+    foreign = write('other', 8)
+    (found,) = paired.pair_systems(parse(raw_config()), 'world_pairs', [foreign], [foreign])
+    assert ([each.name for each in found.languages], found.unlabelled, found.left_out) == (['en', 'de'], ('ru',), ())
+    assert any(note.endswith('ru.') for note in found.table('ours', 'theirs').notes)
+    assert main(['report', f'--workdir={workdir}', f'--against={foreign}']) == 0
+    assert '- world_pos: no test' in capsys.readouterr().out
+    records = json.loads((workdir / 'report' / 'against-other.json').read_text(encoding='utf-8'))
+    assert [each['target'] for each in records] == ['world_pairs', 'world_spans', 'world_spans']
+    assert records[0]['unlabelled'] == ['ru']
+
+
+@pytest.mark.parametrize(('labels', 'error'), [((None, None), NoGold), ((0, None), DataError)])
+def test_a_gold_set_needs_labels(labels: tuple[int | None, ...], error: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [PairExample(f'row{i}', 'a', 'b', label) for i, label in enumerate(labels)]
+    monkeypatch.setattr(gold, 'read_split', lambda *_: rows)
+    with pytest.raises(DataError, match='xnli test sw') as caught:
+        gold.read_gold_set(get_task('xnli'), 'sw', 'test', '', 0, False)
+    assert type(caught.value) is error
+
+
 def test_choices_of_the_whole_split_are_cut(tmp_path: Path) -> None:
     config = parse({**raw_config(), 'targets': ('world_choices',), 'evaluation': {
         'max_examples': 5, 'languages': {'world_choices': ('de',)}}})  # fmt: skip
@@ -174,9 +208,9 @@ def test_what_is_missing(workdir: Path, write: Write, tmp_path: Path, capsys: py
     path = some / 'world_pairs' / 'test-ru.tsv'
     assert f"{path}: no such file, needed for 'world_pairs' in 'ru'" in said(against=some)
     assert main(['report', f'--workdir={workdir}', f'--against={some}', '--allow_missing']) == 0
-    assert 'Left out, for a file is missing: ru.' in capsys.readouterr().out
+    assert 'a file is missing: ru.' in capsys.readouterr().out
     files.write_labels(some / 'world_pairs' / 'test-ru.tsv', ['0'] * 3)
-    assert f'{path}: 3 predictions for {ROWS} examples' in said(against=some)
+    assert f'{path}: 3 predictions for {ROWS} ' in said(against=some)
     assert main(['report', f'--workdir={tmp_path}', f'--against={some}']) == 1
     assert 'no workdir of xlmr-flax run' in capsys.readouterr().err
     assert main(['report', f'--workdir={workdir}', '--allow_missing']) == 1

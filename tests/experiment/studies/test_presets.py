@@ -15,7 +15,7 @@ from xlmr_flax.experiment.studies.presets import PRESETS, changes, covered_by, f
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TaskError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 XTREME_TASKS = ('xnli', 'pawsx', 'udpos', 'panx', 'xquad', 'mlqa', 'tydiqa')
 DOCS = (ROOT / 'docs' / 'presets.md').read_text(encoding='utf-8')
 

@@ -31,9 +31,9 @@ def test_topologies(text: str, shape: tuple[int, ...], count: int) -> None:
     [
         ('v5x:4x4', "unknown chip 'v5x'.*did you mean"),
         ('4x4', "unknown chip '4x4'"),
-        ('v5e', 'expected 2 numbers of chips behind the colon, as in v5e:4x4'),
+        ('v5e', 'expected 2 numbers of chips after the colon, as in v5e:4x4'),
         ('v5e:2x2x2', 'expected 2 numbers'),
-        ('v4:4x4', 'expected 3 numbers of chips behind the colon, as in v4:4x4x4'),
+        ('v4:4x4', 'expected 3 numbers of chips after the colon, as in v4:4x4x4'),
         ('v5e:0x4', 'expected 2 numbers'),
         ('v5e:3x4', 'hosts of 2 x 2'),
         ('v5e:1x8', 'hosts of 2 x 2'),

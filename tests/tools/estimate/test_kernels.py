@@ -12,7 +12,7 @@ from jax.sharding import SingleDeviceSharding
 from xlmr_flax.encoders.attention import attend, prepared
 from xlmr_flax.encoders.attention.choose import TPU
 from xlmr_flax.encoders.kernels.norm import sum_and_norm
-from xlmr_flax.encoders.logical_axes import ANYWHERE
+from xlmr_flax.encoders.logical_axes import UNCONSTRAINED
 from xlmr_flax.tools.estimate.chips import devices, has_libtpu, parse_topology
 from xlmr_flax.tools.estimate.programs import _no_cache
 
@@ -61,7 +61,7 @@ def test_attention(slice: str, rows: int, length: int, heads: int, size: int, dt
 @pytest.mark.parametrize('slice', SLICES)
 def test_sum_and_norm(slice: str, rows: int, length: int, width: int, dtype: str) -> None:
     def run(seed: jax.Array, one: jax.Array, two: jax.Array, *operands: jax.Array) -> Any:
-        more = {'epsilon': 1e-5, 'rate': 0.1, 'name': 'sum', 'uses': 2, 'place': ANYWHERE, 'interpret': False}
+        more = {'epsilon': 1e-5, 'rate': 0.1, 'name': 'sum', 'uses': 2, 'place': UNCONSTRAINED, 'interpret': False}
         out, pull = jax.vjp(lambda *given: sum_and_norm(*given, seed, **more), *operands)
         return out, pull((one, two))
 

@@ -160,7 +160,7 @@ def test_the_decayed_group() -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert torch_run.main([f'--workdir={tmp_path}']) == 1
     assert '--config=FILE is missing' in capsys.readouterr().err
-    config = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+    config = Path(__file__).parents[3] / 'configs' / 'tiny.py'
     changes = ['--config.recipe.eval_every=2', '--config.recipe.patience=1']
     assert torch_run.main([f'--config={config}', f'--workdir={tmp_path}', *changes]) == 1
     assert 'error: recipe.eval_every 2' in capsys.readouterr().err

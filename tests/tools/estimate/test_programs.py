@@ -27,7 +27,7 @@ from xlmr_flax.tools.estimate.programs import (
     too_large,
 )
 from xlmr_flax.tools.estimate.report import columns, compiled_dict, number, program_text
-from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.step import split, state_shapes, step_program
 
 TINY = Model(SIZES['tiny'], dtype='bfloat16')
@@ -57,7 +57,7 @@ def test_operations_of_a_model() -> None:
 def test_batches_are_those_that_the_step_takes(kind: str) -> None:
     mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
     program = train_program(kind)
-    optimizer = AdamW(program.optimizer, 10)
+    optimizer = Optimizer(program.optimizer, 10)
     state = state_shapes(TINY.shapes({'x': program.head}), optimizer)
     shared, mine = split(state, 'x')
     key = jax.eval_shape(lambda: jax.random.key(0))
