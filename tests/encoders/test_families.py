@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from xlmr_flax.encoders import FAMILIES, family_named, family_of, named_sizes
 from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
@@ -23,6 +24,7 @@ from xlmr_flax.experiment.plan.cost import forward_flops
 from xlmr_flax.models import hf
 from xlmr_flax.models.model import HeadSpec, Model
 from xlmr_flax.models.source import open_source, save_checkpoint
+from xlmr_flax.parallel.mesh import AXES, path_name, spec_for
 
 SMALL = dataclasses.replace(SIZES['tiny'], hidden_size=24, ffn_size=40, max_positions=34)
 PAIR = HeadSpec('pair', 3)
@@ -62,18 +64,26 @@ class Other(XlmRoberta):
         return super().write_config(config) | {'factor': config.factor}
 
 
+def _config(name: str) -> EncoderConfig:
+    """A small config of a family: one that reads other checkpoints into XLM-R's module has XLM-R's."""
+    sizes = FAMILIES[name].sizes
+    return dataclasses.replace(sizes['tiny'], hidden_size=24, ffn_size=40) if 'tiny' in sizes else SMALL
+
+
 @pytest.mark.parametrize('name', FAMILIES)
 def test_what_a_family_has(name: str) -> None:
     """Its tensors are those that it reads, both ways; every parameter has one rule or is a layer norm's."""
-    family = family_named(name, 'config.json')
+    family, config = family_named(name, 'config.json'), _config(name)
     assert family.model_type == name
-    params = jax.device_get(Model(SMALL).init(jax.random.key(0), {}))['encoder']
-    tensors = dict(family.export_encoder(params, SMALL))
-    shapes = family.tensor_shapes(SMALL)
+    params = jax.device_get(jax.jit(lambda key: Model(config).init(key, {}))(jax.random.key(0)))['encoder']
+    tensors = dict(family.export_encoder(params, config))
+    shapes = family.tensor_shapes(config)
     assert tensors.keys() == shapes.keys() and family.word_table in shapes
-    offset = SMALL.max_positions - shapes['embeddings.position_embeddings.weight'][0]
-    tensors['embeddings.position_embeddings.weight'] = tensors['embeddings.position_embeddings.weight'][offset:]
-    back = family.import_encoder(tensors.__getitem__, SMALL)
+    positions = 'embeddings.position_embeddings.weight'
+    offset = config.max_positions - shapes[positions][0] if positions in shapes else 0
+    if offset:
+        tensors[positions] = tensors[positions][offset:]
+    back = family.import_encoder(tensors.__getitem__, config)
     used = set()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         keys = tuple(str(k.key) for k in path)
@@ -84,6 +94,18 @@ def test_what_a_family_has(name: str) -> None:
         assert all(len(axes) in (0, leaf.ndim) for _, axes in rules)
         used |= set(rules)
     assert used == set(family.axes)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_every_parameter_has_one_sharding(name: str) -> None:
+    """Rules of all families together; the large arrays are sharded by fsdp and model."""
+    config = _config(name)
+    shapes = Model(config, style='hf').shapes({'x': PAIR, 'mlm': HeadSpec('mlm')})
+    mesh = AbstractMesh((1, 2, 2), AXES)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        spec = spec_for(path_name(path), leaf.shape, mesh)  # type: ignore[arg-type]
+        if 'encoder/layers' in path_name(path) and leaf.ndim > 2 and 'bias' not in path_name(path):
+            assert {'fsdp', 'model'} <= set(spec), path_name(path)
 
 
 def test_operations_are_those_of_the_parameters() -> None:

@@ -120,7 +120,7 @@ def _named(case: Case, params: Params) -> dict[str, np.ndarray]:
     found = {
         f'roberta.{k}': v for k, v in family_of(case.model.config).export_encoder(params['encoder'], case.model.config)
     }
-    return found | dict(export_head(params['heads']['x'], PAIR, 'hf'))
+    return found | dict(export_head(params['heads']['x'], PAIR, 'hf', case.model.config))
 
 
 def _torch_adamw(module: Any, case: Case, spec: OptimizerSpec, steps: int) -> list[float]:

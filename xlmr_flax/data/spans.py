@@ -102,16 +102,16 @@ def span_rows(
     for number, example in enumerate(examples):
         check()
         # In rows shorter than the reference's 384 tokens, the context keeps at least half of the tokens.
-        question = questions[number][: min(MAX_QUERY, (max_length - 4) // 2)]
+        question = questions[number][: min(MAX_QUERY, (max_length - tokenizer.pair_specials) // 2)]
         ids, offsets = contexts[example.context]
         all_offsets.append(offsets)
         gold = None
         if example.answers:
             text, begin = example.answers[0]
             gold = answer_tokens(offsets, begin, begin + len(text))
-        first = len(question) + 3
-        head = [tokenizer.bos, *question, tokenizer.eos, tokenizer.eos]
-        for begin, count in windows(len(ids), max_length - len(question) - 4, stride):
+        head = [tokenizer.bos, *question, *tokenizer.middle]
+        first = len(head)
+        for begin, count in windows(len(ids), max_length - first - 1, stride):
             rows.append(np.concatenate([head, ids[begin : begin + count], [tokenizer.eos]], dtype=np.int32))
             inside = gold is not None and begin <= gold[0] and gold[1] < begin + count
             start, end = (gold[0] - begin + first, gold[1] - begin + first) if inside and gold else (0, 0)

@@ -1,4 +1,4 @@
-"""The dense layer and layer norm."""
+"""The dense layer and layer norm, with and without bias."""
 
 from __future__ import annotations
 
@@ -38,3 +38,28 @@ class LayerNorm(nnx.Module):
         centred = x - x.mean(-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
         return (centred * inverse * self.scale[...] + self.bias[...]).astype(dtype)
+
+
+class Linear(nnx.Module):
+    """Dense layer without bias: y = x @ kernel, with a float32 kernel [in, out] that is cast to x's dtype."""
+
+    def __init__(self, kernel: jax.Array):
+        self.kernel = nnx.Param(kernel)
+
+    def __call__(self, x: jax.Array, place: Constrain = UNCONSTRAINED, dims: Dims = (None, None)) -> jax.Array:
+        """x [..., in] -> [..., out]. dims: logical axes of the kernel (encoders/logical_axes.py)."""
+        return x @ place(self.kernel[...].astype(x.dtype), *dims)
+
+
+class ScaleNorm(nnx.Module):
+    """Layer norm without bias, otherwise as `LayerNorm`."""
+
+    def __init__(self, features: int, eps: float):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtype, x = x.dtype, x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        return (centred * inverse * self.scale[...]).astype(dtype)

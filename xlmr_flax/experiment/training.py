@@ -27,7 +27,7 @@ from xlmr_flax.experiment.plan.arms import (
 from xlmr_flax.experiment.plan.draws import expected_draws
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec, kind_of
-from xlmr_flax.models.model import Params, head_key
+from xlmr_flax.models.model import Model, Params, head_key
 from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import batch_devices, fetch
@@ -166,11 +166,9 @@ def train_run(setting: Setting, run: Run) -> None:
     """Trains a run from its parent's or the source's weights and saves its model directory."""
     training = Training(setting, run)
     recipe = training.recipe
-    params = initial_params(setting, run)
-    active = training.active(len(params['encoder']['embeddings']['word']))
-    params = active.cut(params)  # frees the whole word table, which is read again when the model is saved
-    shape = dataclasses.replace(setting.model.config, vocab_size=len(active.rows))
-    model = dataclasses.replace(setting.model, config=shape)
+    # The whole word table lives no longer than this line: it is read again when the model is saved.
+    active, params = _cut(training, initial_params(setting, run))
+    model = _cut_model(setting.model, active)
     blend = training.blend(active)
     if len(blend.streams) > 1:
         for text in training.table():
@@ -223,6 +221,16 @@ def other_states(setting: Setting, run: Run) -> list[str]:
             different = '; '.join(differences(decides, run.decides)[:8])
             messages.append(f'{directory}: step {step} of another configuration is not used ({different})')
     return messages
+
+
+def _cut(training: Training, params: Params) -> tuple[ActiveRows, Params]:
+    active = training.active(len(params['encoder']['embeddings']['word']))
+    return active, active.cut(params)
+
+
+def _cut_model(model: Model, active: ActiveRows) -> Model:
+    changed = model.config.renumbered(active.number)
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, vocab_size=len(active.rows), **changed))
 
 
 def _save(

@@ -22,7 +22,9 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.inputs import InputForm
 from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.family import FIRST, POOLER, HeadForm
 from xlmr_flax.encoders.logical_axes import Constrain
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
 from xlmr_flax.scoring.spans import Decoder
@@ -61,6 +63,8 @@ class Encoding(Protocol):
     """The methods of models.model.Model that a kind's `logits` uses."""
 
     @property
+    def config(self) -> EncoderConfig: ...
+    @property
     def style(self) -> str: ...
     @property
     def place(self) -> Constrain: ...
@@ -69,6 +73,9 @@ class Encoding(Protocol):
     ) -> jax.Array: ...
     def pool(self, params: dict[str, Any], hidden: jax.Array) -> jax.Array: ...
     def first_tokens(self, hidden: jax.Array, starts: jax.Array | None) -> jax.Array: ...
+    def text_vectors(
+        self, params: dict[str, Any], hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, reads: str
+    ) -> jax.Array: ...
 
 
 class Kind(ABC):
@@ -141,12 +148,38 @@ class Kind(ABC):
     # transformers
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:
-        """Returns {our parameter path: transformers' tensor name}, or {} if transformers has no such head."""
+        """Returns {our parameter path: tensor name of XLM-R's class}, or {} if transformers has no such head."""
         return {}
 
     def reads_pooler(self, style: str) -> bool:
-        """Whether the head reads the pooler's output."""
+        """Whether the head of XLM-R's form reads the pooler's output."""
         return False
+
+    def form(self, config: EncoderConfig, style: str) -> HeadForm | None:
+        """Returns the form that the encoder's family gives the head, None = XLM-R's form, which this kind has.
+
+        A style without a class in transformers ('jiant' for classification) has the same head in every family.
+        """
+        if not self.architecture or self.tensor_names(style) != self.tensor_names('hf'):
+            return None
+        return family_of(config).head_form(self.architecture, config)
+
+    def new_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
+        """Makes a newly initialised head of the family's or of XLM-R's form. Raises TaskError as `make_head`."""
+        form = self.form(config, style)
+        return self.make_head(config, outputs, style, rngs) if form is None else form.make(outputs, rngs)
+
+    def names(self, config: EncoderConfig, style: str) -> Mapping[tuple[str, ...], str]:
+        """Returns {our parameter path: transformers' tensor name} for the encoder's family, {} = no class there."""
+        form = self.form(config, style)
+        return self.tensor_names(style) if form is None else form.names
+
+    def reads(self, config: EncoderConfig, style: str) -> str:
+        """What the head of a whole text reads: FIRST, POOLER or MEAN of encoders/family.py."""
+        form = self.form(config, style)
+        if form is not None:
+            return form.reads
+        return POOLER if self.reads_pooler(style) else FIRST
 
     # Predictions
 

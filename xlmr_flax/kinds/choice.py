@@ -73,8 +73,9 @@ class Choice(Kind):
         examples, choices, length = rows.ids.shape
         ids, segments = (x.reshape(-1, length) for x in (rows.ids, rows.segments))  # [B, N, T] -> [B*N, T]
         hidden = model.encode(params, ids, segments, key)
-        pooled = model.pool(params, model.first_tokens(hidden, rows.starts)[:, None])  # [B*N, D], packed [B*N*S, D]
-        out = model.place(head(pooled, head_key(key)), ROWS, None)
+        reads = self.reads(model.config, model.style)
+        vectors = model.text_vectors(params, hidden, segments, rows.starts, reads)  # [B*N, D], packed [B*N*S, D]
+        out = model.place(head(vectors, head_key(key)), ROWS, None)
         if rows.starts is None:
             return out.reshape(examples, choices)
         return out.reshape(examples, choices, -1).swapaxes(1, 2)

@@ -71,9 +71,9 @@ class Pair(Kind):
         self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
     ) -> jax.Array:
         hidden = model.encode(params, rows.ids, rows.segments, key)
-        first = model.first_tokens(hidden, rows.starts)  # [B, D], packed [B*S, D]
-        pooled = model.pool(params, first[:, None]) if self.reads_pooler(model.style) else first
-        out = model.place(head(pooled, head_key(key)), ROWS, None)
+        reads = self.reads(model.config, model.style)
+        vectors = model.text_vectors(params, hidden, rows.segments, rows.starts, reads)  # [B, D], packed [B*S, D]
+        out = model.place(head(vectors, head_key(key)), ROWS, None)
         return out if rows.starts is None else out.reshape(len(rows.ids), -1, out.shape[-1])
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:

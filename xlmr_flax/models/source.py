@@ -125,14 +125,8 @@ def _tokenizer_for(config: EncoderConfig) -> Path:
 
 
 def _open_hf(name: str, directory: Path) -> EncoderSource:
-    model = hf.HfModel(directory)
-    tokenizer = directory / TOKENIZER_FILE
-    if not tokenizer.is_file():
-        if not (directory / sentencepiece.MODEL).is_file():
-            raise ModelError(
-                f'{directory}: no {TOKENIZER_FILE} or {sentencepiece.MODEL}; copy the one of the model here'
-            )
-        tokenizer = sentencepiece.tokenizer_json(directory)
+    model = hf.HfModel(directory, lambda: _hf_tokenizer(directory))
+    tokenizer = _hf_tokenizer(directory)
     heads = {model.head_name: model.head} if model.head else {}
     labels = {model.head_name: model.labels} if model.labels else {}
     return EncoderSource(
@@ -146,6 +140,15 @@ def _open_hf(name: str, directory: Path) -> EncoderSource:
         'hf' if heads else '',
         missing=model.missing,
     )
+
+
+def _hf_tokenizer(directory: Path) -> Path:
+    tokenizer = directory / TOKENIZER_FILE
+    if tokenizer.is_file():
+        return tokenizer
+    if not (directory / sentencepiece.MODEL).is_file():
+        raise ModelError(f'{directory}: no {TOKENIZER_FILE} or {sentencepiece.MODEL}; copy the one of the model here')
+    return sentencepiece.tokenizer_json(directory)
 
 
 def _open_checkpoint(name: str, directory: Path) -> EncoderSource:

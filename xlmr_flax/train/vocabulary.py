@@ -16,7 +16,7 @@ import numpy as np
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.models.model import Params
 
-_SPECIAL = 5  # the lowest ids keep their numbers, so that padding, <s> and </s> have the same ids before and after
+_SPECIAL = 5  # the lowest ids keep their numbers, so that padding, <s> and </s> of XLM-R have the same ids in the cut
 _MULTIPLE = 512  # the number of rows is a multiple of this, so that the table can be sharded evenly
 
 
@@ -49,6 +49,10 @@ class ActiveRows:
         if len(tokens.flat) and not np.array_equal(self.rows[np.minimum(index, len(self.rows) - 1)], tokens.flat):
             raise ValueError('a token lies outside the active rows')
         return Ragged(index.astype(np.int32), tokens.offsets)
+
+    def number(self, token: int) -> int:
+        """The row of one token in the small table. Raises ValueError for a token outside the active rows."""
+        return int(self.remap(Ragged.from_rows([[token]])).flat[0])
 
     def cut(self, params: Params) -> Params:
         """Returns the parameters with the small word table (host arrays)."""
