@@ -12,6 +12,7 @@ from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.family import Family
 from xlmr_flax.encoders.modernbert import ModernBert
 from xlmr_flax.encoders.xlm_roberta import Roberta, XlmRoberta
+from xlmr_flax.encoders.xlm_roberta_xl import XlmRobertaXl
 from xlmr_flax.util.errors import quote
 
 FAMILIES: dict[str, Family] = {
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Family] = {
         Roberta(),
         Bert(),
         ModernBert(),
+        XlmRobertaXl(),
     )
 }
 DEFAULT = XlmRoberta.model_type
