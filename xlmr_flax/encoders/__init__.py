@@ -9,6 +9,7 @@ from typing import Any
 
 from xlmr_flax.encoders.bert import Bert
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.deberta_v2 import DebertaV2
 from xlmr_flax.encoders.family import Family
 from xlmr_flax.encoders.modernbert import ModernBert
 from xlmr_flax.encoders.xlm_roberta import Roberta, XlmRoberta
@@ -23,6 +24,7 @@ FAMILIES: dict[str, Family] = {
         Bert(),
         ModernBert(),
         XlmRobertaXl(),
+        DebertaV2(),
     )
 }
 DEFAULT = XlmRoberta.model_type
