@@ -200,3 +200,46 @@ def test_ids_are_transformers(directory: Path, trained: tuple[bytes, Any]) -> No
         assert ours.encode(text).ids == theirs(text)['input_ids'], text
         assert ours.encode(text, 'the station').ids == theirs(text, 'the station')['input_ids'], text
         assert ours.decode(ours.encode(text).ids) == theirs.decode(theirs(text)['input_ids'], skip_special_tokens=True)
+
+
+DEBERTA = [('[PAD]', 0.0, 3), ('[CLS]', 0.0, 3), ('[SEP]', 0.0, 3), ('[UNK]', 0.0, 2)]
+
+
+def test_debertas_ids_are_the_files(directory: Path) -> None:
+    """As in mDeBERTa's directories: spm.model, and added_tokens.json with the mask after the pieces."""
+    (directory / 'spm.model').write_bytes(model_file([*DEBERTA, *PIECES]))
+    (directory / 'added_tokens.json').write_text('{"[MASK]": 10}', 'utf-8')
+    tokenizer = opened(directory)
+    assert (tokenizer.pad, tokenizer.bos, tokenizer.eos, tokenizer.unk, tokenizer.mask) == (0, 1, 2, 3, 10)
+    assert (tokenizer.size, tokenizer.middle) == (11, (2,))
+    assert tokenizer.encode([' the  station [MASK]'])[0].tolist() == [4, 5, 6, 10]
+    made = sentencepiece.Tokenizer.from_file(str(tokenizer.path)).encode('the', 's')
+    assert (made.ids, made.type_ids) == ([1, 4, 2, 5, 7, 2], [0, 0, 0, 1, 1, 1])
+
+
+@pytest.mark.filterwarnings('ignore:builtin type .* has no __module__ attribute:DeprecationWarning')
+def test_debertas_ids_are_sentencepieces(directory: Path) -> None:
+    """With byte fallback, as mDeBERTa's model has it: bytes of unknown characters."""
+    spm = pytest.importorskip('sentencepiece', reason='ids are compared with SentencePiece')
+    chosen, out = random.Random(0), io.BytesIO()
+    text = 'the station is near river where do we find bread and water tomorrow morning people house 12 345'
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=(' '.join(chosen.choices(text.split(), k=6)) for _ in range(400)), model_writer=out,
+        vocab_size=320, model_type='unigram', minloglevel=2, normalization_rule_name='nmt_nfkc',
+        hard_vocab_limit=False, byte_fallback=True, pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece='[PAD]',
+        bos_piece='[CLS]', eos_piece='[SEP]', unk_piece='[UNK]',
+    )  # fmt: skip
+    processor = spm.SentencePieceProcessor(model_proto=out.getvalue())
+    (directory / 'spm.model').write_bytes(out.getvalue())
+    tokenizer = opened(directory)
+    assert (tokenizer.size, tokenizer.mask) == (processor.get_piece_size() + 1, processor.get_piece_size())
+    for text in TEXTS:
+        found = tokenizer.encode([text])[0].tolist()
+        assert found == processor.encode(text) and tokenizer.unk not in found
+
+
+@pytest.mark.parametrize('pieces', [PIECES, [*OWN, *PIECES]])
+def test_an_spm_model_of_another_kind_is_refused(directory: Path, pieces: list[tuple[str, float, int]]) -> None:
+    (directory / 'spm.model').write_bytes(model_file(pieces))
+    with pytest.raises(ModelError, match=rf"{directory / 'spm.model'}: .*DeBERTa's"):
+        open_source(f'hf:{directory}')

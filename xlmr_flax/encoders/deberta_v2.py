@@ -74,6 +74,11 @@ class DebertaV2Config(EncoderConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ModelError(f'{name} is {quote(value)}; an integer from {lowest} is expected')
+        rate = self.head_dropout
+        if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate <= 1:
+            raise ModelError(f'head_dropout is {quote(rate)}; a number from 0 to 1 is expected')
+        if not isinstance(self.legacy, bool):
+            raise ModelError(f'legacy is {quote(self.legacy)}; true or false is expected')
 
     @property
     def first_position(self) -> int:
