@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='parity is measured against torch')
 
 from family_parity import Parity, check_packed  # noqa: E402
-from test_sentencepiece import DEBERTA, PIECES, model_file  # noqa: E402
+from sentencepiece_files import DEBERTA, PIECES, model_file  # noqa: E402
 from torch_reference import random_params  # noqa: E402
 
 from xlmr_flax.cli.main import main  # noqa: E402

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import random
-import struct
 from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
+from sentencepiece_files import DEBERTA, OWN, PIECES, field, model_file
 
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import SIZES, ModelError
@@ -18,33 +18,11 @@ from xlmr_flax.models import hf, sentencepiece
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
 
-OWN = [('<unk>', 0.0, 2), ('<s>', 0.0, 3), ('</s>', 0.0, 3)]
-PIECES = [('▁the', -1.0, 1), ('▁', -4.0, 1), ('station', -3.0, 1), ('s', -2.0, 1), ('▁st', -2.5, 1), ('<x>', 0.0, 4)]
 TEXTS = [
     'the station', 'The station is near the river.', '  two   blanks  ', '', ' ', 'tab\tand\nline\n',
     'Ｆｕｌｌ　ｗｉｄｔｈ ½ ﬁ',
     'e\u0301 and é', 'unknown ქართული 한국어', 'a\u00a0b', 'riverriver station', '12 345', 'find', '😀 house',
 ]  # fmt: skip
-
-
-def varint(value: int) -> bytes:
-    low, rest = value & 127, value >> 7
-    return bytes([low | 128]) + varint(rest) if rest else bytes([low])
-
-
-def field(number: int, value: bytes | int | float) -> bytes:
-    """One field of a protocol buffer message."""
-    if isinstance(value, float):
-        return varint(number << 3 | 5) + struct.pack('<f', value)
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def model_file(pieces: list[tuple[str, float, int]], kind: int = 1) -> bytes:
-    rows = (field(1, text.encode()) + field(2, score) + field(3, type_) for text, score, type_ in pieces)
-    trainer = field(1, b'a.txt') + field(3, kind) + field(15, 0.5)
-    return b''.join(field(1, row) for row in rows) + field(2, trainer) + field(3, field(1, b'identity'))
 
 
 @pytest.fixture
@@ -200,9 +178,6 @@ def test_ids_are_transformers(directory: Path, trained: tuple[bytes, Any]) -> No
         assert ours.encode(text).ids == theirs(text)['input_ids'], text
         assert ours.encode(text, 'the station').ids == theirs(text, 'the station')['input_ids'], text
         assert ours.decode(ours.encode(text).ids) == theirs.decode(theirs(text)['input_ids'], skip_special_tokens=True)
-
-
-DEBERTA = [('[PAD]', 0.0, 3), ('[CLS]', 0.0, 3), ('[SEP]', 0.0, 3), ('[UNK]', 0.0, 2)]
 
 
 def test_debertas_ids_are_the_files(directory: Path) -> None:
