@@ -133,7 +133,7 @@ class Ours:
         if evaluator.head is not None:
             return list(evaluator.outputs(self.task, sets))
         forward = evaluator.forward(row_lengths(self.about['max_length']))
-        layer = retrieval_layer(evaluator.model.config, evaluation.layer_of(self.task.name))
+        layer = retrieval_layer(evaluator.model.config, evaluation.layer_of(self.task.name), evaluation.pooling)
         return [embed_sentences(forward, tokens, layer=layer, pooling=evaluation.pooling) for tokens in sets]
 
     def __call__(self) -> dict[str, np.ndarray]:
