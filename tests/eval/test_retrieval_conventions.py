@@ -87,7 +87,7 @@ def test_vectors_by_convention() -> None:
             np.testing.assert_allclose(found[0], want, atol=1e-5)
             np.testing.assert_allclose(packed[0, i], want, atol=1e-5)
     with pytest.raises(ModelError, match='labse'):
-        model.embed({'encoder': params['encoder']}, row, segments, pooling=LABSE)
+        model.embed({'encoder': params['encoder']}, jnp.asarray(row), jnp.asarray(segments), pooling=LABSE)
 
 
 @pytest.mark.parametrize(('pooling', 'expected'), [(E5, {'query: '}), (MEAN, {''})])

@@ -112,8 +112,8 @@ def test_attention_is_the_definition(block: int, monkeypatch: pytest.MonkeyPatch
         seen = (segments[:, :, None] == segments[:, None]) & (segments[:, None] > 0)
         weights = jax.nn.softmax(np.where(seen[:, None], scores * 18**-0.5, -1e30), axis=-1)
         want = np.einsum('bhqs,bshk->bqhk', weights, qkv[2]).reshape(2, length, 12)
-        arrays = (jnp.asarray(x) for x in (qkv, position, segments))
-        found = np.asarray(disentangled_attention(*arrays, 20, None, 0.0, UNCONSTRAINED))
+        first, second, third = (jnp.asarray(x) for x in (qkv, position, segments))
+        found = np.asarray(disentangled_attention(first, second, third, 20, None, 0.0, UNCONSTRAINED))
         np.testing.assert_allclose(found[segments > 0], want[segments > 0], atol=1e-5)
 
 
@@ -184,11 +184,12 @@ def test_a_directory_of_the_real_layout(tmp_path: Path, monkeypatch: pytest.Monk
     import transformers
 
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    raw = transformers.DebertaV2Config(
-        vocab_size=101, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40,
-        max_position_embeddings=64, relative_attention=True, position_buckets=8, norm_rel_ebd='layer_norm',
-        share_att_key=True, pos_att_type='p2c|c2p', position_biased_input=False, max_relative_positions=-1,
-    )  # fmt: skip
+    fields: dict[str, Any] = {
+        'vocab_size': 101, 'hidden_size': 24, 'num_hidden_layers': 3, 'num_attention_heads': 4, 'intermediate_size': 40,
+        'max_position_embeddings': 64, 'relative_attention': True, 'position_buckets': 8, 'norm_rel_ebd': 'layer_norm',
+        'share_att_key': True, 'pos_att_type': 'p2c|c2p', 'position_biased_input': False, 'max_relative_positions': -1,
+    }  # fmt: skip
+    raw = transformers.DebertaV2Config(**fields)
     torch.manual_seed(0)
     made = transformers.DebertaV2Model(raw).half()
     made.save_pretrained(tmp_path / 'm', max_shard_size='10KB')

@@ -59,9 +59,16 @@ def batch(random: np.random.Generator, is_packed: bool) -> dict[str, np.ndarray]
 def steps(name: str, mesh_name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """({'losses', 'norms', 'moved': at most, 'cut': parameters of which a device has a part}, {path: parameter})."""
     family = FAMILIES[name]
-    shape = {'vocab_size': WORDS, 'hidden_size': 32, 'num_heads': 4, 'ffn_size': 64, 'max_positions': 64}
-    other = {'initializer_range': 0.1, 'dropout': 0.1, 'attention_dropout': 0.1} | SMALL.get(name, {})
-    config = family.config_class(**dataclasses.asdict(family.sizes['tiny']) | shape | other)
+    shape: dict[str, Any] = {
+        'vocab_size': WORDS,
+        'hidden_size': 32,
+        'num_heads': 4,
+        'ffn_size': 64,
+        'max_positions': 64,
+    }
+    other: dict[str, Any] = {'initializer_range': 0.1, 'dropout': 0.1, 'attention_dropout': 0.1} | SMALL.get(name, {})
+    fields: dict[str, Any] = dataclasses.asdict(family.sizes['tiny']) | shape | other
+    config = family.config_class(**fields)
     sizes = MESHES[mesh_name]
     model, mesh = Model(config, 'hf'), make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     head = HeadSpec('pair', 3)

@@ -33,7 +33,7 @@ from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, on_leader
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import Example, closest
+from xlmr_flax.tasks.base import Example, SentenceExample, closest
 from xlmr_flax.util.console import Line, be_quiet, say
 from xlmr_flax.util.files import write_atomically
 
@@ -151,7 +151,8 @@ def _write_vectors(request: Request, opened: Opened, forward: Forward, inputs: I
     asked, pooling, config = request.evaluation.retrieval_layer, request.evaluation.pooling, opened.source.config
     layer = retrieval_layer(config, asked, pooling)
     line = Line(f'vectors {Path(request.input).name}')
-    data = encode(inputs.task, worded(inputs.examples, pooling), opened.tokenizer, opened.max_length)
+    sentences = [each for each in inputs.examples if isinstance(each, SentenceExample)]
+    data = encode(inputs.task, worded(sentences, pooling), opened.tokenizer, opened.max_length)
     tick = counter(lambda done, total: line(done, total, done), len(inputs.examples))
     out = request.out if is_leader() else None
     vectors = embed_sentences(forward, data.tokens, layer=layer, pooling=pooling, out=out, tick=tick)

@@ -75,7 +75,8 @@ def inputs(options: Options, folder: Path) -> None:
     else:
         params, heads = initial_params(setting, run), dict([head_of(run)])
     export_start(folder / 'start', setting.model.config, params, setting.tokenizer.path, heads, setting.model.style)
-    layer = retrieval_layer(setting.model.config, config.evaluation.layer_of(task.name))
+    evaluation = config.evaluation
+    layer = retrieval_layer(setting.model.config, evaluation.layer_of(task.name), evaluation.pooling)
     about = {
         'languages': list(flops),
         'flops': flops,
