@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 torch = pytest.importorskip('torch', reason='parity is measured against torch')
 
@@ -22,8 +23,10 @@ from xlmr_flax.cli.main import main  # noqa: E402
 from xlmr_flax.config import parse  # noqa: E402
 from xlmr_flax.encoders.attention import disentangled  # noqa: E402
 from xlmr_flax.encoders.attention.disentangled import buckets_of, disentangled_attention  # noqa: E402
+from xlmr_flax.encoders.compute import ComputeOptions  # noqa: E402
 from xlmr_flax.encoders.config import ModelError  # noqa: E402
-from xlmr_flax.encoders.deberta_v2 import DebertaV2, DebertaV2Config  # noqa: E402
+from xlmr_flax.encoders.deberta_v2 import DebertaV2, DebertaV2Config, DisentangledAttention, Shared  # noqa: E402
+from xlmr_flax.encoders.dropout import seed_of  # noqa: E402
 from xlmr_flax.encoders.logical_axes import UNCONSTRAINED  # noqa: E402
 from xlmr_flax.experiment.runner import Runner  # noqa: E402
 from xlmr_flax.kinds import HeadSpec  # noqa: E402
@@ -46,7 +49,12 @@ LENGTH = 27
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks shorter than the rows and no divisor of their length, so that the loop over blocks is used."""
-    monkeypatch.setattr(disentangled, 'BLOCK', 8)
+    set_block(monkeypatch, 8)
+
+
+def set_block(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    jax.clear_caches()  # programs of other blocks
+    monkeypatch.setattr(disentangled, 'BLOCK', size)
 
 
 @pytest.fixture(scope='module')
@@ -99,7 +107,7 @@ def test_buckets_are_transformers(buckets: int, furthest: int) -> None:
 @pytest.mark.parametrize('block', [4, 128])
 def test_attention_is_the_definition(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a dense matrix of scores, for lengths around multiples of the block."""
-    monkeypatch.setattr(disentangled, 'BLOCK', block)
+    set_block(monkeypatch, block)
     random = np.random.default_rng(0)
     for length in (1, 2, 8, 13, 21):
         qkv = random.normal(size=(3, 2, length, 2, 6)).astype(np.float32)
@@ -135,19 +143,24 @@ def test_dropout_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) 
     params, ones = random_params(model, {}), jnp.ones_like(ids)
     whole = model.encode(params, ids, ones, jax.random.key(0))
     assert not np.allclose(whole, model.encode(params, ids, ones, jax.random.key(1)), atol=1e-3)
-    monkeypatch.setattr(disentangled, 'BLOCK', 8)
+    set_block(monkeypatch, 8)
     np.testing.assert_allclose(model.encode(params, ids, ones, jax.random.key(0)), whole, atol=1e-5)
 
 
 def test_the_relative_embeddings_have_dropout() -> None:
-    """Also where nothing else has, in every layer another."""
-    model = Model(dataclasses.replace(CONFIG, dropout=0.5))
-    ids = jnp.arange(5, 5 + LENGTH, dtype=jnp.int32)[None]
-    params = random_params(model, {})
-    still = jax.tree.map(np.zeros_like, params['encoder']['relative'])
-    quiet = {**params, 'encoder': {**params['encoder'], 'relative': still}}
-    one, other = (model.encode(p, ids, jnp.ones_like(ids), jax.random.key(0)) for p in (params, quiet))
-    assert not np.allclose(one, other, atol=1e-3)
+    """Of the rate of hidden states, with other masks than the attention weights."""
+    random, segments = np.random.default_rng(0), jnp.ones((2, LENGTH), jnp.int32)
+    x, relative = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((2, LENGTH, 24), (16, 24)))
+
+    def output(rate: float, key: int) -> np.ndarray:
+        config = dataclasses.replace(CONFIG, dropout=rate)
+        attention = DisentangledAttention(config, rngs=nnx.Rngs(params=0))
+        seed = seed_of(jax.random.key(key), 0)
+        return np.asarray(attention(x, Shared(segments, relative), seed, ComputeOptions()))
+
+    np.testing.assert_array_equal(output(0.0, 0), output(0.0, 1))
+    assert not np.allclose(output(0.5, 0), output(0.0, 0), atol=1e-3)
+    assert not np.allclose(output(0.5, 0), output(0.5, 1), atol=1e-3)
 
 
 @pytest.mark.usefixtures('small_blocks')
