@@ -39,7 +39,6 @@ from xlmr_flax.tools.torch import agreement, torch_run  # noqa: E402
 CONFIG = DebertaV2Config(
     vocab_size=101, hidden_size=24, num_layers=3, num_heads=4, ffn_size=40, max_positions=64, dropout=0.0,
     attention_dropout=0.0, pad_id=1, bos_id=0, eos_id=2, initializer_range=0.2, buckets=8, furthest=20,
-    head_dropout=0.0,
 )  # fmt: skip
 LATER = dataclasses.replace(CONFIG, legacy=False)
 PAIR, MLM = HeadSpec('pair', 3), HeadSpec('mlm')
@@ -220,7 +219,7 @@ def test_a_directory_of_the_real_layout(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / 'm' / 'spm.model').write_bytes(model_file([*DEBERTA, *PIECES]))
     source = open_source(f'hf:{tmp_path}/m')
     want = dataclasses.replace(
-        CONFIG, dropout=0.1, attention_dropout=0.1, head_dropout=0.1, initializer_range=0.02, furthest=64, pad_id=0,
+        CONFIG, dropout=0.1, attention_dropout=0.1, initializer_range=0.02, furthest=64, pad_id=0,
         bos_id=1,
     )  # fmt: skip
     assert source.config == want and not source.heads and source.config.max_length == 64
@@ -278,7 +277,7 @@ def test_the_run_in_pytorch_has_the_same_losses(head: str, tmp_path: Path) -> No
     """`compare`'s two sides, step by step; `jiant` with the pooler that DeBERTa lacks in transformers."""
     config = parse({
         'seeds': (3,),
-        'encoder': {'source': 'random:deberta-v2-tiny', 'head': head},
+        'encoder': {'source': 'random:deberta-v2-tiny', 'head': head, 'dropout': 0.0, 'attention_dropout': 0.0},
         'targets': ('world_pairs',),
         'recipe': {
             'steps': 8, 'batch_size': 8, 'max_length': 64, 'lengths': (64,), 'log_every': 1, 'eval_examples': 8,

@@ -26,13 +26,14 @@ from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.step import init_state
 
-# XLM-R and what uses its layers: test_mesh_steps.py. These have layers or attention of their own.
-NAMES = ('modernbert', 'deberta-v2', 'xlm-roberta-xl')
+# XLM-R itself: test_mesh_steps.py. These have types, layers or attention of their own.
+NAMES = ('bert', 'modernbert', 'deberta-v2', 'xlm-roberta-xl')
 MESHES = {'one': (1, 1, 1), 'eight': (2, 2, 2)}
 STEPS, ROWS, LENGTH, WORDS, SLOTS = 10, 8, 24, 512, 3
 # As in test_mesh_steps.py: epsilon lies above the rounding of gradients that are 0 in exact arithmetic.
 SPEC = OptimizerSpec(learning_rate=2e-3, epsilon=1e-5, warmup=0.1, clip_norm=1.0)
 SMALL: dict[str, dict[str, Any]] = {
+    'bert': {'eos_id': 7},  # a separator among the words, so that there are both token types
     'modernbert': {'window': 8, 'embedding_dropout': 0.1, 'ffn_dropout': 0.1},  # rows longer than a window
     'deberta-v2': {'buckets': 8, 'furthest': 20, 'head_dropout': 0.1},
 }

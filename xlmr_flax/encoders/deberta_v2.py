@@ -52,7 +52,8 @@ class DebertaV2Config(EncoderConfig):
     """The shape of a DeBERTa-v2. max_positions: tokens of the longest row.
 
     buckets: buckets of distances to one side. furthest: distances that have or share one. head_dropout: rate of the
-    heads of classification and choice. legacy: whether the masked-LM head has the names of transformers' first class.
+    heads of classification and choice, None = `dropout`. legacy: whether the masked-LM head has the names of
+    transformers' first class.
     """
 
     family: ClassVar[str] = 'deberta-v2'
@@ -65,7 +66,7 @@ class DebertaV2Config(EncoderConfig):
     eos_id: int = 2
     buckets: int = 256
     furthest: int = 512
-    head_dropout: float = 0.1
+    head_dropout: float | None = None
     legacy: bool = True
 
     def __post_init__(self) -> None:
@@ -75,7 +76,8 @@ class DebertaV2Config(EncoderConfig):
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ModelError(f'{name} is {quote(value)}; an integer from {lowest} is expected')
         rate = self.head_dropout
-        if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate <= 1:
+        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+        if rate is not None and not (is_number and 0 <= rate <= 1):
             raise ModelError(f'head_dropout is {quote(rate)}; a number from 0 to 1 is expected')
         if not isinstance(self.legacy, bool):
             raise ModelError(f'legacy is {quote(self.legacy)}; true or false is expected')
@@ -175,7 +177,7 @@ class Head(nnx.Module):
     def __init__(self, cfg: DebertaV2Config, outputs: int, rngs: nnx.Rngs):
         self.dense = Dense(cfg.hidden_size, cfg.hidden_size, cfg.initializer_range, rngs=rngs)
         self.out = Dense(cfg.hidden_size, outputs, cfg.initializer_range, rngs=rngs)
-        self.rate = cfg.head_dropout
+        self.rate = cfg.dropout if cfg.head_dropout is None else cfg.head_dropout
 
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         return self.out(dropout(gelu(self.dense(x)), key, 10, self.rate)).astype(jnp.float32)
@@ -222,13 +224,13 @@ class DebertaV2(XlmRoberta):
         if not isinstance(kinds, list) or sorted(map(str, kinds)) != ['c2p', 'p2c']:
             raise ModelError(f"{where}: pos_att_type is {quote(kinds)}; 'c2p' and 'p2c' are expected")
         shape = super().read_config(raw, where)
-        furthest, head = raw.get('max_relative_positions', -1), raw.get('cls_dropout')
+        furthest = raw.get('max_relative_positions', -1)
         try:
             return DebertaV2Config(
                 **dataclasses.asdict(shape) | {'pad_id': raw.get('pad_token_id', 0), 'bos_id': DebertaV2Config.bos_id},
                 buckets=raw.get('position_buckets', -1),
                 furthest=shape.max_positions if furthest == -1 else furthest,
-                head_dropout=shape.dropout if head is None else head,
+                head_dropout=raw.get('cls_dropout'),
                 legacy=raw.get('legacy', True),
             )
         except ModelError as e:
