@@ -201,7 +201,7 @@ class DebertaV2(XlmRoberta):
     sizes: ClassVar[Mapping[str, EncoderConfig]] = {
         'tiny': DebertaV2Config(
             vocab_size=2048, hidden_size=64, num_layers=2, num_heads=4, ffn_size=128, max_positions=256, buckets=16,
-            furthest=64,
+            furthest=64, pad_id=1, bos_id=0,
         ),
         'base': DebertaV2Config(hidden_size=768, num_layers=12, num_heads=12, ffn_size=3072),
     }  # fmt: skip

@@ -12,7 +12,6 @@ and its backward pass computes them again (as Dao et al. 2022, FlashAttention). 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,11 +94,11 @@ def _scores(query: jax.Array, key: jax.Array, of_query: jax.Array, of_key: jax.A
 
     of_query, of_key: queries and keys of each tile's diagonals [N, 2 W - 1, H, K]; by rising distance, by falling.
     """
-    exact: dict[str, Any] = {'preferred_element_type': jnp.float32}
-    content = jnp.einsum('bahk,bnchk->bhanc', query, key, **exact)
-    to_position = _shifted(jnp.einsum('bahk,nmhk->bhnam', query, of_key, **exact))  # [B, H, N, W (query), W (key)]
-    from_position = _shifted(jnp.einsum('bnchk,nmhk->bhncm', key, of_query, **exact))  # [B, H, N, W (key), W (query)]
-    return content + to_position.swapaxes(2, 3) + from_position.transpose(0, 1, 4, 2, 3)
+    content = jnp.einsum('bahk,bnchk->bhanc', query, key)
+    to_position = _shifted(jnp.einsum('bahk,nmhk->bhnam', query, of_key))  # [B, H, N, W (query), W (key)]
+    from_position = _shifted(jnp.einsum('bnchk,nmhk->bhncm', key, of_query))  # [B, H, N, W (key), W (query)]
+    # In the compute dtype, as in `reference.attention`: shifting float32 numbers would move twice the bytes.
+    return (content + to_position.swapaxes(2, 3) + from_position.transpose(0, 1, 4, 2, 3)).astype(jnp.float32)
 
 
 def _shifted(x: jax.Array) -> jax.Array:
