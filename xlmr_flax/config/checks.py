@@ -7,6 +7,7 @@ import re
 from xlmr_flax.config.spec import Arm, Config, ConfigError
 
 _NAME = re.compile(r'[\w+.-]+')  # names become folders and parameter paths
+ATTENTIONS = ('auto', 'xla_cpu', 'xla', 'cudnn', 'triton', 'tpu', 'interpret', 'interpret_triton')
 QA_DECODINGS = ('offsets', 'reference')
 REPEATED = ('kept', 'expanded', 'dropped')
 SAMPLERS = ('uniform', 'proportional', 'capped', 'temperature', 'weights', 'time_dependent')
@@ -17,7 +18,7 @@ def check(config: Config) -> None:
     choices = {
         'encoder.head': (config.encoder.head, ('jiant', 'hf')),
         'encoder.dtype': (config.encoder.dtype, ('float32', 'bfloat16')),
-        'encoder.attention': (config.encoder.attention, ('auto', 'xla_cpu', 'xla', 'cudnn', 'tpu', 'interpret')),
+        'encoder.attention': (config.encoder.attention, ATTENTIONS),
         'encoder.remat': (config.encoder.remat, ('auto', 'none', 'dots', 'full')),
         'evaluation.pooling': (config.evaluation.pooling, ('mean', 'cls')),
         'evaluation.repeated_sentences': (config.evaluation.repeated_sentences, REPEATED),

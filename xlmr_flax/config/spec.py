@@ -39,8 +39,8 @@ class EncoderSpec:
     unroll: int = 1
     """Number of layers per step of the scan over layers; 0 = all layers, without a scan."""
     attention: str = 'auto'
-    """Attention implementation: `auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `tpu` or `interpret`
-    (encoders/attention/choose.py)."""
+    """Attention implementation: `auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `triton`, `tpu`, `interpret`
+    or `interpret_triton` (encoders/attention/choose.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
