@@ -1,16 +1,17 @@
 """usage: xlmr-flax estimate --config=FILE --topology=v5e:4x4[,v5p:2x2x4] [--config.KEY=VALUE ...]
-       xlmr-flax estimate --size=large --rows=32 --length=128 --topology=v5e:2x4
+       xlmr-flax estimate --size=large --rows=32 --length=128 --topology=v5e:2x4,h100:8
 
-Compiles training steps and forward passes ahead of time for a slice of TPU chips, on any machine. For each chip it
-prints the memory compared with HBM, model FLOPs, collectives, the compiler's own estimate of the cycles (by kind of
-operation and part of the model), the ideal time, the ratio of both times, and the largest operations with their source
-lines. For a config it also prints the hours and chip-hours of every phase and of the whole plan, on each slice.
-pip install -e '.[tpu]' in the checkout installs the TPU compiler; no TPU is needed. The first form needs the data files
-of the plan, as run --dry_run does.
+Compiles training steps and forward passes ahead of time for a slice of TPU chips or for GPUs, on any machine. For each
+chip it prints the memory compared with HBM, model FLOPs, collectives, the compiler's own estimate of the cycles (by
+kind of operation and part of the model), the ideal time, the ratio of both times, and the largest operations with their
+source lines. For a GPU the times are rooflines, and bytes moved and custom calls are printed as well. For a config it
+also prints the hours and chip-hours of every phase and of the whole plan, on each slice.
+pip install -e '.[tpu]' in the checkout installs the compiler for TPUs, '.[estimate-gpu]' that for GPUs; no TPU or GPU
+is needed. The first form needs the data files of the plan, as run --dry_run does.
 
-Chips: v4 and v5p (three numbers), v5e and v6e (two numbers). The mesh and the dtype of the config are used:
---config.mesh.data=1 --config.mesh.fsdp=-1 shards parameters over all chips, and --config.encoder.dtype=bfloat16 is the
-usual dtype on a TPU.
+Chips: v4 and v5p (three numbers), v5e and v6e (two numbers), h100 and a100 (the number of GPUs of a machine).
+The mesh and the dtype of the config are used: --config.mesh.data=1 --config.mesh.fsdp=-1 shards parameters over all
+chips, and --config.encoder.dtype=bfloat16 is the usual dtype on a TPU or GPU.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 def define_flags(values: flags.FlagValues) -> None:
     define_data_root(values)
     define_config_flag(values, 'Config file: a Python file with get_config(); estimates its whole plan.')
-    flags.DEFINE_list('topology', [], 'Slices, as v5e:4x4 or v5p:2x2x4, separated by commas.', flag_values=values)
+    flags.DEFINE_list('topology', [], 'Slices or GPUs, as v5e:4x4,v5p:2x2x4,h100:8.', flag_values=values)
     flags.DEFINE_string('json', None, 'Keep everything in this JSON file.', flag_values=values)
     flags.DEFINE_string('text', None, 'Keep the compiled programs as text in this folder.', flag_values=values)
     flags.DEFINE_bool('every', False, 'Of a plan, print every program in full.', flag_values=values)
@@ -120,7 +121,7 @@ def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple
     """Estimates the training step and the forward pass of one shape, without a config."""
     from xlmr_flax.config import MeshSpec
     from xlmr_flax.tools.estimate.programs import compile_program, mesh_on
-    from xlmr_flax.tools.estimate.report import METHOD, compiled_dict, program_text, programs_table
+    from xlmr_flax.tools.estimate.report import compiled_dict, method, program_text, programs_table
 
     wanted = [(topology, _both(values, topology.chips // max(1, values.model))) for topology in topologies]
     compiled: list[Compiled] = []
@@ -130,7 +131,7 @@ def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple
             _say(f'{topology.name}: {program.name}')
             compiled.append(compile_program(program, topology, mesh))
             _keep(values, compiled[-1])
-    parts = [programs_table(compiled), *(program_text(c) for c in compiled), METHOD]
+    parts = [programs_table(compiled), *(program_text(c) for c in compiled), method(topologies)]
     return '\n\n'.join(parts), [compiled_dict(c) for c in compiled]
 
 

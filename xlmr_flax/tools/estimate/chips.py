@@ -1,6 +1,6 @@
 """TPU chips and slices: published peak numbers of each chip, and JAX device descriptions without hardware.
 
-Numbers are per chip:
+gpus.py has those of NVIDIA GPUs. Numbers are per chip:
 - peak bfloat16 FLOP/s, HBM and its bandwidth, interconnect: cloud.google.com/tpu/docs/v4, /v5e, /v5p-training, /v6e.
   These pages give the interconnect bandwidth as the sum of both directions for v5p (1200 GB/s), and as that of one
   direction for v4, v5e and v6e (2400, 1600 and 3200 Gbit/s). Here it is the bytes per second that a chip can send over
@@ -30,11 +30,11 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Chip:
-    """One TPU chip.
+    """One TPU chip, or one GPU.
 
     flops: peak bfloat16 FLOP/s. clock: Hz. hbm: bytes. hbm_speed: bytes per second. ici_speed: bytes per second that
-    the chip can send. dimensions: number of dimensions of a slice. config: libtpu's name of the configuration in which
-    a chip is one device.
+    the chip can send, to all others. dimensions: number of dimensions of a slice. config: libtpu's name of the
+    configuration in which a chip is one device. flops32: peak float32 FLOP/s, of GPUs alone.
     """
 
     name: str
@@ -47,6 +47,11 @@ class Chip:
     config: str = 'default'
     vector: int = 4096  # 32-bit elements per cycle
     integer_product: int = 1  # cost of a 32-bit integer product, in vector operations
+    flops32: float = 0.0
+
+    @property
+    def is_gpu(self) -> bool:
+        return bool(self.flops32)
 
 
 CHIPS = {
@@ -70,7 +75,7 @@ _HOST = 2  # chips of a host along each of the first two dimensions, if a slice 
 
 @dataclass(frozen=True)
 class Topology:
-    """A slice of a TPU pod: its chip, and the number of chips along each dimension."""
+    """A slice of a TPU pod, or GPUs of a machine: the chip, and the number of chips along each dimension."""
 
     chip: Chip
     shape: tuple[int, ...]
@@ -88,11 +93,17 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """Parses 'v5e:4x4'. Raises EstimateError for an unknown chip or a shape that no slice of it has."""
+    """Parses 'v5e:4x4' or 'h100:8'. Raises EstimateError for an unknown chip or a shape that no slice of it has."""
+    from xlmr_flax.tools.estimate.gpus import GPUS, MOST
+
     kind, _, rest = text.strip().lower().partition(':')
-    if kind not in CHIPS:
-        raise EstimateError(f'topology {text!r}: unknown chip {kind!r}{closest(kind, CHIPS)}')
-    chip = CHIPS[kind]
+    if kind not in CHIPS | GPUS:
+        raise EstimateError(f'topology {text!r}: unknown chip {kind!r}{closest(kind, CHIPS | GPUS)}')
+    chip = (CHIPS | GPUS)[kind]
+    if chip.is_gpu:
+        if not rest.isdecimal() or not 1 <= int(rest) <= MOST:
+            raise EstimateError(f'topology {text!r}: expected a number of GPUs from 1 to {MOST}, as in {kind}:8')
+        return Topology(chip, (int(rest),))
     example = 'x'.join(['4'] * chip.dimensions)
     if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', rest) or rest.count('x') + 1 != chip.dimensions:
         raise EstimateError(
@@ -112,7 +123,11 @@ def parse_topologies(texts: Sequence[str]) -> list[Topology]:
 
 
 def devices(topology: Topology) -> list[Any]:
-    """Device descriptions of a slice, one per chip; needs no hardware. Raises EstimateError without libtpu."""
+    """Device descriptions of a slice, one per chip; needs no hardware. Raises EstimateError without the compiler."""
+    if topology.chip.is_gpu:
+        from xlmr_flax.tools.estimate.gpus import gpu_devices
+
+        return gpu_devices(topology)
     # Without these variables libtpu queries the metadata of a TPU host, which takes long and fails elsewhere.
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

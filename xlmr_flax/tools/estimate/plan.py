@@ -1,4 +1,4 @@
-"""Hours and chip-hours of a plan on TPUs: its steps and forward passes (experiment/plan/cost.py), at compiled speed.
+"""Hours and chip-hours of a plan on TPUs or GPUs: steps and forward passes (experiment/plan/cost.py) at compiled speed.
 
 A training step is costed at the average padded length of its batches, rounded up to a length that is compiled. Forward
 passes are costed by their tokens, at the average length of their rows. Reading, tokenizing, compiling, writing and the
@@ -219,7 +219,8 @@ def estimate_plan(
     MeshError if the config's mesh does not fit the slice.
     """
     mesh = mesh_on(topology, work.config.mesh)
-    parts = concrete(work.parts, mesh, pass_tokens(work.config.evaluation.batch_tokens, 'tpu'))
+    platform = 'gpu' if topology.chip.is_gpu else 'tpu'
+    parts = concrete(work.parts, mesh, pass_tokens(work.config.evaluation.batch_tokens, platform))
     programs = list(dict.fromkeys(part.program for part, _ in parts))
     found: dict[Program, Compiled] = {}
     refused: list[str] = []

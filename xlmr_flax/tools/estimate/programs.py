@@ -1,7 +1,7 @@
-"""Compiles the package's training steps and forward passes ahead of time for a slice of TPU chips.
+"""Compiles the package's training steps and forward passes ahead of time for a slice of TPU chips, or for GPUs.
 
-Nothing is allocated and no TPU is needed: parameters, optimizer state and batches are shapes with shardings, by the
-same rules as in a run (parallel/mesh.py), and libtpu compiles the program.
+Nothing is allocated and no TPU or GPU is needed: parameters, optimizer state and batches are shapes with shardings, by
+the same rules as in a run (parallel/mesh.py), and libtpu or XLA's plugin for CUDA compiles the program.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import batch_devices, batch_sharding, make_mesh, shardings
 from xlmr_flax.tools.estimate import EstimateError
 from xlmr_flax.tools.estimate.chips import GIB, Topology, devices
-from xlmr_flax.tools.estimate.cost import KERNEL, ProgramCost, program_cost
+from xlmr_flax.tools.estimate.cost import ProgramCost, program_cost
+from xlmr_flax.tools.estimate.describe import KERNEL
+from xlmr_flax.tools.estimate.gpu_cost import gpu_cost
+from xlmr_flax.tools.estimate.gpus import COMPILER_OPTIONS
 from xlmr_flax.tools.estimate.hlo import parse
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.step import split, state_shapes, step_program
@@ -138,9 +141,10 @@ class Compiled:
     def unmarked(self) -> tuple[float, float]:
         """(ideal, estimated) seconds of a step without the operations that the compiler does not estimate, as kernels.
 
-        If attention is a kernel, the ideal time is without its products as well. NaN if the program does not fit.
+        If attention is a kernel, the ideal time is without its products as well. NaN if the program does not fit,
+        and on a GPU.
         """
-        if self.cost is None:
+        if self.cost is None or self.topology.chip.is_gpu:
             return math.nan, math.nan
         flops = self.program.flops
         if any(o.marked and o.kind == KERNEL and o.name.startswith('attention') for o in self.cost.operations):
@@ -177,7 +181,7 @@ def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compile
     began = time.monotonic()
     try:
         with _no_cache():
-            compiled = lowered.compile()
+            compiled = lowered.compile(COMPILER_OPTIONS if topology.chip.is_gpu else None)
     except jax.errors.JaxRuntimeError as e:
         if 'RESOURCE_EXHAUSTED' not in str(e):
             raise
@@ -193,7 +197,7 @@ def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compile
         _peak(stats),
         topology.chip.hbm,
     )
-    cost = program_cost(parse(text), topology.chip)
+    cost = (gpu_cost if topology.chip.is_gpu else program_cost)(parse(text), topology.chip)
     return Compiled(program, topology, dict(mesh.shape), memory, cost, '', spent, text)
 
 
