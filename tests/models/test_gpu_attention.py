@@ -28,7 +28,9 @@ from xlmr_flax.tools.estimate.gpus import COMPILER_OPTIONS, has_cuda
 
 from .test_attention import kept, reference
 
-MOST = {'float32': 1e-5, 'bfloat16': 2e-3}  # relative error: root of the mean square over that of the values
+# Relative errors (root of the mean square over that of the values) beyond the rounding of the results to this dtype,
+# which for bfloat16 is 1.7e-3 by itself.
+MOST = {'float32': 1e-5, 'bfloat16': 2e-3}
 needs_cuda = pytest.mark.skipif(not has_cuda(), reason="no CUDA plugin (pip install -e '.[estimate-gpu]')")
 Arrays = tuple[np.ndarray, ...]
 
@@ -48,9 +50,10 @@ def outcome(implementation: str, t: int, heads: int, size: int, rate: float, dty
     qkv, bias, segments, given = case(t, heads * size, dtype)
     key = jax.random.key(5)
     drop = kept(key, 0, (2, heads, t, t), rate) if rate else 1.0
-    want = reference(
-        np.asarray(qkv, np.float64), np.asarray(bias), segments, heads, drop, np.asarray(given, np.float64)
-    )
+    # Where queries, keys and values are rounded to bfloat16, that is taken as given: it is in every implementation.
+    rounded = (qkv.astype(jnp.float32) + bias[:, None, None]).astype(dtype)
+    inputs = (np.asarray(rounded, np.float64), np.zeros(bias.shape))
+    want = reference(*inputs, segments, heads, drop, np.asarray(given, np.float64))
 
     @jax.jit
     def run(qkv: jax.Array, bias: jax.Array, segments: jax.Array) -> tuple[jax.Array, ...]:
@@ -66,10 +69,15 @@ def outcome(implementation: str, t: int, heads: int, size: int, rate: float, dty
     return (found[0] * real, *found[1:]), (want[0] * real, *want[1:])
 
 
+def relative(error: np.ndarray, values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(error).mean() / np.square(values).mean()))
+
+
 def check(implementation: str, t: int, heads: int, size: int, rate: float, dtype: str) -> None:
     found, want = outcome(implementation, t, heads, size, rate, dtype)
     for a, b in zip(found, want, strict=True):
-        assert np.sqrt(np.square(a - b).mean() / np.square(b).mean()) < MOST[dtype]
+        rounding = np.asarray(jnp.asarray(b, dtype), np.float64) - b
+        assert relative(a - b, b) < np.hypot(relative(rounding, b), MOST[dtype])
 
 
 def test_values_and_gradients() -> None:
@@ -168,7 +176,7 @@ def compiled(name: str, t: int, dtype: str, rate: float, implementation: str = T
 @pytest.mark.parametrize(('t', 'dtype'), [(512, 'bfloat16'), (129, 'bfloat16'), (16, 'bfloat16'), (256, 'float32')])
 def test_no_scores_in_memory(name: str, t: int, dtype: str) -> None:
     text = compiled(name, t, dtype, 0.1)
-    assert text.count('custom_call_target="__gpu$xla.gpu.triton"') == 2
+    assert text.count('custom_call_target="__gpu$xla.gpu.triton"') == 3
     assert not re.search(rf'\[[\d,]*\b{t},{t}\]', text)
 
 
@@ -197,7 +205,7 @@ def _step(rate: float) -> Any:
 def test_a_step_moves_less_than_60_gb() -> None:
     """97 GB with scores in memory (docs/estimate.md); neither pass of the kernel is computed again."""
     found = _step(0.1)
-    assert found.cost.calls()['__gpu$xla.gpu.triton'] == 2 * 24
+    assert found.cost.calls()['__gpu$xla.gpu.triton'] == 3 * 24
     assert sum(o.moved for o in found.cost.operations if o.times > 1) < 60e9
     assert not re.search(r'\[[\d,]*\b512,512\]', found.text)
 
@@ -221,4 +229,4 @@ def test_on_a_gpu(t: int, dtype: str, rate: float) -> None:
     if dtype == 'bfloat16' and cudnn_takes(t, 64, rate):
         found, want = outcome(CUDNN, t, 16, 64, rate, dtype)
         for a, b in zip(found, want, strict=True):
-            assert np.sqrt(np.square(a - b).mean() / np.square(b).mean()) < 1e-2
+            assert relative(a - b, b) < 1e-2

@@ -8,7 +8,7 @@ kernels/gpu_attention.py has the bodies.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from jax.experimental.pallas import triton
 
 from xlmr_flax.encoders.attention import fused
 from xlmr_flax.encoders.attention.fused import Fused
-from xlmr_flax.encoders.kernels.gpu_attention import Shape, backward, forward
+from xlmr_flax.encoders.kernels.gpu_attention import Shape, backward, forward, shares
 from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Dims, Place
 
 Numbers = tuple[jax.Array, jax.Array, jax.Array]
@@ -27,10 +27,10 @@ _SUMS: Dims = (ROWS, HEADS, None)
 # (queries, keys) of a block and warps of a program, by bytes of a number, for the forward and the backward pass.
 _FORWARD = {2: (64, 64, 4), 4: (32, 32, 4)}
 _BACKWARD = {2: (64, 64, 8), 4: (32, 16, 4)}
-# Operations for a score, counted in the body, an exponential as four: without dropout, and what dropout adds. The
+# Products over scores; operations for a score, counted in the body, an exponential as four; and what dropout adds. The
 # backward pass computes the scores twice: for keys and values, and for queries.
-_OPERATIONS = {False: (10, 6), True: (22, 14)}
-_PRODUCTS = {False: 2, True: 7}
+_WORK = {'forward': (2, 10, 6), 'shares': (2, 9, 6), 'backward': (7, 22, 14)}
+_NAMES = {'forward': 'attention', 'shares': 'attention_shares', 'backward': 'attention_gradients'}
 
 
 def numbers(segments: jax.Array, heads: int) -> Numbers:
@@ -81,68 +81,79 @@ def _call(
     of_backward: Sequence[jax.Array],
     qkv: jax.Array,
     bias: jax.Array,
-    seed: jax.Array,
-    segments: jax.Array,
-    rows: jax.Array,
-    heads: jax.Array,
+    *about: jax.Array,
 ) -> Any:
-    """Runs the kernel on one device's rows and heads. Forward: returns attention's output [B, T, D] and, if `keeps`,
-    the log-sum-exps float32 [B, H, T]. Backward: of_backward has these, the output and its gradient; returns the
-    gradient of qkv and that of the bias, float32 [1, 3, D]."""
+    """Runs the kernel on one device's rows and heads. about: seed, segments, rows, heads.
+
+    Forward: returns attention's output [B, T, D] and, if `keeps`, the log-sum-exps float32 [B, H, T]. Backward:
+    of_backward has these, the output and its gradient; returns the gradient of qkv and that of the bias, float32
+    [1, 3, D].
+    """
+    h, (b, t, width) = about[3].shape[0], qkv.shape[1:]
+    inputs = (about[0], about[2], about[3], about[1], _cut(qkv, h), _cut(bias, h))
+    if not of_backward:
+        mixed, *sums = _run(forward, static, ['mixed', 'row'][: 2 if keeps else 1], *inputs)
+        return (mixed.reshape(b, t, width), *sums)
+    more = (of_backward[0], _cut(of_backward[2], h))
+    (share,) = _run(shares, static, ['row'], *inputs, *more)
+    (of_qkv,) = _run(backward, static, ['qkv'], *inputs, *more, share)
+    of_qkv = of_qkv.reshape(qkv.shape)
+    return of_qkv, of_qkv.astype(jnp.float32).sum((1, 2))[None]
+
+
+def _cut(x: jax.Array, heads: int) -> jax.Array:
+    return x.reshape(*x.shape[:-1], heads, -1)
+
+
+def _run(body: Callable[..., None], static: fused.Static, results: Sequence[str], *operands: jax.Array) -> Any:
+    """Runs one kernel. operands: seed, rows, heads, segments, qkv [3, B, T, H, K], bias [3, H, K]; then log-sum-exps
+    [B, H, T], the output's gradient [B, T, H, K], shares [B, H, T]. results: 'mixed' and 'row' a block of queries at a
+    time, or 'qkv'."""
     every_head, rate, interpret = static
-    (_, b, t, width), h = qkv.shape, heads.shape[0]
-    size, is_backward = width // h, bool(of_backward)
-    shape, warps = block_shape(t, size, every_head, rate, qkv.dtype.itemsize, is_backward)
-    whole, lanes = shape.padded, shape.lanes
-
-    def of_row(*lead: int) -> pl.BlockSpec:
-        return pl.BlockSpec((*lead, None, whole, None, lanes), lambda i, j, n: (*[0] * len(lead), n, 0, j, 0))
-
-    def cut(x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:-1], h, size)
-
+    qkv = operands[4]
+    _, b, t, h, size = qkv.shape
+    shape, warps = block_shape(t, size, every_head, rate, qkv.dtype.itemsize, body is backward)
+    whole, lanes, queries = shape.padded, shape.lanes, shape.queries
+    of_row = pl.BlockSpec((3, None, whole, None, lanes), lambda i, j, n: (0, n, 0, j, 0))
+    numbers_of_row = pl.BlockSpec((None, None, whole), lambda i, j, n: (n, j, 0))
     in_specs = [
         pl.BlockSpec((1, 2), lambda i, j, n: (0, 0)),
         pl.BlockSpec((1,), lambda i, j, n: (n,)),
         pl.BlockSpec((1,), lambda i, j, n: (j,)),
         pl.BlockSpec((None, whole), lambda i, j, n: (n, 0)),
-        of_row(3),
+        of_row,
         pl.BlockSpec((3, None, lanes), lambda i, j, n: (0, j, 0)),
+        numbers_of_row,
+        pl.BlockSpec((None, whole, None, lanes), lambda i, j, n: (n, 0, j, 0)),
+        numbers_of_row,
     ]
-    operands = [seed, rows, heads, segments, cut(qkv), cut(bias)]
-    if is_backward:
-        in_specs += [pl.BlockSpec((None, None, whole), lambda i, j, n: (n, j, 0)), of_row(), of_row()]
-        operands += [of_backward[0], *map(cut, of_backward[1:])]
-        blocks, out_specs = shape.pairs, [of_row(3)]
-        out_shape = [jax.ShapeDtypeStruct((3, b, t, h, size), qkv.dtype)]
-    else:
-        blocks = pl.cdiv(t, shape.queries)
-        out_specs = [
-            pl.BlockSpec((None, shape.queries, None, lanes), lambda i, j, n: (n, i, j, 0)),
-            pl.BlockSpec((None, None, shape.queries), lambda i, j, n: (n, j, i)),
-        ][: 2 if keeps else 1]
-        out_shape = [jax.ShapeDtypeStruct((b, t, h, size), qkv.dtype), jax.ShapeDtypeStruct((b, h, t), jnp.float32)]
-        out_shape = out_shape[: len(out_specs)]
-    results = pl.pallas_call(
-        functools.partial(backward if is_backward else forward, shape=shape),
-        out_shape=out_shape,
-        grid=(blocks, h, b),
-        in_specs=in_specs,
-        out_specs=out_specs,
+    outputs = {
+        'mixed': (
+            jax.ShapeDtypeStruct(qkv.shape[1:], qkv.dtype),
+            pl.BlockSpec((None, queries, None, lanes), lambda i, j, n: (n, i, j, 0)),
+        ),
+        'row': (
+            jax.ShapeDtypeStruct((b, h, t), jnp.float32),
+            pl.BlockSpec((None, None, queries), lambda i, j, n: (n, j, i)),
+        ),
+        'qkv': (jax.ShapeDtypeStruct(qkv.shape, qkv.dtype), of_row),
+    }
+    return pl.pallas_call(
+        functools.partial(body, shape=shape),
+        out_shape=[outputs[name][0] for name in results],
+        grid=(shape.pairs if body is backward else pl.cdiv(t, queries), h, b),
+        in_specs=in_specs[: len(operands)],
+        out_specs=[outputs[name][1] for name in results],
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=2),
         interpret=interpret,
-        metadata=_work(qkv, h, rate, is_backward),
-        name='attention_gradients' if is_backward else 'attention',
+        metadata=_work(body.__name__, b, t, h, size, rate),
+        name=_NAMES[body.__name__],
     )(*operands)
-    if is_backward:
-        of_qkv = results[0].reshape(qkv.shape)
-        return of_qkv, of_qkv.astype(jnp.float32).sum((1, 2))[None]
-    return (results[0].reshape(b, t, width), *results[1:])
 
 
-def _work(qkv: jax.Array, heads: int, rate: float, is_backward: bool) -> dict[str, str]:
+def _work(name: str, rows: int, tokens: int, heads: int, size: int, rate: float) -> dict[str, str]:
     """FLOP of the products and elementwise operations, for tools/estimate/, which reads them in the compiled text."""
-    _, b, t, width = qkv.shape
-    plain, dropout = _OPERATIONS[is_backward]
-    flops = 2 * _PRODUCTS[is_backward] * b * t * t * width
-    return {'flops': str(flops), 'vector_ops': str((plain + (dropout if rate else 0)) * b * heads * t * t)}
+    products, plain, dropout = _WORK[name]
+    scores = rows * heads * tokens * tokens
+    operations = plain + (dropout if rate else 0)
+    return {'flops': str(2 * products * scores * size), 'vector_ops': str(operations * scores)}

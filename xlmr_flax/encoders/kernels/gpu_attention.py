@@ -10,6 +10,7 @@ Triton takes blocks of powers of two and products over at least 16: what a row o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,17 +81,17 @@ class _Refs:
         mask = there[:, None] & lane[None]
         return triton.load(ref.at[*lead, pl.ds(start, there.shape[0]), :], mask=mask, other=0)
 
-    def vectors(self, n: int, start: Any, there: jax.Array, factor: float = 1.0) -> jax.Array:
-        """Queries (n = 0), keys or values with their bias, times `factor`, in the dtype of qkv: [count, lanes]."""
+    def vectors(self, n: int, start: Any, there: jax.Array) -> jax.Array:
+        """Queries (n = 0), keys or values with their bias, in the dtype of qkv: [count, lanes]."""
         lane = jnp.arange(self.shape.lanes, dtype=jnp.int32) < self.shape.size
         bias = triton.load(self.bias.at[jnp.int32(n), :], mask=lane, other=0)
         x = self.block(self.qkv, start, there, jnp.int32(n)).astype(jnp.float32) + bias[None]
         # Beyond the row, the bias alone would be left.
-        return (jnp.where(there[:, None], x, 0.0) * np.float32(factor)).astype(self.qkv.dtype)
+        return jnp.where(there[:, None], x, 0.0).astype(self.qkv.dtype)
 
-    def scaled_queries(self, start: Any, there: jax.Array) -> jax.Array:
-        """Queries as the softmax with exp2 needs them."""
-        return self.vectors(0, start, there, self.shape.size**-0.5 * _LOG2E)
+    def scores(self, a: jax.Array, b: jax.Array, is_seen: jax.Array) -> jax.Array:
+        """Scores for a softmax with exp2, a @ b.T, scaled in float32: scaled queries would be rounded again."""
+        return jnp.where(is_seen, _product(a, b.T) * np.float32(self.shape.size**-0.5 * _LOG2E), _MASKED)
 
     def segments_of(self, start: Any, there: jax.Array, padding: int) -> jax.Array:
         """int32 [count]: segment numbers, `padding` for tokens of none."""
@@ -124,7 +125,7 @@ def forward(
     refs = _refs(shape, seed, rows, heads, segments, qkv, bias)
     start = pl.program_id(0) * shape.queries
     query, there = refs.places(start, shape.queries, shape.tokens)
-    q, own = refs.scaled_queries(start, there), refs.segments_of(start, there, -1)
+    q, own = refs.vectors(0, start, there), refs.segments_of(start, there, -1)
 
     def step(j: Any, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         mixed, most, total = carry
@@ -135,8 +136,7 @@ def forward(
             begin = first + part * shape.half
             seen = refs.places(begin, shape.keys, shape.tokens)[1] & in_half
             k, v = refs.vectors(1, begin, seen), refs.vectors(2, begin, seen)
-            scores = _product(q, k.T)
-            scores = jnp.where(own[:, None] == refs.segments_of(begin, seen, 0)[None], scores, _MASKED)
+            scores = refs.scores(q, k, own[:, None] == refs.segments_of(begin, seen, 0)[None])
             higher = jnp.maximum(most, scores.max(1))
             weights, old = jnp.exp2(scores - higher[:, None]), jnp.exp2(most - higher)
             total = total * old + weights.sum(1)
@@ -159,8 +159,48 @@ def forward(
         triton.store(sums[0], kept, mask=there)
 
 
+def shares(
+    seed: Any, rows: Any, heads: Any, segments: Any, qkv: Any, bias: Any, sums: Any, given: Any, out: Any,
+    *, shape: Shape,
+) -> None:  # fmt: skip
+    """The sum over keys of weight times its gradient, float32, for one block of queries: softmax's gradient needs it.
+
+    The usual formula, the output times its gradient, has the rounding of a bfloat16 output. Where a weight is near 1,
+    the difference from this sum cancels, and the error of the gradients of queries and keys was twice as large.
+    """
+    refs = _refs(shape, seed, rows, heads, segments, qkv, bias)
+    start = pl.program_id(0) * shape.queries
+    query, there = refs.places(start, shape.queries, shape.tokens)
+    q, own = refs.vectors(0, start, there), refs.segments_of(start, there, -1)
+    gradient = refs.block(given, start, there)
+    total = triton.load(sums.at[pl.ds(start, shape.queries)], mask=there, other=-_MASKED)
+
+    def step(j: Any, found: jax.Array) -> jax.Array:
+        for weights, of_weights, _ in _of_pair(refs, j, query, q, own, gradient, total):
+            found += (weights * of_weights).sum(1)
+        return found
+
+    triton.store(out, jax.lax.fori_loop(0, shape.pairs, step, jnp.zeros((shape.queries,), jnp.float32)), mask=there)
+
+
+def _of_pair(
+    refs: _Refs, j: Any, query: jax.Array, q: jax.Array, own: jax.Array, gradient: jax.Array, total: jax.Array
+) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
+    """Yields (weights, their gradients times 1 - rate, keys) of the pair j of key blocks, for a block of queries."""
+    shape = refs.shape
+    number, in_half = refs.places(j * shape.keys, shape.keys, shape.half)
+    words = refs.words(query[:, None], number[None])
+    for part in PARTS:
+        start = j * shape.keys + part * shape.half
+        seen = refs.places(start, shape.keys, shape.tokens)[1] & in_half
+        k, v = refs.vectors(1, start, seen), refs.vectors(2, start, seen)
+        is_seen = own[:, None] == refs.segments_of(start, seen, 0)[None]
+        weights = jnp.exp2(refs.scores(q, k, is_seen) - total[:, None])
+        yield weights, refs.kept(words, part, _product(gradient, v.T)), k
+
+
 def backward(
-    seed: Any, rows: Any, heads: Any, segments: Any, qkv: Any, bias: Any, sums: Any, mixed: Any, given: Any, out: Any,
+    seed: Any, rows: Any, heads: Any, segments: Any, qkv: Any, bias: Any, sums: Any, given: Any, share: Any, out: Any,
     *, shape: Shape,
 ) -> None:  # fmt: skip
     """Backward pass: gradients of keys and values of one block of each half, then of the queries of these blocks."""
@@ -171,12 +211,11 @@ def backward(
     loss = np.float32(1.0 / (1.0 - shape.rate))
 
     def about(start: Any, there: jax.Array) -> tuple[jax.Array, ...]:
-        """What both loops need of queries: scaled queries, output's gradient, log-sum-exps, shares, segments."""
-        gradient = refs.block(given, start, there)
-        product = gradient.astype(jnp.float32) * refs.block(mixed, start, there).astype(jnp.float32)
-        share = product.sum(1) * np.float32(1.0 - shape.rate)
-        total = triton.load(sums.at[pl.ds(start, there.shape[0])], mask=there, other=-_MASKED)
-        return refs.scaled_queries(start, there), gradient, total, share, refs.segments_of(start, there, -1)
+        """What both loops need of queries: the queries, output's gradient, log-sum-exps, shares, segments."""
+        gradient, place = refs.block(given, start, there), pl.ds(start, there.shape[0])
+        total = triton.load(sums.at[place], mask=there, other=-_MASKED)
+        found = triton.load(share.at[place], mask=there, other=0)
+        return refs.vectors(0, start, there), gradient, total, found, refs.segments_of(start, there, -1)
 
     def put(n: int, begin: Any, there: jax.Array, x: jax.Array, factor: float) -> None:
         x = (x * np.float32(factor)).astype(out.dtype)
@@ -191,23 +230,22 @@ def backward(
     def of_keys(i: Any, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         start = i * shape.queries
         query, there = refs.places(start, shape.queries, shape.tokens)
-        q, gradient, total, share, own = about(start, there)
+        q, gradient, total, found, own = about(start, there)
         words = refs.words(query[None], number[:, None])
-        found = []
+        results = []
         for part, (begin, seen, k, v) in enumerate(blocks):
-            scores = _product(k, q.T)  # [keys, queries]
-            is_seen = refs.segments_of(begin, seen, 0)[:, None] == own[None]
-            weights = jnp.exp2(jnp.where(is_seen, scores, _MASKED) - total[None])
+            scores = refs.scores(k, q, refs.segments_of(begin, seen, 0)[:, None] == own[None])  # [keys, queries]
+            weights = jnp.exp2(scores - total[None])
             of_weights = refs.kept(words, part, _product(v, gradient.T))
-            of_scores = (weights * (of_weights - share[None])).astype(q.dtype)
+            of_scores = (weights * (of_weights - found[None])).astype(q.dtype)
             dropped = refs.kept(words, part, weights).astype(q.dtype)
-            found += [carry[2 * part] + _product(of_scores, q), carry[2 * part + 1] + _product(dropped, gradient)]
-        return tuple(found)
+            results += [carry[2 * part] + _product(of_scores, q), carry[2 * part + 1] + _product(dropped, gradient)]
+        return tuple(results)
 
     zeros = jnp.zeros((shape.keys, shape.lanes), jnp.float32)
     sums_of = jax.lax.fori_loop(0, pl.cdiv(shape.tokens, shape.queries), of_keys, (zeros,) * 4)
     for part, (begin, there, _, _) in enumerate(blocks):
-        put(1, begin, there, sums_of[2 * part], loss / _LOG2E)
+        put(1, begin, there, sums_of[2 * part], loss * shape.size**-0.5)
         put(2, begin, there, sums_of[2 * part + 1], loss)
 
     for begin, there, _, _ in blocks:
@@ -220,15 +258,7 @@ def _of_queries(refs: _Refs, begin: Any, there: jax.Array, about: tuple[jax.Arra
     query = begin + jnp.arange(shape.keys, dtype=jnp.int32)
 
     def step(j: Any, of_q: jax.Array) -> jax.Array:
-        number, in_half = refs.places(j * shape.keys, shape.keys, shape.half)
-        words = refs.words(query[:, None], number[None])
-        for part in PARTS:
-            start = j * shape.keys + part * shape.half
-            seen = refs.places(start, shape.keys, shape.tokens)[1] & in_half
-            k, v = refs.vectors(1, start, seen), refs.vectors(2, start, seen)
-            is_seen = own[:, None] == refs.segments_of(start, seen, 0)[None]
-            weights = jnp.exp2(jnp.where(is_seen, _product(q, k.T), _MASKED) - total[:, None])
-            of_weights = refs.kept(words, part, _product(gradient, v.T))
+        for weights, of_weights, k in _of_pair(refs, j, query, q, own, gradient, total):
             of_q += _product((weights * (of_weights - share[:, None])).astype(k.dtype), k)
         return of_q
 
