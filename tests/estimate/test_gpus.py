@@ -12,9 +12,9 @@ from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model
 from xlmr_flax.tools.estimate import EstimateError, gpus
-from xlmr_flax.tools.estimate.chips import Topology, devices, parse_topology
+from xlmr_flax.tools.estimate.chips import GPUS, Topology, parse_topology
 from xlmr_flax.tools.estimate.gpu_cost import gpu_cost
-from xlmr_flax.tools.estimate.gpus import GPUS, has_cuda, target
+from xlmr_flax.tools.estimate.gpus import gpu_devices, has_cuda, target
 from xlmr_flax.tools.estimate.hlo import parse
 from xlmr_flax.tools.estimate.programs import EVALUATE, TRAIN, Compiled, Memory, Program, compile_program, mesh_on
 from xlmr_flax.tools.estimate.report import compiled_dict, method, program_text, programs_table
@@ -47,7 +47,7 @@ def test_published_peaks_agree() -> None:
 def test_without_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, 'has_cuda', lambda: False)
     with pytest.raises(EstimateError, match=r"not installed.*pip install -e '\.\[estimate-gpu\]'"):
-        devices(Topology(H100, (1,)))
+        gpu_devices(Topology(H100, (1,)))
 
 
 def test_rooflines() -> None:

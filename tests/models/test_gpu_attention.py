@@ -23,8 +23,8 @@ from xlmr_flax.encoders.config import SIZES, ModelError
 from xlmr_flax.encoders.dropout import hash_bits, seed_of
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model
-from xlmr_flax.tools.estimate.chips import devices, parse_topology
-from xlmr_flax.tools.estimate.gpus import COMPILER_OPTIONS, has_cuda
+from xlmr_flax.tools.estimate.chips import parse_topology
+from xlmr_flax.tools.estimate.gpus import COMPILER_OPTIONS, gpu_devices, has_cuda
 
 from .test_attention import kept, reference
 
@@ -157,7 +157,7 @@ def test_what_gpus_have() -> None:
 
 def compiled(name: str, t: int, dtype: str, rate: float, implementation: str = TRITON) -> str:
     """The text of attention and its gradients, 8 rows of 16 heads of 64, compiled for a GPU that is not there."""
-    place, width = SingleDeviceSharding(devices(parse_topology(name))[0]), 16 * 64
+    place, width = SingleDeviceSharding(gpu_devices(parse_topology(name))[0]), 16 * 64
 
     def run(qkv: jax.Array, bias: jax.Array, segments: jax.Array, seed: jax.Array, given: jax.Array) -> Any:
         seen, more = prepared(segments, 16, implementation), {'seed': seed if rate else None, 'rate': rate}

@@ -177,7 +177,7 @@ def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
 def _attention(values: flags.FlagValues, say: Callable[[str], None]) -> tuple[str, str]:
     import jax
 
-    from xlmr_flax.tools.bench import attention
+    from xlmr_flax.tools.bench.kernels import attention
 
     on_gpu = jax.default_backend() == 'gpu'
     return attention.measure(

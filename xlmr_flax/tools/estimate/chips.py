@@ -1,6 +1,6 @@
 """TPU chips and slices: published peak numbers of each chip, and JAX device descriptions without hardware.
 
-gpus.py has those of NVIDIA GPUs. Numbers are per chip:
+Numbers are per chip:
 - peak bfloat16 FLOP/s, HBM and its bandwidth, interconnect: cloud.google.com/tpu/docs/v4, /v5e, /v5p-training, /v6e.
   These pages give the interconnect bandwidth as the sum of both directions for v5p (1200 GB/s), and as that of one
   direction for v4, v5e and v6e (2400, 1600 and 3200 Gbit/s). Here it is the bytes per second that a chip can send over
@@ -12,6 +12,13 @@ gpus.py has those of NVIDIA GPUs. Numbers are per chip:
 - vector units: 8 x 128 lanes with four units each per core (same source); v4 and v5p chips have two cores. The cost of
   an integer product on v4 is counted in libtpu's schedule of this package's kernels; the other chips have an
   instruction for it.
+
+GPUs (gpus.py has their descriptions), dense, without sparsity:
+- bfloat16, float32 and NVLink: NVIDIA's data sheets of the H100 (SXM5: 989.4 and 67 TFLOP/s, 900 GB/s in both
+  directions together; half of the 1,979 TFLOP/s with sparsity, with the digit of the architecture's white paper) and of
+  the A100 (SXM4, 80 GB: 312 and 19.5 TFLOP/s, 600 GB/s).
+- memory, its bandwidth, clocks, multiprocessors and their float32 lanes (`vector` is their product): as the driver
+  gives them, from OpenXLA, xla/backends/gpu/target_config/specs/h100_sxm.txtpb and a100_sxm_80.txtpb.
 """
 
 from __future__ import annotations
@@ -63,6 +70,14 @@ CHIPS = {
         Chip('v6e', 918e12, 1.75e9, 32 * GIB, 1640e9, 400e9, 2),
     )
 }
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Chip('h100', 989.4e12, 1.98e9, 84_942_979_072, 3352.32e9, 450e9, 1, 'gpu', 132 * 128, flops32=67e12),
+        Chip('a100', 312e12, 1.41e9, 85_100_068_864, 2039.04e9, 300e9, 1, 'gpu', 108 * 64, flops32=19.5e12),
+    )
+}
+MOST_GPUS = 8  # of a machine, joined by NVLink; several machines are not estimated
 _QUIET = {
     'TPU_SKIP_MDS_QUERY': '1',
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # only one process at a time may use the hardware, and this one does not use it
@@ -94,15 +109,13 @@ class Topology:
 
 def parse_topology(text: str) -> Topology:
     """Parses 'v5e:4x4' or 'h100:8'. Raises EstimateError for an unknown chip or a shape that no slice of it has."""
-    from xlmr_flax.tools.estimate.gpus import GPUS, MOST
-
     kind, _, rest = text.strip().lower().partition(':')
     if kind not in CHIPS | GPUS:
         raise EstimateError(f'topology {text!r}: unknown chip {kind!r}{closest(kind, CHIPS | GPUS)}')
     chip = (CHIPS | GPUS)[kind]
     if chip.is_gpu:
-        if not rest.isdecimal() or not 1 <= int(rest) <= MOST:
-            raise EstimateError(f'topology {text!r}: expected a number of GPUs from 1 to {MOST}, as in {kind}:8')
+        if not rest.isdecimal() or not 1 <= int(rest) <= MOST_GPUS:
+            raise EstimateError(f'topology {text!r}: expected a number of GPUs from 1 to {MOST_GPUS}, as in {kind}:8')
         return Topology(chip, (int(rest),))
     example = 'x'.join(['4'] * chip.dimensions)
     if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', rest) or rest.count('x') + 1 != chip.dimensions:
@@ -123,11 +136,7 @@ def parse_topologies(texts: Sequence[str]) -> list[Topology]:
 
 
 def devices(topology: Topology) -> list[Any]:
-    """Device descriptions of a slice, one per chip; needs no hardware. Raises EstimateError without the compiler."""
-    if topology.chip.is_gpu:
-        from xlmr_flax.tools.estimate.gpus import gpu_devices
-
-        return gpu_devices(topology)
+    """Device descriptions of a slice of TPUs, one per chip; needs no hardware. Raises EstimateError without libtpu."""
     # Without these variables libtpu queries the metadata of a TPU host, which takes long and fails elsewhere.
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

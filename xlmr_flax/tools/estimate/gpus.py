@@ -1,13 +1,7 @@
-"""NVIDIA GPUs: published peak numbers, and JAX device descriptions without hardware.
+"""NVIDIA GPUs: JAX device descriptions without hardware.
 
-Numbers are per GPU, without sparsity:
-- h100: H100 SXM5 80 GB. NVIDIA H100 Tensor Core GPU data sheet: 989.4 TFLOP/s in bfloat16, 67 in float32, 80 GB at
-  3.35 TB/s, NVLink 900 GB/s in both directions together.
-- a100: A100 SXM4 80 GB. NVIDIA A100 Tensor Core GPU data sheet: 312 TFLOP/s in bfloat16, 19.5 in float32, 80 GB at
-  2,039 GB/s, NVLink 600 GB/s in both directions together.
-- multiprocessors, float32 lanes of each, clocks, caches, memory and its bandwidth as the driver gives them: the
-  descriptions in OpenXLA, xla/backends/gpu/target_config/specs/h100_sxm.txtpb and a100_sxm_80.txtpb. The compiler
-  gets these numbers as XLA's GpuTargetConfigProto.
+The numbers of a GPU are in chips.py, the description follows OpenXLA's h100_sxm.txtpb and a100_sxm_80.txtpb in
+xla/backends/gpu/target_config/specs. The compiler gets it as XLA's GpuTargetConfigProto.
 """
 
 from __future__ import annotations
@@ -19,20 +13,12 @@ from typing import Any
 from xlmr_flax.tools.estimate import EstimateError
 from xlmr_flax.tools.estimate.chips import Chip, Topology
 
-GPUS = {
-    gpu.name: gpu
-    for gpu in (
-        Chip('h100', 989.4e12, 1.98e9, 84_942_979_072, 3352.32e9, 450e9, 1, 'gpu', 132 * 128, flops32=67e12),
-        Chip('a100', 312e12, 1.41e9, 85_100_068_864, 2039.04e9, 300e9, 1, 'gpu', 108 * 64, flops32=19.5e12),
-    )
-}
 # As a real GPU would give them: name, capability, multiprocessors, float32 lanes, shared memory of a multiprocessor and
 # of a block, L2 cache.
 _DESCRIPTIONS = {
     'h100': ('NVIDIA H100 80GB HBM3', 9, 132, 128, 233_472, 232_448, 52_428_800),
     'a100': ('NVIDIA A100-SXM4-80GB', 8, 108, 64, 167_936, 166_912, 41_943_040),
 }
-MOST = 8  # GPUs of a machine that NVLink joins; more machines are not estimated
 _WITHOUT_DRIVER = {'JAX_SKIP_CUDA_CONSTRAINTS_CHECK': '1', 'CUDA_VISIBLE_DEVICES': '-1'}
 # Choosing the fastest kernel takes measurements on a GPU.
 COMPILER_OPTIONS = {'xla_gpu_autotune_level': '0'}

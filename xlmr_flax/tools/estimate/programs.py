@@ -30,7 +30,7 @@ from xlmr_flax.tools.estimate.chips import GIB, Topology, devices
 from xlmr_flax.tools.estimate.cost import ProgramCost, program_cost
 from xlmr_flax.tools.estimate.describe import KERNEL
 from xlmr_flax.tools.estimate.gpu_cost import gpu_cost
-from xlmr_flax.tools.estimate.gpus import COMPILER_OPTIONS
+from xlmr_flax.tools.estimate.gpus import COMPILER_OPTIONS, gpu_devices
 from xlmr_flax.tools.estimate.hlo import parse
 from xlmr_flax.train.optimizer import AdamW
 from xlmr_flax.train.step import split, state_shapes, step_program
@@ -165,8 +165,9 @@ class Compiled:
 
 
 def mesh_on(topology: Topology, spec: MeshSpec) -> Mesh:
-    """Makes the mesh of a config over the chips of a slice. Raises MeshError, EstimateError."""
-    return make_mesh(spec.data, spec.fsdp, spec.model, spec.slices, devices=devices(topology))
+    """Makes the mesh of a config over the chips of a slice, or over GPUs. Raises MeshError, EstimateError."""
+    described = (gpu_devices if topology.chip.is_gpu else devices)(topology)
+    return make_mesh(spec.data, spec.fsdp, spec.model, spec.slices, devices=described)
 
 
 def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compiled:
