@@ -80,7 +80,7 @@ def test_a_config_goes_through_json_unchanged() -> None:
         ({'encoder': {'dtype': 'float16'}}, "encoder.dtype: 'float16' is not one of float32, bfloat16"),
         (
             {'encoder': {'attention': 'flash'}},
-            "encoder.attention: 'flash' is not one of auto, xla_cpu, xla, cudnn, tpu",
+            "encoder.attention: 'flash' is not one of auto, xla_cpu, xla, cudnn, triton",
         ),
         ({'encoder': {'remat': 'all'}}, "encoder.remat: 'all' is not one of auto, none, dots, full"),
         ({'encoder': {'kept': 'layers'}}, 'encoder.kept is now encoder.remat ('),
