@@ -208,7 +208,7 @@ def backward(
     first = pl.program_id(0) * shape.keys
     number, in_half = refs.places(first, shape.keys, shape.half)
     lane = jnp.arange(shape.lanes, dtype=jnp.int32) < shape.size
-    loss = np.float32(1.0 / (1.0 - shape.rate))
+    loss = 1.0 / (1.0 - shape.rate)
 
     def about(start: Any, there: jax.Array) -> tuple[jax.Array, ...]:
         """What both loops need of queries: the queries, output's gradient, log-sum-exps, shares, segments."""
