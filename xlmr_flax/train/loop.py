@@ -91,6 +91,7 @@ class _Run:
         if self.unevaluated:
             facts['unevaluated'] = True
         with self.watch.part(SAVE):
+            self.phase.write_log()  # a run that goes on from the state does not log these steps again
             self.saved.save_last(step, self.state, done=self.done, stale=self.stale, pending=pending, **facts)
 
     def check(self) -> None:

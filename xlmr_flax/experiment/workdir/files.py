@@ -19,6 +19,7 @@ from typing import Any
 from xlmr_flax.config import Config, ConfigError, to_dict
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.workdir.git_version import source
+from xlmr_flax.experiment.workdir.log_writer import LogWriter
 from xlmr_flax.report.rows import RowsError, check_row
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.console import say
@@ -52,6 +53,7 @@ class Workdir:
     def __init__(self, path: Path, shard: str = '', look_only: bool = False):
         self.path, self.shard, self.look_only = path, shard, look_only
         self.metrics_path, self.results_path = path / 'metrics.jsonl', path / 'results.jsonl'
+        self._log = LogWriter()
         if look_only:
             return
         try:
@@ -63,6 +65,7 @@ class Workdir:
             probe.unlink()
         except OSError as e:
             raise ConfigError(f'{path}: cannot be written to ({e.strerror})') from None
+        _check_renames(path)
         for folder in _SHARED:
             _remove_abandoned(path / folder, now)
 
@@ -135,21 +138,25 @@ class Workdir:
         return self.path / 'runs' / run / 'metrics.jsonl'
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Appends one record to the metrics of its run; without shards, also to metrics.jsonl."""
+        """Appends one record to the metrics of its run; without shards, also to metrics.jsonl. Within `gathering`, a
+        thread writes it (log_writer.py)."""
         if self.look_only:
             return
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         line = json.dumps(finite, allow_nan=False) + '\n'
         path = self._run_metrics(record['run'])
         path.parent.mkdir(parents=True, exist_ok=True)
-        for each in (path,) if self.shard else (path, self.metrics_path):
-            with _named(each), each.open('a', encoding='utf-8') as f:
-                f.write(line)
+        self._log.add((path,) if self.shard else (path, self.metrics_path), line)
+
+    def write_log(self) -> None:
+        """Returns when all records so far are written. Raises OSError."""
+        self._log.flush()
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the records of all runs, without lines that a killed process left incomplete. Runs of older versions
         have no file of their own; their records come from metrics.jsonl.
         """
+        self.write_log()
         paths = sorted((self.path / 'runs').glob('*/metrics.jsonl'))
         known = {path.parent.name for path in paths}
         records = [r for r in _records(self.metrics_path) if r.get('run') not in known]
@@ -157,11 +164,12 @@ class Workdir:
 
     @contextlib.contextmanager
     def gathering(self) -> Iterator[None]:
-        """Context that rebuilds metrics.jsonl when it ends. If the block raises, its exception takes precedence over a
-        failure to write.
+        """Context in which records are written in the background; it rebuilds metrics.jsonl when it ends. If the block
+        raises, its exception takes precedence over a failure to write.
         """
         try:
-            yield
+            with self._log.background():
+                yield
         except BaseException:
             with contextlib.suppress(OSError):
                 self.gather_metrics()
@@ -182,6 +190,7 @@ class Workdir:
         """
         if self.look_only:
             return
+        self.write_log()
         path = self._run_metrics(run)
         records = _records(path if path.is_file() else self.metrics_path)
         kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
@@ -250,14 +259,23 @@ class Workdir:
             self.failure_path(run).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Context that adds the file name to an OSError of write() and close(), which do not name the file."""
+def _check_renames(path: Path) -> None:
+    """Renames a folder with a file, as a checkpoint is renamed when it is complete. Raises ConfigError where the file
+    system cannot; the mount of a bucket with a flat namespace is one."""
+    before, after = (path / f'.renamed-{uuid.uuid4().hex}' for _ in range(2))
     try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        before.mkdir()
+        (before / 'file').write_text('')
+        before.rename(after)
+        (after / 'file').unlink()
+    except OSError as e:
+        said = f'{path}: a folder cannot be renamed here ({e.strerror}), as a checkpoint is when it is complete'
+        raise ConfigError(
+            f'{said}; a bucket needs a hierarchical namespace (launch/README.md, step 4), or take --workdir=gs://...'
+        ) from None
+    finally:
+        shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(after, ignore_errors=True)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
