@@ -77,7 +77,7 @@ def test_a_config_goes_through_json_unchanged() -> None:
         ({'recipes': 3}, 'recipes: expected a mapping of task names to recipes, got 3'),
         ({'recipes': {'x': 3}}, 'recipes.x: expected a mapping, got 3'),
         ({'encoder': {'head': 'bert'}}, "encoder.head: 'bert' is not one of jiant, hf"),
-        ({'encoder': {'dtype': 'float16'}}, "encoder.dtype: 'float16' is not one of float32, bfloat16"),
+        ({'encoder': {'dtype': 'float16'}}, "encoder.dtype: 'float16' is not one of auto, float32, bfloat16"),
         (
             {'encoder': {'attention': 'flash'}},
             "encoder.attention: 'flash' is not one of auto, xla_cpu, xla, cudnn, tpu",

@@ -53,10 +53,11 @@ def test_operations_of_a_model() -> None:
     assert dataclasses.replace(train, choices=4).flops == 4 * train.flops
 
 
+@pytest.mark.parametrize('slots', [0, 4])
 @pytest.mark.parametrize('kind', KINDS)
-def test_batches_are_those_that_the_step_takes(kind: str) -> None:
+def test_batches_are_those_that_the_step_takes(kind: str, slots: int) -> None:
     mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    program = train_program(kind)
+    program = train_program(kind, slots=slots)
     optimizer = AdamW(program.optimizer, 10)
     state = state_shapes(TINY.shapes({'x': program.head}), optimizer)
     shared, mine = split(state, 'x')

@@ -52,6 +52,7 @@ def describe(runner: Runner) -> str:
     states = Counter(item.state.split()[0] for item in items)
     head = f'{_count(len(items), "run")} in {runner.workdir.path}: '
     head += ', '.join(f'{n} {state}' for state, n in states.items())
+    head += f'\n{runner.setting.defaults.line()}'
     drawn = draws_table(estimator, [(item.run, item.training) for item in items])
     members = '\n'.join([*([_columns(drawn)] if drawn else []), *draws_notes(runner.config, drawn)])
     tables = [_columns(_plan_table(items, speed)), members, _columns(_totals(items, speed))]
@@ -103,7 +104,7 @@ def _speed(runner: Runner, items: Sequence[Item]) -> Speed:
     }
     named = f'{len(devices)} × {devices[0].device_kind}, if it is the same machine'
     reached = reached_speed(runner.workdir.metrics(), lambda run: examples.get(run, 0.0), named)
-    return reached or machine_speed(runner.config.encoder.dtype, devices)
+    return reached or machine_speed(runner.setting.model.dtype, devices)
 
 
 def _plan_table(items: Sequence[Item], speed: Speed) -> list[list[str]]:

@@ -17,9 +17,12 @@ from typing import Any, Self
 from xlmr_flax.config import Config, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.out_of_memory import scored
 from xlmr_flax.experiment.plan.arms import task_of
+from xlmr_flax.experiment.plan.defaults import settled
+from xlmr_flax.experiment.plan.loads import decided
 from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.reuse import evaluation_key
@@ -32,6 +35,7 @@ from xlmr_flax.experiment.workdir.tensorboard import Board
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel import distributed
+from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.parallel.programs import release
 from xlmr_flax.tasks import get_task
@@ -66,15 +70,19 @@ class Runner:
         DataError and ModelError."""
         if not distributed.is_leader():
             be_quiet()
+        config = settled(config, this_machine())
         share, plan = share or Share(), make_plan(config)
         bad_rows = collector(config.skip_bad_rows and not look_only, workdir)
         look_only |= not distributed.is_leader()
         place = Workdir(workdir, share.label, look_only)
         source = open_source(config.encoder.source, seed=config.seeds[0])
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
-        mesh, model = make_mesh(**to_dict(config.mesh)), make_model(config, source)
-        setting = Setting(config, source, model, tokenizer, mesh, place, place.log, bad_rows)
-        return cls(setting, resolve(plan, source), command, share, look_only=look_only)
+        plan, model = resolve(plan, source), make_model(config, source)
+        defaults = decided(plan, model.config, tokenizer)
+        mesh = make_mesh(**to_dict(defaults.mesh))
+        say(defaults.line())
+        setting = Setting(config, source, model, tokenizer, mesh, place, place.log, defaults, bad_rows)
+        return cls(setting, plan, command, share, look_only=look_only)
 
     def _log(self, record: dict[str, Any]) -> None:
         if distributed.count() == 1:  # of several, all must hear of it at one place
@@ -316,9 +324,9 @@ class Runner:
         head = head_of(run) if run.recipe else None
         return Evaluator(
             setting.model,
-            put_tree(params, setting.mesh),
+            evaluation_weights(put_tree(params, setting.eval_mesh), setting.model, setting.eval_mesh),
             setting.tokenizer,
-            setting.mesh,
+            setting.eval_mesh,
             config.evaluation,
             config.data_root,
             scored_length(config, run),

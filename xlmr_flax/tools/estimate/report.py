@@ -175,6 +175,7 @@ def plan_text(estimates: Sequence[PlanEstimate], *, every: bool) -> str:
     """Report of a plan: its table, its programs, and details of the most expensive program (every: of all programs)."""
     parts = [plan_table(estimates)]
     for e in estimates:
+        parts.append('\n'.join([e.defaults.line(), *e.remarks]))
         if e.refused:
             parts.append('\n'.join([f'Not possible on {e.topology.name}:', *(f'  {text}' for text in e.refused)]))
         parts.append(programs_table([c for c, _ in e.programs], [s for _, s in e.programs]))
@@ -250,6 +251,8 @@ def plan_dict(e: PlanEstimate) -> dict[str, Any]:
         'phases': [row(r) for r in e.rows],
         'total': row(e.total()),
         'refused': list(e.refused),
+        'defaults': e.defaults.as_json() | {'line': e.defaults.line()},
+        'remarks': list(e.remarks),
         'programs': [{**compiled_dict(c), 'hours': None if math.isnan(s) else s / 3600} for c, s in e.programs],
     }
 
