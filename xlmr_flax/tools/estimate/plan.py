@@ -77,6 +77,7 @@ class PlanEstimate:
 
     programs: the compiled programs, with the seconds that the plan spends in each. refused: messages of the programs
     that cannot run on the slice. defaults: what was decided for it. remarks: on trainings with mostly padding.
+    runs: seconds of each run by its name, no collective overlapping.
     """
 
     topology: Topology
@@ -85,6 +86,7 @@ class PlanEstimate:
     refused: tuple[str, ...]
     defaults: Defaults
     remarks: tuple[str, ...] = ()
+    runs: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def total(self, phase: str = '') -> Row:
         """The sum over the rows of a phase, or over all rows."""
@@ -262,7 +264,16 @@ def estimate_plan(
         tuple(refused),
         defaults,
         tuple(dict.fromkeys(text for text in remarks if text)),
+        _run_seconds(parts, found),
     )
+
+
+def _run_seconds(parts: Sequence[tuple[Part, float]], found: Mapping[Program, Compiled]) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for part, times in parts:
+        compiled = found.get(part.program)
+        seconds[part.run] = seconds.get(part.run, 0.0) + times * (compiled.slowest if compiled else math.nan)
+    return seconds
 
 
 def _rows(parts: Sequence[tuple[Part, float]], found: Mapping[Program, Compiled]) -> list[Row]:
