@@ -112,6 +112,7 @@ def run(values: flags.FlagValues) -> int:
                 if is_leader():
                     print(describe(runner))
                 return 0
+        say(runner.setting.defaults.line())
         profiler = Profiler(window, runner.workdir.path / 'profile', say) if window else None
         if profiler:
             runner.setting = dataclasses.replace(runner.setting, profiler=profiler)

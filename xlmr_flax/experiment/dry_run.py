@@ -52,7 +52,6 @@ def describe(runner: Runner) -> str:
     states = Counter(item.state.split()[0] for item in items)
     head = f'{_count(len(items), "run")} in {runner.workdir.path}: '
     head += ', '.join(f'{n} {state}' for state, n in states.items())
-    head += f'\n{runner.setting.defaults.line()}'
     drawn = draws_table(estimator, [(item.run, item.training) for item in items])
     members = '\n'.join([*([_columns(drawn)] if drawn else []), *draws_notes(runner.config, drawn)])
     tables = [_columns(_plan_table(items, speed)), members, _columns(_totals(items, speed))]
@@ -215,7 +214,9 @@ def _notes(runner: Runner, items: Sequence[Item], speed: Speed) -> str:
         'first rows': 'the first rows of a split',
         'max_length': 'max_length, an upper bound',
     }
-    return f"""{_compiled(items)}
+    return f"""{runner.setting.defaults.line()}
+
+{_compiled(items)}
 
 Estimates, with padding. Units: k, M, G = 10^3, 10^6, 10^9; T, P, E = 10^12, 10^15, 10^18.
 Training takes 6 N + 12 L D T operations a token, evaluation 2 N + 4 L D T (Kaplan et al. 2020; PaLM, appendix B):

@@ -80,7 +80,6 @@ class Runner:
         plan, model = resolve(plan, source), make_model(config, source)
         defaults = decided(plan, model.config, tokenizer)
         mesh = make_mesh(**to_dict(defaults.mesh))
-        say(defaults.line())
         setting = Setting(config, source, model, tokenizer, mesh, place, place.log, defaults, bad_rows)
         return cls(setting, plan, command, share, look_only=look_only)
 
