@@ -192,8 +192,9 @@ class _Run:
 
     def end(self) -> None:
         """Waits for the last save. What went wrong with it is only said, unless it had the weights that are kept: the
-        training has come to its end.
+        training has come to its end. Its log is written first: no later start repeats a finished training.
         """
+        self.phase.write_log()
         try:
             self.saved.wait()
         except CheckpointError as e:
