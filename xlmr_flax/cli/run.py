@@ -158,8 +158,8 @@ def _packed(values: flags.FlagValues, config: Config) -> int | None:
 
 @contextlib.contextmanager
 def refusals(config: Config, workdir: Path, dry_run: bool) -> Iterator[None]:
-    """What a plan lacks before anything is trained is said at once, with the command that lists all of it; a workdir
-    that was made for nothing goes again. Raises what the inside does, or an error of its kind that says more.
+    """A context for the checks before training. If data or weights are missing, raises an error of the same type that
+    also names the command which lists everything missing. Removes folders that this call created and left empty.
     """
     from xlmr_flax.data.sources import DataError, MissingFile
     from xlmr_flax.encoders.config import ModelError

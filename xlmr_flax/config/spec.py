@@ -47,9 +47,12 @@ class EncoderSpec:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
-    """AdamW with weight decay on all parameters except biases and layer norms. The defaults are those of jiant
+    """The optimizer, with weight decay on all parameters except biases and layer norms. The defaults are those of jiant
     (jiant/proj/simple/runscript.py)."""
 
+    name: str = 'adamw'
+    """`adamw` or `lion` (Chen et al. 2023), which stores one moment instead of two; its paper has `beta2` 0.99, a
+    learning rate 3 to 10 times lower than AdamW's and a weight decay higher by the same factor."""
     learning_rate: float = 1e-5
     """The peak learning rate."""
     beta1: float = 0.9
@@ -57,7 +60,7 @@ class OptimizerSpec:
     beta2: float = 0.999
     """Decay rate of the second moment."""
     epsilon: float = 1e-8
-    """Added to the denominator of the update."""
+    """Added to the denominator of the update (AdamW)."""
     weight_decay: float = 0.01
     """Decoupled weight decay, multiplied by the learning rate."""
     warmup: float = 0.1

@@ -23,6 +23,7 @@ from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.workdir.bad_rows import collector
 from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
+from xlmr_flax.kinds.base import name_problem
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, meet, require_equal, require_shared
@@ -105,6 +106,8 @@ def class_names(source: EncoderSource, head: tuple[str, HeadSpec], given: tuple[
         if given:
             raise ModelError(f'{source.name}: head {name!r} ({spec.kind}) has no classes that --labels could name')
         return ()
+    if problem := name_problem(given):
+        raise ModelError(f'--labels: {problem}')
     names = given or source.labels.get(name, ())
     if not names:
         raise ModelError(
@@ -126,7 +129,8 @@ def require_one_request(request: Request, source: EncoderSource) -> None:
 
 def list_heads(source: EncoderSource) -> str:
     """Lists the heads of a source with kind and number of outputs: 'xnli (pair, 3), panx (tag, 7)', or 'none'."""
-    return ', '.join(f'{name} ({spec.kind}, {spec.outputs})' for name, spec in source.heads.items()) or 'none'
+    names = ', '.join(f'{name} ({spec.kind}, {spec.outputs})' for name, spec in source.heads.items())
+    return names or (f'none: {source.missing}' if source.missing else 'none')
 
 
 def evaluate(request: Request) -> list[dict[str, Any]]:

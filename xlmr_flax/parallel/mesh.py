@@ -86,7 +86,7 @@ def _encoder_rules() -> Iterator[tuple[str, PartitionSpec]]:
         yield pattern, P(*(_PARAMETER_AXES[axis] for axis in axes))
 
 
-# Parameter path -> spec; the paths of AdamW's moments have the same endings. Every leaf matches exactly one rule. The
+# Parameter path -> spec; the paths of moments have the same endings. Every leaf matches exactly one rule. The
 # rules of an encoder come from its family.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     *_encoder_rules(),

@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from xlmr_flax.encoders.kernels.attention import kernel, mask_words
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Place
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain
 
 WORK = ('vector_ops', 'integer_products')  # operation counts in a kernel's metadata; the first includes the second
 LANES = 128
@@ -60,7 +60,7 @@ def attention(
     *,
     heads: int,
     rate: float,
-    place: Place,
+    place: Constrain,
     interpret: bool,
 ) -> jax.Array:
     """Attention by the Pallas kernel: qkv [3, B, T, H * K] -> [B, T, H * K]; with a weight, times it, [B, T, D].
@@ -77,7 +77,7 @@ def attention(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _attention(
     qkv: jax.Array, bias: jax.Array, about: Numbers, seed: jax.Array, weight: jax.Array | None,
-    static: Static, place: Place,
+    static: Static, place: Constrain,
 ) -> jax.Array:  # fmt: skip
     run = place.mapped(functools.partial(_call, static, False, ()), _INPUTS, (_MIXED,))
     return _times(run(qkv, bias, seed, *about)[0], weight)
@@ -85,7 +85,7 @@ def _attention(
 
 def _forward(
     qkv: jax.Array, bias: jax.Array, about: Numbers, seed: jax.Array, weight: jax.Array | None,
-    static: Static, place: Place,
+    static: Static, place: Constrain,
 ) -> Any:  # fmt: skip
     outputs = (_MIXED, _OF_HEADS, _OF_HEADS)[: 3 if static[1] else 2]
     run = place.mapped(functools.partial(_call, static, True, ()), _INPUTS, outputs)
@@ -94,7 +94,7 @@ def _forward(
     return _times(results[0], weight), (qkv, bias, about, seed, weight, *kept)
 
 
-def _backward(static: Static, place: Place, kept: Any, gradient: jax.Array) -> Any:
+def _backward(static: Static, place: Constrain, kept: Any, gradient: jax.Array) -> Any:
     qkv, bias, about, seed, weight, mixed, *more = kept
     of_weight = None
     if weight is not None:

@@ -21,6 +21,7 @@ from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.runs import Plan, Run
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.machine import this_machine
+from xlmr_flax.train.optimizer import method_of
 
 _DRAWS = 16  # steps that are drawn to estimate rows and padding
 
@@ -43,7 +44,8 @@ def load_of(dataset: Dataset, rows: Rows, recipe: Recipe, mix: str, steps: float
         longest = draws.reshape(_DRAWS * recipe.accumulation, -1).max(axis=1) if mixed else draws.max(axis=(1, 2))
         length = int(np.median(np.asarray(dataset.lengths)[np.searchsorted(dataset.lengths, longest)]))
     apart = mixed or recipe.optimizer.clip_per == 'micro_batch'
-    return Load(dataset.name, steps, recipe.accumulation, apart, packing, draws, length, dataset.task.is_text)
+    whole_table = dataset.task.is_text or method_of(recipe.optimizer).untouched is None
+    return Load(dataset.name, steps, recipe.accumulation, apart, packing, draws, length, whole_table)
 
 
 def loads_of(estimator: Estimator, run: Run) -> Iterator[Load]:

@@ -103,7 +103,9 @@ class Claim:
     def check(self) -> None:
         """Raises ClaimLost if another process has taken over."""
         if self.lost:
-            raise ClaimLost(f'{self.path}: this process gave no sign for too long, and another one took over')
+            raise ClaimLost(
+                f'{self.path}: this process did not renew its claim in time, and another process took the run over'
+            )
 
     def release(self, outcome: str) -> None:
         """Releases the claim. outcome: one word for the record. A second call does nothing. Never raises."""
@@ -177,7 +179,7 @@ class Claims:
                     yield int(match[1]), Path(entry.path)
 
     def _top(self, name: str) -> tuple[int, Path | None]:
-        return max(self._files(name), default=(0, None), key=lambda found: found[0])
+        return max(self._files(name), default=(0, None), key=lambda entry: entry[0])
 
     def _holds(self, path: Path) -> Holder | None:
         """Returns the holder of a claim; None if the claim is released or its process is gone."""

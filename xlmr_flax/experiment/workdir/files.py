@@ -22,7 +22,8 @@ from xlmr_flax.experiment.workdir.git_version import source
 from xlmr_flax.experiment.workdir.log_writer import LogWriter
 from xlmr_flax.report.rows import RowsError, check_row
 from xlmr_flax.util import strict_json
-from xlmr_flax.util.console import say
+from xlmr_flax.util.console import say, warn
+from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 from xlmr_flax.util.secrets import hide
 
@@ -36,6 +37,7 @@ _RECORD = {
 _SHARED = ('', 'claims', 'failed', 'report', 'report/figures', 'report/latex')
 # Temporary files of atomic writes (scoring/files.py, util/files.py, claims.py), and probes of the file system.
 _TEMPORARY = re.compile(r'\..+\.(?:\d+-[0-9a-f]{8}|[0-9a-f]{32}|[a-z0-9_]{8})\.tmp|\.(?:writable|clock)-[0-9a-f]{32}')
+_LONGEST = 1e12  # seconds; a larger number is no time of work
 _ABANDONED = 3600.0  # seconds; a temporary file normally exists only while one text is written
 
 
@@ -153,8 +155,8 @@ class Workdir:
         self._log.flush()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Returns the records of all runs, without lines that a killed process left incomplete. Runs of older versions
-        have no file of their own; their records come from metrics.jsonl.
+        """Returns the records of all runs, with a warning for each line that is no record (`_records`). Runs of older
+        versions have no file of their own; their records come from metrics.jsonl.
         """
         self.write_log()
         paths = sorted((self.path / 'runs').glob('*/metrics.jsonl'))
@@ -279,22 +281,44 @@ def _check_renames(path: Path) -> None:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
+    """Reads a metrics.jsonl. Warns of lines that are no records, and leaves them out.
+
+    Without a warning go a last line without an end, which another process is writing or a killed one has left, and
+    records of a value that was not finite (`Workdir.log` writes it as null).
+    """
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
-        try:
-            record = strict_json.loads(line)
-        except strict_json.JsonError:  # an incomplete line of a killed process
+    *lines, unfinished = path.read_bytes().split(b'\n')
+    for number, line in enumerate([*lines, unfinished], 1):
+        if not line.strip():
             continue
-        if isinstance(record, dict) and 'run' in record and _is_well_typed(record):
+        record, reason = _record(line)
+        if not reason:
             records.append(record)
+        elif number <= len(lines) and not _is_not_finite(record):
+            warn(f'{path}, line {number}: left out: {reason}')
     return records
 
 
-def _is_well_typed(record: Mapping[str, Any]) -> bool:
-    """Returns whether the fields of a record that are read later have the right types."""
-    return all(isinstance(record[name], kind) for name, kind in _RECORD.items() if name in record)
+def _record(line: bytes) -> tuple[Any, str]:
+    """Returns (parsed line, reason): why the line is no record, '' = it is one."""
+    try:
+        record = strict_json.loads(line.decode('utf-8'))
+    except strict_json.JsonError as error:
+        return None, error.described()
+    except UnicodeDecodeError as error:
+        return None, f'not UTF-8 at byte {error.start} of the line'
+    if not isinstance(record, dict):
+        return record, f'an object is expected, not {type(record).__name__}'
+    if 'run' not in record:
+        return record, "field 'run' is missing"
+    wrong = [name for name, kind in _RECORD.items() if name in record and not isinstance(record[name], kind)]
+    return record, f'field {wrong[0]!r} is {quote(record[wrong[0]])}' if wrong else ''
+
+
+def _is_not_finite(record: Any) -> bool:
+    return isinstance(record, dict) and any(record.get(name, 0) is None for name in ('loss', 'dev_metric'))
 
 
 def _time(path: Path) -> dict[str, Any]:
@@ -302,8 +326,11 @@ def _time(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {'seconds': 0.0}
     saved = strict_json.read_object(path)
-    if not isinstance(saved.get('seconds'), int | float) or not isinstance(saved.get('sources', []), list):
-        raise strict_json.JsonError('a number `seconds` and a list `sources` are expected', path=path)
+    seconds, sources = saved.get('seconds'), saved.get('sources', [])
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < _LONGEST:
+        raise strict_json.JsonError(f'seconds: a number from 0 on is expected, not {quote(seconds)}', path=path)
+    if not isinstance(sources, list) or not all(isinstance(each, str) for each in sources):
+        raise strict_json.JsonError(f'sources: a list of texts is expected, not {quote(sources)}', path=path)
     return saved
 
 

@@ -96,7 +96,7 @@ def parse_topology(text: str) -> Topology:
     example = 'x'.join(['4'] * chip.dimensions)
     if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', rest) or rest.count('x') + 1 != chip.dimensions:
         raise EstimateError(
-            f'topology {text!r}: expected {chip.dimensions} numbers of chips behind the colon, as in {kind}:{example}'
+            f'topology {text!r}: expected {chip.dimensions} numbers of chips after the colon, as in {kind}:{example}'
         )
     shape = tuple(map(int, rest.split('x')))
     if any(n % _HOST and n != 1 for n in shape[:2]) or (1 in shape[:2] and max(shape) > _HOST):

@@ -27,7 +27,7 @@ from xlmr_flax.experiment.plan.loads import loads_of
 from xlmr_flax.experiment.plan.reads import dev_reads
 from xlmr_flax.experiment.plan.runs import Run, evaluation_languages, make_plan, resolve
 from xlmr_flax.experiment.training import head_of
-from xlmr_flax.kinds import HeadSpec, head_spec
+from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel.machine import TPU, Machine
@@ -132,7 +132,8 @@ class PlanWork(Estimator):
         model = self._trained_model(any(load.whole_table for load in loads))
         heads = {dataset.name: head_spec(dataset.task) for dataset in run.datasets}
         for load in loads:
-            predicted = Masking.of(self.tokenizer).most(load.length) if load.whole_table else 0
+            masked = kind_of(heads[load.dataset]).pretraining
+            predicted = Masking.of(self.tokenizer).most(load.length) if masked else 0
             program = Program(
                 TRAIN,
                 model,
@@ -185,7 +186,9 @@ def mean_length(shape: EncoderConfig, work: Work) -> float:
 
 def _decisive(spec: OptimizerSpec) -> OptimizerSpec:
     """The fields of an optimizer that change the program's structure; its other numbers are constants there."""
-    return OptimizerSpec(clip_norm=min(spec.clip_norm, 1.0), clip_per=spec.clip_per, schedule=spec.schedule)
+    return OptimizerSpec(
+        name=spec.name, clip_norm=min(spec.clip_norm, 1.0), clip_per=spec.clip_per, schedule=spec.schedule
+    )
 
 
 def machine_on(topology: Topology) -> Machine:

@@ -30,7 +30,7 @@ from xlmr_flax.tools.estimate import EstimateError
 from xlmr_flax.tools.estimate.chips import GIB, Topology, devices
 from xlmr_flax.tools.estimate.cost import KERNEL, ProgramCost, program_cost
 from xlmr_flax.tools.estimate.hlo import parse
-from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.step import split, state_shapes, step_program
 
 TRAIN, EVALUATE, EMBED = 'train', 'evaluate', 'embed'
@@ -241,7 +241,7 @@ def _lower(program: Program, mesh: Mesh) -> tuple[tuple[float, float], Any]:
             run = logits_program(model, head, mesh)
         placed, rows = _placed(params, mesh), _struct((program.rows, program.length), jnp.int32, mesh)
         return (_bytes(placed), 0.0), run.lower(placed, rows, rows)
-    optimizer = AdamW(program.optimizer, 1000)  # the number of steps is a constant of the schedule and costs nothing
+    optimizer = Optimizer(program.optimizer, 1000)  # the number of steps is a constant and costs nothing
     state = _placed(state_shapes(model.shapes({HEAD: head}), optimizer), mesh)
     shared, mine = split(state, HEAD)
     key = jax.eval_shape(lambda: jax.random.key(0))
