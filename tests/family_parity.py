@@ -23,7 +23,7 @@ from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.weights import export_head, export_pooler
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree
 from xlmr_flax.train.head_padding import ProgramHead
-from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.step import init_state
 
 Types = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -134,7 +134,7 @@ class Parity:
         from xlmr_flax.tools.torch.torch_modules import learning_rates, make_optimizer
 
         spec = OptimizerSpec(learning_rate=1e-4, epsilon=1e-6, warmup=0.2, clip_norm=0.5)
-        mesh, optimizer = make_mesh(), AdamW(spec, steps)
+        mesh, optimizer = make_mesh(), Optimizer(spec, steps)
         state = init_state(put_tree(self.params, mesh), optimizer, mesh)
         step = make_train_step(self.model, ProgramHead('x', self.spec), optimizer, mesh=mesh)
         rows = {'ids': self.ids, 'segments': self.segments, **self.targets()}
