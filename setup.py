@@ -74,6 +74,7 @@ setup(
         # One version: `estimate` reads the text of compiled programs and describes a GPU in a format of XLA's own.
         'estimate-gpu': ['jax[cuda12]==0.10.2'],
         'gcs': ['gcsfs'],
+        'hub': ['pyarrow>=17'],
         'torch': ['torch>=2.6'],
         'bench': ['torch>=2.6', 'faiss-cpu>=1.11'],
         'docs': ['mkdocs-material>=9.5'],
@@ -83,6 +84,7 @@ setup(
             'pytest>=8',
             'pytest-xdist>=3.6',
             'hypothesis>=6.100',
+            'pyarrow>=17',
             'mkdocs-material>=9.5',
             'ruff>=0.9',
             'pyright[nodejs]>=1.1.390',
@@ -92,7 +94,7 @@ setup(
             'ipykernel>=6.29',
         ],
     },
-    entry_points={'console_scripts': ['xlmr-flax=xlmr_flax.cli.main:main']},
+    entry_points={'console_scripts': ['xlmr-flax=xlmr_flax.__main__:main']},
     classifiers=[
         'Development Status :: 4 - Beta',
         'Intended Audience :: Science/Research',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,3 +295,16 @@ def test_a_breach_is_found(path: str, source: str, said: str) -> None:
 @pytest.mark.parametrize(('path', 'source'), FINE)
 def test_what_is_allowed_is_not_a_breach(path: str, source: str) -> None:
     assert breaches(path, source) == []
+
+
+def test_the_tests_have_the_folders_of_the_package() -> None:
+    own = {path.parent.relative_to(PACKAGE).as_posix() for path in python_files('xlmr_flax')}
+    found = {path.parent.relative_to(ROOT / 'tests').as_posix() for path in (ROOT / 'tests').rglob('test_*.py')}
+    assert found - own == {'launch', 'notebooks'}, 'these test what lies beside the package'
+
+
+def test_the_lists_of_fast_and_long_tests_name_files() -> None:
+    text = (ROOT / 'tests' / 'conftest.py').read_text(encoding='utf-8')
+    names = re.findall(r"'([\w/]+/test_\w+\.py|test_\w+\.py)'", text)
+    assert len(names) > 20
+    assert [name for name in names if not (ROOT / 'tests' / name).is_file()] == []

@@ -1,4 +1,4 @@
-"""transformers' XLM-R in torch with the weights of a parameter tree: what the parity tests compare with."""
+"""transformers' encoder in torch with the weights of a parameter tree: what the parity tests compare with."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ import numpy as np
 import torch
 import transformers
 
+from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig
-from xlmr_flax.kinds import HeadSpec
+from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models import hf
 from xlmr_flax.models.model import Model, Params
-
-CLASSES = {
-    None: 'XLMRobertaModel',
-    'pair': 'XLMRobertaForSequenceClassification',
-    'choice': 'XLMRobertaForMultipleChoice',
-    'tag': 'XLMRobertaForTokenClassification',
-    'span': 'XLMRobertaForQuestionAnswering',
-    'mlm': 'XLMRobertaForMaskedLM',
-}
 
 
 def tiny_config(**changes: object) -> EncoderConfig:
@@ -56,7 +48,7 @@ def torch_model(
 ) -> torch.nn.Module:
     """Exports with `hf.save` and opens with transformers: the parity tests test the export too."""
     hf.save(out, config, params, tokenizer, head=head, style='hf')
-    cls = getattr(transformers, CLASSES[head[1].kind if head else None])
+    cls = getattr(transformers, family_of(config).class_name + (kind_of(head[1]).architecture if head else 'Model'))
     model, info = cls.from_pretrained(out, output_loading_info=True)
     assert not info['unexpected_keys'] and not info['mismatched_keys'], info
     assert not [k for k in info['missing_keys'] if 'position_ids' not in k], info

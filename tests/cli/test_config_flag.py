@@ -113,7 +113,7 @@ def test_a_file_may_take_an_argument(parsed: Callable[..., Any], tmp_path: Path)
     ],
 )
 def test_an_override_that_cannot_be(override: str, said: str, fails: Fails, tmp_path: Path) -> None:
-    said = said.replace('write', 'a new entry is given whole: --config.recipes="{\'world_nli\': ...}"')
+    said = said.replace('write', 'a new entry must be given completely: --config.recipes="{\'world_nli\': ...}"')
     assert said in fails('run', f'--config={TINY}', f'--workdir={tmp_path}/w', override)
     assert not (tmp_path / 'w').exists()
 

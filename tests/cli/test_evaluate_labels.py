@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.encoders.config import SIZES, ModelError
@@ -83,7 +85,16 @@ def test_a_tagger_without_names(root: Path, tmp_path: Path, tiny_tokenizer: Path
 
 
 @pytest.mark.parametrize(
-    'names', [{'a': 0, 'b': 1, 'c': 2}, {'0': 'no', '1': 'yes'}, {'0': 'x', '1': 'x', '2': 'y'}, ['no', 'yes'], 'no']
+    'names',
+    [
+        {'0': '', '1': 'x', '2': 'y'},
+        {'0': ' ', '1': 'x', '2': 'y'},
+        {'a': 0, 'b': 1, 'c': 2},
+        {'0': 'no', '1': 'yes'},
+        {'0': 'x', '1': 'x', '2': 'y'},
+        ['no', 'yes'],
+        'no',
+    ],
 )
 def test_names_that_are_not_one_a_class(names: object, tmp_path: Path, tiny_tokenizer: Path) -> None:
     model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 0)
@@ -93,6 +104,31 @@ def test_names_that_are_not_one_a_class(names: object, tmp_path: Path, tiny_toke
         hf.HfModel(model)
     (model / 'config.json').write_text(json.dumps(config | {'id2label': ['x', 'y', 'z']}), 'utf-8')
     assert hf.HfModel(model).labels == ('x', 'y', 'z')
+
+
+@pytest.mark.parametrize(
+    ('name', 'shape'),
+    [
+        ('classifier.out_proj.weight', (4, 64)), ('classifier.out_proj.bias', (3, 2)), ('classifier.out_proj.bias', ()),
+        ('classifier.dense.weight', (64, 3)),
+    ],
+)  # fmt: skip
+def test_a_head_of_another_shape(name: str, shape: tuple[int, ...], tmp_path: Path, tiny_tokenizer: Path) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 0)
+    tensors = load_file(model / 'model.safetensors')
+    save_file(tensors | {name: np.zeros(shape, np.float32)}, model / 'model.safetensors')
+    with pytest.raises(ModelError, match=f'{name} is {re.escape(str(list(shape)))}'):
+        hf.HfModel(model).load()
+
+
+def test_a_model_without_the_head_that_it_names(tmp_path: Path, tiny_tokenizer: Path, root: Path, fails: Fails) -> None:
+    model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 0)
+    tensors = {k: v for k, v in load_file(model / 'model.safetensors').items() if not k.startswith('classifier')}
+    save_file(tensors, model / 'model.safetensors')
+    said = "has no 'classifier.out_proj.bias', which config.json says (XLMRobertaForSequenceClassification)"
+    assert said in fails('convert', f'--source=hf:{model}', f'--out={tmp_path}/c')
+    assert said in fails(*evaluate(model, 'xnli', 'test', root))
+    assert main(['convert', f'--source=hf:{model}', f'--out={tmp_path}/c', '--head=none']) == 0
 
 
 def test_label2id_names_the_classes_where_id2label_does_not(tmp_path: Path, tiny_tokenizer: Path) -> None:
@@ -129,6 +165,9 @@ def test_rows_of_ones_own_are_not_named_in_a_guessed_order(
     assert main([*command, '--labels=a,b,c']) == 0
     assert label() == 'c'
     assert '2 names for the 3 outputs' in fails(*command, '--labels=a,b')
+    for names, said in (('a,a,b', "two classes have the name 'a'"), ('a,,b', "class 1 has the name ''")):
+        assert said in fails(*command, f'--labels={names}')
+        assert said in fails('convert', f'--source=hf:{model}', f'--out={tmp_path}/c', f'--labels={names}')
 
 
 def test_what_was_assumed_is_in_the_result_rows(root: Path, tmp_path: Path, tiny_tokenizer: Path) -> None:

@@ -54,6 +54,22 @@ def test_a_run_writes_all_files_and_scores_what_has_labels(
     assert 'no labels' in capsys.readouterr().out
 
 
+def test_dev_rows_without_labels_select_nothing(
+    root: Path, tmp_path: Path, config_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    dev = root / 'xtreme' / 'pawsx' / 'x-final' / 'en' / 'dev_2k.tsv'
+    dev.write_text('id\tsentence1\tsentence2\n1\ta cat\ta dog\n', encoding='utf-8')
+    config = config_file(
+        "config.intermediate, config.targets = ('none',), ('pawsx',)", 'config.recipe.steps = 2',
+        'config.recipe.eval_every = 1', "config.evaluation.languages = {'pawsx': ('de',)}",
+        "config.evaluation.split = {'pawsx': 'test'}", f'config.data_root = {str(root)!r}',
+        'config.tensorboard = False',
+    )  # fmt: skip
+    assert main(['run', f'--config={config}', f'--workdir={tmp_path}/w']) == 1
+    assert str(dev) in capsys.readouterr().err
+    assert not list((tmp_path / 'w').rglob('metrics.jsonl')), 'before the first step'
+
+
 def test_xtremes_placeholder_is_no_answer(tmp_path: Path) -> None:
     from xlmr_flax.data.sources import read_split
     from xlmr_flax.tasks import get_task

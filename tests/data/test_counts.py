@@ -18,13 +18,18 @@ NOT_EXAMPLES = {
         2,
         'd250 has empty answers alone; both answers of 5726487b5951b619008f6edf are written with another capital',
     ),
+    ('logiqa2_nli_new', 'en', 'train'): (68, 'rows whose premise is in test_new.txt'),
+    ('logicbench', 'en', 'train'): (24, 'rows whose context is in the evaluation files'),
 }
 # Tasks whose scored answers need not stand in the context: every one counts, as in the script of SQuAD v1.1.
 LOST_ANSWERS = ('squad_it',)
 # Files beside the data.
-NO_DATA = ('LICENSE.txt', 'README.md')
-# Labels that a task has and its files here do not: HELP and MED ask for entailment or not; the others are cut small.
-UNUSED_LABELS = {'help': {'contradiction'}, 'med': {'contradiction'}}
+NO_DATA = (
+    'LICENSE', 'LICENSE.md', 'LICENSE.txt', 'README.md', 'LANGUAGES.tsv', 'DOCUMENT_IDS.tsv', 'labels.txt',
+    'newstest2019-ref-2.spa.txt',  # a second reference for Spanish
+)  # fmt: skip
+# Labels that a task has and its files here do not: these ask for entailment or not.
+UNUSED_LABELS = {'help': {'contradiction'}, 'med': {'contradiction'}, 'clutrr_nli': {'neutral'}}
 FILE_TASKS = sorted(name for name in all_tasks() if not name.startswith('world_'))
 
 Manifest = dict[str, int]
@@ -69,7 +74,7 @@ def test_every_file_is_read_by_some_task(manifest: Manifest, data_root: Path) ->
         for code, split in splits_here(name, manifest, data_root)
         for path in Split(get_task(name), code, split, data_root).files()
     }
-    assert len(manifest) > 800
+    assert len(manifest) > 1600
     assert {path for path in manifest if Path(path).name not in NO_DATA} == read
 
 
@@ -102,11 +107,11 @@ def test_every_row_is_an_example(name: str, manifest: Manifest, data_root: Path)
         assert {task.labels[number] for number in labels} == set(task.labels) - UNUSED_LABELS.get(name, set())
 
 
-@pytest.mark.parametrize('name', ['tatoeba', 'bucc2018'])
+@pytest.mark.parametrize('name', ['tatoeba', 'bucc2018', 'sib200_retrieval', 'ntrex'])
 def test_every_sentence_is_on_a_side(name: str, manifest: Manifest, data_root: Path) -> None:
     task = get_task(name)
     here = splits_here(name, manifest, data_root)
-    assert len(here) == {'tatoeba': 112, 'bucc2018': 4}[name]
+    assert len(here) == {'tatoeba': 112, 'bucc2018': 4, 'sib200_retrieval': 408, 'ntrex': 129}[name]
     for code, split in here:
         sides = read_pairs(task, code, split, data_root)
         rows = [
@@ -146,3 +151,29 @@ def test_what_the_readers_were_tried_on(manifest: Manifest, data_root: Path) -> 
         else:
             assert first == ('stand-in' if all(standing.values()) else 'real'), name
             assert any(standing.values()) == ('stand-in' in task.checked_on), name
+
+
+def test_the_english_rows_of_afrixnli_are_those_of_xnli(data_root: Path) -> None:
+    """Of the 600 rows, those that the folder of data has of XNLI's test set; the sets that share them agree."""
+    african, xnli = (read_split(get_task(name), 'en', 'test', data_root) for name in ('afrixnli', 'xnli'))
+    assert len(african) == 600
+    labels = {(e.text_a.strip(), e.text_b.strip()): e.label for e in xnli}  # type: ignore[union-attr]
+    shared = [e for e in african if (e.text_a.strip(), e.text_b.strip()) in labels]  # type: ignore[union-attr]
+    assert len(shared) == 120
+    assert all(labels[e.text_a.strip(), e.text_b.strip()] == e.label for e in shared)  # type: ignore[union-attr]
+    golds = [
+        [example.label for example in read_split(get_task(name), code, 'test', data_root)]  # type: ignore[union-attr]
+        for name in ('afrixnli', 'indicxnli')
+        for code in get_task(name).languages
+    ]
+    assert len(golds) == 29
+    assert all(gold == golds[0] for gold in golds)
+
+
+def test_the_ids_of_sib200_are_the_same_in_every_language(data_root: Path) -> None:
+    task = get_task('sib200')
+    for split, count in (('dev', 99), ('test', 204)):
+        english = [(e.id, e.label) for e in read_split(task, 'en', split, data_root)]  # type: ignore[union-attr]
+        assert len(english) == count
+        for code in task.languages:
+            assert [(e.id, e.label) for e in read_split(task, code, split, data_root)] == english  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.experiment.data_check.overlap import check_overlap, check_tasks, known_warnings
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import ChoiceExample, PairExample, SentenceExample, SpanExample, TagExample
+from xlmr_flax.tasks.base import ChoiceExample, PairExample, SentenceExample, SpanExample, Table, TagExample
 
 CONTEXT = 'The lake froze in May.'
 
@@ -127,6 +128,16 @@ def test_leaks_that_the_real_folder_has(data_root: Path) -> None:
         ('mnli', 'xnli', 'en', 'test'),
         ('copa', 'xcopa_gmt', 'it', 'test'),
         ('anli', 'anli', 'en', 'dev'),
+        ('mnli', 'afrixnli', 'en', 'test'),
+        ('sib200', 'sib200', 'en', 'test'),
+        ('masakhanews', 'masakhanews', 'en', 'test'),
+        ('nusax', 'nusax', 'en', 'test'),
+        ('panx', 'uner', 'en', 'test'),
+        ('proofwriter', 'proofwriter', 'en', 'test'),
+        ('clutrr', 'clutrr', 'en', 'test'),
+        ('logicbench', 'logicbench', 'en', 'test'),
+        ('logiqa2_nli_new', 'logiqa2_nli_new', 'en', 'test'),
+        ('control_whole', 'control_whole', 'en', 'test'),
     ],
 )
 def test_what_is_trained_and_scored_shares_nothing(
@@ -134,3 +145,24 @@ def test_what_is_trained_and_scored_shares_nothing(
 ) -> None:
     report = check_tasks(get_task(train), get_task(test), language, split, data_root)
     assert not report, str(report)
+
+
+def test_afrixnli_and_indicxnli_are_rows_of_the_test_set_of_xnli(data_root: Path) -> None:
+    """So that a model that has seen those has seen these; the notes of both tasks say it."""
+    xnli, african = (read_split(get_task(name), 'en', 'test', data_root) for name in ('xnli', 'afrixnli'))
+    shared = {overlap.kind: overlap.shared for overlap in check_overlap(xnli, african).overlaps}
+    assert shared['example'] == 120
+    for name in ('afrixnli', 'indicxnli'):
+        assert any('never train on that' in line for line in known_warnings(get_task(name)))
+
+
+def test_premises_of_the_new_logiqa_files_are_trained_or_scored(data_root: Path) -> None:
+    """The file that is trained on has premises of the test file, which are left out."""
+    task = get_task('logiqa2_nli_new')
+    trained, tested = ({e.text_a for e in read_split(task, 'en', split, data_root)} for split in ('train', 'test'))  # type: ignore[union-attr]
+    assert not trained & tested
+    (train,) = task.splits['train']
+    assert isinstance(train, Table)
+    whole = dataclasses.replace(train.alternatives[0], without={})
+    task = dataclasses.replace(task, splits={'train': (whole,)})
+    assert len({e.text_a for e in read_split(task, 'en', 'train', data_root)} & tested) == 25  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,28 @@ def test_every_window_has_the_question_and_its_part_of_the_context(tokenizer: To
         np.testing.assert_array_equal(row[:first], [0, *question, 2, 2])
         np.testing.assert_array_equal(row[first : first + count], context[begin : begin + count])
         assert row[-1] == 2
+
+
+def test_a_context_with_several_questions_is_tokenized_once(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are those of the questions one by one."""
+    asked: list[str] = []
+    encode = tokenizer.encode_with_offsets
+    monkeypatch.setattr(tokenizer, 'encode_with_offsets', lambda texts: (asked.extend(texts), encode(texts))[1])
+    first, other = _examples('en', 2)[0], _examples('de', 1)[0]
+    examples = [dataclasses.replace(first, id=str(i), question=f'Who {i}?') for i in range(3)]
+    examples.insert(1, other)
+    together = span_rows(tokenizer, examples, 48)
+    assert asked == [first.context, other.context]
+    for number, example in enumerate(examples):
+        alone, rows = span_rows(tokenizer, [example], 48), np.flatnonzero(together.example == number)
+        assert [together.tokens[row].tolist() for row in rows] == [
+            row.tolist() for row in map(alone.tokens.__getitem__, range(len(alone.tokens)))
+        ]
+        for name in ('start', 'end', 'first', 'count', 'begin'):
+            assert getattr(together, name)[rows].tolist() == getattr(alone, name).tolist()
+        assert together.offsets[number].tolist() == alone.offsets[0].tolist()
 
 
 def test_windows_cover_everything_and_overlap() -> None:

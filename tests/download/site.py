@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is logged."""
+
+    def do_HEAD(self) -> None:
+        """As the Hugging Face hub answers: the sum, the size and the commit of a file."""
+        path = self.path.lstrip('/')
+        data = self.site.files.get(path)
+        if data is None or self.site.faults.get(path, [''])[0] == '404':
+            return self._end(404, {'X-Error-Code': 'EntryNotFound'})
+        self.send_response(200)
+        for name, value in {
+            'X-Repo-Commit': path.split('/resolve/')[1].split('/')[0],
+            'ETag': f'"{hashlib.sha256(data).hexdigest()}"',
+            'Content-Length': str(len(data)),
+        }.items():
+            self.send_header(name, value)
+        return self.end_headers()
 
     def do_GET(self) -> None:
         site, path = self.site, self.path.lstrip('/')

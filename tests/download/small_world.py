@@ -28,6 +28,7 @@ from xlmr_flax.download.facts import Source
 PAIRS = [('A man runs .', 'A man moves .', 'entailment'), ('A "dog" .', 'No dog .', 'contradiction')]
 LANGUAGES = {'en': 'english', 'ar': 'arabic', 'bn': 'bengali', 'fi': 'finnish', 'id': 'indonesian', 'ko': 'korean'}
 LANGUAGES |= {'ru': 'russian', 'sw': 'swahili', 'te': 'telugu'}
+NLI = ('entailment', 'neutral', 'contradiction')
 SNLI = ('gold_label', 'sentence1', 'sentence2', 'label1', 'label2')
 
 
@@ -103,11 +104,54 @@ def published(source: Source) -> bytes:
         none = '<problem id="276" fracas_answer="undef"><p idx="1">None.</p></problem>'
         problem = f'<problem id="1" fracas_answer="yes">{inside}</problem>'
         return f'<x><comment class="section"> s </comment>{problem}{none}</x>'.encode()
+    if source.use == facts.HUB:
+        return parquet(source)
     if source.conversion == 'gunzip':
         return gzip.compress(content(source.targets[0]).encode(), mtime=0)
     if not source.is_archive:
         return content(source.targets[0]).encode()
     return packed(source.name, _members(source))
+
+
+def parquet(source: Source) -> bytes:
+    """The hub's copy of what a task reads at a source's targets."""
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    rows = [line.split('\t') for line in content(source.targets[0]).splitlines()]
+    cells = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]] if source.conversion != 'hub_xnli' else []
+    if source.conversion == 'hub_nli':
+        names = {'premise': 'sentence1', 'hypothesis': 'sentence2', 'label': 'gold_label'}
+        made = [{new: row[old] for new, old in names.items()} for row in cells]
+        made = [{**row, 'label': NLI.index(row['label'])} for row in made]
+    elif source.conversion == 'hub_qqp':
+        made = [{**row, 'idx': int(row['id']), 'label': int(row.get('is_duplicate', -1))} for row in cells]
+    elif source.conversion == 'hub_xnli':
+        codes = [target.split('-')[-1][:-4] for target in source.targets]
+        lines = [[line.split('\t') for line in content(target).splitlines()] for target in source.targets]
+        made = [
+            {
+                'premise': {code: row[0] for code, row in zip(codes, several, strict=True)},
+                'hypothesis': {'language': codes, 'translation': [row[1] for row in several]},
+                'label': NLI.index(several[0][2]),
+            }
+            for several in zip(*lines, strict=True)
+        ]
+    else:
+        asked = [json.loads(line) for line in content(source.targets[0]).splitlines()]
+        made = [
+            {
+                'id': row['id'],
+                'question': row['question']['stem'],
+                'question_concept': row['question'].get('question_concept', ''),
+                'choices': {key: [each[key] for each in row['question']['choices']] for key in ('label', 'text')},
+                'answerKey': row.get('answerKey', ''),
+            }
+            for row in asked
+        ]
+    out = io.BytesIO()
+    write_table(pyarrow.Table.from_pylist(made), out)
+    return out.getvalue()
 
 
 def _members(source: Source) -> dict[str, bytes]:
@@ -163,12 +207,14 @@ class World:
     table: Path
 
 
-def build(table: Path) -> World:
-    """The small world of every source but the fallbacks; its table is written into a folder."""
+def build(table: Path, hub: bool = False) -> World:
+    """Writes the table of the small world, without fallbacks, into a folder. hub: with the copies on the hub."""
     site: dict[str, bytes] = {}
     tree: dict[str, str] = {}
     lines = ['group\tuse\turl\tbytes\tsha256\tgit_blob\tconversion\tfiles']
     for source in facts.sources():
+        if source.use == facts.HUB and not hub:
+            continue
         if source.use != facts.FALLBACK and source.conversion != facts.MANUAL:
             data = published(source)
             digest = hashlib.sha256(data).hexdigest()

@@ -90,6 +90,7 @@ def test_tydiqa_is_split_by_the_ids_of_questions(tmp_path: Path) -> None:
             'id,context,question,answer0,answer1,answer2,answer3\n1,"a, ""b""\nc",q,0,1,2,3\n',
         ),
         ('unpack', 'a\r\nb', 'a\r\nb'),
+        ('tagged_words', 'Hy O\n O\n\nB-PER\nO O\nI B-LOC\n', 'Hy O\n\ufffd O\n\n\ufffd B-PER\nO O\nI B-LOC\n'),
         (
             'own_ids',
             '{"id": 7, "a":1}\n{"id": 8}\n{"id": 7, "a": "ü"}\n{"b": 1}\n',

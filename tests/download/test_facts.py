@@ -42,12 +42,16 @@ def test_every_file_of_a_task_is_published_or_said_not_to_be(name: str, tmp_path
 
 def test_what_must_be_got_by_hand(tmp_path: Path) -> None:
     found = make_plan([want for name in TASKS for want in wants(name)], tmp_path, Records(tmp_path))
-    assert {source.group for source in found.manual} == {'ccg', 'mewslix', 'mlm_text', 'xtreme_translations'}
+    assert {source.group for source in found.manual} == {
+        'ccg', 'mewslix', 'mlm_text', 'xtreme_translations', 'sib200', 'flores200', 'ntrex', 'belebele', 'afrixnli',
+        'indicxnli', 'nusax', 'masakhanews', 'uner', 'proofwriter', 'clutrr', 'logicbench', 'logiqa2_nli_new',
+        'control_whole',
+    }  # fmt: skip
 
 
 def test_the_form_of_the_table() -> None:
     sources = facts.sources()
-    assert len(sources) == 636
+    assert len(sources) == 664
     fetched = [source for source in sources if source.conversion != facts.MANUAL]
     assert {source.group for source in sources} == set(facts.groups())
     assert len({source.key for source in fetched}) == len(fetched)
@@ -55,6 +59,7 @@ def test_the_form_of_the_table() -> None:
     for source in fetched:
         assert re.fullmatch('([0-9a-f]{64})?', source.sha256)
         assert re.fullmatch('([0-9a-f]{40})?', source.git_blob)
+        assert (source.use == facts.HUB) == source.conversion.startswith('hub_')
         assert source.conversion in {*convert.CONVERSIONS, 'copy', 'fracas_plain'}
         for url in source.urls:
             assert url.startswith('https://')

@@ -17,7 +17,7 @@ from download.small_world import packed, place
 
 from xlmr_flax.download import archive, facts, fetch
 from xlmr_flax.download.facts import Source
-from xlmr_flax.download.records import DownloadError
+from xlmr_flax.download.records import DownloadError, Sums, file_sum, size_of
 
 XNLI = ('dl.fbaipublicfiles.com/XNLI/XNLI-1.0.zip', 'cims.nyu.edu/~sbowman/xnli/XNLI-1.0.zip')
 SQUAD = 'rajpurkar.github.io/SQuAD-explorer/dataset/train-v1.1.json'
@@ -37,12 +37,13 @@ def failure(out: str) -> str:
         ('longer', 'longer than the published'),
         ('truncated', 'the connection '),
         ('503', 'status 503'),
+        ('slow', 'no byte for 0.3 seconds'),
     ],
 )
 def test_a_file_that_does_not_come(fault: str, said: str, download: Download, site: Site, tmp_path: Path) -> None:
     """The other files come, the exit code is 1, and a later start gets the file."""
     site.faults[SQUAD] = [fault]
-    code, out, _ = download('--tasks=squad_v1', '--nocount')
+    code, out, _ = download('--tasks=squad_v1', '--nocount', *(['--timeout=0.3'] if fault == 'slow' else []))
     assert code == 1
     assert said in failure(out)
     assert SQUAD in failure(out)
@@ -65,8 +66,22 @@ def test_a_wrong_sum_names_both_and_can_be_accepted(download: Download, site: Si
 
 
 @pytest.mark.parametrize('faults', [['503', ''], ['truncated', ''], ['slow', ''], ['truncated', 'no ranges', '']])
-def test_what_passes_is_tried_again(faults: list[str], site: Site, tmp_path: Path) -> None:
-    """A cut file goes on at the last 64 KiB that came, at its beginning where the server gives no ranges."""
+def test_what_passes_is_tried_again(
+    faults: list[str], site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cut file goes on at the last 64 KiB that came, at its beginning where the server gives no ranges.
+
+    No byte is read a second time for its checksum.
+    """
+    read_again: list[int] = []
+
+    def read(sums: Sums, path: Path, count: int | None = None) -> Sums:
+        if count != 0:
+            read_again.append(size_of(path))
+        return original(sums, path, count)
+
+    original = Sums.read
+    monkeypatch.setattr(Sums, 'read', read)
     content = bytes(range(256)) * 1024
     source = Source('x', '', ('https://h/b.bin',), len(content), hashlib.sha256(content).hexdigest(), '', 'copy', ())
     site.files['h/b.bin'], site.faults['h/b.bin'] = content, list(faults)
@@ -74,10 +89,31 @@ def test_what_passes_is_tried_again(faults: list[str], site: Site, tmp_path: Pat
     transport = fetch.Transport(site.address, timeout=0.5)
     fetcher = fetch.Fetcher(tmp_path, transport, lambda _, size: seen.append(size), threading.Event())
     fetcher.folder.mkdir()
-    assert fetcher.fetch(source).read_bytes() == content
+    path, sha256 = fetcher.fetch(source)
+    assert (path.read_bytes(), sha256) == (content, source.sha256)
+    assert read_again == []
     spans = [span for _, span in site.asked]
     assert spans == (['', ''] if faults[0] == '503' else ['', f'bytes={1 << 17}-'])
     assert (seen == sorted(seen), seen[-1]) == ('no ranges' not in faults, len(content))
+
+
+@pytest.mark.parametrize('size', [0, 1, 5 << 20])
+def test_sums_of_what_is_written_and_of_what_is_read(size: int, tmp_path: Path) -> None:
+    content = bytes(size)
+    path = tmp_path / 'a'
+    path.write_bytes(content)
+    blob = hashlib.sha1(b'blob %d\0' % size + content).hexdigest()
+    assert (file_sum(path), file_sum(path, 'git_blob')) == (hashlib.sha256(content).hexdigest(), blob)
+    source = Source('x', '', ('https://h/a',), size, '', blob, 'copy', ())
+    for sums in (Sums(size), Sums()):
+        sums.update(content[: size // 2])
+        path.write_bytes(content[size // 2 :])
+        sums.read(path)
+        path.write_bytes(content)
+        assert (sums.size, sums.sha256, sums.of(source, path)) == (size, hashlib.sha256(content).hexdigest(), blob)
+        assert sums.match(source, path)
+        sums.update(b'x')
+        assert not sums.match(source, path)
 
 
 def test_the_next_address_and_the_next_source(download: Download, site: Site, tmp_path: Path) -> None:
@@ -95,11 +131,11 @@ def test_a_part_of_another_file_is_begun_again(download: Download, site: Site, t
     fetcher.folder.mkdir()
     part = fetcher.folder / f'{source.key}.part'
     part.write_bytes(b'1234567')
-    assert fetcher.fetch(source).read_bytes() == b'12345'
+    assert fetcher.fetch(source)[0].read_bytes() == b'12345'
     assert [span for _, span in site.asked] == ['bytes=7-', '']
-    fetcher.fetch(source).unlink()
+    fetcher.fetch(source)[0].unlink()
     part.write_bytes(b'12345')
-    assert fetcher.fetch(source).read_bytes() == b'12345', 'it was whole, and not yet renamed'
+    assert fetcher.fetch(source)[0].read_bytes() == b'12345', 'it was whole, and not yet renamed'
 
 
 def test_a_full_disk_ends_with_the_name_of_the_file(
@@ -175,11 +211,17 @@ def test_an_archive_that_is_refused(data: bytes, said: str, tmp_path: Path) -> N
                 pass
 
 
-def test_an_archive_with_an_unsafe_member_writes_nothing(download: Download, site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('member', 'size', 'said'),
+    [('../../evil', 1, 'leaves the folder'), ('XNLI-1.0/xnli.dev.tsv', 80 << 20, 'unpacks to')],
+)
+def test_an_unsafe_member_or_a_bomb_writes_nothing(
+    member: str, size: int, said: str, download: Download, site: Site, tmp_path: Path
+) -> None:
     for path in XNLI:
-        site.files[path] = packed('a.zip', {'../../evil': b'1'})
+        site.files[path] = packed('a.zip', {member: bytes(size)})
     code, out, _ = download('--tasks=xnli', '--accept_licence=xnli', '--accept_changed=xnli', '--nocount')
     assert code == 1
-    assert 'leaves the folder' in failure(out)
+    assert said in failure(out)
     assert files_of(tmp_path / 'data') == {}
     assert not (tmp_path.parent / 'evil').exists()

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.split import Split
 from xlmr_flax.eval import mining
 from xlmr_flax.eval.by_gold import Embed, MinedSide, mine, rank
+from xlmr_flax.experiment.data_check.inventory import BROKEN, check
 from xlmr_flax.scoring import files
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import SentenceExample
@@ -76,6 +78,26 @@ def test_mining_finds_the_pairs_and_leaves_the_others(
     assert [str(file) for file in given] == [f'{s}-{side}.npy' for s in splits for side in ('first', 'second')]
 
 
+@pytest.mark.parametrize(
+    ('old', 'new', 'said'),
+    [
+        ('de-2\ten-2', 'en-2\tde-2', r"'en-2' is in the file of the other side"),
+        ('\ten-2', '\ten-x', r"'en-x' is in neither"),
+    ],
+)
+@pytest.mark.parametrize('split', ['dev', 'test'])
+def test_gold_pairs_have_the_ids_of_the_sides(
+    root: Path, tmp_path: Path, split: str, old: str, new: str, said: str
+) -> None:
+    """Before any vector is computed; `prepare --check` says the same."""
+    path = root / 'xtreme/bucc2018' / f'de-en.{split}.gold'
+    path.write_text(path.read_text('utf-8').replace(f'{old}\n', f'{new}\n'), 'utf-8')
+    with pytest.raises(DataError, match=rf'{split}\.gold, line 3, column .gold.: id {said}'):
+        mine(get_task('bucc2018'), 'de', split, str(root), None, tmp_path / 'out.tsv')  # type: ignore[arg-type]
+    state = check(Split(get_task('bucc2018'), 'de', split, root))
+    assert (state.state, f'{path}, line 3' in state.error) == (BROKEN, True)
+
+
 def test_a_threshold_needs_dev(root: Path, tmp_path: Path) -> None:
     (root / 'xtreme' / 'bucc2018' / 'de-en.dev.gold').unlink()
     with pytest.raises(
@@ -117,7 +139,7 @@ PRODUCT = {('d0', 'e3'), ('d2', 'e3'), ('d3', 'e0'), ('d3', 'e2')}
 
 @pytest.fixture
 def repeated_root(tmp_path: Path) -> Path:
-    """BUCC in German: text 1 is there twice in German, text 2 twice in English."""
+    """BUCC in German: text 1 occurs twice in German, text 2 twice in English."""
     folder = tmp_path / 'data' / 'xtreme' / 'bucc2018'
     folder.mkdir(parents=True)
     for split in ('dev', 'test'):

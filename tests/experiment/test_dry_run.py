@@ -36,7 +36,7 @@ def runner(config_of: Callable[..., Config], tmp_path: Path) -> Any:
 def members(text: str) -> dict[tuple[str, str], list[str]]:
     lines = text.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith('arm '))
-    found = [line.replace(' (labels dealt anew)', '*').split() for line in lines[first + 1 :]]
+    found = [line.replace(' (shuffled labels)', '*').split() for line in lines[first + 1 :]]
     return {(cells[0], cells[1]): cells[2:] for cells in found[: next(i for i, c in enumerate(found) if c[0] == 'A')]}
 
 

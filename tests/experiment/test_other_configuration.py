@@ -44,7 +44,7 @@ def test_the_difference_is_said(
         Runner.open(config(recipe__steps=4, recipe__checkpoint_every=2), tmp_path / 'w', 'x').run()
     (line,) = [text for text in capsys.readouterr().out.splitlines() if 'another configuration' in text]
     assert line.endswith(
-        'checkpoints: step 2 of another configuration, not gone on from (recipe.steps: 3 in the checkpoint, 4 now)'
+        'checkpoints: step 2 of another configuration is not used (recipe.steps: 3 in the checkpoint, 4 now)'
     )
 
 

@@ -16,7 +16,7 @@ from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.models.source import open_source
 from xlmr_flax.util.stopping import Stopped
 
-WHERE = ['fetch', '_save', 'save_checkpoint', 'decay_factor']  # of phase.py, in which the signal comes
+WHERE = ['fetch', '_save', 'save_checkpoint']  # of phase.py, in which the signal comes
 
 
 @pytest.fixture(scope='module')

@@ -11,6 +11,7 @@ import pytest
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.data.tokenize import Tokenizer, TokenizerError
+from xlmr_flax.encoders import FAMILIES
 from xlmr_flax.models.source import open_source
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +47,13 @@ def test_it_trains(reader: Path) -> None:
     assert {row['encoder'] for row in rows(reader / 'runs/mine/results.jsonl')} == {'hf:DIR'}
 
 
-def test_a_tokenizer_with_other_special_tokens_is_refused(tmp_path: Path, tiny_tokenizer: Path) -> None:
-    assert "multilingual BERT's `[CLS]` and `[SEP]` are refused" in PAGE
-    text = tiny_tokenizer.read_text(encoding='utf-8').replace('"<s>"', '"[CLS]"')
+def test_a_tokenizer_without_a_special_token_is_refused(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    text = tiny_tokenizer.read_text(encoding='utf-8').replace('"<unk>"', '"[STRANGE]"')
     (tmp_path / 'tokenizer.json').write_text(text, encoding='utf-8')
-    with pytest.raises(TokenizerError, match="no token '<s>'"):
+    with pytest.raises(TokenizerError, match="no token '<unk>'"):
         Tokenizer(tmp_path / 'tokenizer.json', 2048)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_the_page_has_a_row_for_every_family(family: str) -> None:
+    assert re.search(rf'^\| `{family}`', PAGE, re.MULTILINE)

@@ -52,7 +52,7 @@ def mean_loss(params: Params, rows: dict[str, np.ndarray]) -> jax.Array:
 def named(params: Params) -> dict[str, np.ndarray]:
     """Our tree under transformers' names."""
     found = {f'roberta.{k}': v for k, v in family_of(CONFIG).export_encoder(params['encoder'], CONFIG)}
-    return found | dict(export_head(params['heads']['mlm'], MLM, 'hf'))
+    return found | dict(export_head(params['heads']['mlm'], MLM, 'hf', CONFIG))
 
 
 @pytest.mark.parametrize('form', ['whole', 'gathered'])

@@ -145,6 +145,7 @@ WHOLE = model_file([*OWN, *PIECES])
         field(1, 5) + WHOLE, field(1, field(2, 0.5)), field(1, field(1, b'\xff')), field(2, 3) + WHOLE,
         model_file([*OWN, *PIECES], kind=2), model_file(PIECES), model_file(OWN[::-1] + PIECES),
         model_file([*OWN, *PIECES, ('<0x41>', 0.0, 6)]), WHOLE + field(3, field(2, b'\0\0\0\1')),
+        WHOLE + field(3, field(2, bytes(4))), WHOLE + field(3, field(2, b'\1\0\0\0')),
     ],
 )  # fmt: skip
 def test_files_that_are_refused(directory: Path, tmp_path: Path, data: bytes) -> None:

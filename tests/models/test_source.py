@@ -15,6 +15,7 @@ import pytest
 
 from xlmr_flax.encoders.config import SIZES, ModelError
 from xlmr_flax.kinds import HeadSpec
+from xlmr_flax.models.description import read_description
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.source import open_source, save_checkpoint
 
@@ -102,10 +103,10 @@ def test_random_weights_are_the_seeds() -> None:
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        ({'encoder': {'hidden': 3}}, 'model.json: field .*hidden.* is missing or unknown'),
-        ({'style': None}, "model.json: field 'style' is missing or unknown"),
+        ({'encoder': {'hidden': 3}}, 'model.json: field .*hidden.* is unknown'),
+        ({'style': None}, "model.json: field 'style' is missing"),
         (
-            {'heads': {'pairs': {'kind': 'pair', 'outputs': 4}, 'tags': {'kind': 'tag', 'outputs': 5}}},
+            {'heads': {'pairs': {'kind': 'pair', 'outputs': 4}, 'tags': {'kind': 'tag', 'outputs': 5}}, 'labels': {}},
             r'model\.json says \(4,\)',
         ),
         (
@@ -123,6 +124,55 @@ def test_a_description_that_does_not_fit(
     path.write_text(json.dumps({k: v for k, v in raw.items() if v is not None}))
     with pytest.raises(ModelError, match=said):
         open_source(f'ckpt:{tmp_path}/model').load()
+
+
+@pytest.mark.parametrize(
+    ('change', 'field'),
+    [
+        ({'heads': {'pairs': {'kind': [], 'outputs': 3}}}, 'heads.pairs.kind'),
+        ({'heads': {'pairs': {'kind': 'pears', 'outputs': 3}}}, 'heads.pairs.kind'),
+        ({'heads': {'pairs': {'kind': 'retrieval'}}}, 'heads.pairs.kind'),
+        ({'heads': {'pairs': {'outputs': 3}}}, 'heads.pairs.kind'),
+        ({'heads': {'pairs': {'kind': 'span', 'outputs': 3}}}, 'heads.pairs.outputs'),
+        *(({'heads': {'pairs': {'kind': 'pair', 'outputs': n}}}, 'heads.pairs.outputs') for n in ('3', -3, 0, True)),
+        ({'heads': {'pairs': 5}}, 'heads.pairs'),
+        ({'heads': []}, 'heads'),
+        ({'labels': {'pairs': ['a', 'b']}}, 'labels.pairs'),
+        ({'labels': {'pairs': [1, 2, 3]}}, 'labels.pairs'),
+        ({'labels': {'pairs': 'abc'}}, 'labels.pairs'),
+        ({'labels': {'pairs': ['a', 'a', 'b']}}, 'labels.pairs'),
+        ({'labels': {'pairs': ['a', ' ', 'b']}}, 'labels.pairs'),
+        ({'labels': 5}, 'labels'),
+        *(({'max_length': n}, 'max_length') for n in ('64', 64.5, -1, None)),
+        ({'note': 5}, 'note'),
+        ({'style': 'jyant'}, 'style'),
+        ({'style': []}, 'style'),
+        ({'encoder': 5}, 'encoder'),
+    ],
+    ids=str,
+)
+def test_a_field_of_another_type(change: dict[str, Any], field: str, tmp_path: Path) -> None:
+    encoder = dataclasses.asdict(CONFIG)
+    raw = {'encoder': encoder, 'heads': {'pairs': {'kind': 'pair', 'outputs': 3}}, 'labels': {'pairs': list('abc')}}
+    raw |= {'style': 'hf', 'note': '', 'max_length': 64}
+    path = tmp_path / 'model.json'
+    path.write_text(json.dumps(raw), 'utf-8')
+    assert read_description(path).labels == {'pairs': ('a', 'b', 'c')}
+    path.write_text(json.dumps(raw | change), 'utf-8')
+    with pytest.raises(ModelError) as caught:
+        read_description(path)
+    assert str(caught.value).startswith(f"{path}: field '{field}'")
+
+
+def test_weights_that_are_not_finite(params: Params, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    bad = jax.tree.map(np.array, params)
+    bad['encoder']['embeddings']['word'][5, 3] = np.nan
+    out = save(tmp_path / 'model', bad, tiny_tokenizer)
+    with pytest.raises(ModelError, match=r"model\.safetensors: tensor 'encoder/embeddings/word' has 1 values of \d+"):
+        open_source(f'ckpt:{out}').load()
+    bad['encoder']['embeddings']['word'][:] = 3e38  # the sum is infinite, the weights are not
+    out = save(tmp_path / 'model', bad, tiny_tokenizer)
+    open_source(f'ckpt:{out}').load()
 
 
 @pytest.mark.parametrize('name', ['model.json', 'tokenizer.json', 'model.safetensors', 'manifest.json'])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from xlmr_flax.data.tokenize import Tokenizer, TokenizerError
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import SIZES, ModelError
+from xlmr_flax.encoders.tensors import TensorFiles
 from xlmr_flax.models import hf
 from xlmr_flax.models.model import Model
 
@@ -55,6 +59,14 @@ def test_a_field_of_another_type_or_size(directory: Path, change: dict[str, Any]
         path.write_text(before, 'utf-8')
 
 
+@pytest.mark.parametrize('name', ['../m/model.safetensors', '/etc/passwd', 'a/../../b'])
+def test_an_index_that_names_a_file_outside(name: str, tmp_path: Path) -> None:
+    index = tmp_path / 'model.safetensors.index.json'
+    index.write_text(json.dumps({'weight_map': {'a': name}}), 'utf-8')
+    with pytest.raises(ModelError, match=f'index.json: names {name!r}, which is not in'):
+        TensorFiles(tmp_path)
+
+
 NO_OBJECTS = ['{"a": Infinity}', '[]', '{', '[' * 100_000, '{"n": ' + '1' * 5000 + '}', '"\\ud83d"']
 
 
@@ -72,13 +84,34 @@ def test_shapes_of_the_sizes_are_accepted() -> None:
         )
 
 
-def test_a_tokenizer_that_makes_the_library_panic(tmp_path: Path, tiny_tokenizer: Path) -> None:
+@pytest.mark.parametrize('charsmap', ['AAAA', 'AQAAAA=='])  # the second makes it panic only when it encodes
+def test_a_tokenizer_that_makes_the_library_panic(charsmap: str, tmp_path: Path, tiny_tokenizer: Path) -> None:
     raw = json.loads(tiny_tokenizer.read_text('utf-8'))
-    raw['normalizer'] = {'type': 'Precompiled', 'precompiled_charsmap': 'AAAA'}
+    table = {'type': 'Precompiled', 'precompiled_charsmap': charsmap}
+    raw['normalizer'] = {'type': 'Sequence', 'normalizers': [table]}
     path = tmp_path / 'tokenizer.json'
     path.write_text(json.dumps(raw), 'utf-8')
     with pytest.raises(TokenizerError, match=r'tokenizer\.json'):
         Tokenizer(path, 2048)
+
+
+def test_a_pooler_of_another_shape(directory: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(directory, tmp_path / 'm')
+    tensors = load_file(model / 'model.safetensors') | {'pooler.dense.weight': np.zeros((64, 3), np.float32)}
+    save_file(tensors, model / 'model.safetensors')
+    with pytest.raises(ModelError, match=r'pooler\.dense\.weight is \[64, 3\], config\.json says \[64, 64\]'):
+        hf.HfModel(model).load()
+
+
+def test_a_tokenizer_that_pads_to_any_length(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    raw = json.loads(tiny_tokenizer.read_text('utf-8'))
+    raw['padding'] = {
+        'strategy': {'Fixed': 10**12}, 'direction': 'Right', 'pad_to_multiple_of': None, 'pad_id': 1, 'pad_type_id': 0,
+        'pad_token': '<pad>',
+    }  # fmt: skip
+    path = tmp_path / 'tokenizer.json'
+    path.write_text(json.dumps(raw), 'utf-8')
+    assert len(Tokenizer(path, 2048).encode(['a'])[0]) < 10
 
 
 def test_weights_have_the_mode_of_the_umask(directory: Path) -> None:

@@ -21,14 +21,14 @@ from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import RULES, MeshError, make_mesh, path_name, put_batch, put_tree, shardings, spec_for
 from xlmr_flax.train import step
-from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.optimizer import Optimizer
 
 HEADS = {kind: HeadSpec(kind, 3) for kind in ('pair', 'choice', 'span', 'tag', 'mlm')}
 
 
 def state_shapes(config: EncoderConfig, style: str) -> Any:
     params = Model(config, style).shapes(HEADS)
-    return step.state_shapes(params, AdamW(OptimizerSpec(), 10))
+    return step.state_shapes(params, Optimizer(OptimizerSpec(), 10))
 
 
 @pytest.mark.parametrize('style', ['jiant', 'hf'])
@@ -162,7 +162,7 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
     model, head, mesh = Model(config), HeadSpec('pair', 3), make_mesh(*sizes)
     spec = OptimizerSpec(learning_rate=1e-2, epsilon=1e-4, warmup=0.0, clip_norm=0.5)
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
-    optimizer = AdamW(spec, 3)
+    optimizer = Optimizer(spec, 3)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
     step = make_train_step(model, ProgramHead('x', head), optimizer, mesh=mesh, accumulation=2)
     random, found = np.random.default_rng(0), []

@@ -24,7 +24,7 @@ def test_dumbbells_say_language_metric_unit_and_chance(study):
     axes = figures.dumbbells([row for row in study if row['language'] == 'sw'], 'xnli').axes[0]
     assert axes.get_xlim()[1] - axes.get_xlim()[0] >= 10
     far = texts(canvas.svg(figures.dumbbells(study, 'tatoeba')))
-    assert any('chance (0.1 %) lies outside' in said for said in far)
+    assert any('chance (0.1 %) is outside of the axis' in said for said in far)
 
 
 def test_dumbbells_by_delta_put_the_smallest_gain_last(study):

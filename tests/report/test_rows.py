@@ -51,6 +51,22 @@ def test_a_bad_row_names_file_and_line(tmp_path, make_row, change, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize('field', [*r.OPTIONAL, 'value'])
+def test_a_bad_optional_field_names_file_line_and_field(tmp_path, make_row, field):
+    bad = [[], {}, ['x']] + ([5] if r.OPTIONAL.get(field) is str else ['x', 1e308, 10**399, True])
+    bad += [-1] * (field in ('chance', 'cc100_gib', 'left_out')) + [1.5] * (field == 'left_out')
+    for value in bad:
+        if field == 'english' and value is True:
+            continue
+        path = write(tmp_path / 'rows.jsonl', make_row(), make_row('sw', **{field: value}))
+        with pytest.raises(r.RowsError) as error:
+            r.read_rows(path)
+        assert str(error.value).startswith(f'{path}:2: field {field!r} is ')
+        assert len(str(error.value)) < 600
+    if field != 'value':  # null stands for a missing field
+        r.read_rows(write(tmp_path / 'rows.jsonl', make_row(**{field: None})))
+
+
 def test_languages_come_by_resource_level_then_size(study):
     assert ' '.join(r.languages(r.scored(study, 'xnli'))) == 'en ru de zh ar hi th bg el ur te sw'
     assert 'en' not in r.languages(study, zero_shot=True)
@@ -91,11 +107,3 @@ def test_delta_pairs_seeds_and_languages():
     assert r.delta(ours, base, ['de', 'sw']) == r.Score(3.0, pytest.approx(0.5**0.5), 2)
     assert r.delta(ours, {'de': {0: 50.0}}, ['de', 'sw']) == r.Score(7.5, None, 1, partial=True)
     assert r.delta(ours, {}, ['de']) is None
-
-
-def test_language_means_by_key(make_row):
-    rows = [make_row('en', 80), make_row('de', 60), make_row('sw', 40), make_row('de', 90, intermediate='mnli')]
-    key = ('small', 'none', 'xnli', 'test', 'accuracy', 0)
-    assert r.language_means(rows)[key] == 60.0
-    assert r.language_means(rows, zero_shot=True)[key] == 50.0
-    assert len(r.language_means(rows)) == 2

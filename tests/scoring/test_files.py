@@ -100,7 +100,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize('label', ['', 'a\tb', 'a\nb', ' a'])
 def test_what_the_format_cannot_hold_is_refused(tmp_path: Path, label: str) -> None:
-    with pytest.raises(DataError, match='cannot stand in this format'):
+    with pytest.raises(DataError, match='which this format cannot hold'):
         files.write_labels(tmp_path / 'x', ['ok', label])
     with pytest.raises(DataError, match='sentence 2 has no tags'):
         files.write_tags(tmp_path / 'x', [['O'], []])
@@ -149,5 +149,9 @@ def test_gold_answers(tmp_path: Path) -> None:
         (tmp_path / 'x').write_text(content)
         assert files.read_gold_answers(tmp_path / 'x') == {'q': ['a', 'b']}
     (tmp_path / 'x').write_text(f'[{article}, {article}]')
-    with pytest.raises(DataError, match="question id 'q' is there twice"):
+    with pytest.raises(DataError, match="question id 'q' occurs twice"):
         files.read_gold_answers(tmp_path / 'x')
+    for text in ('5', 'null'):
+        (tmp_path / 'x').write_text(f'[{article}]'.replace('"text": "b"', f'"text": {text}'))
+        with pytest.raises(DataError, match="'q'"):
+            files.read_gold_answers(tmp_path / 'x')

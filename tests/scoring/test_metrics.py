@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import sequence_labeling as seqeval
 
-from xlmr_flax.scoring.metrics.classification import accuracy, binary_f1
+from xlmr_flax.scoring.metrics.classification import accuracy, binary_f1, class_f1
 from xlmr_flax.scoring.metrics.qa import mlqa, normalise_mlqa, normalise_squad, squad_v1, squad_v2
-from xlmr_flax.scoring.metrics.retrieval import average_precision, map_at_k, nearest_accuracy, pair_f1
-from xlmr_flax.scoring.metrics.tagging import chunks, entity_scores
+from xlmr_flax.scoring.metrics.retrieval import average_precision, map_at_k, pair_f1
+from xlmr_flax.scoring.metrics.tagging import chunk_counts, chunks, entity_scores
 from xlmr_flax.tasks.labels import IOB2, UPOS
 
 
@@ -31,6 +31,18 @@ def test_binary_f1() -> None:
     assert scores == pytest.approx({'accuracy': 40.0, 'f1': 400 / 7, 'precision': 200 / 3, 'recall': 50.0})
     assert binary_f1(['0', '0'], ['0', '1'])['f1'] == 0
     assert binary_f1(['1', '0'], ['0', '0']) == {'accuracy': 50.0, 'f1': 0.0, 'precision': 0.0, 'recall': 0.0}
+
+
+def test_class_f1_by_hand() -> None:
+    gold, said = ['a', 'a', 'a', 'b', 'c'], ['a', 'a', 'b', 'b', 'd']
+    # a: p 1, r 2/3, f 4/5; b: p 1/2, r 1, f 2/3; c is never predicted and d never right: 0.
+    scores = class_f1(gold, said)
+    assert scores == pytest.approx({
+        'accuracy': 60.0,
+        'macro_f1': 100 * (4 / 5 + 2 / 3) / 4,
+        'weighted_f1': 100 * (3 * 4 / 5 + 2 / 3) / 5,
+    })  # fmt: skip
+    assert class_f1(['x'], ['x']) == {'accuracy': 100.0, 'macro_f1': 100.0, 'weighted_f1': 100.0}
 
 
 def test_entity_scores_by_hand() -> None:
@@ -52,6 +64,17 @@ def test_tags_without_prefix() -> None:
     # seqeval 1.2.2 takes the two conjunctions for one type, 0.0.12 does not.
     assert entity_scores([['CCONJ', 'NOUN']], [['SCONJ', 'NOUN']], '1.2.2')['f1'] == 100.0
     assert entity_scores([['CCONJ', 'NOUN']], [['SCONJ', 'NOUN']])['f1'] == 50.0
+
+
+def test_chunks_are_counted_by_sentence() -> None:
+    """Also where seqeval 1.2.2 reads a sentence's first tag by the tags before it; the sums are the score's counts."""
+    gold = [['O'], ['X', 'B-A'], ['S-B', 'X'], ['I-A', 'I-A', 'I-B']]
+    said = [['X'], ['X', 'B-A'], ['S-C', 'O'], ['I-A', 'B-A', 'I-B']]
+    counts = chunk_counts(gold, said)
+    assert counts.tolist() == [[0, 1, 0], [2, 2, 2], [0, 1, 2], [1, 3, 2]]
+    for version in ('0.0.12', '1.2.2'):
+        correct, guessed, wanted = chunk_counts(gold, said, version).sum(0)
+        assert entity_scores(gold, said, version)['f1'] == pytest.approx(200 * correct / (guessed + wanted))
 
 
 def test_tagging_refuses_other_lengths() -> None:
@@ -164,11 +187,9 @@ def test_squad_v2_edges() -> None:
 
 
 def test_retrieval() -> None:
-    assert nearest_accuracy(range(4), [0, 1, 3, 2]) == {'accuracy': 50.0}
-    with pytest.raises(ValueError, match='3 indices for 4 queries'):
-        nearest_accuracy(range(4), [0, 1, 2])
+    assert accuracy(range(4), [0, 1, 3, 2]) == {'accuracy': 50.0}
     gold = [('d1', 'e1'), ('d2', 'e2'), ('d3', 'e3'), ('d4', 'e4')]
-    # A pair that is there twice counts once: 1 of 2 right, 1 of 4 found.
+    # A pair that occurs twice counts once: 1 of 2 right, 1 of 4 found.
     assert pair_f1(gold, [('d1', 'e1'), ('d1', 'e1'), ('d2', 'e9')]) == pytest.approx(
         {'f1': 100 / 3, 'precision': 50.0, 'recall': 25.0}
     )

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from absl import flags
 
+from xlmr_flax.cli.score import define_flags
 from xlmr_flax.data.readers.tables import DataError
 from xlmr_flax.kinds import score_files
 from xlmr_flax.scoring import files
@@ -74,6 +76,42 @@ def test_the_benchmarks() -> None:
     assert set(get_task('tatoeba').languages) == set(XTREME.parts['tatoeba'].languages)
     for name in ('xnli', 'pawsx'):
         assert set(get_task(name).languages) == set(XTREME.parts[name].languages)
+
+
+def test_the_groups_for_low_resource_languages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    low = BENCHMARKS['low-resource']
+    assert {name: len(part.languages) for name, part in low.parts.items()} == {
+        'afrixnli': 18, 'americasnli': 10, 'indicxnli': 11, 'sib200': 205, 'masakhanews': 16, 'nusax': 12, 'uner': 9,
+        'belebele': 122, 'sib200_retrieval': 204, 'flores200': 203, 'ntrex': 126,
+    }  # fmt: skip
+    assert list(BENCHMARKS['sib200'].parts) == ['sib200', 'sib200_retrieval']
+    assert list(BENCHMARKS['irokobench'].parts) == ['afrixnli']
+    for name, part in low.parts.items():
+        assert (part.main or 'accuracy') in (*get_task(name).metrics, 'accuracy')
+        assert not part.main or part.main == get_task(name).metrics[0]
+    names = ('nusax', 'masakhanews', 'belebele', 'sib200')
+    parts = {name: dataclasses.replace(low.parts[name], languages=('ha',)) for name in names}
+    monkeypatch.setitem(BENCHMARKS, 'small', Benchmark('small', parts))
+    # a: p 2/3, r 1, f 4/5; b: 0 of 1. Macro 40, weighted 2/3 of 80.
+    for side, labels in (('labels', 'aab'), ('predictions', 'aaa')):
+        for name in ('nusax', 'masakhanews', 'sib200'):
+            names_ = get_task(name).labels
+            files.write_labels(tmp_path / side / name / 'test-ha.tsv', [names_['ab'.index(each)] for each in labels])
+        files.write_choices(tmp_path / side / 'belebele' / 'test-ha.jsonl', [0, 0, int(side == 'labels')])
+    scores = score_folder(tmp_path / 'predictions', tmp_path / 'labels', 'small')
+    assert {name: result['score'] for name, result in scores['tasks'].items()} == pytest.approx(
+        {'nusax': 40.0, 'masakhanews': 160 / 3, 'belebele': 200 / 3, 'sib200': 200 / 3}
+    )
+    assert scores['tasks']['nusax']['mean'] == pytest.approx(
+        {'accuracy': 200 / 3, 'macro_f1': 40.0, 'weighted_f1': 160 / 3}
+    )
+    assert scores['groups'] == pytest.approx({'topic': 60.0, 'sentiment': 40.0, 'qa': 200 / 3})
+
+
+def test_the_flag_knows_every_benchmark() -> None:
+    values = flags.FlagValues()
+    define_flags(values)
+    assert values['benchmark'].parser.enum_values == list(BENCHMARKS)  # type: ignore[attr-defined]
 
 
 def test_the_groups_of_xtreme_r_are_those_of_its_script() -> None:
@@ -172,13 +210,14 @@ def test_the_score_of_a_qa_task_is_the_mean_of_both_metrics(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ('task', 'said'), [('pawsx', '1 predictions for 2'), ('udpos', '1 sentences predicted'), ('tatoeba', '1 indices')]
+    ('task', 'said'),
+    [('pawsx', '1 predictions for 2'), ('udpos', '1 sentences predicted'), ('tatoeba', '1 predictions')],
 )
 def test_a_file_of_another_length_is_an_error(tmp_path: Path, task: str, said: str) -> None:
-    content = '0\n\n1\n' if task == 'udpos' else '0\n1\n'
+    first, second, gap = ('X', 'SYM', '\n') if task == 'udpos' else ('0', '1', '')
     languages = XTREME.parts[task].languages
-    folders = submission(tmp_path, task, languages, content)
-    (tmp_path / 'predictions' / task / f'test-{languages[0]}.tsv').write_text('0\n')
+    folders = submission(tmp_path, task, languages, f'{first}\n{gap}{second}\n')
+    (tmp_path / 'predictions' / task / f'test-{languages[0]}.tsv').write_text(f'{first}\n')
     with pytest.raises(DataError, match=rf'predictions/{task}/test-{languages[0]}\.tsv: {said}'):
         score_folder(*folders)
 

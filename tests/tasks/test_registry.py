@@ -22,10 +22,14 @@ INTERMEDIATE = [
 ]  # fmt: skip
 XTREME = ['xnli', 'pawsx', 'udpos', 'panx', 'xquad', 'mlqa', 'tydiqa', 'bucc2018', 'tatoeba']
 XTREME_R = ['xcopa', 'mewslix', 'lareqa']
-LOGIC = ['logiqa2', 'logiqa2_nli', 'control', 'folio', 'help', 'med', 'conjnli', 'sick', 'fracas', 'reclor', 'logicnli']
+LOGIC = [
+    'logiqa2', 'logiqa2_nli', 'control', 'folio', 'help', 'med', 'conjnli', 'sick', 'fracas', 'reclor', 'logicnli',
+    'logiqa2_nli_new', 'control_whole', 'proofwriter', 'clutrr', 'clutrr_nli', 'logicbench',
+]  # fmt: skip
 OTHERS = [
     'americasnli', 'myxnli', 'kornli', 'masakhaner2', 'masakhaner2_nodate', 'masakhapos', 'mlqa_cross', 'xcopa_gmt',
-    'squad_it', 'udhr', 'ccg_usual',
+    'squad_it', 'udhr', 'ccg_usual', 'afrixnli', 'indicxnli', 'xnli_plus', 'sib200', 'sib200_retrieval', 'flores200',
+    'ntrex', 'belebele', 'nusax', 'masakhanews', 'uner',
 ]  # fmt: skip
 
 # Target -> what is trained, first to last (jiant: xtreme_runconfig_writer.py; XTREME: scripts/train_*.sh).
@@ -43,11 +47,22 @@ TRAINED_BY = {
     'americasnli': ['mnli'],
     'myxnli': ['mnli'],
     'kornli': ['mnli'],
+    'afrixnli': ['mnli'],
+    'indicxnli': ['mnli'],
+    'xnli_plus': ['mnli'],
+    'sib200': ['sib200'],
+    'belebele': ['cosmosqa'],
+    'nusax': ['nusax'],
+    'masakhanews': ['masakhanews'],
+    'uner': ['panx'],
     'masakhaner2': ['panx'],
     'masakhaner2_nodate': ['panx'],
     'masakhapos': ['udpos'],
     'bucc2018': [],
     'tatoeba': [],
+    'sib200_retrieval': [],
+    'flores200': [],
+    'ntrex': [],
 }
 
 
@@ -122,7 +137,7 @@ def test_tables_are_relative_and_name_known_formats(name: str) -> None:
             assert '..' not in path
             if table.path.startswith('standins/'):
                 assert table.stand_in
-    in_all = ('/en/', 'myxnli', 'mewslix')
+    in_all = ('/en/', 'myxnli', 'mewslix', '/eng_Latn', 'src.eng')
     many = [
         table for table in tables if '{language}' not in table.path and not any(part in table.path for part in in_all)
     ]
@@ -141,10 +156,11 @@ def test_languages_are_known(name: str) -> None:
 
 
 def test_label_order_of_all_inference_tasks() -> None:
-    two_classes = {'logiqa2_nli', 'logicnli'}
+    two_classes = {'logiqa2_nli', 'logiqa2_nli_new', 'logicnli', 'logicbench'}
+    others = {'pawsx', 'qqp', 'world_pairs', 'clutrr', 'sib200', 'nusax', 'masakhanews'}
     for name in NAMES:
         task = get_task(name)
-        if task.kind == 'pair' and name not in two_classes | {'pawsx', 'qqp', 'world_pairs'}:
+        if task.kind == 'pair' and name not in two_classes | others:
             assert task.labels == ('contradiction', 'entailment', 'neutral')
     assert get_task('masakhaner2').labels[:7] == get_task('panx').labels
 
@@ -160,6 +176,32 @@ def test_languages_of_the_benchmark() -> None:
     assert added == {'udpos': 5, 'panx': 8, 'xquad': 1, 'tatoeba': 5}
     assert len(get_task('mlqa_cross').languages) == 42
     assert set(get_task('panx').languages) - set(get_task('tatoeba').languages) == {'en', 'ms', 'my', 'yo'}
+
+
+def test_languages_of_the_parallel_sets() -> None:
+    names = ('sib200', 'sib200_retrieval', 'flores200', 'ntrex', 'belebele', 'afrixnli', 'indicxnli', 'xnli_plus')
+    assert {name: len(get_task(name).languages) for name in names} == {
+        'sib200': 205, 'sib200_retrieval': 204, 'flores200': 203, 'ntrex': 126, 'belebele': 122, 'afrixnli': 18,
+        'indicxnli': 11, 'xnli_plus': 52,
+    }  # fmt: skip
+    assert get_task('ntrex').more_languages == ('en_GB', 'en_IN', 'en_US')
+    sib200 = get_task('sib200')
+    assert [sib200.local_code(code) for code in ('sw', 'zh', 'zh_Hant', 'ar', 'ar_Latn', 'min_Arab', 'ko', 'nqo')] == [
+        'swh_Latn', 'zho_Hans', 'zho_Hant', 'arb_Arab', 'arb_Latn', 'min_Arab', 'kor_Hang', 'nqo_Nkoo',
+    ]  # fmt: skip
+    with pytest.raises(TaskError, match=r"no language 'swh_Latn' \(did you mean 'sw'\?\)"):
+        sib200.local_code('swh_Latn')
+    assert {get_task('ntrex').local_code(code) for code in ('az', 'pt_BR', 'zh_Hant', 'tl', 'gsw_ZH')} == {
+        'aze-Latn', 'por-BR', 'zho-TW', 'fil', 'gsw-ZH',
+    }  # fmt: skip
+
+
+def test_every_language_of_sib200_is_its_flores_code() -> None:
+    task = get_task('sib200')
+    for code in task.languages:
+        language, (iso, script) = get_language(code), task.local_code(code).split('_')
+        assert get_language(f'{iso}_{script}') == language
+        assert language.script in (script, 'Kore'), code
 
 
 def test_unknown_names_get_the_closest() -> None:

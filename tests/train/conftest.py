@@ -20,7 +20,7 @@ from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree
 from xlmr_flax.train.head_padding import ProgramHead
-from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.step import init_state
 
 CONFIG = EncoderConfig(
@@ -55,7 +55,7 @@ class Tiny:
 @lru_cache
 def _step(model: Model, head: HeadSpec, spec: OptimizerSpec, accumulation: int, total: int) -> tuple[Any, Any]:
     """Compiled once for all tests that ask for the same."""
-    optimizer = AdamW(spec, total)
+    optimizer = Optimizer(spec, total)
     return optimizer, make_train_step(
         model, ProgramHead('x', head), optimizer, mesh=make_mesh(), accumulation=accumulation
     )

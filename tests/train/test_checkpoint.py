@@ -171,10 +171,8 @@ def test_an_older_one_is_taken_where_the_newest_is_damaged(saved: Saved) -> None
     facts = again.start()
     assert facts is not None
     assert facts['step'] == 3
-    assert again.said == [  # type: ignore[attr-defined]
-        f'{path} is damaged: its sha256 is not the one that was written: going on from the checkpoint of step 3, '
-        'which is whole'
-    ]
+    (message,) = again.said  # type: ignore[attr-defined]
+    assert message.startswith(f'{path} is damaged: ') and 'step 3' in message
     assert_same(again.restore(3, state_of(0)), state_of(3))
     assert again.last.steps() == [3], 'what is damaged is of no use'
     again.close()
@@ -215,10 +213,9 @@ def test_a_disk_that_is_full(before: bool, saved: Saved, monkeypatch: pytest.Mon
     saved.save_last(6, state_of(6), best_step=0)
     with pytest.raises(CheckpointError) as caught:
         saved.wait()
-    left = 'the state of step 3 is whole and stays' if before else 'no state had been saved before'
-    assert str(caught.value) == (
-        f'{saved.directory}/last/6: cannot be saved: No space left on device (1.20 MB needed, 0.01 MB free); {left}'
-    )
+    what, left = str(caught.value).split('; ')
+    assert what == f'{saved.directory}/last/6: cannot be saved: No space left on device (1.20 MB needed, 0.01 MB free)'
+    assert ('step 3' in left) == bool(before)
     assert [p.name for p in (saved.directory / 'last').iterdir()] == ['3'] * before
     saved.wait()  # raised once
     monkeypatch.undo()

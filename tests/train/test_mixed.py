@@ -25,7 +25,7 @@ from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.head_padding import ProgramHead, program_heads
 from xlmr_flax.train.loop import train
 from xlmr_flax.train.mixed import make_mixed_step
-from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.phase import Phase, Trained
 from xlmr_flax.train.step import init_state
 from xlmr_flax.train.streams import Stream, TrainingData
@@ -92,7 +92,7 @@ def batch_of(s: Stream, draw: int = 0, size: int = 8) -> Any:
 
 def test_only_the_drawn_head_moves(tiny: Any) -> None:
     """Neither by its momentum nor by weight decay: bit by bit the same after the others' steps."""
-    params, mesh, optimizer = params_of(tiny, ['nli', 'qqp', 'ccg']), make_mesh(), AdamW(SPEC, 10)
+    params, mesh, optimizer = params_of(tiny, ['nli', 'qqp', 'ccg']), make_mesh(), Optimizer(SPEC, 10)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
     steps = {n: make_train_step(tiny.model, ProgramHead(n, HEADS[n]), optimizer, mesh=mesh) for n in ('nli', 'ccg')}
     for name in ('nli', 'ccg', 'ccg'):
@@ -106,7 +106,7 @@ def test_only_the_drawn_head_moves(tiny: Any) -> None:
 
 def test_a_wide_head_is_the_narrow_one(tiny: Any) -> None:
     """A two-class head among three-class ones: same losses, and the columns added stay zero."""
-    params, mesh, optimizer, qqp = params_of(tiny, ['qqp']), make_mesh(), AdamW(SPEC, 10), stream('qqp')
+    params, mesh, optimizer, qqp = params_of(tiny, ['qqp']), make_mesh(), Optimizer(SPEC, 10), stream('qqp')
     heads = ProgramHead('qqp', HEADS['qqp']), program_heads({name: HEADS[name] for name in ('qqp', 'nli')})['qqp']
     assert (heads[1].spec.outputs, heads[1].outputs) == (3, 2)
     found = []
@@ -201,7 +201,7 @@ def test_a_mixture_goes_on_as_if_nothing_had_stopped_it(mix: str, tiny: Any, tmp
 
 def test_micro_batches_of_one_task_are_an_accumulated_step(tiny: Any) -> None:
     """Two micro-batches of the same head: what one step over both gives, since both count alike."""
-    params, mesh, optimizer, nli = params_of(tiny, ['nli']), make_mesh(), AdamW(SPEC, 10), stream('nli')
+    params, mesh, optimizer, nli = params_of(tiny, ['nli']), make_mesh(), Optimizer(SPEC, 10), stream('nli')
     whole = nli.batch(0, 8, 1)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
     step = make_train_step(tiny.model, ProgramHead('nli', HEADS['nli']), optimizer, mesh=mesh, accumulation=2)
@@ -216,7 +216,7 @@ def test_micro_batches_of_one_task_are_an_accumulated_step(tiny: Any) -> None:
 
 
 def test_micro_batches_of_two_tasks_move_both_heads(tiny: Any) -> None:
-    params, mesh, optimizer = params_of(tiny, ['nli', 'qqp', 'ccg']), make_mesh(), AdamW(SPEC, 10)
+    params, mesh, optimizer = params_of(tiny, ['nli', 'qqp', 'ccg']), make_mesh(), Optimizer(SPEC, 10)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
     parts = [(n, batch_of(stream(n), size=4)) for n in ('nli', 'ccg')]
     mixed_step = make_mixed_step(tiny.model, program_heads({n: HEADS[n] for n in ('nli', 'ccg')}), optimizer, mesh=mesh)

@@ -33,7 +33,7 @@ from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.loop import train
 from xlmr_flax.train.mixed import gradient_program
-from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.phase import Phase
 from xlmr_flax.train.step import init_state
 from xlmr_flax.train.streams import Stream, TrainingData, single
@@ -157,7 +157,7 @@ def losses(sizes: tuple[int, int, int]) -> list[list[float]]:
         vocab_size=1300, hidden_size=16, num_layers=1, num_heads=2, ffn_size=24, max_positions=34, initializer_range=0.2
     )
     model, head, mesh = Model(config), HEADS['pair'], make_mesh(*sizes)
-    optimizer = AdamW(SPEC, 3)
+    optimizer = Optimizer(SPEC, 3)
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
     state = init_state(put_tree(params, mesh), optimizer, mesh)
     step = make_train_step(model, ProgramHead('x', head), optimizer, mesh=mesh)

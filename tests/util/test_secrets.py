@@ -22,19 +22,36 @@ TOKEN = 'hf_' + 'a1B2' * 8
         '--hub_token=abcdef0123',
         'https://example.org/?api_key=abcdef0123&x=1',
         'ya29.a0AfH6SMBabcdefghijk',
+        '--x=ghp_0123456789abcdefghijklmnopqrstuvwxyz',
+        'git+ssh://gho_0123456789abcdefghijklmnopqrstuvwxyz@example.org/x',
+        'github_pat_11ABCDEFG0_0123456789abcdef',
+        'https://pa55word@example.org/data',
+        'https://:pa55word@example.org/data',
+        's3://AKIAIOSFODNN7EXAMPLE:x0123456789/abcdef0123@bucket/x',
+        'Authorization: Basic abcdef0123',
+        "{'authorization': 'abcdef0123'}",
+        'failed with Bearer abcdef0123.0123456789abcdef',
+        'https://example.org/x?sig=abcdef0123&se=5',
+        'https://example.org/x?a=1&key=AIzaSyabcdef0123',
+        'key AIzaSyabcdef0123456789',
+        "login(token='abcdef0123')",
     ],
 )
 def test_secrets_are_hidden(text: str) -> None:
     found = hide(text)
     assert has_secret(text)
     assert '[hidden]' in found
-    assert not any(secret in found for secret in (TOKEN, 'pa55word', '0123456789abcdef', 'abcdef0123', 'a0AfH6SMB'))
+    assert not any(secret in found for secret in (TOKEN, 'pa55word', '0123456789', 'abcdef', 'a0AfH6SMB'))
 
 
 @pytest.mark.parametrize(
     'text',
-    ['--config=configs/tiny.py', 'hf:xlm-roberta-large@main', 'gs://bucket/runs/token', 'hf_x', '--max_tokens=5'],
-)
+    [
+        '--config=configs/tiny.py', 'hf:xlm-roberta-large@main', 'gs://bucket/runs/token', 'hf_x', '--max_tokens=5',
+        'ssh://git@example.org/x', 'gs://bucket/a@b', 'https://example.org/x?page=5&monkey=1', '--sort_key=name',
+        'http://localhost:8080/a@b', 'ghp_x', 'a bearer of news', 'https://example.org/?q=a@b', '--authors=a',
+    ],
+)  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:
     assert hide(text) == text
 

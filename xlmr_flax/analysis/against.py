@@ -8,21 +8,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.analysis.paired import NoExampleScores, Pairing, pair_systems
-from xlmr_flax.config import Config, ConfigError, parse
+from xlmr_flax.analysis.paired import Pairing, pair_systems
+from xlmr_flax.config import Config, ConfigError, named, parse_saved
 from xlmr_flax.data.sources import DataError
 from xlmr_flax.experiment.plan.arms import task_of
+from xlmr_flax.kinds.gold import NoExampleScores, NoGold
 from xlmr_flax.report.table import Table
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 
 
 def read_workdir(path: Path) -> Config:
     """Reads the config of a workdir. Raises ConfigError if the folder is not a workdir."""
+    file = path / 'config.json'
     try:
-        return parse(strict_json.read_object(path / 'config.json')['config'])
+        raw = strict_json.read_object(file)['config']
     except (OSError, strict_json.JsonError, KeyError) as e:
-        raise ConfigError(f'{path / "config.json"}: no workdir of xlmr-flax run ({e})') from None
+        raise ConfigError(f'{file}: no workdir of xlmr-flax run ({e})') from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: field 'config' is {quote(raw)}")
+    with named(file):
+        return parse_saved(raw)
 
 
 def runs_of(workdir: Path, config: Config, arm: str) -> list[Path]:
@@ -59,7 +66,7 @@ def against(workdir: Path, foreign: Path, *, allow_missing: bool = False) -> str
         for arm, roots in arms.items():
             try:
                 pairings = pair_systems(config, target, roots, [foreign], allow_missing=allow_missing)
-            except NoExampleScores as e:
+            except (NoExampleScores, NoGold) as e:
                 notes.append(f'{target}: no test: {e}.')
                 break
             for pairing in pairings:
@@ -90,5 +97,6 @@ def as_json(pairing: Pairing) -> dict[str, Any]:
     return {
         'target': pairing.target, 'metric': pairing.metric, 'split': pairing.split, 'resamples': pairing.resamples,
         'languages': [one(each) for each in pairing.languages], 'means': [one(each) for each in pairing.means],
-        'left_out': list(pairing.left_out), 'unpredicted': list(pairing.unpredicted),
+        'left_out': list(pairing.left_out), 'unlabelled': list(pairing.unlabelled),
+        'unpredicted': list(pairing.unpredicted),
     }  # fmt: skip

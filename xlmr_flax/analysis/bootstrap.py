@@ -103,18 +103,6 @@ def interval(difference: float, resampled: np.ndarray, alpha: float = ALPHA) -> 
     return Interval(float(difference), float(low), float(high), float(p))
 
 
-def paired_bootstrap(
-    first: np.ndarray, second: np.ndarray, resamples: int = RESAMPLES, seed: int = 0, alpha: float = ALPHA
-) -> Interval:
-    """Tests the difference of the mean scores of two systems, second - first, on the same examples: float [n] each."""
-    if first.shape != second.shape or first.ndim != 1:
-        raise ValueError(f'scores of the same examples are expected, not of shapes {first.shape} and {second.shape}')
-    numerator = np.stack([first, second]).astype(float)
-    part = Part(np.arange(len(first)), numerator, np.ones_like(numerator))
-    observed, replicates = bootstrap([part], np.ones((1, 1)), resamples, seed)
-    return interval(observed[0, 1] - observed[0, 0], replicates[0, :, 1] - replicates[0, :, 0], alpha)
-
-
 def holm(p: Sequence[float]) -> list[float]:
     """Returns Holm's adjusted p values of a family of tests, in the same order. Rejecting those below alpha keeps the
     family-wise error rate at alpha."""

@@ -20,13 +20,13 @@ from xlmr_flax.data.sources import DataError
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.runs import evaluation_languages, evaluation_split
 from xlmr_flax.experiment.result_rows import language_facts
-from xlmr_flax.kinds import kind_of, prediction_path, read_gold_set
-from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, number_units
+from xlmr_flax.kinds import example_sums, kind_of, prediction_path, read_gold_set
+from xlmr_flax.kinds.gold import GoldSet, NoGold, number_units
 from xlmr_flax.report.rows import languages as in_table_order
 from xlmr_flax.report.table import Column, Line, Table
 from xlmr_flax.tasks.base import Task
 
-__all__ = ['NoExampleScores', 'Pairing', 'pair_systems', 'prediction_files', 'score_names']
+__all__ = ['Pairing', 'pair_systems', 'prediction_files', 'score_names']
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Compared:
 class Pairing:
     """The comparison of two systems on one target and metric. languages: in the order of the report's tables. means:
     over all languages, and over all except English. left_out: languages without a file in one of the systems.
-    unpredicted: a sentence for each file that lacks predictions; these examples are left out for both systems."""
+    unlabelled: languages whose rows have no gold labels. unpredicted: a sentence for each file that lacks predictions;
+    these examples are left out for both systems."""
 
     target: str
     metric: str
@@ -55,6 +56,7 @@ class Pairing:
     means: tuple[Compared, ...]
     resamples: int
     left_out: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
     unpredicted: tuple[str, ...] = ()
 
     def table(self, first: str, second: str, title: str = '') -> Table:
@@ -75,7 +77,9 @@ class Pairing:
             f'({self.resamples:,} resamples); p (Holm): corrected over the {len(self.languages)} languages.'
         ]
         if self.left_out:
-            notes.append(f'Left out, for a file is missing: {", ".join(self.left_out)}.')
+            notes.append(f'Left out because a file is missing: {", ".join(self.left_out)}.')
+        if self.unlabelled:
+            notes.append(f'Left out because the rows have no gold labels: {", ".join(self.unlabelled)}.')
         notes += self.unpredicted
         name = title or f'{self.target}, {self.metric.replace("_", " ")} ({self.split})'
         return Table(name, columns, tuple(lines), tuple(notes))
@@ -112,12 +116,14 @@ def pair_systems(
     """Compares two systems on a target that a config evaluates, on its languages, split and rows.
 
     first, second: roots of their prediction folders, one per run. allow_missing: skip languages without a file in one
-    of the systems. Questions and rankings have ids; only those with a prediction in every file are compared. Raises
-    DataError if files are missing, do not match or have no example in common, and NoExampleScores for a metric without
-    scores per example.
+    of the systems. Languages without gold labels are left out. Questions and rankings have ids; only those with a
+    prediction in every file are compared. Raises DataError if files are missing, do not match or have no example in
+    common, if no language has gold labels, and if only some rows of a language have them. Raises NoExampleScores for a
+    metric without scores per example.
     """
     task, split = task_of(config, target), evaluation_split(config, target)
-    languages = evaluation_languages(config, target)
+    labelled, unlabelled = _gold_sets(config, task, evaluation_languages(config, target), split)
+    languages = list(labelled)
     there = [prediction_files(root, task, languages, split) for root in (*first, *second)]
     missing = [code for code in languages if any(code not in found for found in there)]
     if missing and not (allow_missing and len(missing) < len(languages)):
@@ -126,8 +132,7 @@ def pair_systems(
         more = f', and {len(missing) - 1} more languages' if len(missing) > 1 else ''
         raise DataError(f'{path}: no such file, needed for {target!r} in {missing[0]!r}{more}')
     kept = [code for code in languages if code not in missing]
-    settings = (config.data_root, config.evaluation.max_examples, config.skip_bad_rows)
-    golds = [read_gold_set(task, code, split, *settings) for code in kept]
+    golds = [labelled[code] for code in kept]
     paths = [[found[code] for found in there] for code in kept]
     golds, unpredicted = _common(golds, paths)
     cut = config.evaluation.max_examples > 0
@@ -136,13 +141,30 @@ def pair_systems(
         for metric in score_names(task)
     }
     found = [_pairing(task, name, split, golds, each, len(first), missing, seed) for name, each in sums.items()]
-    return [replace(pairing, unpredicted=unpredicted) for pairing in found]
+    return [replace(pairing, unlabelled=unlabelled, unpredicted=unpredicted) for pairing in found]
+
+
+def _gold_sets(
+    config: Config, task: Task, languages: Sequence[str], split: str
+) -> tuple[dict[str, GoldSet], tuple[str, ...]]:
+    """({language: gold set}, the languages without gold labels). Raises DataError if no language has any."""
+    settings = (config.data_root, config.evaluation.max_examples, config.skip_bad_rows)
+    labelled: dict[str, GoldSet] = {}
+    unlabelled: list[str] = []
+    for code in languages:
+        try:
+            labelled[code] = read_gold_set(task, code, split, *settings)
+        except NoGold:
+            if code == languages[-1] and not labelled:
+                raise
+            unlabelled.append(code)
+    return labelled, tuple(unlabelled)
 
 
 def _common(golds: Sequence[GoldSet], paths: Sequence[Sequence[Path]]) -> tuple[list[GoldSet], tuple[str, ...]]:
     """Restricts the gold sets to the examples that have predictions in all files of their language. Also returns a
     sentence for each file that lacks some. Raises DataError if no example is left."""
-    kept, said = [], []
+    kept, sentences = [], []
     for gold, each in zip(golds, paths, strict=True):
         there = [kind_of(gold.task).predicted(gold, path) for path in each]
         keep = [all(column) for column in zip(*there, strict=True)]
@@ -150,12 +172,12 @@ def _common(golds: Sequence[GoldSet], paths: Sequence[Sequence[Path]]) -> tuple[
             raise DataError(f'{each[-1]}: none of its ids is that of an example which the other files have, too')
         for path, column in zip(each, there, strict=True):
             if lacks := column.count(False):
-                said.append(
+                sentences.append(
                     f'{gold.language}: {path.parent.parent.name} has no prediction for {lacks} of {len(column)} '
                     f'examples; {keep.count(True)} are compared.'
                 )
         kept.append(gold if all(keep) else gold.only(keep))
-    return kept, tuple(said)
+    return kept, tuple(sentences)
 
 
 def _pairing(
@@ -202,7 +224,7 @@ def _sums(gold: GoldSet, path: Path, metric: str, cut: bool) -> tuple[np.ndarray
     """
     kind, n = kind_of(gold.task), len(gold.examples)
     with tempfile.TemporaryDirectory() as scratch:
-        if cut and n and isinstance(said := kind.read(path), list) and len(said) > n:
+        if cut and n and isinstance(predicted := kind.read(path), list) and len(predicted) > n:
             path = Path(scratch) / path.name
-            kind.write(path, said[:n])
-        return kind.example_sums(gold, path, metric)
+            kind.write(path, predicted[:n])
+        return example_sums(gold, path, metric)

@@ -30,6 +30,8 @@ from xlmr_flax.report.rows import Row, columns, distinct, is_english, languages,
 from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, score_metrics, score_rows
 from xlmr_flax.tasks.base import Task, TaskError
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.console import warn
+from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 
 _FORMAT = 1
@@ -209,21 +211,33 @@ class _Target:
 
 
 def _read_cache(path: Path | None) -> dict[str, Any]:
-    """Reads the saved targets by key; {} if the file is missing, damaged or has another format."""
+    """Reads the saved targets by key; {} without the file. Warns of a damaged file, of one of another format, and of
+    each damaged target, and leaves it out.
+    """
     try:
-        saved = strict_json.read_object(path) if path else {}
-    except (OSError, strict_json.JsonError):
+        saved = strict_json.read_object(path) if path else {'format': _FORMAT, 'targets': {}}
+    except FileNotFoundError:
+        return {}
+    except strict_json.JsonError as error:
+        warn(f'{error}; its tests are left out')
         return {}
     targets = saved.get('targets')
     if saved.get('format') != _FORMAT or not isinstance(targets, dict):
+        warn(f'{path}: its tests are left out: `format` {_FORMAT} and an object `targets` are expected')
         return {}
-    return {key: rows for key, rows in targets.items() if isinstance(rows, list) and all(map(_is_test, rows))}
+    whole = {key: rows for key, rows in targets.items() if isinstance(rows, list) and all(map(_is_test, rows))}
+    for key in targets.keys() - whole.keys():
+        warn(f'{path}: target {quote(key)} is left out: a test lacks a field or has one of the wrong type')
+    return whole
 
 
 def _is_test(row: Any) -> bool:
     """Returns whether a saved row has the fields that the tables need, with the right types."""
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _NAMES):
         return False
+    if row['languages'] not in (ALL_LANGUAGES, ZERO_SHOT):
+        return False
     if row.get('p') is None:
         return isinstance(row.get('reason'), str)
-    return all(isinstance(row.get(name), int | float) for name in _NUMBERS)
+    numbers = [row.get(name) for name in _NUMBERS]
+    return all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) and 0 <= row['p'] <= 1

@@ -11,7 +11,7 @@ from typing import Any
 from xlmr_flax.analysis.fertility import fertility
 from xlmr_flax.analysis.language_effects import effects
 from xlmr_flax.analysis.significance import read_tests, significance
-from xlmr_flax.config import Config, ConfigError, parse_saved
+from xlmr_flax.config import Config, ConfigError, named, parse_saved
 from xlmr_flax.experiment.plan.arms import dev_metrics
 from xlmr_flax.experiment.plan.reads import read_tasks, reads
 from xlmr_flax.experiment.plan.runs import evaluation_languages, make_plan
@@ -23,11 +23,14 @@ from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.models import embedded
 from xlmr_flax.report import make_study, read_rows, write_effects, write_report, write_tables
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import Task
+from xlmr_flax.tasks.base import Task, TaskError
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.console import warn
+from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 
 _TOKENS = 'tokens_per_word.json'
+_MOST_TOKENS = 10**6  # a word has fewer tokens
 _WORLD_NOTE = (
     'world_* tasks are the embedded world: a small grammar with sentences in several languages, written for this '
     'project. They show that the pipeline works, not how good an encoder is.'
@@ -63,16 +66,31 @@ def write_results_report(folder: Path) -> str:
 def study_effects(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Computes `effects` of result rows, with the tokens per word that are saved in a folder. If the rows have arms of
     the logic study, its contrasts are included."""
+    return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), _saved_tokens(folder / _TOKENS))
+
+
+def _saved_tokens(path: Path) -> dict[str, dict[str, float]]:
+    """Reads tokens_per_word.json: target -> language -> value; {} without the file. Warns of a damaged file and of each
+    damaged entry, and leaves it out.
+    """
     try:
-        saved = strict_json.read_object(folder / _TOKENS)
-    except (OSError, strict_json.JsonError):
-        saved = {}
-    tokens = {
-        target: {code: value for code, value in by_language.items() if isinstance(value, int | float)}
-        for target, by_language in saved.items()
-        if isinstance(by_language, dict)
-    }
-    return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), tokens)
+        saved = strict_json.read_object(path)
+    except FileNotFoundError:
+        return {}
+    except strict_json.JsonError as error:
+        warn(f'{error}; the effects are without tokens per word')
+        return {}
+    tokens: dict[str, dict[str, float]] = {}
+    for target, by_language in saved.items():
+        if not isinstance(by_language, dict):
+            warn(f'{path}: {quote(target)}: left out: an object is expected, not {quote(by_language)}')
+            continue
+        for code, value in by_language.items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _MOST_TOKENS:
+                tokens.setdefault(target, {})[code] = value
+            else:
+                warn(f'{path}: {quote(target)}, {quote(code)}: left out: {quote(value)} is no number of tokens')
+    return tokens
 
 
 def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
@@ -82,11 +100,24 @@ def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
 
 
 def _saved_config(path: Path) -> tuple[Config, str]:
+    """Reads the config and the command of a workdir. Raises ConfigError, which names the file."""
+    file = path / 'config.json'
     try:
-        saved = strict_json.read_object(path / 'config.json')
-        return parse_saved(dict(saved['config'])), str(saved['command'])
-    except (OSError, strict_json.JsonError, KeyError, TypeError) as e:
-        raise ConfigError(f'{path / "config.json"}: no workdir of xlmr-flax run ({e})') from None
+        saved = strict_json.read_object(file)
+        raw, command = saved['config'], saved['command']
+    except (OSError, strict_json.JsonError, KeyError) as e:
+        raise ConfigError(f'{file}: no workdir of xlmr-flax run ({e})') from None
+    for name, value, kind in (('config', raw, dict), ('command', command, str)):
+        if not isinstance(value, kind):
+            raise ConfigError(f'{file}: field {name!r} is {quote(value)}')
+    with named(file):
+        config = parse_saved(raw)
+    try:
+        plan(config)  # looks up languages
+        used_tasks(config)
+    except TaskError as e:
+        raise ConfigError(f'{file}: {e}') from None
+    return config, command
 
 
 def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str, str]) -> str:

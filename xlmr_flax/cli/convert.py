@@ -28,6 +28,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.kinds.base import name_problem
     from xlmr_flax.models import hf
     from xlmr_flax.models.source import open_source
     from xlmr_flax.tasks.base import closest
@@ -40,6 +41,10 @@ def run(values: flags.FlagValues) -> int:
     if name != 'none' and name not in source.heads:
         raise UsageError(f'--head={name}: {values.source} has no such head{closest(name, source.heads)}')
     head = None if name == 'none' else (name, source.heads[name])
+    if head is None and source.missing and not values.head:
+        raise UsageError(f'{values.source}: {source.missing}; --head=none writes the encoder alone')
+    if problem := name_problem(values.labels):
+        raise UsageError(f'--labels: {problem}')
     if values.labels and (head is None or len(values.labels) != head[1].outputs):
         outputs = head[1].outputs if head else 0
         raise UsageError(f'--labels: {len(values.labels)} names for the {outputs} outputs of head {name!r}')

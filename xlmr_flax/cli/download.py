@@ -12,6 +12,7 @@ prints the URLs for wget or aria2 on another machine; --archives=DIR uses the fi
 checksum. --mirror=BASE (or XLMR_MIRROR) fetches BASE/HOST/PATH instead of https://HOST/PATH; BASE may be file:///DIR.
 Some licences do not allow commercial use, are not stated, or have conditions. The command asks about them once per data
 root; --accept_licence=qqp,reclor (or all) accepts them. DATA/LICENCES.tsv records the answers.
+--source=hub fetches MNLI, QQP, SNLI, XNLI and CommonsenseQA from the Hugging Face hub (extra `hub`: pyarrow).
 Existing files that no download has made are kept; --replace moves them aside (NAME.replaced).
 
 Exit codes. 0: everything exists. 1: something failed. 3: a file is missing because you must get it manually, or because
@@ -51,6 +52,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool('list_urls', False, 'Print the addresses of what would be fetched.', flag_values=values)
     flags.DEFINE_string('archives', '', 'Folder with published files that were fetched elsewhere.', flag_values=values)
     flags.DEFINE_string('mirror', '', 'Base address of a mirror; default: XLMR_MIRROR.', flag_values=values)
+    flags.DEFINE_enum('source', '', ['', 'hub'], 'hub: where there is a copy, from the hub.', flag_values=values)
     flags.DEFINE_list('accept_licence', [], 'Datasets whose licence is accepted, or all.', flag_values=values)
     flags.DEFINE_list('accept_changed', [], 'Datasets whose files are taken whatever their sums.', flag_values=values)
     flags.DEFINE_bool('replace', False, 'Put files of unknown origin aside and fetch theirs.', flag_values=values)
@@ -67,7 +69,8 @@ def run(values: flags.FlagValues) -> int:
 
     root, splits = _asked(values)
     records = Records(root)
-    plan = make_plan(splits, root, records, values.replace)
+    from_hub = values.source == 'hub'
+    plan = make_plan(splits, root, records, values.replace, hub=from_hub)
     if values.list_urls:
         print('\n'.join(source.urls[0] for source in plan.to_fetch()))
         return 0
@@ -83,7 +86,9 @@ def run(values: flags.FlagValues) -> int:
             values.mirror or os.environ.get(MIRROR_VARIABLE, ''), archives, tuple(values.accept_changed), values.timeout
         )
         job = Job(root, records, transport, values.replace, values.reclor_password)
-        plan = fetch_all(lambda failed: make_plan(splits, root, records, values.replace, failed), job, declined)
+        plan = fetch_all(
+            lambda failed: make_plan(splits, root, records, values.replace, failed, from_hub), job, declined
+        )
     failed = _failures(job.outcome, plan)
     lacking = bool(plan.manual or plan.unknown or declined)
     print(_outcome(job.outcome, plan, declined, failed))
@@ -95,8 +100,9 @@ def run(values: flags.FlagValues) -> int:
 def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
     """Returns (data root, which need not exist yet; the requested splits). Raises UsageError."""
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE, HOW_TO_SET
+    from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE, HOW_TO_SET, bucket_remedy
     from xlmr_flax.download.facts import groups
+    from xlmr_flax.download.hub import can_convert
     from xlmr_flax.experiment.data_check.inventory import wanted
     from xlmr_flax.experiment.plan.reads import reads
     from xlmr_flax.experiment.plan.runs import make_plan
@@ -106,14 +112,16 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
     for flag, names in (('accept_licence', {*groups(), 'all'}), ('accept_changed', groups())):
         if unknown := [name for name in values[flag].value or () if name not in names]:
             raise UsageError(f'--{flag}={unknown[0]}: no such dataset{closest(unknown[0], names)}')
+    if values.source == 'hub' and not can_convert():
+        raise UsageError("--source=hub needs pyarrow: pip install -e '.[hub]'")
     if (values.config is None) == (not values.tasks):
         raise UsageError('--tasks=a,b or --config=FILE: one of them')
     config = load_config(values) if values.config is not None else None
     given = (config.data_root if config else values.data_root) or os.environ.get(DATA_ROOT_VARIABLE, '')
     if not given:
         raise UsageError(f'no data root: {HOW_TO_SET}')
-    if '://' in given:
-        raise UsageError(f'--data_root={given}: a folder of this machine is expected (a bucket: where it is mounted)')
+    if remedy := bucket_remedy(given):
+        raise UsageError(f'--data_root={given}: {remedy}')
     root = Path(given).expanduser().absolute()
     if config:
         splits = dict.fromkeys(read.split for read in reads(make_plan(config)))
@@ -159,10 +167,10 @@ def _listing(plan: Plan, root: Path, each_file: bool) -> str:
 def _size(sources: Sequence[Source]) -> str:
     """Formats the total size of files: '12.3 MB', with the number of files of unknown size."""
     unknown = sum(source.size is None for source in sources)
-    said = f'{sum(source.size or 0 for source in sources) / 1e6:.1f} MB'
+    amount = f'{sum(source.size or 0 for source in sources) / 1e6:.1f} MB'
     if unknown == len(sources) and sources:
         return 'size unknown'
-    return said + (f' and {unknown} files of unknown size' if unknown else '')
+    return amount + (f' and {unknown} files of unknown size' if unknown else '')
 
 
 def _by_hand(plan: Plan, root: Path) -> list[str]:
@@ -210,6 +218,8 @@ def _outcome(outcome: Outcome, plan: Plan, declined: Iterable[str], failed: dict
         lines.append(f'kept, with another content (--replace puts them aside): {", ".join(outcome.kept)}')
     if names := sorted(declined):
         lines.append(f'not fetched, as the licence was not accepted: --accept_licence={",".join(names)}')
+    replaced = [why for source, why in outcome.failed.items() if source not in failed]
+    lines += [f'fetched from another source instead: {why}' for why in replaced]
     lines += [f'failed: {why}' for why in failed.values()]
     return '\n'.join(lines)
 

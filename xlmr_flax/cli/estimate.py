@@ -9,14 +9,16 @@ also prints the hours and chip-hours of every phase and of the whole plan, on ea
 pip install -e '.[tpu]' in the checkout installs the compiler for TPUs, '.[estimate-gpu]' that for GPUs; no TPU or GPU
 is needed. The first form needs the data files of the plan, as run --dry_run does.
 
-Chips: v4 and v5p (three numbers), v5e and v6e (two numbers), h100 and a100 (the number of GPUs of a machine).
-The mesh and the dtype of the config are used: --config.mesh.data=1 --config.mesh.fsdp=-1 shards parameters over all
-chips, and --config.encoder.dtype=bfloat16 is the usual dtype on a TPU or GPU.
+Chips: v4 and v5p (three numbers), v5e and v6e (two numbers), h100 and a100 (the number of GPUs of a machine). Mesh,
+dtype, unrolled layers and tokens of a forward pass are those that `run` decides for the slice, unless the config gives
+them: --config.mesh.data=1 --config.mesh.fsdp=-1 shards parameters over all chips. --one_run_a_chip says whether `run
+--devices_a_run=1` completes the table sooner.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ from xlmr_flax.config.flag import define_config_flag, define_data_root, load_con
 
 if TYPE_CHECKING:
     from xlmr_flax.tools.estimate.chips import Topology
+    from xlmr_flax.tools.estimate.plan import PlanEstimate
     from xlmr_flax.tools.estimate.programs import Compiled, Program
 
 
@@ -39,6 +42,12 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list('topology', [], 'Slices or GPUs, as v5e:4x4,v5p:2x2x4,h100:8.', flag_values=values)
     flags.DEFINE_string('json', None, 'Keep everything in this JSON file.', flag_values=values)
     flags.DEFINE_string('text', None, 'Keep the compiled programs as text in this folder.', flag_values=values)
+    flags.DEFINE_bool(
+        'one_run_a_chip',
+        False,
+        'Of a plan, also compile for one chip, and say whether one run a chip or one on all chips finishes first.',
+        flag_values=values,
+    )
     flags.DEFINE_bool('every', False, 'Of a plan, print every program in full.', flag_values=values)
     flags.DEFINE_integer(
         'active_rows',
@@ -106,15 +115,26 @@ def _keep(values: flags.FlagValues, compiled: Compiled) -> None:
 
 def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
     from xlmr_flax.data.sources import DataError, MissingFile
+    from xlmr_flax.tools.estimate.one_run_a_chip import compare, single_chip
     from xlmr_flax.tools.estimate.plan import PlanWork, estimate_plan
     from xlmr_flax.tools.estimate.report import plan_dict, plan_text
 
     try:
         work = PlanWork(load_config(values), values.active_rows)
-        estimates = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
+
+        def estimate(topology: Topology) -> PlanEstimate:
+            return estimate_plan(work, topology, _say, lambda compiled: _keep(values, compiled))
+
+        estimates = [estimate(topology) for topology in topologies]
+        wanted = [each for each in estimates if values.one_run_a_chip and each.topology.chips > 1]
+        singles = {one.name: estimate(one) for one in {single_chip(each.topology): None for each in wanted}}
+        compared = [compare(work.plan, each, singles[single_chip(each.topology).name]) for each in wanted]
     except MissingFile as e:
         raise DataError(with_command(e)) from None
-    return plan_text(estimates, every=values.every), [plan_dict(e) for e in estimates]
+    text = '\n'.join([plan_text(estimates, every=values.every), *(f'\n{each.text()}' for each in compared)])
+    facts = {each.topology.name: {'together': each.together, 'apart': each.apart} for each in compared}
+    hours = {name: {k: None if math.isnan(v) else v for k, v in both.items()} for name, both in facts.items()}
+    return text, [{**plan_dict(e), 'table_hours': hours.get(e.topology.name)} for e in estimates]
 
 
 def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:

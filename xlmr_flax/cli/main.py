@@ -17,7 +17,7 @@ from absl import flags
 
 import xlmr_flax
 from xlmr_flax.util.errors import UserError
-from xlmr_flax.util.stopping import Stopped, requests
+from xlmr_flax.util.stopping import Interrupted, Stopped, raised, requests
 
 COMMANDS = {
     'run': 'train and evaluate everything that a config asks for, then write tables and a report',
@@ -36,8 +36,8 @@ INTERRUPTED = 130  # as after SIGINT (Ctrl-C)
 _AGAIN = 'The same command begins again'
 # Commands for which a signal is a stop request (util/stopping.py), and what they do when they are started again.
 STOPPABLE = {
-    'run': 'The same command goes on from there',
-    'compare': 'The same command goes on from there',
+    'run': 'The same command resumes from there',
+    'compare': 'The same command resumes from there',
     'bench': 'The same command begins again',
 }
 KNOWN_ERRORS = (UserError, flags.Error)  # their message is written for the user; any other keeps its traceback
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f'error: unknown command {command!r}{closest(command, COMMANDS)}', file=sys.stderr)
             outcome.code = 2
         else:
-            with requests(hand_on=False) if command in STOPPABLE else contextlib.nullcontext():
+            with requests(hand_on=False) if command in STOPPABLE else raised():
                 if parsed := _parsed(command, arguments):
                     module, values, words = parsed
                     outcome.code = module.run(values, *words) or 0
@@ -199,8 +199,9 @@ class _Outcome:
         elif isinstance(error, KNOWN_ERRORS):
             self.code, line = 1, f'error: {error}'
         elif isinstance(error, KeyboardInterrupt):
-            self.code = INTERRUPTED
-            line = 'Interrupted. What had been written stays; the same command goes on from there.'
+            self.code = error.code if isinstance(error, Interrupted) else INTERRUPTED
+            how = 'Terminated' if self.code == STOPPED else 'Interrupted'
+            line = f'{how}. What had been written stays; the same command resumes from there.'
         elif isinstance(error, OSError) and error.filename is not None and not isinstance(error, BrokenPipeError):
             # A full disk, or a folder that is a file: the name of the file says more than a traceback.
             self.code, line = 1, f'error: {error.filename}: {error.strerror}'

@@ -91,14 +91,16 @@ def _build(values: flags.FlagValues) -> int:
         reads = [Read(split, TEST, values.max_length) for split in here]
     source = open_source(encoder)
     tokenizer, size, states = Tokenizer(source.tokenizer, source.config.vocab_size), 0, []
-    line, seen = Line('prepare'), 0
-    for built in build(reads, tokenizer, source.config.max_length, [] if skip else None):
+    line = Line('prepare (MB of data files)')
+
+    def show(done: int, total: int, rows: int) -> None:
+        line(done // 1_000_000, -(-total // 1_000_000), rows)
+
+    for built in build(reads, tokenizer, source.config.max_length, [] if skip else None, show):
         entry = built.entry
         size += sum(file.stat().st_size for file in entry.path.iterdir()) if entry.path else 0
         states.append(entry.state)
         print(f'{built}: {len(entry.data.ids)} examples, {built.tokens} tokens, {entry.state}', flush=True)
-        seen += len(entry.data.ids)
-        line(reads.index(built.read) + 1, len(reads), seen)
     kept = sum(state != 'not kept' for state in states)
     place = cache_dir()
     print(f'{kept} of {len(states)} in {place}, {size / 2**20:.1f} MiB' if place else 'XLMR_CACHE=off: nothing is kept')
@@ -188,9 +190,9 @@ def _of_them(states: Sequence[Any], gaps: Sequence[Any]) -> str:
     used = {dataclasses.replace(gap.split, name=gap.instead) for gap in gaps if not gap.is_chosen}
     instead = sum(state.split in used for state in states)
     stand_ins = sum(bool(state.stand_in) for state in states)
-    said = [f', {instead} of them in place of training rows that are missing'] if instead else []
+    parts = [f', {instead} of them in place of training rows that are missing'] if instead else []
     kind = 'stand-ins for datasets' if stand_ins > 1 else 'a stand-in for a dataset'
-    return ''.join([*said, *([f', {stand_ins} of them {kind}'] if stand_ins else [])])
+    return ''.join([*parts, *([f', {stand_ins} of them {kind}'] if stand_ins else [])])
 
 
 def _of_gap(gap: Any) -> list[str]:
@@ -278,8 +280,10 @@ def _details(states: Sequence[Any], root: Path, skip_bad_rows: bool) -> list[str
                 lines.append(f'  ... and {len(state.bad) - len(shown)} more (--skip_bad_rows lists all)')
     if bare := [f'{s.split.name} {s.split.language}' for s in states if not s.labelled]:
         lines.append(f'no labels, so that predictions are written and not scored: {", ".join(bare)}')
-    told = (text.removeprefix(f'{task.name}: ').removeprefix(f'{task.name}, ') for text in known_warnings(task, root))
-    return [*lines, *(f'note: {text}' if text == task.note else text for text in told)]
+    warnings = (
+        text.removeprefix(f'{task.name}: ').removeprefix(f'{task.name}, ') for text in known_warnings(task, root)
+    )
+    return [*lines, *(f'note: {text}' if text == task.note else text for text in warnings)]
 
 
 def _places(states: Sequence[Any]) -> list[str]:

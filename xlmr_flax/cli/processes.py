@@ -42,9 +42,9 @@ def together(values: flags.FlagValues) -> Iterator[None]:
         if distributed.count() == 1:
             raise
         if isinstance(error, Stopped):
-            code, text = error.code, f'{error}. The same command goes on from there.'
+            code, text = error.code, f'{error}. The same command resumes from there.'
         elif isinstance(error, distributed.ProcessLost):
-            code, text = distributed.LOST, f'error: {error}. The same command goes on from the last saved state.'
+            code, text = distributed.LOST, f'error: {error}. The same command resumes from the last checkpoint.'
         elif isinstance(error, KNOWN_ERRORS):
             code, text = 1, f'error: {error}'
         else:

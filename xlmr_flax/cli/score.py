@@ -1,8 +1,9 @@
-"""usage: xlmr-flax score --predictions=DIR --labels=DIR [--benchmark=xtreme|xtreme-r] [--tasks=a,b] [--out=FILE.json]
+"""usage: xlmr-flax score --predictions=DIR --labels=DIR [--benchmark=NAME] [--tasks=a,b] [--out=FILE.json]
 
 Scores prediction folders in XTREME's submission layout (TASK/test-LANG.EXT) against gold files in the same layout, as
 the benchmark's evaluate.py does. Prints Markdown; --out writes the scores as JSON. A task without a prediction folder
-or a label folder is not scored, and a warning names it; for a task in --tasks this is an error.
+or a label folder is not scored, and a warning names it; for a task in --tasks this is an error. Benchmarks: xtreme,
+xtreme-r, sib200, irokobench (its inference part) and low-resource, a group of all tasks for low-resource languages.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string('predictions', None, 'Root of the prediction folders.', flag_values=values)
     flags.DEFINE_string('labels', None, 'Root of the gold folders.', flag_values=values)
     flags.DEFINE_enum(
-        'benchmark', 'xtreme', ['xtreme', 'xtreme-r'], 'Which tasks, languages and averages.', flag_values=values
+        'benchmark',
+        'xtreme',
+        ['xtreme', 'xtreme-r', 'sib200', 'irokobench', 'low-resource'],
+        'Which tasks, languages and averages.',
+        flag_values=values,
     )
     flags.DEFINE_list('tasks', [], 'Only these tasks.', flag_values=values)
     flags.DEFINE_bool(

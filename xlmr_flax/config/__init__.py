@@ -8,7 +8,7 @@ ConfigDict.
 from __future__ import annotations
 
 from xlmr_flax.config.checks import QA_DECODINGS, REPEATED, SAMPLERS
-from xlmr_flax.config.parsing import defaults, digest, parse, parse_saved, to_dict
+from xlmr_flax.config.parsing import defaults, digest, named, parse, parse_saved, to_dict
 from xlmr_flax.config.spec import (
     NONE,
     Arm,
@@ -38,6 +38,7 @@ __all__ = [
     'Recipe',
     'defaults',
     'digest',
+    'named',
     'parse',
     'parse_saved',
     'to_dict',

@@ -17,7 +17,7 @@ def check(config: Config) -> None:
     """Raises ConfigError for a value out of its range or set. Task names are checked by the plan, not here."""
     choices = {
         'encoder.head': (config.encoder.head, ('jiant', 'hf')),
-        'encoder.dtype': (config.encoder.dtype, ('float32', 'bfloat16')),
+        'encoder.dtype': (config.encoder.dtype, ('auto', 'float32', 'bfloat16')),
         'encoder.attention': (config.encoder.attention, ATTENTIONS),
         'encoder.remat': (config.encoder.remat, ('auto', 'none', 'dots', 'full')),
         'evaluation.pooling': (config.evaluation.pooling, ('mean', 'cls')),
@@ -25,6 +25,8 @@ def check(config: Config) -> None:
         'evaluation.qa_decoding': (config.evaluation.qa_decoding, QA_DECODINGS),
         'keep_models': (config.keep_models, ('all', 'intermediate')),
     }
+    if config.encoder.unroll < -1:
+        raise ConfigError(f'encoder.unroll {config.encoder.unroll} is below -1')
     named = {'recipe': config.recipe} | {f'recipes.{k}': v for k, v in config.recipes.items()}
     for where, recipe in named.items():
         choices[f'{where}.dev_score'] = (recipe.dev_score, ('first', 'mean'))
@@ -32,8 +34,8 @@ def check(config: Config) -> None:
         choices[f'{where}.optimizer.schedule'] = (recipe.optimizer.schedule, ('linear', 'constant'))
         choices[f'{where}.optimizer.clip_per'] = (recipe.optimizer.clip_per, ('step', 'micro_batch'))
         if recipe.batch_size < 1 or recipe.accumulation < 1 or recipe.batch_size % recipe.accumulation:
-            said = f'is not a positive multiple of accumulation {recipe.accumulation}'
-            raise ConfigError(f'{where}.batch_size {recipe.batch_size} {said}')
+            reason = f'is not a positive multiple of accumulation {recipe.accumulation}'
+            raise ConfigError(f'{where}.batch_size {recipe.batch_size} {reason}')
         counts = ('steps', 'eval_every', 'eval_examples', 'patience', 'checkpoint_every', 'max_train')
         for name in (*counts, 'log_every', 'keep_checkpoints'):
             value, least = getattr(recipe, name), int(name not in counts)
@@ -42,8 +44,8 @@ def check(config: Config) -> None:
         if not recipe.steps and recipe.epochs <= 0:
             raise ConfigError(f'{where}: epochs {recipe.epochs} and steps 0 train nothing')
         if recipe.max_length < 8 or any(n > recipe.max_length for n in recipe.lengths):
-            said = f'max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}'
-            raise ConfigError(f'{where}: {said}')
+            reason = f'max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}'
+            raise ConfigError(f'{where}: {reason}')
     for where, arm in [(f'{f}.{k}', v) for f in ('arms', 'training') for k, v in getattr(config, f).items()]:
         choices |= _check_arm(where, arm)
     for where, (value, known) in choices.items():
@@ -52,8 +54,8 @@ def check(config: Config) -> None:
     for name, arm in {**config.arms, **config.training}.items():
         recipe = config.recipe_for(name)
         if arm.mix == 'micro_batch' and recipe.optimizer.clip_per == 'micro_batch' and recipe.optimizer.clip_norm:
-            said = "mix 'micro_batch' clips once per step; set optimizer.clip_per='step' in its recipe"
-            raise ConfigError(f'arms.{name}: {said}')
+            reason = "mix 'micro_batch' clips once per step; set optimizer.clip_per='step' in its recipe"
+            raise ConfigError(f'arms.{name}: {reason}')
     for where, items in (('seeds', config.seeds), ('intermediate', config.intermediate), ('targets', config.targets)):
         if not items or len(set(items)) != len(items):
             raise ConfigError(f'{where}: expected at least one entry and no entry twice, got {items!r}')
@@ -66,8 +68,8 @@ def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
     if not arm.tasks:
         raise ConfigError(f'{where}.tasks: expected at least one entry')
     if arm.cap < 0 or arm.block < 0 or arm.temperature <= 0 or (arm.sampler == 'capped' and not arm.cap):
-        said = "expected cap and block >= 0, temperature > 0, and a cap for the sampler 'capped'"
-        raise ConfigError(f'{where}: cap {arm.cap}, block {arm.block}, temperature {arm.temperature}: {said}')
+        reason = "expected cap and block >= 0, temperature > 0, and a cap for the sampler 'capped'"
+        raise ConfigError(f'{where}: cap {arm.cap}, block {arm.block}, temperature {arm.temperature}: {reason}')
     for name, member in arm.tasks.items():
         at = f'{where}.tasks.{name}'
         if not member.languages or len(set(member.languages)) != len(member.languages):
@@ -76,10 +78,10 @@ def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
             raise ConfigError(f'{at}: name and head {member.head!r} may hold letters, digits and ._+- only')
         lengths = [n for n in (member.max_length, *member.lengths) if n]
         if any(n < 8 for n in lengths) or (member.max_length and any(n > member.max_length for n in lengths)):
-            said = f'max_length {member.max_length} is below 8 or below one of lengths {member.lengths}'
-            raise ConfigError(f'{at}: {said}')
+            reason = f'max_length {member.max_length} is below 8 or below one of lengths {member.lengths}'
+            raise ConfigError(f'{at}: {reason}')
         if not 0 < member.fraction <= 1 or min(member.weight, member.select, member.max_train) < 0:
             values = f'fraction {member.fraction}, weight {member.weight}, select {member.select}'
-            said = f'max_train {member.max_train}: expected 0 < fraction <= 1 and the others not below 0'
-            raise ConfigError(f'{at}: {values}, {said}')
+            reason = f'max_train {member.max_train}: expected 0 < fraction <= 1 and the others not below 0'
+            raise ConfigError(f'{at}: {values}, {reason}')
     return {f'{where}.sampler': (arm.sampler, SAMPLERS), f'{where}.mix': (arm.mix, ('step', 'micro_batch'))}

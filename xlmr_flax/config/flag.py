@@ -126,7 +126,7 @@ def _check_override(config: Mapping[str, Any] | ConfigDict, path: Sequence[str])
             raise ConfigError(f'unknown config key {".".join(path)!r}: {above} is {node!r}')
         if i + 1 < len(path) and key not in node:
             whole = f'--config.{above}="{{\'{key}\': ...}}"' if above else f'--config.{key}="{{...}}"'
-            raise ConfigError(f'{here!r} is not in the config; a new entry is given whole: {whole}')
+            raise ConfigError(f'{here!r} is not in the config; a new entry must be given completely: {whole}')
         node = node.get(key)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from xlmr_flax.config.checks import check
@@ -55,6 +57,15 @@ def parse_saved(raw: Mapping[str, Any]) -> Config:
         remat = 'full' if encoder['remat'] else names.get(str(encoder.get('kept')), 'auto')
         raw = {**raw, 'encoder': {k: v for k, v in encoder.items() if k != 'kept'} | {'remat': remat}}
     return parse(raw)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Context that adds the file of a saved config to a ConfigError."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from None
 
 
 def digest(value: Any) -> str:

@@ -42,7 +42,7 @@ class Masking:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, rate: float = 0.15) -> Masking:
-        """Masking for a tokenizer. Raises TokenizerError if the tokenizer has no token '<mask>'."""
+        """Masking for a tokenizer. Raises TokenizerError if the tokenizer has no mask token."""
         if tokenizer.mask is None:
             raise TokenizerError(f"{tokenizer.path}: no token '<mask>', which masked language modelling needs")
         return cls(tokenizer.mask, tokenizer.special_ids, tokenizer.size, rate)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ from xlmr_flax.util.stopping import check
 
 __all__ = [
     'DATA_ROOT_VARIABLE',
+    'TRAINING',
     'BadRow',
     'DataError',
     'MissingFile',
+    'are_labelled',
     'leave_out',
     'needs_data_root',
     'read_gold',
@@ -46,7 +48,7 @@ __all__ = [
 
 # Exceptions of a task's `parse` for a row that it cannot read. All but RowError: nested JSON fields of another form.
 _BAD = (RowError, KeyError, IndexError, TypeError, AttributeError)
-_TRAINING = ('train', 'translate_train')  # splits whose rows must have labels
+TRAINING = ('train', 'translate_train')  # splits whose rows must have labels
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,6 +91,21 @@ def read_split(
     return _read(task, language, split, task.sources(split), data_root, limit, skip_bad_rows)
 
 
+def are_labelled(
+    task: Task, language: str, split: str, data_root: str | Path | None, examples: Sequence[Example]
+) -> bool:
+    """Whether the examples that were read from a split have gold labels: all of them or none (a benchmark's public test
+    file). Raises DataError, which names file and line of the first without a label, if only some have one."""
+    without = [example.id for example in examples if not has_label(example)]
+    if not without or len(without) == len(examples):
+        return not without
+    places: dict[str, tuple[str, int]] = {}
+    task = with_labels(task, data_root)
+    _read(task, language, split, task.sources(split), data_root, None, [], places=places)
+    reason = f'no gold label ({len(without)} of {len(examples)} rows of {task.name} {split} {language} have none)'
+    raise DataError(str(BadRow(*places[without[0]], reason)))
+
+
 def read_pairs(
     task: Task,
     language: str,
@@ -120,16 +137,34 @@ def read_pairs(
             f'the two sides differ: {names[0]} has {len(sides[0])} lines, {names[1]} has {len(sides[1])}; '
             'line i of both must be a pair'
         )
+    if not by_id:
+        _check_pairs(task, language, sides)
     queries, pool = ([example for example in side if isinstance(example, SentenceExample)] for side in sides)
     return queries[:limit], pool if by_id else pool[:limit]
 
 
+def _check_pairs(task: Task, language: str, sides: list[list[Example]]) -> None:
+    """Raises DataError for the first row whose two sides have different ids, if the files have ids (SIB-200's)."""
+    for row, (query, found) in enumerate(zip(*sides, strict=True)):
+        if query.id not in (found.id, f'{found.id}-en'):  # ids that are row numbers
+            raise DataError(
+                f'{task.name} in {language!r}, row {row}: the ids of the two sides are {query.id!r} and {found.id!r}; '
+                'row i of both must be a pair'
+            )
+
+
 def read_gold(
-    task: Task, language: str, split: str = 'test', data_root: str | Path | None = None
+    task: Task,
+    language: str,
+    split: str = 'test',
+    data_root: str | Path | None = None,
+    sides: tuple[Collection[str], Collection[str]] | None = None,
 ) -> list[tuple[str, str]]:
     """Reads the gold pairs (query id, id of the right item) of a retrieval task; a query may have several right items.
 
-    Raises TaskError for a task or split without gold pairs by id, DataError for a file or row that cannot be read.
+    sides: the ids of the queries and of the pool, in which the pairs must be; None = not checked.
+    Raises TaskError for a task or split without gold pairs by id, DataError for a file or row that cannot be read or
+    has an id that is not in its side.
     """
     if split not in task.gold or task.parse_gold is None:
         raise TaskError(f'task {task.name!r} has no gold pairs by id for split {split!r}: row i of both is a pair')
@@ -138,10 +173,21 @@ def read_gold(
         if isinstance(row, Problem):
             raise DataError(str(BadRow(*place, row.reason)))
         try:
-            pairs += task.parse_gold({**row, '#language': language}, task, file.language)
+            found = task.parse_gold({**row, '#language': language}, task, file.language)
+            if sides:
+                for pair in found:
+                    _check_sides(pair, *sides)
+            pairs += found
         except _BAD as error:
             raise DataError(str(BadRow(*place, _reason(error)))) from None
     return pairs
+
+
+def _check_sides(pair: tuple[str, str], queries: Collection[str], pool: Collection[str]) -> None:
+    for id_, side, other in ((pair[0], queries, pool), (pair[1], pool, queries)):
+        if id_ not in side:
+            where = 'the file of the other side: are the columns exchanged?' if id_ in other else 'neither side'
+            raise RowError('gold', f'id {quote(id_)} is in {where}')
 
 
 def with_labels(task: Task, data_root: str | Path | None = None) -> Task:
@@ -182,10 +228,12 @@ def _read(
     limit: int | None,
     bad: list[BadRow] | None,
     suffix: str = '',
+    places: dict[str, tuple[str, int]] | None = None,
 ) -> list[Example]:
+    """Reads one side of a split. places: a dict that collects (file, line) of each id."""
     task.local_code(language, split)
     examples: list[Example] = []
-    places: dict[str, tuple[str, int]] = {}
+    places = {} if places is None else places
     number = -1
     for ids, file_language, place, row in _rows(task, sources, language, split, data_root):
         check()
@@ -193,7 +241,7 @@ def _read(
             return examples
         number += 1
         example = _parse(task, file_language, place, row, number)
-        if split in _TRAINING and not isinstance(example, BadRow | None) and not has_label(example):
+        if split in TRAINING and not isinstance(example, BadRow | None) and not has_label(example):
             example = BadRow(*place, 'a training row without a label')
         if isinstance(example, BadRow):
             leave_out(bad, example)
@@ -247,9 +295,28 @@ def _rows(
 def _file_rows(
     task: Task, table: Table, language: str, data_root: str | Path | None
 ) -> Iterator[tuple[Found, tuple[str, int], dict[str, Any] | Problem]]:
+    known: dict[tuple[tuple[Path, str], ...], dict[str, set[str]]] = {}
     for file in find_files(task, table, language, resolve_data_root(data_root)):
+        if file.without not in known:
+            known[file.without] = _left_out(file)
+        taken = known[file.without].items()
         for line, row in read_rows(file.path, file.table, file.label_path):
-            yield file, (str(file.path), line), row
+            if isinstance(row, Problem) or not any(_plain(row.get(column)) in texts for column, texts in taken):
+                yield file, (str(file.path), line), row
+
+
+def _left_out(file: Found) -> dict[str, set[str]]:
+    """The texts of a column that are not read, as they are in a test file (`Table.without`): {column: texts}."""
+    taken: dict[str, set[str]] = {}
+    for path, column in file.without:
+        rows = read_rows(path, dataclasses.replace(file.table, columns=(column,)))
+        taken.setdefault(column, set()).update(_plain(row[column]) for _, row in rows if not isinstance(row, Problem))
+    return taken
+
+
+def _plain(text: Any) -> str:
+    """A text in lower case with single spaces, as the check for overlap compares texts."""
+    return ' '.join(str(text).lower().split())
 
 
 def world_rows(source: Embedded, language: str, split: str) -> list[dict[str, Any]]:

@@ -97,26 +97,35 @@ def span_rows(
     """Encodes questions as rows `<s> question </s></s> window </s>`. Windows without the answer are kept and point at
     BOS, as in the authors' code."""
     questions = tokenizer.encode([e.question for e in examples])
-    contexts = tokenizer.encode_with_offsets([e.context for e in examples])
+    contexts = _contexts(tokenizer, [e.context for e in examples])
     rows, columns, all_offsets = [], [], []
     for number, example in enumerate(examples):
         check()
         # In rows shorter than the reference's 384 tokens, the context keeps at least half of the tokens.
-        question = questions[number][: min(MAX_QUERY, (max_length - 4) // 2)]
-        ids, raw = contexts[number]
-        offsets = trimmed_offsets(example.context, raw)
+        question = questions[number][: min(MAX_QUERY, (max_length - tokenizer.pair_specials) // 2)]
+        ids, offsets = contexts[example.context]
         all_offsets.append(offsets)
         gold = None
         if example.answers:
             text, begin = example.answers[0]
             gold = answer_tokens(offsets, begin, begin + len(text))
-        first = len(question) + 3
-        head = [tokenizer.bos, *question, tokenizer.eos, tokenizer.eos]
-        for begin, count in windows(len(ids), max_length - len(question) - 4, stride):
-            rows.append(np.asarray([*head, *ids[begin : begin + count], tokenizer.eos], np.int32))
+        head = [tokenizer.bos, *question, *tokenizer.middle]
+        first = len(head)
+        for begin, count in windows(len(ids), max_length - first - 1, stride):
+            rows.append(np.concatenate([head, ids[begin : begin + count], [tokenizer.eos]], dtype=np.int32))
             inside = gold is not None and begin <= gold[0] and gold[1] < begin + count
             start, end = (gold[0] - begin + first, gold[1] - begin + first) if inside and gold else (0, 0)
             columns.append((number, start, end, first, count, begin))
     table = np.asarray(columns, np.int32).reshape(-1, 6)
     example, start, end, first, count, begin = table.T
     return SpanRows(Ragged.from_rows(rows), example, start, end, first, count, begin, tuple(all_offsets))
+
+
+def _contexts(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Encodes each distinct context once, as SQuAD asks five questions about each: {context: (token ids int32 [n],
+    character offsets int32 [n, 2])}."""
+    distinct = list(dict.fromkeys(texts))
+    return {
+        text: (np.asarray(ids, np.int32), trimmed_offsets(text, offsets))
+        for text, (ids, offsets) in zip(distinct, tokenizer.encode_with_offsets(distinct), strict=True)
+    }

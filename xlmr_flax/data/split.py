@@ -5,13 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
 from xlmr_flax.data.readers import tfds
 from xlmr_flax.data.readers.paths import Found, resolve_data_root, split_files, split_tables, stand_in_notes
 from xlmr_flax.data.readers.tables import DataError
-from xlmr_flax.data.sources import BadRow, needs_data_root, read_gold, read_pairs, read_split, with_labels, world_rows
+from xlmr_flax.data.sources import (
+    TRAINING,
+    BadRow,
+    needs_data_root,
+    read_gold,
+    read_pairs,
+    read_split,
+    with_labels,
+    world_rows,
+)
 from xlmr_flax.tasks.base import Embedded, Example, SentenceExample, Table, Task, TaskError, has_label
 from xlmr_flax.util.stopping import check
 
@@ -79,7 +89,8 @@ class Split:
 
     def stand_in(self) -> str:
         """A note on the stand-in rows of the split, for the `stand_in` field of result rows; '' for real data."""
-        return '; '.join(stand_in_notes(self.found(), self.folder())) if self.reads_files else ''
+        training = self.name in TRAINING
+        return '; '.join(stand_in_notes(self.found(), self.folder(), training)) if self.reads_files else ''
 
     def origin(self) -> Origin:
         """The origin of the rows: local files, TFDS or the embedded world."""
@@ -124,9 +135,9 @@ class Split:
         """Reads both sides of a retrieval task: `sources.read_pairs`."""
         return read_pairs(self.task, self.language, self.name, self.root, limit, bad_rows)
 
-    def read_gold(self) -> list[tuple[str, str]]:
+    def read_gold(self, sides: tuple[Collection[str], Collection[str]] | None = None) -> list[tuple[str, str]]:
         """Reads the gold pairs of a retrieval task: `sources.read_gold`."""
-        return read_gold(self.task, self.language, self.name, self.root)
+        return read_gold(self.task, self.language, self.name, self.root, sides)
 
 
 # Cached, because every arm, target and seed of a plan needs the digests of the same files. The stamps (modification

@@ -12,8 +12,6 @@ from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import TagExample
 from xlmr_flax.util.stopping import check
 
-_SPARE = 3  # number of tokens in a row that are not used for words (XTREME: utils_preprocess.py, its XLM-R value)
-
 Row = tuple[list[int], list[int], list[int]]  # tokens, slots, labels
 
 
@@ -32,28 +30,41 @@ class TagRows:
     example: np.ndarray
 
 
-def _pieces(tokenizer: Tokenizer, examples: Sequence[TagExample], budget: int) -> dict[str, np.ndarray]:
-    """Maps each word to its sub-tokens. A word without sub-tokens (a lone zero-width character) or with more than a row
-    holds becomes <unk>, as in XTREME's utils_preprocess.py."""
+def _pieces(
+    tokenizer: Tokenizer, examples: Sequence[TagExample], budget: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Maps each word to its sub-tokens: (as the first word of a sentence, as a later one).
+
+    A word without sub-tokens (a lone zero-width character) or with more than a row holds becomes <unk>, as in XTREME's
+    utils_preprocess.py.
+    """
     words = sorted({word for example in examples for word in example.words})
-    tokens = tokenizer.encode(words)
     unknown = np.asarray([tokenizer.unk], np.int32)
-    return {word: tokens[i] if 0 < len(tokens[i]) <= budget else unknown for i, word in enumerate(words)}
+
+    def table(first: bool) -> dict[str, np.ndarray]:
+        tokens = tokenizer.encode_words(words, first=first)
+        return {word: tokens[i] if 0 < len(tokens[i]) <= budget else unknown for i, word in enumerate(words)}
+
+    later = table(first=False)
+    return (table(first=True) if tokenizer.marks_blanks else later), later
 
 
 def tag_rows(tokenizer: Tokenizer, examples: Sequence[TagExample], max_length: int) -> TagRows:
-    """Encodes sentences word by word, as XTREME and jiant do for these tasks. A sentence with more than max_length - 3
-    sub-tokens is split into several rows at word boundaries."""
-    budget = max_length - _SPARE
-    pieces = _pieces(tokenizer, examples, budget)
+    """Encodes sentences word by word, as XTREME and jiant do for these tasks.
+
+    A sentence with more sub-tokens than a row holds is split into several rows at word boundaries. A row holds
+    max_length - 3 sub-tokens in XLM-R and max_length - 2 in BERT, as in XTREME's utils_preprocess.py.
+    """
+    budget = max_length - tokenizer.pair_specials + 1
+    beginnings, later = _pieces(tokenizer, examples, budget)
     rows: list[Row] = []
     parents: list[int] = []
     for number, example in enumerate(examples):
         check()
         row = _new_row(tokenizer)
         tags = example.tags if example.tags is not None else (IGNORED,) * len(example.words)
-        for word, tag in zip(example.words, tags, strict=True):
-            piece = pieces[word]
+        for place, (word, tag) in enumerate(zip(example.words, tags, strict=True)):
+            piece = (later if place else beginnings)[word]
             if len(row[0]) - 1 + len(piece) > budget:
                 rows.append(_closed(tokenizer, *row))
                 parents.append(number)

@@ -1,13 +1,13 @@
-"""Tokenizer: encodes text as ragged int32 token ids and applies the XLM-R input templates (jiant: tasks/lib/templates).
+"""Tokenizer: encodes text as ragged int32 token ids and puts special tokens around texts (jiant: tasks/lib/templates).
 
 The tokenizer uses the `tokenizers` library with a tokenizer.json. It gives the same ids as transformers' fast tokenizer
-without importing transformers. Spaces are handled as in XLM-R's own tokenizer, whichever tokenizer.json is used.
+without importing transformers. Metaspace tokenizers handle spaces as XLM-R's own, whichever tokenizer.json is used.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.stopping import check
-from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
+from xlmr_flax.util.tokenizer_file import TokenizerFileError, naming, open_tokenizer, special_tokens
 
 _CHUNK = 8192
 
@@ -60,10 +60,12 @@ class Ragged:
 
 
 class Tokenizer:
-    """XLM-R's tokenizer.
+    """The tokenizer of an encoder.
 
-    bos, eos, pad, unk: ids of these special tokens (bos, eos, pad are 0, 2, 1 in XLM-R's vocabulary). mask: id of
-    <mask>, None without one. special_ids: ids of all special tokens. size: the highest id + 1.
+    bos, eos, pad, unk: ids of these special tokens (0, 2, 1, 3 in XLM-R; BERT's [CLS] and [SEP] are bos and eos).
+    middle: the ids between the texts of a pair. mask: id of the mask token, None without one. special_ids: ids of all
+    special tokens. size: the highest id + 1. on_texts: called with (texts encoded so far, all texts) of a call of
+    `encode` or `encode_with_offsets`, after each chunk.
     """
 
     def __init__(self, path: Path, rows: int):
@@ -83,17 +85,23 @@ class Tokenizer:
         self._raw.no_padding()
         self._raw.no_truncation()
         self.path, self.size = path, size
-        self.bos, self.eos, self.pad, self.unk = (self._special(t, path) for t in ('<s>', '</s>', '<pad>', '<unk>'))
-        self.mask: int | None = self._raw.token_to_id('<mask>')
+        self.on_texts: Callable[[int, int], None] | None = None
+        try:
+            found = special_tokens(self._raw, str(path))
+        except TokenizerFileError as e:
+            raise TokenizerError(str(e)) from None
+        self.bos, self.eos, self.pad, self.unk, self.middle = found.bos, found.eos, found.pad, found.unk, found.middle
+        self.mask: int | None = found.mask
         special = {i for i, token in self._raw.get_added_tokens_decoder().items() if token.special}
-        known = {self.bos, self.eos, self.pad, self.unk} | ({self.mask} if self.mask is not None else set())
+        known = {self.bos, self.eos, self.pad, self.unk, *self.middle}
+        known |= {self.mask} if self.mask is not None else set()
         self.special_ids: tuple[int, ...] = tuple(sorted(special | known))
+        self.marks_blanks = self._raw.encode('a').ids != self._raw.encode(' a').ids
 
-    def _special(self, token: str, path: Path) -> int:
-        number = self._raw.token_to_id(token)
-        if number is None:
-            raise TokenizerError(f'{path}: no token {token!r}; XLM-R-type tokenizers are read')
-        return number
+    @property
+    def pair_specials(self) -> int:
+        """The number of special tokens in a row of two texts: 4 in XLM-R, 3 in BERT."""
+        return 2 + len(self.middle)
 
     def check_length(self, max_length: int, limit: int) -> None:
         """Raises TokenizerError if max_length exceeds `limit`, the maximum sequence length of the encoder."""
@@ -102,23 +110,38 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """Encodes texts without special tokens, in order; runs on all cores."""
-        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
-        rows: list[list[int]] = []
-        for start in range(0, len(texts), _CHUNK):
-            check()
-            chunk = list(texts[start : start + _CHUNK])
-            rows.extend(e.ids for e in self._raw.encode_batch_fast(chunk, add_special_tokens=False))
-        return Ragged.from_rows(rows)
+        encode = self._raw.encode_batch_fast
+        parts = []
+        for chunk in self._chunks(texts):
+            with naming(self.path, 'it cannot encode a text'):
+                parts.append(Ragged.from_rows([e.ids for e in encode(chunk, add_special_tokens=False)]))
+        return Ragged.joined(parts) if parts else Ragged.from_rows([])
 
-    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Encodes texts without special tokens; returns for each text (tokens, character offsets [start, end) of each
-        token)."""
-        encoded: list[tuple[list[int], list[tuple[int, int]]]] = []
+    def encode_words(self, words: Sequence[str], *, first: bool) -> Ragged:
+        """Encodes words of a sentence one by one. first: as the first word of a text, else as a later one.
+
+        In XLM-R and BERT, a word has the same pieces everywhere. Byte-level BPE and Gemma's tokenizer take the blank
+        before a word as a part of it (`marks_blanks`), so that a word within a sentence gets one.
+        """
+        return self.encode([f' {word}' for word in words] if self.marks_blanks and not first else words)
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+        """Encodes texts without special tokens, a chunk at a time on all cores; yields for each text (tokens, character
+        offsets [start, end) of each token)."""
+        for chunk in self._chunks(texts):
+            with naming(self.path, 'it cannot encode a text'):
+                batch = self._raw.encode_batch(chunk, add_special_tokens=False)
+            for encoded in batch:
+                yield encoded.ids, encoded.offsets
+
+    def _chunks(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        """Yields the texts in parts; a stop request ends them. `tokenizers` encodes the texts of a part in parallel."""
+        os.environ.setdefault('TOKENIZERS_PARALLELISM', 'true')
         for start in range(0, len(texts), _CHUNK):
             check()
-            chunk = list(texts[start : start + _CHUNK])
-            encoded.extend((e.ids, e.offsets) for e in self._raw.encode_batch(chunk, add_special_tokens=False))
-        return encoded
+            yield list(texts[start : start + _CHUNK])
+            if self.on_texts is not None:
+                self.on_texts(min(start + _CHUNK, len(texts)), len(texts))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's piece for each id, '' for an id without a piece."""
@@ -149,12 +172,13 @@ def single_rows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> 
 
 
 def pair_rows(tokenizer: Tokenizer, first: Sequence[str], second: Sequence[str], max_length: int) -> Ragged:
-    """Encodes rows `<s> A </s></s> B </s>`, truncated at the end to `max_length` by `truncate_pair`."""
+    """Encodes rows `<s> A </s></s> B </s>` (BERT: `[CLS] A [SEP] B [SEP]`), truncated at the end to `max_length` by
+    `truncate_pair`."""
     a, b = tokenizer.encode(first), tokenizer.encode(second)
-    bos, eos, middle = [tokenizer.bos], [tokenizer.eos], [tokenizer.eos, tokenizer.eos]
+    bos, eos, middle = [tokenizer.bos], [tokenizer.eos], tokenizer.middle
     rows = []
     for i in range(len(a)):
-        n, m = truncate_pair(len(a[i]), len(b[i]), max_length - 4)
+        n, m = truncate_pair(len(a[i]), len(b[i]), max_length - tokenizer.pair_specials)
         rows.append(np.concatenate([bos, a[i][:n], middle, b[i][:m], eos]))
     return Ragged.from_rows(rows)
 
@@ -163,9 +187,9 @@ def choice_rows(tokenizer: Tokenizer, prompts: Sequence[str], choices: Sequence[
     """Encodes rows `<s> prompt </s></s> choice </s>`, truncated by `truncate_pair`, but at the start of each text,
     because the choice continues the end of the prompt (as in the authors' multiple-choice tasks)."""
     a, b = tokenizer.encode(prompts), tokenizer.encode(choices)
-    bos, eos, middle = [tokenizer.bos], [tokenizer.eos], [tokenizer.eos, tokenizer.eos]
+    bos, eos, middle = [tokenizer.bos], [tokenizer.eos], tokenizer.middle
     rows = []
     for i in range(len(a)):
-        n, m = truncate_pair(len(a[i]), len(b[i]), max_length - 4)
+        n, m = truncate_pair(len(a[i]), len(b[i]), max_length - tokenizer.pair_specials)
         rows.append(np.concatenate([bos, a[i][len(a[i]) - n :], middle, b[i][len(b[i]) - m :], eos]))
     return Ragged.from_rows(rows)

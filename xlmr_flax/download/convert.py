@@ -14,6 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
+from xlmr_flax.download import parquet
 from xlmr_flax.download.archive import Budget, nested
 from xlmr_flax.download.records import DownloadError
 
@@ -132,6 +133,19 @@ def padded_rows(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
     yield targets[0], _lines(_of_width(stream, pad=True))
 
 
+def tagged_words(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
+    """Puts U+FFFD where a line of a tagging file has a tag and no word, so that words and tags stay aligned. MasakhaNER
+    2.0's Xhosa training file has two such lines."""
+
+    def lines() -> Iterator[bytes]:
+        for line in stream:
+            fields = line.decode('utf-8').split()
+            alone = len(fields) == 1 and re.fullmatch(r'O|[BI]-[A-Z]+', fields[0])
+            yield f'{chr(0xFFFD)} {fields[0]}\n'.encode() if alone else line
+
+    yield targets[0], lines()
+
+
 def own_ids(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
     """Makes the ids of JSON lines unique: the second row with an id gets ID-2, and so on. In LogiQA 2.0 and ConTRoL, a
     few rows repeat an id. Other rows are not changed."""
@@ -233,5 +247,10 @@ CONVERSIONS: dict[str, Callable[[IO[bytes], list[str], Budget], Made]] = {
     'padded_rows': padded_rows,
     'multinli': multinli,
     'own_ids': own_ids,
+    'tagged_words': tagged_words,
     'fracas': fracas,
+    'hub_nli': parquet.nli,
+    'hub_qqp': parquet.qqp,
+    'hub_xnli': parquet.xnli,
+    'hub_commonsenseqa': parquet.commonsenseqa,
 }

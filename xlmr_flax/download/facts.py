@@ -16,6 +16,7 @@ from pathlib import Path
 
 MANUAL = 'manual'  # the conversion of a file that cannot be downloaded automatically
 FALLBACK = 'fallback'  # the use of a file that is fetched only if the first source of the same files fails
+HUB = 'hub'  # the use of a copy on the Hugging Face hub, which is fetched with --source=hub only
 _HERE = Path(__file__).parent
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import urllib.parse
 import urllib.request
@@ -15,8 +14,9 @@ from pathlib import Path
 import requests
 
 import xlmr_flax
-from xlmr_flax.download.facts import Source
-from xlmr_flax.download.records import WORK, DownloadError, file_sum, matches, size_of
+from xlmr_flax.download import hub
+from xlmr_flax.download.facts import HUB, Source
+from xlmr_flax.download.records import WORK, DownloadError, Sums, size_of
 
 MIRROR_VARIABLE = 'XLMR_MIRROR'
 _CHUNK = 1 << 16  # a lost connection loses at most this many bytes
@@ -69,20 +69,19 @@ class Fetcher:
         self.session = requests.Session()
         self.session.headers.update({'User-Agent': f'xlmr-flax/{xlmr_flax.__version__}', 'Accept-Encoding': 'identity'})
 
-    def fetch(self, source: Source) -> Path:
-        """Downloads a file and verifies its checksum; returns its path. Raises DownloadError with the reason for each
-        URL, OSError for a full disk (the partial file is kept for the next start), and Interrupted."""
+    def fetch(self, source: Source) -> tuple[Path, str]:
+        """Downloads a file and verifies its checksum; returns its path and its sha256.
+
+        Checksums are computed while the bytes arrive. Raises DownloadError with the reason for each URL, OSError for a
+        full disk (the partial file is kept for the next start), and Interrupted.
+        """
         path = self.folder / source.key
         if path.is_file():  # complete, from an earlier start that was stopped before the file was unpacked
             self.report(source, size_of(path))
-            return path
-        if local := _elsewhere(source, self.transport):
-            self.report(source, size_of(local))
-            part = path.with_name(f'{path.name}.part')
-            with naming(part):
-                shutil.copyfile(local, part)
-            os.replace(part, path)
-            return path
+            return path, Sums().read(path).sha256
+        if sha256 := self._from_archives(source, path):
+            self.report(source, size_of(path))
+            return path, sha256
         reasons = []
         for url in source.urls:
             address = mirrored(url, self.transport.mirror)
@@ -92,14 +91,35 @@ class Fetcher:
                 reasons.append(f'{address}: {error}')
         raise DownloadError('; '.join(reasons))
 
-    def _from(self, source: Source, address: str, path: Path) -> Path:
+    def _from_archives(self, source: Source, path: Path) -> str:
+        """Copies the file of --archives with the source's name and checksum; returns its sha256, '' without one."""
+        folder, part = self.transport.archives, path.with_name(f'{path.name}.copy')
+        for local in sorted(folder.rglob(source.name)) if folder else ():
+            if local.is_file() and source.size in (None, size_of(local)):
+                sums = Sums(size_of(local))
+                with naming(part), local.open('rb') as file, part.open('wb') as copy:
+                    while chunk := file.read(1 << 20):
+                        sums.update(chunk)
+                        copy.write(chunk)
+                if sums.match(source, part):
+                    os.replace(part, path)
+                    return sums.sha256
+                part.unlink()
+        return ''
+
+    def _from(self, source: Source, address: str, path: Path) -> tuple[Path, str]:
+        sums = Sums(source.size)
         part = path.with_name(f'{path.name}.part')
         wait = self.transport.pause
         for attempt in range(1, self.transport.attempts + 1):
             if self.stop.is_set():
                 raise Interrupted
             try:
-                self._stream(source, address, part)
+                if source.use == HUB and hub.parts_of(address):
+                    self._from_hub(source, address, part)
+                    sums = Sums(source.size).read(part)
+                else:
+                    sums = self._stream(source, address, part, sums)
                 break
             except _Passing as error:
                 if attempt == self.transport.attempts:
@@ -108,17 +128,33 @@ class Fetcher:
                 if self.stop.wait(error.wait or wait):
                     raise Interrupted from None
                 wait *= 2
-        self._check(source, part)
+        self._check(source, part, sums)
         os.replace(part, path)
-        return path
+        return path, sums.sha256
 
-    def _stream(self, source: Source, address: str, part: Path) -> None:
-        """Downloads the missing bytes of `part` and appends them. Raises _Passing, _Refused and Interrupted."""
+    def _from_hub(self, source: Source, address: str, part: Path) -> None:
+        """Downloads a whole file from the hub. Raises _Passing, _Refused and Interrupted."""
+
+        def check() -> None:
+            if self.stop.is_set():
+                raise Interrupted
+
+        try:
+            hub.fetch(address, part, lambda size: self.report(source, size), check, self.transport.timeout)
+        except hub.HubError as error:
+            raise (_Passing if error.passing else _Refused)(str(error)) from None
+
+    def _stream(self, source: Source, address: str, part: Path, sums: Sums) -> Sums:
+        """Downloads the missing bytes of `part` and appends them; returns the checksums of the whole file.
+
+        sums: those of the bytes so far; if they are of fewer or more bytes, `part` is read again. Raises _Passing,
+        _Refused and Interrupted.
+        """
         start = max(size_of(part), 0)
         if source.size is not None and start > source.size:
             start = 0
         if source.size is not None and start == source.size:
-            return
+            return sums if sums.size == start else Sums(source.size).read(part)
         with self._opened(address, start) as (where, total, chunks):
             if where < 0:  # the published file is shorter than the partial file: it is another file
                 part.unlink()
@@ -129,6 +165,8 @@ class Fetcher:
             with naming(part), part.open('r+b' if start else 'wb') as file:
                 file.truncate(start)
                 file.seek(start)
+                if sums.size != start or source.size is None:
+                    sums = Sums(total).read(part, start)
                 for chunk in chunks:
                     if self.stop.is_set():
                         raise Interrupted
@@ -136,9 +174,11 @@ class Fetcher:
                     if total is not None and got > total and source.group not in self.transport.accept_changed:
                         raise _Refused(f'it is longer than the published {total} bytes: not the published file')
                     file.write(chunk)
+                    sums.update(chunk)
                     self.report(source, got)
         if total is not None and got < total and source.group not in self.transport.accept_changed:
             raise _Passing(f'the connection ended after {got} of {total} bytes')
+        return sums
 
     @contextlib.contextmanager
     def _opened(self, address: str, start: int) -> Iterator[tuple[int, int | None, Iterator[bytes]]]:
@@ -171,13 +211,12 @@ class Fetcher:
         except requests.RequestException as error:  # an incomplete body, or an invalid URL
             raise _Passing(f'the connection failed ({_short(error)})') from None
 
-    def _check(self, source: Source, part: Path) -> None:
+    def _check(self, source: Source, part: Path, sums: Sums) -> None:
         """Verifies the checksum of a complete file. A wrong file is removed, because it cannot be resumed. Raises
         _Refused."""
-        if source.group in self.transport.accept_changed or matches(source, part):
+        if source.group in self.transport.accept_changed or sums.match(source, part):
             return
-        got = file_sum(part, 'sha256' if source.sha256 else 'git_blob') if source.sum else ''
-        size = size_of(part)
+        got, size = sums.of(source, part), size_of(part)
         part.unlink()
         expected = f'{source.sum} ({source.size} bytes)' if source.size is not None else source.sum
         offer = f'--accept_changed={source.group} takes it as it is'
@@ -203,11 +242,11 @@ def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]
     if code == 416:
         total = answer.headers.get('Content-Range', '').rpartition('/')[2]
         return (start, start) if total == str(start) else (-1, int(total) if total.isdecimal() else None)
-    said = f'status {code} {answer.reason or ""}'.strip()
+    status = f'status {code} {answer.reason or ""}'.strip()
     if code in _PASSING:
         wait = answer.headers.get('Retry-After', '')
-        raise _Passing(said, min(float(wait), 60.0) if wait.isdecimal() else 0.0)
-    raise _Refused(said)
+        raise _Passing(status, min(float(wait), 60.0) if wait.isdecimal() else 0.0)
+    raise _Refused(status)
 
 
 def mirrored(url: str, base: str) -> str:
@@ -224,14 +263,6 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno and error.filename is None:
             error.filename = str(path)
         raise
-
-
-def _elsewhere(source: Source, transport: Transport) -> Path | None:
-    """The file in --archives with the source's name and checksum; None if there is none."""
-    if transport.archives is None:
-        return None
-    candidates = [path for path in sorted(transport.archives.rglob(source.name)) if path.is_file()]
-    return next((path for path in candidates if matches(source, path)), None)
 
 
 def _short(error: Exception) -> str:

@@ -140,9 +140,9 @@ class Job:
 
     def _one(self, fetcher: Fetcher, source: Source) -> None:
         try:
-            path = fetcher.fetch(source)
+            path, published = fetcher.fetch(source)
             try:
-                made = self._make(source, path)
+                made = self._make(source, path, published)
             except DownloadError:
                 if not source.sum or source.group in self.transport.accept_changed:
                     # A file without a verified checksum may be damaged: fetch it again. A verified file is kept: the
@@ -158,9 +158,10 @@ class Job:
             self.outcome.done.append(source)
         path.unlink(missing_ok=True)
 
-    def _make(self, source: Source, path: Path) -> list[Record]:
-        """Writes the targets of a fetched file. Raises DownloadError that names the URL and the reason."""
-        published, licence = file_sum(path), groups()[source.group].licence
+    def _make(self, source: Source, path: Path, published: str) -> list[Record]:
+        """Writes the targets of a fetched file; published: its sha256. Raises DownloadError that names the URL and the
+        reason."""
+        licence = groups()[source.group].licence
         made = []
         try:
             for target, chunks in self._contents(source, path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xlmr_flax.data.readers.paths import is_stand_in
 from xlmr_flax.data.split import Split
-from xlmr_flax.download.facts import FALLBACK, MANUAL, Source, pattern, sources
+from xlmr_flax.download.facts import FALLBACK, HUB, MANUAL, Source, pattern, sources
 from xlmr_flax.download.records import WORK, Records, matches, size_of
 from xlmr_flax.tasks.base import Table
 
@@ -61,15 +61,21 @@ def _names(table: Table) -> list[str]:
 
 
 def make_plan(
-    splits: Iterable[Split], root: Path, records: Records, replace: bool = False, failed: Collection[Source] = ()
+    splits: Iterable[Split],
+    root: Path,
+    records: Records,
+    replace: bool = False,
+    failed: Collection[Source] = (),
+    hub: bool = False,
 ) -> Plan:
     """Makes the plan for some splits. replace: fetch published files again if the origin of existing files is unknown.
-    failed: sources that must not be used; the next sources of the same data are used instead."""
+    failed: sources that must not be used; the next sources of the same data are used instead. hub: use the copies on
+    the Hugging Face hub where the table has one."""
     plan = Plan()
     for alternatives in _unique(paths for split in splits for paths in paths_of(split)):
-        chosen = _choose(alternatives, root, failed)
+        chosen = _choose(alternatives, root, failed, hub)
         if chosen is None:
-            by_hand = [(source, path) for path in alternatives[0] for source in _candidates(path, manual=True)]
+            by_hand = _by_hand(alternatives)
             for source, path in by_hand:
                 plan.manual.setdefault(source, []).append(path)
             if not by_hand:
@@ -81,31 +87,39 @@ def make_plan(
     return plan
 
 
+def _by_hand(alternatives: list[list[str]]) -> list[tuple[Source, str]]:
+    """The manual sources of the first alternative that has any, with its paths; [] if none has."""
+    known = ([(source, path) for path in paths for source in _candidates(path, manual=True)] for paths in alternatives)
+    return next(filter(None, known), [])
+
+
 def _unique(paths: Iterable[list[list[str]]]) -> list[list[list[str]]]:
     return list({str(each): each for each in paths}.values())
 
 
-def _choose(alternatives: list[list[str]], root: Path, failed: Collection[Source]) -> list[Source] | None:
+def _choose(alternatives: list[list[str]], root: Path, failed: Collection[Source], hub: bool) -> list[Source] | None:
     """Chooses the sources of the first alternative whose files exist, else of the first that can be fetched. None if
     none can be fetched; [] for existing files that are not in the table."""
-    known = [_sources_of(paths, failed) for paths in alternatives]
+    known = [_sources_of(paths, failed, hub) for paths in alternatives]
     for paths, chosen in zip(alternatives, known, strict=True):
         if all(_is_there(path, root) for path in paths):
             return chosen or []
     return next((chosen for chosen in known if chosen), None)
 
 
-def _sources_of(paths: list[str], failed: Collection[Source]) -> list[Source] | None:
+def _sources_of(paths: list[str], failed: Collection[Source], hub: bool) -> list[Source] | None:
     """A set of sources that together provide all these paths; None if there is none."""
     result: dict[Source, None] = {}
     for path in paths:
         ways: dict[tuple[str, str], list[Source]] = {}
         for source in _candidates(path):
+            if source.use == HUB and not hub:
+                continue
             ways.setdefault((source.group, source.use), []).append(source)
         open_ways = [way for way in ways.values() if not any(source in failed for source in way)]
         if not open_ways:
             return None
-        result |= dict.fromkeys(min(open_ways, key=lambda way: way[0].use == FALLBACK))
+        result |= dict.fromkeys(min(open_ways, key=lambda way: (way[0].use != HUB, way[0].use == FALLBACK)))
     return list(result)
 
 
@@ -148,6 +162,8 @@ def _state(source: Source, root: Path, records: Records, replace: bool) -> str:
         others = [target for target in targets if '*' not in target and not records.is_ours(target)]
         if not others or (not replace and all(_is_there(target, root) for target in others)):
             return THERE
+    if not replace and all(_is_made(target, records) for target in targets):
+        return THERE
     if source.conversion == 'copy':
         path = root / targets[0]
         if source.sum and path.is_file() and matches(source, path):
@@ -156,6 +172,11 @@ def _state(source: Source, root: Path, records: Records, replace: bool) -> str:
     any_wild = any('*' in target for target in targets)
     some = any(_is_there(target, root) for target in targets) if any_wild else whole
     return UNPROVEN if whole and some and not replace else ABSENT
+
+
+def _is_made(target: str, records: Records) -> bool:
+    """Whether a download made this file from any of the table's sources, such as a mirror or the hub."""
+    return records.is_ours(target) and any(records.by_path[target].url in each.urls for each in _candidates(target))
 
 
 def part_size(source: Source, root: Path) -> int:

@@ -109,6 +109,49 @@ def file_sum(path: Path, kind: str = 'sha256') -> str:
     return digest.hexdigest()
 
 
+class Sums:
+    """The checksums of a file, computed while its bytes are written: its sha256, and that of git's blob object.
+
+    size: bytes so far. blob_size: bytes of the whole file, which git's checksum begins with; None = unknown, and then
+    git's checksum is not computed.
+    """
+
+    def __init__(self, blob_size: int | None = None):
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        self._git = None if blob_size is None else hashlib.sha1(b'blob %d\0' % blob_size)
+
+    def update(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self._sha256.update(chunk)
+        if self._git is not None:
+            self._git.update(chunk)
+
+    def read(self, path: Path, count: int | None = None) -> Sums:
+        """Adds the first `count` bytes of a file (None = all); returns itself."""
+        left = size_of(path) if count is None else count
+        with path.open('rb') as file:
+            while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+                self.update(chunk)
+                left -= len(chunk)
+        return self
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    def of(self, source: Source, path: Path) -> str:
+        """The checksum of the kind that is published for a source; '' if none is. path: the file, which is read again
+        if git's checksum was not computed."""
+        if not source.sum or source.sha256:
+            return self.sha256 if source.sum else ''
+        return self._git.hexdigest() if self._git is not None else file_sum(path, 'git_blob')
+
+    def match(self, source: Source, path: Path) -> bool:
+        """Whether size and checksum are the published ones, as far as these are known."""
+        return source.size in (None, self.size) and self.of(source, path) == source.sum
+
+
 def matches(source: Source, path: Path) -> bool:
     """Whether a file has the published size and checksum, if these are known."""
     if source.size is not None and size_of(path) != source.size:

@@ -10,6 +10,7 @@ from typing import Any
 from xlmr_flax.encoders.bert import Bert
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.family import Family
+from xlmr_flax.encoders.modernbert import ModernBert
 from xlmr_flax.encoders.xlm_roberta import Roberta, XlmRoberta
 from xlmr_flax.util.errors import quote
 
@@ -19,6 +20,7 @@ FAMILIES: dict[str, Family] = {
         XlmRoberta(),
         Roberta(),
         Bert(),
+        ModernBert(),
     )
 }
 DEFAULT = XlmRoberta.model_type

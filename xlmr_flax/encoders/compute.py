@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from xlmr_flax.encoders.attention.choose import CPU
-from xlmr_flax.encoders.logical_axes import ANYWHERE, Place
+from xlmr_flax.encoders.logical_axes import UNCONSTRAINED, Constrain
 
 # What a layer keeps for its backward pass. none: all residuals. dots: the results of matrix products and attention (for
 # the first feed-forward product, gelu and its derivative where this is faster); the rest is recomputed. full: only the
@@ -33,7 +33,7 @@ class ComputeOptions:
     attention: str = CPU
     remat: str = NONE
     unroll: int = 1
-    place: Place = ANYWHERE
+    place: Constrain = UNCONSTRAINED
 
 
 def rematerialised(function: Callable[..., Any], remat: str) -> Callable[..., Any]:

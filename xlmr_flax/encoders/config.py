@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 from xlmr_flax.util.errors import UserError, quote
@@ -34,11 +35,14 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 class EncoderConfig:
     """The shape of an encoder. A family that needs more fields has a subclass with its own `family`.
 
+    A subclass without a position table of XLM-R's form overrides `first_position` or `max_length`.
+
     max_positions: rows of the position table, including XLM-R's two offset rows (514 rows for 512 tokens, as positions
     start at pad_id + 1). dropout: rate for embeddings and block outputs. attention_dropout: rate for attention weights.
     """
 
     family: ClassVar[str] = 'xlm-roberta'  # key of encoders.FAMILIES: the family that computes and exports it
+    token_types: ClassVar[int] = 1  # rows of the table of token types
 
     vocab_size: int = 250002
     hidden_size: int = 1024
@@ -69,9 +73,19 @@ class EncoderConfig:
         return self.hidden_size // self.num_heads
 
     @property
+    def first_position(self) -> int:
+        """The row of the position table for the first token."""
+        return self.pad_id + 1
+
+    @property
     def max_length(self) -> int:
         """The longest row in tokens, including special tokens."""
-        return self.max_positions - self.pad_id - 1
+        return self.max_positions - self.first_position
+
+    def renumbered(self, number: Callable[[int], int]) -> dict[str, int]:
+        """Returns the fields that change with the numbers of tokens, if the module reads ids. number: old to new."""
+        del number
+        return {}
 
 
 SIZES: dict[str, EncoderConfig] = {

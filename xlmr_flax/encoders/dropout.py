@@ -1,7 +1,7 @@
 """Dropout whose mask is a hash of (key, site, position): it has no random state and does not depend on the sharding.
 
 On a CPU, jax.random's threefry costs more than the neighbouring matrix product. A mask needs no cryptographic quality,
-only independent-looking bits with the right rate (tests/models/test_dropout.py checks rate and correlations).
+only independent-looking bits with the right rate (tests/encoders/test_dropout.py checks rate and correlations).
 
 Each 32-bit hash word decides two elements of a row: its upper 16 bits one of the first half, its lower 16 bits one of
 the second half. So kernels, where the hash limits the speed of the vector unit, compute half as many hashes.
@@ -64,7 +64,7 @@ def _words_at(seed: tuple[Any, Any], row: jax.Array, spread: jax.Array) -> jax.A
     """Hash words (uint32) for row numbers `row`. spread: column numbers times _GOLDEN.
 
     The last step of `_mix` is left out: it does not change the upper half, and the lower half is mixed well enough
-    without it (tests/models/test_dropout.py).
+    without it (tests/encoders/test_dropout.py).
     """
     row = _mix(row * jnp.uint32(_GOLDEN) + seed[0]) ^ seed[1]
     # xor, not a sum: with a sum, two rows a few steps apart would have the same words, only shifted.

@@ -21,7 +21,7 @@ from xlmr_flax.encoders.dropout import dropout, seed_of
 from xlmr_flax.encoders.kernels.add_norm import add_and_norm
 from xlmr_flax.encoders.kernels.feed_forward import feed_forward
 from xlmr_flax.encoders.layers import Dense, LayerNorm
-from xlmr_flax.encoders.logical_axes import ROWS, Place
+from xlmr_flax.encoders.logical_axes import ROWS, Constrain
 
 Seeds = tuple[jax.Array, jax.Array, jax.Array]  # dropout seeds of a layer: attention weights, the two residual sums
 NO_SEEDS = (None, None, None)
@@ -29,18 +29,21 @@ _SITES = 3
 
 
 class Embeddings(nnx.Module):
-    """Embeddings: layer norm of word + position + the single token type. `Encoder` applies the dropout."""
+    """Embeddings: layer norm of word + position + token type (None = type 0). `Encoder` applies the dropout."""
 
     def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
         def table(rows: int) -> nnx.Param:
             return nnx.Param(jax.random.normal(rngs.params(), (rows, cfg.hidden_size)) * cfg.initializer_range)
 
-        self.word, self.position, self.token_type = table(cfg.vocab_size), table(cfg.max_positions), table(1)
+        self.word, self.position = table(cfg.vocab_size), table(cfg.max_positions)
+        self.token_type = table(cfg.token_types)
         self.norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
 
-    def __call__(self, ids: jax.Array, positions: jax.Array, dtype: jnp.dtype, place: Place) -> jax.Array:
+    def __call__(
+        self, ids: jax.Array, positions: jax.Array, types: jax.Array | None, dtype: jnp.dtype, place: Constrain
+    ) -> jax.Array:
         x = place.lookup(self.word[...], ids) + place(self.position[...], None, None)[positions]  # [B, T, D]
-        x = x + self.token_type[...][0]
+        x = x + (self.token_type[...][0] if types is None else place(self.token_type[...], None, None)[types])
         return place(self.norm(x).astype(dtype), ROWS, None, None)
 
 
@@ -103,7 +106,12 @@ class Encoder(nnx.Module):
         keys = jax.random.split(rngs.params(), cfg.num_layers)
         self.layers = jax.vmap(lambda key: Layer(cfg, rngs=nnx.Rngs(params=key)))(keys)
         self.num_layers, self.num_heads = cfg.num_layers, cfg.num_heads
-        self.rate, self.pad_id = cfg.dropout, cfg.pad_id
+        self.rate, self.first_position = cfg.dropout, cfg.first_position
+
+    def token_types(self, ids: jax.Array, segments: jax.Array) -> jax.Array | None:
+        """The token types int32 [B, T], None = all 0. XLM-R has one type."""
+        del ids, segments
+        return None
 
     def __call__(
         self,
@@ -120,8 +128,10 @@ class Encoder(nnx.Module):
         layer: stop after that many layers (0 = embeddings; transformers' hidden_states index); None = all.
         all_layers: return [L + 1, B, T, D], every hidden state as transformers' hidden_states.
         """
-        positions = self.pad_id + jnp.where(segments > 0, _positions(segments), 0)
-        x = self.embeddings(ids, positions, jnp.dtype(options.dtype), options.place)
+        before = self.first_position - 1
+        positions = jnp.where(segments > 0, before + positions_of(segments), max(before, 0))
+        types = self.token_types(ids, segments)
+        x = self.embeddings(ids, positions, types, jnp.dtype(options.dtype), options.place)
         if key is not None:
             x = dropout(x, jax.random.fold_in(key, 0), 3, self.rate)
         visible = prepared(segments, self.num_heads, options.attention)
@@ -151,8 +161,13 @@ def _seeds(keys: jax.Array) -> Seeds:
     return seeds[0], seeds[1], seeds[2]
 
 
-def _positions(segments: jax.Array) -> jax.Array:
+def positions_of(segments: jax.Array) -> jax.Array:
     """The 1-based position of each token within its segment: int32 [B, T]. Segments are contiguous runs."""
+    return jnp.arange(segments.shape[1], dtype=jnp.int32) - segment_starts(segments) + 1
+
+
+def segment_starts(segments: jax.Array) -> jax.Array:
+    """The index of the first token of each token's segment: int32 [B, T]."""
     index = jnp.arange(segments.shape[1], dtype=jnp.int32)
     starts = jnp.concatenate([jnp.ones_like(segments[:, :1], bool), segments[:, 1:] != segments[:, :-1]], axis=1)
-    return index - jax.lax.cummax(jnp.where(starts, index, 0), axis=1) + 1
+    return jax.lax.cummax(jnp.where(starts, index, 0), axis=1)

@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from flax import nnx
 
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.logical_axes import Dims
+from xlmr_flax.util.tokenizer_file import SpecialTokens
 
 Params = dict[str, Any]
 GetTensor = Callable[[str], np.ndarray]
 # (regular expression for the path of a parameter, logical axes of its dimensions); see encoders/logical_axes.py.
 AxisRule = tuple[str, Dims]
 
+FIRST, POOLER, MEAN = 'first', 'pooler', 'mean'
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadForm:
+    """A head of one of the family's classes in transformers, where it is not of XLM-R's form (kinds/ has that).
+
+    make: (outputs, rngs) -> module, called as the kind's own. names: our parameter path -> transformers' tensor name.
+    reads: what a head for a whole text reads: the FIRST token, the POOLER's output or the MEAN over its tokens.
+    decoder: name of a language model's decoder, whose weight is the word table and whose bias is the head's.
+    """
+
+    make: Callable[[int, nnx.Rngs], nnx.Module]
+    names: Mapping[tuple[str, ...], str]
+    reads: str = FIRST
+    decoder: str = 'lm_head.decoder'
+
 
 class Family(abc.ABC):
     """Base class of encoder families. Subclasses are stateless; the registry (`FAMILIES`) has one instance of each.
 
     model_type: the value in config.json. prefixes: prefixes of tensor names in transformers' checkpoints; the first is
-    the one without a head. base_class: transformers' class without a head. word_table: name of the word embeddings'
-    tensor. sizes: configs of `random:` sources. config_class: its fields are stored in model.json. module: the flax
-    module, constructed as module(config, rngs=...) and called like encoders/encoder.py's `Encoder`; its word table must
-    have the path 'embeddings/word', which the masked-LM head and the active vocabulary read. axes: logical axes of all
+    the one without a head, the second the one that is written with a head. class_name: the start of the names of
+    transformers' classes. has_pooler: whether transformers' class without a head has a pooler. model_inputs: the inputs
+    that it takes from a tokenizer, () = transformers' default. word_table: name of the word embeddings' tensor. sizes:
+    configs of `random:` sources. config_class: its fields are stored in model.json. module: the flax module,
+    constructed as module(config, rngs=...) and called like encoders/encoder.py's `Encoder`; its word table must have
+    the path 'embeddings/word', which the masked-LM head and the active vocabulary read. axes: logical axes of all
     parameters, except those of layer norms, whose paths end in 'norm/scale' and 'norm/bias'.
     """
 
     model_type: ClassVar[str]
     prefixes: ClassVar[tuple[str, ...]]
-    base_class: ClassVar[str]
+    class_name: ClassVar[str]
+    has_pooler: ClassVar[bool] = True
+    model_inputs: ClassVar[tuple[str, ...]] = ()
     word_table: ClassVar[str]
     sizes: ClassVar[Mapping[str, EncoderConfig]] = {}
     config_class: ClassVar[type[EncoderConfig]]
@@ -43,6 +67,16 @@ class Family(abc.ABC):
 
         Raises ModelError, which names the field, for a model that this package cannot compute.
         """
+
+    def with_tokenizer(self, config: EncoderConfig, read: Callable[[], SpecialTokens]) -> EncoderConfig:
+        """Returns the config of a directory, given its tokenizer. read: reads the special tokens from its file."""
+        del read
+        return config
+
+    def head_form(self, architecture: str, config: EncoderConfig) -> HeadForm | None:
+        """Returns the form of a head that differs from XLM-R's, else None. architecture: as `Kind.architecture`."""
+        del architecture, config
+        return None
 
     @abc.abstractmethod
     def write_config(self, config: EncoderConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The dense layer and layer norm."""
+"""The dense layer and layer norm, with and without bias."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from xlmr_flax.encoders.logical_axes import ANYWHERE, Dims, Place
+from xlmr_flax.encoders.logical_axes import UNCONSTRAINED, Constrain, Dims
 
 
 class Dense(nnx.Module):
@@ -16,11 +16,11 @@ class Dense(nnx.Module):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (features_in, features_out)) * std)
         self.bias = nnx.Param(jnp.zeros(features_out))
 
-    def __call__(self, x: jax.Array, place: Place = ANYWHERE, dims: Dims = (None, None)) -> jax.Array:
+    def __call__(self, x: jax.Array, place: Constrain = UNCONSTRAINED, dims: Dims = (None, None)) -> jax.Array:
         """x [..., in] -> [..., out]. dims: logical axes of the kernel (encoders/logical_axes.py)."""
         return x @ self.weight(x.dtype, place, dims) + self.bias[...].astype(x.dtype)
 
-    def weight(self, dtype: jnp.dtype, place: Place, dims: Dims) -> jax.Array:
+    def weight(self, dtype: jnp.dtype, place: Constrain, dims: Dims) -> jax.Array:
         """The kernel [in, out] in the compute dtype, with its sharding constraint."""
         return place(self.kernel[...].astype(dtype), *dims)
 
@@ -38,3 +38,28 @@ class LayerNorm(nnx.Module):
         centred = x - x.mean(-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
         return (centred * inverse * self.scale[...] + self.bias[...]).astype(dtype)
+
+
+class Linear(nnx.Module):
+    """Dense layer without bias: y = x @ kernel, with a float32 kernel [in, out] that is cast to x's dtype."""
+
+    def __init__(self, kernel: jax.Array):
+        self.kernel = nnx.Param(kernel)
+
+    def __call__(self, x: jax.Array, place: Constrain = UNCONSTRAINED, dims: Dims = (None, None)) -> jax.Array:
+        """x [..., in] -> [..., out]. dims: logical axes of the kernel (encoders/logical_axes.py)."""
+        return x @ place(self.kernel[...].astype(x.dtype), *dims)
+
+
+class ScaleNorm(nnx.Module):
+    """Layer norm without bias, otherwise as `LayerNorm`."""
+
+    def __init__(self, features: int, eps: float):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtype, x = x.dtype, x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        return (centred * inverse * self.scale[...]).astype(dtype)

@@ -2,7 +2,7 @@
 
 Parameters: parallel/mesh.py turns a family's `axes` (encoders/family.py) into shardings.
 Activations: XLA chooses the sharding of intermediate arrays. If parameters are sharded over the same devices as the
-batch, it may all-gather the batch. So models name the axes of each activation, and a `Place` that knows the mesh
+batch, it may all-gather the batch. So models name the axes of each activation, and a `Constrain` that knows the mesh
 (parallel/placement.py) adds sharding constraints.
 """
 
@@ -20,7 +20,7 @@ Dims = tuple[str | None, ...]
 ROWS, HEADS, FFN, WORDS, EMBED = 'rows', 'heads', 'ffn', 'words', 'embed'
 
 
-class Place(Protocol):
+class Constrain(Protocol):
     """Adds sharding constraints to activations. Must be hashable, because compiled programs are cached by model."""
 
     def __call__(self, x: jax.Array, *dims: str | None) -> jax.Array:
@@ -41,8 +41,8 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class Anywhere:
-    """A `Place` without constraints: for one device, or to leave the sharding to the compiler."""
+class Unconstrained:
+    """A `Constrain` without constraints: for one device, or to leave the sharding to the compiler."""
 
     def __call__(self, x: jax.Array, *dims: str | None) -> jax.Array:
         del dims
@@ -58,4 +58,4 @@ class Anywhere:
         return function
 
 
-ANYWHERE = Anywhere()
+UNCONSTRAINED = Unconstrained()

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.errors import quote
 
 
 class TensorFiles:
@@ -32,11 +33,22 @@ class TensorFiles:
                     self.shapes[name] = tuple(f.get_slice(name).get_shape())
 
     def get(self, name: str) -> np.ndarray:
-        """Reads one tensor as float32. Raises ModelError, which names the file and the tensor, if it is missing."""
+        """Reads one tensor as float32.
+
+        Raises ModelError, which names the file and the tensor, if it is missing or has values that are not finite.
+        """
         if name not in self.where:
             raise ModelError(f'{self.files[0]}: tensor {name!r} is missing')
         with _open(self.where[name]) as f:
-            return np.asarray(f.get_tensor(name), np.float32)
+            value = np.asarray(f.get_tensor(name), np.float32)
+        with np.errstate(all='ignore'):
+            suspect = not np.isfinite(value.sum())  # one pass without a second array; also if the sum is too large
+        if suspect and not np.isfinite(value).all():
+            wrong = int(np.count_nonzero(~np.isfinite(value)))
+            raise ModelError(
+                f'{self.where[name]}: tensor {name!r} has {wrong} values of {value.size} that are not finite'
+            )
+        return value
 
     def digest(self) -> str:
         """Returns the sha256 over the contents of all files, in order."""
@@ -67,6 +79,9 @@ def _weight_files(directory: Path) -> list[Path]:
     if index.is_file():
         weight_map = read_json(index).get('weight_map')
         files = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
+        outside = [name for name in files if Path(name).is_absolute() or '..' in Path(name).parts]
+        if outside:
+            raise ModelError(f'{index}: names {quote(outside[0])}, which is not in {directory}')
         missing = [name for name in files if not (directory / name).is_file()]
         if missing or not files:
             raise ModelError(f'{index}: names {", ".join(missing) or "no file"}, not in {directory}')
@@ -101,11 +116,16 @@ def put(tree: dict[str, Any], path: tuple[str, ...], value: np.ndarray) -> None:
     tree[path[-1]] = value
 
 
-def at(tree: Mapping[str, Any], path: tuple[str, ...]) -> np.ndarray:
+def leaf(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     """Returns the leaf of a nested dict at a path."""
     for key in path:
         tree = tree[key]
-    return np.asarray(tree)
+    return tree
+
+
+def at(tree: Mapping[str, Any], path: tuple[str, ...]) -> np.ndarray:
+    """Returns the leaf of a nested dict at a path as an array."""
+    return np.asarray(leaf(tree, path))
 
 
 def matrix(name: str, value: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ class XlmRoberta(Family):
 
     model_type = 'xlm-roberta'
     prefixes = ('', 'roberta.', 'xlm_roberta.')
-    base_class = 'XLMRobertaModel'
+    class_name = 'XLMRoberta'
     word_table = _EMBEDDINGS['word',]
     sizes: ClassVar[Mapping[str, EncoderConfig]] = SIZES
     config_class = EncoderConfig
@@ -182,7 +182,7 @@ class Roberta(XlmRoberta):
     """The RoBERTa family: reads a config.json of model type 'roberta' as XLM-R; afterwards the model is an XLM-R."""
 
     model_type = 'roberta'
-    base_class = 'RobertaModel'
+    class_name = 'Roberta'
     sizes: ClassVar[Mapping[str, EncoderConfig]] = {}
 
 

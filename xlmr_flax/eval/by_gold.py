@@ -53,9 +53,12 @@ class MinedSide:
 
 def _candidates(
     task: Task, language: str, split: str, data_root: str, embed: Embed, mesh: Mesh | None, repeated: str
-) -> tuple[list[tuple[str, str]], list[float]]:
-    """The candidate pairs of ids and their scores, highest first."""
-    first, second = (MinedSide.of(rows, repeated) for rows in read_pairs(task, language, split, data_root))
+) -> tuple[list[tuple[str, str]], list[float], list[tuple[str, str]]]:
+    """The candidate pairs of ids, their scores, highest first, and the gold pairs, whose ids are checked."""
+    sides = read_pairs(task, language, split, data_root)
+    foreign, english = ({row.id for row in side} for side in sides)
+    gold = read_gold(task, language, split, data_root, (foreign, english))
+    first, second = (MinedSide.of(rows, repeated) for rows in sides)
     x, y = (embed(s.sentences, Path(f'{split}-{name}.npy')) for s, name in ((first, 'first'), (second, 'second')))
     candidates = ratio_candidates(*neighbours(x, y, cosine=True, mesh=mesh))
     pairs, scores = [], []
@@ -63,7 +66,7 @@ def _candidates(
         named = list(product(first.ids[i], second.ids[j]))
         pairs += named
         scores += [score] * len(named)
-    return pairs, scores
+    return pairs, scores, gold
 
 
 def mine(
@@ -81,7 +84,7 @@ def mine(
     The threshold is the best one on the dev gold pairs, both for dev and for every other split (as in XTREME). `embed`
     gets a file for each side; the vectors are read block by block, from the file or from memory. mesh: the devices that
     share the search. repeated: config.Evaluation.repeated_sentences. Raises DataError for another split than dev if the
-    dev files are missing.
+    dev files are missing, and for a gold pair with an id that is not in its side.
     """
     if split != 'dev' and not Split(task, language, 'dev', data_root).is_there():
         raise DataError(
@@ -89,11 +92,11 @@ def mine(
         )
     candidates = _candidates(task, language, split, data_root, embed, mesh, repeated)
     tuned = candidates if split == 'dev' else _candidates(task, language, 'dev', data_root, embed, mesh, repeated)
-    gold = read_gold(task, language, split, data_root)
+    pairs, ratios, gold = candidates
 
     def scores() -> dict[str, float]:
-        threshold, _ = best_threshold(*tuned, read_gold(task, language, 'dev', data_root))
-        files.write_pairs(path, [pair for pair, score in zip(*candidates, strict=True) if score >= threshold])
+        threshold, _ = best_threshold(*tuned)
+        files.write_pairs(path, [pair for pair, score in zip(pairs, ratios, strict=True) if score >= threshold])
         return pair_f1(gold, files.read_pairs(path))
 
     return on_leader('scores', scores), len(gold)

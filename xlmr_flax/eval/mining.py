@@ -261,12 +261,12 @@ def ratio_candidates(forward: Neighbours, backward: Neighbours) -> Candidates:
         return np.take_along_axis(side.indices, place, 1)[:, 0], np.take_along_axis(margin, place, 1)[:, 0]
 
     to, forward_score = best(forward, x_mean, y_mean)
-    origin, backward_score = best(backward, y_mean, x_mean)
-    x = np.concatenate([np.arange(len(to)), origin])
-    y = np.concatenate([to, np.arange(len(origin))])
+    nearest_x, backward_score = best(backward, y_mean, x_mean)
+    x = np.concatenate([np.arange(len(to)), nearest_x])
+    y = np.concatenate([to, np.arange(len(nearest_x))])
     score = np.concatenate([forward_score, backward_score])
     order = np.argsort(-score, kind='stable')
-    seen_x, seen_y = np.zeros(len(to), bool), np.zeros(len(origin), bool)
+    seen_x, seen_y = np.zeros(len(to), bool), np.zeros(len(nearest_x), bool)
     kept = []
     for i in order:
         if np.isfinite(score[i]) and not seen_x[x[i]] and not seen_y[y[i]]:

@@ -29,6 +29,6 @@ def predict_records(
 
 def readable(head: HeadSpec, example: Example, record: Mapping[str, Any], width: int = 100) -> str:
     """A record as one line of readable text: the prediction and the start of the input text."""
-    said, text = kind_of(head).summary(example, dict(record))
-    text, left = ' '.join(text.split()), max(width - len(said), 10)
-    return said + (text if len(text) <= left else text[: left - 3] + '...')
+    shown, text = kind_of(head).summary(example, dict(record))
+    text, left = ' '.join(text.split()), max(width - len(shown), 10)
+    return shown + (text if len(text) <= left else text[: left - 3] + '...')

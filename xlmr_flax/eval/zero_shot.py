@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from xlmr_flax.config import Evaluation
 from xlmr_flax.data.batches import pass_tokens, row_lengths
 from xlmr_flax.data.encode import Encoded
-from xlmr_flax.data.sources import BadRow, DataError, read_pairs, read_split
+from xlmr_flax.data.sources import BadRow, DataError, are_labelled, read_pairs, read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.by_gold import mine, rank
 from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, head_outputs
@@ -22,7 +22,7 @@ from xlmr_flax.kinds import HeadSpec, encode_cached, kind_of, prediction_path, s
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import index, is_leader, on_leader
 from xlmr_flax.scoring import files
-from xlmr_flax.scoring.metrics.retrieval import nearest_accuracy
+from xlmr_flax.scoring.metrics.classification import accuracy
 from xlmr_flax.scoring.reference_spans import decode_reference
 from xlmr_flax.scoring.spans import Decoder, decode
 from xlmr_flax.tasks.base import Example, SentenceExample, Task, TaskError
@@ -61,7 +61,7 @@ class Evaluator:
     @property
     def batch_tokens(self) -> int:
         """Number of tokens in a forward pass, padding included."""
-        return pass_tokens(self.evaluation.batch_tokens, self.mesh.devices.flat[0].platform)
+        return pass_tokens(self.evaluation.batch_tokens, self.mesh.devices.flat[0].platform, self.mesh.size)
 
     def forward(self, lengths: tuple[int, ...]) -> Forward:
         """A Forward for this model with these row lengths."""
@@ -77,6 +77,7 @@ class Evaluator:
             return self._retrieve(task, language, split, out, progress)
         limit = self.evaluation.max_examples or None
         examples = read_split(task, language, split, self.data_root, limit, self.bad_rows)
+        are_labelled(task, language, split, self.data_root, examples)  # raises DataError if only some are
         path = prediction_path(out, task, language, split)
         self.predict(task, examples, path, progress, task.answer_language(language, split))
         scores = on_leader('scores', lambda: score_files(task, language, path, examples, split))
@@ -102,6 +103,7 @@ class Evaluator:
                 examples = read_split(
                     task, language, split, self.data_root, self.evaluation.max_examples or None, self.bad_rows
                 )
+                are_labelled(task, language, split, self.data_root, examples)  # raises DataError if only some are
                 waiting.append((language, examples, self._encode(task, examples)))
             except Exception:
                 yield from self._finish(task, split, out, waiting, progress)
@@ -202,7 +204,7 @@ class Evaluator:
             metrics = score_files(task, language, path, english)
             if not metrics:
                 return {}
-            back = nearest_accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
+            back = accuracy(range(len(foreign)), nearest(vectors[1], vectors[0]).tolist())
             return metrics | {'accuracy_to_en': back['accuracy']}
 
         return on_leader('scores', scores), len(english)

@@ -14,9 +14,10 @@ from xlmr_flax.config import Recipe
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.masking import Masking, mask_rows
-from xlmr_flax.data.sources import BadRow
+from xlmr_flax.data.sources import BadRow, DataError
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.perplexity import masked_perplexity
+from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.context import Setting
 from xlmr_flax.experiment.plan.arms import Dataset, dev_metrics
@@ -25,7 +26,7 @@ from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.kinds import encode_cached, head_spec, kind_of, score_files
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import on_leader
-from xlmr_flax.tasks.base import Example
+from xlmr_flax.tasks.base import Example, has_label
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,28 @@ class Selection:
     def of(
         cls,
         tokenizer: Tokenizer,
-        found: Sequence[Dataset],
+        datasets: Sequence[Dataset],
         recipe: Recipe,
         bad_rows: list[BadRow] | None = None,
     ) -> Selection:
         """Reads and encodes the dev sets. The weight of a member with several tasks is divided among those that have
-        dev rows. bad_rows: a list that collects rows that cannot be read.
+        dev rows. bad_rows: a list that collects rows that cannot be read. Raises DataError for a set without labels.
         """
         sets: list[DevSet] = []
-        for read in filter(Read.is_taken, dev_reads(found)):
+        for read in filter(Read.is_taken, dev_reads(datasets)):
             assert read.dataset is not None
             dataset, task, examples = read.dataset, read.dataset.task, read.examples(bad_rows)['']
+            if examples and not any(map(has_label, examples)):
+                files = ', '.join(map(str, read.split.files()))
+                raise DataError(
+                    f'{files}: no row has a label; dev rows of {task.name} with labels select the checkpoint'
+                )
             data = encode_cached(task, examples, tokenizer, read.max_length)
             if task.is_text and not _is_masked(data, tokenizer):
                 continue
-            parts = {d.task.name for d in found if d.member == dataset.member and d.selects()}
+            parts = {d.task.name for d in datasets if d.member == dataset.member and d.selects()}
             weight = 0.0 if task.is_text else dataset.spec.select / len(parts)
-            several = len({d.member for d in found if d.task.name == task.name}) > 1
+            several = len({d.member for d in datasets if d.task.name == task.name}) > 1
             name = dataset.name if task.is_text or several else task.name
             sets.append(DevSet(name, dataset, examples, data, weight))
         return cls(tuple(sets), recipe.dev_score)
@@ -90,6 +96,7 @@ class Selection:
         Values are percentages. For text, the value is the perplexity, which is not part of the mean. A run on text
         alone is selected by the lowest mean perplexity: its dev_metric is the negative mean.
         """
+        params = evaluation_weights(params, model, setting.eval_mesh)
         scores = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
         labelled = [dev for dev in self.sets if not dev.dataset.task.is_text]
         weights = [dev.weight for dev in labelled]
@@ -116,7 +123,7 @@ class Selection:
             model,
             params,
             setting.tokenizer,
-            setting.mesh,
+            setting.eval_mesh,
             config.evaluation,
             config.data_root,
             dev.dataset.max_length,

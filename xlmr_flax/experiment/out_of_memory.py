@@ -26,7 +26,7 @@ def evaluating(
     name: shown in the message. longest: the largest number of tokens of a row.
     """
     shape, sizes = model.config, dict(mesh.shape)
-    tokens = pass_tokens(settings.batch_tokens, mesh.devices.flat[0].platform)
+    tokens = pass_tokens(settings.batch_tokens, mesh.devices.flat[0].platform, mesh.size)
     wide = 2 if model.dtype == 'bfloat16' else 4
 
     def layer(tokens: int, width: int) -> float:
@@ -43,8 +43,8 @@ def evaluating(
             f'{longest} tokens {size(now)} -> {size(layer(half, wide))} (the same scores)'
         )
     if wide == 4:
-        said = size(layer(tokens, 2))
-        advice.append(f"encoder.dtype='bfloat16': a layer {size(now)} -> {said} (products are rounded more coarsely)")
+        half_width = size(layer(tokens, 2))
+        advice.append(f"encoder.dtype='bfloat16': a layer {size(now)} -> {half_width} (coarser rounding)")
     if sizes['data'] > 1:
         spread = {**sizes, 'data': 1, 'fsdp': sizes['data'] * sizes['fsdp']}
         before, after = (size(shard_bytes(params, each)) for each in (sizes, spread))
@@ -52,11 +52,11 @@ def evaluating(
     return explained(f'evaluation of {name}, batches of {tokens} tokens in rows of up to {longest}', params, advice)
 
 
-def scored(evaluator: Evaluator, name: str, found: Iterable[Any]) -> Iterator[Any]:
+def scored(evaluator: Evaluator, name: str, results: Iterable[Any]) -> Iterator[Any]:
     """Yields the results of an evaluator, explains out-of-memory errors and prints which languages have no labels."""
     e = evaluator
     with evaluating(name, e.model, e.params, e.mesh, e.evaluation, e.max_length):
-        for language, metrics, n in found:
+        for language, metrics, n in results:
             if not metrics:
                 say(f'{name} {language}: no labels in its files: predictions are written, not scored')
             yield language, metrics, n

@@ -27,7 +27,7 @@ from xlmr_flax.experiment.evaluate import (
 )
 from xlmr_flax.experiment.workdir.bad_rows import BadRows
 from xlmr_flax.kinds import HeadSpec, encode, kind_of
-from xlmr_flax.kinds.base import Kind, Record
+from xlmr_flax.kinds.base import Kind, Record, name_problem
 from xlmr_flax.kinds.retrieval import Retrieval
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, on_leader
@@ -57,6 +57,8 @@ def input_head(source: EncoderSource, task_name: str, data_root: str = '', given
     the output numbers (only if no task is named). Raises ModelError, which lists the heads or says that the order of a
     task's classes is unknown; TaskError; and DataError if the labels differ from the task's.
     """
+    if problem := name_problem(given):
+        raise ModelError(f'--labels: {problem}')
     usable = {name: spec for name, spec in source.heads.items() if kind_of(spec).input}
     have = list_heads(source)
     if not usable:
@@ -101,7 +103,7 @@ def annotate(request: Request) -> list[Record]:
     rows = read_input(path, form, limit, bad_rows)
     opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
     lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
-    tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform)
+    tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform, mesh.size)
     forward = Forward(opened.model, opened.load(mesh, head is not None), mesh, lengths, tokens, pad)
     if source.note:
         say(source.note)
@@ -120,15 +122,15 @@ def annotate(request: Request) -> list[Record]:
     return records
 
 
-def _predicted(forward: Forward, opened: Opened, head: ChosenHead, found: Input, line: Line) -> list[Record]:
-    records: list[dict[str, Any]] = [{} for _ in found.examples]
-    tick = counter(lambda done, total: line(done, total, done), len(found.examples))
-    for part in _parts(kind_of(head.spec), found.examples):
-        examples = [found.examples[i] for i in part]
-        data = encode(found.task, examples, opened.tokenizer, opened.max_length)
+def _predicted(forward: Forward, opened: Opened, head: ChosenHead, inputs: Input, line: Line) -> list[Record]:
+    records: list[dict[str, Any]] = [{} for _ in inputs.examples]
+    tick = counter(lambda done, total: line(done, total, done), len(inputs.examples))
+    for part in _parts(kind_of(head.spec), inputs.examples):
+        examples = [inputs.examples[i] for i in part]
+        data = encode(inputs.task, examples, opened.tokenizer, opened.max_length)
         outputs = predict_records(forward, head.name, head.spec, examples, data, head.labels)
         for i, record in zip(part, outputs, strict=True):
-            about = {'row': found.rows[i]} | ({'id': found.examples[i].id} if found.examples[i].id else {})
+            about = {'row': inputs.rows[i]} | ({'id': inputs.examples[i].id} if inputs.examples[i].id else {})
             records[i] = about | record
         tick(len(part))
     line.close(f'{len(records)} rows')
@@ -144,14 +146,14 @@ def _parts(kind: Kind, examples: Sequence[Example], size: int = 4096) -> list[li
     return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
 
-def _write_vectors(request: Request, opened: Opened, forward: Forward, found: Input) -> None:
+def _write_vectors(request: Request, opened: Opened, forward: Forward, inputs: Input) -> None:
     layer, pooling = (
         retrieval_layer(opened.source.config, request.evaluation.retrieval_layer),
         request.evaluation.pooling,
     )
     line = Line(f'vectors {Path(request.input).name}')
-    data = encode(found.task, found.examples, opened.tokenizer, opened.max_length)
-    tick = counter(lambda done, total: line(done, total, done), len(found.examples))
+    data = encode(inputs.task, inputs.examples, opened.tokenizer, opened.max_length)
+    tick = counter(lambda done, total: line(done, total, done), len(inputs.examples))
     out = request.out if is_leader() else None
     vectors = embed_sentences(forward, data.tokens, layer=layer, pooling=pooling, out=out, tick=tick)
     line.close(f'{len(vectors)} rows')

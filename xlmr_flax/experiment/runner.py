@@ -17,9 +17,13 @@ from typing import Any, Self
 from xlmr_flax.config import Config, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.out_of_memory import scored
 from xlmr_flax.experiment.plan.arms import task_of
+from xlmr_flax.experiment.plan.defaults import settled
+from xlmr_flax.experiment.plan.loads import decided
+from xlmr_flax.experiment.plan.reads import check_dev_labels
 from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.reuse import evaluation_key
@@ -32,6 +36,7 @@ from xlmr_flax.experiment.workdir.tensorboard import Board
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel import distributed
+from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.parallel.programs import release
 from xlmr_flax.tasks import get_task
@@ -66,15 +71,19 @@ class Runner:
         DataError and ModelError."""
         if not distributed.is_leader():
             be_quiet()
+        config = settled(config, this_machine())
         share, plan = share or Share(), make_plan(config)
         bad_rows = collector(config.skip_bad_rows and not look_only, workdir)
         look_only |= not distributed.is_leader()
         place = Workdir(workdir, share.label, look_only)
         source = open_source(config.encoder.source, seed=config.seeds[0])
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
-        mesh, model = make_mesh(**to_dict(config.mesh)), make_model(config, source)
-        setting = Setting(config, source, model, tokenizer, mesh, place, place.log, bad_rows)
-        return cls(setting, resolve(plan, source), command, share, look_only=look_only)
+        plan, model = resolve(plan, source), make_model(config, source)
+        defaults = decided(plan, model.config, tokenizer)
+        mesh = make_mesh(**to_dict(defaults.mesh))
+        setting = Setting(config, source, model, tokenizer, mesh, place, place.log, defaults, bad_rows)
+        check_dev_labels(plan, config.skip_bad_rows)
+        return cls(setting, plan, command, share, look_only=look_only)
 
     def _log(self, record: dict[str, Any]) -> None:
         if distributed.count() == 1:  # of several, all must hear of it at one place
@@ -84,10 +93,10 @@ class Runner:
             self._board.add(record)
 
     def run(self) -> list[dict[str, Any]]:
-        """Trains and evaluates what is missing, writes results.jsonl; returns its rows (of several processes of one
-        job, process 0 does; the others return none).
+        """Trains and evaluates what is missing, writes results.jsonl and returns its rows (in a job of several
+        processes, process 0 does; the others return []).
 
-        Raises PlanFailed behind the work where runs failed (of a plan of one run, what that run raised), and Stopped.
+        Raises PlanFailed at the end if runs failed (for a plan of one run: the error of that run), and Stopped.
         """
         require_one_job(self.config, self.plan, self.workdir.path)
         distributed.last_words(self._let_go)
@@ -123,7 +132,8 @@ class Runner:
             self._claim.release('stopped')
 
     def _claimed(self) -> Generator[str]:
-        """The names of the runs to do, each held while the caller does it; ends when nothing is left for anybody."""
+        """Yields the names of runs to execute, each claimed while the caller executes it. Ends when every run is done
+        or has failed."""
         left, wait = order(self.plan, self.share), Waiting()
         while left := [run for run in left if not self._is_settled(run)]:
             # One at a time, then from the front again: what others have trained may have made own runs possible.
@@ -241,7 +251,7 @@ class Runner:
 
     def _failure_line(self, run: Run) -> str:
         if not (failure := self.workdir.failure(run)):
-            return f'{run.name}: said above; the record of it could not be written'
+            return f'{run.name}: see the error above; the failure record could not be written'
         return f'{run.name}: {failure["type"]}: {failure["error"]} ({self.workdir.failure_path(run)})'
 
     def _is_to_train(self, run: Run) -> bool:
@@ -316,9 +326,9 @@ class Runner:
         head = head_of(run) if run.recipe else None
         return Evaluator(
             setting.model,
-            put_tree(params, setting.mesh),
+            evaluation_weights(put_tree(params, setting.eval_mesh), setting.model, setting.eval_mesh),
             setting.tokenizer,
-            setting.mesh,
+            setting.eval_mesh,
             config.evaluation,
             config.data_root,
             scored_length(config, run),

@@ -25,7 +25,11 @@ from xlmr_flax.experiment.plan.arms import (
     phase_steps,
     training_examples,
 )
+from xlmr_flax.experiment.plan.cost import CACHED, Rows
+from xlmr_flax.experiment.plan.defaults import remedy
 from xlmr_flax.experiment.plan.draws import expected_draws
+from xlmr_flax.experiment.plan.load import Load
+from xlmr_flax.experiment.plan.loads import load_of
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec, kind_of
 from xlmr_flax.models.model import Model, Params, head_key
@@ -34,21 +38,25 @@ from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import batch_devices, fetch
 from xlmr_flax.train.checkpoint import differences
 from xlmr_flax.train.loop import train
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.phase import Phase, Trained
 from xlmr_flax.train.resume import newest_decides
 from xlmr_flax.train.streams import Stream, TrainingData
-from xlmr_flax.train.vocabulary import ActiveRows, decay_factor
+from xlmr_flax.train.vocabulary import ActiveRows
 from xlmr_flax.util.console import Line, say
 from xlmr_flax.util.stopping import check, deferred, requests
 
-__all__ = ['Setting', 'head_of', 'initial_params', 'make_model', 'start_params', 'train_run', 'trained_facts']
+__all__ = [
+    'Setting', 'head_of', 'initial_params', 'make_model', 'save_model', 'start_params', 'train_run', 'trained_facts',
+]  # fmt: skip
 
 
 def start_params(setting: Setting, run: Run) -> Params:
-    """Encoder and pooler to start a run from: the parent's, else the source's; a pooler the source lacks is fresh.
+    """Loads the encoder and the pooler from which a run starts: those of its parent run, else those of the source. If
+    the source has no pooler, a new one is initialised.
 
-    No heads, but for those that the run trains and its start has: a language model's of the source, and a warm-up's
-    that the run goes on with. Raises ModelError where they cannot be read.
+    Of the heads that the run trains, loads the source's language-model head and the head of a warm-up phase, if there
+    is one. Raises ModelError for weights that cannot be read.
     """
     source = open_source(f'ckpt:{parent_dir(setting, run)}') if run.parent else setting.source
     trained = heads_of(run.datasets).keys()
@@ -96,8 +104,11 @@ class Training:
         self.datasets = run.datasets
         self.data = [self._encoded(dataset) for dataset in self.datasets]
         check()
+        self.loads = self._loads()
+        self.recipe = self._merged(run.recipe)
         sizes = [len(data) for data in self.data]
         self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
+        self.optimizer = Optimizer(self.recipe.optimizer, self.steps)
         parts = self.recipe.accumulation
         self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, run.where, self.steps, parts)
         self.selection = Selection.of(setting.tokenizer, self.datasets, self.recipe, setting.bad_rows)
@@ -108,12 +119,37 @@ class Training:
         examples = training_examples(dataset, self.run.seed, setting.bad_rows)
         return encode_cached(dataset.task, examples, setting.tokenizer, dataset.max_length)
 
+    def _loads(self) -> list[Load]:
+        """The steps of each dataset, by the lengths of all its rows."""
+
+        def sizes(data: Encoded) -> Rows:
+            return Rows(len(data), len(data), np.asarray(data.tokens.lengths), data.group, CACHED)
+
+        both = zip(self.datasets, self.data, strict=True)
+        return [load_of(dataset, sizes(data), self.recipe, self.arm.mix, 1.0) for dataset, data in both]
+
+    def _merged(self, recipe: Recipe) -> Recipe:
+        """The recipe with the number of micro-batches that are computed here (experiment/plan/defaults.py)."""
+        parts = self.setting.defaults.parts(self.setting.model.config, recipe, self.loads)
+        return dataclasses.replace(recipe, accumulation=parts)
+
+    def remarks(self) -> list[str]:
+        """For people: micro-batches that are merged or cannot be, and datasets whose batches are mostly padding."""
+        defaults, asked = self.setting.defaults, self.run.recipe
+        assert asked is not None
+        lines = [remedy(load, defaults) for load in self.loads]
+        if self.recipe.accumulation < asked.accumulation:
+            lines.append(f'{self.recipe.accumulation} micro-batches a step in place of {asked.accumulation}: they fit')
+        elif asked.accumulation > 1 and defaults.shards > 1 and self.loads[0].apart:
+            why = 'gradients are clipped after each' if self.arm.mix == 'step' else 'each has its own task'
+            lines.append(f'{asked.accumulation} micro-batches a step stay apart: {why}')
+        return [line for line in lines if line]
+
     def active(self, rows: int) -> ActiveRows:
-        """The rows of the word table that are trained: all of them under a language model's head, which has an output
-        for each.
-        """
-        if any(dataset.task.is_text for dataset in self.datasets):
-            return ActiveRows(np.arange(rows, dtype=np.int32))
+        """The rows of the word table that are trained. All of them if a language model's head has an output for each,
+        or if the optimizer has no closed form for the other rows."""
+        if any(dataset.task.is_text for dataset in self.datasets) or self.optimizer.untouched_factor(0) is None:
+            return ActiveRows.all(rows)
         return ActiveRows.of([*(data.tokens for data in self.data), *self.selection.tokens()], rows)
 
     def blend(self, active: ActiveRows) -> TrainingData:
@@ -145,7 +181,7 @@ class Training:
         return Packing.of(sizes, dataset.lengths, multiple * (1 if apart else parts), parts if apart else 1)
 
     def table(self) -> list[str]:
-        """What is drawn how often, for people: n, cap, rate, expected steps and passes of each dataset."""
+        """Formats the mixture as lines of a table: n, cap, rate, expected draws and passes of each dataset."""
         lines = [
             f'{self.arm.sampler} mixture, {len(self.datasets)} datasets, {self.steps} steps of {self.recipe.batch_size}'
         ]
@@ -165,7 +201,10 @@ def train_run(setting: Setting, run: Run) -> None:
     recipe = training.recipe
     # The whole word table lives no longer than this line: it is read again when the model is saved.
     active, params = _cut(training, initial_params(setting, run))
-    model = _cut_model(setting.model, len(active.rows))
+    model = _cut_model(setting.model, active)
+    model = dataclasses.replace(model, unroll=setting.defaults.unroll_of(training.steps))
+    for text in training.remarks():
+        say(text)
     blend = training.blend(active)
     if len(blend.streams) > 1:
         for text in training.table():
@@ -174,11 +213,12 @@ def train_run(setting: Setting, run: Run) -> None:
         for text in other_states(setting, run):
             say(text)
     line = Line(f'train {run.name}')
+    scored = dataclasses.replace(model, unroll=setting.model.unroll)
     facts = {'run': run.name, 'intermediate': run.intermediate, 'target': run.target, 'task': run.task}
 
     def evaluate(params: Params) -> Mapping[str, float]:
-        with evaluating(run.name, model, params, setting.mesh, setting.config.evaluation, recipe.max_length):
-            return training.selection.evaluate(setting, model, params, run, active.remap)
+        with evaluating(run.name, scored, params, setting.eval_mesh, setting.config.evaluation, recipe.max_length):
+            return training.selection.evaluate(setting, scored, params, run, active.remap)
 
     phase = Phase(
         task=run.task,
@@ -196,29 +236,29 @@ def train_run(setting: Setting, run: Run) -> None:
         log=lambda record: setting.log({**facts, 'seed': run.seed, **record}),
         progress=line,
         restarted=lambda step, evaluated: setting.workdir.forget_metrics(run.name, step, evaluated),
+        write_log=setting.workdir.write_log,
         say=say,
         trace=setting.profiler.of(run.name) if setting.profiler else None,
     )
-    # A stop request behind the last step waits until the model is saved: no other state may be there to go on from.
+    # A stop request after the last step waits until the model is saved: there may be no checkpoint to resume from.
     check()
     with requests(), deferred():
         trained = train(phase, params)
         kept = fetch(trained.params, setting.mesh)
-        on_leader('model', lambda: _save(setting, run, trained, kept, active, recipe, training))
+        on_leader('model', lambda: _save(setting, run, trained, kept, active, training))
         phase.forget_checkpoints()
     line.close(f'{trained.step} steps, dev {trained.metric:.2f}, {trained.programs} programs compiled')
 
 
 def other_states(setting: Setting, run: Run) -> list[str]:
-    """For people: the states of unfinished trainings of the same arm, target and seed that another configuration left,
-    each with what differs. A run goes on from its own alone.
-    """
-    found = []
+    """Lists checkpoints of unfinished trainings of the same arm, target and seed under another configuration, each with
+    the settings that differ, as messages. A run resumes only from its own checkpoints."""
+    messages = []
     for directory in sorted((setting.workdir.path / 'runs').glob(f'{run.name.removesuffix(run.id[:8])}*/checkpoints')):
         for step, decides in newest_decides(directory).items():
             different = '; '.join(differences(decides, run.decides)[:8])
-            found.append(f'{directory}: step {step} of another configuration, not gone on from ({different})')
-    return found
+            messages.append(f'{directory}: step {step} of another configuration is not used ({different})')
+    return messages
 
 
 def _cut(training: Training, params: Params) -> tuple[ActiveRows, Params]:
@@ -226,8 +266,9 @@ def _cut(training: Training, params: Params) -> tuple[ActiveRows, Params]:
     return active, active.cut(params)
 
 
-def _cut_model(model: Model, rows: int) -> Model:
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, vocab_size=rows))
+def _cut_model(model: Model, active: ActiveRows) -> Model:
+    changed = model.config.renumbered(active.number)
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, vocab_size=len(active.rows), **changed))
 
 
 def _save(
@@ -236,13 +277,17 @@ def _save(
     trained: Trained,
     kept: Params,
     active: ActiveRows,
-    recipe: Recipe,
     training: Training,
 ) -> None:
     metric = None if np.isnan(trained.metric) else trained.metric
-    factor = decay_factor(recipe.optimizer, training.steps, trained.step)
+    factor = training.optimizer.untouched_factor(trained.step)
     started = start_params(setting, run)
-    params = active.restore(kept, started['encoder']['embeddings']['word'], factor)
+    params = active.restore(kept, started['encoder']['embeddings']['word'], 1.0 if factor is None else factor)
+    save_model(setting, run, training, params, trained.step, metric)
+
+
+def save_model(setting: Setting, run: Run, training: Training, params: Params, step: int, metric: float | None) -> None:
+    """Saves the trained parameters as the model directory of a run, with the heads that it trained."""
     save_checkpoint(
         setting.workdir.run_dir(run) / 'model',
         setting.model.config,
@@ -253,5 +298,5 @@ def _save(
         labels={dataset.head: dataset.task.labels for dataset in training.datasets},
         note=setting.source.note,
         max_length=max(dataset.max_length for dataset in training.datasets),
-        extra={'trained': {'run': run.id, 'step': trained.step, 'metric': metric}},
+        extra={'trained': {'run': run.id, 'step': step, 'metric': metric}},
     )

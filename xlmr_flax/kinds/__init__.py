@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from xlmr_flax.data.readers.tables import DataError
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.kinds.base import HeadSpec, Kind, Scores
 from xlmr_flax.kinds.choice import Choice
-from xlmr_flax.kinds.gold import GoldSet, Sums
+from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums
 from xlmr_flax.kinds.mlm import Mlm
 from xlmr_flax.kinds.pair import Pair
 from xlmr_flax.kinds.retrieval import Retrieval
@@ -58,12 +59,8 @@ def score_files(task: Task, language: str, path: Path | str, examples: Sequence[
     path = Path(path)
     if examples and not any(map(has_label, examples)):
         return {}
-    try:
+    with _naming(path):
         return kind_of(task).score(task, task.answer_language(language, split), path, examples)
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f'{path}: {error}') from None
 
 
 def read_gold_set(
@@ -82,7 +79,19 @@ def example_sums(gold: GoldSet, path: Path, metric: str) -> Sums:
     The metric is the ratio of their sums. Raises DataError for a file that does not fit, and NoExampleScores for a
     metric that is not such a ratio.
     """
-    return kind_of(gold.task).example_sums(gold, path, metric)
+    with _naming(path):
+        return kind_of(gold.task).example_sums(gold, path, metric)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns the ValueError of a metric (lengths that differ, nothing to score) into a DataError that names the file."""
+    try:
+        yield
+    except (DataError, NoExampleScores):
+        raise
+    except ValueError as error:
+        raise DataError(f'{path}: {error}') from None
 
 
 def encode(task: Task, examples: Sequence[Example], tokenizer: Tokenizer, max_length: int) -> Encoded:

@@ -22,11 +22,14 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.inputs import InputForm
 from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig
-from xlmr_flax.encoders.logical_axes import Place
+from xlmr_flax.encoders.family import FIRST, POOLER, HeadForm
+from xlmr_flax.encoders.logical_axes import Constrain
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
 from xlmr_flax.scoring.spans import Decoder
 from xlmr_flax.tasks.base import Example, Task, TaskError
+from xlmr_flax.util.errors import quote
 
 Batch = Mapping[str, jax.Array]
 LossSums = tuple[jax.Array, jax.Array, jax.Array]  # float32 scalars: loss sum, count, number of correct predictions
@@ -60,14 +63,19 @@ class Encoding(Protocol):
     """The methods of models.model.Model that a kind's `logits` uses."""
 
     @property
+    def config(self) -> EncoderConfig: ...
+    @property
     def style(self) -> str: ...
     @property
-    def place(self) -> Place: ...
+    def place(self) -> Constrain: ...
     def encode(
         self, params: dict[str, Any], ids: jax.Array, segments: jax.Array, key: jax.Array | None = None
     ) -> jax.Array: ...
     def pool(self, params: dict[str, Any], hidden: jax.Array) -> jax.Array: ...
     def first_tokens(self, hidden: jax.Array, starts: jax.Array | None) -> jax.Array: ...
+    def text_vectors(
+        self, params: dict[str, Any], hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, reads: str
+    ) -> jax.Array: ...
 
 
 class Kind(ABC):
@@ -140,12 +148,38 @@ class Kind(ABC):
     # transformers
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:
-        """Returns {our parameter path: transformers' tensor name}, or {} if transformers has no such head."""
+        """Returns {our parameter path: tensor name of XLM-R's class}, or {} if transformers has no such head."""
         return {}
 
     def reads_pooler(self, style: str) -> bool:
-        """Whether the head reads the pooler's output."""
+        """Whether the head of XLM-R's form reads the pooler's output."""
         return False
+
+    def form(self, config: EncoderConfig, style: str) -> HeadForm | None:
+        """Returns the form that the encoder's family gives the head, None = XLM-R's form, which this kind has.
+
+        A style without a class in transformers ('jiant' for classification) has the same head in every family.
+        """
+        if not self.architecture or self.tensor_names(style) != self.tensor_names('hf'):
+            return None
+        return family_of(config).head_form(self.architecture, config)
+
+    def new_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
+        """Makes a newly initialised head of the family's or of XLM-R's form. Raises TaskError as `make_head`."""
+        form = self.form(config, style)
+        return self.make_head(config, outputs, style, rngs) if form is None else form.make(outputs, rngs)
+
+    def names(self, config: EncoderConfig, style: str) -> Mapping[tuple[str, ...], str]:
+        """Returns {our parameter path: transformers' tensor name} for the encoder's family, {} = no class there."""
+        form = self.form(config, style)
+        return self.tensor_names(style) if form is None else form.names
+
+    def reads(self, config: EncoderConfig, style: str) -> str:
+        """What the head of a whole text reads: FIRST, POOLER or MEAN of encoders/family.py."""
+        form = self.form(config, style)
+        if form is not None:
+            return form.reads
+        return POOLER if self.reads_pooler(style) else FIRST
 
     # Predictions
 
@@ -216,6 +250,19 @@ class Kind(ABC):
     def summary(self, example: Any, record: Record) -> tuple[str, str]:
         """Returns (prediction, text) of a record, for one line on the screen."""
         raise TaskError(f'kind {self.name!r} predicts nothing for a row')
+
+
+def name_problem(names: Sequence[object]) -> str:
+    """Returns why a list is not the names of classes (another type, an empty name, a name twice), '' if it is.
+
+    A result has one entry a name, so that of two equal names one would be lost.
+    """
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            return f'class {number} has the name {quote(name)}; a text that is not empty is expected'
+    seen: set[object] = set()
+    twice = [name for name in names if name in seen or seen.add(name)]
+    return f'two classes have the name {quote(twice[0])}' if twice else ''
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> LossSums:

@@ -17,7 +17,7 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.heads import ClassificationHead, LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import Encoding, Kind, Output, Record, Rows, Scores, example_ids, head_key, rounded, softmax
-from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, hits
+from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, mean_of
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification
 from xlmr_flax.scoring.spans import Decoder
@@ -73,8 +73,9 @@ class Choice(Kind):
         examples, choices, length = rows.ids.shape
         ids, segments = (x.reshape(-1, length) for x in (rows.ids, rows.segments))  # [B, N, T] -> [B*N, T]
         hidden = model.encode(params, ids, segments, key)
-        pooled = model.pool(params, model.first_tokens(hidden, rows.starts)[:, None])  # [B*N, D], packed [B*N*S, D]
-        out = model.place(head(pooled, head_key(key)), ROWS, None)
+        reads = self.reads(model.config, model.style)
+        vectors = model.text_vectors(params, hidden, segments, rows.starts, reads)  # [B*N, D], packed [B*N*S, D]
+        out = model.place(head(vectors, head_key(key)), ROWS, None)
         if rows.starts is None:
             return out.reshape(examples, choices)
         return out.reshape(examples, choices, -1).swapaxes(1, 2)
@@ -97,12 +98,16 @@ class Choice(Kind):
         return files.read_choices(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[ChoiceExample]) -> Scores:
-        return classification.accuracy(list(map(str, gold_labels(task, examples))), list(map(str, self.read(path))))
+        scores = classification.accuracy(gold_labels(task, examples), self.read(path))
+        files.check_indices(path, self.read(path), len(task.labels))
+        return scores
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         if metric != 'accuracy':
             return super().example_sums(gold, path, metric)
-        return hits(path, list(map(str, gold_labels(gold.task, gold.examples))), list(map(str, self.read(path))))
+        matches = classification.matches(gold_labels(gold.task, gold.examples), self.read(path))
+        files.check_indices(path, self.read(path), len(gold.task.labels))
+        return mean_of(matches)
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
         """Fields: label (index from 0), choice (its text), probabilities (one per choice)."""
@@ -114,5 +119,5 @@ class Choice(Kind):
         ]
 
     def summary(self, example: ChoiceExample, record: Record) -> tuple[str, str]:
-        said = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
-        return said, f'{example.prompt} -> {record["choice"]}'
+        prediction = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
+        return prediction, f'{example.prompt} -> {record["choice"]}'

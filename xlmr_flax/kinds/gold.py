@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from pathlib import Path
 
 import numpy as np
 
-from xlmr_flax.data.sources import DataError, read_split
+from xlmr_flax.data.sources import DataError, are_labelled, read_split
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, Task
 
 Sums = tuple[np.ndarray, np.ndarray]  # (numerator, denominator), float64 [n] each
+
+
+class NoGold(DataError):
+    """Raised for a split without gold labels (a benchmark's public test file)."""
 
 
 class NoExampleScores(ValueError):
@@ -46,8 +49,13 @@ class GoldSet:
 
 
 def read_gold_set(task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
-    """Reads labelled examples as a GoldSet. Takes the arguments of Kind.gold. Raises DataError."""
+    """Reads labelled examples as a GoldSet. Takes the arguments of Kind.gold.
+
+    Raises NoGold if no example has a label, and DataError if some have none.
+    """
     examples = read_split(task, language, split, data_root, limit or None, [] if skip_bad else None)
+    if examples and not are_labelled(task, language, split, data_root, examples):
+        raise NoGold(f'{task.name} {split} {language}: the files have no gold labels')
     start = f'{task.name}-{split}-{language}-'
     return GoldSet(task, language, [example.id.removeprefix(start) for example in examples], examples)
 
@@ -58,16 +66,9 @@ def number_units(sets: Iterable[Sequence[str]]) -> list[np.ndarray]:
     return [np.asarray([numbers.setdefault(id_, len(numbers)) for id_ in ids]) for ids in sets]
 
 
-def same_length(path: Path, predicted: int, gold: int) -> None:
-    """Raises DataError if the number of predictions in a file is not the number of gold examples."""
-    if predicted != gold:
-        raise DataError(f'{path}: {predicted} predictions for {gold} examples')
-
-
-def hits(path: Path, gold: Sequence[str], predicted: Sequence[str]) -> Sums:
-    """Accuracy by example: (1 if correct else 0, 1), float64 [n] each. Raises DataError as `same_length` does."""
-    same_length(path, len(predicted), len(gold))
-    return np.asarray([p == g for p, g in zip(predicted, gold, strict=True)], float), np.ones(len(gold))
+def mean_of(scores: Sequence[float] | np.ndarray) -> Sums:
+    """The sums of a metric that is the mean of scores of examples: (score, 1), float64 [n] each."""
+    return np.asarray(scores, float), np.ones(len(scores))
 
 
 def gold_labels(task: Task, examples: Sequence[Example]) -> list[int]:

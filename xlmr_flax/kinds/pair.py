@@ -17,7 +17,7 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.heads import ClassificationHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import Encoding, Kind, Output, Record, Rows, Scores, example_ids, head_key, rounded, softmax
-from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, hits
+from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, mean_of
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification
 from xlmr_flax.scoring.spans import Decoder
@@ -71,9 +71,9 @@ class Pair(Kind):
         self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
     ) -> jax.Array:
         hidden = model.encode(params, rows.ids, rows.segments, key)
-        first = model.first_tokens(hidden, rows.starts)  # [B, D], packed [B*S, D]
-        pooled = model.pool(params, first[:, None]) if self.reads_pooler(model.style) else first
-        out = model.place(head(pooled, head_key(key)), ROWS, None)
+        reads = self.reads(model.config, model.style)
+        vectors = model.text_vectors(params, hidden, rows.segments, rows.starts, reads)  # [B, D], packed [B*S, D]
+        out = model.place(head(vectors, head_key(key)), ROWS, None)
         return out if rows.starts is None else out.reshape(len(rows.ids), -1, out.shape[-1])
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:
@@ -102,17 +102,24 @@ class Pair(Kind):
         return files.read_labels(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[PairExample]) -> Scores:
-        gold = [task.labels[label] for label in gold_labels(task, examples)]
-        predicted = self.read(path)
-        files.check_labels(task, path, enumerate(predicted, 1))
-        measure = classification.binary_f1 if task.scorer == 'f1' else classification.accuracy
-        return measure(gold, predicted)
+        gold, predicted = self._gold_names(task, examples), self._known(task, path)
+        measures = {'f1': classification.binary_f1, 'class_f1': classification.class_f1}
+        return measures.get(task.scorer, classification.accuracy)(gold, predicted)
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         if metric != 'accuracy':
             return super().example_sums(gold, path, metric)
-        labels = gold_labels(gold.task, gold.examples)
-        return hits(path, [gold.task.labels[label] for label in labels], self.read(path))
+        right, predicted = self._gold_names(gold.task, gold.examples), self._known(gold.task, path)
+        return mean_of(classification.matches(right, predicted))
+
+    def _known(self, task: Task, path: Path) -> list[str]:
+        """Reads predictions. Raises DataError for a label that the task does not have."""
+        labels = self.read(path)
+        files.check_labels(task, path, enumerate(labels, 1))
+        return labels
+
+    def _gold_names(self, task: Task, examples: Sequence[Any]) -> list[str]:
+        return [task.labels[label] for label in gold_labels(task, examples)]
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
         """Fields: label, probabilities ({label: probability})."""
@@ -122,5 +129,5 @@ class Pair(Kind):
         ]
 
     def summary(self, example: PairExample, record: Record) -> tuple[str, str]:
-        said = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
-        return said, ' | '.join(filter(None, (example.text_a, example.text_b)))
+        prediction = f'{record["label"]} {record["probabilities"][record["label"]]:.2f}  '
+        return prediction, ' | '.join(filter(None, (example.text_a, example.text_b)))

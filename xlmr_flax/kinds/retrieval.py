@@ -13,9 +13,9 @@ from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm, input_text
 from xlmr_flax.data.sources import DataError, read_gold, read_pairs
 from xlmr_flax.data.tokenize import Tokenizer, pair_rows, single_rows
 from xlmr_flax.kinds.base import Kind, Scores, example_ids
-from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, same_length
+from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, NoGold, Sums, mean_of
 from xlmr_flax.scoring import files
-from xlmr_flax.scoring.metrics import retrieval
+from xlmr_flax.scoring.metrics import classification, retrieval
 from xlmr_flax.tasks.base import SentenceExample, Task, has_label
 from xlmr_flax.tasks.parsers import Row, id_of
 
@@ -55,7 +55,9 @@ class Retrieval(Kind):
     def score(self, task: Task, language: str, path: Path, examples: Sequence[SentenceExample]) -> Scores:
         """Accuracy; row i of the pool is correct for query i. The file has the queries in the order of
         `Task.query_order`."""
-        return retrieval.nearest_accuracy(task.query_order([e.text for e in examples]), self.read(path))
+        scores = classification.accuracy(task.query_order([e.text for e in examples]), self.read(path))
+        files.check_indices(path, self.read(path), len(examples))
+        return scores
 
     def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
         if split in task.gold:
@@ -65,7 +67,7 @@ class Retrieval(Kind):
             return GoldSet(task, language, list(answers), (), answers)
         queries = read_pairs(task, language, split, data_root, limit or None)[0]
         if not all(map(has_label, queries)):
-            raise DataError(f'{task.name} {split} {language}: the files do not say which lines are translations')
+            raise NoGold(f'{task.name} {split} {language}: the files do not say which lines are translations')
         return GoldSet(task, language, [str(row) for row in task.query_order([query.text for query in queries])])
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
@@ -76,13 +78,14 @@ class Retrieval(Kind):
         if metric == f'map@{_K}' and gold.answers:
             rankings = files.read_rankings(path.with_suffix('.json'))
             scores = [retrieval.average_precision(gold.answers[q], rankings.get(q, ())) for q in gold.ids]
-            return np.asarray(scores, float), np.ones(len(gold.ids))
+            return mean_of(scores)
         if metric != 'accuracy':
             return super().example_sums(gold, path, metric)
-        predicted, right = np.asarray(self.read(path)), np.asarray(gold.ids, int)
-        same_length(path, len(predicted), len(right))
-        _refuse_row_order(path, predicted, right)
-        return np.asarray(predicted == right, float), np.ones(len(right))
+        predicted, right = self.read(path), list(map(int, gold.ids))
+        hits = classification.matches(right, predicted)
+        files.check_indices(path, predicted, len(right))
+        _refuse_row_order(path, np.asarray(predicted), np.asarray(right))
+        return mean_of(hits)
 
     def predicted(self, gold: GoldSet, path: Path) -> list[bool]:
         if not gold.answers:
@@ -91,14 +94,14 @@ class Retrieval(Kind):
         return [id_ in ranked for id_ in gold.ids]
 
 
-def _refuse_row_order(path: Path, said: np.ndarray, gold: np.ndarray) -> None:
+def _refuse_row_order(path: Path, indices: np.ndarray, gold: np.ndarray) -> None:
     """Raises DataError for a prediction file with the queries in row order instead of sorted.
 
     Such a file would silently get a score near zero. Workdirs of versions before 0.2 have them.
     """
-    in_rows, sorted_ = (int((said == right).sum()) for right in (np.arange(len(said)), gold))
-    if len(said) >= _ENOUGH and in_rows > max(len(said) // 20, 4 * sorted_):
+    in_rows, sorted_ = (int((indices == right).sum()) for right in (np.arange(len(indices)), gold))
+    if len(indices) >= _ENOUGH and in_rows > max(len(indices) // 20, 4 * sorted_):
         raise DataError(
-            f'{path}: the queries stand in the order of the rows ({in_rows} of {len(said)} right), not sorted as '
+            f'{path}: the queries are in the order of the rows ({in_rows} of {len(indices)} right), not sorted as '
             "XTREME's files have them; evaluate again"
         )

@@ -32,7 +32,7 @@ from xlmr_flax.kinds.base import (
     example_ids,
     head_key,
 )
-from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
+from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, mean_of, read_gold_set
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import qa
 from xlmr_flax.scoring.spans import Decoder, decode
@@ -125,8 +125,7 @@ class Span(Kind):
         return files.read_answers(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[SpanExample]) -> Scores:
-        gold = {example.id: [text for text, _ in example.answers] for example in examples}
-        predicted = self.read(path)
+        gold, predicted = _answer_texts(examples), self.read(path)
         if task.scorer == 'squad_v2':
             return qa.squad_v2(gold, predicted, files.read_no_answer_scores(files.no_answer_path(path)))
         if task.scorer == 'mlqa':
@@ -143,14 +142,8 @@ class Span(Kind):
             raise NoExampleScores(f'{gold.task.name}: its no-answer scores are thresholded over the whole set')
         if metric not in self.metric_pair:
             return super().example_sums(gold, path, metric)
-        predicted, measure = self.read(path), qa.token_f1 if metric == 'f1' else qa.exact
-        scores = []
-        for example in gold.examples:
-            assert isinstance(example, SpanExample)
-            answer = predicted.get(example.id)
-            texts = [text for text, _ in example.answers] if answer is not None else []
-            scores.append(max((measure(text, answer or '', gold.normalise) for text in texts), default=0.0))
-        return np.asarray(scores, float), np.ones(len(scores))
+        predicted, answers, measure = self.read(path), _answer_texts(gold.examples), qa.MEASURES[metric]
+        return mean_of([qa.best(texts, predicted.get(id_), measure, gold.normalise) for id_, texts in answers.items()])
 
     def predicted(self, gold: GoldSet, path: Path) -> list[bool]:
         answers = self.read(path)
@@ -177,6 +170,11 @@ class Span(Kind):
     def summary(self, example: SpanExample, record: Record) -> tuple[str, str]:
         score = record['score'] if record['score'] is None else round(record['score'], 2)
         return f'(score {score})  ', f'{example.question} -> {record["text"]}'
+
+
+def _answer_texts(examples: Sequence[Any]) -> dict[str, list[str]]:
+    """Question id -> the texts of its gold answers."""
+    return {example.id: [text for text, _ in example.answers] for example in examples}
 
 
 def normaliser(task: Task, language: str) -> Callable[[str], str]:

@@ -19,7 +19,7 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.heads import LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import Encoding, Output, Record, Rows, Scores, TokenLoss, example_ids, head_key, rounded
-from xlmr_flax.kinds.gold import GoldSet, Sums, same_length
+from xlmr_flax.kinds.gold import GoldSet, Sums
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification, tagging
 from xlmr_flax.scoring.spans import Decoder
@@ -91,16 +91,7 @@ class Tag(TokenLoss):
         return files.read_tags(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[TagExample]) -> Scores:
-        gold = []
-        for example in examples:
-            if example.tags is None:
-                raise DataError(f'{task.name}: example {example.id!r} has no gold tags')
-            gold.append([task.labels[tag] for tag in example.tags])
-        predicted = self.read(path)
-        line = 1
-        for tags in predicted:
-            files.check_labels(task, path, enumerate(tags, line))
-            line += len(tags) + 1
+        gold, predicted = _gold_tags(task, examples), self._known(task, path)
         entities = tagging.entity_scores(gold, predicted)
         words = classification.accuracy([t for tags in gold for t in tags], [t for tags in predicted for t in tags])
         if task.scorer == 'token_accuracy':
@@ -115,22 +106,20 @@ class Tag(TokenLoss):
         """f1: (2 TP, predicted + gold chunks) per sentence. accuracy: (correct tags, tags) per sentence."""
         if metric not in ('f1', 'accuracy'):
             return super().example_sums(gold, path, metric)
-        predicted = self.read(path)
-        same_length(path, len(predicted), len(gold.examples))
-        over, under = [], []
-        for example, tags in zip(gold.examples, predicted, strict=True):
-            assert isinstance(example, TagExample)
-            right = [gold.task.labels[tag] for tag in example.tags or ()]
-            if len(right) != len(tags):
-                raise DataError(f'{path}: {len(tags)} tags for the {len(right)} words of {example.id!r}')
-            if metric == 'accuracy':
-                over.append(sum(map(str.__eq__, right, tags)))
-                under.append(len(right))
-            else:
-                wanted, chunks = set(tagging.chunks(right)), set(tagging.chunks(tags))
-                over.append(2 * len(wanted & chunks))
-                under.append(len(wanted) + len(chunks))
-        return np.asarray(over, float), np.asarray(under, float)
+        right, predicted = _gold_tags(gold.task, gold.examples), self._known(gold.task, path)
+        correct, guessed, wanted = tagging.chunk_counts(right, predicted).T.astype(float)
+        if metric == 'f1':
+            return 2 * correct, guessed + wanted
+        words = [classification.matches(*pair) for pair in zip(right, predicted, strict=True)]
+        return np.asarray([each.sum() for each in words]), np.asarray([len(each) for each in words], float)
+
+    def _known(self, task: Task, path: Path) -> list[list[str]]:
+        """Reads predictions. Raises DataError for a tag that the task does not have."""
+        sentences, line = self.read(path), 1
+        for tags in sentences:
+            files.check_labels(task, path, enumerate(tags, line))
+            line += len(tags) + 1
+        return sentences
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:
         """Fields: words, tags, probabilities (of each word's tag). out: [tokens, 2], best tag and its probability."""
@@ -146,6 +135,14 @@ class Tag(TokenLoss):
 
     def summary(self, example: TagExample, record: Record) -> tuple[str, str]:
         return '', ' '.join(f'{w}/{t}' for w, t in zip(record['words'], record['tags'], strict=True))
+
+
+def _gold_tags(task: Task, examples: Sequence[Any]) -> list[list[str]]:
+    """The names of the gold tags of each sentence. Raises DataError for a sentence without tags."""
+    for example in examples:
+        if example.tags is None:
+            raise DataError(f'{task.name}: example {example.id!r} has no gold tags')
+    return [[task.labels[tag] for tag in example.tags] for example in examples]
 
 
 def _without_dates(sentences: Sequence[Sequence[str]]) -> list[list[str]]:

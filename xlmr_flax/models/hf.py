@@ -9,18 +9,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from safetensors.numpy import save_file
 
 from xlmr_flax.encoders import family_named, family_of
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
-from xlmr_flax.encoders.tensors import TensorFiles, read_json
+from xlmr_flax.encoders.family import POOLER, HeadForm
+from xlmr_flax.encoders.tensors import TensorFiles, leaf, read_json
 from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
-from xlmr_flax.models.model import Params
+from xlmr_flax.kinds.base import name_problem
+from xlmr_flax.models.hf_tokenizer import save_tokenizer, special_tokens_of
+from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.weights import (
     export_head,
     export_pooler,
@@ -29,7 +33,6 @@ from xlmr_flax.models.weights import (
 )
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import readable
-from xlmr_flax.util.tokenizer_file import TokenizerFileError, open_tokenizer
 
 
 class MissingWeights(ModelError):
@@ -73,7 +76,7 @@ def _class_names(mapping: Any, count: int, where: Path, field: str) -> tuple[str
         return ()
     by_number = {str(key): name for key, name in mapping.items()} if isinstance(mapping, dict) else {}
     labels = [name for i in range(count) if isinstance(name := by_number.get(str(i)), str)]
-    if len(by_number) != count or len(labels) != count or len(set(labels)) != count:
+    if len(by_number) != count or len(labels) != count or name_problem(labels):
         raise ModelError(
             f'{where}: {field} must give each of the {count} classes of the head a name of its own, '
             f'{{"0": "A", "1": "B", ...}}; it is {quote(mapping)}'
@@ -84,19 +87,24 @@ def _class_names(mapping: Any, count: int, where: Path, field: str) -> tuple[str
 class HfModel:
     """A model directory of transformers.
 
+    tokenizer: returns its tokenizer.json, which the config of some families depends on; None = config.json decides.
     head: kind and outputs of its head, or None. head_name: the head's name in this package: the name of its kind for a
     language model's head, so that training continues with it; 'imported' for a fine-tuned head. labels: class names of
-    a fine-tuned checkpoint in its own order, () if unknown.
+    a fine-tuned checkpoint in its own order, () if unknown. missing: why a fine-tuned model has no head although
+    config.json names one, '' = otherwise.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, tokenizer: Callable[[], Path] | None = None):
         self.directory = directory
         self.raw = read_json(directory / 'config.json')
         where = str(directory / 'config.json')
         self.family = family_named(self.raw.get('model_type'), where)
         self.config = self.family.read_config(self.raw, where)
+        if tokenizer is not None:
+            self.config = self.family.with_tokenizer(self.config, lambda: special_tokens_of(tokenizer()))
         self.tensors = TensorFiles(directory)
         self.prefix = self._find_prefix()
+        self.missing = ''
         self.head = self._find_head()
         pretrained = self.head is not None and kind_of(self.head).pretraining
         self.head_name = self.head.kind if self.head is not None and pretrained else 'imported'
@@ -142,24 +150,48 @@ class HfModel:
         kind = next((k for k in KINDS.values() if k.architecture and architecture.endswith(k.architecture)), None)
         if kind is None:
             return None
-        names = kind.tensor_names('hf')
+        names = kind.names(self.config, 'hf')
         bias = names.get(('out', 'bias')) or next(iter(names.values()))
         if bias not in self.tensors.where:
+            if not kind.pretraining:
+                self.missing = f'{self.tensors.files[0]} has no {bias!r}, which config.json says ({architecture})'
             return None
-        return HeadSpec(kind.name, self.tensors.shapes[bias][0] if kind.classes else 1)
+        shape = self.tensors.shapes[bias]
+        if kind.classes and (len(shape) != 1 or not shape[0]):
+            raise ModelError(
+                f'{self.tensors.where[bias]}: {bias} is {list(shape)}; a number for each class is expected'
+            )
+        return HeadSpec(kind.name, shape[0] if kind.classes else 1)
 
     def _get(self, name: str) -> np.ndarray:
         return self.tensors.get(self.prefix + name)
 
     def check(self) -> None:
         """Checks the shape of every tensor against the config. Raises one ModelError with the differences."""
+        shapes = {self.prefix + name: shape for name, shape in self.family.tensor_shapes(self.config).items()}
+        self._check(shapes, 'config.json says')
+
+    def _check_head(self, spec: HeadSpec) -> None:
+        """Checks the shapes of the head's tensors and of the pooler that it reads. Raises ModelError."""
+        tree = jax.eval_shape(lambda: Model(self.config, 'hf').init_head(jax.random.key(0), spec))
+        shapes = self._pooler_shapes() if kind_of(spec).reads(self.config, 'hf') == POOLER else {}
+        for path, name in kind_of(spec).names(self.config, 'hf').items():
+            if not (kind_of(spec).pretraining and path == ('bias',)):  # `_check_tied` checks that one
+                shapes[name] = leaf(tree, path).shape[::-1]
+        self._check(shapes, f'a {spec.kind} head with {spec.outputs} outputs has')
+
+    def _pooler_shapes(self) -> dict[str, tuple[int, ...]]:
+        size, name = self.config.hidden_size, f'{self.prefix}pooler.dense'
+        return {f'{name}.weight': (size, size), f'{name}.bias': (size,)}
+
+    def _check(self, shapes: Mapping[str, tuple[int, ...]], says: str) -> None:
         problems = []
-        for name, shape in self.family.tensor_shapes(self.config).items():
-            actual = self.tensors.shapes.get(self.prefix + name)
+        for name, shape in shapes.items():
+            actual = self.tensors.shapes.get(name)
             if actual is None:
                 problems.append(f'{name} is missing')
             elif len(actual) != len(shape) or any(n not in (m, -1) for m, n in zip(actual, shape, strict=True)):
-                problems.append(f'{name} is {list(actual)}, config.json says {list(shape)}')
+                problems.append(f'{name} is {list(actual)}, {says} {list(shape)}')
         if problems:
             more = f' (and {len(problems) - 5} more)' if len(problems) > 5 else ''
             raise ModelError(f'{self.directory}: weights do not fit config.json: {"; ".join(problems[:5])}{more}')
@@ -173,26 +205,38 @@ class HfModel:
         self.check()
         params: Params = {'encoder': self.family.import_encoder(self._get, self.config)}
         if self.prefix + 'pooler.dense.weight' in self.tensors.where:
+            self._check(self._pooler_shapes(), 'config.json says')
             params['pooler'] = import_pooler(self._get)
         if self.head is not None and (heads is None or self.head_name in heads):
-            params['heads'] = {self.head_name: import_head(self._get_head, self.head, 'hf')}
+            self._check_head(self.head)
+            params['heads'] = {self.head_name: import_head(self._get_head, self.head, 'hf', self.config)}
             if kind_of(self.head).pretraining:
                 self._check_tied(params['encoder']['embeddings']['word'], params['heads'][self.head_name]['bias'])
         return params
 
+    def _decoder(self) -> tuple[str, str]:
+        """Names in transformers: of a language model's decoder, and of the head's bias."""
+        assert self.head is not None
+        form = kind_of(self.head).form(self.config, 'hf')
+        names = kind_of(self.head).names(self.config, 'hf')
+        return HeadForm.decoder if form is None else form.decoder, names['bias',]
+
     def _get_head(self, name: str) -> np.ndarray:
         """Reads a tensor of the head. An LM head's bias has two names in transformers; a file may have either."""
-        if name == 'lm_head.bias' and name not in self.tensors.where and 'lm_head.decoder.bias' in self.tensors.where:
-            name = 'lm_head.decoder.bias'
+        if self.head is not None and kind_of(self.head).pretraining and name not in self.tensors.where:
+            decoder, bias = self._decoder()
+            if name == bias and f'{decoder}.bias' in self.tensors.where:
+                name = f'{decoder}.bias'
         return self.tensors.get(name)
 
     def _check_tied(self, word: np.ndarray, bias: np.ndarray) -> None:
         """Checks that a decoder in the file equals the word table, and its bias the head's. Raises ModelError."""
+        decoder, bias_name = self._decoder()
         if bias.shape != word.shape[:1]:
-            raise ModelError(f'{self.directory}: lm_head.bias is {list(bias.shape)}, the word table {list(word.shape)}')
+            raise ModelError(f'{self.directory}: {bias_name} is {list(bias.shape)}, the word table {list(word.shape)}')
         for name, tied, value in (
-            ('lm_head.decoder.weight', self.prefix + self.family.word_table, word),
-            ('lm_head.decoder.bias', 'lm_head.bias', bias),
+            (f'{decoder}.weight', self.prefix + self.family.word_table, word),
+            (f'{decoder}.bias', bias_name, bias),
         ):
             if name in self.tensors.where and not np.array_equal(self.tensors.get(name), value):
                 raise ModelError(
@@ -225,13 +269,14 @@ def save(
     prefix = '' if head is None else family.prefixes[1]
     for name, value in family.export_encoder(params['encoder'], config):
         tensors[prefix + name] = value
-    if 'pooler' in params and (head is None or kind_of(head[1]).reads_pooler('hf')):
+    pooled = family.has_pooler if head is None else kind_of(head[1]).reads(config, 'hf') == POOLER
+    if 'pooler' in params and pooled:
         tensors.update((prefix + name, value) for name, value in export_pooler(params['pooler']))
-    raw = family.write_config(config) | {'architectures': [family.base_class], 'torch_dtype': 'float32'}
+    raw = family.write_config(config) | {'architectures': [f'{family.class_name}Model'], 'torch_dtype': 'float32'}
     if head is not None:
         name, spec = head
-        tensors.update(export_head(params['heads'][name], spec, style))
-        raw['architectures'] = [f'XLMRoberta{kind_of(spec).architecture}']
+        tensors.update(export_head(params['heads'][name], spec, style, config))
+        raw['architectures'] = [f'{family.class_name}{kind_of(spec).architecture}']
         if kind_of(spec).classes:
             names = list(labels) or [f'LABEL_{i}' for i in range(spec.outputs)]
             raw |= {
@@ -253,33 +298,3 @@ def save(
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-
-
-def save_tokenizer(directory: Path, tokenizer: Path, config: EncoderConfig) -> None:
-    """Writes tokenizer.json and the two small files that let AutoTokenizer open it unchanged.
-
-    Its handling of white space is that of this package (util/tokenizer_file.py). Raises ModelError for a file that
-    cannot be read.
-    """
-    try:
-        loaded, changed = open_tokenizer(tokenizer)
-    except TokenizerFileError as e:
-        raise ModelError(str(e)) from None
-    if changed:
-        loaded.save(str(directory / 'tokenizer.json'))
-    else:
-        shutil.copyfile(tokenizer, directory / 'tokenizer.json')
-    special = {
-        'bos_token': '<s>',
-        'cls_token': '<s>',
-        'eos_token': '</s>',
-        'sep_token': '</s>',
-        'pad_token': '<pad>',
-        'unk_token': '<unk>',
-        'mask_token': '<mask>',
-    }
-    # Not XLMRobertaTokenizer: for that class, transformers 5 builds its own normalizer and pre-tokenizer and ignores
-    # those of the file.
-    settings = special | {'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': config.max_length}
-    for name, value in (('tokenizer_config.json', settings), ('special_tokens_map.json', special)):
-        (directory / name).write_text(json.dumps(value, indent=2, sort_keys=True) + '\n', encoding='utf-8')

@@ -21,8 +21,9 @@ from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose, platform_of
 from xlmr_flax.encoders.compute import DOTS, REMAT, ComputeOptions
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.family import MEAN, POOLER
 from xlmr_flax.encoders.heads import STYLES, Pooler, first_token
-from xlmr_flax.encoders.logical_axes import ANYWHERE, Place
+from xlmr_flax.encoders.logical_axes import UNCONSTRAINED, Constrain
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.kinds.base import Rows
 
@@ -48,7 +49,7 @@ class Model:
     remat: str = AUTO
     unroll: int = 1
     attention: str = AUTO
-    place: Place = ANYWHERE
+    place: Constrain = UNCONSTRAINED
     platform: str = ''
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ class Model:
 
     def init_head(self, key: jax.Array, spec: HeadSpec) -> dict[str, Any]:
         """Initialises the parameters of one head."""
-        head = kind_of(spec).make_head(self.config, spec.outputs, self.style, nnx.Rngs(params=key))
+        head = kind_of(spec).new_head(self.config, spec.outputs, self.style, nnx.Rngs(params=key))
         return nnx.to_pure_dict(nnx.state(head))
 
     def shapes(self, heads: Mapping[str, HeadSpec]) -> Params:
@@ -155,6 +156,19 @@ class Model:
         starts = starts.reshape(-1, starts.shape[-1])  # a choice head has [B, N, S]
         return jnp.take_along_axis(hidden, starts[..., None], axis=1).reshape(-1, hidden.shape[-1])
 
+    def text_vectors(
+        self, params: Params, hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, reads: str
+    ) -> jax.Array:
+        """What a head of a whole text reads: hidden [B, T, D] -> [B, D], for packed rows [B*S, D], in hidden's dtype.
+
+        reads: FIRST, POOLER or MEAN of encoders/family.py. starts: as for `first_tokens`.
+        """
+        if reads == MEAN:
+            means = _means(hidden.astype(jnp.float32), segments, starts)
+            return means.reshape(-1, hidden.shape[-1]).astype(hidden.dtype)
+        first = self.first_tokens(hidden, starts)
+        return self.pool(params, first[:, None]) if reads == POOLER else first
+
     def embed(
         self,
         params: Params,
@@ -176,14 +190,19 @@ class Model:
         hidden = self.encode(params, ids, segments, layer=layer).astype(jnp.float32)
         if pooling == 'cls':
             return hidden[:, 0] if starts is None else self._firsts(hidden, starts).reshape(*starts.shape, -1)
-        if starts is None:
-            mask = (segments > 0)[..., None].astype(jnp.float32)
-            return (hidden * mask).sum(1) / jnp.maximum(mask.sum(1), 1.0)
-        numbers = jnp.arange(1, starts.shape[-1] + 1, dtype=segments.dtype)
-        mask = (segments[:, None] == numbers[:, None]).astype(jnp.float32)  # [B, S, T]
-        # HIGHEST: by default a device may round the operands of a matrix product, but this is a plain sum.
-        sums = jnp.einsum('bst,btd->bsd', mask, hidden, precision=jax.lax.Precision.HIGHEST)
-        return sums / jnp.maximum(mask.sum(-1, keepdims=True), 1.0)
+        return _means(hidden, segments, starts)
+
+
+def _means(hidden: jax.Array, segments: jax.Array, starts: jax.Array | None) -> jax.Array:
+    """Means over the tokens of each row [B, D] or, with `starts` [..., S], of each segment [B, S, D], float32."""
+    if starts is None:
+        mask = (segments > 0)[..., None].astype(jnp.float32)
+        return (hidden * mask).sum(1) / jnp.maximum(mask.sum(1), 1.0)
+    numbers = jnp.arange(1, starts.shape[-1] + 1, dtype=segments.dtype)
+    mask = (segments[:, None] == numbers[:, None]).astype(jnp.float32)  # [B, S, T]
+    # HIGHEST: by default a device may round the operands of a matrix product, but this is a plain sum.
+    sums = jnp.einsum('bst,btd->bsd', mask, hidden, precision=jax.lax.Precision.HIGHEST)
+    return sums / jnp.maximum(mask.sum(-1, keepdims=True), 1.0)
 
 
 def head_key(key: jax.Array, name: str) -> jax.Array:
@@ -197,4 +216,4 @@ def _graph(module: type, config: EncoderConfig) -> Any:
 
 
 def _head_graph(spec: HeadSpec, style: str, config: EncoderConfig) -> Any:
-    return nnx.split(nnx.eval_shape(lambda: kind_of(spec).make_head(config, spec.outputs, style, nnx.Rngs(0))))[0]
+    return nnx.split(nnx.eval_shape(lambda: kind_of(spec).new_head(config, spec.outputs, style, nnx.Rngs(0))))[0]

@@ -105,6 +105,7 @@ def build(model: SentencePiece, added: list[tuple[int, AddedToken]], where: str)
         tokenizer = Tokenizer(Unigram(vocab, unk_id=_UNK_ID, byte_fallback=False))
         if model.charsmap:
             tokenizer.normalizer = normalizers.Precompiled(model.charsmap)
+            tokenizer.encode('A test')  # a damaged table is found only when it is used
     except BaseException as e:  # the library raises bare Exception, and its panics are BaseExceptions
         if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
             raise

@@ -14,7 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +24,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from xlmr_flax.encoders import DEFAULT, family_named, named_sizes
+from xlmr_flax.encoders import DEFAULT, named_sizes
 from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
-from xlmr_flax.encoders.tensors import TensorFiles, read_json
+from xlmr_flax.encoders.tensors import TensorFiles
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import embedded, hf, sentencepiece
+from xlmr_flax.models.description import read_description
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.util.files import readable
 from xlmr_flax.util.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
@@ -56,7 +58,8 @@ class EncoderSource:
     name: as given by the user. digest: identifies the weights (part of a run's hash). tokenizer: path of the
     tokenizer.json. load: see `Load`. heads: the source's heads by name (a fine-tuned checkpoint's, or a language
     model's 'mlm'). labels: class names by head name, where known. style: style of these heads. note: a caveat for
-    readers of its scores. max_length: tokens per row in its fine-tuning, 0 = not fine-tuned.
+    readers of its scores. max_length: tokens per row in its fine-tuning, 0 = not fine-tuned. missing: why it has no
+    head although its config.json names one, '' = otherwise.
     """
 
     name: str
@@ -69,6 +72,7 @@ class EncoderSource:
     style: str = ''
     note: str = ''
     max_length: int = 0
+    missing: str = ''
 
 
 def open_source(name: str, seed: int = 0) -> EncoderSource:
@@ -98,13 +102,19 @@ def open_source(name: str, seed: int = 0) -> EncoderSource:
         config = sizes[rest]
 
         def init(heads: Collection[str] | None = None) -> Params:
-            params = jax.jit(lambda key: Model(config).init(key, {}))(jax.random.key(seed))
+            params = _init_program(config)(jax.random.key(seed))
             return jax.tree.map(np.asarray, {'encoder': params['encoder'], 'pooler': params['pooler']})
 
         return EncoderSource(
             name, config, f'{name}:{seed}', _tokenizer_for(config), init, note='The encoder has random weights.'
         )
     raise ModelError(f'encoder source {name!r} is not one of {_KINDS}')
+
+
+@lru_cache(maxsize=8)
+def _init_program(config: EncoderConfig) -> Callable[[jax.Array], Params]:
+    """The jitted random initialisation of an encoder and its pooler; traced once a process."""
+    return jax.jit(lambda key: Model(config).init(key, {}))
 
 
 def _tokenizer_for(config: EncoderConfig) -> Path:
@@ -115,19 +125,30 @@ def _tokenizer_for(config: EncoderConfig) -> Path:
 
 
 def _open_hf(name: str, directory: Path) -> EncoderSource:
-    model = hf.HfModel(directory)
-    tokenizer = directory / TOKENIZER_FILE
-    if not tokenizer.is_file():
-        if not (directory / sentencepiece.MODEL).is_file():
-            raise ModelError(
-                f'{directory}: no {TOKENIZER_FILE} or {sentencepiece.MODEL}; copy the one of the model here'
-            )
-        tokenizer = sentencepiece.tokenizer_json(directory)
+    model = hf.HfModel(directory, lambda: _hf_tokenizer(directory))
+    tokenizer = _hf_tokenizer(directory)
     heads = {model.head_name: model.head} if model.head else {}
     labels = {model.head_name: model.labels} if model.labels else {}
     return EncoderSource(
-        name, model.config, model.tensors.digest(), tokenizer, model.load, heads, labels, 'hf' if heads else ''
+        name,
+        model.config,
+        model.tensors.digest(),
+        tokenizer,
+        model.load,
+        heads,
+        labels,
+        'hf' if heads else '',
+        missing=model.missing,
     )
+
+
+def _hf_tokenizer(directory: Path) -> Path:
+    tokenizer = directory / TOKENIZER_FILE
+    if tokenizer.is_file():
+        return tokenizer
+    if not (directory / sentencepiece.MODEL).is_file():
+        raise ModelError(f'{directory}: no {TOKENIZER_FILE} or {sentencepiece.MODEL}; copy the one of the model here')
+    return sentencepiece.tokenizer_json(directory)
 
 
 def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
@@ -136,20 +157,10 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
             directory = path
             break
     else:
-        said = f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory'
-        raise ModelError(said + _runs_below(directory))
+        message = f'{name}: no {MODEL_FILE} in {directory} or {directory / "model"}; name a run directory'
+        raise ModelError(message + _runs_below(directory))
     _check_files(directory, MODEL_FILE, TOKENIZER_FILE)
-    raw = read_json(directory / MODEL_FILE)
-    try:
-        family = family_named(raw.get('family', DEFAULT), str(directory / MODEL_FILE))
-        config = family.config_class(**raw['encoder'])
-        specs = {k: HeadSpec(**v) for k, v in raw['heads'].items()}
-        labels = {k: tuple(v) for k, v in raw['labels'].items()}
-        style, note, max_length = raw['style'], raw['note'], raw['max_length']
-    except (KeyError, TypeError, AttributeError) as e:
-        raise ModelError(f'{directory / MODEL_FILE}: field {e} is missing or unknown, or has another type') from None
-    except ModelError as e:
-        raise ModelError(f'{directory / MODEL_FILE}: {e}') from None
+    about = read_description(directory / MODEL_FILE)
     tensors = TensorFiles(directory)
 
     def load(heads: Collection[str] | None = None) -> Params:
@@ -161,13 +172,22 @@ def _open_checkpoint(name: str, directory: Path) -> EncoderSource:
             for parent in parents:
                 node = node.setdefault(parent, {})
             node[leaf] = tensors.get(path)
-        _check_tree(params, Model(config, style).shapes(specs), directory)
+        _check_tree(params, Model(about.config, about.style).shapes(about.heads), directory)
         if heads is not None and 'heads' in params:
             params['heads'] = {name: head for name, head in params['heads'].items() if name in heads}
         return params
 
     return EncoderSource(
-        name, config, tensors.digest(), directory / TOKENIZER_FILE, load, specs, labels, style, note, max_length
+        name,
+        about.config,
+        tensors.digest(),
+        directory / TOKENIZER_FILE,
+        load,
+        about.heads,
+        about.labels,
+        about.style,
+        about.note,
+        about.max_length,
     )
 
 
@@ -221,8 +241,8 @@ def _save_tensors(tensors: dict[str, np.ndarray], path: Path, out: Path) -> None
         readable(path)
     except (SafetensorError, OSError) as e:
         need, free = sum(t.nbytes for t in tensors.values()), shutil.disk_usage(out.parent).free
-        said = f'{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'
-        raise ModelError(f'{out}: cannot be saved: {e} ({said})') from None
+        sizes = f'{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'
+        raise ModelError(f'{out}: cannot be saved: {e} ({sizes})') from None
 
 
 def save_checkpoint(

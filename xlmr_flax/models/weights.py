@@ -5,12 +5,12 @@ One table of names serves both directions. The encoder's own names are in its fa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from xlmr_flax.encoders.config import ModelError
+from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.tensors import at, matrix, put
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models.model import Params
@@ -18,9 +18,9 @@ from xlmr_flax.models.model import Params
 Get = Callable[[str], np.ndarray]
 
 
-def head_names(spec: HeadSpec, style: str) -> dict[tuple[str, ...], str]:
+def head_names(spec: HeadSpec, style: str, config: EncoderConfig) -> Mapping[tuple[str, ...], str]:
     """Returns {our path: transformers' name} of one head. Raises ModelError if transformers has no such head."""
-    names = kind_of(spec).tensor_names(style)
+    names = kind_of(spec).names(config, style)
     if not names:
         raise ModelError(
             f'a {spec.kind!r} head of style {style!r} (two tanh layers, as jiant) has no class in transformers; '
@@ -40,17 +40,17 @@ def export_pooler(pooler: Params) -> Iterator[tuple[str, np.ndarray]]:
     yield 'pooler.dense.bias', np.asarray(pooler['dense']['bias'])
 
 
-def import_head(get: Get, spec: HeadSpec, style: str) -> Params:
+def import_head(get: Get, spec: HeadSpec, style: str, config: EncoderConfig) -> Params:
     """Reads one head from a fine-tuned transformers checkpoint. Raises ModelError as `head_names` does."""
     tree: dict[str, Any] = {}
-    for path, name in head_names(spec, style).items():
+    for path, name in head_names(spec, style, config).items():
         put(tree, path, _f32(matrix(name, get(name))))
     return tree
 
 
-def export_head(head: Params, spec: HeadSpec, style: str) -> Iterator[tuple[str, np.ndarray]]:
+def export_head(head: Params, spec: HeadSpec, style: str, config: EncoderConfig) -> Iterator[tuple[str, np.ndarray]]:
     """Yields one head's tensors with transformers' names. Raises ModelError if transformers has no such head."""
-    for path, name in head_names(spec, style).items():
+    for path, name in head_names(spec, style, config).items():
         yield name, matrix(name, at(head, path))
 
 

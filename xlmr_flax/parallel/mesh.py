@@ -51,6 +51,11 @@ def make_mesh(
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def rows_mesh(mesh: Mesh) -> Mesh:
+    """The same devices in the same order with all of them along the data axis: rows are shared, weights are not."""
+    return Mesh(mesh.devices.reshape(-1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
 def _slices(devices: Sequence[Any]) -> dict[int, int]:
     """Returns {slice: number of its devices}. Raises MeshError for a device without a slice."""
     missing = next((d for d in devices if getattr(d, 'slice_index', None) is None), None)
@@ -81,7 +86,7 @@ def _encoder_rules() -> Iterator[tuple[str, PartitionSpec]]:
         yield pattern, P(*(_PARAMETER_AXES[axis] for axis in axes))
 
 
-# Parameter path -> spec; the paths of AdamW's moments have the same endings. Every leaf matches exactly one rule. The
+# Parameter path -> spec; the paths of moments have the same endings. Every leaf matches exactly one rule. The
 # rules of an encoder come from its family.
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
     *_encoder_rules(),

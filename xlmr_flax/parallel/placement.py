@@ -35,7 +35,7 @@ Dims = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Placement:
-    """Adds a mesh's sharding constraints (a `Place` of encoders/logical_axes.py). A dimension that its mesh axes do not
+    """Adds the sharding constraints of a mesh (implements `Constrain`). A dimension that its mesh axes do not
     divide is not sharded."""
 
     mesh: Mesh
@@ -79,7 +79,7 @@ class Placement:
             named: dict[str | None, Any] = {}
             for d, axes in ((d, axes) for i, spec in enumerate(specs) for d, axes in zip(inputs[i], spec, strict=True)):
                 if named.setdefault(d, axes) != axes:
-                    raise MeshError(f'mesh {dict(self.mesh.shape)}: {d} cannot be cut, as some have a part of one')
+                    raise MeshError(f'mesh {dict(self.mesh.shape)}: {d} has other shards in another operand')
 
             def spec_of(dims: Any) -> Any:
                 return P(*(named.get(d) for d in dims))

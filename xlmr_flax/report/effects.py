@@ -135,8 +135,8 @@ def effect_sentences(effects: Effects) -> list[str]:
         if not mine:
             continue
         sure = [r for r in mine if r['p_holm'] < r['alpha']]
-        said = ', '.join(f'{r["intermediate"]} {signed(r["estimate"])} ({_interval(r)})' for r in sure)
-        what = f'{len(sure)} of {len(mine)} arms differ from none' + (f': {said}' if said else '')
+        listed = ', '.join(f'{r["intermediate"]} {signed(r["estimate"])} ({_interval(r)})' for r in sure)
+        what = f'{len(sure)} of {len(mine)} arms differ from none' + (f': {listed}' if listed else '')
         reach = [
             r['smallest']
             for r in effects['power']

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xlmr_flax.report.effects import Effects, effect_figures, effect_sentences, effect_tables
 from xlmr_flax.report.findings import findings
 from xlmr_flax.report.html_table import Notes, html_list, html_table
-from xlmr_flax.report.page_style import CSS
+from xlmr_flax.report.page_style import document
 from xlmr_flax.report.paper_tables import differences, intervals, runs_table, scores, upright
 from xlmr_flax.report.plots.canvas import inline, svg
 from xlmr_flax.report.plots.curves import training_curves
@@ -75,30 +75,9 @@ def page(
     sections.append(('reproduce', 'How to reproduce', _reproduce(study, info, figures)))
     links = ' '.join(f'<a href="#{id_}">{escape(name)}</a>' for id_, name, _ in sections)
     bodies = '\n'.join(f'<section id="{i}">\n<h2>{escape(name)}</h2>\n{body}\n</section>' for i, name, body in sections)
-    text = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{CSS}
-</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{escape(title)}</h1>
-<p class="lead">{escape(_lead(rows))}</p>
-<nav aria-label="Sections">{links}</nav>
-</header>
-{head}
-{bodies}
-<footer>{escape(_footer(study, curves))}</footer>
-</main>
-</body>
-</html>
-"""
+    lead = f'<p class="lead">{escape(_lead(rows))}</p>\n<nav aria-label="Sections">{links}</nav>'
+    footer = f'<footer>{escape(_footer(study, curves))}</footer>'
+    text = document(title, lead, f'{head}\n{bodies}\n{footer}')
     return figures.notes.numbered(text)
 
 

@@ -44,12 +44,12 @@ class Notes:
         """The complete page with the numbers of its notes inserted."""
         numbers = {place: i for i, place in enumerate(sorted(self._used), 1)}
 
-        def first(found: re.Match[str]) -> str:
-            number = numbers.get(int(found[1]))
+        def first(match: re.Match[str]) -> str:
+            number = numbers.get(int(match[1]))
             return f' id="note-{number}"><b>[{number}]</b> ' if number else '>'
 
-        def again(found: re.Match[str]) -> str:
-            number = numbers[int(found[1])]
+        def again(match: re.Match[str]) -> str:
+            number = numbers[int(match[1])]
             return f'<a href="#note-{number}">[{number}]</a>'
 
         return re.sub('\1(\\d+)\1', again, re.sub('\0(\\d+)\0>', first, page))
@@ -84,8 +84,8 @@ def html_table(table: Table, notes: Notes | None = None, folded: bool = False) -
         out.append('</tr>')
     out += ['</tbody>', '</table>', '</div>']
     # The notes say bold. Here the rows of means are bold as well, and the style sheet makes the highest score blue.
-    said = [re.sub('^Bold: ', 'Blue: ', note) for note in table.all_notes()]
-    return '\n'.join(out) + (notes.html(said, folded=folded) if notes else html_list(said, 'notes'))
+    all_notes = [re.sub('^Bold: ', 'Blue: ', note) for note in table.all_notes()]
+    return '\n'.join(out) + (notes.html(all_notes, folded=folded) if notes else html_list(all_notes, 'notes'))
 
 
 def html_list(items: Sequence[str], name: str) -> str:

@@ -151,7 +151,7 @@ def _environment(
         if span > 1:
             cells[:span] = [rf'\multicolumn{{{span}}}{{l}}{{{cells[0]}}}']
         body.append(' & '.join(cells) + r' \\')
-    said = ' '.join(latex(note) for note in notes)
+    notes_text = ' '.join(latex(note) for note in notes)
     parts = [
         *([r'\begin{landscape}'] if page.landscape else []),
         r'\begin{table}[p]' if page.landscape else r'\begin{table}',
@@ -167,7 +167,7 @@ def _environment(
         *body,
         r'\bottomrule',
         r'\end{tabular}}',
-        *([rf'\par\smallskip\parbox{{\linewidth}}{{\footnotesize {said}}}'] if said else []),
+        *([rf'\par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes_text}}}'] if notes_text else []),
         r'\end{table}',
         *([r'\end{landscape}'] if page.landscape else []),
     ]

@@ -1,4 +1,8 @@
-"""The style sheet of the report page: system fonts, light and dark mode, narrow screens, tables that scroll."""
+"""Skeleton and style sheet of report pages: system fonts, light and dark mode, narrow screens, tables that scroll."""
+
+from __future__ import annotations
+
+from html import escape
 
 CSS = """
 :root {
@@ -87,3 +91,28 @@ footer { color: var(--soft); font-size: .85rem; }
   figure, tr { break-inside: avoid; }
 }
 """.strip()
+
+
+def document(title: str, header: str, body: str) -> str:
+    """A complete HTML document with the style inline. header: HTML below the title. body: HTML of the sections."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{CSS}
+</style>
+</head>
+<body>
+<main>
+<header>
+<h1>{escape(title)}</h1>
+{header}
+</header>
+{body}
+</main>
+</body>
+</html>
+"""

@@ -195,9 +195,9 @@ def _gain(view: View, name: str, target: str) -> Score | None:
     return Score(0.0) if name == NONE else view.change(name, target)
 
 
-def _over_ties(found: Sequence[Score | None]) -> Score | None:
+def _over_ties(scores: Sequence[Score | None]) -> Score | None:
     """Score of the best arm of a target, or the mean of several arms that tie."""
-    there = [score for score in found if score]
+    there = [score for score in scores if score]
     if len(there) < 2:
         return there[0] if there else None
     return Score(fmean(score.mean for score in there))

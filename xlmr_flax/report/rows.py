@@ -1,8 +1,11 @@
 """Reads, checks and selects result rows, and computes the averages that tables and figures show.
 
-A result row is a dict with the fields of `FIELDS`, `value` being a percentage, and optionally
+A result row is a dict with the fields of `FIELDS`, `value` being a percentage, and optionally those of `OPTIONAL`:
 
   run, command, preset     the source of the value
+  source, tfds             the origin of the scored rows; the builder of those from TFDS
+  left_out                 number of test rows that could not be read
+  class_order              how the order of the classes was given
   english                  whether `language` is the training language (without it: whether it is 'en' or 'eng')
   chance                   the score of guessing, a percentage
   stand_in, note           what the data stands in for; a caveat that is printed wherever the score is shown
@@ -15,7 +18,6 @@ This module uses the rows alone: no config, no task registry.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,8 +41,18 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     'seed': int,
     'step': int,
 }
+# Optional fields; null stands for a missing one. Other fields are kept and not read.
+OPTIONAL: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(('run', 'command', 'preset', 'source', 'tfds', 'note', 'stand_in', 'qa_decoding'), str),
+    **dict.fromkeys(('language_name', 'script', 'family', 'resource_level', 'class_order'), str),
+    'english': bool,
+    'chance': (int, float),
+    'cc100_gib': (int, float),
+    'left_out': int,
+}
+_NOT_NEGATIVE = ('chance', 'cc100_gib', 'left_out')
 _CONTROL = re.compile('[\x00-\x1f\x7f]')  # not allowed in names; html_table.Notes uses control characters as marks
-_LARGEST = 10**12  # math.isfinite fails for integers beyond a float's range
+_LARGEST = 10**12  # of a value, a chance or a size: sums and squares of larger ones could overflow
 KEY = ('encoder', 'intermediate', 'target', 'language', 'split', 'metric', 'seed')
 RESOURCE_LEVELS = ('high', 'mid', 'low')
 
@@ -91,18 +103,31 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
 
 
 def check_row(row: Any, where: str) -> None:
-    """Raises RowsError if a field is missing or of the wrong type, or if `value` is not a finite number."""
+    """Checks the fields of FIELDS and OPTIONAL.
+
+    Raises RowsError, which names the field, if one is missing or of the wrong type, or if a number is not finite, too
+    large for sums, or negative where only a size makes sense.
+    """
     if not isinstance(row, dict):
         raise RowsError(f'{where}: a row is a JSON object, not {type(row).__name__}')
     for name, kind in FIELDS.items():
         if name not in row:
             near = difflib.get_close_matches(name, [key for key in row if key not in FIELDS], n=1)
             raise RowsError(f'{where}: field {name!r} is missing' + (f' (there is {near[0]!r})' if near else ''))
-        value = row[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise RowsError(f'{where}: field {name!r} is {quote(value)}, a {type(value).__name__}')
-    if (isinstance(row['value'], int) and abs(row['value']) > _LARGEST) or not math.isfinite(row['value']):
-        raise RowsError(f"{where}: field 'value' is {quote(row['value'])}")
+        _check_field(row, name, kind, where)
+    for name, kind in OPTIONAL.items():
+        if row.get(name) is not None:
+            _check_field(row, name, kind, where)
+
+
+def _check_field(row: Row, name: str, kind: type | tuple[type, ...], where: str) -> None:
+    value = row[name]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise RowsError(f'{where}: field {name!r} is {quote(value)}, a {type(value).__name__}')
+    if name in ('value', *_NOT_NEGATIVE) and not abs(value) <= _LARGEST:  # NaN compares as false
+        raise RowsError(f'{where}: field {name!r} is {quote(value)}')
+    if name in _NOT_NEGATIVE and value < 0:
+        raise RowsError(f'{where}: field {name!r} is {quote(value)}, below 0')
 
 
 def latest(rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -256,19 +281,6 @@ def delta(values: Values, base: Values, codes: Sequence[str]) -> Score | None:
         return Score(score.mean, score.sd, score.seeds, partial)
     mean = fmean(fmean(values[code].values()) - fmean(base[code].values()) for code in both)
     return Score(mean, None, min(map(len, seeds)), partial)
-
-
-def language_means(rows: Iterable[Row], zero_shot: bool = False) -> dict[tuple, float]:
-    """{(encoder, intermediate, target, split, metric, seed): unweighted mean over languages}.
-
-    zero_shot: over the languages other than the training language.
-    """
-    numbers_of: dict[tuple, list[float]] = {}
-    for row in latest(rows):
-        if not (zero_shot and is_english(row)):
-            key = tuple(row[name] for name in ('encoder', 'intermediate', 'target', 'split', 'metric', 'seed'))
-            numbers_of.setdefault(key, []).append(float(row['value']))
-    return {key: fmean(numbers) for key, numbers in numbers_of.items()}
 
 
 def _complete(values: Values, codes: Sequence[str]) -> bool:

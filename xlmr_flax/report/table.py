@@ -108,9 +108,9 @@ class Table:
     def all_notes(self) -> tuple[str, ...]:
         """The notes, plus notes on bold cells and on partial scores, if the table has them."""
         partial = any(isinstance(cell, Score) and cell.partial for line in self.lines for cell in line.cells)
-        said = 'the highest of its row' if self.best == 'row' else 'the highest of its column'
-        said = 'the highest score of its column' if self.bold is not None else said
-        more = [f'Bold: {said}.'] if self.marked() else []
+        meaning = 'the highest of its row' if self.best == 'row' else 'the highest of its column'
+        meaning = 'the highest score of its column' if self.bold is not None else meaning
+        more = [f'Bold: {meaning}.'] if self.marked() else []
         return (*self.notes, *more, *([PARTIAL_NOTE] if partial else []))
 
     def markdown(self) -> str:

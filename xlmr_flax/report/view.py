@@ -143,11 +143,11 @@ def stand_in_notes(rows: Iterable[Row]) -> list[str]:
     by_text: dict[str, list[str]] = {}
     for full in dict.fromkeys(row['stand_in'] for row in rows if row.get('stand_in')):
         for part in full.split('; '):
-            name, colon, said = part.partition(': ')
-            names = by_text.setdefault(said if colon else part, [])
+            name, colon, note = part.partition(': ')
+            names = by_text.setdefault(note if colon else part, [])
             if colon and name not in names:
                 names.append(name)
-    return [f'{", ".join(names)}: {said}' if names else said for said, names in by_text.items()]
+    return [f'{", ".join(names)}: {note}' if names else note for note, names in by_text.items()]
 
 
 def means_note(view: View) -> str:

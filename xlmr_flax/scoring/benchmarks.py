@@ -1,7 +1,8 @@
-"""Definitions of XTREME and XTREME-R: tasks, languages, groups and the format of each task's prediction files.
+"""Definitions of benchmarks: tasks, languages, groups and the format of each task's prediction files.
 
-The facts are from XTREME's evaluate.py and README. A benchmark can be scored from its prediction files, whether or not
-this package can train on its tasks.
+XTREME and XTREME-R are as in XTREME's evaluate.py and README. SIB-200, IrokoBench and 'low-resource' are named groups
+of tasks for low-resource languages, with prediction files in the same layout. A benchmark can be scored from its files,
+whether or not this package can train on its tasks.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from xlmr_flax.tasks import get_task
 class Part:
     """One task of a benchmark.
 
-    form: format of the prediction file: 'labels', 'choices', 'tags', 'indices', 'pairs', 'squad', 'mlqa' or 'ranking'.
+    form: format of the prediction file: 'labels', 'classes' (labels, scored by F1, too), 'choices', 'tags', 'indices',
+      'pairs', 'squad', 'mlqa' or 'ranking'.
     group: the group of tasks whose mean includes this task, '' = none.
+    main: the metric that is the score of the task, '' = that of the form.
     """
 
     form: str
     group: str
     languages: tuple[str, ...]
+    main: str = ''
 
     @property
     def suffix(self) -> str:
@@ -92,4 +96,38 @@ XTREME_R = Benchmark(
     },
 )
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (XTREME, XTREME_R)}
+
+def _part(task: str, form: str, group: str, main: str = '') -> Part:
+    return Part(form, group, get_task(task).languages, main)
+
+
+TOPIC, INFERENCE = 'topic', 'inference'
+SIB200 = Benchmark(
+    'sib200',
+    {
+        'sib200': _part('sib200', 'labels', TOPIC),
+        'sib200_retrieval': _part('sib200_retrieval', 'indices', RETRIEVAL),
+    },
+)
+
+# AfriXNLI alone; its other tasks (AfriMMLU, AfriMGSM) are for generating models.
+IROKOBENCH = Benchmark('irokobench', {'afrixnli': _part('afrixnli', 'labels', INFERENCE)})
+
+LOW_RESOURCE = Benchmark(
+    'low-resource',
+    {
+        'afrixnli': _part('afrixnli', 'labels', INFERENCE),
+        'americasnli': _part('americasnli', 'labels', INFERENCE),
+        'indicxnli': _part('indicxnli', 'labels', INFERENCE),
+        'sib200': _part('sib200', 'labels', TOPIC),
+        'masakhanews': _part('masakhanews', 'classes', TOPIC, 'weighted_f1'),
+        'nusax': _part('nusax', 'classes', 'sentiment', 'macro_f1'),
+        'uner': _part('uner', 'tags', STRUCTURED),
+        'belebele': _part('belebele', 'choices', QA, 'accuracy'),
+        'sib200_retrieval': _part('sib200_retrieval', 'indices', RETRIEVAL),
+        'flores200': _part('flores200', 'indices', RETRIEVAL),
+        'ntrex': _part('ntrex', 'indices', RETRIEVAL),
+    },
+)
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (XTREME, XTREME_R, SIB200, IROKOBENCH, LOW_RESOURCE)}

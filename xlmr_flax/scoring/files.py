@@ -18,6 +18,7 @@ from typing import Any
 
 from xlmr_flax.data.readers.tables import DataError, read_lines, read_text
 from xlmr_flax.tasks.base import Task, closest
+from xlmr_flax.tasks.squad import PLACEHOLDER
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
@@ -65,9 +66,16 @@ def check_labels(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) ->
             raise DataError(f'{path}, line {line}: {label!r} is no label of {task.name!r}{closest(label, task.labels)}')
 
 
+def check_indices(path: Path, indices: Sequence[int], count: int) -> None:
+    """Raises DataError that names the line of the first index that is not one of 0 to `count` - 1."""
+    for line, index in enumerate(indices, 1):
+        if index >= count:
+            raise DataError(f'{path}, line {line}: {index} is not the index of one of {count} (0 to {count - 1})')
+
+
 def _clean(path: Path, value: str) -> str:
     if not value or value != value.strip() or any(c in value for c in '\n\r\t'):
-        raise DataError(f'{path}: {value!r} cannot stand in this format: empty, or white space around or in it')
+        raise DataError(f'{path}: {value!r} is empty or has white space, which this format cannot hold')
     return value
 
 
@@ -158,28 +166,63 @@ def read_rankings(path: Path) -> dict[str, list[str]]:
 
 def read_gold_answers(path: Path) -> dict[str, list[str]]:
     """Reads the gold answers of a file in SQuAD's JSON form (with or without the outer 'data'): question id -> answer
-    texts."""
-    content = read_json(path)
+    texts. The placeholder that XTREME's public test files have is no answer.
+
+    All lists are empty if the file has no answers. Raises DataError, with the line of the question if only some
+    questions have answers.
+    """
+    text = _text(path)
+    content = _parsed(path, text)
     articles = content.get('data') if isinstance(content, dict) else content
     gold: dict[str, list[str]] = {}
     try:
         for article in articles or ():
             for paragraph in article['paragraphs']:
                 for question in paragraph['qas']:
-                    if question['id'] in gold:
-                        raise DataError(f'{path}: question id {question["id"]!r} is there twice')
-                    gold[question['id']] = [answer['text'] for answer in question['answers']]
-    except (KeyError, TypeError) as error:
+                    id_ = question['id']
+                    if isinstance(id_, bool) or not isinstance(id_, str | int):
+                        raise DataError(f'{path}: an id is expected, not {quote(id_)}')
+                    if str(id_) in gold:
+                        raise DataError(f'{path}: question id {id_!r} occurs twice')
+                    gold[str(id_)] = _texts(path, text, id_, question['answers'])
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f'{path}: not in the SQuAD form (data, paragraphs, qas, id, answers): {error!r}') from None
     if not gold:
         raise DataError(f'{path}: no questions in this file')
+    without = [id_ for id_, texts in gold.items() if not texts]
+    if len(without) not in (0, len(gold)):
+        line = _line_of(text, without[0])
+        raise DataError(
+            f'{path}, line {line}: question {without[0]!r} and {len(without) - 1} others have no gold answer'
+        )
     return gold
+
+
+def _texts(path: Path, content: str, id_: str | int, answers: Any) -> list[str]:
+    texts = []
+    for answer in answers:
+        text = answer['text']
+        if not isinstance(text, str):
+            line = _line_of(content, id_)
+            raise DataError(f'{path}, line {line}: an answer to {id_!r} is {type(text).__name__}, not a string')
+        if any(answer.get(key, value) != value for key, value in PLACEHOLDER.items()):
+            texts.append(text)
+    return texts
+
+
+def _line_of(content: str, id_: str | int) -> int:
+    """The line of a question id in the text of a JSON file; 1 if it is written with escapes."""
+    return content.count('\n', 0, max(content.find(json.dumps(id_, ensure_ascii=False)), 0)) + 1
 
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file. Raises DataError that names the line of a syntax error or a key that occurs twice."""
+    return _parsed(path, _text(path))
+
+
+def _parsed(path: Path, text: str) -> Any:
     try:
-        return strict_json.loads(_text(path))
+        return strict_json.loads(text)
     except strict_json.JsonError as error:
         raise DataError(f'{path}, line {error.line}: {error.described()}') from None
 

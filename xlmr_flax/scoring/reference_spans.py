@@ -51,9 +51,9 @@ def decode_reference(
             row, first, last = span
             place = int(rows.first[row])
             ids = rows.tokens[row][place + first : place + last + 1].tolist()
-            said = ' '.join(''.join(pieces(ids)).replace(_WORD_BOUNDARY, ' ').split())
+            answer = ' '.join(''.join(pieces(ids)).replace(_WORD_BOUNDARY, ' ').split())
             offsets = rows.offsets[number][rows.begin[row] + first : rows.begin[row] + last + 1]
-            text = realigned(said, _words(example.context, offsets)) if realign else said
+            text = realigned(answer, _words(example.context, offsets)) if realign else answer
         answers.append(Answer(text, score if span else 0.0, null))
     return answers
 
@@ -93,19 +93,19 @@ def _words(context: str, offsets: np.ndarray) -> str:
     return ' '.join(filter(None, text.split(' ')))
 
 
-def realigned(said: str, words: str) -> str:
-    """The part of `words` that matches the text `said`, or all of `words` if there is no match.
+def realigned(answer: str, words: str) -> str:
+    """The part of `words` that matches the text `answer`, or all of `words` if there is no match.
 
-    said: the text of the predicted tokens, with single spaces. It is searched in the words after BERT's basic
+    answer: the text of the predicted tokens, with single spaces. It is searched in the words after BERT's basic
     tokenization (`basic_tokens`). The match is mapped back to `words` by counting characters other than spaces.
     """
     parted = ' '.join(basic_tokens(words))
-    start = parted.find(said)
+    start = parted.find(answer)
     places, parted_places = ([i for i, c in enumerate(text) if c != ' '] for text in (words, parted))
     if start < 0 or len(places) != len(parted_places):
         return words
     number = {place: i for i, place in enumerate(parted_places)}
-    first, last = number.get(start), number.get(start + len(said) - 1)
+    first, last = number.get(start), number.get(start + len(answer) - 1)
     if first is None or last is None:
         return words
     return words[places[first] : places[last] + 1]

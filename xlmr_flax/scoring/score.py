@@ -12,14 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.readers.tables import DataError, read_lines
+from xlmr_flax.data.readers.tables import DataError
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, QA, Benchmark, Part
-from xlmr_flax.scoring.metrics import classification, qa, retrieval, tagging
+from xlmr_flax.scoring.one_file import Scores, coverage, score_file
+from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import closest
-from xlmr_flax.util.errors import quote
-
-Scores = dict[str, float]
 
 
 def score_folder(
@@ -34,14 +32,16 @@ def score_folder(
     tasks: the tasks to score (default: every task of the benchmark that has a folder of predictions and one of labels,
     as in evaluate.py).
     Returns {'benchmark', 'tasks': {task: {'languages': {language: {metric: value}}, 'mean': {metric: value}, 'score',
-    'missing_languages', 'coverage'}}, 'groups': {group: value or None}, 'overall': value or None, 'missing_tasks',
-    'unlabelled_tasks', 'unknown_folders'}; all values are percentages. A group score or the overall score is None
-    unless all its tasks are complete.
+    'missing_languages', 'unlabelled_languages', 'coverage'}}, 'groups': {group: value or None}, 'overall': value or
+    None, 'missing_tasks', 'unlabelled_tasks', 'unscored', 'unknown_folders'}; all values are percentages. A group score
+    or the overall score is None unless all its tasks are complete.
     coverage: {language: {'gold', 'unanswered', 'unknown'}}: numbers of gold ids, of gold ids without a prediction and
     of predictions without a gold id, for languages in which the ids differ.
     unlabelled_tasks: tasks that are not scored because they have no folder of labels; they also count as missing.
-    Raises DataError for a file that is missing (unless allow_missing), unreadable or of another length than the gold
-    file, and if no predicted task has labels.
+    unlabelled_languages: those whose gold file of questions has no answers; they are not scored. unscored: sentences
+    about these files, and about tasks with a folder of which no file is scored.
+    Raises DataError for a file that is missing (unless allow_missing), has another suffix, is unreadable, of another
+    length than the gold file or has labels that the task does not have, and if no predicted task has labels.
     """
     predictions, labels = Path(predictions), Path(labels)
     bench = _benchmark(benchmark)
@@ -55,8 +55,10 @@ def score_folder(
         raise DataError(f'{labels}: no folder of labels for any of the predicted tasks ({", ".join(wanted)})')
     wanted = [task for task in wanted if task not in unlabelled]
     scored = {task: _score_task(task, bench.parts[task], predictions, labels, allow_missing) for task in wanted}
-    scored = {task: result for task, result in scored.items() if result['languages']}
-    whole = {task: result['score'] for task, result in scored.items() if not result['missing_languages']}
+    empty = {task: result for task, result in scored.items() if not result['languages']}
+    scored = {task: result for task, result in scored.items() if task not in empty}
+    gaps = ('missing_languages', 'unlabelled_languages')
+    whole = {task: result['score'] for task, result in scored.items() if not any(map(result.get, gaps))}
     return {
         'benchmark': bench.name,
         'tasks': scored,
@@ -64,6 +66,7 @@ def score_folder(
         'overall': _mean_of(whole, bench.parts),
         'missing_tasks': [task for task in bench.parts if task not in scored],
         'unlabelled_tasks': unlabelled,
+        'unscored': _unscored(labels, bench, scored | empty),
         'unknown_folders': [name for name in present if name not in bench.parts],
     }
 
@@ -93,14 +96,18 @@ def _mean_of(scores: Mapping[str, float], tasks: Iterable[str]) -> float | None:
 
 def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_missing: bool) -> dict[str, Any]:
     by_language: dict[str, Scores] = {}
-    coverage: dict[str, dict[str, int]] = {}
-    missing = []
+    counts: dict[str, dict[str, int]] = {}
+    missing, unlabelled = [], []
     for language in part.languages:
         paths = [root / task / f'test-{language}.{part.suffix}' for root in (predictions, labels)]
         absent = [path for path in paths if not path.is_file()]
-        if not absent:
-            by_language[language] = _score_file(part.form, language, paths[0], paths[1])
-            coverage[language] = _coverage(part.form, paths[0], paths[1])
+        for path in absent:
+            _refuse_other_suffix(path)
+        if not absent and part.form in ('squad', 'mlqa') and not any(files.read_gold_answers(paths[1]).values()):
+            unlabelled.append(language)
+        elif not absent:
+            counts[language] = coverage(part.form, paths[0], paths[1])
+            by_language[language] = score_file(get_task(task), part.form, language, paths[0], paths[1])
         elif allow_missing:
             missing.append(language)
         else:
@@ -109,86 +116,62 @@ def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_mi
     mean = {name: sum(scores[name] for scores in by_language.values()) / len(by_language) for name in metrics}
     score = None
     if mean:
-        score = (mean['exact_match'] + mean['f1']) / 2 if part.group == QA else mean[_major(mean)]
-    coverage = {language: counts for language, counts in coverage.items() if any(list(counts.values())[1:])}
+        pair = part.group == QA and not part.main
+        score = (mean['exact_match'] + mean['f1']) / 2 if pair else mean[part.main or _major(mean)]
     return {
         'languages': by_language,
         'mean': mean,
         'score': score,
         'missing_languages': missing,
-        'coverage': coverage,
+        'unlabelled_languages': unlabelled,
+        'coverage': {language: each for language, each in counts.items() if any(list(each.values())[1:])},
     }
 
 
-def _bare(path: Path, blank: bool = False) -> list[str]:
-    """Reads a file with one label a line. blank: blank lines separate sentences. Raises DataError for a line with
-    several columns (the datasets' own files have texts or words before the label)."""
-    labels = [line.strip() for line in read_lines(path)] if blank else files.read_labels(path)
-    for number, label in enumerate(labels, 1):
-        if len(label.split()) > 1:
-            raise DataError(f'{path}, line {number}: one label is expected, not {quote(label)}')
-    return labels
+def _unscored(labels: Path, bench: Benchmark, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sentences about files that are there and are not scored: without labels, or in no language of the task."""
+    sentences = []
+    for task, result in results.items():
+        for language in result['unlabelled_languages']:
+            path = labels / task / f'test-{language}.{bench.parts[task].suffix}'
+            sentences.append(
+                f'{task} {language}: {path} has no answers (a public test file has placeholders): not scored'
+            )
+        if not result['languages'] and not result['unlabelled_languages']:
+            name = f'test-LANG.{bench.parts[task].suffix}'
+            sentences.append(f'{task}: no language has a file {name} of predictions and one of labels: not scored')
+    return sentences
 
 
-def _coverage(form: str, predicted: Path, gold: Path) -> dict[str, int]:
-    """Compares the ids of predictions and gold: numbers of gold ids, of gold ids without a prediction ('unanswered')
-    and of predictions without a gold id ('unknown'); {} for forms without ids. Raises DataError if no id matches,
-    because the predictions are then those of another file and the score would be 0.
-    """
-    if form not in ('squad', 'mlqa', 'ranking'):
-        return {}
-    wanted = set(files.read_rankings(gold) if form == 'ranking' else files.read_gold_answers(gold))
-    said = set(files.read_json(predicted))
-    if said and not wanted & said:
-        raise DataError(f'{predicted}: none of its {len(said)} ids is one of the {len(wanted)} of {gold}')
-    return {'gold': len(wanted), 'unanswered': len(wanted - said), 'unknown': len(said - wanted)}
+def _refuse_other_suffix(path: Path) -> None:
+    """Raises DataError if a file is missing, but the folder has it with another suffix."""
+    for other in sorted(path.parent.glob(f'{path.stem}.*')):
+        if other.stem == path.stem and other.is_file():
+            raise DataError(f'{other}: the format of this task is {path.suffix}: {path.name} is expected')
 
 
 def warnings(scores: Mapping[str, Any]) -> list[str]:
-    """Warnings about a result of score_folder: tasks without labels, and `coverage_lines`."""
+    """Warnings about a result of score_folder: tasks and files that are not scored, and `coverage_lines`."""
     unlabelled = [f'{task}: predictions, but no folder of labels: not scored' for task in scores['unlabelled_tasks']]
-    return unlabelled + coverage_lines(scores)
+    return unlabelled + scores['unscored'] + coverage_lines(scores)
 
 
 def coverage_lines(scores: Mapping[str, Any]) -> list[str]:
     """One line for each task and language in which the ids of predictions and gold differ."""
     return [
-        f'{task} {language}: {counts["unanswered"]} of {counts["gold"]} gold ids have no prediction (they count 0), '
-        f'{counts["unknown"]} predictions no gold id'
+        f'{task} {language}: {counts["unanswered"]} of {counts["gold"]} gold {_what(scores, task)} have no prediction '
+        f'(they count 0), {counts["unknown"]} predictions are not in the gold file'
         for task, result in scores['tasks'].items()
         for language, counts in result['coverage'].items()
     ]
 
 
+def _what(scores: Mapping[str, Any], task: str) -> str:
+    return 'pairs' if BENCHMARKS[scores['benchmark']].parts[task].form == 'pairs' else 'ids'
+
+
 def _major(metrics: Mapping[str, float]) -> str:
     return next(name for name in ('f1', 'accuracy', 'map@20') if name in metrics)
-
-
-def _score_file(form: str, language: str, predicted: Path, gold: Path) -> Scores:
-    """Computes the metrics of one prediction file against one gold file of the same form."""
-    try:
-        if form == 'labels':
-            return classification.accuracy(_bare(gold), _bare(predicted))
-        if form == 'choices':
-            sides = ([str(index) for index in files.read_choices(path)] for path in (gold, predicted))
-            return classification.accuracy(*sides)
-        if form == 'tags':
-            for path in (gold, predicted):
-                _bare(path, blank=True)
-            return tagging.entity_scores(files.read_tags(gold), files.read_tags(predicted))
-        if form == 'indices':
-            return retrieval.nearest_accuracy(files.read_indices(gold), files.read_indices(predicted))
-        if form == 'pairs':
-            return retrieval.pair_f1(files.read_pairs(gold), files.read_pairs(predicted))
-        if form == 'ranking':
-            return retrieval.map_at_k(files.read_rankings(gold), files.read_rankings(predicted))
-        if form == 'mlqa':
-            return qa.mlqa(files.read_gold_answers(gold), files.read_answers(predicted), language)
-        return qa.squad_v1(files.read_gold_answers(gold), files.read_answers(predicted))
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f'{predicted}: {error} (gold: {gold})') from None
 
 
 def to_json(scores: Mapping[str, Any]) -> str:
@@ -215,8 +198,8 @@ def to_markdown(scores: Mapping[str, Any]) -> str:
         lines += _table(['language', *names], rows)
         if result['missing_languages']:
             lines += ['', f'Missing languages: {", ".join(result["missing_languages"])}.']
-    if said := warnings(scores):
-        lines += ['', *(f'- {line}' for line in said)]
+    if notes := warnings(scores):
+        lines += ['', *(f'- {line}' for line in notes)]
     if scores['missing_tasks']:
         lines += ['', f'Missing tasks: {", ".join(scores["missing_tasks"])}.']
     if scores['unknown_folders']:

@@ -136,8 +136,8 @@ class Table:
       alternatives, `{benchmark_language}` by the benchmark's code. `*` and `[...]` match as in a shell; all matches are
       read in the order of their names. also: further paths, read after `path`.
     format: a key of data/readers/tables.READERS: 'tsv' (no quoting: xTune's advice for XTREME's files), 'csv'
-      (RFC 4180), 'jsonl', 'json' (an array of objects, or an object of objects), 'lines', 'squad', 'squad_sentences',
-      'conll', 'conllu', 'stagged', 'ccgbank'.
+      (RFC 4180), 'csv_tabs' (the same with tabs), 'jsonl', 'json' (an array or an object of objects), 'lines', 'squad',
+      'squad_sentences', 'conll', 'conllu', 'iob2', 'stagged', 'ccgbank', 'logicbench'.
     columns: the required columns. With `header=False` they name the fields by position.
     optional: columns that may be missing from a whole file (the label of a public test file); without a header they
       follow `columns`. All rows of one file have the same fields.
@@ -150,6 +150,7 @@ class Table:
     explode: columns that contain lists of the same length; a row becomes one row per list item.
     constants: columns that are added to every row of this table.
     every_language: read the files of all languages of the task, whichever language is requested (LAReQA's pool).
+    without: {path: column}: rows with a text in this column that is also in those files, test files, are left out.
     """
 
     path: str
@@ -167,6 +168,7 @@ class Table:
     explode: tuple[str, ...] = ()
     constants: Mapping[str, str] = field(default_factory=dict)
     every_language: bool = False
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ class Task:
       is trained after another one for its own evaluation (COPA) also names it here.
     folder: its folder in XTREME's prediction layout ('' = the name).
     scorer: the official scorer if the kind alone does not determine it: 'f1' adds the positive class's F1 to accuracy
-      (QQP); 'token_accuracy' (CCG); spans are scored as 'squad' unless this is 'mlqa' or 'squad_v2'.
+      (QQP), 'class_f1' two means of the classes' F1 (NusaX); 'token_accuracy' (CCG); spans: 'mlqa', 'squad_v2' or ''.
     licence: contains 'NC' if commercial use is not allowed. source: the dataset's home. note: remarks for the user.
     checked_on: the rows that the readers were tested on: 'real rows', 'stand-in rows', 'hand-made rows' or 'embedded
       world', then details; '; stand-in rows for SPLIT' and '; none for train' if that applies to a part.

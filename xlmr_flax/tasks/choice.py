@@ -12,6 +12,7 @@ from xlmr_flax.tasks import parsers
 from xlmr_flax.tasks.base import ChoiceExample, RowError, Table, Task, closest, text_of
 from xlmr_flax.tasks.labels import choices
 from xlmr_flax.tasks.parsers import Row, id_of
+from xlmr_flax.util.errors import quote
 
 XCOPA_LANGUAGES = ('et', 'ht', 'id', 'it', 'qu', 'sw', 'ta', 'th', 'tr', 'vi', 'zh')
 # XCOPA has no Google translation from Quechua.
@@ -35,11 +36,16 @@ def parse_commonsenseqa(row: Row, task: Task, language: str) -> ChoiceExample:
     tasks/lib/commonsenseqa.py)."""
     question = row['question']
     try:
-        texts = {option['label']: text_of(option, 'text') for option in question['choices']}
+        named = [(option['label'], text_of(option, 'text')) for option in question['choices']]
+        texts = dict(named)
         prompt = text_of(question, 'stem')
         ordered = tuple(texts[letter] for letter in LETTERS)
     except (KeyError, TypeError) as error:
         raise RowError('question', f'a stem and choices A to E are expected ({error!r})') from None
+    if len(named) != len(LETTERS):  # each letter is there, so one is there twice, or there is a sixth choice
+        raise RowError(
+            'question', f'a choice for each letter A to E is expected, not {quote([name for name, _ in named])}'
+        )
     return parsers.choice_example(task, id_of(row, 'id'), prompt, ordered, row.get('answerKey'), 'answerKey', LETTERS)
 
 
@@ -168,7 +174,8 @@ def _xcopa(name: str, folder: str, languages: tuple[str, ...], note: str, **tran
     """An XCOPA task. translated: split -> folder of the files in English."""
 
     def file(folder: str, split: str) -> tuple[Table, ...]:
-        return _jsonl(f'xtremer/xcopa/{folder}/{{language}}/{split}.{{language}}.jsonl', *_COPA, 'label')
+        path = f'xtremer/xcopa/{folder}/{{language}}/{split}.{{language}}.jsonl'
+        return _jsonl(path, *_COPA, optional=('label',)) if split == 'test' else _jsonl(path, *_COPA, 'label')
 
     return _task(
         name,

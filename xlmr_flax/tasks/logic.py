@@ -20,6 +20,8 @@ ANSWERS = {'yes': 'entailment', 'no': 'contradiction', 'unknown': 'neutral'}
 SICK = {label.upper(): label for label in NLI}
 QA2NLI = ('not entailed', 'entailed')
 LOGICNLI = (*NLI, 'self_contradiction')
+NEW_LOGIQA = ('not-entailment', 'entailment')
+NEW_LOGIQA_STAND_IN = 'dev_new rows of LogiQA 2.0'
 
 Splits = dict[str, tuple[Table, ...]]
 
@@ -68,6 +70,13 @@ _LOGIQA_LICENCE, _LOGIQA_HOME = 'CC BY-NC-SA 4.0', 'https://github.com/csitfun/L
 _CONTROL_COLUMNS = ('uid', 'premise', 'hypothesis', 'label')
 _MNLI_COLUMNS = ('sentence1', 'sentence2', 'gold_label')
 
+
+def _new_logiqa(name: str, **more: Any) -> Table:
+    without = {} if name == 'test_new.txt' else {'logic/logiqa2_nli_new/test_new.txt': 'premise'}
+    columns = ('premise', 'hypothesis', 'label')
+    return Table(f'logic/logiqa2_nli_new/{name}', 'jsonl', columns, ids=False, without=without, **more)
+
+
 MRC = (
     _mrc(
         'logiqa2',
@@ -111,6 +120,45 @@ INFERENCE = (
         licence='CC BY-NC-SA 4.0',
         source='https://github.com/csitfun/ConTRoL-dataset',
         checked_on='real rows; none for train',
+    ),
+    _nli(
+        'logiqa2_nli_new',
+        {
+            'train': (
+                _new_logiqa('train.txt', alternatives=(_new_logiqa('dev_new.txt', stand_in=NEW_LOGIQA_STAND_IN),)),
+            ),
+            'test': (_new_logiqa('test_new.txt'),),
+        },
+        parsers.pair('premise', 'hypothesis'),
+        labels=NEW_LOGIQA,
+        licence=_LOGIQA_LICENCE,
+        source=_LOGIQA_HOME,
+        note='two classes; without train.txt it is trained on dev_new.txt, for which it has no dev split; rows whose '
+        'premise is in test_new.txt are left out; its premises are the passages of logiqa2: do not score that after it',
+        checked_on='real rows; stand-in rows for train (dev_new)',
+    ),
+    _nli(
+        'control_whole',
+        {
+            'train': (
+                Table(
+                    'logic/control_whole/train.jsonl',
+                    'jsonl',
+                    _CONTROL_COLUMNS,
+                    alternatives=(
+                        Table(
+                            'logic/control_whole/dev.jsonl', 'jsonl', _CONTROL_COLUMNS, stand_in='dev rows of ConTRoL'
+                        ),
+                    ),
+                ),
+            ),
+            'test': (Table('logic/control/test.jsonl', 'jsonl', _CONTROL_COLUMNS, ids=False),),
+        },
+        parsers.pair('premise', 'hypothesis', names=LETTERS, ident='uid'),
+        licence='CC BY-NC-SA 4.0',
+        source='https://github.com/csitfun/ConTRoL-dataset',
+        note='control, trained on its whole dev rows where the training rows are not there; it has no dev split',
+        checked_on='real rows; stand-in rows for train (dev rows)',
     ),
     _nli(
         'folio',

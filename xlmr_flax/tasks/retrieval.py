@@ -115,7 +115,7 @@ def _mention_text(context: dict[str, Any], mention: dict[str, Any]) -> str:
     sentences = [_span(span, text) for span in context.get('sentence_spans') or ()]
     within = next(((first, last) for first, last in sentences if first <= start and end <= last), None)
     if within is None:
-        raise RowError('mention_span', f'{surface!r} at character {start} lies in no single sentence')
+        raise RowError('mention_span', f'{surface!r} at character {start} is not within one sentence')
     left, right = (re.sub(r'\{(.*?)\}', r'(\1)', part) for part in (text[within[0] : start], text[end : within[1]]))
     return _one_line(f'{surface}: {left} {{ {surface} }} {right}')
 

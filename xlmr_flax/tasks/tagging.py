@@ -84,7 +84,7 @@ PANX = Task(
 )
 
 
-def _masakhane(kind: str, folders: tuple[str, ...]) -> dict[str, tuple[Table, ...]]:
+def _masakhane(kind: str) -> dict[str, tuple[Table, ...]]:
     return {split: (_conll(f'low_resource/{kind}/{{language}}/{split}.txt'),) for split in ('train', 'dev', 'test')}
 
 
@@ -99,7 +99,7 @@ MASAKHANER = Task(
     metrics=METRICS,
     languages=tuple(_codes(MASAKHANER_FOLDERS)),
     local_codes=_codes(MASAKHANER_FOLDERS),
-    splits=_masakhane('masakhaner2', MASAKHANER_FOLDERS),
+    splits=_masakhane('masakhaner2'),
     parse=parsers.tags,
     train_task='panx',
     licence='CC BY-NC 4.0',
@@ -118,6 +118,35 @@ MASAKHANER_NODATE = dataclasses.replace(
     'that count DATE',
 )
 
+
+def parse_uner(row: Row, task: Task, language: str) -> TagExample:
+    """Parses a sentence of Universal NER. Other entities (OTH) and NorNE's derived words, which have '-' as their tag,
+    are no entities, as in the scores of its authors."""
+    if 'tags' in row:
+        row = {**row, 'tags': ['O' if tag in ('B-OTH', 'I-OTH', '-') else tag for tag in row['tags']]}
+    return parsers.tags(row, task, language)
+
+
+UNER = Task(
+    name='uner',
+    kind='tag',
+    labels=IOB2,
+    metrics=METRICS,
+    languages=('ceb', 'da', 'en', 'hr', 'nn', 'qaf', 'sk', 'sr', 'tl'),
+    more_languages=('de', 'nb', 'pt', 'ru', 'sv', 'zh'),
+    local_codes={'nn': 'nno', 'nb': 'nob'},
+    splits={
+        split: (Table(f'low_resource/uner/UNER_*/{{language}}_*-ud-{split}.iob2', 'iob2', ()),)
+        for split in ('train', 'dev', 'test')
+    },
+    parse=parse_uner,
+    train_task='panx',
+    licence='CC BY-SA 4.0; UNER_Tagalog-Ugnayan CC BY-NC-SA 4.0',
+    source='https://github.com/UniversalNER',
+    note='all treebanks of a language one after the other; trained on PAN-X, which has the same tags; other entities '
+    '(OTH) do not count',
+)
+
 MASAKHAPOS = Task(
     name='masakhapos',
     kind='tag',
@@ -125,7 +154,7 @@ MASAKHAPOS = Task(
     metrics=METRICS,
     languages=tuple(_codes(MASAKHAPOS_FOLDERS)),
     local_codes=_codes(MASAKHAPOS_FOLDERS),
-    splits=_masakhane('masakhapos', MASAKHAPOS_FOLDERS),
+    splits=_masakhane('masakhapos'),
     parse=parsers.tags,
     train_task='udpos',
     licence='CC BY-NC 4.0',
@@ -133,4 +162,4 @@ MASAKHAPOS = Task(
     checked_on='real rows; none for train',
 )
 
-TASKS = (UDPOS, PANX, MASAKHANER, MASAKHANER_NODATE, MASAKHAPOS)
+TASKS = (UDPOS, PANX, MASAKHANER, MASAKHANER_NODATE, UNER, MASAKHAPOS)

@@ -8,7 +8,7 @@ from xlmr_flax.tasks.base import RowError, SentenceExample, Table, Task
 from xlmr_flax.tasks.languages import all_languages, get_language
 from xlmr_flax.tasks.parsers import Row
 
-# Languages of languages.tsv in which the text of the Universal Declaration is available.
+# Languages whose text of the Universal Declaration is read by default; others may be asked for by their file names.
 UDHR_LANGUAGES = (
     'af', 'am', 'ar', 'ast', 'ay', 'az', 'bg', 'bm', 'bn', 'br', 'bs', 'ca', 'ceb', 'cs', 'cy', 'da', 'de', 'ee', 'el',
     'en', 'eo', 'es', 'et', 'eu', 'fa', 'fi', 'fo', 'fon', 'fr', 'fy', 'ga', 'gd', 'gl', 'gn', 'gu', 'ha', 'he', 'hi',

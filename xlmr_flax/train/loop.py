@@ -18,7 +18,7 @@ from xlmr_flax.train.diagnostics.instrumentation import Instrumentation, placing
 from xlmr_flax.train.diagnostics.profile import DATA, EVALUATE, SAVE
 from xlmr_flax.train.head_padding import program_heads
 from xlmr_flax.train.mixed import make_mixed_step
-from xlmr_flax.train.optimizer import AdamW, schedule
+from xlmr_flax.train.optimizer import Optimizer, schedule
 from xlmr_flax.train.phase import NonFiniteLoss, Phase, Trained
 from xlmr_flax.train.resume import Saved
 from xlmr_flax.train.step import Batch, State, init_state, make_train_step
@@ -34,7 +34,7 @@ class _Run:
         recipe = phase.recipe
         self.phase, self.recipe, self.steps = phase, recipe, phase.steps
         self.rate = schedule(recipe.optimizer, self.steps)
-        self.optimizer = AdamW(recipe.optimizer, self.steps)
+        self.optimizer = Optimizer(recipe.optimizer, self.steps)
         self.heads = program_heads(phase.data.heads)
         params = {**params, 'heads': {name: head.pad(params['heads'][name]) for name, head in self.heads.items()}}
         self.state: State = init_state(put_tree(params, phase.mesh), self.optimizer, phase.mesh)
@@ -91,6 +91,7 @@ class _Run:
         if self.unevaluated:
             facts['unevaluated'] = True
         with self.watch.part(SAVE):
+            self.phase.write_log()  # a run that goes on from the state does not log these steps again
             self.saved.save_last(step, self.state, done=self.done, stale=self.stale, pending=pending, **facts)
 
     def check(self) -> None:
@@ -103,7 +104,7 @@ class _Run:
                 tasks = dict.fromkeys(stream.name for stream, _ in draws)
                 ids = [i for stream, draw in draws for i in stream.example_ids(draw, size)]
                 states = self.saved.last.steps()
-                left = f'The state of step {states[-1]} is whole' if states else 'No state had been saved'
+                left = f'The checkpoint of step {states[-1]} is intact' if states else 'No checkpoint had been saved'
                 raise NonFiniteLoss(
                     f'loss {m["loss"]}, gradient norm {m["grad_norm"]} at step {s} of task {", ".join(tasks)!r}; '
                     f'examples: {", ".join(ids[:8])}{", ..." if len(ids) > 8 else ""}. '
@@ -138,8 +139,8 @@ class _Run:
         return record
 
     def select(self, step: int) -> None:
-        """Evaluates on dev, keeps the best weights, ends the patience. A stop request cuts the evaluation short (of
-        several processes, all come to its end): it is made when the training goes on.
+        """Evaluates on dev rows, keeps the best weights and applies early stopping. A stop request interrupts the
+        evaluation (except in a job of several processes); the resumed training repeats it.
         """
         assert self.phase.evaluate is not None
         self.unevaluated = True
@@ -177,7 +178,7 @@ class _Run:
         """
         where = f'stopped at step {step} of {self.steps} of task {self.phase.task!r}'
         try:
-            if step > self.start:  # else it goes on from there, and the state is on disk
+            if step > self.start:  # else the checkpoint that it started from is on disk
                 self.save_last(step)
             self.saved.wait()
         except CheckpointError as e:
@@ -190,9 +191,11 @@ class _Run:
         return self.recipe.keep == 'best' and self.best_step > 0 and self.stale > 0
 
     def end(self) -> None:
-        """Waits for the last save. What went wrong with it is only said, unless it had the weights that are kept: the
-        training has come to its end.
+        """Waits for the last save. As the training is finished, a failed save is only reported, unless it was that of
+        the weights to keep; then CheckpointError is raised. The log is written first, so that no later start repeats a
+        finished training.
         """
+        self.phase.write_log()
         try:
             self.saved.wait()
         except CheckpointError as e:
@@ -202,8 +205,8 @@ class _Run:
 
 
 def train(phase: Phase, params: Params) -> Trained:
-    """Trains one phase from `params` (host or device tree), or goes on from its last checkpoint. Raises NonFiniteLoss,
-    CheckpointError, and Stopped after SIGTERM or SIGINT (the state is on disk first).
+    """Trains one phase from `params` (host or device tree), or resumes from its last checkpoint. Raises NonFiniteLoss,
+    CheckpointError, and Stopped after SIGTERM or SIGINT, when the state has been saved.
     """
     with placing(phase, params):
         run = _Run(phase, params)

@@ -19,7 +19,7 @@ from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.placement import placed
 from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.head_padding import ProgramHead
-from xlmr_flax.train.optimizer import AdamW, clip_factor, global_norm
+from xlmr_flax.train.optimizer import Optimizer, clip_factor, global_norm
 from xlmr_flax.train.step import Batch, Metrics, State, StepFunction, head_loss, join, split, updated
 
 
@@ -41,7 +41,7 @@ def gradient_program(model: Model, head: HeadSpec) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _update_program(optimizer: AdamW, mesh: Mesh) -> Any:
+def _update_program(optimizer: Optimizer, mesh: Mesh) -> Any:
     """The jitted update program: (part of a state, its gradients, factor, step) -> updated part.
 
     It compiles once for the shared part and once per kind of head. Cached, as `gradient_program` is.
@@ -57,7 +57,9 @@ _add = jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=0)
 _norm = jax.jit(global_norm)
 
 
-def make_mixed_step(model: Model, heads: Mapping[str, ProgramHead], optimizer: AdamW, *, mesh: Mesh) -> StepFunction:
+def make_mixed_step(
+    model: Model, heads: Mapping[str, ProgramHead], optimizer: Optimizer, *, mesh: Mesh
+) -> StepFunction:
     """Makes the mixed step: (state, [(head name, micro-batch), ...], seed key) -> (state, metrics).
 
     It is one optimizer step over all micro-batches. metrics: means over the micro-batches, with the names of

@@ -1,4 +1,8 @@
-"""AdamW as in the reference: weight decay mask, LR warm-up and linear decay, clipping by global norm."""
+"""The registry of optimizers, the learning rate schedule, and clipping by global norm.
+
+An optimizer is a function from `OptimizerSpec` to an optax transformation, and one line of `OPTIMIZERS`
+(docs/adding_an_optimizer.md).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from xlmr_flax.config import OptimizerSpec
+from xlmr_flax.config import ConfigError, OptimizerSpec
 from xlmr_flax.parallel.mesh import path_name
+from xlmr_flax.util.errors import closest, quote
 
 
 def schedule(spec: OptimizerSpec, steps: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
@@ -41,9 +47,61 @@ def decays(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
+def adamw(spec: OptimizerSpec) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter 2019), the optimizer of the authors and of transformers' examples."""
+    return optax.chain(
+        optax.scale_by_adam(spec.beta1, spec.beta2, spec.epsilon),
+        optax.add_decayed_weights(spec.weight_decay, decays),
+    )
+
+
+def lion(spec: OptimizerSpec) -> optax.GradientTransformation:
+    """Lion (Chen et al. 2023): the sign of a momentum, so that it stores one moment where AdamW stores two."""
+    return optax.chain(
+        optax.scale_by_lion(spec.beta1, spec.beta2),
+        optax.add_decayed_weights(spec.weight_decay, decays),
+    )
+
+
+def decay_alone(spec: OptimizerSpec, rates: np.ndarray) -> float:
+    """The factor of decoupled weight decay, prod(1 - rate * decay). For optimizers without another update where the
+    gradient has been zero in every step."""
+    return float(np.prod(1.0 - rates * spec.weight_decay))
+
+
 @dataclass(frozen=True)
-class AdamW:
-    """The AdamW update without clipping; train/step.py clips, because the authors clip per micro-batch.
+class Method:
+    """An optimizer of the registry.
+
+    direction: makes the transformation from clipped gradients to the direction of an update, without the learning rate;
+    parameters with `decays` decay. Arrays of its state have the shape of a parameter and a path that ends with the
+    parameter's, or are scalars named `count`, so that the sharding rules hold. untouched: (spec, learning rates of the
+    steps, float64) -> the factor by which these steps multiply a decaying parameter whose gradient is zero in each of
+    them; None = there is no such factor, and runs train the whole word table (train/vocabulary.py).
+    """
+
+    direction: Callable[[OptimizerSpec], optax.GradientTransformation]
+    untouched: Callable[[OptimizerSpec, np.ndarray], float] | None = None
+
+
+OPTIMIZERS: dict[str, Method] = {
+    'adamw': Method(adamw, decay_alone),
+    'lion': Method(lion, decay_alone),
+}
+
+
+def method_of(spec: OptimizerSpec, where: str = 'recipe') -> Method:
+    """Looks an optimizer up. where: the recipe, for the message. Raises ConfigError for an unknown name."""
+    if spec.name not in OPTIMIZERS:
+        hint = closest(spec.name, OPTIMIZERS)
+        names = ', '.join(OPTIMIZERS)
+        raise ConfigError(f'{where}.optimizer.name: {quote(spec.name)} is not one of {names}{hint}')
+    return OPTIMIZERS[spec.name]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The update of a phase without clipping; train/step.py clips, because the authors clip per micro-batch.
 
     steps: number of optimizer steps of the phase. The learning rate depends on the phase's step. The bias correction of
     the moments depends on the number of updates of the parameters. The two differ for a head that is not in every step.
@@ -62,12 +120,14 @@ class AdamW:
         rate = schedule(self.spec, self.steps)(step)
         return jax.tree.map(lambda d: d * -rate, directions), state
 
+    def untouched_factor(self, done: int) -> float | None:
+        """The factor of the first `done` steps for a decaying parameter without gradient; None = no closed form."""
+        untouched = method_of(self.spec).untouched
+        rates = np.asarray(schedule(self.spec, self.steps)(np.arange(done)), np.float64)
+        return untouched(self.spec, rates) if untouched else None
+
     def _direction(self) -> optax.GradientTransformation:
-        spec = self.spec
-        return optax.chain(
-            optax.scale_by_adam(spec.beta1, spec.beta2, spec.epsilon),
-            optax.add_decayed_weights(spec.weight_decay, decays),
-        )
+        return method_of(self.spec).direction(self.spec)
 
 
 def global_norm(tree: Any) -> jax.Array:

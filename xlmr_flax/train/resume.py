@@ -34,8 +34,8 @@ class Saved:
         Raises CheckpointError if all states are damaged or if they belong to another run.
         """
         choice = on_leader('checkpoint', self._choose)
-        if choice['said']:
-            self.say(choice['said'])
+        if choice['message']:
+            self.say(choice['message'])
         return choice['facts']
 
     def _choose(self) -> dict[str, Any]:
@@ -56,13 +56,13 @@ class Saved:
                 damaged.append(str(e))
         if damaged and facts is None:
             raise CheckpointError(
-                f'{damaged[0]}; no older checkpoint is whole: delete {self.directory} to train this run from its start'
+                f'{damaged[0]}; no older checkpoint is intact: delete {self.directory} to train this run from its start'
             )
         start = facts['step'] if facts else 0
         for each in (self.last, self.best):
             each.prune([step for step in each.steps() if step <= start])
-        said = f'{"; ".join(damaged)}: going on from the checkpoint of step {start}, which is whole'
-        return {'facts': facts, 'said': said if damaged else ''}
+        message = f'{"; ".join(damaged)}: resuming from the checkpoint of step {start}, which is intact'
+        return {'facts': facts, 'message': message if damaged else ''}
 
     def restore(self, step: int, like: Any) -> Any:
         """Reads the state of the step that `start` returned, with the shardings of `like`. Raises CheckpointError."""
@@ -101,7 +101,7 @@ class Saved:
             yield
         except CheckpointError as e:
             states = self.last.steps()
-            left = f'the state of step {states[-1]} is whole and stays' if states else 'no state had been saved before'
+            left = f'the checkpoint of step {states[-1]} is intact' if states else 'no checkpoint had been saved before'
             raise CheckpointError(f'{e}; {left}') from None
 
     def _prune(self) -> None:

@@ -22,7 +22,7 @@ from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
 from xlmr_flax.parallel.placement import placed
 from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.head_padding import ProgramHead
-from xlmr_flax.train.optimizer import AdamW, clip
+from xlmr_flax.train.optimizer import Optimizer, clip
 
 State = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -32,18 +32,29 @@ _HEAD = 'head'  # every head's name inside a program
 _MASKED = -1e30  # the logit of a column that pads a head
 
 
-def init_state(params: Params, optimizer: AdamW, mesh: Mesh) -> State:
+def init_state(params: Params, optimizer: Optimizer, mesh: Mesh) -> State:
     """A fresh state at step 0. params: sharded arrays (kept, not copied); the moments are sharded by the same rules."""
-    fresh = _fresh(optimizer)
-    return {'params': params, **jax.jit(fresh, out_shardings=shardings(jax.eval_shape(fresh, params), mesh))(params)}
+    leaves, tree = jax.tree.flatten(params)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    return {'params': params, **_fresh_program(optimizer, mesh, shapes, tree)(params)}
 
 
-def state_shapes(params: Params, optimizer: AdamW) -> State:
+def state_shapes(params: Params, optimizer: Optimizer) -> State:
     """ShapeDtypeStructs of `init_state`, without allocating. params: arrays or ShapeDtypeStructs."""
     return {'params': params, **jax.eval_shape(_fresh(optimizer), params)}
 
 
-def _fresh(optimizer: AdamW) -> Callable[[Params], dict[str, Any]]:
+@lru_cache(maxsize=64)
+def _fresh_program(
+    optimizer: Optimizer, mesh: Mesh, leaves: tuple[jax.ShapeDtypeStruct, ...], tree: Any
+) -> Callable[[Params], dict[str, Any]]:
+    """The jitted `_fresh`; one for all runs of a process that start from the same shapes. leaves, tree: of the
+    parameters."""
+    fresh = _fresh(optimizer)
+    return jax.jit(fresh, out_shardings=shardings(jax.eval_shape(fresh, jax.tree.unflatten(tree, leaves)), mesh))
+
+
+def _fresh(optimizer: Optimizer) -> Callable[[Params], dict[str, Any]]:
     def fresh(params: Params) -> dict[str, Any]:
         heads = {name: optimizer.init({'heads': {_HEAD: head}}) for name, head in params['heads'].items()}
         shared = optimizer.init({k: v for k, v in params.items() if k != 'heads'})
@@ -53,7 +64,7 @@ def _fresh(optimizer: AdamW) -> Callable[[Params], dict[str, Any]]:
 
 
 def make_train_step(
-    model: Model, heads: Mapping[str, ProgramHead], optimizer: AdamW, *, mesh: Mesh, accumulation: int = 1
+    model: Model, heads: Mapping[str, ProgramHead], optimizer: Optimizer, *, mesh: Mesh, accumulation: int = 1
 ) -> StepFunction:
     """(state, [(head name, batch)], seed key) -> (state, metrics): one optimizer step on one batch. The dropout key is
     fold_in(seed key, step).
@@ -107,7 +118,7 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
 
 
 @lru_cache(maxsize=64)
-def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, accumulation: int) -> Any:
+def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh, accumulation: int) -> Any:
     """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics); one for all runs of a process
     that ask for the same, so that a later run of a plan compiles nothing. It is compiled once a batch shape."""
     grad = jax.value_and_grad(head_loss(placed(model, mesh), head), has_aux=True)
@@ -151,7 +162,7 @@ def step_program(model: Model, head: HeadSpec, optimizer: AdamW, mesh: Mesh, acc
     return jax.jit(step, donate_argnums=(0, 1))
 
 
-def updated(part: State, grads: Params, optimizer: AdamW, now: jax.Array, mesh: Mesh) -> State:
+def updated(part: State, grads: Params, optimizer: Optimizer, now: jax.Array, mesh: Mesh) -> State:
     """One part of a state after its gradients, placed as the rules say."""
     own = {k: grads[k] for k in part['params']}
     updates, opt = optimizer.update(own, part['opt'], part['params'], now)

@@ -1,8 +1,9 @@
 """The active vocabulary: trains only the rows of the word table that occur in a run's data, with exact results.
 
-A row that does not occur has a zero gradient, so that its AdamW moments stay zero and only weight decay changes it. The
-factor is the same for all such rows and has a closed form. XLM-R's table has half of its parameters, and a fine-tuning
-run uses a few per cent of its rows.
+A row that does not occur has a zero gradient, so that its moments stay zero and only weight decay changes it. The
+factor is the same for all such rows and has a closed form, which the optimizer states (`Optimizer.untouched_factor`);
+with an optimizer that has none, all rows are active. XLM-R's table has half of its parameters, and a fine-tuning run
+uses a few per cent of its rows.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.models.model import Params
-from xlmr_flax.train.optimizer import schedule
 
-_SPECIAL = 5  # the lowest ids keep their numbers, so that padding, <s> and </s> have the same ids before and after
+_SPECIAL = 5  # the lowest ids keep their numbers, so that padding, <s> and </s> of XLM-R have the same ids in the cut
 _MULTIPLE = 512  # the number of rows is a multiple of this, so that the table can be sharded evenly
 
 
@@ -39,12 +38,21 @@ class ActiveRows:
         used[spare] = True
         return cls(np.flatnonzero(used).astype(np.int32))
 
+    @classmethod
+    def all(cls, vocab_size: int) -> ActiveRows:
+        """The whole table."""
+        return cls(np.arange(vocab_size, dtype=np.int32))
+
     def remap(self, tokens: Ragged) -> Ragged:
         """Converts token ids to rows of the small table. Raises ValueError for a token outside the active rows."""
         index = np.searchsorted(self.rows, tokens.flat)
         if len(tokens.flat) and not np.array_equal(self.rows[np.minimum(index, len(self.rows) - 1)], tokens.flat):
             raise ValueError('a token lies outside the active rows')
         return Ragged(index.astype(np.int32), tokens.offsets)
+
+    def number(self, token: int) -> int:
+        """The row of one token in the small table. Raises ValueError for a token outside the active rows."""
+        return int(self.remap(Ragged.from_rows([[token]])).flat[0])
 
     def cut(self, params: Params) -> Params:
         """Returns the parameters with the small word table (host arrays)."""
@@ -60,10 +68,3 @@ class ActiveRows:
 def _with_word(params: Params, word: np.ndarray) -> Params:
     encoder = params['encoder']
     return {**params, 'encoder': {**encoder, 'embeddings': {**encoder['embeddings'], 'word': word}}}
-
-
-def decay_factor(spec: OptimizerSpec, steps: int, done: int) -> float:
-    """The factor of weight decay on an unused row in the first `done` of `steps` steps: prod(1 - lr_s * decay)."""
-    rate = schedule(spec, steps)
-    rates = np.asarray(rate(np.arange(done)), np.float64)
-    return float(np.prod(1.0 - rates * spec.weight_decay))

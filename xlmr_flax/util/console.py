@@ -10,7 +10,7 @@ _quiet = False  # one value per process, since standard output is one per proces
 
 
 def be_quiet() -> None:
-    """Turns off the output of `say` and `Line`: in a multi-process job, only one process prints."""
+    """Turns off the output of `say`, `warn` and `Line`: in a multi-process job, only one process prints."""
     global _quiet
     _quiet = True
 
@@ -29,6 +29,13 @@ def say(text: str) -> None:
         return
     sys.stdout.write(text + '\n')
     sys.stdout.flush()
+
+
+def warn(text: str) -> None:
+    """Writes one line 'warning: ...' on standard error."""
+    if not _quiet:
+        sys.stderr.write(f'warning: {text}\n')
+        sys.stderr.flush()
 
 
 class Line:

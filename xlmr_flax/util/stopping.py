@@ -12,16 +12,20 @@ A second signal ends the process at once, with exit code 128 + signal. This dama
 atomic. Python runs its handlers only between two instructions of the main thread, which can be late while XLA
 compiles. The interpreter therefore also writes each signal to a pipe at once (signal.set_wakeup_fd), and a thread
 reads the pipe.
+
+Work that does not check the flag is in a `raised` block, in which a signal raises Interrupted. The entry point calls
+`end_at_once`, so that a signal at any time is one line and exit code 128 + signal.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -43,12 +47,22 @@ class Stopped(BaseException):
         self.code = 128 + (_now.number or signal.SIGTERM)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Raised by a signal in a `raised` block. code: the exit code, 128 + signal."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.code = 128 + number
+
+
 class _Now:
     """The state of this process. number: the signal of the request, 0 = none. arrived: set by the listener thread when
-    a signal arrives. deferred: check() does nothing. listener: that of the outermost `requests`."""
+    a signal arrives. deferred: check() does nothing. listener: that of the outermost `requests`. raised: when a signal
+    raised Interrupted, by time.monotonic(); 0 = never."""
 
     number = 0
     deferred = False
+    raised = 0.0
     listener: _Listener | None = None
     arrived = threading.Event()
 
@@ -104,6 +118,76 @@ def _note(number: int, frame: Any = None) -> None:
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+def _take_over(handler: Callable[[int, Any], None]) -> dict[int, Any]:
+    """Installs a handler of both signals and returns the previous ones; a signal that is ignored stays so (nohup).
+
+    A forked child does not react as its parent does: there, the signal has its default effect.
+    """
+    owner = os.getpid()
+
+    def handle(number: int, frame: Any) -> None:
+        if os.getpid() == owner:
+            handler(number, frame)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    found: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: each for number, each in found.items() if each not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handle)
+    return before
+
+
+def _end(number: int, frame: Any = None) -> None:
+    if _now.raised and time.monotonic() - _now.raised <= SAME_REQUEST:
+        return
+    with contextlib.suppress(OSError):  # standard error may be closed
+        os.write(2, f'{signal.Signals(number).name}: ended at once\n'.encode())
+    os._exit(128 + number)
+
+
+def end_at_once() -> None:
+    """Lets SIGTERM and SIGINT end this process with one line, from now on, except in `requests` and `raised`."""
+    before = _take_over(_end)
+
+    def ignore() -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+
+    # The interpreter's very end restores the default effect, which would replace the exit code of finished work.
+    # Registered first, this runs last, when all threads have ended.
+    atexit.register(ignore)
+
+
+def _raise(number: int, frame: Any) -> None:
+    # An import can lose an exception or replace it by another one: initializations of C modules do.
+    while frame is not None and not frame.f_code.co_filename.startswith('<frozen importlib'):
+        frame = frame.f_back
+    if frame is not None or _now.raised:
+        _end(number)
+    else:
+        _now.raised = time.monotonic()
+        raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Context in which SIGTERM and SIGINT raise Interrupted; during an import, and a second time, they end the process
+    at once. Inside `requests` and outside the main thread it changes nothing.
+    """
+    if _now.listener or not _in_main_thread():
+        yield
+        return
+    _now.raised = 0.0
+    before = _take_over(_raise)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def renew() -> None:

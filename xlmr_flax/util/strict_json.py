@@ -93,7 +93,7 @@ def loads(text: str, surrogates: bool = False) -> Any:
     end = _blank(text, end)
     if end != len(text):
         line = text.count('\n', 0, end) + 1
-        raise JsonError('text behind the end of the value', line, end - text.rfind('\n', 0, end))
+        raise JsonError('unexpected text after the value', line, end - text.rfind('\n', 0, end))
     return value
 
 

@@ -1,4 +1,4 @@
-"""Readers of tabular files: tsv, csv, jsonl, json and plain lines."""
+"""Readers of tabular files: tsv, csv (with commas or tabs), jsonl, json and plain lines."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def read_tsv(path: Path, table: Table) -> Rows:
     return _fields_to_rows(path, table, records)
 
 
-def read_csv(path: Path, table: Table) -> Rows:
+def read_csv(path: Path, table: Table, delimiter: str = ',') -> Rows:
     """Reads CSV (RFC 4180). A quote that is never closed makes the rest of the file unreadable: DataError, not a
     Problem."""
 
     def records() -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(sys.maxsize)  # a process-wide setting; the default rejects fields over 131,072 characters
-        reader = csv.reader(io.StringIO(read_text(path), newline=''), strict=True)
+        reader = csv.reader(io.StringIO(read_text(path), newline=''), delimiter=delimiter, strict=True)
         start = 1
         try:
             for fields in reader:
@@ -37,6 +37,11 @@ def read_csv(path: Path, table: Table) -> Rows:
             raise DataError(f'{path}, line {start}: not CSV: {error}') from None
 
     return _fields_to_rows(path, table, records())
+
+
+def read_csv_tabs(path: Path, table: Table) -> Rows:
+    """Reads CSV with tabs instead of commas, as pandas writes it: fields with a quotation mark are quoted (SIB-200)."""
+    return read_csv(path, table, '\t')
 
 
 def read_jsonl(path: Path, table: Table) -> Rows:
@@ -77,6 +82,7 @@ def read_json(path: Path, table: Table) -> Rows:
     while content[position : position + 1] != closing:
         key, start = None, position
         if opening == '{':
+            _expect(path, content, position, '"')
             key, position = decode(position)
             position = skip(position)
             _expect(path, content, position, ':')
@@ -90,10 +96,14 @@ def read_json(path: Path, table: Table) -> Rows:
         if content[position : position + 1] != closing:
             _expect(path, content, position, ',')
             position = skip(position + 1)
+            if content[position : position + 1] == closing:
+                raise _broken(path, content.count('\n', 0, position) + 1, f'a comma before the closing {closing!r}')
     position = skip(position + 1)
     if position < len(content):
         line = content.count('\n', 0, position) + 1
-        raise _broken(path, line, f'text behind the closing {closing!r}: {content[position : position + 20]!r}')
+        raise _broken(
+            path, line, f'unexpected text after the closing {closing!r}: {content[position : position + 20]!r}'
+        )
 
 
 def read_plain(path: Path, table: Table) -> Rows:

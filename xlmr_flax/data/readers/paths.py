@@ -18,6 +18,7 @@ DATA_ROOT_VARIABLE = 'XLMR_DATA_ROOT'
 HOW_TO_SET = f'set --data_root=FOLDER or the environment variable {DATA_ROOT_VARIABLE}'
 MANIFEST = 'MANIFEST.tsv'
 STAND_IN_MARK = 'STAND-IN'
+FOR_TRAINING = f'{STAND_IN_MARK} for training'
 
 
 class MissingFile(DataError):
@@ -29,35 +30,50 @@ class Found:
     """One data file: its table (possibly an alternative table), its language, its path and the path of its label file.
 
     For a prepared TFDS dataset, `table` has the format 'tfds' and the path of the local file, and `path` is the folder.
+    without: the files of `Table.without` that exist, with their columns.
     """
 
     table: Table
     language: str
     path: Path
     label_path: Path | None = None
+    without: tuple[tuple[Path, str], ...] = ()
 
     @property
     def files(self) -> list[Path]:
-        """The files that contain the rows and their labels."""
+        """The files that decide the rows: those with the rows and their labels, and those whose rows are left out."""
         if self.table.format == tfds.FORMAT:
             return tfds.data_files(self.path, self.table.path)
-        return [self.path, *filter(None, [self.label_path])]
+        return [self.path, *filter(None, [self.label_path]), *(path for path, _ in self.without)]
 
 
 def resolve_data_root(flag_value: str | Path | None = None) -> Path:
     """The data root: the flag's value, else XLMR_DATA_ROOT, else TFDS_DATA_DIR (if all data is prepared by TFDS and
     there are no local files). Raises DataError that says how to set it.
     """
-    value, origin = flag_value, '--data_root'
+    value, setting = flag_value, '--data_root'
     for variable in (DATA_ROOT_VARIABLE, tfds.DIRECTORY_VARIABLE):
         if not value:
-            value, origin = os.environ.get(variable), variable
+            value, setting = os.environ.get(variable), variable
     if not value:
         raise DataError(f'no data root: {HOW_TO_SET}; tasks named world_* need none')
+    if remedy := bucket_remedy(str(value)):
+        raise DataError(f'data root {str(value)!r} (from {setting}) is a bucket: {remedy}')
     root = Path(value).expanduser()
     if not root.is_dir():
-        raise DataError(f'data root {str(root)!r} (from {origin}) is not a folder: {HOW_TO_SET}')
+        raise DataError(f'data root {str(root)!r} (from {setting}) is not a folder: {HOW_TO_SET}')
     return root
+
+
+def bucket_remedy(root: str) -> str:
+    """What to do about a data root that is an address such as gs://BUCKET/PATH; '' for a folder."""
+    if '://' not in root:
+        return ''
+    copy = f'gcloud storage rsync --recursive {root} FOLDER' if root.startswith('gs://') else f'copy {root} to a folder'
+    return (
+        'data is downloaded into a folder of this machine and read from there. Mount the bucket '
+        f'(gcsfuse --implicit-dirs BUCKET FOLDER) or copy it ({copy}; after a download the other way), and name FOLDER'
+    )
 
 
 def split_files(task: Task, language: str, split: str, data_root: str | Path | None = None) -> list[Found]:
@@ -107,7 +123,12 @@ def _find_local(task: Task, tables: list[Table], language: str, code: str, root:
         paths = [path for pattern in patterns for path in _matches(root, pattern, code)]
         if paths:
             label_paths = [_label_path(task, table, path, code, root) for path in paths]
-            return [Found(table, language, path, labels) for path, labels in zip(paths, label_paths, strict=True)]
+            without = tuple(
+                (each, column) for path, column in table.without.items() for each in _matches(root, path, code)
+            )
+            return [
+                Found(table, language, path, labels, without) for path, labels in zip(paths, label_paths, strict=True)
+            ]
     return []
 
 
@@ -164,11 +185,15 @@ def codes_present(root: Path, template: str) -> list[str]:
     return sorted({match[1] for match in map(re.compile(source).fullmatch, paths) if match})
 
 
-def stand_in_notes(found: list[Found], root: Path) -> list[str]:
+def stand_in_notes(found: list[Found], root: Path, training: bool = True) -> list[str]:
     """Notes on stand-in files, without repetitions; [] for real data. A file is a stand-in if its table says so
-    (`Table.stand_in`) or if the data root's MANIFEST.tsv marks it (`is_stand_in`)."""
+    (`Table.stand_in`) or if the data root's MANIFEST.tsv marks it (`is_stand_in`).
+
+    training: whether the files are training rows. A note with 'STAND-IN for training' marks them alone: dev rows that
+    are trained on are what they are when they are scored.
+    """
     notes = [item.table.stand_in or is_stand_in(item.path, root) for item in found]
-    return [note for note in dict.fromkeys(notes) if note]
+    return [note for note in dict.fromkeys(notes) if note and (training or FOR_TRAINING not in note)]
 
 
 def is_stand_in(path: Path, root: Path) -> str:

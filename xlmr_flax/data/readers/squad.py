@@ -14,6 +14,7 @@ from typing import Any
 from xlmr_flax.data.readers.text import DataError, Problem, Rows, read_text
 from xlmr_flax.tasks.base import Table
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.errors import quote
 
 
 def read_squad(path: Path, table: Table) -> Rows:
@@ -49,10 +50,11 @@ def read_sentences(path: Path, table: Table) -> Rows:
     lines = _Lines(content)
     for number, paragraph in _paragraphs(path, content):
         context = paragraph.get('context')
-        if not isinstance(context, str):
-            yield lines.line, Problem(f'paragraph {number} has no text `context`')
+        questions = paragraph.get('qas', [])
+        if not isinstance(context, str) or not isinstance(questions, list):
+            yield lines.line, Problem(f'paragraph {number} has no text `context` with a list `qas`')
             continue
-        line = lines.find(*(q['id'] for q in paragraph.get('qas', ())[:1] if isinstance(q, dict) and 'id' in q))
+        line = lines.find(*(q['id'] for q in questions[:1] if isinstance(q, dict) and 'id' in q))
         sentences = _sentences(paragraph, context)
         if isinstance(sentences, Problem):
             yield line, sentences
@@ -83,11 +85,14 @@ def _paragraphs(path: Path, content: str) -> Iterator[tuple[int, dict[str, Any]]
 
 def _sentences(paragraph: dict[str, Any], context: str) -> list[tuple[str, int, int]] | Problem:
     """The sentences of a paragraph as (text, start, end); [] if the file has no breaks."""
+    breaks = paragraph.get('sentence_breaks', [])
+    if not isinstance(breaks, list):
+        return Problem(f'a list of [start, end] is expected in sentence_breaks, not {quote(breaks)}')
     sentences = []
-    for pair in paragraph.get('sentence_breaks', ()):
+    for pair in breaks:
         fine = isinstance(pair, list) and len(pair) == 2 and all(type(end) is int for end in pair)
         if not fine or not 0 <= pair[0] < pair[1] <= len(context):
-            return Problem(f'sentence break {pair!r} does not lie in the context ({len(context)} characters)')
+            return Problem(f'sentence break {quote(pair)} does not lie in the context ({len(context)} characters)')
         sentences.append((context[pair[0] : pair[1]], *pair))
     return sentences
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.readers import fields, squad, tags, tfds
+from xlmr_flax.data.readers import fields, logicbench, squad, tags, tfds
 from xlmr_flax.data.readers.text import DataError, Problem, Row, Rows, read_lines, read_text
 from xlmr_flax.tasks.base import Table, closest
 from xlmr_flax.util.strict_json import has_surrogate
@@ -20,6 +20,7 @@ __all__ = ['READERS', 'DataError', 'Problem', 'read_lines', 'read_rows', 'read_t
 READERS: dict[str, Callable[[Path, Table], Rows]] = {
     'tsv': fields.read_tsv,
     'csv': fields.read_csv,
+    'csv_tabs': fields.read_csv_tabs,
     'jsonl': fields.read_jsonl,
     'json': fields.read_json,
     'lines': fields.read_plain,
@@ -27,11 +28,13 @@ READERS: dict[str, Callable[[Path, Table], Rows]] = {
     'squad_sentences': squad.read_sentences,
     'conll': tags.read_conll,
     'conllu': tags.read_conllu,
+    'iob2': tags.read_iob2,
     'stagged': tags.read_stagged,
     'ccgbank': tags.read_ccgbank,
+    'logicbench': logicbench.read_logicbench,
     tfds.FORMAT: tfds.read_prepared,
 }
-_JSON = ('jsonl', 'json', 'squad', 'squad_sentences')
+_JSON = ('jsonl', 'json', 'squad', 'squad_sentences', 'logicbench')
 
 
 def read_table(path: Path, table: Table, label_path: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:

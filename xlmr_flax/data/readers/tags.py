@@ -1,4 +1,4 @@
-"""Readers of tagging files: two columns, CoNLL-U, C&C supertags, CCGbank's AUTO files.
+"""Readers of tagging files: two columns, CoNLL-U, UNER's IOB2, C&C supertags, CCGbank's AUTO files.
 
 Every reader yields one row per sentence: words, tags (absent if the file has none) and lines (the line of each word).
 The line of the row is that of its first word. A line that cannot be read makes its sentence a Problem, not the next
@@ -28,9 +28,14 @@ _RANK_BY_LANGUAGE = {
 }
 _LEAF = re.compile(r'<L (\S+) (\S+) (\S+) (\S+) (\S+)>')
 
-_PREFIX = re.compile(r'[a-z]{2,3}(?:-[a-z]+)*:')
+_PREFIX = re.compile(r'(?:[a-z]{2,3}(?:-[a-z]+)*|simple):')  # simple: Wikipedia in Simple English
+_DOCUMENT = re.compile(r'-DOCSTART-(?:[ \t]+O)?')
+_OTHER_SEPARATOR = re.compile(r'.*[,;|](?:O|[A-Z]{1,5}(?:-[A-Za-z]+)?)')
+_HEAD = re.compile(r'[0-9]{1,9}')
+_EMPTY_NODE = re.compile(r'[0-9]+\.[0-9]+')
 
 Lines = list[tuple[int, str]]  # (line from 1, text)
+Span = tuple[int, int, str, int]  # (first word, last word, form, line) of a multi-word token
 Word = tuple[str, str, tuple[int, ...], int]  # (form, tag, heads, line)
 
 
@@ -38,17 +43,20 @@ def read_conll(path: Path, table: Table) -> Rows:
     """Reads two-column files: a word and its tag a line, separated by a tab or (Masakhane) a space. Blank lines end
     sentences.
 
-    XTREME's public test files contain words only; the first line of a file decides whether it has tags. A language
-    prefix such as 'en:' on all words of a file (WikiANN as its authors publish it) is removed, as in XTREME's
-    panx_preprocess.
+    XTREME's public test files contain words only; the first line of a file decides whether it has tags. Lines
+    '-DOCSTART-' (CoNLL's mark of a new document) are skipped. A language prefix such as 'en:' on all words of a file
+    (WikiANN as its authors publish it) is removed, as in XTREME's panx_preprocess; in such a file, a line without one
+    is a Problem. So are lines with another separator (`Ada,B-PER`).
     """
     tagged: bool | None = None
-    blocks = list(_blocks(path))
-    prefix = _language_prefix(blocks)
+    marked = ([each for each in block if not _DOCUMENT.fullmatch(each[1])] for block in _blocks(path))
+    blocks = [block for block in marked if block]
+    prefixed, other = _has_prefixes(blocks), _has_other_separator(blocks)
     for block in blocks:
         words, tags, problem = [], [], None
         for number, whole in block:
-            line = whole[len(prefix) :]
+            prefix = _PREFIX.match(whole) if prefixed else None
+            line = whole[prefix.end() :] if prefix else whole
             word, _, tag = line.partition('\t') if '\t' in line else line.rpartition(' ')
             if '\t' not in line and ' ' not in line:
                 word, tag = line, ''
@@ -57,17 +65,33 @@ def read_conll(path: Path, table: Table) -> Rows:
             if not word or bool(tag) != tagged or '\t' in tag or ('\t' not in line and ' ' in word):
                 expected = 'a word and a tag are' if tagged else 'a word alone is'
                 problem = problem or (number, Problem(f'{expected} expected, not {quote(whole)}'))
+            elif prefixed and not prefix:
+                reason = f"a language prefix such as 'en:' is expected, as other lines have it, not {quote(whole)}"
+                problem = problem or (number, Problem(reason))
+            elif other and _OTHER_SEPARATOR.fullmatch(whole):
+                reason = f'a tab or a blank is expected between the word and its tag, not {quote(whole)}'
+                problem = problem or (number, Problem(reason))
             words.append(word)
             tags.append(tag.strip())
         yield problem or (block[0][0], _sentence(words, tags if tagged else None, [number for number, _ in block]))
 
 
-def _language_prefix(blocks: list[Lines]) -> str:
-    """The language prefix (such as 'en:') that all lines of a file begin with, else ''."""
-    match = _PREFIX.match(blocks[0][0][1]) if blocks else None
-    if match is None or not all(line.startswith(match[0]) for block in blocks for _, line in block):
-        return ''
-    return match[0]
+def _has_prefixes(blocks: list[Lines]) -> bool:
+    """Whether the words of a file have language prefixes (such as 'en:'): half of its lines begin with one, or all
+    lines of a sentence of three words or more with the same one. Single words with a colon occur in any text."""
+    found = [[match[0] if (match := _PREFIX.match(line)) else '' for _, line in block] for block in blocks]
+    if any(len(each) > 2 and each[0] and len(set(each)) == 1 for each in found):
+        return True
+    prefixes = [prefix for each in found for prefix in each]
+    return 0 < len(prefixes) <= 2 * sum(map(bool, prefixes))
+
+
+def _has_other_separator(blocks: list[Lines]) -> bool:
+    """Whether half of the lines of a file without tabs and blanks end in a comma (or ; or |) and a tag."""
+    lines = [line for block in blocks for _, line in block]
+    if any('\t' in line or ' ' in line for line in lines):
+        return False
+    return 0 < len(lines) <= 2 * sum(bool(_OTHER_SEPARATOR.fullmatch(line)) for line in lines)
 
 
 def read_conllu(path: Path, table: Table) -> Rows:
@@ -75,7 +99,8 @@ def read_conllu(path: Path, table: Table) -> Rows:
 
     A multi-word token has its surface form. Its tag is that of its word with the fewest ancestors over HEAD and DEPS;
     among equals, that of the word whose tag comes first in a list of tags (ud-conversion-tools). Empty nodes (8.1) are
-    skipped. Zero-width non-joiners and blanks are removed from words. Sentences in which all words or all but one are
+    skipped. Zero-width non-joiners and blanks are removed from words; a word of nothing else is a Problem. So is a HEAD
+    or DEPS that does not name a word of the sentence ('_' = none). Sentences in which all words or all but one are
     '_' (text withheld) are dropped (XTREME: utils_preprocess.py, udpos_preprocess). The file name begins with the
     language code ('en_ewt-ud-...').
     """
@@ -89,6 +114,19 @@ def read_conllu(path: Path, table: Table) -> Rows:
             yield sentence
         elif sentence['words'].count('_') == 0 or sentence['words'].count('_') < len(sentence['words']) - 1:
             yield tokens[0][0], sentence
+
+
+def read_iob2(path: Path, table: Table) -> Rows:
+    """Reads Universal NER's .iob2 files: comment lines (#), then a line per word with at least three columns, separated
+    by tabs: number, word, tag. Further columns are ignored."""
+    for block in _blocks(path):
+        tokens = [(number, line.split('\t')) for number, line in block if not line.startswith('# ')]
+        bad = next((number for number, cells in tokens if len(cells) < 3 or not all(cells[:3])), None)
+        if bad is not None:
+            yield bad, Problem('a number, a word and a tag are expected, separated by tabs')
+        elif tokens:
+            numbers = [number for number, _ in tokens]
+            yield numbers[0], _sentence([cells[1] for _, cells in tokens], [cells[2] for _, cells in tokens], numbers)
 
 
 def read_stagged(path: Path, table: Table) -> Rows:
@@ -140,41 +178,61 @@ def _blocks(path: Path) -> Iterator[Lines]:
 
 def _conllu_sentence(tokens: Lines, rank: tuple[str, ...]) -> Row | tuple[int, Problem]:
     words: dict[int, Word] = {}
-    fused: list[tuple[int, int, str]] = []
+    fused: list[Span] = []
     for number, line in tokens:
         fields = line.split('\t')
         if len(fields) != 10:
             return number, Problem(f'{len(fields)} fields, expected 10')
-        ident = fields[0]
-        if re.fullmatch(r'\d+\.\d+', ident):
+        ident, form = fields[0], fields[1].replace('\u200c', '').replace(' ', '')
+        if _EMPTY_NODE.fullmatch(ident):
             continue
+        if not form:
+            return number, Problem(f'word {quote(ident)} has no form: {quote(fields[1])}')
         if match := re.fullmatch(r'([0-9]{1,9})-([0-9]{1,9})', ident):
-            fused.append((int(match[1]), int(match[2]), fields[1]))
+            fused.append((int(match[1]), int(match[2]), form, number))
         elif ident == str(len(words) + 1):
-            words[int(ident)] = (fields[1], fields[3], _heads(fields[6], fields[8]), number)
+            heads = _heads(fields[6], fields[8])
+            if isinstance(heads, Problem):
+                return number, heads
+            words[int(ident)] = (form, fields[3], heads, number)
         else:
             return number, Problem(f'id {ident!r} is out of order, expected {len(words) + 1}')
     if not words:
         return tokens[0][0], Problem('a sentence without words')
-    for start, end, _ in fused:
-        if not 1 <= start <= end <= len(words) or any(k not in words for k in range(start, end + 1)):
-            return tokens[0][0], Problem(f'multi-word token {start}-{end} of {len(words)} words')
+    for _, _, heads, number in words.values():
+        if max(heads, default=0) > len(words):
+            return number, Problem(f'head {max(heads)} is not one of the {len(words)} words')
+    return _joined(words, fused, rank)
+
+
+def _joined(words: dict[int, Word], fused: list[Span], rank: tuple[str, ...]) -> Row | tuple[int, Problem]:
+    """The sentence with each multi-word token as one word; a Problem if a token's words are not there or shared."""
     kept = dict(words)
-    for start, end, form in fused:
+    free = 1
+    for start, end, form, number in sorted(fused):
+        if not 1 <= start <= end <= len(words):
+            return number, Problem(f'multi-word token {start}-{end} of {len(words)} words')
+        if start < free:
+            return number, Problem(f'multi-word token {start}-{end} shares word {start} with another one')
+        free = end + 1
         head = _span_head(range(start, end + 1), words, rank)
         for k in range(start, end + 1):
             del kept[k]
         kept[head] = (form, *words[head][1:])
     order = sorted(kept)
-    forms = [kept[k][0].replace('\u200c', '').replace(' ', '') for k in order]
-    return _sentence(forms, [kept[k][1] for k in order], [kept[k][3] for k in order])
+    return _sentence([kept[k][0] for k in order], [kept[k][1] for k in order], [kept[k][3] for k in order])
 
 
-def _heads(head: str, deps: str) -> tuple[int, ...]:
-    """The heads of a word: HEAD and the heads of the enhanced graph in DEPS ('6:nsubj|9:nsubj'). An empty node (8.1) is
-    not a head. str.isdigit alone is not enough: it accepts superscripts, which int() rejects."""
-    named = [head, *(each.partition(':')[0] for each in deps.split('|'))]
-    return tuple({int(text) for text in named if text.isascii() and text.isdigit() and len(text) < 10})
+def _heads(head: str, deps: str) -> tuple[int, ...] | Problem:
+    """The heads of a word: HEAD and the heads of the enhanced graph in DEPS ('6:nsubj|9:nsubj'), '_' = none. An empty
+    node (8.1) of DEPS is not a head."""
+    found = set()
+    for name, text in (('HEAD', head), *(('DEPS', each.partition(':')[0]) for each in deps.split('|'))):
+        if _HEAD.fullmatch(text):
+            found.add(int(text))
+        elif text != '_' and not (name == 'DEPS' and _EMPTY_NODE.fullmatch(text)):
+            return Problem(f'the number of a word is expected in {name}, not {quote(text)}')
+    return tuple(found)
 
 
 def _span_head(span: range, words: dict[int, Word], rank: tuple[str, ...]) -> int:

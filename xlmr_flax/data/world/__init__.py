@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from xlmr_flax.data.world.facts import PERSONS, PLACES, SPLITS, TIMES, VERBS, Question, Statement
+from xlmr_flax.data.world.facts import PERSONS, PLACES, SPLITS, TIMES, VERBS, Question
 from xlmr_flax.data.world.inference import LABELS, Inference
 from xlmr_flax.data.world.items import LIMITS, TASKS, Choice, Item, Pair, Story, facts
-from xlmr_flax.data.world.lexicon import Lexicon, Sentence, lexicon
+from xlmr_flax.data.world.lexicon import Lexicon, lexicon
 
 __all__ = ['LABELS', 'LANGUAGES', 'LIMITS', 'SPLITS', 'TASKS', 'describe', 'rows']
 
@@ -53,8 +53,8 @@ def describe() -> dict[str, dict[str, int]]:
     actions = len(PERSONS) * len(VERBS) * (len(PLACES) + 1) * (len(TIMES) + 1)
     states = len(PERSONS) * len(PLACES) * (len(TIMES) + 1)
     # Each clause is affirmative or negated; a clause with a time also occurs with the time in front.
-    said = 2 * (actions + states) * (2 * len(TIMES) + 1) // (len(TIMES) + 1)
-    return {code: {'phrases': sum(map(len, lexicon(code).forms.values())), 'sentences': said} for code in LANGUAGES}
+    count = 2 * (actions + states) * (2 * len(TIMES) + 1) // (len(TIMES) + 1)
+    return {code: {'phrases': sum(map(len, lexicon(code).forms.values())), 'sentences': count} for code in LANGUAGES}
 
 
 def _row(task: str, words: Lexicon, item: Item) -> dict[str, Any]:
@@ -69,15 +69,11 @@ def _row(task: str, words: Lexicon, item: Item) -> dict[str, Any]:
     if isinstance(item, Choice):
         prompt = words.sep.join(words.statement(part).text for part in item.prompt)
         return {'prompt': prompt, 'choices': [words.statement(c).text for c in item.choices], 'label': item.label}
-    said = _said(words, item)
+    sentence = words.question(item) if isinstance(item, Question) else words.statement(item)
     if task == 'retrieval':
-        return {'sentence': said.text}
-    tags = [word.upos for word in said.words] if task == 'pos' else said.entities()
-    return {'words': [word.text for word in said.words], 'tags': tags}
-
-
-def _said(words: Lexicon, item: Statement | Question) -> Sentence:
-    return words.question(item) if isinstance(item, Question) else words.statement(item)
+        return {'sentence': sentence.text}
+    tags = [word.upos for word in sentence.words] if task == 'pos' else sentence.entities()
+    return {'words': [word.text for word in sentence.words], 'tags': tags}
 
 
 def _span_row(words: Lexicon, item: Story) -> dict[str, Any]:

@@ -65,10 +65,12 @@ class Sentence:
 
     @property
     def text(self) -> str:
-        text = ''
-        for start, word in zip(self.starts(), self.words, strict=True):
-            text = text.ljust(start) + word.text
-        return text
+        parts: list[str] = []
+        for i, word in enumerate(self.words):
+            if i and word.before and self.words[i - 1].after:
+                parts.append(self.join)
+            parts.append(word.text)
+        return ''.join(parts)
 
     def span(self, slot: str) -> tuple[int, int]:
         """The character range [start, end) of the words of a slot, which are consecutive."""
@@ -141,13 +143,18 @@ class Lexicon:
                 words.append(part)
                 continue
             for word in phrases[part]:
-                words.append(word._replace(slot=number + (word.slot or part)))
+                words.append(_in_slot(word, number + (word.slot or part)))
         return words
 
     def _sentence(self, words: list[Word]) -> Sentence:
         first = words[0]
         words = [first._replace(text=first.text[0].upper() + first.text[1:]), *words[1:]]
         return Sentence(tuple(words), self.join)
+
+
+@cache
+def _in_slot(word: Word, slot: str) -> Word:
+    return word._replace(slot=slot)
 
 
 def _parse(form: str) -> tuple[Word | str, ...]:
@@ -174,7 +181,7 @@ def parse_table(language: str, text: str) -> Lexicon:
     for number, line in enumerate(text.splitlines(), 1):
         key, *values = line.split('\t')
         if key not in KEYS or key in cells:
-            raise ValueError(f'{name}, line {number}: the key {key!r} is unknown or stands twice')
+            raise ValueError(f'{name}, line {number}: the key {key!r} is unknown or occurs twice')
         cells[key] = values
         polar = key.startswith(('v.', 's.act', 's.be'))
         if len(values) not in ((2, 4) if polar else (1, 2) if key.startswith('q.') else (1,)):

@@ -28,12 +28,12 @@ from xlmr_flax.encoders.attention.choose import (
 from xlmr_flax.encoders.attention.cpu import cpu_attention
 from xlmr_flax.encoders.attention.reference import attention, same_segment, segment_bias
 from xlmr_flax.encoders.dropout import no_seed
-from xlmr_flax.encoders.logical_axes import ANYWHERE, HEADS, ROWS, Place
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, UNCONSTRAINED, Constrain
 
 
 def self_attention(
     x: jax.Array, qkv_kernel: jax.Array, qkv_bias: jax.Array, out_kernel: jax.Array, visible: Any, *,
-    implementation: str, seed: jax.Array | None, rate: float, place: Place,
+    implementation: str, seed: jax.Array | None, rate: float, place: Constrain,
 ) -> jax.Array:  # fmt: skip
     """Multi-head self-attention with its projections: attention(x W_qkv + b_qkv) W_out, [B, T, D], without out bias.
 
@@ -69,7 +69,7 @@ def attend(
     seed: jax.Array | None = None,
     rate: float = 0.0,
     weight: jax.Array | None = None,
-    place: Place = ANYWHERE,
+    place: Constrain = UNCONSTRAINED,
 ) -> jax.Array:
     """Attention on projected inputs: softmax(q k^T / sqrt(K)) v, [B, T, H * K]; with a weight, times it, [B, T, D].
 
@@ -104,7 +104,7 @@ def attend(
 
 def _values(
     qkv: jax.Array, bias: jax.Array, visible: jax.Array, heads: int, implementation: str,
-    seed: jax.Array | None, rate: float, place: Place,
+    seed: jax.Array | None, rate: float, place: Constrain,
 ) -> jax.Array:  # fmt: skip
     split = _split(qkv, bias, heads, place)
     if implementation == CPU:
@@ -112,13 +112,13 @@ def _values(
     return attention(split, visible, seed, rate, place)
 
 
-def _split(qkv: jax.Array, bias: jax.Array, heads: int, place: Place) -> jax.Array:
+def _split(qkv: jax.Array, bias: jax.Array, heads: int, place: Constrain) -> jax.Array:
     """Adds the bias and splits the heads: qkv [3, B, T, H * K] -> [3, B, T, H, K]."""
     qkv = qkv + bias.astype(qkv.dtype)[:, None, None]
     return place(qkv.reshape(*qkv.shape[:3], heads, -1), None, ROWS, None, HEADS, None)
 
 
-def _by_cudnn(qkv: jax.Array, bias: jax.Array, segments: jax.Array, heads: int, place: Place) -> jax.Array:
+def _by_cudnn(qkv: jax.Array, bias: jax.Array, segments: jax.Array, heads: int, place: Constrain) -> jax.Array:
     """Attention by cuDNN, without dropout. encoders/compute.py keeps what the primitive's forward pass returns."""
     split = _split(qkv, bias, heads, place)
     mask = same_segment(segments)
@@ -144,7 +144,7 @@ def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
     return segments
 
 
-def on_cpu(qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Place) -> jax.Array:
+def on_cpu(qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Constrain) -> jax.Array:
     """Attention on a CPU: qkv [B, T, 3, H, K], bias from `segment_bias` -> [B, T, H * K]."""
     if seed is None:
         return cpu_attention(qkv, bias, no_seed(), 0.0, place)

@@ -26,7 +26,7 @@ GPU_KERNELS = (CUDNN, TRITON, INTERPRET_TRITON)
 AUTO = 'auto'
 MOST_TOKENS = 512  # longest row for the kernels; the scores of a longer one do not fit into a v4's VMEM
 _NEEDS = {CUDNN: 'cuda', TRITON: 'cuda', TPU: 'tpu'}
-_CAPABILITY = 8.0  # the first with bfloat16, and the first that Triton and cuDNN's fused attention take
+CAPABILITY = 8.0  # the first with bfloat16, and the first that Triton and cuDNN's fused attention take
 _CUDNN_SIZE = 128  # largest head of cuDNN on an A100
 
 
@@ -48,7 +48,7 @@ def choose(name: str, platform: str, dtype: str) -> str:
     """
     platform, _, capability = platform.partition(':')
     platform = 'cuda' if platform == 'gpu' else platform
-    is_old = bool(capability) and float(capability) < _CAPABILITY
+    is_old = bool(capability) and float(capability) < CAPABILITY
     if name == AUTO:
         on_cuda = CUDNN if dtype == 'bfloat16' and not is_old else XLA
         return {'cpu': CPU, 'tpu': TPU, 'cuda': on_cuda}.get(platform, XLA)
@@ -56,7 +56,7 @@ def choose(name: str, platform: str, dtype: str) -> str:
     if _NEEDS.get(name, platform) != platform:
         raise ModelError(f'encoder.attention {name!r} needs the platform {_NEEDS[name]}, and this is {platform}')
     if name in (CUDNN, TRITON) and is_old:
-        raise ModelError(f'encoder.attention {name!r} needs compute capability {_CAPABILITY}, and this is {capability}')
+        raise ModelError(f'encoder.attention {name!r} needs compute capability {CAPABILITY}, and this is {capability}')
     if name == CUDNN and dtype != 'bfloat16':
         raise ModelError(f"encoder.attention 'cudnn' computes in bfloat16, and encoder.dtype is {dtype}")
     return name

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 
 from xlmr_flax.encoders.attention.reference import exponentials
 from xlmr_flax.encoders.dropout import kept_in_rows
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Dims, Place
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain, Dims
 
 MOST_SCORES = 1 << 20  # most scores in a block: 4 MiB of float32
 _NO_LOOP = 2 << 20  # most scores in a batch that is computed without a loop
 
 
-def cpu_attention(qkv: jax.Array, bias: jax.Array, seed: jax.Array, rate: float, place: Place) -> jax.Array:
+def cpu_attention(qkv: jax.Array, bias: jax.Array, seed: jax.Array, rate: float, place: Constrain) -> jax.Array:
     """Attention in blocks: qkv [B, T, 3, H, K] (queries, keys, values) -> [B, T, H * K].
 
     bias: float32 [B, 1, T, T], 0 for visible tokens and very low for the others. seed: of `seed_of`. rate: of dropout
@@ -112,16 +112,16 @@ def _operands(qkv: jax.Array, bias: jax.Array, seed: jax.Array) -> tuple[jax.Arr
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _blocked(qkv: jax.Array, bias: jax.Array, seed: jax.Array, rate: float, place: Place) -> jax.Array:
+def _blocked(qkv: jax.Array, bias: jax.Array, seed: jax.Array, rate: float, place: Constrain) -> jax.Array:
     loop = partial(_loop, rate, qkv.shape[3], None)
     return place.mapped(loop, _INPUTS[:5], (ROWS, None, HEADS))(*_operands(qkv, bias, seed))
 
 
-def _forward(qkv: jax.Array, bias: jax.Array, seed: jax.Array, rate: float, place: Place) -> Any:
+def _forward(qkv: jax.Array, bias: jax.Array, seed: jax.Array, rate: float, place: Constrain) -> Any:
     return _blocked(qkv, bias, seed, rate, place), (qkv, bias, seed)
 
 
-def _backward(rate: float, place: Place, kept: Any, given: jax.Array) -> Any:
+def _backward(rate: float, place: Constrain, kept: Any, given: jax.Array) -> Any:
     heads = kept[0].shape[3]
 
     def loop(*arrays: jax.Array) -> jax.Array:

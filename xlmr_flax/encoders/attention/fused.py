@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Dims, Place
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain, Dims
 
 Static = tuple[int, float, bool]  # number of heads of the model, dropout rate (0 = none), interpret mode
 KEPT = ('mixed', 'attention_sums', 'attention_mask')
@@ -40,12 +40,12 @@ class Fused:
     def inputs(self) -> tuple[Dims, ...]:
         return (_QKV, (None, HEADS), (None, None), *self.about)
 
-    def run(self, place: Place, keeps: bool) -> Callable[..., Any]:
+    def run(self, place: Constrain, keeps: bool) -> Callable[..., Any]:
         """The forward pass on each device's shard."""
         call = functools.partial(self.call, self.static, keeps, ())
         return place.mapped(call, self.inputs, (_MIXED, *(self.residuals if keeps else ())))
 
-    def run_backward(self, place: Place) -> Callable[..., Any]:
+    def run_backward(self, place: Constrain) -> Callable[..., Any]:
         """The backward pass on each device's shard; takes of_backward after the inputs."""
         count = len(self.inputs)
 
@@ -58,7 +58,7 @@ class Fused:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def attention(
     qkv: jax.Array, bias: jax.Array, about: tuple[jax.Array, ...], seed: jax.Array, weight: jax.Array | None,
-    kernel: Fused, place: Place,
+    kernel: Fused, place: Constrain,
 ) -> jax.Array:  # fmt: skip
     """qkv [3, B, T, H * K] -> [B, T, H * K]; with a weight [H * K, D], times it, [B, T, D].
 
@@ -69,14 +69,14 @@ def attention(
 
 def _forward(
     qkv: jax.Array, bias: jax.Array, about: tuple[jax.Array, ...], seed: jax.Array, weight: jax.Array | None,
-    kernel: Fused, place: Place,
+    kernel: Fused, place: Constrain,
 ) -> Any:  # fmt: skip
     results = kernel.run(place, True)(qkv, bias, seed, *about)
     kept = [checkpoint_name(x, name) for x, name in zip(results, KEPT, strict=False)]
     return _times(results[0], weight), (qkv, bias, about, seed, weight, *kept)
 
 
-def _backward(kernel: Fused, place: Place, kept: Any, gradient: jax.Array) -> Any:
+def _backward(kernel: Fused, place: Constrain, kept: Any, gradient: jax.Array) -> Any:
     qkv, bias, about, seed, weight, mixed, *more = kept
     of_weight = None
     if weight is not None:

@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton
 from xlmr_flax.encoders.attention import fused
 from xlmr_flax.encoders.attention.fused import Fused
 from xlmr_flax.encoders.kernels.gpu_attention import Shape, backward, forward, shares
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Dims, Place
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain, Dims
 
 Numbers = tuple[jax.Array, jax.Array, jax.Array]
 _NUMBERS: tuple[Dims, ...] = ((ROWS, None), (ROWS,), (HEADS,))
@@ -51,7 +51,7 @@ def attention(
     *,
     heads: int,
     rate: float,
-    place: Place,
+    place: Constrain,
     interpret: bool,
 ) -> jax.Array:
     """Attention by the Triton kernel, for rows of any length; arguments and result as attention/tpu.py's `attention`.

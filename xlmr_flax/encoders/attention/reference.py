@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from xlmr_flax.encoders.dropout import dropped
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Place
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain
 
 _MASKED = -1e30  # finite, so that a row of only padding gives numbers and not NaN
 
 
-def attention(qkv: jax.Array, segments: jax.Array, seed: jax.Array | None, rate: float, place: Place) -> jax.Array:
+def attention(qkv: jax.Array, segments: jax.Array, seed: jax.Array | None, rate: float, place: Constrain) -> jax.Array:
     """Attention: qkv [3, B, T, H, K] (queries, keys, values), segments int32 [B, T] -> [B, T, H * K].
 
     seed, rate: of dropout on the normalised weights; seed None = no dropout.

@@ -20,7 +20,7 @@ from jax.experimental.pallas import tpu as pltpu
 from xlmr_flax.encoders.attention import fused
 from xlmr_flax.encoders.attention.fused import Fused
 from xlmr_flax.encoders.kernels.attention import kernel, mask_words
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Dims, Place
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain, Dims
 
 WORK = ('vector_ops', 'integer_products')  # operation counts in a kernel's metadata; the first includes the second
 LANES = 128
@@ -63,7 +63,7 @@ def attention(
     *,
     heads: int,
     rate: float,
-    place: Place,
+    place: Constrain,
     interpret: bool,
 ) -> jax.Array:
     """Attention by the Pallas kernel: qkv [3, B, T, H * K] -> [B, T, H * K]; with a weight, times it, [B, T, D].

@@ -18,7 +18,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from xlmr_flax.encoders.attention.tpu import WORK
 from xlmr_flax.encoders.dropout import kept_by_halves
-from xlmr_flax.encoders.logical_axes import ROWS, Place
+from xlmr_flax.encoders.logical_axes import ROWS, Constrain
 
 _TOKENS = {2: 256, 4: 128}  # most tokens per grid program, by bytes of a number: as many as fit into a v4's VMEM
 _SUBLANES = 16  # tokens in a bfloat16 register; a part of a row is a multiple of this
@@ -42,7 +42,7 @@ def sum_and_norm(
     rate: float,
     name: str,
     uses: int,
-    place: Place,
+    place: Constrain,
     interpret: bool,
 ) -> tuple[jax.Array, ...]:
     """Computes layer_norm(x + dropout(y + bias)), [B, T, D] in x's dtype, for x, y [B, T, D]. Returns it `uses` times.
@@ -57,7 +57,7 @@ def sum_and_norm(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
 def _apply(
     x: jax.Array, y: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array, seed: jax.Array,
-    static: Static, place: Place,
+    static: Static, place: Constrain,
 ) -> tuple[jax.Array, ...]:  # fmt: skip
     return _forward(x, y, bias, scale, shift, seed, static, place)[0]
 
@@ -67,7 +67,7 @@ _NUMBERS, _VECTOR, _WHOLE = ((None, None), (ROWS,)), (None, None), (ROWS, None, 
 
 def _forward(
     x: jax.Array, y: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array, seed: jax.Array,
-    static: Static, place: Place,
+    static: Static, place: Constrain,
 ) -> Any:  # fmt: skip
     vectors = [v[None] for v in (bias, scale, shift)]
     inputs = (*_NUMBERS, *[_VECTOR] * 3, _WHOLE, _WHOLE)
@@ -76,7 +76,7 @@ def _forward(
     return (out,) * static[4], (checkpoint_name(total, static[2]), scale, seed)
 
 
-def _backward(static: Static, place: Place, kept: Any, gradients: tuple[jax.Array, ...]) -> Any:
+def _backward(static: Static, place: Constrain, kept: Any, gradients: tuple[jax.Array, ...]) -> Any:
     total, scale, seed = kept
     inputs = (*_NUMBERS, _VECTOR, _WHOLE, *[_WHOLE] * len(gradients))
     outputs = (_WHOLE, _WHOLE, _WHOLE) if static[1] else (_WHOLE, _WHOLE)

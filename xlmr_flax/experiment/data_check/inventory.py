@@ -17,7 +17,7 @@ from xlmr_flax.data.split import Split
 from xlmr_flax.download.facts import official_rows
 from xlmr_flax.experiment.data_check.overlap import Report, check_overlap
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import Example, Table, Task, has_label
+from xlmr_flax.tasks.base import Example, Table, Task, TaskError, has_label
 
 MISSING, BROKEN, BAD, READABLE = 'missing', 'unreadable', 'bad rows', 'readable'
 WHOLE, PART, STAND_IN = 'whole', 'part', 'stand-in'
@@ -90,14 +90,14 @@ def wanted(
 def check(split: Split, required: bool = True) -> State:
     """Reads every row of a split and returns its state. Faults in the data are reported in it and never raised."""
     if missing := missing_files(split):
-        told = '; '.join(text for text in missing.values() if 'no such file' not in text)
-        return State(split, MISSING, required, missing=tuple(missing), error=told)
+        errors = '; '.join(text for text in missing.values() if 'no such file' not in text)
+        return State(split, MISSING, required, missing=tuple(missing), error=errors)
     source, bad = _source(split), []
     try:
         note = split.stand_in()
         examples = _examples(split, bad)
         rows, labelled = len(examples), not examples or any(map(has_label, examples))
-        pairs = len(split.read_gold()) if split.name in split.task.gold else 0
+        pairs = _gold_pairs(split, is_whole=not bad) if split.name in split.task.gold else 0
     except DataError as error:
         return State(split, BROKEN, required, source=source, bad=tuple(bad), error=str(error))
     state = State(split, BAD if bad else READABLE, required, rows, source, bad=tuple(bad), stand_in=note)
@@ -156,7 +156,7 @@ def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[
         target = those[0].task
         for trainer in dict.fromkeys(filter(None, [target.train_task, target.warmup_task, *trained])):
             if trainer not in training:
-                training[trainer] = _training_examples(Split(get_task(trainer), 'en', 'train', those[0].root))
+                training[trainer] = _training_examples(trainer, those[0].root)
             if training[trainer]:
                 tested = (example for each in those for example in _examples(each, []))
                 if report := check_overlap(training[trainer], tested):
@@ -164,12 +164,24 @@ def find_overlaps(states: Sequence[State], trained: Sequence[str] = ()) -> list[
     return overlapping
 
 
-def _training_examples(split: Split) -> list[Example]:
-    if split.task.embeds or not split.is_there() or not split.reads_files:
+def _gold_pairs(split: Split, is_whole: bool) -> int:
+    """Returns the number of gold pairs. is_whole: all rows of both sides could be read; then the ids of a mining task's
+    pairs must be in them."""
+    sides = None
+    if split.task.mines and is_whole:
+        first, second = split.read_pairs()
+        sides = ({row.id for row in first}, {row.id for row in second})
+    return len(split.read_gold(sides))
+
+
+def _training_examples(task: str, root: str | Path) -> list[Example]:
+    """The English training rows that are compared; none if they cannot be read or the task has none (MasakhaNER)."""
+    split = Split(get_task(task), 'en', 'train', root)
+    if split.task.embeds or not _has(split.task, 'train', 'en'):
         return []
     try:
-        return split.read(bad_rows=[])
-    except DataError:
+        return split.read(bad_rows=[]) if split.is_there() and split.reads_files else []
+    except (DataError, TaskError):
         return []
 
 

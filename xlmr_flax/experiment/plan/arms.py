@@ -187,13 +187,13 @@ def datasets(config: Config, arm: Arm, recipe: Recipe, where: str) -> tuple[Data
     _check_heads(result, where)
     names = [d.name for d in result]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f'{where}: {twice[0]!r} is there twice')
+        raise ConfigError(f'{where}: {twice[0]!r} occurs twice')
     return tuple(result)
 
 
-def _check_heads(found: Sequence[Dataset], where: str) -> None:
+def _check_heads(datasets: Sequence[Dataset], where: str) -> None:
     first: dict[str, Dataset] = {}
-    for dataset in found:
+    for dataset in datasets:
         other = first.setdefault(dataset.head, dataset)
         # A multiple-choice head scores one choice at a time, so its shape does not depend on their number.
         labels = {known_labels(d.task) for d in (dataset, other) if kind_of(d.task).classes}
@@ -212,15 +212,15 @@ def known_labels(task: Task) -> tuple[str, ...]:
     return task.labels or (f'from the files of {task.name}',) * bool(task.labels_from)
 
 
-def heads_of(found: Sequence[Dataset]) -> dict[str, HeadSpec]:
+def heads_of(datasets: Sequence[Dataset]) -> dict[str, HeadSpec]:
     """Returns {head name: head shape} of the datasets."""
-    return {dataset.head: head_spec(dataset.task) for dataset in found}
+    return {dataset.head: head_spec(dataset.task) for dataset in datasets}
 
 
-def data_digests(found: Sequence[Dataset]) -> dict[str, str]:
+def data_digests(datasets: Sequence[Dataset]) -> dict[str, str]:
     """Returns {dataset or dev set: digest of its rows}, which is a part of a run's id."""
-    digests = {dataset.name: dataset.rows.digest() for dataset in found}
-    for dataset in found:
+    digests = {dataset.name: dataset.rows.digest() for dataset in datasets}
+    for dataset in datasets:
         if dataset.dev and dataset.dev.is_there():
             digests[f'{dataset.task.name} dev'] = dataset.dev.digest()
     return digests
@@ -269,47 +269,47 @@ def shuffled_labels(examples: Sequence[Example], seed: int) -> list[Example]:
         return list(tagged)
     labelled = [e for e in examples if isinstance(e, PairExample | ChoiceExample)]
     order = random.permutation(len(labelled))
-    dealt = [labelled[i].label for i in order.tolist()]
+    permuted = [labelled[i].label for i in order.tolist()]
     shuffled: list[Example] = []
-    shuffled += [replace(e, label=label) for e, label in zip(labelled, dealt, strict=True)]
+    shuffled += [replace(e, label=label) for e, label in zip(labelled, permuted, strict=True)]
     return shuffled
 
 
 def mixture_of(
-    arm: Arm, found: Sequence[Dataset], sizes: Sequence[int], seed: int, where: str, steps: int = 0, parts: int = 1
+    arm: Arm, datasets: Sequence[Dataset], sizes: Sequence[int], seed: int, where: str, steps: int = 0, parts: int = 1
 ) -> Mixture:
     """Makes the mixture over datasets. A member's rate is divided among its datasets in proportion to size ** alpha.
 
     sizes: examples per dataset. steps: optimizer steps of the training. parts: micro-batches per step. Raises
     ConfigError for invalid rates.
     """
-    share = np.ones(len(found))
+    share = np.ones(len(datasets))
     for member, spec in arm.tasks.items():
-        own = [i for i, d in enumerate(found) if d.member == member]
+        own = [i for i, d in enumerate(datasets) if d.member == member]
         share[own] = language_shares([sizes[i] for i in own], spec.alpha)
-    names, block = tuple(d.name for d in found), arm.block or DEFAULT_BLOCK
+    names, block = tuple(d.name for d in datasets), arm.block or DEFAULT_BLOCK
     try:
         if arm.sampler == 'time_dependent':
-            rates = [Expression(arm.tasks[d.member].rate) for d in found]
+            rates = [Expression(arm.tasks[d.member].rate) for d in datasets]
             per_step = parts if arm.mix == 'micro_batch' else 1
             quotas = timed_quotas(rates, names, block, shares=share.tolist(), per_step=per_step, steps=steps)
         else:
-            of_members = _member_rates(arm, found, sizes)
-            quotas = fixed_quotas(np.asarray([of_members[d.member] for d in found]) * share, block)
+            of_members = _member_rates(arm, datasets, sizes)
+            quotas = fixed_quotas(np.asarray([of_members[d.member] for d in datasets]) * share, block)
     except (MixtureError, ExpressionError) as e:
         raise ConfigError(f'{where}: {e}') from None
     return Mixture(names, quotas, seed)
 
 
-def _member_rates(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, float]:
+def _member_rates(arm: Arm, datasets: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, float]:
     """Returns {member: rate} for samplers with fixed rates. Raises MixtureError."""
-    totals = [n for n, _ in member_sizes(arm, found, sizes).values()]
+    totals = [n for n, _ in member_sizes(arm, datasets, sizes).values()]
     weights = [spec.weight for spec in arm.tasks.values()]
     rates = mixture_rates(arm.sampler, totals, cap=arm.cap, temperature=arm.temperature, weights=weights)
     return dict(zip(arm.tasks, rates.tolist(), strict=True))
 
 
-def check_rates(arm: Arm, found: Sequence[Dataset], where: str) -> None:
+def check_rates(arm: Arm, datasets: Sequence[Dataset], where: str) -> None:
     """Raises ConfigError for rates that are invalid for any data, or that the sampler ignores; reads no data."""
     for name, member in arm.tasks.items():
         for field, sampler in (('weight', 'weights'), ('rate', 'time_dependent')):
@@ -317,28 +317,28 @@ def check_rates(arm: Arm, found: Sequence[Dataset], where: str) -> None:
                 raise ConfigError(
                     f'{where}: tasks.{name}.{field} is read by sampler {sampler!r} alone; this one is {arm.sampler!r}'
                 )
-    mixture_of(arm, found, [1] * len(found), 0, where, steps=1)
+    mixture_of(arm, datasets, [1] * len(datasets), 0, where, steps=1)
 
 
-def phase_steps(arm: Arm, recipe: Recipe, found: Sequence[Dataset], sizes: Sequence[int]) -> int:
+def phase_steps(arm: Arm, recipe: Recipe, datasets: Sequence[Dataset], sizes: Sequence[int]) -> int:
     """Returns the number of optimizer steps of a training.
 
     Text (masked LM) that is mixed with a task adds steps: with fixed rates, the task keeps the number of steps that it
     would have alone.
     """
-    text = {d.member for d in found if d.task.is_text}
-    members = member_sizes(arm, found, sizes)
+    text = {d.member for d in datasets if d.task.is_text}
+    members = member_sizes(arm, datasets, sizes)
     tasks = {member: capped for member, (_, capped) in members.items() if member not in text}
     steps = total_steps(recipe, *(tasks or {m: capped for m, (_, capped) in members.items()}).values())
     if recipe.steps or not text or not tasks or arm.sampler == 'time_dependent':
         return steps
-    rates = _member_rates(arm, found, sizes)
+    rates = _member_rates(arm, datasets, sizes)
     share = sum(rate for member, rate in rates.items() if member in tasks)
     return math.ceil(steps / share) if share else steps
 
 
-def member_sizes(arm: Arm, found: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, tuple[int, int]]:
+def member_sizes(arm: Arm, datasets: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, tuple[int, int]]:
     """Returns {member: (examples, examples limited by the cap)}; the second sets the number of steps, as in jiant."""
-    totals = {m: sum(n for d, n in zip(found, sizes, strict=True) if d.member == m) for m in arm.tasks}
+    totals = {m: sum(n for d, n in zip(datasets, sizes, strict=True) if d.member == m) for m in arm.tasks}
     cap = arm.cap if arm.sampler in ('capped', 'temperature') else 0
     return {m: (n, min(n, cap) if cap else n) for m, n in totals.items()}

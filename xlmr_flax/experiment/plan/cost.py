@@ -247,9 +247,9 @@ class Estimator:
             flops += 3 * 2 * predicted * self.shape.hidden_size * (self.shape.hidden_size + self.shape.vocab_size)
         return Work(tokens, flops, frozenset({rows.basis}))
 
-    def _dev(self, found: Iterable[Dataset]) -> Work:
+    def _dev(self, datasets: Iterable[Dataset]) -> Work:
         """Estimates one evaluation of the dev rows that select the checkpoint. Held-out text is not counted."""
-        taken = (read for read in dev_reads(found) if not read.split.task.is_text and read.is_taken())
+        taken = (read for read in dev_reads(datasets) if not read.split.task.is_text and read.is_taken())
         return sum((self._pass(self.rows(read), read.max_length) for read in taken), Work())
 
     def evaluation(self, run: Run, language: str) -> Work:
@@ -278,10 +278,10 @@ class Estimator:
 
 @dataclass(frozen=True)
 class Speed:
-    """A speed. flops: FLOP/s on all devices together. origin: a text that says how it was measured."""
+    """A speed. flops: FLOP/s on all devices together. basis: a text that says how it was measured."""
 
     flops: float
-    origin: str
+    basis: str
 
 
 def reached_speed(records: Iterable[Mapping[str, Any]], examples: Callable[[str], float], devices: str) -> Speed | None:
@@ -313,5 +313,5 @@ def machine_speed(dtype: str, devices: Sequence[Any], seconds: float = 0.3, size
         count += 1
     flops = count * 2 * size**3 / spent
     many = f' on each of {len(devices)} devices' if len(devices) > 1 else ''
-    origin = f'{EFFICIENCY:.0%} of what {dtype} matrix products reached here just now{many}'
-    return Speed(EFFICIENCY * flops * len(devices), origin)
+    basis = f'{EFFICIENCY:.0%} of what {dtype} matrix products reached here just now{many}'
+    return Speed(EFFICIENCY * flops * len(devices), basis)

@@ -67,7 +67,7 @@ def _is_plain(arm: Arm) -> bool:
 def _cells(estimator: Estimator, part: Draws) -> list[str]:
     dataset, spec = part.dataset, part.dataset.spec
     mark = f' {MARK}' if dataset.rows.stand_in() or own_training_rows(dataset) != dataset.rows else ''
-    dealt = ' (labels dealt anew)' if spec.shuffle_labels else ''
+    shuffled = ' (shuffled labels)' if spec.shuffle_labels else ''
     there = estimator.count(dataset.rows)
     used = max(1, round(spec.fraction * min(there, dataset.limit or there)))
     cut = kind_of(dataset.task).cuts  # one row may become several
@@ -76,4 +76,4 @@ def _cells(estimator: Estimator, part: Draws) -> list[str]:
     rows += f', cut into {part.rows:,}' if cut else ''
     rows += f', cap {part.cap:,}' if part.cap else ''
     split = f'{dataset.split}{mark}'
-    return [f'{dataset.name}{dealt}', rows, split, f'{part.rate:.4f}', f'{part.draws:,}', f'{part.passes:.2f}']
+    return [f'{dataset.name}{shuffled}', rows, split, f'{part.rate:.4f}', f'{part.draws:,}', f'{part.passes:.2f}']

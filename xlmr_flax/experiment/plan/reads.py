@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.corpus import read_texts
-from xlmr_flax.data.sources import BadRow
+from xlmr_flax.data.sources import BadRow, DataError, are_labelled
 from xlmr_flax.data.split import Split
 from xlmr_flax.eval.by_gold import MinedSide
 from xlmr_flax.experiment.plan.arms import Dataset, training_examples
@@ -110,14 +110,14 @@ def own_training_rows(dataset: Dataset) -> Split | None:
     return None
 
 
-def dev_reads(found: Iterable[Dataset]) -> Iterator[Read]:
+def dev_reads(datasets: Iterable[Dataset]) -> Iterator[Read]:
     """Yields the reads that select a checkpoint.
 
     For each task of a member, these are its English dev rows, if they exist and the member does not train on them. For
     text, they are the held-out part of the training rows, in each language.
     """
     seen: set[tuple[str, str]] = set()
-    for dataset in found:
+    for dataset in datasets:
         split, key = dataset.dev, (dataset.member, dataset.task.name)
         if dataset.task.is_text:
             yield Read(dataset.rows, DEV, dataset.max_length, dataset.recipe.eval_examples, dataset=dataset)
@@ -125,6 +125,20 @@ def dev_reads(found: Iterable[Dataset]) -> Iterator[Read]:
             seen.add(key)
             limit = dataset.recipe.eval_examples
             yield Read(split, DEV, dataset.max_length, limit, is_optional=True, dataset=dataset)
+
+
+def check_dev_labels(plan: Iterable[Run], skip_bad_rows: bool = False) -> None:
+    """Raises DataError for the first dev split that selects a checkpoint and has rows without gold labels: all of them,
+    or some. Reads the dev rows of the plan."""
+    taken = (read for run in plan for read in dev_reads(run.datasets) if read.is_taken())
+    for read in dict.fromkeys(read for read in taken if not read.split.task.is_text):
+        split, rows = read.split, read.examples([] if skip_bad_rows else None)['']
+        if rows and not are_labelled(split.task, split.language, split.name, split.root or None, rows):
+            names = ', '.join(map(str, split.files())) or f'{split}'
+            raise DataError(
+                f'{names}: no row has a gold label, but dev rows of {split.task.name!r} select the checkpoint: add the '
+                'labels, or move the file away to train without selection'
+            )
 
 
 def test_reads(config: Config, run: Run, splits: Iterable[str]) -> Iterator[Read]:
@@ -143,9 +157,9 @@ def test_reads(config: Config, run: Run, splits: Iterable[str]) -> Iterator[Read
                 yield Read(rows, TEST, length, limit, repeated=repeated)
 
 
-def read_tasks(found: Iterable[Read]) -> list[Task]:
+def read_tasks(reads: Iterable[Read]) -> list[Task]:
     """Returns the tasks whose rows are read, without duplicates and without labels from files."""
-    return [get_task(name) for name in dict.fromkeys(r.split.task.name for r in found if r.purpose != UNUSED)]
+    return [get_task(name) for name in dict.fromkeys(r.split.task.name for r in reads if r.purpose != UNUSED)]
 
 
 def _labels(split: Split) -> Iterator[Read]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe, digest, to_dict
+from xlmr_flax.config import Arm, Config, ConfigError, Member, OptimizerSpec, Recipe, digest, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import (
     NONE,
@@ -26,10 +26,13 @@ from xlmr_flax.experiment.plan.arms import (
     target_arm,
     training_task,
 )
+from xlmr_flax.experiment.plan.defaults import settled
 from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
+from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task, closest
+from xlmr_flax.train.optimizer import method_of
 
 # Increased when a change of the code changes what a run computes, so that results of an old workdir are not reused.
 _FORMAT = 3
@@ -158,7 +161,9 @@ def resolve(plan: Plan, source: EncoderSource) -> Plan:
     ):  # two arms with one definition would be trained twice
         other = first.setdefault(run.id, run)
         if other.intermediate != run.intermediate:
-            raise ConfigError(f'intermediate: {other.intermediate!r} and {run.intermediate!r} train on the same')
+            raise ConfigError(
+                f'intermediate: {other.intermediate!r} and {run.intermediate!r} have the same training data'
+            )
     return replace(plan, runs=tuple(by_key.values()))
 
 
@@ -242,7 +247,7 @@ def _check_names(config: Config) -> None:
                 raise ConfigError(f'{where}.{name}: no such target{closest(name, {*config.targets, *all_tasks()})}')
     for name in config.training:
         if config.training[name].joint or get_task(name).embeds:
-            raise ConfigError(f'training.{name}: joint is for arms, and a retrieval target trains nothing')
+            raise ConfigError(f'training.{name}: joint is for arms only, and a retrieval target has no training')
 
 
 def _check_recipe_names(config: Config) -> None:
@@ -254,7 +259,9 @@ def _check_recipe_names(config: Config) -> None:
     arms += [arm for name, arm in config.training.items() if name in config.targets]
     members = {t for arm in arms for name, member in arm.tasks.items() for t in (name, *member_tasks(name, member))}
     others = {*config.arms, *all_tasks()} - members
-    for name in config.recipes:
+    method_of(config.recipe.optimizer)
+    for name, recipe in config.recipes.items():
+        method_of(recipe.optimizer, f'recipes.{name}')
         if name not in known | others:
             raise ConfigError(f'recipes.{name}: no such intermediate or target task in this plan{closest(name, known)}')
 
@@ -298,20 +305,20 @@ def _target_runs(config: Config, arm: str, target: Task, seed: int, start: Run |
     return [*runs, Run('', arm, target.name, task, seed, runs[0] if runs else start, recipe, parts, data)]
 
 
-def _check_head(target: Task, found: Sequence[Dataset]) -> None:
+def _check_head(target: Task, datasets: Sequence[Dataset]) -> None:
     """Checks that a target's training includes the head with which it is scored. Raises ConfigError."""
     task = training_task(target)
-    heads = {dataset.head: dataset.task for dataset in found}
+    heads = {dataset.head: dataset.task for dataset in datasets}
     own = heads.get(target.name)
     if own is None or own.kind != task.kind or (kind_of(own).classes and known_labels(own) != known_labels(task)):
-        said = f'{own.name!r} has another kind or other labels' if own else f'the heads are {", ".join(heads)}'
-        raise ConfigError(f'training.{target.name}: no head {target.name!r} as {task.name!r} trains it: {said}')
+        reason = f'{own.name!r} has another kind or other labels' if own else f'the heads are {", ".join(heads)}'
+        raise ConfigError(f'training.{target.name}: no head {target.name!r} as {task.name!r} trains it: {reason}')
 
 
 def _decides(config: Config, source: EncoderSource, run: Run) -> dict[str, object]:
     """Returns the data of which a run's id is the hash. Its start and datasets must be resolved."""
     # The mesh and these fields change where and how numbers are computed, but not the requested result.
-    encoder = _without(to_dict(config.encoder), 'source', 'unroll', 'remat', 'attention')
+    encoder = _without(to_dict(settled(config, this_machine()).encoder), 'source', 'unroll', 'remat', 'attention')
     decides = {'format': _FORMAT, 'encoder': encoder, 'weights': source.digest, 'parent': run.parent, 'seed': run.seed}
     if run.arm is None or run.recipe is None:
         return decides
@@ -319,8 +326,11 @@ def _decides(config: Config, source: EncoderSource, run: Run) -> dict[str, objec
     for member in arm['tasks'].values():
         if not member['split']:  # so that runs of versions without this field keep their names
             del member['split']
+    recipe = to_dict(run.recipe)
+    if recipe['optimizer']['name'] == OptimizerSpec.name:  # runs of versions without this field keep their ids
+        del recipe['optimizer']['name']
     # How often a run logs and saves checkpoints does not change its weights.
-    recipe = _without(to_dict(run.recipe), 'log_every', 'checkpoint_every', 'keep_checkpoints', 'dev_score')
+    recipe = _without(recipe, 'log_every', 'checkpoint_every', 'keep_checkpoints', 'dev_score')
     decides |= {'arm': arm, 'recipe': recipe, 'data': data_digests(run.datasets)}
     if run.recipe.keep == 'best' or run.recipe.patience:  # default values are left out, so that older runs keep ids
         scored = [dataset.task for dataset in run.datasets if dataset.selects()]

@@ -176,18 +176,18 @@ def notes(config: Config) -> list[str]:
             continue
         recipe, spec = config.recipe_for(name), config.arms.get(name)
         parts = {name: recipe.max_train} if spec is None else {t: m.max_train for t, m in spec.tasks.items()}
-        rows = ', '.join(f'{task} {n:,}{_said(spec, task)}' for task, n in parts.items())
+        rows = ', '.join(f'{task} {n:,}{_remarks(spec, task)}' for task, n in parts.items())
         steps = f'{recipe.steps} steps of {recipe.batch_size} rows'
         lines.append(f'arm {name}: {steps} ({recipe.steps * recipe.batch_size:,} draws); rows at most: {rows}')
     return lines
 
 
-def _said(arm: Arm | None, task: str) -> str:
+def _remarks(arm: Arm | None, task: str) -> str:
     if arm is None:
         return ''
     member = arm.tasks[task]
     more = [f'its {member.split} rows'] if member.split else []
-    more += ['labels dealt anew'] if member.shuffle_labels else []
+    more += ['shuffled labels'] if member.shuffle_labels else []
     return f' ({", ".join(more)})' if more else ''
 
 

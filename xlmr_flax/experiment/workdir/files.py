@@ -19,9 +19,11 @@ from typing import Any
 from xlmr_flax.config import Config, ConfigError, to_dict
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.workdir.git_version import source
+from xlmr_flax.experiment.workdir.log_writer import LogWriter
 from xlmr_flax.report.rows import RowsError, check_row
 from xlmr_flax.util import strict_json
-from xlmr_flax.util.console import say
+from xlmr_flax.util.console import say, warn
+from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 from xlmr_flax.util.secrets import hide
 
@@ -35,6 +37,7 @@ _RECORD = {
 _SHARED = ('', 'claims', 'failed', 'report', 'report/figures', 'report/latex')
 # Temporary files of atomic writes (scoring/files.py, util/files.py, claims.py), and probes of the file system.
 _TEMPORARY = re.compile(r'\..+\.(?:\d+-[0-9a-f]{8}|[0-9a-f]{32}|[a-z0-9_]{8})\.tmp|\.(?:writable|clock)-[0-9a-f]{32}')
+_LONGEST = 1e12  # seconds; a larger number is no time of work
 _ABANDONED = 3600.0  # seconds; a temporary file normally exists only while one text is written
 
 
@@ -52,6 +55,7 @@ class Workdir:
     def __init__(self, path: Path, shard: str = '', look_only: bool = False):
         self.path, self.shard, self.look_only = path, shard, look_only
         self.metrics_path, self.results_path = path / 'metrics.jsonl', path / 'results.jsonl'
+        self._log = LogWriter()
         if look_only:
             return
         try:
@@ -63,6 +67,7 @@ class Workdir:
             probe.unlink()
         except OSError as e:
             raise ConfigError(f'{path}: cannot be written to ({e.strerror})') from None
+        _check_renames(path)
         for folder in _SHARED:
             _remove_abandoned(path / folder, now)
 
@@ -135,21 +140,25 @@ class Workdir:
         return self.path / 'runs' / run / 'metrics.jsonl'
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Appends one record to the metrics of its run; without shards, also to metrics.jsonl."""
+        """Appends one record to the metrics of its run; without shards, also to metrics.jsonl. Within `gathering`, a
+        thread writes it (log_writer.py)."""
         if self.look_only:
             return
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         line = json.dumps(finite, allow_nan=False) + '\n'
         path = self._run_metrics(record['run'])
         path.parent.mkdir(parents=True, exist_ok=True)
-        for each in (path,) if self.shard else (path, self.metrics_path):
-            with _named(each), each.open('a', encoding='utf-8') as f:
-                f.write(line)
+        self._log.add((path,) if self.shard else (path, self.metrics_path), line)
+
+    def write_log(self) -> None:
+        """Returns when all records so far are written. Raises OSError."""
+        self._log.flush()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Returns the records of all runs, without lines that a killed process left incomplete. Runs of older versions
-        have no file of their own; their records come from metrics.jsonl.
+        """Returns the records of all runs, with a warning for each line that is no record (`_records`). Runs of older
+        versions have no file of their own; their records come from metrics.jsonl.
         """
+        self.write_log()
         paths = sorted((self.path / 'runs').glob('*/metrics.jsonl'))
         known = {path.parent.name for path in paths}
         records = [r for r in _records(self.metrics_path) if r.get('run') not in known]
@@ -157,11 +166,12 @@ class Workdir:
 
     @contextlib.contextmanager
     def gathering(self) -> Iterator[None]:
-        """Context that rebuilds metrics.jsonl when it ends. If the block raises, its exception takes precedence over a
-        failure to write.
+        """Context in which records are written in the background; it rebuilds metrics.jsonl when it ends. If the block
+        raises, its exception takes precedence over a failure to write.
         """
         try:
-            yield
+            with self._log.background():
+                yield
         except BaseException:
             with contextlib.suppress(OSError):
                 self.gather_metrics()
@@ -182,6 +192,7 @@ class Workdir:
         """
         if self.look_only:
             return
+        self.write_log()
         path = self._run_metrics(run)
         records = _records(path if path.is_file() else self.metrics_path)
         kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
@@ -250,33 +261,64 @@ class Workdir:
             self.failure_path(run).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Context that adds the file name to an OSError of write() and close(), which do not name the file."""
+def _check_renames(path: Path) -> None:
+    """Renames a folder with a file, as a checkpoint is renamed when it is complete. Raises ConfigError where the file
+    system cannot; the mount of a bucket with a flat namespace is one."""
+    before, after = (path / f'.renamed-{uuid.uuid4().hex}' for _ in range(2))
     try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        before.mkdir()
+        (before / 'file').write_text('')
+        before.rename(after)
+        (after / 'file').unlink()
+    except OSError as e:
+        said = f'{path}: a folder cannot be renamed here ({e.strerror}), as a checkpoint is when it is complete'
+        raise ConfigError(
+            f'{said}; a bucket needs a hierarchical namespace (launch/README.md, step 4), or take --workdir=gs://...'
+        ) from None
+    finally:
+        shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(after, ignore_errors=True)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
+    """Reads a metrics.jsonl. Warns of lines that are no records, and leaves them out.
+
+    Without a warning go a last line without an end, which another process is writing or a killed one has left, and
+    records of a value that was not finite (`Workdir.log` writes it as null).
+    """
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
-        try:
-            record = strict_json.loads(line)
-        except strict_json.JsonError:  # an incomplete line of a killed process
+    *lines, unfinished = path.read_bytes().split(b'\n')
+    for number, line in enumerate([*lines, unfinished], 1):
+        if not line.strip():
             continue
-        if isinstance(record, dict) and 'run' in record and _is_well_typed(record):
+        record, reason = _record(line)
+        if not reason:
             records.append(record)
+        elif number <= len(lines) and not _is_not_finite(record):
+            warn(f'{path}, line {number}: left out: {reason}')
     return records
 
 
-def _is_well_typed(record: Mapping[str, Any]) -> bool:
-    """Returns whether the fields of a record that are read later have the right types."""
-    return all(isinstance(record[name], kind) for name, kind in _RECORD.items() if name in record)
+def _record(line: bytes) -> tuple[Any, str]:
+    """Returns (parsed line, reason): why the line is no record, '' = it is one."""
+    try:
+        record = strict_json.loads(line.decode('utf-8'))
+    except strict_json.JsonError as error:
+        return None, error.described()
+    except UnicodeDecodeError as error:
+        return None, f'not UTF-8 at byte {error.start} of the line'
+    if not isinstance(record, dict):
+        return record, f'an object is expected, not {type(record).__name__}'
+    if 'run' not in record:
+        return record, "field 'run' is missing"
+    wrong = [name for name, kind in _RECORD.items() if name in record and not isinstance(record[name], kind)]
+    return record, f'field {wrong[0]!r} is {quote(record[wrong[0]])}' if wrong else ''
+
+
+def _is_not_finite(record: Any) -> bool:
+    return isinstance(record, dict) and any(record.get(name, 0) is None for name in ('loss', 'dev_metric'))
 
 
 def _time(path: Path) -> dict[str, Any]:
@@ -284,8 +326,11 @@ def _time(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {'seconds': 0.0}
     saved = strict_json.read_object(path)
-    if not isinstance(saved.get('seconds'), int | float) or not isinstance(saved.get('sources', []), list):
-        raise strict_json.JsonError('a number `seconds` and a list `sources` are expected', path=path)
+    seconds, sources = saved.get('seconds'), saved.get('sources', [])
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < _LONGEST:
+        raise strict_json.JsonError(f'seconds: a number from 0 on is expected, not {quote(seconds)}', path=path)
+    if not isinstance(sources, list) or not all(isinstance(each, str) for each in sources):
+        raise strict_json.JsonError(f'sources: a list of texts is expected, not {quote(sources)}', path=path)
     return saved
 
 

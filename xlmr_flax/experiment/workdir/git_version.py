@@ -23,8 +23,8 @@ def read(package: Path) -> str:
     """Returns the same as `source` for the checkout that contains the folder of a package; not cached."""
     if _git(package, 'ls-files', '--error-unmatch', '__init__.py') is None:
         return ''  # the folder may be inside another project's repository, for example in a virtual environment
-    said = _git(package, 'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty= (modified)')
-    return said or ''
+    described = _git(package, 'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty= (modified)')
+    return described or ''
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -88,8 +88,8 @@ def svg(figure: Figure, label: str = '') -> str:
     with style():
         figure.savefig(out, format='svg', metadata={'Date': None, 'Creator': None, 'Type': None, 'Format': None})
     text = re.sub(r'\s*<metadata>.*?</metadata>', '', out.getvalue(), flags=re.DOTALL)
-    said = f'role="img" aria-label="{html.escape(label)}"'
-    return text.replace('<svg ', f'<svg {said} ', 1)
+    attributes = f'role="img" aria-label="{html.escape(label)}"'
+    return text.replace('<svg ', f'<svg {attributes} ', 1)
 
 
 def inline(text: str, prefix: str) -> str:

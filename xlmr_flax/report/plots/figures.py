@@ -78,7 +78,7 @@ def dumbbells(
         grid[0].set_yticks(range(len(codes)), language_labels(chosen, codes))
         grid[0].set_ylim(len(codes) - 0.4, -0.6)
         grid[0].set_xlim(*_limits(found, chance if near else None))
-        far = f'; chance ({chance:.1f} %) lies outside' if chance is not None and not near else ''
+        far = f'; chance ({chance:.1f} %) is outside of the axis' if chance is not None and not near else ''
         shown = metric_title(chosen[0]['metric'], select(rows, target=target))
         spread = '; whiskers: sd over seeds' if len(distinct(chosen, 'seed')) > 1 else ''
         axis = f'{target}: {shown} in %, {chosen[0]["split"]} split{spread}{far}'
@@ -87,15 +87,15 @@ def dumbbells(
     return figure
 
 
-def _sorted_languages(rows: Sequence[Row], found: Mapping[str, Values], sort: str) -> list[str]:
+def _sorted_languages(rows: Sequence[Row], scores: Mapping[str, Values], sort: str) -> list[str]:
     codes = languages(rows)
-    if sort == 'resource' or NONE not in found:
+    if sort == 'resource' or NONE not in scores:
         return codes
     if sort != 'delta':
         raise RowsError(f"sort={sort!r} is neither 'resource' nor 'delta'")
 
     def gain(code: str) -> float:
-        changes = [delta(values, found[NONE], [code]) for name, values in found.items() if name != NONE]
+        changes = [delta(values, scores[NONE], [code]) for name, values in scores.items() if name != NONE]
         return max((change.mean for change in changes if change), default=-math.inf)
 
     return sorted(codes, key=gain, reverse=True)
@@ -123,18 +123,18 @@ def _dot(axes: Axes, score: Score, y: int, face: str, edge: str, label: str, siz
     )  # fmt: skip
 
 
-def _limits(found: Mapping[str, Values], chance: float | None) -> tuple[float, float]:
+def _limits(scores: Mapping[str, Values], chance: float | None) -> tuple[float, float]:
     """Limits of the axis: from just below the lowest score or chance to just above the highest, not far below 0."""
-    numbers = [value for values in found.values() for seeds in values.values() for value in seeds.values()]
+    numbers = [value for values in scores.values() for seeds in values.values() for value in seeds.values()]
     numbers += [] if chance is None else [chance]
     # At least ten points wide, so that tiny differences do not fill the figure.
     room = max(0.06 * (max(numbers) - min(numbers)), 5 - (max(numbers) - min(numbers)) / 2)
     return max(min(0.0, min(numbers)) - 1.0, min(numbers) - room), max(numbers) + room
 
 
-def _is_near(chance: float, found: Mapping[str, Values]) -> bool:
+def _is_near(chance: float, scores: Mapping[str, Values]) -> bool:
     """Whether the scores cover at least a third of an axis that includes chance."""
-    numbers = [value for values in found.values() for seeds in values.values() for value in seeds.values()]
+    numbers = [value for values in scores.values() for seeds in values.values() for value in seeds.values()]
     return max(numbers) - min(numbers) >= (max(numbers) - min(chance, *numbers)) / 3
 
 

@@ -1,19 +1,26 @@
-"""Classification metrics: accuracy and the F1 of the positive class (QQP), in percent."""
+"""Classification metrics: accuracy, the F1 of the positive class (QQP) and means of the F1 of classes, in percent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 
-def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """Computes {'accuracy'}, as XTREME's evaluate.py. Raises ValueError if the lengths differ or there are no
-    labels."""
+
+def matches(gold: Sequence[object], predicted: Sequence[object]) -> np.ndarray:
+    """Accuracy by item: 1 where the prediction is the gold label, else 0; float64 [n]. Raises ValueError if the lengths
+    differ."""
     if len(gold) != len(predicted):
         raise ValueError(f'{len(predicted)} predictions for {len(gold)} gold labels')
+    return np.asarray([p == g for p, g in zip(predicted, gold, strict=True)], float)
+
+
+def accuracy(gold: Sequence[object], predicted: Sequence[object]) -> dict[str, float]:
+    """Computes {'accuracy'}, as XTREME's evaluate.py. Raises ValueError if the lengths differ or there are no
+    labels."""
     if not gold:
         raise ValueError('nothing to score: no gold labels')
-    correct = sum(p == g for p, g in zip(predicted, gold, strict=True))
-    return {'accuracy': correct / len(gold) * 100}
+    return {'accuracy': float(matches(gold, predicted).sum()) / len(gold) * 100}
 
 
 def binary_f1(gold: Sequence[str], predicted: Sequence[str], positive: str = '1') -> dict[str, float]:
@@ -22,6 +29,19 @@ def binary_f1(gold: Sequence[str], predicted: Sequence[str], positive: str = '1'
     scores = accuracy(gold, predicted)
     hits = sum(p == g == positive for p, g in zip(predicted, gold, strict=True))
     return scores | precision_recall_f1(hits, list(predicted).count(positive), list(gold).count(positive))
+
+
+def class_f1(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+    """Computes {'accuracy', 'macro_f1', 'weighted_f1'}: means of the F1 of each class that is in the gold labels or the
+    predictions, unweighted (NusaX) and weighted by the number of gold labels (MasakhaNEWS), as scikit-learn's f1_score
+    with average='macro' and 'weighted'."""
+    scores = accuracy(gold, predicted)
+    by_class = {}
+    for label in {*gold, *predicted}:
+        hits = sum(p == g == label for p, g in zip(predicted, gold, strict=True))
+        by_class[label] = precision_recall_f1(hits, list(predicted).count(label), list(gold).count(label))['f1']
+    weighted = sum(by_class[label] for label in gold) / len(gold)
+    return scores | {'macro_f1': sum(by_class.values()) / len(by_class), 'weighted_f1': weighted}
 
 
 def precision_recall_f1(correct: int, predicted: int, gold: int) -> dict[str, float]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 Normaliser = Callable[[str], str]
+Measure = Callable[[str, str, Normaliser], float]
 
 _ENGLISH_ARTICLES = re.compile(r'\b(a|an|the)\b')
 _MLQA_ARTICLES = {
@@ -75,6 +76,14 @@ def exact(gold: str, predicted: str, normalise: Normaliser) -> float:
     return float(normalise(gold) == normalise(predicted))
 
 
+MEASURES: dict[str, Measure] = {'f1': token_f1, 'exact_match': exact}  # of one answer, by the name of the metric
+
+
+def best(answers: Sequence[str], predicted: str | None, measure: Measure, normalise: Normaliser) -> float:
+    """The best value of a measure over the gold answers of a question; 0 without a prediction."""
+    return 0.0 if predicted is None else max(measure(answer, predicted, normalise) for answer in answers)
+
+
 def squad_v1(
     gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str], normalise: Normaliser = normalise_squad
 ) -> dict[str, float]:
@@ -85,15 +94,13 @@ def squad_v1(
     """
     if not gold:
         raise ValueError('nothing to score: no questions')
-    total_exact = total_f1 = 0.0
+    totals = dict.fromkeys(MEASURES, 0.0)
     for id_, answers in gold.items():
         if not answers:
             raise ValueError(f'question {id_!r} has no gold answer')
-        if id_ in predicted:
-            said = predicted[id_]
-            total_exact += max(exact(answer, said, normalise) for answer in answers)
-            total_f1 += max(token_f1(answer, said, normalise) for answer in answers)
-    return {'f1': 100 * total_f1 / len(gold), 'exact_match': 100 * total_exact / len(gold)}
+        for name, measure in MEASURES.items():
+            totals[name] += best(answers, predicted.get(id_), measure, normalise)
+    return {name: 100 * total / len(gold) for name, total in totals.items()}
 
 
 def mlqa(gold: Mapping[str, Sequence[str]], predicted: Mapping[str, str], language: str) -> dict[str, float]:
@@ -142,10 +149,10 @@ def squad_v2(
     return result
 
 
-def _best_over_answers(answers: Sequence[str], said: str, metric: Callable[[str, str, Normaliser], float]) -> float:
+def _best_over_answers(answers: Sequence[str], predicted_text: str, metric: Measure) -> float:
     # Ignore answers that are empty after normalisation ('the').
     usable = [answer for answer in answers if normalise_squad(answer)] or ['']
-    return max(metric(answer, said, normalise_squad) for answer in usable)
+    return max(metric(answer, predicted_text, normalise_squad) for answer in usable)
 
 
 def _token_f1_v2(gold: str, predicted: str, normalise: Normaliser) -> float:

@@ -1,20 +1,11 @@
-"""Retrieval metrics: nearest-neighbour accuracy (Tatoeba), F1 of mined pairs (BUCC), mAP@20 (Mewsli-X, LAReQA)."""
+"""Retrieval metrics: F1 of mined pairs (BUCC), mAP@20 (Mewsli-X, LAReQA). That of Tatoeba is the accuracy of the index
+of the nearest sentence (`classification.accuracy`)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from xlmr_flax.scoring.metrics.classification import precision_recall_f1
-
-
-def nearest_accuracy(gold: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
-    """Computes {'accuracy'}: the percentage of queries whose nearest pool row is the right one (XTREME: evaluate.py,
-    Tatoeba). Raises ValueError if the lengths differ or there are no queries."""
-    if len(gold) != len(predicted):
-        raise ValueError(f'{len(predicted)} indices for {len(gold)} queries')
-    if not gold:
-        raise ValueError('nothing to score: no queries')
-    return {'accuracy': sum(p == g for p, g in zip(predicted, gold, strict=True)) / len(gold) * 100}
 
 
 def pair_f1(gold: Iterable[tuple[str, str]], predicted: Iterable[tuple[str, str]]) -> dict[str, float]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain
 
+import numpy as np
+
 from xlmr_flax.scoring.metrics.classification import precision_recall_f1
 
 Chunk = tuple[str, int, int]
@@ -49,22 +51,34 @@ def chunks(tags: Sequence[str], version: str = DEFAULT_VERSION) -> list[Chunk]:
     return result
 
 
-def entity_scores(
+def chunk_counts(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], version: str = DEFAULT_VERSION
-) -> dict[str, float]:
-    """Computes {'f1', 'precision', 'recall'} in percent over the chunks of all sentences (micro average), as XTREME's
-    evaluate.py.
+) -> np.ndarray:
+    """Counts the chunks of each sentence: int64 [n, 3], those that are correct, predicted and gold.
 
     version: version of seqeval ('0.0.12', '1.2.2'); they differ for tags without a prefix or with several hyphens.
     Raises ValueError if the numbers of sentences or of a sentence's tags differ.
     """
     if len(gold) != len(predicted):
         raise ValueError(f'{len(predicted)} sentences predicted, {len(gold)} in the gold file')
-    for i, (right, said) in enumerate(zip(gold, predicted, strict=True), 1):
-        if len(right) != len(said):
-            raise ValueError(f'sentence {i}: {len(said)} tags predicted, {len(right)} in the gold file')
-    gold_chunks, said_chunks = (set(chunks(_joined(side), version)) for side in (gold, predicted))
-    return precision_recall_f1(len(gold_chunks & said_chunks), len(said_chunks), len(gold_chunks))
+    for i, (right, guess) in enumerate(zip(gold, predicted, strict=True), 1):
+        if len(right) != len(guess):
+            raise ValueError(f'sentence {i}: {len(guess)} tags predicted, {len(right)} in the gold file')
+    gold_chunks, predicted_chunks = (set(chunks(_joined(side), version)) for side in (gold, predicted))
+    starts = np.cumsum([0, *(len(tags) + 1 for tags in gold)])  # of the sentences in the joined sequence
+    counts = np.zeros((len(gold), 3), np.int64)
+    for column, some in enumerate((gold_chunks & predicted_chunks, predicted_chunks, gold_chunks)):
+        sentences = np.searchsorted(starts, [start for _, start, _ in some], side='right') - 1
+        counts[:, column] = np.bincount(sentences, minlength=len(gold))
+    return counts
+
+
+def entity_scores(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], version: str = DEFAULT_VERSION
+) -> dict[str, float]:
+    """Computes {'f1', 'precision', 'recall'} in percent over the chunks of all sentences (micro average), as XTREME's
+    evaluate.py. Takes the arguments of `chunk_counts` and raises its errors."""
+    return precision_recall_f1(*chunk_counts(gold, predicted, version).sum(0).tolist())
 
 
 def _joined(sentences: Sequence[Sequence[str]]) -> list[str]:

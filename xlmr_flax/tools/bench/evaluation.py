@@ -177,15 +177,13 @@ def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np
             if tags and name != 'ours':  # torch returns the logits of every tag, ours the best tag
                 values = values.reshape(len(expected), -1).argmax(-1)
             if values.shape != expected.shape:
-                raise BenchError(
-                    f'{name} computes something else in {code}: {values.shape} for {expected.shape} numbers'
-                )
+                raise BenchError(f'{name} gives other results in {code}: {values.shape} for {expected.shape} numbers')
             if tags:
                 apart = float((values != expected).mean())
             else:
                 apart = float(np.abs(values - expected).max() / max(1e-6, np.abs(expected).max()))
             if not apart <= (0.02 if tags else NEAR[options['config']['encoder']['dtype']]):
-                raise BenchError(f'{name} computes something else in {code}: {apart:.3g} apart')
+                raise BenchError(f'{name} gives other results in {code}: {apart:.3g} apart')
             furthest = max(furthest, apart)
     how = 'the same tags for all but a share of' if tags else 'the same outputs, relative to the largest within'
     return f'Every contestant has {how} {furthest:.1e}, in {len(ours)} language(s).'

@@ -26,19 +26,19 @@ def measure(subject: str, options: Options, *, threads: int, say: Callable[[str]
     """Measures 'pipeline' or 'startup'; returns (Markdown, JSON). Raises BenchError and Stopped."""
     threads = cores(threads)
     with tempfile.TemporaryDirectory(prefix='xlmr-bench-') as temporary:
-        folder, found = Path(temporary), []
+        folder, measured = Path(temporary), []
         for number in range(2 if subject == 'startup' else 1):
             more = {'XLMR_CACHE': str(folder / 'tokens')}
             if subject == 'startup':
                 more['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'programs')
             say(f'{subject}: {"first start" if subject == "startup" and not number else "running"}')
-            found.append(_child(subject, options, folder / str(number), threads, more))
+            measured.append(_child(subject, options, folder / str(number), threads, more))
     environment = settings.environment(options)
     outcome = {
-        'subject': subject, 'options': dict(options), 'found': found, 'machine': machine(),
+        'subject': subject, 'options': dict(options), 'found': measured, 'machine': machine(),
         'threads': threads, 'settings': allocation(environment),
     }  # fmt: skip
-    text = (_startup if subject == 'startup' else _pipeline)(options, found, threads)
+    text = (_startup if subject == 'startup' else _pipeline)(options, measured, threads)
     lines = [text, '', '; '.join(f'{key} {value}' for key, value in machine().items() if value), '']
     return '\n'.join(lines), json.dumps(outcome, indent=2) + '\n'
 
@@ -47,14 +47,14 @@ def _child(
     subject: str, options: Options, folder: Path, threads: int, environment: Mapping[str, str]
 ) -> dict[str, Any]:
     folder.mkdir()
-    out, log = folder / 'found.json', folder / 'log'
+    out, log = folder / 'measured.json', folder / 'log'
     arguments = ['-m', f'xlmr_flax.tools.bench.{subject}', str(folder), str(threads), json.dumps(dict(options))]
-    with log.open('w') as said:
+    with log.open('w') as stream:
         began = {START: str(time.time())}
         code = run_child(
             [sys.executable, *arguments],
             {**child_environment(threads), **settings.environment(options), **environment, **began},
-            said,
+            stream,
         )
     if code or not out.is_file():
         lines = log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
@@ -76,8 +76,8 @@ def _head(options: Options, what: str, threads: int) -> list[str]:
     return [f'# {what}: {where}', '']
 
 
-def _pipeline(options: Options, found: list[dict[str, Any]], threads: int) -> str:
-    (values,) = found
+def _pipeline(options: Options, measured: list[dict[str, Any]], threads: int) -> str:
+    (values,) = measured
     lines = _head(options, 'Input pipeline', threads)
     lines += ['| | examples | seconds | examples/s |', '|---|---:|---:|---:|']
     for name, part in values['parts'].items():
@@ -98,13 +98,13 @@ def _speed(part: Mapping[str, float]) -> float:
     return part['examples'] / max(part['seconds'], 1e-9)
 
 
-def _startup(options: Options, found: list[dict[str, Any]], threads: int) -> str:
-    first, second = found
+def _startup(options: Options, measured: list[dict[str, Any]], threads: int) -> str:
+    first, second = measured
     lines = _head(options, 'Start of a training', threads)
     lines += ['| seconds | first start | second start |', '|---|---:|---:|']
     for name in first['parts']:
         lines.append(f'| {name} | {first["parts"][name]:.2f} | {second["parts"].get(name, 0.0):.2f} |')
-    spent = [each['parts'][COMPILING] for each in found]
+    spent = [each['parts'][COMPILING] for each in measured]
     share = spent[1] / max(spent[0], 1e-9)
     verdict = 'below' if share < ENOUGH else '**not below**'
     lines += [
@@ -121,8 +121,8 @@ def _startup(options: Options, found: list[dict[str, Any]], threads: int) -> str
 COMPILING = '→ compiling, or fetching compiled programs'
 
 
-def _busy(*found: Mapping[str, Any]) -> str:
-    known = [each['others'] for each in found if each['others'] is not None]
+def _busy(*measured: Mapping[str, Any]) -> str:
+    known = [each['others'] for each in measured if each['others'] is not None]
     if not known:
-        return 'How busy other processes kept the machine is not told by this system.'
+        return 'This system does not report the load of other processes.'
     return f'Other processes kept {max(known):.2f} cores busy meanwhile.'

@@ -1,6 +1,6 @@
 """Times each part of the input pipeline, and the training step that consumes its batches.
 
-`python -m xlmr_flax.tools.bench.pipeline FOLDER THREADS OPTIONS` writes FOLDER/found.json; `parts` starts it.
+`python -m xlmr_flax.tools.bench.pipeline FOLDER THREADS OPTIONS` writes FOLDER/measured.json; `parts` starts it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.tools.bench.worker import busy, own, use_cores
+from xlmr_flax.tools.bench.worker import Load, error_as_last_line, use_cores
 from xlmr_flax.util.children import end_with_input
 
 STEPS = 16  # steps of a timed block
@@ -20,18 +20,16 @@ WARM = 6  # at most this many blocks are run until one compiles no program
 
 
 def main(folder: Path, options: dict[str, Any]) -> None:
-    """Measures the parts and writes found.json."""
+    """Measures the parts and writes measured.json."""
     from xlmr_flax.tools.bench import settings
 
-    before, used, began = busy(), own(), time.perf_counter()
+    load = Load()
     config = settings.paced(options['config'], STEPS)
     settings.require_device(options)
     setting, run = settings.open_training(config, folder / 'run', lambda record: None)
     parts, notes = _data(setting, run)
     parts['training step'] = _step(options, folder)
-    later, seconds = busy(), time.perf_counter() - began
-    others = None if before is None or later is None else max(0.0, (later - before - own() + used) / seconds)
-    (folder / 'found.json').write_text(json.dumps({'parts': parts, 'notes': notes, 'others': others}))
+    (folder / 'measured.json').write_text(json.dumps({'parts': parts, 'notes': notes, 'others': load.others()}))
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -43,7 +41,6 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
 def _data(setting: Any, run: Any) -> tuple[dict[str, Any], list[str]]:
     """Times reading, tokenizing, the token cache and the batches of one epoch; returns ({part: numbers}, notes)."""
     import jax
-    import numpy as np
 
     from xlmr_flax.experiment.plan.arms import training_examples
     from xlmr_flax.experiment.training import Training
@@ -65,8 +62,7 @@ def _data(setting: Any, run: Any) -> tuple[dict[str, Any], list[str]]:
         parts['reading the token cache'] = {'examples': n, 'seconds': seconds}
     else:
         notes.append('The token cache keeps neither the embedded world nor sets below 256 examples')
-    word = ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32))
-    (stream,) = training.blend(word).streams
+    (stream,) = training.blend(ActiveRows.all(setting.model.config.vocab_size)).streams
     steps, size = max(1, len(training.data[0]) // recipe.batch_size), recipe.batch_size
     batches, seconds = _timed(lambda: [stream.batch(step, size, pad) for step in range(steps)])
     parts['batches'] = {'examples': steps * size, 'seconds': seconds}
@@ -101,10 +97,5 @@ def _step(options: dict[str, Any], folder: Path) -> dict[str, Any]:
 if __name__ == '__main__':
     use_cores(int(sys.argv[2]))
     end_with_input()
-    try:
+    with error_as_last_line():
         main(Path(sys.argv[1]), json.loads(sys.argv[3]))
-    except Exception as e:
-        import traceback
-
-        traceback.print_exc()
-        sys.exit(f'{type(e).__name__}: {" ".join(str(e).split())}')

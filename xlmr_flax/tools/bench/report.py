@@ -133,7 +133,7 @@ def _utilisation(outcome: Outcome, measured: Measured) -> str:
 def _quietness(outcome: Outcome) -> str:
     known = {name: value for name, m in outcome.measured.items() if (value := _others(m)) is not None}
     if not known:
-        return 'How busy other processes kept the machine is not told by this system.'
+        return 'This system does not report the load of other processes.'
     if max(known.values()) <= QUIET:
         return f'The machine was quiet: other processes used at most {max(known.values()):.2f} of a core (median).'
     busy = ', '.join(f'{name} {value:.2f}' for name, value in known.items())

@@ -202,11 +202,11 @@ def count_compilations() -> Callable[[], int]:
 
     seen = [0]
 
-    def heard(event: str, duration_secs: float, **more: Any) -> None:
+    def on_event(event: str, duration_secs: float, **more: Any) -> None:
         del duration_secs, more
         seen[0] += event == '/jax/core/compile/backend_compile_duration'
 
-    monitoring.register_event_duration_secs_listener(heard)
+    monitoring.register_event_duration_secs_listener(on_event)
     return lambda: seen[0]
 
 

@@ -1,6 +1,6 @@
 """Times the parts of the start of a training run in a fresh process.
 
-`python -m xlmr_flax.tools.bench.startup FOLDER THREADS OPTIONS` writes FOLDER/found.json; `parts` starts it twice.
+`python -m xlmr_flax.tools.bench.startup FOLDER THREADS OPTIONS` writes FOLDER/measured.json; `parts` starts it twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.tools.bench.parts import COMPILING, started
-from xlmr_flax.tools.bench.worker import busy, own, use_cores
+from xlmr_flax.tools.bench.worker import Load, error_as_last_line, use_cores
 from xlmr_flax.util.children import end_with_input
 
 TRACED = ('/jax/core/compile/jaxpr_trace_duration', '/jax/core/compile/jaxpr_to_mlir_module_duration')
@@ -41,7 +41,7 @@ class Clock:
 
 def main(folder: Path, options: dict[str, Any]) -> None:
     """Starts a training run as the package does, up to the end of its first steps, and writes the times."""
-    before, used, clock = busy(), own(), Clock()
+    load, clock = Load(), Clock()
     from xlmr_flax.experiment import training as phase
     from xlmr_flax.tools.bench import settings
     from xlmr_flax.tools.bench.paced import Paced
@@ -69,13 +69,12 @@ def main(folder: Path, options: dict[str, Any]) -> None:
     clock.parts['state and first steps'] = rest
     clock.parts['→ tracing and lowering'] = compiled[1]
     clock.parts[COMPILING] = compiled[0]
-    clock.parts['whole'] = seconds = time.time() - started()
-    later = busy()
+    clock.parts['whole'] = time.time() - started()
     result = {
         'parts': clock.parts, 'steps': steps, 'examples': recipe['batch_size'], 'programs': int(compiled[2]),
-        'others': None if before is None or later is None else max(0.0, (later - before - own() + used) / seconds),
+        'others': load.others(),
     }  # fmt: skip
-    (folder / 'found.json').write_text(json.dumps(result), encoding='utf-8')
+    (folder / 'measured.json').write_text(json.dumps(result), encoding='utf-8')
 
 
 def _listen() -> list[float]:
@@ -84,7 +83,7 @@ def _listen() -> list[float]:
 
     totals = [0.0, 0.0, 0.0]
 
-    def heard(event: str, duration_secs: float, **more: Any) -> None:
+    def on_event(event: str, duration_secs: float, **more: Any) -> None:
         del more
         if event == COMPILED:
             totals[0] += duration_secs
@@ -92,17 +91,12 @@ def _listen() -> list[float]:
         elif event in TRACED:
             totals[1] += duration_secs
 
-    monitoring.register_event_duration_secs_listener(heard)
+    monitoring.register_event_duration_secs_listener(on_event)
     return totals
 
 
 if __name__ == '__main__':
     use_cores(int(sys.argv[2]))
     end_with_input()
-    try:
+    with error_as_last_line():
         main(Path(sys.argv[1]), json.loads(sys.argv[3]))
-    except Exception as e:
-        import traceback
-
-        traceback.print_exc()
-        sys.exit(f'{type(e).__name__}: {" ".join(str(e).split())}')

@@ -159,8 +159,10 @@ class Worker:
         if not line:
             code = self._process.wait()
             hear_signals(code)
-            said = self._log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
-            raise BenchError(f'bench: {self._name} stopped with exit code {code}: {said[-1] if said else "no message"}')
+            lines = self._log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
+            raise BenchError(
+                f'bench: {self._name} stopped with exit code {code}: {lines[-1] if lines else "no message"}'
+            )
         return json.loads(line)
 
     def run(self) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np
         apart = float(np.abs(outcome['losses'] - ours).max())
         if not apart <= near * max(1.0, float(ours.max())):
             losses = [', '.join(f'{loss:.5f}' for loss in each) for each in (ours, outcome['losses'])]
-            raise BenchError(f'{name} trains something else: losses {losses[1]}, ours {losses[0]}')
+            raise BenchError(f'{name} computes other losses: {losses[1]}, ours {losses[0]}')
         furthest = max(furthest, apart)
     shown = ', '.join(f'{loss:.4f}' for loss in ours)
     return (

@@ -11,7 +11,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,30 @@ def own() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
+class Load:
+    """Measures how many cores other processes keep busy, from its creation on."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._began = busy(), own(), time.perf_counter()
+
+    def others(self) -> float | None:
+        """The number of cores that other processes kept busy; None if the system does not report it."""
+        later, seconds = busy(), time.perf_counter() - self._began
+        if self._busy is None or later is None:
+            return None
+        return max(0.0, (later - self._busy - own() + self._own) / seconds)
+
+
+@contextmanager
+def error_as_last_line() -> Iterator[None]:
+    """Ends the process on an error, which is the last line of its log: the parent process shows that line."""
+    try:
+        yield
+    except Exception as e:
+        traceback.print_exc()
+        sys.exit(f'{type(e).__name__}: {" ".join(str(e).split())}')
+
+
 def main(arguments: Sequence[str]) -> None:
     """Runs the worker. It answers on the original standard output; output of libraries goes to standard error."""
     subject, name, folder, threads, options = arguments
@@ -66,11 +92,9 @@ def main(arguments: Sequence[str]) -> None:
     run = module.CONTESTANTS[name].prepare(json.loads(options), Path(folder))
     answer(pinned=pinned, memory=peak_memory())
     for count, _ in enumerate(sys.stdin):
-        before, used, start = busy(), own(), time.perf_counter()
+        load, used, start = Load(), own(), time.perf_counter()
         outcome = run()
-        seconds, used = time.perf_counter() - start, own() - used
-        later = busy()
-        others = None if before is None or later is None else max(0.0, (later - before - used) / seconds)
+        seconds, used, others = time.perf_counter() - start, own() - used, load.others()
         memory = peak_memory()  # read before the outcome is written, which is not the contestant's work
         if not count:
             import numpy as np
@@ -81,11 +105,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with error_as_last_line():
         main(sys.argv[1:])
-    except Exception as e:
-        import traceback
-
-        traceback.print_exc()
-        # The parent shows the last line of the log.
-        sys.exit(f'{type(e).__name__}: {" ".join(str(e).split())}')

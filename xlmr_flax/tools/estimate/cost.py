@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xlmr_flax.tools.estimate.chips import Chip
+from xlmr_flax.parallel.chips import Chip
 from xlmr_flax.tools.estimate.describe import KERNEL, described, direction, kind_of_operation
 from xlmr_flax.tools.estimate.hlo import Computation, Instruction, Module, shape_parts
 

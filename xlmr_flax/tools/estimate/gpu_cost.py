@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from xlmr_flax.parallel.chips import Chip
 from xlmr_flax.tools.estimate import traffic
-from xlmr_flax.tools.estimate.chips import Chip
 from xlmr_flax.tools.estimate.cost import COLLECTIVES, NOT_COSTED, Operation, ProgramCost, Walk
 from xlmr_flax.tools.estimate.describe import KERNEL, MATMUL, described, direction, kind_of_operation
 from xlmr_flax.tools.estimate.hlo import Instruction, Module

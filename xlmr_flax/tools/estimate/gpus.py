@@ -1,6 +1,6 @@
 """NVIDIA GPUs: JAX device descriptions without hardware.
 
-The numbers of a GPU are in chips.py, the description follows OpenXLA's h100_sxm.txtpb and a100_sxm_80.txtpb in
+The numbers of a GPU are in parallel/chips.py, the description follows OpenXLA's h100_sxm.txtpb and a100_sxm_80.txtpb in
 xla/backends/gpu/target_config/specs. The compiler gets it as XLA's GpuTargetConfigProto.
 """
 
@@ -10,8 +10,9 @@ import importlib.util
 import os
 from typing import Any
 
+from xlmr_flax.parallel.chips import Chip
 from xlmr_flax.tools.estimate import EstimateError
-from xlmr_flax.tools.estimate.chips import Chip, Topology
+from xlmr_flax.tools.estimate.chips import Topology
 
 # As a real GPU would give them: name, capability, multiprocessors, float32 lanes, shared memory of a multiprocessor and
 # of a block, L2 cache.

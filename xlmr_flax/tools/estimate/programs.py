@@ -21,18 +21,20 @@ from jax.sharding import Mesh, NamedSharding
 
 from xlmr_flax.config import MeshSpec, OptimizerSpec
 from xlmr_flax.eval.predict import HEAD, embed_program, logits_program
+from xlmr_flax.eval.weights import converted
 from xlmr_flax.experiment.plan.cost import forward_flops
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models.model import Model
+from xlmr_flax.parallel.chips import GIB
 from xlmr_flax.parallel.mesh import batch_devices, batch_sharding, make_mesh, shardings
 from xlmr_flax.tools.estimate import EstimateError
-from xlmr_flax.tools.estimate.chips import GIB, Topology, devices
+from xlmr_flax.tools.estimate.chips import Topology, devices
 from xlmr_flax.tools.estimate.cost import ProgramCost, program_cost
 from xlmr_flax.tools.estimate.describe import KERNEL
 from xlmr_flax.tools.estimate.gpu_cost import gpu_cost
 from xlmr_flax.tools.estimate.gpus import COMPILER_OPTIONS, gpu_devices
 from xlmr_flax.tools.estimate.hlo import parse
-from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.step import split, state_shapes, step_program
 
 TRAIN, EVALUATE, EMBED = 'train', 'evaluate', 'embed'
@@ -44,7 +46,8 @@ class Program:
 
     does: TRAIN, EVALUATE or EMBED. rows: number of rows of a whole step, over all chips and micro-batches; in training
     with a choice head an example is one row here and has `choices` rows of tokens. predicted: tokens per row that a
-    language-modelling head predicts. layer, pooling: for EMBED.
+    language-modelling head predicts. layer, pooling: for EMBED. slots: number of examples that a packed row has room
+    for (data/packing.py), 0 = rows are not packed.
     """
 
     does: str
@@ -58,6 +61,7 @@ class Program:
     optimizer: OptimizerSpec = dataclasses.field(default_factory=OptimizerSpec)
     layer: int | None = None
     pooling: str = 'mean'
+    slots: int = 0
 
     @property
     def name(self) -> str:
@@ -156,7 +160,7 @@ class Compiled:
     @property
     def collective_seconds(self) -> float:
         """Smallest time of the collectives in seconds, over all links of a chip."""
-        return self.cost.sent / self.topology.chip.ici_speed if self.cost else math.nan
+        return self.cost.sent / self.topology.chip.link_speed if self.cost else math.nan
 
     @property
     def slowest(self) -> float:
@@ -235,7 +239,7 @@ def _lower(program: Program, mesh: Mesh) -> tuple[tuple[float, float], Any]:
     """Lowers a program; returns ((parameter bytes, optimizer bytes) on a chip, the lowered program)."""
     model, head = program.model, program.head
     if program.does != TRAIN:
-        params = model.shapes({HEAD: head} if program.does == EVALUATE else {})
+        params = jax.eval_shape(converted(model.dtype), model.shapes({HEAD: head} if program.does == EVALUATE else {}))
         if program.does == EMBED:
             params = {k: params[k] for k in ('encoder', 'pooler')}
             run = embed_program(model, program.layer, program.pooling, mesh)
@@ -243,7 +247,7 @@ def _lower(program: Program, mesh: Mesh) -> tuple[tuple[float, float], Any]:
             run = logits_program(model, head, mesh)
         placed, rows = _placed(params, mesh), _struct((program.rows, program.length), jnp.int32, mesh)
         return (_bytes(placed), 0.0), run.lower(placed, rows, rows)
-    optimizer = AdamW(program.optimizer, 1000)  # the number of steps is a constant of the schedule and costs nothing
+    optimizer = Optimizer(program.optimizer, 1000)  # the number of steps is a constant and costs nothing
     state = _placed(state_shapes(model.shapes({HEAD: head}), optimizer), mesh)
     shared, mine = split(state, HEAD)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -256,8 +260,14 @@ def batch_shapes(program: Program, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct
     """Shapes of a training step's batch, as data/batches.py and data/masking.py make it."""
     rows = program.rows
     shapes = kind_of(program.head).batch_shapes(rows, program.length, program.choices, program.predicted)
+    examples = (rows,)
+    if program.slots and 'labels' not in shapes:  # one output for each example, not for each token
+        examples = (rows, program.slots)
+        if 'label' in shapes:
+            shapes = shapes | {'starts': (*shapes['ids'][:-1], program.slots)}
+        shapes = {name: examples if sizes == (rows,) else sizes for name, sizes in shapes.items()}
     batch = {name: _struct(sizes, jnp.int32, mesh) for name, sizes in shapes.items()}
-    return batch | {'valid': _struct((rows,), jnp.float32, mesh)}
+    return batch | {'valid': _struct(examples, jnp.float32, mesh)}
 
 
 def _struct(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:

@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from xlmr_flax.parallel.chips import GIB
 from xlmr_flax.tools.estimate import cost
-from xlmr_flax.tools.estimate.chips import GIB, Topology
+from xlmr_flax.tools.estimate.chips import Topology
 from xlmr_flax.tools.estimate.cost import Operation
 from xlmr_flax.tools.estimate.plan import EVALUATION, PlanEstimate, Row
 from xlmr_flax.tools.estimate.programs import Compiled
@@ -141,7 +142,7 @@ def _collectives_text(c: Compiled) -> str:
     assert c.cost is not None
     rows = [['collective', 'chips', 'count', 'MB', 'sent by a chip, MB', 'ms at least']]
     for item in c.cost.collectives:
-        milliseconds = 1e3 * item.sent / c.topology.chip.ici_speed
+        milliseconds = 1e3 * item.sent / c.topology.chip.link_speed
         group = str(item.group) if item.group else '-'
         cells = [item.kind, group, f'{item.count:,}', number(item.bytes / 1e6), number(item.sent / 1e6)]
         rows.append([*cells, number(milliseconds)])
@@ -198,6 +199,7 @@ def plan_text(estimates: Sequence[PlanEstimate], *, every: bool) -> str:
     """Report of a plan: its table, its programs, and details of the most expensive program (every: of all programs)."""
     parts = [plan_table(estimates)]
     for e in estimates:
+        parts.append('\n'.join([e.defaults.line(), *e.remarks]))
         if e.refused:
             parts.append('\n'.join([f'Not possible on {e.topology.name}:', *(f'  {text}' for text in e.refused)]))
         parts.append(programs_table([c for c, _ in e.programs], [s for _, s in e.programs]))
@@ -273,6 +275,8 @@ def plan_dict(e: PlanEstimate) -> dict[str, Any]:
         'phases': [row(r) for r in e.rows],
         'total': row(e.total()),
         'refused': list(e.refused),
+        'defaults': e.defaults.as_json() | {'line': e.defaults.line()},
+        'remarks': list(e.remarks),
         'programs': [{**compiled_dict(c), 'hours': None if math.isnan(s) else s / 3600} for c, s in e.programs],
     }
 

@@ -19,11 +19,12 @@ from statistics import median
 from typing import Any
 
 from xlmr_flax.analysis.against import runs_of
-from xlmr_flax.analysis.paired import NoExampleScores, Pairing, pair_systems
+from xlmr_flax.analysis.paired import Pairing, pair_systems
 from xlmr_flax.config import Config, ConfigError, digest, to_dict
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.workdir.files import Workdir
+from xlmr_flax.kinds.gold import NoExampleScores, NoGold
 from xlmr_flax.report.table import Table
 from xlmr_flax.tools.torch.agreement import read_records
 from xlmr_flax.tools.torch.comparison_report import LEAST_SECONDS, LEAST_STEPS, Comparison, Curve, report, tables
@@ -62,7 +63,7 @@ def run_torch(runner: Runner, workdir: Path) -> bool:
         # A run that was stopped before it wrote a config may have left temporary files.
         visible = [path for path in folder.iterdir() if not path.name.startswith('.')]
         if visible and not (folder / 'config.json').is_file():
-            raise ConfigError(f'{folder}: holds something else; compare puts the PyTorch run there')
+            raise ConfigError(f'{folder}: is not empty and not a PyTorch run of compare')
         shutil.rmtree(folder)  # an unfinished run, or the run of another plan
     command = [sys.executable, '-m', 'xlmr_flax.tools.torch.torch_run', f'--saved={workdir}', f'--workdir={folder}']
     command += ['--end_with_input']
@@ -72,7 +73,7 @@ def run_torch(runner: Runner, workdir: Path) -> bool:
     try:
         code = run_child(command, {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path})
     except Stopped:
-        raise Stopped('stopped on the PyTorch side, which is not kept; ours is saved') from None
+        raise Stopped('stopped during the PyTorch run, which is not saved; the JAX run is saved') from None
     if code:
         raise ConfigError(f'the PyTorch side stopped with exit code {code}: {" ".join(command[1:-1])}')
     write_atomically(folder / DONE, json.dumps({'key': key}) + '\n')
@@ -101,7 +102,7 @@ def collect(runner: Runner, workdir: Path, versions: Mapping[str, str]) -> Compa
             roots = [runs_of(side, config, arm) for side in (workdir, workdir / FOLDER)]
             try:
                 pairings += [(arm, each) for each in pair_systems(config, target, *roots)]
-            except NoExampleScores as e:
+            except (NoExampleScores, NoGold) as e:
                 notes.append(f'{target}: no test: {e}. Its scores are in results.jsonl of both folders.')
                 break
     curves = tuple(_curve(run, workdir) for run in runner.plan if run.recipe)

@@ -11,7 +11,7 @@ from pathlib import Path
 from xlmr_flax.analysis.against import as_json
 from xlmr_flax.analysis.paired import Pairing
 from xlmr_flax.report.html_table import Notes, html_table
-from xlmr_flax.report.page_style import CSS
+from xlmr_flax.report.page_style import document
 from xlmr_flax.report.plots.canvas import inline, svg
 from xlmr_flax.report.plots.curves import training_curves
 from xlmr_flax.report.study import metric_name
@@ -73,17 +73,17 @@ class Comparison:
         return {name: text for name, text in known.items() if text}
 
 
-def tables(found: Comparison) -> list[Table]:
+def tables(comparison: Comparison) -> list[Table]:
     """Tables of a comparison: mean scores, losses and speeds, then scores by language."""
-    shown = [_summary(found)] if found.pairings else []
-    shown.append(_training_table(found))
-    for arm, pairing in found.pairings:
+    shown = [_summary(comparison)] if comparison.pairings else []
+    shown.append(_training_table(comparison))
+    for arm, pairing in comparison.pairings:
         title = f'{pairing.target}, {pairing.metric.replace("_", " ")} ({pairing.split}), intermediate: {arm}'
         shown.append(pairing.table(*SIDES, title))
     return shown
 
 
-def _summary(found: Comparison) -> Table:
+def _summary(comparison: Comparison) -> Table:
     columns = (
         Column('target'), Column('intermediate'), Column('metric'), Column('languages', 'count'),
         *(Column(side, 'score', 'mean', decimals=2) for side in SIDES),
@@ -92,7 +92,7 @@ def _summary(found: Comparison) -> Table:
         Column('lowest p', 'score', 'single languages', decimals=4),
     )  # fmt: skip
     lines = []
-    for arm, pairing in found.pairings:
+    for arm, pairing in comparison.pairings:
         mean = pairing.means[0]
         largest = max(100 * abs(each.change.difference) for each in pairing.languages)
         lowest = min(each.p_holm for each in pairing.languages if each.p_holm is not None)
@@ -105,8 +105,8 @@ def _summary(found: Comparison) -> Table:
     return Table('Summary', columns, tuple(lines), (note,))
 
 
-def _training_table(found: Comparison) -> Table:
-    timed = any(None not in curve.speeds for curve in found.curves)
+def _training_table(comparison: Comparison) -> Table:
+    timed = any(None not in curve.speeds for curve in comparison.curves)
     columns = (
         Column('run'),
         Column('steps', 'count'),
@@ -115,52 +115,52 @@ def _training_table(found: Comparison) -> Table:
         *(Column(side, 'score', 'examples/s', decimals=1) for side in SIDES if timed),
     )
     lines = []
-    for c in found.curves:
+    for c in comparison.curves:
         apart = f'{c.apart(FIRST)[0]:.1e}', f'{c.apart()[0]:.1e}'
         lines.append(Line((c.run, max(c.losses[0], default=0), *apart, *(c.speeds if timed else ()))))
-    took = ', '.join(f'{side} {seconds:.0f} s' for side, seconds in zip(SIDES, found.seconds, strict=True))
+    took = ', '.join(f'{side} {seconds:.0f} s' for side, seconds in zip(SIDES, comparison.seconds, strict=True))
     notes = [f'Training and evaluation in all: {took} (compilation included), one side after the other.']
     if timed:
         notes.append(f'examples/s: median of the steps, of trainings of {LEAST_STEPS} steps and {LEAST_SECONDS:.0f} s.')
     notes.append('Speed: measure with: xlmr-flax bench train')
-    return Table('Training', columns, tuple(lines), (*notes, *found.notes))
+    return Table('Training', columns, tuple(lines), (*notes, *comparison.notes))
 
 
-def to_json(found: Comparison) -> str:
+def to_json(comparison: Comparison) -> str:
     """All numbers of a comparison as JSON."""
     return json.dumps(
         {
-            'title': found.title, 'command': found.command, 'versions': dict(found.versions), 'date': found.date,
-            'sources': found.sources,
-            'seconds': dict(zip(SIDES, found.seconds, strict=True)),
+            'title': comparison.title, 'command': comparison.command, 'versions': dict(comparison.versions),
+            'date': comparison.date, 'sources': comparison.sources,
+            'seconds': dict(zip(SIDES, comparison.seconds, strict=True)),
             'curves': [
                 {'run': c.run, 'losses': dict(zip(SIDES, c.losses, strict=True)), 'examples_per_s': c.speeds}
-                for c in found.curves
+                for c in comparison.curves
             ],
-            'pairings': [as_json(pairing) | {'intermediate': arm} for arm, pairing in found.pairings],
+            'pairings': [as_json(pairing) | {'intermediate': arm} for arm, pairing in comparison.pairings],
         },
         indent=1,
     ) + '\n'  # fmt: skip
 
 
-def report(found: Comparison, folder: Path) -> Path:
+def report(comparison: Comparison, folder: Path) -> Path:
     """Writes compare.md, compare.json, index.html and figures/; returns the page's path."""
-    drawn = figures(found)
+    drawn = figures(comparison)
     for name, drawing in drawn.items():
         write_atomically(folder / 'figures' / f'{name}.svg', drawing)
-    lines = [f'# {found.title}', '', *(f'- {name}: `{text}`' for name, text in found.facts().items()), '']
-    lines += [table.markdown() for table in tables(found)]
+    lines = [f'# {comparison.title}', '', *(f'- {name}: `{text}`' for name, text in comparison.facts().items()), '']
+    lines += [table.markdown() for table in tables(comparison)]
     lines += [f'![Training losses of {name}](figures/{name}.svg)\n' for name in drawn]
     write_atomically(folder / 'compare.md', '\n'.join(lines))
-    write_atomically(folder / 'compare.json', to_json(found))
-    write_atomically(folder / 'index.html', page(found, tables(found), drawn))
+    write_atomically(folder / 'compare.json', to_json(comparison))
+    write_atomically(folder / 'index.html', page(comparison, tables(comparison), drawn))
     return folder / 'index.html'
 
 
-def figures(found: Comparison) -> dict[str, str]:
+def figures(comparison: Comparison) -> dict[str, str]:
     """{run: SVG of its training losses on both sides}, for the first `MOST` runs."""
     drawn = {}
-    for curve in found.curves[:MOST]:
+    for curve in comparison.curves[:MOST]:
         points = [
             {'run': side, 'intermediate': side, 'step': step, 'loss': loss}
             for side, losses in zip(SIDES, curve.losses, strict=True)
@@ -172,46 +172,26 @@ def figures(found: Comparison) -> dict[str, str]:
     return drawn
 
 
-def page(found: Comparison, shown: Sequence[Table], drawn: Mapping[str, str]) -> str:
+def page(comparison: Comparison, shown: Sequence[Table], drawn: Mapping[str, str]) -> str:
     """The HTML page as text."""
     notes = Notes()
-    facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in found.facts().items())
-    by_language = len(found.pairings)
+    facts = ''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in comparison.facts().items())
+    by_language = len(comparison.pairings)
     sections = [html_table(table, notes) for table in shown[: len(shown) - by_language]]
     sections.append('<h2>Training losses</h2>')
     for number, (name, drawing) in enumerate(drawn.items()):
-        said = f"Training loss by step of {escape(name)}; where the two agree, PyTorch's dashes lie on JAX's line."
+        caption = f"Training loss by step of {escape(name)}; where the two agree, PyTorch's dashes lie on JAX's line."
         sections.append(
             f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Training losses of {escape(name)}">'
-            f'{inline(drawing, f"c{number}-")}</div><figcaption>{said}</figcaption></figure>'
+            f'{inline(drawing, f"c{number}-")}</div><figcaption>{caption}</figcaption></figure>'
         )
-    if len(found.curves) > len(drawn):
-        sections.append(f'<p>{len(found.curves) - len(drawn)} more runs are in compare.json.</p>')
+    if len(comparison.curves) > len(drawn):
+        sections.append(f'<p>{len(comparison.curves) - len(drawn)} more runs are in compare.json.</p>')
     if by_language:
         sections.append('<h2>Scores by language</h2>')
         sections += [html_table(table, notes) for table in shown[len(shown) - by_language :]]
     body = '\n'.join(sections)
-    text = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(found.title)}</title>
-<style>
-{CSS}
-</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{escape(found.title)}</h1>
-<p class="lead">The same starting weights, batches, recipe and scorers; model, gradients, optimizer and dropout are this
-package's on one side, and those of transformers and torch on the other.</p>
-<dl class="facts">{facts}</dl>
-</header>
-{body}
-</main>
-</body>
-</html>
-"""
-    return notes.numbered(text)
+    lead = f"""<p class="lead">The same starting weights, batches, recipe and scorers; model, gradients, optimizer and
+dropout are this package's on one side, and those of transformers and torch on the other.</p>
+<dl class="facts">{facts}</dl>"""
+    return notes.numbered(document(comparison.title, lead, body))

@@ -54,8 +54,8 @@ def convert(directory: Path) -> tuple[Path, int]:
     except ModuleNotFoundError as e:
         if (e.name or '').split('.')[0] != 'torch':
             raise
-        said = "torch reads it, and is not installed: pip install -e '.[torch]' in the checkout"
-        raise ModelError(f'{paths[0]}: {said}') from None
+        message = "torch reads it, and is not installed: pip install -e '.[torch]' in the checkout"
+        raise ModelError(f'{paths[0]}: {message}') from None
     tensors: dict[str, torch.Tensor] = {}
     stored: set[int] = set()
     for path in paths:

@@ -23,6 +23,10 @@ def check(config: Config) -> None:
             _check_kinds('targets', [name])
     recipes = {'recipe': config.recipe} | {f'recipes.{name}': recipe for name, recipe in config.recipes.items()}
     for where, recipe in recipes.items():
+        if recipe.optimizer.name != 'adamw':
+            raise ConfigError(
+                f"{where}.optimizer.name {recipe.optimizer.name!r}: the PyTorch baseline has 'adamw' alone"
+            )
         if recipe.eval_every and (recipe.keep == 'best' or recipe.patience):
             raise ConfigError(
                 f'{where}.eval_every {recipe.eval_every} with keep {recipe.keep!r} and patience {recipe.patience}: the '

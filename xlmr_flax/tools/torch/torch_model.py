@@ -11,11 +11,12 @@ from safetensors.numpy import save_file
 
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.family import POOLER
 from xlmr_flax.kinds import KINDS, HeadSpec, kind_of
 from xlmr_flax.kinds.base import Kind
 from xlmr_flax.models import hf
 from xlmr_flax.models.model import Params
-from xlmr_flax.models.weights import export_head, import_head, import_pooler
+from xlmr_flax.models.weights import export_head, export_pooler, import_head, import_pooler
 
 # Kinds of task that the PyTorch baseline trains: those with a class in transformers and a prediction for each example.
 TRAINED = tuple(kind.name for kind in KINDS.values() if kind.architecture and not kind.pretraining)
@@ -41,19 +42,24 @@ def export_start(
     for name, spec in heads.items():
         if spec.kind not in TRAINED:
             raise ModelError(f'head {name!r}: the PyTorch baseline has no head of kind {spec.kind!r}')
+    family = family_of(config)
     hf.save(folder / 'encoder', config, params, tokenizer)
+    if not family.has_pooler:
+        pooler = {name: np.ascontiguousarray(value) for name, value in export_pooler(params['pooler'])}
+        save_file(pooler, folder / 'pooler.safetensors')  # torch_modules.POOLER_FILE
     about = {}
     for i, (name, spec) in enumerate(heads.items()):
         kind = kind_of(spec)
         own, head = head_style(kind, style), params['heads'][name]
-        tensors = _jiant_tensors(head) if own == 'jiant' else dict(export_head(head, spec, own))
+        tensors = _jiant_tensors(head) if own == 'jiant' else dict(export_head(head, spec, own, config))
         file = f'head_{i}.safetensors'
         save_file({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, folder / file)
         about[name] = {
-            'class': f'XLMRoberta{kind.architecture}',
+            'class': f'{family.class_name}{kind.architecture}',
             'num_labels': spec.outputs if kind.classes else 2,
-            'pooler': kind.reads_pooler(own),
+            'pooler': kind.reads(config, own) == POOLER,
             'style': own,
+            'dropout': config.dropout,
             'file': file,
         }
     # Written last. The name equals torch_modules.HEADS_FILE, which cannot be imported without torch.
@@ -77,7 +83,7 @@ def import_trained(
 ) -> Params:
     """Converts weights that torch trained to our parameters.
 
-    tensors: float32 tensors of XLMRobertaModel by name. heads: the tensors of each head by name.
+    tensors: float32 tensors of the encoder and its pooler by name. heads: the tensors of each head by name.
     """
     params: Params = {
         'encoder': family_of(config).import_encoder(tensors.__getitem__, config),
@@ -92,5 +98,5 @@ def import_trained(
                 for layer in ('dense', 'out')
             }
         else:
-            params['heads'][name] = import_head(own.__getitem__, spec, 'hf')
+            params['heads'][name] = import_head(own.__getitem__, spec, 'hf', config)
     return params

@@ -1,12 +1,13 @@
-"""transformers' XLM-R with our heads and losses, and one optimizer step, in PyTorch.
+"""transformers' encoder with our heads and losses, and one optimizer step, in PyTorch.
 
 This module does not import JAX, so that a process that measures torch loads only torch. A start is a folder that
-`torch_model.export_start` writes: encoder/ (a directory of transformers), a .safetensors file for each head, and
-heads.json, which describes the heads.
+`torch_model.export_start` writes: encoder/ (a directory of transformers), a .safetensors file for each head,
+heads.json, which describes the heads, and pooler.safetensors where transformers' encoder has no pooler.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.util.errors import UserError
 
-HEADS_FILE = 'heads.json'
+HEADS_FILE, POOLER_FILE = 'heads.json', 'pooler.safetensors'
 _OUTSIDE = -1e30
 Tensors = Mapping[str, torch.Tensor]
 
@@ -33,22 +34,41 @@ class StartError(UserError, ValueError):
     """transformers does not load these weights completely."""
 
 
+class Pooler(nn.Module):
+    """tanh(dense(first token)), for encoders that have no pooler in transformers."""
+
+    def __init__(self, tensors: Tensors):
+        super().__init__()
+        outputs, inputs = tensors['pooler.dense.weight'].shape
+        self.dense = nn.Linear(inputs, outputs)
+        self.dense.load_state_dict({name.rpartition('.')[2]: value for name, value in tensors.items()})
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[B, T, D] -> [B, D]."""
+        return torch.tanh(self.dense(hidden[:, 0]))
+
+
 class JiantHead(nn.Module):
     """The head of the paper's authors (encoder.head='jiant'): pooler output, dropout, dense, tanh, dropout, linear."""
 
     def __init__(self, encoder: nn.Module, tensors: Tensors, rate: float):
         super().__init__()
-        self.encoder, self.dropout = encoder, nn.Dropout(rate)
+        self.encoder: Any = encoder
+        self.dropout = nn.Dropout(rate)
         sizes = [tensors[f'{name}.weight'].shape for name in ('dense', 'out')]
         self.dense, self.out = (nn.Linear(inputs, outputs) for outputs, inputs in sizes)
         own = {name: value for name, value in self.state_dict().items() if not name.startswith('encoder.')}
         self.load_state_dict({**own, **tensors}, strict=False)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """int64 [B, T] or [B, N, T] (mask 0 = padding) -> float logits [B, C] or [B, N]."""
+    def forward(self, input_ids: torch.Tensor, **masks: torch.Tensor) -> torch.Tensor:
+        """int64 [B, T] or [B, N, T] -> float logits [B, C] or [B, N]. masks: attention_mask (0 = padding), and
+        token_type_ids where the encoder has types."""
         shape = input_ids.shape
-        flat = [value.reshape(-1, shape[-1]) for value in (input_ids, attention_mask)]
-        pooled = self.encoder(input_ids=flat[0], attention_mask=flat[1]).pooler_output
+        flat = {name: value.reshape(-1, shape[-1]) for name, value in masks.items()}
+        hidden = self.encoder(input_ids=input_ids.reshape(-1, shape[-1]), **flat)
+        pooled: Any = hidden.get('pooler_output')
+        if pooled is None:
+            pooled = self.encoder.pooler(hidden.last_hidden_state)
         out = self.out(self.dropout(torch.tanh(self.dense(self.dropout(pooled)))))
         return out.reshape(shape[:2]) if len(shape) == 3 else out
 
@@ -58,7 +78,7 @@ class MultiTask(nn.Module):
 
     def __init__(self, encoder: nn.Module, heads: Mapping[str, nn.Module]):
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Any = encoder
         self._names = {name: f'head_{i}' for i, name in enumerate(heads)}  # torch does not allow dots in module names
         self.heads = nn.ModuleDict({self._names[name]: head for name, head in heads.items()})
 
@@ -70,12 +90,21 @@ class MultiTask(nn.Module):
         """ids, segments int64 [B, T], choice [B, N, T] (segment 0 = padding) -> float32 logits: pair [B, C], choice
         [B, N], span [B, T, 2], tag [B, T, C].
         """
-        out = self.head(name)(input_ids=ids, attention_mask=segments)
+        inputs = {'input_ids': ids, 'attention_mask': segments}
+        if getattr(self.encoder.config, 'type_vocab_size', 1) > 1:
+            inputs['token_type_ids'] = token_types(ids, self.encoder.config.sep_token_id) * (segments > 0)
+        out = self.head(name)(**inputs)
         if isinstance(out, torch.Tensor):
             return out.float()
         if 'start_logits' in out:
             return torch.stack([out.start_logits, out.end_logits], -1).float()
         return out.logits.float()
+
+
+def token_types(ids: torch.Tensor, separator: int) -> torch.Tensor:
+    """BERT's token types: 1 for the tokens after the first separator of a row, int64 in the shape of ids."""
+    ends = (ids == separator).long()
+    return (ends.cumsum(-1) - ends).clamp(max=1)
 
 
 def open_start(folder: Path, pooler: bool = True) -> MultiTask:
@@ -84,11 +113,14 @@ def open_start(folder: Path, pooler: bool = True) -> MultiTask:
     Raises StartError if transformers would initialise a missing weight or ignore one.
     """
     transformers.utils.logging.disable_progress_bar()
-    read: Any = transformers.XLMRobertaModel.from_pretrained
+    read: Any = transformers.AutoModel.from_pretrained
     encoder, info = read(folder / 'encoder', dtype=torch.float32, output_loading_info=True)
     wrong = [*info['missing_keys'], *info['unexpected_keys'], *info['mismatched_keys']]
     if wrong:
-        raise StartError(f'{folder}: XLMRobertaModel does not take these weights: {", ".join(map(str, wrong[:5]))}')
+        name = type(encoder).__name__
+        raise StartError(f'{folder}: {name} does not take these weights: {", ".join(map(str, wrong[:5]))}')
+    if (folder / POOLER_FILE).is_file():
+        encoder.pooler = Pooler(load_file(folder / POOLER_FILE))
     heads, pooled = {}, False
     for name, about in json.loads((folder / HEADS_FILE).read_text(encoding='utf-8')).items():
         tensors = load_file(folder / about['file'])
@@ -101,22 +133,24 @@ def open_start(folder: Path, pooler: bool = True) -> MultiTask:
 
 def _make_head(encoder: Any, about: Mapping[str, Any], tensors: Tensors) -> nn.Module:
     if about['style'] == 'jiant':
-        return JiantHead(encoder, tensors, encoder.config.hidden_dropout_prob)
-    config = transformers.XLMRobertaConfig(**{**encoder.config.to_dict(), 'num_hidden_layers': 0, 'vocab_size': 8})
+        return JiantHead(encoder, tensors, about['dropout'])
+    config = copy.deepcopy(encoder.config)
     config.num_labels = about['num_labels']
-    model = getattr(transformers, about['class'])(config)
-    missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
-    left = [name for name in missing if not name.startswith('roberta.')]
+    with torch.device('meta'):  # without memory: its encoder is replaced
+        model = getattr(transformers, about['class'])(config)
+    missing, unexpected = model.load_state_dict(dict(tensors), strict=False, assign=True)
+    left = [name for name in missing if not name.startswith(f'{model.base_model_prefix}.')]
     if left or unexpected:
         raise StartError(f'{type(model).__name__} does not take this head: {", ".join([*left, *unexpected])}')
-    model.roberta = encoder
+    setattr(model, model.base_model_prefix, encoder)
     return model
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """AdamW's two parameter groups, as in transformers' examples and jiant: no decay of biases and layer norms."""
-    free = [p for name, p in model.named_parameters() if name.endswith('bias') or 'LayerNorm' in name]
-    decayed = [p for name, p in model.named_parameters() if not (name.endswith('bias') or 'LayerNorm' in name)]
+    norms = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
+    free = [p for name, p in model.named_parameters() if name.endswith('bias') or id(p) in norms]
+    decayed = [p for name, p in model.named_parameters() if not (name.endswith('bias') or id(p) in norms)]
     return [{'params': decayed, 'weight_decay': weight_decay}, {'params': free, 'weight_decay': 0.0}]
 
 

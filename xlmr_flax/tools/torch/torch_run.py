@@ -32,10 +32,18 @@ from xlmr_flax.experiment.plan.arms import heads_of, task_of
 from xlmr_flax.experiment.plan.runs import Run, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.runner import Runner
-from xlmr_flax.experiment.training import Setting, Training, head_of, initial_params, start_params, trained_facts
+from xlmr_flax.experiment.training import (
+    Setting,
+    Training,
+    head_of,
+    initial_params,
+    save_model,
+    start_params,
+    trained_facts,
+)
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Params
-from xlmr_flax.models.source import open_source, save_checkpoint
+from xlmr_flax.models.source import open_source
 from xlmr_flax.tools.torch.limits import check
 from xlmr_flax.tools.torch.torch_evaluate import TorchEvaluator
 from xlmr_flax.tools.torch.torch_model import export_start, import_trained
@@ -68,7 +76,7 @@ def run_baseline(config: Config, workdir: Path, command: str = '') -> list[dict[
             raise ConfigError(f'{workdir}: holds a run already ({name}); the baseline takes a folder of its own')
     runner = Runner.open(dataclasses.replace(config, tensorboard=False), workdir, command)
     setting = runner.setting
-    setting.workdir.save_config(config, command)
+    setting.workdir.save_config(dataclasses.replace(config, encoder=runner.config.encoder), command)
     rows: list[dict[str, Any]] = []
     for run in runner.plan:
         began = time.monotonic()
@@ -107,7 +115,7 @@ def _train(setting: Setting, run: Run) -> None:
     heads, params = heads_of(training.datasets), initial_params(setting, run)
     torch.manual_seed(run.seed)
     model = _open(setting, params, heads)
-    blend = training.blend(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32)))
+    blend = training.blend(ActiveRows.all(setting.model.config.vocab_size))
     optimizer = make_optimizer(model, recipe.optimizer)
     scheduler = learning_rates(optimizer, recipe.optimizer, training.steps)
     autocast = autocast_to(setting.model.dtype, _device())
@@ -155,18 +163,7 @@ def _save(setting: Setting, run: Run, training: Training, model: MultiTask, head
 
     own = {name: dict(arrays(model.head(name))) for name in heads}
     params = import_trained(dict(arrays(model.encoder)), own, heads, setting.model.config, setting.model.style)
-    save_checkpoint(
-        setting.workdir.run_dir(run) / 'model',
-        setting.model.config,
-        params,
-        setting.tokenizer.path,
-        style=setting.model.style,
-        heads=heads,
-        labels={dataset.head: dataset.task.labels for dataset in training.datasets},
-        note=setting.source.note,
-        max_length=max(dataset.max_length for dataset in training.datasets),
-        extra={'trained': {'run': run.id, 'step': training.steps, 'metric': None}},
-    )
+    save_model(setting, run, training, params, training.steps, None)
 
 
 def _evaluate(runner: Runner, run: Run, command: str) -> list[dict[str, Any]]:

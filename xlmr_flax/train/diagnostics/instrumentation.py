@@ -26,9 +26,9 @@ from xlmr_flax.train.diagnostics.profile import STEP
 from xlmr_flax.train.diagnostics.recompilation import Programs, StepBatch
 from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.mixed import gradient_program
-from xlmr_flax.train.optimizer import AdamW
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.phase import Phase
-from xlmr_flax.train.step import State, split, step_program
+from xlmr_flax.train.step import State, split, state_shapes, step_program
 from xlmr_flax.train.streams import BatchPlan
 from xlmr_flax.util.heap import give_back
 
@@ -42,11 +42,12 @@ def placing(phase: Phase, params: Params) -> AbstractContextManager[None]:
 
     tree = jax.tree.map(one, params, shardings(params, mesh))
     now, wide = dict(mesh.shape), {'data': 1, 'fsdp': mesh.size if mesh.size > 1 else 8, 'model': 1}
-    before, after = (3 * shard_bytes(params, sizes) for sizes in (now, wide))
+    state = state_shapes(params, Optimizer(phase.recipe.optimizer, phase.steps))
+    before, after = (shard_bytes(state, sizes) for sizes in (now, wide))
     setting = f'mesh.data=1 mesh.fsdp={wide["fsdp"]}{"" if mesh.size > 1 else " on 8 devices"}'
-    said = f'{setting}: parameters and moments {size(before)} -> {size(after)} on a device'
+    advice = f'{setting}: parameters and moments {size(before)} -> {size(after)} on a device'
     what = f'parameters and moments of task {phase.task!r} on mesh {" ".join(f"{k}={v}" for k, v in now.items())}'
-    return explained(what, tree, [said] if after < before else [])
+    return explained(what, tree, [advice] if after < before else [])
 
 
 class Instrumentation:
@@ -156,6 +157,7 @@ class Instrumentation:
             {k: shape(v) for k, v in batch.arrays.items()},
             len(batch.plan.lengths),
             1 if self._mixed else phase.recipe.accumulation,
+            Optimizer(phase.recipe.optimizer, phase.steps),
             dict(phase.mesh.shape),
             max(0.0, whole - own),
             phase.recipe.accumulation if self._mixed else 1,
@@ -178,7 +180,7 @@ class Instrumentation:
                 return (
                     program.lower({**given['shared'], **given['head']}, arrays, key, real).compile().memory_analysis()
                 )
-            optimizer = AdamW(phase.recipe.optimizer, phase.steps)
+            optimizer = Optimizer(phase.recipe.optimizer, phase.steps)
             program = step_program(phase.model, head.spec, optimizer, phase.mesh, phase.recipe.accumulation)
             return program.lower(given['shared'], given['head'], arrays, key, real).compile().memory_analysis()
         return None

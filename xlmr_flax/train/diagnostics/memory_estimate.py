@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from xlmr_flax.encoders.compute import FULL, NONE
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import AXES, BATCH_AXES, path_name, spec_for
+from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.step import head_loss
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
@@ -32,8 +34,8 @@ class StepShapes:
 
     params: the shared part and one head with the name 'head'. batch: the arrays of a program. examples: number of
     examples in the batch (packed rows have several). accumulation: number of parts into which the program splits its
-    batch. mesh: size of each axis. resident: other bytes of the state on a device (other heads). programs: programs
-    per optimizer step (micro-batches of a mixture).
+    batch. optimizer: determines the moments. mesh: size of each axis. resident: other bytes of the state on a device
+    (other heads). programs: programs per optimizer step (micro-batches of a mixture).
     """
 
     model: Model
@@ -42,6 +44,7 @@ class StepShapes:
     batch: Shapes
     examples: int
     accumulation: int
+    optimizer: Optimizer
     mesh: Mapping[str, int]
     resident: float = 0.0
     programs: int = 1
@@ -97,16 +100,33 @@ def shard_bytes(tree: Any, mesh: Mapping[str, int]) -> float:
     return total
 
 
-def residuals(model: Model, head: HeadSpec, params: Params, batch: Shapes, rows: int) -> list[jax.ShapeDtypeStruct]:
+def residuals(
+    model: Model, head: HeadSpec, params: Params, batch: Shapes, rows: int
+) -> tuple[jax.ShapeDtypeStruct, ...]:
     """The shapes of the arrays that the backward pass reads for a batch of `rows` rows, including parameters."""
+    leaves, tree = jax.tree.flatten(params)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    part = tuple((k, jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype)) for k, v in batch.items())
+    return _residuals(model, head, shapes, tree, part)
+
+
+# Settings are compared by steps that share most of their shapes, and a trace of a deep encoder takes seconds.
+@lru_cache(maxsize=64)
+def _residuals(
+    model: Model,
+    head: HeadSpec,
+    leaves: tuple[jax.ShapeDtypeStruct, ...],
+    tree: Any,
+    part: tuple[tuple[str, jax.ShapeDtypeStruct], ...],
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The result of `residuals`. leaves, tree: the parameters. part: the arrays of the batch with their names."""
     loss, key = head_loss(model, head), jax.eval_shape(lambda: jax.random.key(0))
-    part = {k: jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype) for k, v in batch.items()}
 
     def forward(params: Params, part: Any, key: jax.Array) -> list[jax.Array]:
         _, backward = jax.vjp(lambda p: loss(p, part, key, jnp.float32(1), None)[0], params)
         return list({id(leaf): leaf for leaf in jax.tree.leaves(backward)}.values())
 
-    return jax.eval_shape(forward, params, part, key)
+    return tuple(jax.eval_shape(forward, jax.tree.unflatten(tree, leaves), dict(part), key))
 
 
 def activations(step: StepShapes) -> list[jax.ShapeDtypeStruct]:
@@ -140,14 +160,14 @@ def _bytes(leaf: Any) -> float:
 def estimate(step: StepShapes) -> MemoryEstimate:
     """Estimates the memory of a step on one device. With rematerialisation, one layer's activations are added."""
     parameters = shard_bytes(step.params, step.mesh)
+    moments = shard_bytes(jax.eval_shape(step.optimizer.init, step.params), step.mesh)
+    others = step.resident / (parameters + moments)  # the other heads have parameters and moments in the same ratio
     held = sum(map(_bytes, activations(step)))
     if step.model.options().remat != NONE:
         whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=NONE))
         held += sum(map(_bytes, activations(whole))) / max(1, step.model.config.num_layers)
     summed = 2 if step.accumulation > 1 else 1  # the sum so far, and the gradients of the current part
-    return MemoryEstimate(
-        parameters + step.resident / 3, 2 * parameters + 2 * step.resident / 3, summed * parameters, held / step.shards
-    )
+    return MemoryEstimate(parameters * (1 + others), moments * (1 + others), summed * parameters, held / step.shards)
 
 
 def options(step: StepShapes, limit: float = 0.0, unrolled: bool = False) -> Iterator[tuple[str, str, StepShapes]]:

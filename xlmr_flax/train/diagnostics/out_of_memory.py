@@ -85,13 +85,13 @@ def summary(error: BaseException) -> str:
     return ' '.join(text.split('\n\n')[0].splitlines()[0].split())
 
 
-def told_limit(message: str) -> float:
+def limit_in(message: str) -> float:
     """Parses a device's bytes from XLA's message, in either of libtpu's forms; 0 = not in the message."""
     match = re.search(r'(?:Used [\d.]+[KMGT]? of |available HBM \()([\d.]+)([KMGT]?)', message)
     return float(match[1]) * _UNITS[match[2]] if match else 0.0
 
 
-def told_arrays(message: str) -> list[Array]:
+def buffers_in(message: str) -> list[Array]:
     """Parses the largest buffers from XLA's message, the largest first.
 
     The list is 'Largest program allocations in hbm' on a TPU, 'Peak buffers' on a GPU. name: the path of the operation
@@ -113,7 +113,7 @@ def device_limit(message: str = '') -> tuple[float, str]:
     """(bytes of a device, 0 = unknown; a text about its memory use, '' = unknown)."""
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
-    limit = float(stats.get('bytes_limit', 0)) or told_limit(message)
+    limit = float(stats.get('bytes_limit', 0)) or limit_in(message)
     used = stats.get('bytes_in_use')
     if used is None or not limit:
         return limit, ''
@@ -175,7 +175,7 @@ def explain_step(error: BaseException, what: str, step: StepShapes, arrays: list
         *([f'  needed on a device, by the compiler: {compiled_line(analysis)}'] if analysis else []),
         *([f'  the device: {use}'] if use else [f'  the device has {size(limit)}'] if limit else []),
         *block('largest arrays (bytes on one device)', largest),
-        *block('largest buffers of the program, by the compiler', told_arrays(message)[:_LARGEST]),
+        *block('largest buffers of the program, by the compiler', buffers_in(message)[:_LARGEST]),
         *block('smaller by', option_lines(step, base, limit)),
     ]
     return '\n'.join(lines)
@@ -201,7 +201,7 @@ def explained(what: str, tree: Any, advice: Sequence[str]) -> Iterator[None]:
             *([f'  the device: {use}'] if use else []),
             *block(f'largest of its arrays ({size(total)} on one device)', arrays[:_LARGEST]),
             *(block(f'other arrays there ({size(rest)})', others[:_LARGEST]) if rest > total / 10 else []),
-            *block('largest buffers of the program, by the compiler', told_arrays(str(error))[:_LARGEST]),
+            *block('largest buffers of the program, by the compiler', buffers_in(str(error))[:_LARGEST]),
             *block('smaller by', advice),
         ]
         raise OutOfMemory('\n'.join(lines)) from error

@@ -1,0 +1,64 @@
+"""The package's table against a list of the published files with their checksums, where one is at hand.
+
+XLMR_DOWNLOADS_TSV names the list, or it is the file reference/downloads.tsv beside the folder XLMR_DATA_ROOT.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+from xlmr_flax.config import parse
+from xlmr_flax.download import facts
+from xlmr_flax.download.plan import make_plan
+from xlmr_flax.download.records import Records
+from xlmr_flax.experiment.plan.reads import reads
+from xlmr_flax.experiment.plan.runs import make_plan as make_run_plan
+from xlmr_flax.experiment.studies.phang2020 import from_argument
+
+VARIABLE = 'XLMR_DOWNLOADS_TSV'
+
+
+@pytest.fixture(scope='module')
+def reference() -> dict[str, dict[str, str]]:
+    """The lines of the list by URL."""
+    root = os.environ.get('XLMR_DATA_ROOT', '')
+    named = os.environ.get(VARIABLE, '')
+    path = Path(named) if named else Path(root).absolute().parent / 'reference' / 'downloads.tsv' if root else None
+    if path is None or not path.is_file():
+        pytest.skip(f'no list of downloads: {VARIABLE}, or reference/downloads.tsv beside XLMR_DATA_ROOT')
+    with path.open(encoding='utf-8', newline='') as file:
+        lines = list(csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
+    return {line['url']: line for line in lines if line['url']}
+
+
+def known(source: facts.Source) -> tuple[str, str, str]:
+    """(bytes, sha256, the SHA-1 of git's blob where no sha256 is known), as the list has them."""
+    return '' if source.size is None else str(source.size), source.sha256, source.git_blob
+
+
+def listed(line: dict[str, str]) -> tuple[str, str, str]:
+    return line['bytes'], line['sha256'], '' if line['sha256'] else line['git_blob_sha1']
+
+
+def test_sizes_and_sums_are_those_of_the_list(reference: dict[str, dict[str, str]]) -> None:
+    sources = {url: source for source in facts.sources() for url in source.urls}
+    both = reference.keys() & sources.keys()
+    assert len(both) > 600
+    assert {url: known(sources[url]) for url in both} == {url: listed(reference[url]) for url in both}
+    with_sum = {url for url, line in reference.items() if line['sha256'] or line['git_blob_sha1']}
+    assert with_sum <= sources.keys()
+
+
+def test_every_file_of_the_papers_main_table_is_in_the_list(
+    reference: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    config = parse({**from_argument('table=main,size=large'), 'data_root': str(tmp_path / 'none')})
+    found = make_plan([read.split for read in reads(make_run_plan(config))], tmp_path, Records(tmp_path))
+    assert len(found.state) > 20
+    for source in found.state:
+        assert listed(reference[source.urls[0]]) == known(source)
+        assert source.sha256
