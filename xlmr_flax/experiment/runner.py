@@ -322,17 +322,16 @@ class Runner:
 
     def _evaluator(self, run: Run) -> Evaluator:
         setting, config = self.setting, self.config
-        params = self._final_params(run)
-        head = head_of(run) if run.recipe else None
+        params = put_tree(self._final_params(run), setting.eval_mesh)
         return Evaluator(
             setting.model,
-            evaluation_weights(put_tree(params, setting.eval_mesh), setting.model, setting.eval_mesh),
+            evaluation_weights(params, setting.model, setting.eval_mesh),
             setting.tokenizer,
             setting.eval_mesh,
             config.evaluation,
             config.data_root,
             scored_length(config, run),
-            head,
+            head_of(run) if run.recipe else None,
             bad_rows=self.bad_rows,
         )
 
@@ -344,9 +343,6 @@ class Runner:
 
     def results(self) -> list[dict[str, Any]]:
         """The rows of every finished evaluation of this plan, in plan order."""
-        rows = []
-        for run in self.plan:
-            if run.target:
-                for language in self.languages(run.target):
-                    rows += self._finished(run, language) or []
-        return rows
+        targets = [run for run in self.plan if run.target]
+        finished = (self._finished(run, language) for run in targets for language in self.languages(run.target))
+        return [row for rows in finished for row in rows or []]

@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import shutil
 import socket
 import time
@@ -16,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.config import Config, ConfigError, to_dict
+from xlmr_flax.config import Config, to_dict
 from xlmr_flax.experiment.plan.runs import Run
+from xlmr_flax.experiment.workdir.file_system import check_writable, remove_abandoned
 from xlmr_flax.experiment.workdir.git_version import source
 from xlmr_flax.experiment.workdir.log_writer import LogWriter
 from xlmr_flax.report.rows import RowsError, check_row
@@ -35,10 +35,7 @@ _RECORD = {
 
 # Folders in which any process may write. The folders of a run belong to the process that has claimed it.
 _SHARED = ('', 'claims', 'failed', 'report', 'report/figures', 'report/latex')
-# Temporary files of atomic writes (scoring/files.py, util/files.py, claims.py), and probes of the file system.
-_TEMPORARY = re.compile(r'\..+\.(?:\d+-[0-9a-f]{8}|[0-9a-f]{32}|[a-z0-9_]{8})\.tmp|\.(?:writable|clock)-[0-9a-f]{32}')
 _LONGEST = 1e12  # seconds; a larger number is no time of work
-_ABANDONED = 3600.0  # seconds; a temporary file normally exists only while one text is written
 
 
 class Workdir:
@@ -58,18 +55,9 @@ class Workdir:
         self._log = LogWriter()
         if look_only:
             return
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            # The name is unique, since two processes may start at the same time.
-            probe = path / f'.writable-{uuid.uuid4().hex}'
-            probe.write_text('')
-            now = probe.stat().st_mtime
-            probe.unlink()
-        except OSError as e:
-            raise ConfigError(f'{path}: cannot be written to ({e.strerror})') from None
-        _check_renames(path)
+        now = check_writable(path)
         for folder in _SHARED:
-            _remove_abandoned(path / folder, now)
+            remove_abandoned(path / folder, now)
 
     def save_config(self, config: Config, command: str) -> None:
         """Writes the config and the command of the latest call to config.json."""
@@ -261,25 +249,6 @@ class Workdir:
             self.failure_path(run).unlink(missing_ok=True)
 
 
-def _check_renames(path: Path) -> None:
-    """Renames a folder with a file, as a checkpoint is renamed when it is complete. Raises ConfigError where the file
-    system cannot; the mount of a bucket with a flat namespace is one."""
-    before, after = (path / f'.renamed-{uuid.uuid4().hex}' for _ in range(2))
-    try:
-        before.mkdir()
-        (before / 'file').write_text('')
-        before.rename(after)
-        (after / 'file').unlink()
-    except OSError as e:
-        said = f'{path}: a folder cannot be renamed here ({e.strerror}), as a checkpoint is when it is complete'
-        raise ConfigError(
-            f'{said}; a bucket needs a hierarchical namespace (launch/README.md, step 4), or take --workdir=gs://...'
-        ) from None
-    finally:
-        shutil.rmtree(before, ignore_errors=True)
-        shutil.rmtree(after, ignore_errors=True)
-
-
 def _records(path: Path) -> list[dict[str, Any]]:
     """Reads a metrics.jsonl. Warns of lines that are no records, and leaves them out.
 
@@ -354,13 +323,3 @@ def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:
 def write_evaluation(path: Path, key: str, rows: list[dict[str, Any]]) -> None:
     """Saves the rows of an evaluation, which marks it as finished."""
     write_atomically(path, json.dumps({'key': key, 'rows': rows}, ensure_ascii=False, indent=1) + '\n')
-
-
-def _remove_abandoned(folder: Path, now: float) -> None:
-    """Deletes temporary files that a killed process has left in a folder. now: time of the file system's clock."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if _TEMPORARY.fullmatch(entry.name):
-                with contextlib.suppress(OSError):  # another process may delete it at the same time
-                    if now - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED:
-                        os.unlink(entry.path)
