@@ -13,6 +13,7 @@ import pytest
 
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
+from xlmr_flax.eval import predict
 from xlmr_flax.eval import predict as module
 from xlmr_flax.eval.predict import (
     SMALL_VECTORS,
@@ -164,6 +165,17 @@ def test_small_vectors_stay_in_memory_and_files_go_when_the_work_is_done(tmp_pat
         path.write_bytes(b'x')
         raise RuntimeError('stopped')
     assert [p.name for p in folder.iterdir()] == ['of somebody else']
+
+
+def test_vectors_of_a_workdir_on_a_mount_lie_on_the_local_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, 'is_remote', lambda path: True)
+    monkeypatch.setattr(predict.tempfile, 'gettempdir', lambda: str(tmp_path / 'local'))
+    with VectorFiles(tmp_path / 'mount', 1024) as vectors:
+        path = vectors.place('a.npy', SMALL_VECTORS)
+        assert path is not None and path.is_relative_to(tmp_path / 'local')
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b'x')
+    assert not (tmp_path / 'mount').exists() and not list((tmp_path / 'local').iterdir())
 
 
 def test_the_nearest_is_by_cosine_and_of_equals_the_first() -> None:

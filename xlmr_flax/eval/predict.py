@@ -4,6 +4,8 @@ order."""
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +23,7 @@ from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, own_rows, put_batch
 from xlmr_flax.parallel.placement import placed
-from xlmr_flax.util.files import replacing
+from xlmr_flax.util.files import is_remote, replacing
 from xlmr_flax.util.stopping import check
 
 # Sentence vectors stay in memory as long as their total size is below this number of bytes.
@@ -214,9 +216,12 @@ class VectorFiles:
     """
 
     def __init__(self, folder: Path, width: int):
-        """folder: the folder of the files; it is created when needed and removed at the end if it is empty then. width:
-        the dimension of the vectors."""
+        """folder: the folder of the files; it is created when needed and removed at the end if it is empty then. If it
+        lies on a network file system or a mounted bucket, where a memory-mapped file is slow, the files are in the
+        machine's folder for temporary files instead. width: the dimension of the vectors."""
         self._folder, self._width = folder, width
+        if is_remote(folder):
+            self._folder = Path(tempfile.gettempdir()) / f'xlmr-flax-{uuid.uuid4().hex}'
         self._given: set[Path] = set()
         self._held = 0  # bytes of vectors that were left in memory
 

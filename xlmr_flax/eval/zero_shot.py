@@ -61,7 +61,7 @@ class Evaluator:
     @property
     def batch_tokens(self) -> int:
         """Number of tokens in a forward pass, padding included."""
-        return pass_tokens(self.evaluation.batch_tokens, self.mesh.devices.flat[0].platform)
+        return pass_tokens(self.evaluation.batch_tokens, self.mesh.devices.flat[0].platform, self.mesh.size)
 
     def forward(self, lengths: tuple[int, ...]) -> Forward:
         """A Forward for this model with these row lengths."""

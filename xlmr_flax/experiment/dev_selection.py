@@ -17,6 +17,7 @@ from xlmr_flax.data.masking import Masking, mask_rows
 from xlmr_flax.data.sources import BadRow, DataError
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.perplexity import masked_perplexity
+from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.context import Setting
 from xlmr_flax.experiment.plan.arms import Dataset, dev_metrics
@@ -95,6 +96,7 @@ class Selection:
         Values are percentages. For text, the value is the perplexity, which is not part of the mean. A run on text
         alone is selected by the lowest mean perplexity: its dev_metric is the negative mean.
         """
+        params = evaluation_weights(params, model, setting.eval_mesh)
         scores = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
         labelled = [dev for dev in self.sets if not dev.dataset.task.is_text]
         weights = [dev.weight for dev in labelled]
@@ -121,7 +123,7 @@ class Selection:
             model,
             params,
             setting.tokenizer,
-            setting.mesh,
+            setting.eval_mesh,
             config.evaluation,
             config.data_root,
             dev.dataset.max_length,

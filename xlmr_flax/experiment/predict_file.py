@@ -103,7 +103,7 @@ def annotate(request: Request) -> list[Record]:
     rows = read_input(path, form, limit, bad_rows)
     opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
     lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
-    tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform)
+    tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform, mesh.size)
     forward = Forward(opened.model, opened.load(mesh, head is not None), mesh, lengths, tokens, pad)
     if source.note:
         say(source.note)

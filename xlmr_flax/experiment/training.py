@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from xlmr_flax.config import Recipe
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
@@ -24,7 +25,11 @@ from xlmr_flax.experiment.plan.arms import (
     phase_steps,
     training_examples,
 )
+from xlmr_flax.experiment.plan.cost import CACHED, Rows
+from xlmr_flax.experiment.plan.defaults import remedy
 from xlmr_flax.experiment.plan.draws import expected_draws
+from xlmr_flax.experiment.plan.load import Load
+from xlmr_flax.experiment.plan.loads import load_of
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec, kind_of
 from xlmr_flax.models.model import Model, Params, head_key
@@ -99,6 +104,8 @@ class Training:
         self.datasets = run.datasets
         self.data = [self._encoded(dataset) for dataset in self.datasets]
         check()
+        self.loads = self._loads()
+        self.recipe = self._merged(run.recipe)
         sizes = [len(data) for data in self.data]
         self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
         self.optimizer = Optimizer(self.recipe.optimizer, self.steps)
@@ -111,6 +118,32 @@ class Training:
         setting.tokenizer.check_length(dataset.max_length, setting.model.config.max_length)
         examples = training_examples(dataset, self.run.seed, setting.bad_rows)
         return encode_cached(dataset.task, examples, setting.tokenizer, dataset.max_length)
+
+    def _loads(self) -> list[Load]:
+        """The steps of each dataset, by the lengths of all its rows."""
+
+        def sizes(data: Encoded) -> Rows:
+            return Rows(len(data), len(data), np.asarray(data.tokens.lengths), data.group, CACHED)
+
+        both = zip(self.datasets, self.data, strict=True)
+        return [load_of(dataset, sizes(data), self.recipe, self.arm.mix, 1.0) for dataset, data in both]
+
+    def _merged(self, recipe: Recipe) -> Recipe:
+        """The recipe with the number of micro-batches that are computed here (experiment/plan/defaults.py)."""
+        parts = self.setting.defaults.parts(self.setting.model.config, recipe, self.loads)
+        return dataclasses.replace(recipe, accumulation=parts)
+
+    def remarks(self) -> list[str]:
+        """For people: micro-batches that are merged or cannot be, and datasets whose batches are mostly padding."""
+        defaults, asked = self.setting.defaults, self.run.recipe
+        assert asked is not None
+        lines = [remedy(load, defaults) for load in self.loads]
+        if self.recipe.accumulation < asked.accumulation:
+            lines.append(f'{self.recipe.accumulation} micro-batches a step in place of {asked.accumulation}: they fit')
+        elif asked.accumulation > 1 and defaults.shards > 1 and self.loads[0].apart:
+            why = 'gradients are clipped after each' if self.arm.mix == 'step' else 'each has its own task'
+            lines.append(f'{asked.accumulation} micro-batches a step stay apart: {why}')
+        return [line for line in lines if line]
 
     def active(self, rows: int) -> ActiveRows:
         """The rows of the word table that are trained. All of them if a language model's head has an output for each,
@@ -169,6 +202,9 @@ def train_run(setting: Setting, run: Run) -> None:
     # The whole word table lives no longer than this line: it is read again when the model is saved.
     active, params = _cut(training, initial_params(setting, run))
     model = _cut_model(setting.model, active)
+    model = dataclasses.replace(model, unroll=setting.defaults.unroll_of(training.steps))
+    for text in training.remarks():
+        say(text)
     blend = training.blend(active)
     if len(blend.streams) > 1:
         for text in training.table():
@@ -177,11 +213,12 @@ def train_run(setting: Setting, run: Run) -> None:
         for text in other_states(setting, run):
             say(text)
     line = Line(f'train {run.name}')
+    scored = dataclasses.replace(model, unroll=setting.model.unroll)
     facts = {'run': run.name, 'intermediate': run.intermediate, 'target': run.target, 'task': run.task}
 
     def evaluate(params: Params) -> Mapping[str, float]:
-        with evaluating(run.name, model, params, setting.mesh, setting.config.evaluation, recipe.max_length):
-            return training.selection.evaluate(setting, model, params, run, active.remap)
+        with evaluating(run.name, scored, params, setting.eval_mesh, setting.config.evaluation, recipe.max_length):
+            return training.selection.evaluate(setting, scored, params, run, active.remap)
 
     phase = Phase(
         task=run.task,
@@ -199,6 +236,7 @@ def train_run(setting: Setting, run: Run) -> None:
         log=lambda record: setting.log({**facts, 'seed': run.seed, **record}),
         progress=line,
         restarted=lambda step, evaluated: setting.workdir.forget_metrics(run.name, step, evaluated),
+        write_log=setting.workdir.write_log,
         say=say,
         trace=setting.profiler.of(run.name) if setting.profiler else None,
     )

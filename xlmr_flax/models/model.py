@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from xlmr_flax.encoders import family_of
-from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose
+from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose, platform_of
 from xlmr_flax.encoders.compute import DOTS, REMAT, ComputeOptions
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.family import MEAN, POOLER
@@ -39,7 +39,8 @@ class Model:
     always float32. remat: what the backward pass of a layer recomputes: 'none', 'dots' (everything except matrix
     products and attention) or 'full' (the whole layer); 'auto' = 'dots'. unroll: layers per scan step, 0 = all.
     attention: an implementation of encoders/attention/choose.py. place: adds a mesh's sharding constraints to
-    activations. platform: decides attention 'auto', '' = that of this process. parallel/placement.py sets both.
+    activations. platform: of `platform_of`, decides attention 'auto', '' = that of this process. parallel/placement.py
+    sets both.
     """
 
     config: EncoderConfig
@@ -62,7 +63,7 @@ class Model:
 
     def options(self) -> ComputeOptions:
         """Resolves the 'auto' options for the platform. Raises ModelError for an option that it does not support."""
-        platform = self.platform or jax.default_backend()
+        platform = self.platform or platform_of(jax.devices()[0])
         remat = DOTS if self.remat == AUTO else self.remat
         attention = choose(self.attention, platform, self.dtype)
         return ComputeOptions(self.dtype, attention, remat, self.unroll, self.place)

@@ -91,6 +91,7 @@ class _Run:
         if self.unevaluated:
             facts['unevaluated'] = True
         with self.watch.part(SAVE):
+            self.phase.write_log()  # a run that goes on from the state does not log these steps again
             self.saved.save_last(step, self.state, done=self.done, stale=self.stale, pending=pending, **facts)
 
     def check(self) -> None:
@@ -191,8 +192,10 @@ class _Run:
 
     def end(self) -> None:
         """Waits for the last save. As the training is finished, a failed save is only reported, unless it was that of
-        the weights to keep; then CheckpointError is raised.
+        the weights to keep; then CheckpointError is raised. The log is written first, so that no later start repeats a
+        finished training.
         """
+        self.phase.write_log()
         try:
             self.saved.wait()
         except CheckpointError as e:
