@@ -104,9 +104,9 @@ def _saved_config(path: Path) -> tuple[Config, str]:
     file = path / 'config.json'
     try:
         saved = strict_json.read_object(file)
-        raw, command = saved['config'], saved['command']
-    except (OSError, strict_json.JsonError, KeyError) as e:
+    except (OSError, strict_json.JsonError) as e:
         raise ConfigError(f'{file}: no workdir of xlmr-flax run ({e})') from None
+    raw, command = saved.get('config'), saved.get('command')
     for name, value, kind in (('config', raw, dict), ('command', command, str)):
         if not isinstance(value, kind):
             raise ConfigError(f'{file}: field {name!r} is {quote(value)}')

@@ -55,8 +55,10 @@ def coverage(form: str, predicted: Path, gold: Path) -> dict[str, int]:
         return _pair_coverage(predicted, gold)
     if form not in IDS:
         return {}
-    wanted = set(files.read_rankings(gold) if form == 'ranking' else files.read_gold_answers(gold))
-    ids = set(files.read_json(predicted))
+    if form == 'ranking':
+        wanted, ids = set(files.read_rankings(gold)), set(files.read_rankings(predicted))
+    else:
+        wanted, ids = set(files.read_gold_answers(gold)), set(files.read_answers(predicted))
     if ids and not wanted & ids:
         raise DataError(f'{predicted}: none of its {len(ids)} ids is one of the {len(wanted)} of {gold}')
     return {'gold': len(wanted), 'unanswered': len(wanted - ids), 'unknown': len(ids - wanted)}
