@@ -31,7 +31,10 @@ def score_file(task: Task, form: str, language: str, predicted: Path, gold: Path
         if form in ('choices', 'indices'):
             return _score_indices(task, form, predicted, gold)
         if form == 'tags':
-            return tagging.entity_scores(_tags(task, gold), _tags(task, predicted))
+            wanted = _tags(task, gold)
+            if all(tag == 'O' for tags in wanted for tag in tags):
+                raise DataError(f'{gold}: no entity in this file, so that its F1 has no value')
+            return tagging.entity_scores(wanted, _tags(task, predicted))
         if form == 'pairs':
             return retrieval.pair_f1(files.read_pairs(gold), files.read_pairs(predicted))
         if form == 'ranking':
