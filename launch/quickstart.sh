@@ -13,13 +13,17 @@ venv=${VENV:-.venv}
 workdir=${WORKDIR:-runs/quickstart}
 # A --workdir among the arguments overrides WORKDIR; the last one counts, as in the command itself.
 previous=
+dry_run=
 for argument in "$@"; do
   case $argument in
     --workdir=*) workdir=${argument#*=} ;;
+    --dry_run | --help) dry_run=1 ;;
   esac
   if [[ $previous == --workdir ]]; then workdir=$argument; fi
   previous=$argument
 done
+
+if [[ $workdir == '~/'* ]]; then workdir=$HOME/${workdir#'~/'}; fi  # as the command reads it
 
 make_venv "$venv" || exit 1
 if ! installed "$venv" base && ! installed "$venv" dev; then
@@ -37,6 +41,7 @@ if ((status)); then
   echo "error: the run ended with exit code $status; started again, it uses what it has finished" >&2
   exit "$status"
 fi
+if [[ -n $dry_run ]]; then exit 0; fi
 if [[ -f $workdir/report/index.html ]]; then
   echo "open in a browser: $(cd "$workdir/report" && pwd)/index.html"
 else
