@@ -19,7 +19,7 @@ _NOT_TEXT = {
     b'\x1f\x8b': 'compressed with gzip: unpack it',
     b'bzh91ay': 'compressed with bzip2: unpack it',
     b'\xfd7zxz\0': 'compressed with xz: unpack it',
-    b'pk\x03\x04': 'a ZIP archive: unpack it',
+    b'pk\x03\x04': 'a ZIP archive or a spreadsheet: unpack it, or save it as text',
 }
 _UTF16 = (b'\xff\xfe', b'\xfe\xff')  # byte order marks, which are named as invalid bytes
 
@@ -83,8 +83,14 @@ def read_plain_lines(path: Path) -> list[str]:
     """`read_lines` of a file of plain text or words. Raises DataError for JSON lines, which would be read as text."""
     lines = read_lines(path)
     number, first = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), (1, ''))
-    if first.lstrip().startswith('{'):
-        with contextlib.suppress(strict_json.JsonError):
-            if isinstance(strict_json.loads(first, surrogates=True), dict):
-                raise DataError(f'{path}, line {number}: JSON lines; plain text is expected in this file')
+    if is_json_object(first):
+        raise DataError(f'{path}, line {number}: JSON lines; plain text is expected in this file')
     return lines
+
+
+def is_json_object(line: str) -> bool:
+    """Whether a line is a JSON object."""
+    if line.lstrip().startswith('{'):
+        with contextlib.suppress(strict_json.JsonError):
+            return isinstance(strict_json.loads(line, surrogates=True), dict)
+    return False
