@@ -107,9 +107,10 @@ def _saved_config(path: Path) -> tuple[Config, str]:
     except (OSError, strict_json.JsonError) as e:
         raise ConfigError(f'{file}: no workdir of xlmr-flax run ({e})') from None
     raw, command = saved.get('config'), saved.get('command')
-    for name, value, kind in (('config', raw, dict), ('command', command, str)):
-        if not isinstance(value, kind):
-            raise ConfigError(f'{file}: field {name!r} is {quote(value)}')
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: field 'config' is {quote(raw)}")
+    if not isinstance(command, str):
+        raise ConfigError(f"{file}: field 'command' is {quote(command)}")
     with named(file):
         config = parse_saved(raw)
     try:
