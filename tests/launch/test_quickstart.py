@@ -1,4 +1,4 @@
-"""launch/quickstart.sh ends with the page of its run, wherever that is, and without one where the run writes none."""
+"""launch/quickstart.sh: its arguments, signals and exit code are those of the run."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Stands for the command: writes the page where the last --workdir says, unless it is a dry run.
+SCRIPT = ['bash', str(ROOT / 'launch' / 'quickstart.sh')]
+# Stands for the command: prints its words, one a line; with --wait it waits for SIGTERM and ends with 143.
 COMMAND = """#!{python}
-import os, sys
-*_, workdir = [word.partition('=')[2] for word in sys.argv if word.startswith('--workdir=')]
-if '--dry_run' not in sys.argv and '--none' not in sys.argv:
-    report = os.path.join(os.path.expanduser(workdir), 'report')
-    os.makedirs(report)
-    open(os.path.join(report, 'index.html'), 'w').close()
+import signal, sys
+print(*sys.argv[1:], sep='\\n', flush=True)
+if '--wait' in sys.argv:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    print('ready', flush=True)
+    signal.pause()
+sys.exit(7 if '--fail' in sys.argv else 0)
 """
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """An environment in which all is installed, with a command that writes a page alone."""
+    """An environment in which all is installed, with a command that runs nothing."""
     bin_folder = tmp_path / 'venv' / 'bin'
     bin_folder.mkdir(parents=True)
     for name, text in {
@@ -36,18 +38,17 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {'PATH': '/usr/bin:/bin', 'HOME': str(tmp_path / 'home'), 'VENV': str(tmp_path / 'venv')}
 
 
-@pytest.mark.parametrize(
-    ('words', 'page', 'code'),
-    [
-        (['--workdir={root}/a b'], '{root}/a b/report/index.html', 0),
-        (['--workdir=~/runs/q'], '{root}/home/runs/q/report/index.html', 0),
-        (['--workdir={root}/x', '--dry_run'], '', 0),
-        (['--workdir={root}/x', '--none'], '', 1),
-    ],
-)
-def test_the_page_is_named(words: list[str], page: str, code: int, tmp_path: Path, environment: dict[str, str]) -> None:
-    command = ['bash', str(ROOT / 'launch' / 'quickstart.sh'), *(word.format(root=tmp_path) for word in words)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    assert page.format(root=tmp_path) in done.stdout
-    assert bool(page) == ('index.html' in done.stdout)
+@pytest.mark.parametrize('words', [[], ['--workdir=a b', '--dry_run'], ['--config.recipe.steps=2', '--fail']])
+def test_further_arguments_go_to_the_run(words: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run([*SCRIPT, *words], env=environment, capture_output=True, text=True)
+    default = ['run', '--config=configs/quickstart.py', '--workdir=runs/quickstart']
+    assert done.stdout.splitlines() == [*default, *words], done.stderr
+    assert done.returncode == (7 if '--fail' in words else 0)
+
+
+def test_a_signal_to_the_script_stops_the_run(environment: dict[str, str]) -> None:
+    with subprocess.Popen([*SCRIPT, '--wait'], env=environment, stdout=subprocess.PIPE, text=True) as script:
+        assert script.stdout is not None
+        assert 'ready\n' in iter(script.stdout.readline, '')
+        script.terminate()
+        assert script.wait(timeout=60) == 143
