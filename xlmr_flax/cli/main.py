@@ -54,6 +54,8 @@ PATH_FLAGS = (
     'predictions',
     'labels',
     'input',
+    'json',
+    'text',
 )
 
 
@@ -155,8 +157,7 @@ def _arguments(argv: Sequence[str] | None) -> Iterator[list[str]]:
     """The words of the command line. argv: replaces sys.argv, from which config overrides and the command that results
     keep are read."""
     before = sys.argv
-    if argv is not None:
-        sys.argv = ['xlmr-flax', *argv]
+    sys.argv = [_with_home(word) for word in (before if argv is None else ['xlmr-flax', *argv])]
     for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 shows '?' for what it lacks
         if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')
@@ -164,6 +165,13 @@ def _arguments(argv: Sequence[str] | None) -> Iterator[list[str]]:
         yield list(sys.argv)
     finally:
         sys.argv = before
+
+
+def _with_home(word: str) -> str:
+    """A word of the command line, with the ~ of --config=~/FILE expanded: the shell leaves it after '=', and
+    ml_collections opens the file as it is."""
+    name, equals, value = word.partition('=')
+    return f'{name}={os.path.expanduser(value)}' if equals and name in ('--config', '-config') else word
 
 
 class _Outcome:

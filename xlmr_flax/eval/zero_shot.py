@@ -267,6 +267,7 @@ def label_order(task: Task, labels: Sequence[str]) -> tuple[int, ...]:
     lower = [label.lower() for label in labels]
     if sorted(lower) != sorted(label.lower() for label in task.labels):
         raise DataError(
-            f"the checkpoint's labels are {', '.join(labels)}; task {task.name!r} has {', '.join(task.labels)}"
+            f"the checkpoint's labels are {', '.join(labels)}; task {task.name!r} has {', '.join(task.labels)}; if the "
+            "head's classes mean the same, give it these names in its order: --labels=A,B,..."
         )
     return tuple(lower.index(label.lower()) for label in task.labels)

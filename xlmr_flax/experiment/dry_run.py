@@ -76,7 +76,7 @@ def _item(runner: Runner, estimator: Estimator, run: Run) -> Item:
 def _saved_step(runner: Runner, run: Run) -> int:
     """Returns the step of the checkpoint from which a run would resume; 0 = there is none."""
     steps = (runner.workdir.run_dir(run) / 'checkpoints' / 'last').glob('[0-9]*')
-    return max((int(path.name) for path in steps if path.name.isdigit()), default=0)
+    return max((int(path.name) for path in steps if path.name.isdecimal()), default=0)
 
 
 def _state(runner: Runner, run: Run, steps: int, languages: Sequence[str], missing: Sequence[str]) -> str:

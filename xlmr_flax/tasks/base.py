@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from xlmr_flax.tasks.languages import get_language
-from xlmr_flax.util.errors import UserError, shorten
+from xlmr_flax.util.errors import UserError, quote, shorten
 
 # Splits of machine-translated rows: translated from English (train, dev) or into English (test).
 TRANSLATED = ('translate_train', 'translate_dev', 'translate_test')
@@ -41,8 +41,8 @@ def closest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     match = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.6)
     if match:
-        return f' (did you mean {match[0]!r}?)'
-    return f' (known: {", ".join(known)})' if known else ''
+        return f' (did you mean {quote(match[0])}?)'
+    return f' (known: {shorten(", ".join(known), 1000)})' if known else ''
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
