@@ -5,11 +5,7 @@ XLMR_DOWNLOADS_TSV names the list, or it is the file reference/downloads.tsv bes
 
 from __future__ import annotations
 
-import csv
-import os
 from pathlib import Path
-
-import pytest
 
 from xlmr_flax.config import parse
 from xlmr_flax.download import facts
@@ -18,21 +14,6 @@ from xlmr_flax.download.records import Records
 from xlmr_flax.experiment.plan.reads import reads
 from xlmr_flax.experiment.plan.runs import make_plan as make_run_plan
 from xlmr_flax.experiment.studies.phang2020 import from_argument
-
-VARIABLE = 'XLMR_DOWNLOADS_TSV'
-
-
-@pytest.fixture(scope='module')
-def reference() -> dict[str, dict[str, str]]:
-    """The lines of the list by URL."""
-    root = os.environ.get('XLMR_DATA_ROOT', '')
-    named = os.environ.get(VARIABLE, '')
-    path = Path(named) if named else Path(root).absolute().parent / 'reference' / 'downloads.tsv' if root else None
-    if path is None or not path.is_file():
-        pytest.skip(f'no list of downloads: {VARIABLE}, or reference/downloads.tsv beside XLMR_DATA_ROOT')
-    with path.open(encoding='utf-8', newline='') as file:
-        lines = list(csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
-    return {line['url']: line for line in lines if line['url']}
 
 
 def known(source: facts.Source) -> tuple[str, str, str]:
