@@ -47,8 +47,10 @@ class Interrupted(Exception):
 
 
 class _Passing(Exception):
-    """A transient failure: the URL is tried again. wait: seconds that the server asks for, 0 = not given. reached: False
-    if there was no connection."""
+    """A transient failure: the URL is tried again.
+
+    wait: seconds that the server asks for, 0 = not given. reached: False if there was no connection.
+    """
 
     def __init__(self, reason: str, wait: float = 0.0, reached: bool = True):
         super().__init__(reason)
