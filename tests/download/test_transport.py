@@ -94,6 +94,18 @@ def test_an_archive_with_another_content(download: Download, site: Site, world: 
     assert files_of(tmp_path / 'other') == files_of(tmp_path / 'data')
 
 
+def test_a_changed_file_is_accepted_only_when_whole(site: Site, tmp_path: Path) -> None:
+    """The size that the server names counts, not the published one."""
+    content = bytes(range(256)) * 512
+    site.files['h/a'], site.faults['h/a'] = content, ['truncated', '']
+    source = Source('x', '', ('https://h/a',), 7, '0' * 64, '', 'copy', (('', 'a'),))
+    transport = fetch.Transport(site.address, accept_changed=('x',), attempts=2, pause=0.01)
+    fetcher = fetch.Fetcher(tmp_path, transport, lambda *_: None, threading.Event())
+    fetcher.folder.mkdir()
+    assert fetcher.fetch(source)[0].read_bytes() == content
+    assert len(site.asked) == 2
+
+
 def test_a_host_that_cannot_be_reached_is_asked_for_one_file_only(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

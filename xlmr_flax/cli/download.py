@@ -214,9 +214,10 @@ def _ask_licences(plan: Plan, root: Path, given: Sequence[str]) -> set[str]:
     if open_groups and sys.stdin.isatty():
         print('These licences do not allow commercial use, are not stated, or have conditions:')
         print('\n'.join(f'  {group.name}: {group.licence} ({group.ask})' for group in open_groups))
-        if input('Accept them? [y/N] ').strip().lower() in ('y', 'yes'):
-            accept(root, open_groups)
-            return set()
+        with contextlib.suppress(EOFError):  # no answer: not accepted
+            if input('Accept them? [y/N] ').strip().lower() in ('y', 'yes'):
+                accept(root, open_groups)
+                return set()
     return {group.name for group in open_groups}
 
 

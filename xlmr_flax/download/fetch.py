@@ -174,9 +174,14 @@ class Fetcher:
             if where < 0:  # the published file is shorter than the partial file: it is another file
                 part.unlink()
                 raise _Passing(f'the file there has {total} bytes and {start} are here: begun again')
-            start = where
-            total = source.size if source.size is not None else total
-            got = start
+            if source.size is not None and source.group not in self.transport.accept_changed:
+                if total not in (None, source.size):
+                    raise _Refused(
+                        f'the file there has {total} bytes, not the published {source.size}; '
+                        f'--accept_changed={source.group} takes it as it is'
+                    )
+                total = source.size
+            got = start = where
             with naming(part), part.open('r+b' if start else 'wb') as file:
                 file.truncate(start)
                 file.seek(start)
@@ -186,12 +191,12 @@ class Fetcher:
                     if self.stop.is_set():
                         raise Interrupted
                     got += len(chunk)
-                    if total is not None and got > total and source.group not in self.transport.accept_changed:
-                        raise _Refused(f'it is longer than the published {total} bytes: not the published file')
+                    if total is not None and got > total:
+                        raise _Refused(f'more than its {total} bytes came: not the published file')
                     file.write(chunk)
                     sums.update(chunk)
                     self.report(source, got)
-        if total is not None and got < total and source.group not in self.transport.accept_changed:
+        if total is not None and got < total:
             raise _Passing(f'the connection ended after {got} of {total} bytes')
         return sums
 
@@ -250,7 +255,8 @@ def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]
             raise _Refused(f'it answers another part ({span!r}) than was asked for')
         return start, int(total) if total.isdecimal() else None
     if code == 200:
-        length = answer.headers.get('Content-Length', '')
+        encoded = answer.headers.get('Content-Encoding', 'identity') != 'identity'
+        length = '' if encoded else answer.headers.get('Content-Length', '')
         return 0, int(length) if length.isdecimal() else None
     if code == 416:
         total = answer.headers.get('Content-Range', '').rpartition('/')[2]

@@ -202,6 +202,8 @@ class Job:
         stand-in or `replace` is set, and kept otherwise.
         """
         place = self.root / target
+        if place.is_dir():
+            raise DownloadError(f'{place}: a folder is in the place of this file')
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(f'{place.name}.part')
         try:
