@@ -106,6 +106,18 @@ def test_a_changed_file_is_accepted_only_when_whole(site: Site, tmp_path: Path) 
     assert len(site.asked) == 2
 
 
+@pytest.mark.parametrize('page', [b'<!DOCTYPE html>\n<html>Log in', b'\n <HTML lang="en">'])
+def test_a_web_page_in_place_of_a_file_without_a_sum(page: bytes, site: Site, tmp_path: Path) -> None:
+    site.files['h/a'], site.files['h/b'] = page, b'<b> a row\n'
+    fetcher = fetch.Fetcher(tmp_path, fetch.Transport(site.address), lambda *_: None, threading.Event())
+    fetcher.folder.mkdir()
+    first, second = (Source('x', '', (f'https://h/{name}',), None, '', '', 'copy', (('', name),)) for name in 'ab')
+    with pytest.raises(DownloadError, match='a web page came'):
+        fetcher.fetch(first)
+    assert list(fetcher.folder.iterdir()) == []
+    assert fetcher.fetch(second)[0].read_bytes() == site.files['h/b']
+
+
 def test_a_host_that_cannot_be_reached_is_asked_for_one_file_only(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

@@ -233,7 +233,10 @@ class Fetcher:
             raise _Passing(f'the connection failed ({_short(error)})') from None
 
     def _fault(self, source: Source, part: Path, sums: Sums) -> str:
-        """What is wrong with the checksum of a complete file; '' = nothing."""
+        """What is wrong with a complete file; '' = nothing. Without a published checksum, only a web page is wrong, such
+        as the login page of a network."""
+        if not source.sum and _begins_as_page(part):
+            return 'a web page came instead of the file'
         if source.group in self.transport.accept_changed or sums.match(source, part):
             return ''
         expected = f'{source.sum} ({source.size} bytes)' if source.size is not None else source.sum
@@ -312,6 +315,11 @@ def _named(folder: Path, source: Source) -> list[Path]:
     """The files below a folder with the name of a published file, with or without its URL's query."""
     names = (source.name, source.urls[0].rsplit('/', 1)[1])
     return sorted(path for path in folder.rglob(f'{source.name}*') if path.name in names and path.is_file())
+
+
+def _begins_as_page(path: Path) -> bool:
+    with path.open('rb') as file:
+        return file.read(256).lstrip().lower().startswith((b'<!doctype html', b'<html'))
 
 
 def _short(error: Exception) -> str:
