@@ -233,8 +233,8 @@ class Fetcher:
             raise _Passing(f'the connection failed ({_short(error)})') from None
 
     def _fault(self, source: Source, part: Path, sums: Sums) -> str:
-        """What is wrong with a complete file; '' = nothing. Without a published checksum, only a web page is wrong, such
-        as the login page of a network."""
+        """What is wrong with a complete file; '' = nothing. Without a published checksum, only a web page is wrong, for
+        instance the login page of a network."""
         if not source.sum and _begins_as_page(part):
             return 'a web page came instead of the file'
         if source.group in self.transport.accept_changed or sums.match(source, part):
