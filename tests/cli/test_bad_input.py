@@ -168,7 +168,7 @@ MISFIT = 'weights do not fit config.json: '
         (lambda m: (m / 'config.json').write_text('{'), 'config.json: not JSON'),
         (lambda m: (m / 'config.json').unlink(), 'config.json is missing'),
         (without('vocab_size'), "config.json: field 'vocab_size' is missing"),
-        (lambda m: (m / 'tokenizer.json').unlink(), 'no tokenizer.json or sentencepiece.bpe.model'),
+        (lambda m: (m / 'tokenizer.json').unlink(), 'no tokenizer.json or sentencepiece.bpe.model or spm.model'),
         (lambda m: (m / 'tokenizer.json').write_text('{}'), 'tokenizer.json: not a readable tokenizer.json'),
         (add_token, 'tokenizer.json: ids up to 2048, but the word table has 2048 rows'),
         (pickle_only, 'pytorch_model.bin is a pickle, and nothing is unpickled here; convert it once with: python -m'),

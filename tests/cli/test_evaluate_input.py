@@ -270,7 +270,7 @@ def test_where_every_row_is_bad(checkpoints: Path, tmp_path: Path, fails: Fails)
 
 
 def test_sentence_vectors(tiny_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An encoder without heads: hidden states of the last layer, averaged."""
+    """An encoder without heads: hidden states of the layer by depth, averaged."""
     path, out = tmp_path / 'a.txt', tmp_path / 'deep' / 'a.npy'
     texts = ['the cat sleeps', 'a dog', 'Maria is in the garden']
     path.write_text('\n'.join(texts) + '\n')
@@ -281,9 +281,9 @@ def test_sentence_vectors(tiny_tokenizer: Path, tmp_path: Path, capsys: pytest.C
     rows = single_rows(Tokenizer(tiny_tokenizer, 2048), texts, 32)
     model, params = Model(source.config, 'hf'), source.load()
     for i in range(3):
-        hidden = model.encode(params, rows[i][None], np.ones_like(rows[i][None]))[0]
+        hidden = model.encode(params, rows[i][None], np.ones_like(rows[i][None]), layer=1)[0]
         np.testing.assert_allclose(found[i], np.asarray(hidden).mean(0), atol=1e-5)
-    assert 'float32 [3, 64], layer 2 of 2, mean pooling' in capsys.readouterr().out
+    assert 'float32 [3, 64], layer 1 of 2 (14/24 of the depth), mean pooling' in capsys.readouterr().out
     assert [p.name for p in out.parent.iterdir()] == ['a.npy']
 
 

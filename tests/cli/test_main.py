@@ -105,7 +105,7 @@ def test_a_reader_that_ends_early_is_no_error() -> None:
         (['run', '--zzzz=1'], "line flag 'zzzz' (xlmr-flax run --help lists them)"),
         (['report', 'w'], "unexpected argument 'w'; flags are written --name=value"),
         (['convert', '--source=random:tiny', '--out=o', '--seed=x'], 'flag --seed=x'),
-        (['evaluate', '--encoder=random:tiny', '--task=t', '--out=o', '--pooling=max'], 'one of <mean|cls>'),
+        (['evaluate', '--encoder=random:tiny', '--task=t', '--out=o', '--pooling=max'], 'one of <mean|cls|e5|labse>'),
         (['report', '--workdir=/nowhere/w'], '/nowhere/w/config.json: no workdir of xlmr-flax run'),
         (['score', '--predictions=/nowhere', '--labels=/nowhere'], '/nowhere: no such folder of predictions'),
     ],

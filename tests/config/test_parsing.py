@@ -85,7 +85,7 @@ def test_a_config_goes_through_json_unchanged() -> None:
         ({'encoder': {'remat': 'all'}}, "encoder.remat: 'all' is not one of auto, none, dots, full"),
         ({'encoder': {'kept': 'layers'}}, 'encoder.kept is now encoder.remat ('),
         ({'encoder': {'remat': True}}, "encoder.remat is now one of auto, none, dots, full; True means 'full'"),
-        ({'evaluation': {'pooling': 'max'}}, "evaluation.pooling: 'max' is not one of mean, cls"),
+        ({'evaluation': {'pooling': 'max'}}, "evaluation.pooling: 'max' is not one of mean, cls, e5, labse"),
         ({'recipe': {'keep': 'first'}}, "recipe.keep: 'first' is not one of best, last"),
         ({'recipe': {'optimizer': {'schedule': 'cosine'}}}, "recipe.optimizer.schedule: 'cosine'"),
         ({'recipes': {'x': {'optimizer': {'clip_per': 'batch'}}}}, "recipes.x.optimizer.clip_per: 'batch'"),

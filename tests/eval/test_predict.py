@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data.tokenize import Ragged
-from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
+from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval import predict
 from xlmr_flax.eval import predict as module
 from xlmr_flax.eval.predict import (
@@ -23,7 +23,7 @@ from xlmr_flax.eval.predict import (
     predict_logits,
     predict_tokens,
 )
-from xlmr_flax.eval.retrieval import nearest, normalise, retrieval_layer
+from xlmr_flax.eval.retrieval import nearest, normalise
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
@@ -192,12 +192,3 @@ def test_many_queries_are_the_same_as_few(monkeypatch: pytest.MonkeyPatch) -> No
     assert nearest(queries, pool).tolist() == cosine.argmax(1).tolist()
     monkeypatch.setattr('xlmr_flax.eval.retrieval._BLOCK', 8)
     assert nearest(queries, pool).tolist() == cosine.argmax(1).tolist()
-
-
-def test_the_layer_that_is_compared() -> None:
-    """14 of 24 (jiant and XTREME), the last of any other depth, or as asked."""
-    assert retrieval_layer(SIZES['large'], -1) == 14
-    assert retrieval_layer(SIZES['base'], -1) == 12
-    assert [retrieval_layer(SIZES['large'], layer) for layer in (0, 24)] == [0, 24]
-    with pytest.raises(ModelError, match=r'evaluation\.retrieval_layer 3: the encoder has 2 layers'):
-        retrieval_layer(dataclasses.replace(SIZES['tiny'], num_layers=2), 3)

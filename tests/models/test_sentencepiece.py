@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import random
-import struct
 from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
+from sentencepiece_files import DEBERTA, OWN, PIECES, field, model_file
 
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import SIZES, ModelError
@@ -18,33 +18,11 @@ from xlmr_flax.models import hf, sentencepiece
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
 
-OWN = [('<unk>', 0.0, 2), ('<s>', 0.0, 3), ('</s>', 0.0, 3)]
-PIECES = [('▁the', -1.0, 1), ('▁', -4.0, 1), ('station', -3.0, 1), ('s', -2.0, 1), ('▁st', -2.5, 1), ('<x>', 0.0, 4)]
 TEXTS = [
     'the station', 'The station is near the river.', '  two   blanks  ', '', ' ', 'tab\tand\nline\n',
     'Ｆｕｌｌ　ｗｉｄｔｈ ½ ﬁ',
     'e\u0301 and é', 'unknown ქართული 한국어', 'a\u00a0b', 'riverriver station', '12 345', 'find', '😀 house',
 ]  # fmt: skip
-
-
-def varint(value: int) -> bytes:
-    low, rest = value & 127, value >> 7
-    return bytes([low | 128]) + varint(rest) if rest else bytes([low])
-
-
-def field(number: int, value: bytes | int | float) -> bytes:
-    """One field of a protocol buffer message."""
-    if isinstance(value, float):
-        return varint(number << 3 | 5) + struct.pack('<f', value)
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def model_file(pieces: list[tuple[str, float, int]], kind: int = 1) -> bytes:
-    rows = (field(1, text.encode()) + field(2, score) + field(3, type_) for text, score, type_ in pieces)
-    trainer = field(1, b'a.txt') + field(3, kind) + field(15, 0.5)
-    return b''.join(field(1, row) for row in rows) + field(2, trainer) + field(3, field(1, b'identity'))
 
 
 @pytest.fixture
@@ -200,3 +178,43 @@ def test_ids_are_transformers(directory: Path, trained: tuple[bytes, Any]) -> No
         assert ours.encode(text).ids == theirs(text)['input_ids'], text
         assert ours.encode(text, 'the station').ids == theirs(text, 'the station')['input_ids'], text
         assert ours.decode(ours.encode(text).ids) == theirs.decode(theirs(text)['input_ids'], skip_special_tokens=True)
+
+
+def test_debertas_ids_are_the_files(directory: Path) -> None:
+    """As in mDeBERTa's directories: spm.model, and added_tokens.json with the mask after the pieces."""
+    (directory / 'spm.model').write_bytes(model_file([*DEBERTA, *PIECES]))
+    (directory / 'added_tokens.json').write_text('{"[MASK]": 10}', 'utf-8')
+    tokenizer = opened(directory)
+    assert (tokenizer.pad, tokenizer.bos, tokenizer.eos, tokenizer.unk, tokenizer.mask) == (0, 1, 2, 3, 10)
+    assert (tokenizer.size, tokenizer.middle) == (11, (2,))
+    assert tokenizer.encode([' the  station [MASK]'])[0].tolist() == [4, 5, 6, 10]
+    made = sentencepiece.Tokenizer.from_file(str(tokenizer.path)).encode('the', 's')
+    assert (made.ids, made.type_ids) == ([1, 4, 2, 5, 7, 2], [0, 0, 0, 1, 1, 1])
+
+
+@pytest.mark.filterwarnings('ignore:builtin type .* has no __module__ attribute:DeprecationWarning')
+def test_debertas_ids_are_sentencepieces(directory: Path) -> None:
+    """With byte fallback, as mDeBERTa's model has it: bytes of unknown characters."""
+    spm = pytest.importorskip('sentencepiece', reason='ids are compared with SentencePiece')
+    chosen, out = random.Random(0), io.BytesIO()
+    text = 'the station is near river where do we find bread and water tomorrow morning people house 12 345'
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=(' '.join(chosen.choices(text.split(), k=6)) for _ in range(400)), model_writer=out,
+        vocab_size=320, model_type='unigram', minloglevel=2, normalization_rule_name='nmt_nfkc',
+        hard_vocab_limit=False, byte_fallback=True, pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece='[PAD]',
+        bos_piece='[CLS]', eos_piece='[SEP]', unk_piece='[UNK]',
+    )  # fmt: skip
+    processor = spm.SentencePieceProcessor(model_proto=out.getvalue())
+    (directory / 'spm.model').write_bytes(out.getvalue())
+    tokenizer = opened(directory)
+    assert (tokenizer.size, tokenizer.mask) == (processor.get_piece_size() + 1, processor.get_piece_size())
+    for text in TEXTS:
+        found = tokenizer.encode([text])[0].tolist()
+        assert found == processor.encode(text) and tokenizer.unk not in found
+
+
+@pytest.mark.parametrize('pieces', [PIECES, [*OWN, *PIECES]])
+def test_an_spm_model_of_another_kind_is_refused(directory: Path, pieces: list[tuple[str, float, int]]) -> None:
+    (directory / 'spm.model').write_bytes(model_file(pieces))
+    with pytest.raises(ModelError, match=rf"{directory / 'spm.model'}: .*DeBERTa's"):
+        open_source(f'hf:{directory}')

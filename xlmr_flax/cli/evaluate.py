@@ -32,7 +32,7 @@ from pathlib import Path
 from absl import flags
 
 from xlmr_flax.cli import processes
-from xlmr_flax.config import QA_DECODINGS, REPEATED
+from xlmr_flax.config import POOLINGS, QA_DECODINGS, REPEATED
 from xlmr_flax.util.secrets import command_line
 
 
@@ -53,10 +53,14 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string('out', None, 'Folder to write to; with --input the file.', flag_values=values)
     flags.DEFINE_integer(
-        'layer', -1, 'Retrieval: hidden_states index; -1 = 14 of 24 layers, else the last.', flag_values=values
+        'layer', -1, 'Retrieval: hidden_states index; -1 = by depth (docs/config.md).', flag_values=values
     )
     flags.DEFINE_enum(
-        'pooling', 'mean', ['mean', 'cls'], 'Retrieval: mean over all tokens, or <s>.', flag_values=values
+        'pooling',
+        'mean',
+        list(POOLINGS),
+        'Retrieval: mean over all tokens; the first token; as multilingual-e5 or LaBSE say (docs/config.md).',
+        flag_values=values,
     )
     flags.DEFINE_enum(
         'repeated_sentences',

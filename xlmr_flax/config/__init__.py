@@ -7,7 +7,7 @@ ConfigDict.
 
 from __future__ import annotations
 
-from xlmr_flax.config.checks import QA_DECODINGS, REPEATED, SAMPLERS
+from xlmr_flax.config.checks import CLS, E5, LABSE, MEAN, POOLINGS, QA_DECODINGS, REPEATED, SAMPLERS
 from xlmr_flax.config.parsing import defaults, digest, named, parse, parse_saved, to_dict
 from xlmr_flax.config.spec import (
     NONE,
@@ -23,7 +23,12 @@ from xlmr_flax.config.spec import (
 )
 
 __all__ = [
+    'CLS',
+    'E5',
+    'LABSE',
+    'MEAN',
     'NONE',
+    'POOLINGS',
     'QA_DECODINGS',
     'REPEATED',
     'SAMPLERS',

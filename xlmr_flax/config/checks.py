@@ -8,6 +8,9 @@ from xlmr_flax.config.spec import Arm, Config, ConfigError
 
 _NAME = re.compile(r'[\w+.-]+')  # names become folders and parameter paths
 ATTENTIONS = ('auto', 'xla_cpu', 'xla', 'cudnn', 'triton', 'tpu', 'interpret', 'interpret_triton')
+# How sentences become vectors: two plain ones, and the conventions of two sentence encoders.
+MEAN, CLS, E5, LABSE = 'mean', 'cls', 'e5', 'labse'
+POOLINGS = (MEAN, CLS, E5, LABSE)
 QA_DECODINGS = ('offsets', 'reference')
 REPEATED = ('kept', 'expanded', 'dropped')
 SAMPLERS = ('uniform', 'proportional', 'capped', 'temperature', 'weights', 'time_dependent')
@@ -20,7 +23,7 @@ def check(config: Config) -> None:
         'encoder.dtype': (config.encoder.dtype, ('auto', 'float32', 'bfloat16')),
         'encoder.attention': (config.encoder.attention, ATTENTIONS),
         'encoder.remat': (config.encoder.remat, ('auto', 'none', 'dots', 'full')),
-        'evaluation.pooling': (config.evaluation.pooling, ('mean', 'cls')),
+        'evaluation.pooling': (config.evaluation.pooling, POOLINGS),
         'evaluation.repeated_sentences': (config.evaluation.repeated_sentences, REPEATED),
         'evaluation.qa_decoding': (config.evaluation.qa_decoding, QA_DECODINGS),
         'keep_models': (config.keep_models, ('all', 'intermediate')),

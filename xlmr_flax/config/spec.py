@@ -192,12 +192,15 @@ class Evaluation:
     packing: bool = True
     """Pack several examples into one row."""
     retrieval_layer: int = -1
-    """Index into the hidden states for retrieval; -1 = layer 14 if the encoder has 24 layers, as in jiant and XTREME,
-    else the last layer."""
+    """Index into the hidden states for retrieval; -1 = by depth: layer 14 of 24, as in jiant and XTREME; the last of
+    12; the same share, 14/24, of any other depth, rounded; always the last with `pooling` `e5` or `labse`."""
     retrieval_layers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Task -> its own `retrieval_layer`."""
     pooling: str = 'mean'
-    """Pooling of sentence vectors for retrieval: `mean` (special tokens included, as in jiant and XTREME) or `cls`."""
+    """How a sentence becomes a vector for retrieval: `mean` (of its tokens, special ones included, as in jiant and
+    XTREME); `cls` (the first token); `e5` (the convention of multilingual-e5's model card: "query: " before the text,
+    "passage: " before the candidates of a ranking task, then the mean, of length 1); `labse` (that of LaBSE's: the
+    pooler's output, of length 1; the encoder needs a pooler). Cosines do not depend on the length."""
     max_length: int = 512
     """Largest number of tokens of a retrieval sentence (jiant and XTREME: 512)."""
     repeated_sentences: str = 'kept'

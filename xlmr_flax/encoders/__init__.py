@@ -9,9 +9,11 @@ from typing import Any
 
 from xlmr_flax.encoders.bert import Bert
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.deberta_v2 import DebertaV2
 from xlmr_flax.encoders.family import Family
 from xlmr_flax.encoders.modernbert import ModernBert
 from xlmr_flax.encoders.xlm_roberta import Roberta, XlmRoberta
+from xlmr_flax.encoders.xlm_roberta_xl import XlmRobertaXl
 from xlmr_flax.util.errors import quote
 
 FAMILIES: dict[str, Family] = {
@@ -21,6 +23,8 @@ FAMILIES: dict[str, Family] = {
         Roberta(),
         Bert(),
         ModernBert(),
+        XlmRobertaXl(),
+        DebertaV2(),
     )
 }
 DEFAULT = XlmRoberta.model_type

@@ -77,6 +77,11 @@ def seed_of(key: jax.Array, site: int) -> jax.Array:
     return jax.lax.bitcast_convert_type(words, jnp.int32)[None]
 
 
+def another_seed(seed: jax.Array) -> jax.Array:
+    """Derives a second seed from one of `seed_of`, for two dropouts of one site."""
+    return seed ^ jnp.asarray([[0x3C6EF372, 0x1B873593]], jnp.int32)
+
+
 def no_seed() -> jax.Array:
     """A placeholder seed int32 [1, 2], for calls without dropout."""
     return jnp.zeros((1, 2), jnp.int32)

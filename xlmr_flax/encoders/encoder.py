@@ -8,7 +8,7 @@ by layer in tests/models/test_parity.py. encoders/attention/ and encoders/kernel
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,8 @@ NO_SEEDS = (None, None, None)
 _SITES = 3
 
 
-class Embeddings(nnx.Module):
-    """Embeddings: layer norm of word + position + token type (None = type 0). `Encoder` applies the dropout."""
+class PlainEmbeddings(nnx.Module):
+    """Embeddings without norm: word + position + token type (None = type 0). `Encoder` applies the dropout."""
 
     def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
         def table(rows: int) -> nnx.Param:
@@ -37,14 +37,27 @@ class Embeddings(nnx.Module):
 
         self.word, self.position = table(cfg.vocab_size), table(cfg.max_positions)
         self.token_type = table(cfg.token_types)
-        self.norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
 
     def __call__(
         self, ids: jax.Array, positions: jax.Array, types: jax.Array | None, dtype: jnp.dtype, place: Constrain
     ) -> jax.Array:
-        x = place.lookup(self.word[...], ids) + place(self.position[...], None, None)[positions]  # [B, T, D]
-        x = x + (self.token_type[...][0] if types is None else place(self.token_type[...], None, None)[types])
-        return place(self.norm(x).astype(dtype), ROWS, None, None)
+        return place(self.total(ids, positions, types, place).astype(dtype), ROWS, None, None)
+
+    def total(self, ids: jax.Array, positions: jax.Array, types: jax.Array | None, place: Constrain) -> jax.Array:
+        """The sum of the embeddings: float32 [B, T, D]."""
+        x = place.lookup(self.word[...], ids) + place(self.position[...], None, None)[positions]
+        return x + (self.token_type[...][0] if types is None else place(self.token_type[...], None, None)[types])
+
+
+class Embeddings(PlainEmbeddings):
+    """Embeddings: layer norm of word + position + token type."""
+
+    def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
+        super().__init__(cfg, rngs=rngs)
+        self.norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
+
+    def total(self, ids: jax.Array, positions: jax.Array, types: jax.Array | None, place: Constrain) -> jax.Array:
+        return self.norm(super().total(ids, positions, types, place))
 
 
 class Attention(nnx.Module):
@@ -72,9 +85,11 @@ class Attention(nnx.Module):
 class Layer(nnx.Module):
     """One post-norm transformer block: x = norm(x + dropout(attention(x))), then x = norm(x + dropout(ffn(x)))."""
 
+    attention_type: ClassVar[type[Attention]] = Attention
+
     def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
         d, std = cfg.hidden_size, cfg.initializer_range
-        self.attention = Attention(cfg, rngs=rngs)
+        self.attention = self.attention_type(cfg, rngs=rngs)
         self.attention_norm = LayerNorm(d, cfg.layer_norm_eps)
         self.ffn_in = Dense(d, cfg.ffn_size, std, rngs=rngs)
         self.ffn_out = Dense(cfg.ffn_size, d, std, rngs=rngs)
@@ -82,7 +97,7 @@ class Layer(nnx.Module):
         self.rate = cfg.dropout
 
     def __call__(self, x: jax.Array, visible: Any, seeds: Seeds | None, options: ComputeOptions) -> jax.Array:
-        """x [B, T, D] -> [B, T, D]. visible: from `prepared`, as for `Attention`. seeds: of dropout, None = none."""
+        """x [B, T, D] -> [B, T, D]. visible: as for `Attention`. seeds: of dropout, None = none."""
         weights_seed, *sum_seeds = seeds or NO_SEEDS
         y = self.attention(x, visible, weights_seed, options)
         # The same array twice: one for the residual sum, one for the feed-forward layer.
@@ -99,12 +114,19 @@ class Layer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """The encoder: embeddings and L stacked layers."""
+    """The encoder: embeddings and L stacked layers.
+
+    A family with other embeddings or layers has a subclass with its own `embeddings_type` or `layer_type`, called as
+    these.
+    """
+
+    embeddings_type: ClassVar[type[Any]] = Embeddings
+    layer_type: ClassVar[type[Layer]] = Layer
 
     def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
-        self.embeddings = Embeddings(cfg, rngs=rngs)
+        self.embeddings = self.embeddings_type(cfg, rngs=rngs)
         keys = jax.random.split(rngs.params(), cfg.num_layers)
-        self.layers = jax.vmap(lambda key: Layer(cfg, rngs=nnx.Rngs(params=key)))(keys)
+        self.layers = jax.vmap(lambda key: self.layer_type(cfg, rngs=nnx.Rngs(params=key)))(keys)
         self.num_layers, self.num_heads = cfg.num_layers, cfg.num_heads
         self.rate, self.first_position = cfg.dropout, cfg.first_position
 
@@ -112,6 +134,14 @@ class Encoder(nnx.Module):
         """The token types int32 [B, T], None = all 0. XLM-R has one type."""
         del ids, segments
         return None
+
+    def shared(self, segments: jax.Array, options: ComputeOptions) -> Any:
+        """What all layers share, the argument `visible` of `Attention`: for segments int32 [B, T]."""
+        return prepared(segments, self.num_heads, options.attention)
+
+    def finish(self, x: jax.Array) -> jax.Array:
+        """The last layer's output [B, T, D] -> the encoder's. XLM-R changes nothing."""
+        return x
 
     def __call__(
         self,
@@ -134,7 +164,7 @@ class Encoder(nnx.Module):
         x = self.embeddings(ids, positions, types, jnp.dtype(options.dtype), options.place)
         if key is not None:
             x = dropout(x, jax.random.fold_in(key, 0), 3, self.rate)
-        visible = prepared(segments, self.num_heads, options.attention)
+        visible = self.shared(segments, options)
 
         def block(x: jax.Array, item: tuple[Layer, Seeds | None]) -> tuple[jax.Array, jax.Array | None]:
             module, seeds = item
@@ -148,7 +178,8 @@ class Encoder(nnx.Module):
             return x[None] if all_layers else x
         step = rematerialised(block, options.remat)
         out, states = jax.lax.scan(step, x, (layers, seeds), unroll=options.unroll or depth)
-        return out if states is None else jnp.concatenate([x[None], states])
+        out = self.finish(out) if depth == self.num_layers else out
+        return out if states is None else jnp.concatenate([x[None], states[:-1], out[None]])
 
 
 def _seeds(keys: jax.Array) -> Seeds:

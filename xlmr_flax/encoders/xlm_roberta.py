@@ -20,24 +20,31 @@ from xlmr_flax.encoders.tensors import at, matrix, put
 from xlmr_flax.util.errors import quote
 
 POSITIONS, TOKEN_TYPES = 'embeddings.position_embeddings.weight', 'embeddings.token_type_embeddings.weight'
-# Our path -> transformers' name.
-_EMBEDDINGS = {
-    ('word',): 'embeddings.word_embeddings.weight',
-    ('position',): POSITIONS,
-    ('token_type',): TOKEN_TYPES,
-    ('norm', 'scale'): 'embeddings.LayerNorm.weight',
-    ('norm', 'bias'): 'embeddings.LayerNorm.bias',
+Names = Mapping[tuple[str, ...], str]  # our path -> transformers' name
+WORDS_NAME = 'embeddings.word_embeddings.weight'
+EMBEDDINGS: Names = {
+    ('embeddings', 'word'): WORDS_NAME,
+    ('embeddings', 'position'): POSITIONS,
+    ('embeddings', 'token_type'): TOKEN_TYPES,
 }
-_LAYER = {
-    ('attention_norm', 'scale'): 'attention.output.LayerNorm.weight',
-    ('attention_norm', 'bias'): 'attention.output.LayerNorm.bias',
+_FFN: Names = {
     ('ffn_in', 'kernel'): 'intermediate.dense.weight',
     ('ffn_in', 'bias'): 'intermediate.dense.bias',
     ('ffn_out', 'kernel'): 'output.dense.weight',
     ('ffn_out', 'bias'): 'output.dense.bias',
-    ('ffn_norm', 'scale'): 'output.LayerNorm.weight',
-    ('ffn_norm', 'bias'): 'output.LayerNorm.bias',
 }
+
+
+def norm_names(path: tuple[str, ...], name: str) -> Names:
+    """The names of a layer norm's scale and bias. path, name: of the norm, ours and transformers'."""
+    return {(*path, 'scale'): f'{name}.weight', (*path, 'bias'): f'{name}.bias'}
+
+
+def layer_names(attention_norm: str, ffn_norm: str) -> Names:
+    """The names in a layer, except those of attention's projections. attention_norm, ffn_norm: the norms' names."""
+    return {**_FFN, **norm_names(('attention_norm',), attention_norm), **norm_names(('ffn_norm',), ffn_norm)}
+
+
 # Our field -> config.json's.
 _REQUIRED = {
     'vocab_size': 'vocab_size',
@@ -50,12 +57,20 @@ _REQUIRED = {
 
 
 class XlmRoberta(Family):
-    """The XLM-R family; base class of families with the same module."""
+    """The XLM-R family; base class of families whose parameters differ in names, norms or embeddings alone.
+
+    names: of the parameters outside of layers. layer_names: of those in a layer. projections: of the queries, keys and
+    values in a layer.
+    """
+
+    names: ClassVar[Names] = {**EMBEDDINGS, **norm_names(('embeddings', 'norm'), 'embeddings.LayerNorm')}
+    layer_names: ClassVar[Names] = layer_names('attention.output.LayerNorm', 'output.LayerNorm')
+    projections: ClassVar[tuple[str, str, str]] = ('query', 'key', 'value')
 
     model_type = 'xlm-roberta'
     prefixes = ('', 'roberta.', 'xlm_roberta.')
     class_name = 'XLMRoberta'
-    word_table = _EMBEDDINGS['word',]
+    word_table = WORDS_NAME
     sizes: ClassVar[Mapping[str, EncoderConfig]] = SIZES
     config_class = EncoderConfig
     module = Encoder
@@ -112,9 +127,9 @@ class XlmRoberta(Family):
 
     def import_encoder(self, get: GetTensor, config: EncoderConfig) -> Params:
         tree: dict[str, Any] = {}
-        for path, name in _EMBEDDINGS.items():
+        for path, name in self.names.items():
             value = np.asarray(get(name), np.float32)
-            put(tree, ('embeddings', *path), value[:1] if name == TOKEN_TYPES else value)
+            put(tree, path, value[:1] if name == TOKEN_TYPES else value)
         d, h, k, n = config.hidden_size, config.num_heads, config.head_size, config.num_layers
 
         def stack(read: Callable[[str], np.ndarray]) -> np.ndarray:
@@ -127,7 +142,7 @@ class XlmRoberta(Family):
 
         def qkv(kind: str, shape: tuple[int, ...]) -> Callable[[str], np.ndarray]:
             def read(prefix: str) -> np.ndarray:
-                parts = [matrix('', get(f'{prefix}attention.self.{x}.{kind}')) for x in ('query', 'key', 'value')]
+                parts = [matrix('', get(f'{prefix}attention.self.{x}.{kind}')) for x in self.projections]
                 return np.stack(parts, axis=-2).reshape(shape)  # [D, 3, D] -> [D, 3, H, K]; bias [3, D] -> [3, H, K]
 
             return read
@@ -137,35 +152,36 @@ class XlmRoberta(Family):
         out = 'attention.output.dense'
         put(tree, ('layers', 'attention', 'out'), stack(lambda p: get(f'{p}{out}.weight').T.reshape(h, k, d)))
         put(tree, ('layers', 'attention', 'out_bias'), stack(lambda p: get(f'{p}{out}.bias')))
-        for path, name in _LAYER.items():
+        for path, name in self.layer_names.items():
             put(tree, ('layers', *path), stack(lambda p, name=name: matrix(name, get(p + name))))
         return tree
 
     def export_encoder(self, encoder: Params, config: EncoderConfig) -> Iterator[tuple[str, np.ndarray]]:
-        for path, name in _EMBEDDINGS.items():
-            yield name, at(encoder, ('embeddings', *path))
+        for path, name in self.names.items():
+            yield name, at(encoder, path)
         d = config.hidden_size
         layers = encoder['layers']
         for i in range(config.num_layers):
             prefix = f'encoder.layer.{i}.'
             kernel = np.asarray(layers['attention']['qkv'][i]).reshape(d, 3, d)
             bias = np.asarray(layers['attention']['qkv_bias'][i]).reshape(3, d)
-            for j, x in enumerate(('query', 'key', 'value')):
+            for j, x in enumerate(self.projections):
                 yield f'{prefix}attention.self.{x}.weight', kernel[:, j].T
                 yield f'{prefix}attention.self.{x}.bias', bias[j]
             yield f'{prefix}attention.output.dense.weight', np.asarray(layers['attention']['out'][i]).reshape(d, d).T
             yield f'{prefix}attention.output.dense.bias', np.asarray(layers['attention']['out_bias'][i])
-            for path, name in _LAYER.items():
+            for path, name in self.layer_names.items():
                 yield prefix + name, matrix(name, at(layers, path)[i])
 
     def tensor_shapes(self, config: EncoderConfig) -> dict[str, tuple[int, ...]]:
         d, f = config.hidden_size, config.ffn_size
-        shapes = dict.fromkeys(_EMBEDDINGS.values(), (d,))
-        shapes |= {self.word_table: (config.vocab_size, d), POSITIONS: (config.max_positions, d), TOKEN_TYPES: (-1, d)}
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(self.names.values(), (d,))
+        tables = {self.word_table: config.vocab_size, POSITIONS: config.max_positions, TOKEN_TYPES: -1}
+        shapes |= {name: (rows, d) for name, rows in tables.items() if name in shapes}
         layer: dict[str, tuple[int, ...]] = {}
-        for name in ('self.query', 'self.key', 'self.value', 'output.dense'):
+        for name in (*(f'self.{x}' for x in self.projections), 'output.dense'):
             layer |= {f'attention.{name}.weight': (d, d), f'attention.{name}.bias': (d,)}
-        layer |= dict.fromkeys(_LAYER.values(), (d,))
+        layer |= dict.fromkeys(self.layer_names.values(), (d,))
         layer |= {'intermediate.dense.weight': (f, d), 'intermediate.dense.bias': (f,), 'output.dense.weight': (d, f)}
         return shapes | {
             f'encoder.layer.{i}.{name}': shape for i in range(config.num_layers) for name, shape in layer.items()

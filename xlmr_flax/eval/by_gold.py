@@ -103,12 +103,19 @@ def mine(
 
 
 def rank(
-    task: Task, language: str, split: str, data_root: str, embed: Embed, path: Path, mesh: Mesh | None = None
+    task: Task,
+    language: str,
+    split: str,
+    data_root: str,
+    embed: Embed,
+    path: Path,
+    mesh: Mesh | None = None,
+    embed_pool: Embed | None = None,
 ) -> tuple[dict[str, float], int]:
     """Ranks the pool for every query by cosine similarity, writes the best 20 ids of each query to `path` and returns
-    (metrics, number of queries)."""
+    (metrics, number of queries). embed_pool: embeds the pool, None = `embed`."""
     queries, pool = read_pairs(task, language, split, data_root)
-    x, y = embed(queries, Path(f'{split}-queries.npy')), embed(pool, Path(f'{split}-pool.npy'))
+    x, y = embed(queries, Path(f'{split}-queries.npy')), (embed_pool or embed)(pool, Path(f'{split}-pool.npy'))
     nearest, _ = neighbours(x, y, RANKED, cosine=True, mesh=mesh)
     ranked = {
         query.id: [pool[i].id for i in row if i >= 0] for query, row in zip(queries, nearest.indices, strict=True)

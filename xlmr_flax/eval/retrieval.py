@@ -1,24 +1,58 @@
-"""Nearest-neighbour search between two sets of sentence vectors, as in Tatoeba (XTREME: evaluate_retrieval.py)."""
+"""The layer and the form of text of sentence vectors, and nearest-neighbour search between two sets of them.
+
+The search is Tatoeba's (XTREME: evaluate_retrieval.py).
+"""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xlmr_flax.config import E5, LABSE
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.tasks.base import SentenceExample
 
 _BLOCK = 2048
+_MIDDLE, _OF = 14, 24  # the layer that jiant and XTREME read of XLM-R Large's
+_LAST = 12  # a depth of which the last layer is read: XLM-R Base's
+# Before a text that asks and before a candidate that answers. Where both are translations, both ask, as
+# multilingual-e5's model card says of bitext mining.
+_E5_PREFIXES = ('query: ', 'passage: ')
 
 
-def retrieval_layer(config: EncoderConfig, layer: int) -> int:
-    """The hidden_states index for a configured layer. -1 means 14 for a 24-layer encoder (as jiant and XTREME), else
-    the last. Raises ModelError for a layer that the encoder does not have."""
+def retrieval_layer(config: EncoderConfig, layer: int, pooling: str) -> int:
+    """The hidden_states index for a configured layer; -1 = by depth and pooling, as config.Evaluation says.
+
+    Raises ModelError for a layer that the encoder does not have.
+    """
+    depth = config.num_layers
     if layer >= 0:
-        if layer > config.num_layers:
-            raise ModelError(f'evaluation.retrieval_layer {layer}: the encoder has {config.num_layers} layers')
+        if layer > depth:
+            raise ModelError(f'evaluation.retrieval_layer {layer}: the encoder has {depth} layers')
         return layer
-    return 14 if config.num_layers == 24 else config.num_layers
+    if pooling in (E5, LABSE) or depth == _LAST:
+        return depth
+    return (2 * _MIDDLE * depth + _OF) // (2 * _OF)  # rounded
+
+
+def layer_note(config: EncoderConfig, layer: int, pooling: str) -> str:
+    """Describes the layer and the pooling of sentence vectors: 'layer 13 of 22 (14/24 of the depth), mean pooling'."""
+    found = retrieval_layer(config, layer, pooling)
+    is_share = layer < 0 and pooling not in (E5, LABSE) and config.num_layers not in (_OF, _LAST)
+    share = f' ({_MIDDLE}/{_OF} of the depth)' if is_share else ''
+    return f'layer {found} of {config.num_layers}{share}, {pooling} pooling'
+
+
+def worded(sentences: Sequence[SentenceExample], pooling: str, *, answers: bool = False) -> Sequence[SentenceExample]:
+    """The sentences as their pooling's convention wants the text. answers: they are the candidates of a ranking."""
+    if pooling != E5:
+        return sentences
+    prefix = _E5_PREFIXES[answers]
+    return [dataclasses.replace(each, text=prefix + each.text) for each in sentences]
 
 
 @jax.jit

@@ -15,9 +15,9 @@ from xlmr_flax.data.batches import pass_tokens, row_lengths
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.sources import BadRow, DataError, are_labelled, read_pairs, read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
-from xlmr_flax.eval.by_gold import mine, rank
+from xlmr_flax.eval.by_gold import Embed, mine, rank
 from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, head_outputs
-from xlmr_flax.eval.retrieval import nearest, retrieval_layer
+from xlmr_flax.eval.retrieval import nearest, retrieval_layer, worded
 from xlmr_flax.kinds import HeadSpec, encode_cached, kind_of, prediction_path, score_files
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import index, is_leader, on_leader
@@ -188,7 +188,8 @@ class Evaluator:
         english, foreign = read_pairs(task, language, split, self.data_root, limit)
         tick = counter(progress, len(english) + len(foreign))
         max_length = min(self.evaluation.max_length, self.model.config.max_length)
-        sides = [encode_cached(task, side, self.tokenizer, max_length).tokens for side in (english, foreign)]
+        worded_sides = (worded(side, self.evaluation.pooling) for side in (english, foreign))
+        sides = [encode_cached(task, side, self.tokenizer, max_length).tokens for side in worded_sides]
         key = sides[0].flat.tobytes() + sides[0].offsets.tobytes()
         if key not in self._english:
             self._english.clear()
@@ -217,18 +218,24 @@ class Evaluator:
         max_length = min(self.evaluation.max_length, self.model.config.max_length)
         path = prediction_path(out, task, language, split)
 
-        def embed(sentences: Sequence[SentenceExample], file: Path | None = None) -> np.ndarray:
-            tokens = encode_cached(task, sentences, self.tokenizer, max_length).tokens
-            tick, place = counter(progress, len(sentences)), vectors.place(file, len(sentences))
-            return self._embed(task.name, tokens, max_length, tick, place)
+        def embedder(answers: bool) -> Embed:
+            def embed(sentences: Sequence[SentenceExample], file: Path | None = None) -> np.ndarray:
+                given = worded(sentences, self.evaluation.pooling, answers=answers)
+                tokens = encode_cached(task, given, self.tokenizer, max_length).tokens
+                tick, place = counter(progress, len(sentences)), vectors.place(file, len(sentences))
+                return self._embed(task.name, tokens, max_length, tick, place)
+
+            return embed
 
         # Each process reads blocks of all vectors, so it has its own files.
         folder = path.with_suffix('.embeddings' if is_leader() else f'.embeddings-{index()}')
         with VectorFiles(folder, self.model.config.hidden_size) as vectors:
             if task.mines:
                 repeated = self.evaluation.repeated_sentences
-                return mine(task, language, split, self.data_root, embed, path, self.mesh, repeated)
-            return rank(task, language, split, self.data_root, embed, path.with_suffix('.json'), self.mesh)
+                return mine(task, language, split, self.data_root, embedder(False), path, self.mesh, repeated)
+            ranking = path.with_suffix('.json')
+            sides = embedder(False), ranking, self.mesh, embedder(True)
+            return rank(task, language, split, self.data_root, *sides)
 
     def _embed(
         self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None], out: Path | None = None
@@ -236,7 +243,7 @@ class Evaluator:
         return embed_sentences(
             self.forward(row_lengths(max_length)),
             tokens,
-            layer=retrieval_layer(self.model.config, self.evaluation.layer_of(task)),
+            layer=retrieval_layer(self.model.config, self.evaluation.layer_of(task), self.evaluation.pooling),
             pooling=self.evaluation.pooling,
             out=out,
             tick=tick,

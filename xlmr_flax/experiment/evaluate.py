@@ -9,11 +9,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 import xlmr_flax
-from xlmr_flax.config import NONE, Config, EncoderSpec, Evaluation
+from xlmr_flax.config import LABSE, NONE, Config, EncoderSpec, Evaluation
 from xlmr_flax.data.sources import with_labels
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import ModelError
-from xlmr_flax.eval.retrieval import retrieval_layer
+from xlmr_flax.eval.retrieval import layer_note
 from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
 from xlmr_flax.experiment.out_of_memory import scored
@@ -64,10 +64,13 @@ class Opened:
     tokenizer: Tokenizer
     max_length: int
 
-    def load(self, mesh: Mesh, heads: bool) -> Params:
-        """Loads the parameters onto the mesh. heads: with the pooler and the heads."""
+    def load(self, mesh: Mesh, heads: bool, pooling: str = '') -> Params:
+        """Loads the parameters onto the mesh. heads: with the pooler and the heads. pooling: of sentence vectors, which
+        may need the pooler. Raises ModelError if the source lacks it."""
         params = self.source.load(None if heads else ())
-        wanted = ['encoder', *(['pooler', 'heads'] if heads else [])]
+        if pooling == LABSE and 'pooler' not in params:
+            raise ModelError(f"{self.source.name}: pooling 'labse' reads the pooler, and this encoder has none")
+        wanted = ['encoder', *(['pooler', 'heads'] if heads else ['pooler'] if pooling == LABSE else [])]
         return evaluation_weights(put_tree({k: params[k] for k in wanted if k in params}, mesh), self.model, mesh)
 
 
@@ -147,7 +150,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     meet(mesh)
     evaluator = Evaluator(
         opened.model,
-        opened.load(mesh, heads=not retrieval),
+        opened.load(mesh, heads=not retrieval, pooling=evaluation.pooling if retrieval else ''),
         opened.tokenizer,
         mesh,
         evaluation,
@@ -166,10 +169,8 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     if source.note:
         say(source.note)
     if retrieval:
-        layer = retrieval_layer(source.config, evaluation.retrieval_layer)
-        say(
-            f'layer {layer} of {source.config.num_layers}, {evaluation.pooling} pooling, max length {opened.max_length}'
-        )
+        note = layer_note(source.config, evaluation.retrieval_layer, evaluation.pooling)
+        say(f'{note}, max length {opened.max_length}')
     assumed = {'class_order': f'--labels={",".join(request.labels)}'} if request.labels else {}
     rows: list[dict[str, Any]] = []
     line = Line(f'{task.name} {split}')

@@ -14,7 +14,7 @@ from xlmr_flax.data.sources import with_labels
 from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.eval.predict import Forward, embed_sentences
 from xlmr_flax.eval.records import predict_records, readable
-from xlmr_flax.eval.retrieval import retrieval_layer
+from xlmr_flax.eval.retrieval import layer_note, retrieval_layer, worded
 from xlmr_flax.eval.zero_shot import counter, label_order
 from xlmr_flax.experiment.evaluate import (
     Opened,
@@ -33,7 +33,7 @@ from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, on_leader
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import Example, closest
+from xlmr_flax.tasks.base import Example, SentenceExample, closest
 from xlmr_flax.util.console import Line, be_quiet, say
 from xlmr_flax.util.files import write_atomically
 
@@ -102,9 +102,10 @@ def annotate(request: Request) -> list[Record]:
     assert form is not None
     rows = read_input(path, form, limit, bad_rows)
     opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
+    pooling = '' if head else request.evaluation.pooling
     lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
     tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform, mesh.size)
-    forward = Forward(opened.model, opened.load(mesh, head is not None), mesh, lengths, tokens, pad)
+    forward = Forward(opened.model, opened.load(mesh, head is not None, pooling), mesh, lengths, tokens, pad)
     if source.note:
         say(source.note)
     if head is None:
@@ -147,17 +148,13 @@ def _parts(kind: Kind, examples: Sequence[Example], size: int = 4096) -> list[li
 
 
 def _write_vectors(request: Request, opened: Opened, forward: Forward, inputs: Input) -> None:
-    layer, pooling = (
-        retrieval_layer(opened.source.config, request.evaluation.retrieval_layer),
-        request.evaluation.pooling,
-    )
+    asked, pooling, config = request.evaluation.retrieval_layer, request.evaluation.pooling, opened.source.config
+    layer = retrieval_layer(config, asked, pooling)
     line = Line(f'vectors {Path(request.input).name}')
-    data = encode(inputs.task, inputs.examples, opened.tokenizer, opened.max_length)
+    sentences = [each for each in inputs.examples if isinstance(each, SentenceExample)]
+    data = encode(inputs.task, worded(sentences, pooling), opened.tokenizer, opened.max_length)
     tick = counter(lambda done, total: line(done, total, done), len(inputs.examples))
     out = request.out if is_leader() else None
     vectors = embed_sentences(forward, data.tokens, layer=layer, pooling=pooling, out=out, tick=tick)
     line.close(f'{len(vectors)} rows')
-    say(
-        f'float32 {list(vectors.shape)}, layer {layer} of {opened.source.config.num_layers}, {pooling} pooling: '
-        f'{request.out}'
-    )
+    say(f'float32 {list(vectors.shape)}, {layer_note(config, asked, pooling)}: {request.out}')

@@ -8,7 +8,7 @@ from typing import Any
 from xlmr_flax.config import Config
 from xlmr_flax.data.sources import BadRow
 from xlmr_flax.data.split import Split
-from xlmr_flax.eval.retrieval import retrieval_layer
+from xlmr_flax.eval.retrieval import layer_note
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.workdir.bad_rows import count_among
 from xlmr_flax.kinds import kind_of
@@ -71,8 +71,8 @@ def result_rows(
 
 def retrieval_note(config: Config, source: EncoderSource, task: Task) -> str:
     """Returns the note for every retrieval score: the layer, the pooling, and the note of the encoder source."""
-    layer = retrieval_layer(source.config, config.evaluation.layer_of(task.name))
-    how = f'Layer {layer} of {source.config.num_layers}, {config.evaluation.pooling} pooling.'
+    note = layer_note(source.config, config.evaluation.layer_of(task.name), config.evaluation.pooling)
+    how = f'{note.capitalize()}.'
     if task.mines and config.evaluation.repeated_sentences != 'kept':
         how += f' Repeated sentences are {config.evaluation.repeated_sentences}.'
     return f'{how} {source.note}'.strip()

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from xlmr_flax.config import Recipe
+from xlmr_flax.config import LABSE, Recipe
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
 from xlmr_flax.data.packing import Packing
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.encoders.tensors import read_json
 from xlmr_flax.experiment.context import Setting, make_model
 from xlmr_flax.experiment.dev_selection import Selection
@@ -56,13 +57,16 @@ def start_params(setting: Setting, run: Run) -> Params:
     the source has no pooler, a new one is initialised.
 
     Of the heads that the run trains, loads the source's language-model head and the head of a warm-up phase, if there
-    is one. Raises ModelError for weights that cannot be read.
+    is one. Raises ModelError for weights that cannot be read, and for a pooling of sentence vectors that needs the
+    pooler of a source without one.
     """
     source = open_source(f'ckpt:{parent_dir(setting, run)}') if run.parent else setting.source
     trained = heads_of(run.datasets).keys()
     pretrained = {name for name, head in source.heads.items() if kind_of(head).pretraining}
     kept = {run.target} if run.keeps_head else pretrained
     params = source.load(kept & trained)
+    if 'pooler' not in params and run.recipe is None and setting.config.evaluation.pooling == LABSE:
+        raise ModelError(f"{source.name}: pooling 'labse' reads the pooler, and this encoder has none")
     pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(jax.random.key(run.seed)))
     return {'encoder': params['encoder'], 'pooler': pooler, 'heads': params.get('heads', {})}
 

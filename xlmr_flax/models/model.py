@@ -17,18 +17,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from xlmr_flax.config import CLS, E5, LABSE, POOLINGS
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose, platform_of
 from xlmr_flax.encoders.compute import DOTS, REMAT, ComputeOptions
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
-from xlmr_flax.encoders.family import MEAN, POOLER
+from xlmr_flax.encoders.family import FIRST, MEAN, POOLER
 from xlmr_flax.encoders.heads import STYLES, Pooler, first_token
 from xlmr_flax.encoders.logical_axes import UNCONSTRAINED, Constrain
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.kinds.base import Rows
 
 Params = dict[str, Any]
-POOLINGS = ('mean', 'cls')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,16 +181,24 @@ class Model:
     ) -> jax.Array:
         """Sentence embeddings float32 [B, D] from hidden_states[layer].
 
-        pooling: 'cls' = the first token; 'mean' = the mean over all tokens including special tokens, as in XTREME.
-        starts: first tokens of the segments of packed rows; then [B, S, D], one embedding per slot. Raises ModelError
-        for an unknown pooling.
+        pooling: 'cls' = the first token; 'mean' = the mean over all tokens including special tokens, as in XTREME;
+        'e5' = the mean, and 'labse' = the pooler's output, of length 1. starts: first tokens of the segments of packed
+        rows; then [B, S, D], one embedding per slot. Raises ModelError for an unknown pooling, and for 'labse' without
+        a pooler.
         """
         if pooling not in POOLINGS:
             raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
+        if pooling == LABSE and 'pooler' not in params:
+            raise ModelError("evaluation.pooling 'labse' reads the pooler, and this encoder has none")
         hidden = self.encode(params, ids, segments, layer=layer).astype(jnp.float32)
-        if pooling == 'cls':
-            return hidden[:, 0] if starts is None else self._firsts(hidden, starts).reshape(*starts.shape, -1)
-        return _means(hidden, segments, starts)
+        if pooling in (CLS, LABSE):
+            found = self.text_vectors(params, hidden, segments, starts, POOLER if pooling == LABSE else FIRST)
+            found = found if starts is None else found.reshape(*starts.shape, -1)
+        else:
+            found = _means(hidden, segments, starts)
+        if pooling not in (E5, LABSE):
+            return found
+        return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
 
 
 def _means(hidden: jax.Array, segments: jax.Array, starts: jax.Array | None) -> jax.Array:

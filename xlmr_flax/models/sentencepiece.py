@@ -1,8 +1,12 @@
-"""Converts sentencepiece.bpe.model to tokenizer.json, for model directories that have only the former.
+"""Converts a SentencePiece model to tokenizer.json, for model directories that have only the former.
 
 The file is a protocol buffer (sentencepiece_model.proto of google/sentencepiece). This module reads only the few fields
-that define XLM-R's tokenizer, so that neither sentencepiece nor protobuf is needed. The ids are those of transformers'
-XLMRobertaTokenizer: <s>, <pad>, </s>, <unk>, the pieces after SentencePiece's own three, <mask>.
+that define the tokenizers of XLM-R and DeBERTa, so that neither sentencepiece nor protobuf is needed. The ids are those
+of transformers' classes:
+- XLM-R (sentencepiece.bpe.model): <s>, <pad>, </s>, <unk>, the pieces after SentencePiece's own three, <mask>.
+- DeBERTa (spm.model): the file's, which begin with [PAD], [CLS], [SEP], [UNK], and [MASK] after them if they lack it.
+A model with byte fallback (mDeBERTa's) encodes unknown characters as the pieces of their bytes, as SentencePiece does;
+transformers' fast tokenizer of DeBERTa gives [UNK] instead.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,40 +29,72 @@ from xlmr_flax.encoders.tensors import read_json
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 
-MODEL = 'sentencepiece.bpe.model'
 # Version of the generated tokenizer; part of the name of the cached file.
 _FORMAT = 1
-_FIRST = ('<s>', '<pad>', '</s>', '<unk>')
-_MASK, _UNK_ID = '<mask>', 3
-_OWN = ('<unk>', '<s>', '</s>')
+_UNK_ID = 3
 _UNIGRAM = 1
 _CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6  # types of pieces
+_BYTE_FALLBACK = 35  # field of the trainer's settings
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # wire types
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a kind of tokenizer uses a SentencePiece model.
+
+    kind: for messages. own: the file's first pieces. first: the tokens in their place; the fourth is the unknown one.
+    mask: follows the pieces unless it is one. single, pair: the post-processor's templates.
+    """
+
+    kind: str
+    own: tuple[str, ...]
+    first: tuple[str, str, str, str]
+    mask: str
+    single: str
+    pair: str
+
+
+LAYOUTS = {
+    'sentencepiece.bpe.model': Layout(
+        'XLM-R', ('<unk>', '<s>', '</s>'), ('<s>', '<pad>', '</s>', '<unk>'), '<mask>',
+        '<s> $A </s>', '<s> $A </s> </s> $B </s>',
+    ),
+    'spm.model': Layout(
+        'DeBERTa', ('[PAD]', '[CLS]', '[SEP]', '[UNK]'), ('[PAD]', '[CLS]', '[SEP]', '[UNK]'), '[MASK]',
+        '[CLS] $A [SEP]', '[CLS] $A [SEP] $B:1 [SEP]:1',
+    ),
+}  # fmt: skip
 
 
 class SentencePiece(NamedTuple):
     """The contents of a model file. pieces: (piece, score, type) in order. charsmap: the normalizer's compiled table,
-    empty = none."""
+    empty = none. has_bytes: whether unknown characters become the pieces of their bytes."""
 
     pieces: list[tuple[str, float, int]]
     charsmap: bytes
+    has_bytes: bool = False
 
 
-def tokenizer_json(directory: Path) -> Path:
-    """Returns the path of a tokenizer.json made from a directory's sentencepiece.bpe.model.
+def model_file(directory: Path) -> Path | None:
+    """Returns the SentencePiece model of a directory, None without one."""
+    return next((path for name in LAYOUTS if (path := directory / name).is_file()), None)
+
+
+def tokenizer_json(path: Path) -> Path:
+    """Returns the path of a tokenizer.json made from a SentencePiece model, whose name is one of `LAYOUTS`.
 
     The file is cached in ~/.cache/xlmr_flax/tokenizers (or below XDG_CACHE_HOME); its name is a hash of everything that
-    it is made from. Raises ModelError for a file that is not an XLM-R-type SentencePiece model, and if the result
+    it is made from. Raises ModelError for a file that is not a SentencePiece model of its layout, and if the result
     cannot be written.
     """
-    path, added = directory / MODEL, _added_tokens(directory)
+    layout, added = LAYOUTS[path.name], _added_tokens(path.parent)
     data = path.read_bytes()
     decides = [_FORMAT, tokenizers.__version__, hashlib.sha256(data).hexdigest(), [(i, repr(t)) for i, t in added]]
     home = os.environ.get('XDG_CACHE_HOME')
     cache = (Path(home) if home else Path.home() / '.cache') / 'xlmr_flax' / 'tokenizers'
     out = cache / f'{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:24]}.json'
     if not out.is_file():
-        made = build(read_model(data, str(path)), added, str(path))
+        made = build(read_model(data, str(path), layout), layout, added, str(path))
         try:
             write_atomically(out, made.to_str())
         except OSError as e:
@@ -68,9 +105,9 @@ def tokenizer_json(directory: Path) -> Path:
     return out
 
 
-def read_model(data: bytes, where: str) -> SentencePiece:
-    """Parses a model file. Raises ModelError for a truncated file and for a model that is not of XLM-R's type."""
-    pieces, charsmap, kind, view = [], b'', _UNIGRAM, memoryview(data)
+def read_model(data: bytes, where: str, layout: Layout) -> SentencePiece:
+    """Parses a model file. Raises ModelError for a truncated file and for a model that is not of the layout."""
+    pieces, charsmap, kind, has_bytes, view = [], b'', _UNIGRAM, False, memoryview(data)
     try:
         for field, value in _fields(view):
             if field == 1:
@@ -78,31 +115,35 @@ def read_model(data: bytes, where: str) -> SentencePiece:
                 score = struct.unpack('<f', _message(piece.get(2, memoryview(bytes(4)))))[0]
                 pieces.append((bytes(_message(piece[1])).decode('utf-8'), score, int(piece.get(3, 1))))
             elif field == 2:
-                kind = dict(_fields(_message(value))).get(3, _UNIGRAM)
+                trainer = dict(_fields(_message(value)))
+                kind, has_bytes = trainer.get(3, _UNIGRAM), bool(trainer.get(_BYTE_FALLBACK, 0))
             elif field == 3:
                 charsmap = bytes(_message(dict(_fields(_message(value))).get(2, memoryview(b''))))
     except (KeyError, IndexError, TypeError, ValueError, struct.error):
         raise ModelError(f'{where}: not a whole SentencePiece model; copy it again') from None
     if kind != _UNIGRAM:
         raise ModelError(f'{where}: a SentencePiece model of type {kind}; unigram models (type 1) are read')
-    if tuple(piece for piece, _, _ in pieces[: len(_OWN)]) != _OWN:
-        first = [piece for piece, _, _ in pieces[: len(_OWN)]]
-        raise ModelError(f"{where}: the first pieces are {quote(first)}; XLM-R's are {quote(list(_OWN))}")
-    if any(kind == _BYTE for _, _, kind in pieces):
-        raise ModelError(f'{where}: pieces for single bytes, which XLM-R-type tokenizers do not have')
-    return SentencePiece(pieces, charsmap)
+    first = tuple(piece for piece, _, _ in pieces[: len(layout.own)])
+    if first != layout.own:
+        expected = quote(list(layout.own))
+        raise ModelError(f"{where}: the first pieces are {quote(list(first))}; {layout.kind}'s are {expected}")
+    if layout.own != layout.first and any(kind == _BYTE for _, _, kind in pieces):
+        raise ModelError(f'{where}: pieces for single bytes, which {layout.kind}-type tokenizers do not have')
+    return SentencePiece(pieces, charsmap, has_bytes)
 
 
-def build(model: SentencePiece, added: list[tuple[int, AddedToken]], where: str) -> Tokenizer:
-    """Builds XLM-R's tokenizer from a SentencePiece model. added: (id, token) of added tokens, sorted by id.
+def build(model: SentencePiece, layout: Layout, added: list[tuple[int, AddedToken]], where: str) -> Tokenizer:
+    """Builds a tokenizer from a SentencePiece model. added: (id, token) of added tokens, sorted by id.
 
     Raises ModelError for a model that the tokenizers library refuses, and for an added token whose id is not the next
     free one.
     """
-    own = model.pieces[len(_OWN) :]
-    vocab = [(name, 0.0) for name in _FIRST] + [(piece, score) for piece, score, _ in own] + [(_MASK, 0.0)]
+    own = model.pieces[len(layout.own) :]
+    vocab = [(name, 0.0) for name in layout.first] + [(piece, score) for piece, score, _ in own]
+    if layout.mask not in {piece for piece, _, _ in own}:
+        vocab.append((layout.mask, 0.0))
     try:
-        tokenizer = Tokenizer(Unigram(vocab, unk_id=_UNK_ID, byte_fallback=False))
+        tokenizer = Tokenizer(Unigram(vocab, unk_id=_UNK_ID, byte_fallback=model.has_bytes))
         if model.charsmap:
             tokenizer.normalizer = normalizers.Precompiled(model.charsmap)
             tokenizer.encode('A test')  # a damaged table is found only when it is used
@@ -112,15 +153,17 @@ def build(model: SentencePiece, added: list[tuple[int, AddedToken]], where: str)
         raise ModelError(f'{where}: not a SentencePiece model that can be used ({e})') from None
     split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme='always')]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme='always')
+    blanks = decoders.Metaspace(prepend_scheme='always')
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), blanks]) if model.has_bytes else blanks
+    around = [(name, i) for i, name in enumerate(layout.first) if name in layout.single]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single='<s> $A </s>', pair='<s> $A </s> </s> $B </s>', special_tokens=[('<s>', 0), ('</s>', 2)]
+        single=layout.single, pair=layout.pair, special_tokens=around
     )
-    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in _FIRST])
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in layout.first])
     for piece, _, kind in own:
         if kind in (_CONTROL, _USER_DEFINED):
             tokenizer.add_tokens([AddedToken(piece, normalized=False, special=kind == _CONTROL)])
-    tokenizer.add_special_tokens([AddedToken(_MASK, lstrip=True, normalized=False)])
+    tokenizer.add_special_tokens([AddedToken(layout.mask, lstrip=True, normalized=False)])
     for number, token in added:
         if tokenizer.token_to_id(token.content) is None:
             tokenizer.add_tokens([token])

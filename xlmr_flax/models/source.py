@@ -146,9 +146,11 @@ def _hf_tokenizer(directory: Path) -> Path:
     tokenizer = directory / TOKENIZER_FILE
     if tokenizer.is_file():
         return tokenizer
-    if not (directory / sentencepiece.MODEL).is_file():
-        raise ModelError(f'{directory}: no {TOKENIZER_FILE} or {sentencepiece.MODEL}; copy the one of the model here')
-    return sentencepiece.tokenizer_json(directory)
+    model = sentencepiece.model_file(directory)
+    if model is None:
+        known = ' or '.join((TOKENIZER_FILE, *sentencepiece.LAYOUTS))
+        raise ModelError(f'{directory}: no {known}; copy the one of the model here')
+    return sentencepiece.tokenizer_json(model)
 
 
 def _open_checkpoint(name: str, directory: Path) -> EncoderSource:

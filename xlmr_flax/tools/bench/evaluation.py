@@ -75,7 +75,8 @@ def inputs(options: Options, folder: Path) -> None:
     else:
         params, heads = initial_params(setting, run), dict([head_of(run)])
     export_start(folder / 'start', setting.model.config, params, setting.tokenizer.path, heads, setting.model.style)
-    layer = retrieval_layer(setting.model.config, config.evaluation.layer_of(task.name))
+    evaluation = config.evaluation
+    layer = retrieval_layer(setting.model.config, evaluation.layer_of(task.name), evaluation.pooling)
     about = {
         'languages': list(flops),
         'flops': flops,
@@ -133,7 +134,7 @@ class Ours:
         if evaluator.head is not None:
             return list(evaluator.outputs(self.task, sets))
         forward = evaluator.forward(row_lengths(self.about['max_length']))
-        layer = retrieval_layer(evaluator.model.config, evaluation.layer_of(self.task.name))
+        layer = retrieval_layer(evaluator.model.config, evaluation.layer_of(self.task.name), evaluation.pooling)
         return [embed_sentences(forward, tokens, layer=layer, pooling=evaluation.pooling) for tokens in sets]
 
     def __call__(self) -> dict[str, np.ndarray]:

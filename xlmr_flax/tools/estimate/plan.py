@@ -169,7 +169,7 @@ class PlanWork(Estimator):
         length = padded_length(min(math.ceil(mean_length(self.shape, work)), longest), row_lengths(longest))
         if task.embeds:
             evaluation = self.config.evaluation
-            layer = retrieval_layer(self.shape, evaluation.layer_of(task.name))
+            layer = retrieval_layer(self.shape, evaluation.layer_of(task.name), evaluation.pooling)
             program = Program(EMBED, self.model, head, 0, length, layer=layer, pooling=evaluation.pooling)
         else:
             program = Program(EVALUATE, self.model, head, 0, length)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xlmr_flax.config import CLS, LABSE
 from xlmr_flax.data.batches import eval_batches, pass_tokens, row_lengths
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.eval.retrieval import retrieval_layer
@@ -48,12 +49,15 @@ class TorchEvaluator(Evaluator):
     ) -> np.ndarray:
         assert self.torch_model is not None
         encoder = self.torch_model.encoder
-        layer, pooling = retrieval_layer(self.model.config, self.evaluation.layer_of(task)), self.evaluation.pooling
+        pooling = self.evaluation.pooling
+        layer = retrieval_layer(self.model.config, self.evaluation.layer_of(task), pooling)
 
         def forward(ids: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
             states = encoder(input_ids=ids, attention_mask=segments, output_hidden_states=True).hidden_states
             hidden = states[-1 if layer is None else layer].float()
-            if pooling == 'cls':
+            if pooling == LABSE:
+                return encoder.pooler(hidden)
+            if pooling == CLS:
                 return hidden[:, 0]
             mask = segments[..., None].float()
             return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
