@@ -18,6 +18,7 @@ from xlmr_flax.config import Config, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.experiment.collapse import over_phases
 from xlmr_flax.experiment.out_of_memory import scored
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.reads import check_dev_labels
@@ -283,6 +284,7 @@ class Runner:
         if distributed.is_leader():
             self.workdir.forget_partial(run, task.prediction_folder)
         facts = trained_facts(self.setting, run) or {'step': 0}
+        collapsed = over_phases(trained_facts(self.setting, each) for each in run.lineage)
         line = Line(f'evaluate {run.name}', 'languages')
         found = evaluator.run_all(task, missing, split, self.workdir.predictions(run))
         for number, (language, metrics, n) in enumerate(scored(evaluator, run.name, found)):
@@ -301,6 +303,7 @@ class Runner:
                 facts['step'],
                 self.command,
                 self.bad_rows,
+                collapsed,
             )
             path = self.workdir.evaluation_path(run, language, split)
             write_evaluation(path, self._evaluation_key(run, language), rows)
