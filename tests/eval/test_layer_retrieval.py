@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,7 +15,7 @@ import pytest
 
 from xlmr_flax.config import Evaluation
 from xlmr_flax.data.sources import DataError
-from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval import layer_retrieval as module
 from xlmr_flax.eval.layer_retrieval import (
@@ -21,6 +25,7 @@ from xlmr_flax.eval.layer_retrieval import (
     many_to_many,
     pair_accuracies,
 )
+from xlmr_flax.eval.predict import Forward, embed_layers
 from xlmr_flax.eval.retrieval import nearest
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.models.model import Model
@@ -118,3 +123,28 @@ def test_files_that_do_not_pair_their_rows_are_refused(evaluator: Evaluator, mon
     monkeypatch.setattr(module, 'read_pairs', unpaired)
     with pytest.raises(DataError, match='do not say which lines'):
         LayerRetrieval(evaluator, WORLD, 'test').language('de')
+
+
+def _vectors(devices: int) -> np.ndarray:
+    """The vectors of 23 rows on so many devices, with parameters cut over half of them."""
+    assert jax.device_count() == devices
+    random, model = np.random.default_rng(0), Model(CONFIG, 'hf')
+    mesh = make_mesh(-1, max(1, devices // 2))
+    params = put_tree(jax.device_get(model.init(jax.random.key(0), {})), mesh)
+    tokens = Ragged.from_rows([random.integers(5, 2000, n) for n in random.integers(2, 17, 23)])
+    return embed_layers(Forward(model, params, mesh, (8, 16), 64, 1), tokens, pooling='mean')
+
+
+def test_four_devices_embed_what_one_does() -> None:
+    environment = os.environ | {
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+        'JAX_PLATFORMS': 'cpu',
+        'PYTHONPATH': str(Path(__file__).parents[2]),
+    }
+    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), _vectors(1), rtol=0, atol=1e-5)
+
+
+if __name__ == '__main__':
+    print(json.dumps(_vectors(4).tolist()))
