@@ -19,6 +19,7 @@ from xlmr_flax.eval.predict import (
     SMALL_VECTORS,
     Forward,
     VectorFiles,
+    embed_layers,
     embed_sentences,
     predict_logits,
     predict_tokens,
@@ -123,6 +124,22 @@ def test_vectors_are_of_the_layer_and_pooling(
     states = encode(forward.params, *alone(tokens, 3))
     hidden = np.asarray(states)[2 if layer is None else layer, 0]
     np.testing.assert_allclose(found[3], hidden.mean(0) if pooling == 'mean' else hidden[0], atol=1e-5)
+
+
+@pytest.mark.parametrize('pooling', ['mean', 'cls'])
+@pytest.mark.parametrize('packing', [True, False])
+def test_vectors_of_all_layers_come_from_one_pass(
+    pooling: str, packing: bool, forward: Forward, tokens: Ragged
+) -> None:
+    ticks: list[int] = []
+    mine = dataclasses.replace(forward, packing=packing)
+    found = embed_layers(mine, tokens, pooling=pooling, tick=ticks.append)
+    assert (found.shape, found.dtype) == ((CONFIG.num_layers + 1, len(LENGTHS), 8), np.float32)
+    assert sum(ticks) == len(LENGTHS)
+    for layer, vectors in enumerate(found):
+        want = embed_sentences(mine, tokens, layer=layer, pooling=pooling)
+        np.testing.assert_allclose(vectors, want, rtol=0, atol=1e-6)
+    assert np.abs(found[1] - found[2]).max() > 0.1
 
 
 def test_vectors_in_a_file_are_those_in_memory(forward: Forward, tokens: Ragged, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -283,3 +284,15 @@ def test_left_out_rows_and_tfds_are_said(make_row):
         'pawsx: read from TFDS (paws_x:1.0.0), not from the official files.',
     ]
     assert caveats([make_row('de', 60)]) == []
+
+
+def test_collapsed_runs_are_counted_and_named(study: list[dict[str, Any]]) -> None:
+    def rows(collapsed: dict[tuple[str, str, int], str]) -> list[dict[str, Any]]:
+        return [
+            {**row, 'collapsed': collapsed.get((row['intermediate'], row['target'], row['seed']), '')} for row in study
+        ]
+
+    how = 'mnli dev: neutral in 100 of 100 rows'
+    [note] = [note for note in caveats(rows({('mnli', 'xnli', 1): how})) if 'collapsed' in note]
+    assert note.startswith('1 of 12 trained runs') and f'mnli on xnli, seed 1 ({how})' in note
+    assert not [note for note in caveats(rows({})) + caveats(study) if 'collapsed' in note]

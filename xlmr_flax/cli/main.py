@@ -22,6 +22,7 @@ from xlmr_flax.util.stopping import Interrupted, Stopped, raised, requests
 COMMANDS = {
     'run': 'train and evaluate everything that a config asks for, then write tables and a report',
     'evaluate': 'zero-shot evaluation of an encoder or a fine-tuned model on one task',
+    'retrieval': 'retrieval accuracy by layer of encoders: English and languages, and many to many',
     'score': "scores of prediction folders in XTREME's layout, from any system",
     'convert': 'an encoder or fine-tuned model as a directory that transformers opens',
     'report': "tables and the HTML report of a workdir's results, made again",
@@ -39,6 +40,7 @@ STOPPABLE = {
     'run': 'The same command resumes from there',
     'compare': 'The same command resumes from there',
     'bench': 'The same command begins again',
+    'retrieval': 'The same command continues with the languages that are missing',
 }
 KNOWN_ERRORS = (UserError, flags.Error)  # their message is written for the user; any other keeps its traceback
 UNREAD = 141  # as after SIGPIPE

@@ -148,6 +148,17 @@ def embed_program(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> 
     return jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
+@lru_cache(maxsize=32)
+def layers_program(model: Model, pooling: str, mesh: Mesh) -> Program:
+    """The compiled program for the sentence embeddings of all hidden states, `Model.embed_layers`."""
+    model = placed(model, mesh)
+
+    def forward(params: Params, ids: jax.Array, segments: jax.Array, starts: jax.Array | None = None) -> jax.Array:
+        return model.embed_layers(params, ids, segments, starts, pooling=pooling)
+
+    return jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
 def head_outputs(
     forward: Forward, name: str, head: HeadSpec, tokens: Ragged, *, scored_tags: bool = False, tick: Tick | None = None
 ) -> np.ndarray | list[np.ndarray]:
@@ -205,6 +216,15 @@ def embed_sentences(
         vectors.flush()
         del vectors
     return np.load(out, mmap_mode='r', allow_pickle=False)
+
+
+def embed_layers(forward: Forward, tokens: Ragged, *, pooling: str, tick: Tick | None = None) -> np.ndarray:
+    """Computes the sentence embeddings of all hidden states in one pass over the rows: float32 [L + 1, n, D]."""
+    program, config = layers_program(forward.model, pooling, forward.mesh), forward.model.config
+    vectors = np.empty((config.num_layers + 1, len(tokens), config.hidden_size), np.float32)
+    for row, value in forward.rows(program, tokens, tick):
+        vectors[:, row] = value
+    return vectors
 
 
 class VectorFiles:

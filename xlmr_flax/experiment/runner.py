@@ -19,6 +19,7 @@ from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.experiment.collapse import over_phases
 from xlmr_flax.experiment.out_of_memory import scored
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.defaults import settled
@@ -79,8 +80,7 @@ class Runner:
         source = open_source(config.encoder.source, seed=config.seeds[0])
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
         plan, model = resolve(plan, source), make_model(config, source)
-        defaults = decided(plan, model.config, tokenizer)
-        mesh = make_mesh(**to_dict(defaults.mesh))
+        mesh = make_mesh(**to_dict((defaults := decided(plan, model.config, tokenizer)).mesh))
         setting = Setting(config, source, model, tokenizer, mesh, place, place.log, defaults, bad_rows)
         check_dev_labels(plan, config.skip_bad_rows)
         return cls(setting, plan, command, share, look_only=look_only)
@@ -289,6 +289,7 @@ class Runner:
         if distributed.is_leader():
             self.workdir.forget_partial(run, task.prediction_folder)
         facts = trained_facts(self.setting, run) or {'step': 0}
+        collapsed = over_phases(trained_facts(self.setting, each) for each in run.lineage)
         line = Line(f'evaluate {run.name}', 'languages')
         found = evaluator.run_all(task, missing, split, self.workdir.predictions(run))
         for number, (language, metrics, n) in enumerate(scored(evaluator, run.name, found)):
@@ -307,6 +308,7 @@ class Runner:
                 facts['step'],
                 self.command,
                 self.bad_rows,
+                collapsed,
             )
             path = self.workdir.evaluation_path(run, language, split)
             write_evaluation(path, self._evaluation_key(run, language), rows)

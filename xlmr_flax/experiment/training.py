@@ -94,7 +94,8 @@ def initial_params(setting: Setting, run: Run) -> Params:
 
 
 def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
-    """{'run', 'step', 'metric'} of a run that has finished training, else None. Raises ModelError."""
+    """{'run', 'step', 'metric' and, if its dev rows could tell, 'collapsed'} of a run that has finished training, else
+    None. Raises ModelError."""
     path = setting.workdir.run_dir(run) / 'model' / MODEL_FILE
     return read_json(path)['trained'] if path.is_file() else None
 
@@ -248,6 +249,8 @@ def train_run(setting: Setting, run: Run) -> None:
     check()
     with requests(), deferred():
         trained = train(phase, params)
+        if trained.is_earlier:
+            evaluate(trained.params)  # so that the dev predictions in the run's folder are those of the kept weights
         kept = fetch(trained.params, setting.mesh)
         on_leader('model', lambda: _save(setting, run, trained, kept, active, training))
         phase.forget_checkpoints()
@@ -287,11 +290,24 @@ def _save(
     factor = training.optimizer.untouched_factor(trained.step)
     started = start_params(setting, run)
     params = active.restore(kept, started['encoder']['embeddings']['word'], 1.0 if factor is None else factor)
-    save_model(setting, run, training, params, trained.step, metric)
+    collapsed = training.selection.collapsed(setting, run)
+    if collapsed:
+        say(f'{run.name}  collapsed: {collapsed}')
+    save_model(setting, run, training, params, trained.step, metric, collapsed)
 
 
-def save_model(setting: Setting, run: Run, training: Training, params: Params, step: int, metric: float | None) -> None:
-    """Saves the trained parameters as the model directory of a run, with the heads that it trained."""
+def save_model(
+    setting: Setting,
+    run: Run,
+    training: Training,
+    params: Params,
+    step: int,
+    metric: float | None,
+    collapsed: str | None = None,
+) -> None:
+    """Saves the trained parameters as the model directory of a run, with the heads that it trained. collapsed: from
+    `Selection.collapsed`."""
+    tested = {} if collapsed is None else {'collapsed': collapsed}
     save_checkpoint(
         setting.workdir.run_dir(run) / 'model',
         setting.model.config,
@@ -302,5 +318,5 @@ def save_model(setting: Setting, run: Run, training: Training, params: Params, s
         labels={dataset.head: dataset.task.labels for dataset in training.datasets},
         note=setting.source.note,
         max_length=max(dataset.max_length for dataset in training.datasets),
-        extra={'trained': {'run': run.id, 'step': step, 'metric': metric}},
+        extra={'trained': {'run': run.id, 'step': step, 'metric': metric, **tested}},
     )

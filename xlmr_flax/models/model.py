@@ -109,17 +109,14 @@ class Model:
     ) -> jax.Array:
         """The encoder's forward pass: ids, segments [B, T] -> hidden states [B, T, D] in the compute dtype.
 
-        key: of dropout, None = no dropout. layer, all_layers ([L + 1, B, T, D]): as in encoders/encoder.py.
+        key: of dropout, None = no dropout. layer: as in encoders/encoder.py. all_layers: return [L + 1, B, T, D],
+        every hidden state as transformers' hidden_states.
         """
-        graph = _graph(family_of(self.config).module, self.config)
-        return nnx.merge(graph, params['encoder'])(
-            ids,
-            segments,
-            key,
-            options=self.options(),
-            layer=layer,
-            all_layers=all_layers,
-        )
+        read = (lambda hidden: hidden) if all_layers else None
+        return self._encoder(params)(ids, segments, key, options=self.options(), layer=layer, read=read)
+
+    def _encoder(self, params: Params) -> Any:
+        return nnx.merge(_graph(family_of(self.config).module, self.config), params['encoder'])
 
     def pool(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Applies the pooler to the first token: [B, T, D] -> [B, D]."""
@@ -186,11 +183,38 @@ class Model:
         rows; then [B, S, D], one embedding per slot. Raises ModelError for an unknown pooling, and for 'labse' without
         a pooler.
         """
+        hidden = self.encode(params, ids, segments, layer=layer)
+        return self._pooled(params, hidden, segments, starts, pooling)
+
+    def embed_layers(
+        self,
+        params: Params,
+        ids: jax.Array,
+        segments: jax.Array,
+        starts: jax.Array | None = None,
+        *,
+        pooling: str = 'mean',
+    ) -> jax.Array:
+        """`embed` for all hidden states in one pass: float32 [B, L + 1, D], for packed rows [B, S, L + 1, D].
+
+        A layer is pooled before the next one is computed, so that no hidden state is kept.
+        """
+
+        def read(hidden: jax.Array) -> jax.Array:
+            return self._pooled(params, hidden, segments, starts, pooling)
+
+        vectors = self._encoder(params)(ids, segments, None, options=self.options(), read=read)
+        return jnp.moveaxis(vectors, 0, -2)
+
+    def _pooled(
+        self, params: Params, hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, pooling: str
+    ) -> jax.Array:
+        """The embeddings of `embed` from one hidden state [B, T, D]."""
         if pooling not in POOLINGS:
             raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
         if pooling == LABSE and 'pooler' not in params:
             raise ModelError("evaluation.pooling 'labse' reads the pooler, and this encoder has none")
-        hidden = self.encode(params, ids, segments, layer=layer).astype(jnp.float32)
+        hidden = hidden.astype(jnp.float32)
         if pooling in (CLS, LABSE):
             found = self.text_vectors(params, hidden, segments, starts, POOLER if pooling == LABSE else FIRST)
             found = found if starts is None else found.reshape(*starts.shape, -1)

@@ -170,7 +170,8 @@ class _Run:
             params, metric = self.saved.restore_best(step, self.state['params'])
         else:
             params, metric = self.state['params'], self.metric
-        return Trained(self.cut(params), step, metric, compilations.count - self.compiled_before)
+        programs = compilations.count - self.compiled_before
+        return Trained(self.cut(params), step, metric, self.keeps_earlier, programs)
 
     def stop(self, step: int) -> None:
         """Answers a stop request: raises Stopped when the state of the step is on disk, CheckpointError where it cannot

@@ -72,13 +72,14 @@ class Trained:
     """The result of a training phase.
 
     params: the kept weights (best or last), on the mesh. step: the number of updates of these weights. metric: their
-    dev metric, NaN without an evaluation. programs: number of training programs that this phase compiled (0 if an
-    earlier phase of the process had compiled them).
+    dev metric, NaN without an evaluation. is_earlier: whether another evaluation came after theirs. programs: number of
+    training programs that this phase compiled (0 if an earlier phase of the process had compiled them).
     """
 
     params: Params
     step: int
     metric: float
+    is_earlier: bool = False
     programs: int = 0
 
 
