@@ -62,11 +62,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> Pari
     return Parity(CONFIG, PAIR, tiny_tokenizer, tmp_path_factory.mktemp('deberta') / 'm', LENGTH)
 
 
-def test_states_loss_gradients_and_ten_steps(pair: Parity) -> None:
+def test_states_loss_and_gradients(pair: Parity) -> None:
     pair.check_states()
     pair.check_logits()
     pair.check_loss_and_gradients()
-    pair.check_steps()
+
+
+def test_ten_optimizer_steps(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    Parity(CONFIG, PAIR, tiny_tokenizer, tmp_path / 'm', LENGTH).check_steps()
 
 
 @pytest.mark.usefixtures('small_blocks')
@@ -172,13 +175,17 @@ def test_packed_rows(attention: str) -> None:
 
 
 def test_export_and_import_are_inverse(tmp_path: Path, tiny_tokenizer: Path) -> None:
-    """Bit by bit: the bare encoder, with either masked-LM head, and as a run's model."""
+    """Bit by bit: the bare encoder, with either masked-LM head, and as a run's model.
+
+    The standard deviation of new parameters is not read from config.json; special ids are the tokenizer's.
+    """
     for config in (CONFIG, LATER):
         params = random_params(Model(config), {'mlm': MLM})
         out = tmp_path / str(config.legacy)
         hf.save(out, config, params, tiny_tokenizer, head=('mlm', MLM))
         source = open_source(f'hf:{out}')
-        assert source.config == config and dict(source.heads) == {'mlm': MLM}
+        assert source.config == dataclasses.replace(config, initializer_range=0.02)
+        assert dict(source.heads) == {'mlm': MLM}
         want = {'encoder': params['encoder'], 'heads': params['heads']}
         jax.tree.map(np.testing.assert_array_equal, source.load(), want)
     hf.save(tmp_path / 'bare', CONFIG, params, tiny_tokenizer)
@@ -219,7 +226,7 @@ def test_a_directory_of_the_real_layout(tmp_path: Path, monkeypatch: pytest.Monk
     assert source.config == want and not source.heads and source.config.max_length == 64
     ids = np.arange(4, 10)[None]
     with torch.no_grad():
-        theirs = made.float()(torch.tensor(ids), torch.ones(ids.shape)).last_hidden_state.numpy()
+        theirs = made.float().eval()(torch.tensor(ids), torch.ones(ids.shape)).last_hidden_state.numpy()
     found = Model(want).encode(source.load(), jnp.asarray(ids, jnp.int32), jnp.ones(ids.shape, jnp.int32))
     np.testing.assert_allclose(found, theirs, atol=1e-4)
 

@@ -142,6 +142,18 @@ class WordEmbeddings(nnx.Module):
         return place(self.norm(place.lookup(self.word[...], ids)).astype(dtype), ROWS, None, None)
 
 
+class RelativeEmbeddings(nnx.Module):
+    """The table of relative embeddings [2 S, D] with its layer norm."""
+
+    def __init__(self, cfg: DebertaV2Config, *, rngs: nnx.Rngs):
+        shape = (2 * cfg.buckets, cfg.hidden_size)
+        self.table = nnx.Param(jax.random.normal(rngs.params(), shape) * cfg.initializer_range)
+        self.norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
+
+    def __call__(self, options: ComputeOptions) -> jax.Array:
+        return self.norm(options.place(self.table[...], None, None)).astype(options.dtype)
+
+
 class DebertaV2Encoder(Encoder):
     """The encoder: embeddings, relative embeddings, L stacked layers."""
 
@@ -151,13 +163,10 @@ class DebertaV2Encoder(Encoder):
     def __init__(self, cfg: EncoderConfig, *, rngs: nnx.Rngs):
         super().__init__(cfg, rngs=rngs)
         assert isinstance(cfg, DebertaV2Config)
-        shape = (2 * cfg.buckets, cfg.hidden_size)
-        self.relative = nnx.Param(jax.random.normal(rngs.params(), shape) * cfg.initializer_range)
-        self.relative_norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
+        self.relative = RelativeEmbeddings(cfg, rngs=rngs)
 
     def shared(self, segments: jax.Array, options: ComputeOptions) -> Shared:
-        table = options.place(self.relative[...], None, None)
-        return Shared(segments, self.relative_norm(table).astype(options.dtype))
+        return Shared(segments, self.relative(options))
 
 
 class Head(nnx.Module):
@@ -183,8 +192,8 @@ class DebertaV2(XlmRoberta):
     names: ClassVar[Names] = {
         ('embeddings', 'word'): WORDS_NAME,
         **norm_names(('embeddings', 'norm'), 'embeddings.LayerNorm'),
-        ('relative',): _RELATIVE,
-        **norm_names(('relative_norm',), 'encoder.LayerNorm'),
+        ('relative', 'table'): _RELATIVE,
+        **norm_names(('relative', 'norm'), 'encoder.LayerNorm'),
     }
     projections = ('query_proj', 'key_proj', 'value_proj')
     sizes: ClassVar[Mapping[str, EncoderConfig]] = {
@@ -198,7 +207,7 @@ class DebertaV2(XlmRoberta):
     module = DebertaV2Encoder
     axes: ClassVar[tuple[AxisRule, ...]] = (
         *(rule for rule in XlmRoberta.axes if 'position' not in rule[0]),
-        (r'encoder/relative$', (None, EMBED)),
+        (r'relative/table$', (None, EMBED)),  # [2 S, D]
     )
     default_eps = 1e-7
     has_own_special_ids = True

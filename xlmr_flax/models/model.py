@@ -183,6 +183,7 @@ class Model:
         rows; then [B, S, D], one embedding per slot. Raises ModelError for an unknown pooling, and for 'labse' without
         a pooler.
         """
+        self._check_pooling(params, pooling)
         hidden = self.encode(params, ids, segments, layer=layer)
         return self._pooled(params, hidden, segments, starts, pooling)
 
@@ -199,6 +200,7 @@ class Model:
 
         A layer is pooled before the next one is computed, so that no hidden state is kept.
         """
+        self._check_pooling(params, pooling)
 
         def read(hidden: jax.Array) -> jax.Array:
             return self._pooled(params, hidden, segments, starts, pooling)
@@ -206,14 +208,17 @@ class Model:
         vectors = self._encoder(params)(ids, segments, None, options=self.options(), read=read)
         return jnp.moveaxis(vectors, 0, -2)
 
-    def _pooled(
-        self, params: Params, hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, pooling: str
-    ) -> jax.Array:
-        """The embeddings of `embed` from one hidden state [B, T, D]."""
+    @staticmethod
+    def _check_pooling(params: Params, pooling: str) -> None:
         if pooling not in POOLINGS:
             raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
         if pooling == LABSE and 'pooler' not in params:
             raise ModelError("evaluation.pooling 'labse' reads the pooler, and this encoder has none")
+
+    def _pooled(
+        self, params: Params, hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, pooling: str
+    ) -> jax.Array:
+        """The embeddings of `embed` from one hidden state [B, T, D]."""
         hidden = hidden.astype(jnp.float32)
         if pooling in (CLS, LABSE):
             found = self.text_vectors(params, hidden, segments, starts, POOLER if pooling == LABSE else FIRST)
