@@ -62,6 +62,17 @@ setup(
             "jax[tpu]>=0.10,<0.11; python_version < '3.12'",
             "jax[tpu]>=0.10,<0.13; python_version >= '3.12'",
         ],
+        # CUDA, cuDNN and NCCL come as packages; the driver is the machine's: 525 or newer for CUDA 12, 580 for CUDA 13.
+        'cuda12': [
+            "jax[cuda12]>=0.10,<0.11; python_version < '3.12'",
+            "jax[cuda12]>=0.10,<0.13; python_version >= '3.12'",
+        ],
+        'cuda13': [
+            "jax[cuda13]>=0.10,<0.11; python_version < '3.12'",
+            "jax[cuda13]>=0.10,<0.13; python_version >= '3.12'",
+        ],
+        # One version: `estimate` reads the text of compiled programs and describes a GPU in a format of XLA's own.
+        'estimate-gpu': ['jax[cuda12]==0.10.2'],
         'gcs': ['gcsfs'],
         'hub': ['pyarrow>=17'],
         'torch': ['torch>=2.6'],

@@ -57,11 +57,13 @@ mount_bucket() {
       https://packages.cloud.google.com/apt/doc/apt-key.gpg
     run sudo bash -c "echo 'deb [signed-by=/usr/share/keyrings/cloud.google.asc] \
 https://packages.cloud.google.com/apt $release main' > /etc/apt/sources.list.d/gcsfuse.list"
-    run sudo apt-get update --quiet
-    run sudo apt-get install --quiet --yes fuse gcsfuse
+    # A fresh machine updates itself and holds apt's lock for some minutes.
+    run sudo apt-get -o DPkg::Lock::Timeout=600 update --quiet
+    run sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install --quiet --yes fuse gcsfuse
   fi
   run sudo install --directory --owner="$(id -un)" "$place"
-  run gcsfuse --implicit-dirs "$1" "$place"
+  # On machine types with TPUs, gcsfuse keeps sizes and times of files for ever, so that hosts do not see each other's.
+  run gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 "$1" "$place"
 }
 
 install_package() {
@@ -109,6 +111,22 @@ supervise() {
   mv "$state/exit.part" "$state/exit"
 }
 
+# keep_programs COMMAND...: keeps compiled programs in the bucket of the workdir, so that a new machine has them.
+keep_programs() {
+  local word place
+  for word in "$@"; do
+    case $word in
+      --workdir=/mnt/*/*)
+        place=${word#--workdir=/mnt/}
+        place=/mnt/${place%%/*}
+        if mountpoint --quiet "$place" 2>/dev/null; then
+          export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$place/cache/jax}
+        fi
+        ;;
+    esac
+  done
+}
+
 start() {
   local words
   words=$(quote "$@")
@@ -125,6 +143,7 @@ start() {
   rm -f "$state/exit" "$state/child"
   printf '%s' "$words" > "$state/command"
   : > "$state/log"
+  keep_programs "$@"
   export -f supervise await
   export state
   cd "$here/.."

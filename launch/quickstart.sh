@@ -10,17 +10,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/venv.sh
 
 venv=${VENV:-.venv}
-workdir=${WORKDIR:-runs/quickstart}
-# A --workdir among the arguments overrides WORKDIR; the last one counts, as in the command itself.
-previous=
-for argument in "$@"; do
-  case $argument in
-    --workdir=*) workdir=${argument#*=} ;;
-  esac
-  if [[ $previous == --workdir ]]; then workdir=$argument; fi
-  previous=$argument
-done
-
 make_venv "$venv" || exit 1
 if ! installed "$venv" base && ! installed "$venv" dev; then
   echo "installing xlmr-flax into $venv (minutes, the first time)"
@@ -31,15 +20,5 @@ if ! installed "$venv" base && ! installed "$venv" dev; then
   mark_installed "$venv" base
 fi
 
-status=0
-"$venv/bin/xlmr-flax" run --config=configs/quickstart.py --workdir="$workdir" "$@" || status=$?
-if ((status)); then
-  echo "error: the run ended with exit code $status; started again, it uses what it has finished" >&2
-  exit "$status"
-fi
-if [[ -f $workdir/report/index.html ]]; then
-  echo "open in a browser: $(cd "$workdir/report" && pwd)/index.html"
-else
-  echo "error: the run ended without $workdir/report/index.html" >&2
-  exit 1
-fi
+# exec: a signal to this script stops the run, which saves its state; bash would end alone and leave it running.
+exec "$venv/bin/xlmr-flax" run --config=configs/quickstart.py --workdir="${WORKDIR:-runs/quickstart}" "$@"

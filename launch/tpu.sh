@@ -158,9 +158,19 @@ install_on_hosts() {
   on_hosts "bash $target/launch/on_host.sh alive 2>/dev/null || { rm -rf $target && $fetch && $(quote "${install[@]}"); }"
 }
 
-# Sets the array `training` to the `xlmr-flax run` command.
+# Whether a type has one host and several chips.
+is_one_host() {
+  case $1 in v5litepod-4 | v5litepod-8 | v6e-4 | v6e-8 | v4-8 | v5p-8) return 0 ;; esac
+  return 1
+}
+
+# Sets the array `training` to the `xlmr-flax run` command. On one host, a plan of many runs does one a chip.
 training_command() {
   training=(xlmr-flax run "--config=$flag_config" "--workdir=$flag_workdir")
+  case $flag_workdir in
+    gs://*) ;;
+    *) if is_one_host "${flag_type:-}"; then training+=(--devices_a_run=-1); fi ;;
+  esac
   if [[ -n $flag_data_root ]]; then training+=("--config.data_root=$flag_data_root"); fi
   training+=(${rest[@]+"${rest[@]}"})
 }

@@ -7,6 +7,7 @@ starts, and the variable XLMR_DATA_ROOT, which a test reads through the fixture 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -35,6 +36,17 @@ def relative(arguments: Sequence[Any], folder: str) -> list[Any]:
         is_path = equals and name.lstrip('-') in PATH_FLAGS and os.path.isabs(value) and is_here(value)
         found.append(f'{name}={os.path.relpath(value, folder)}' if is_path else argument)
     return found
+
+
+def absolute(command: str) -> list[str]:
+    """The words of a printed command, with absolute folders: it repeats those that a test's command was given."""
+    from xlmr_flax.cli.main import PATH_FLAGS
+
+    parts = [word.partition('=') for word in shlex.split(command)]
+    return [
+        f'{name}={os.path.abspath(value)}' if equals and name.lstrip('-') in PATH_FLAGS else name + equals + value
+        for name, equals, value in parts
+    ]
 
 
 def pytest_configure(config: pytest.Config) -> None:

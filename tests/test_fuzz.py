@@ -12,7 +12,7 @@ import jax
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models.test_sentencepiece import model_file
+from sentencepiece_files import model_file
 from tasks import tiny_files
 from tasks.test_tiny_files import EXPECTED, TRANSLATED
 
@@ -31,7 +31,7 @@ from xlmr_flax.experiment.workdir.files import Workdir, read_evaluation
 from xlmr_flax.kinds import KINDS, HeadSpec
 from xlmr_flax.models import hf
 from xlmr_flax.models.model import Model
-from xlmr_flax.models.sentencepiece import MODEL, build, read_model
+from xlmr_flax.models.sentencepiece import LAYOUTS, build, read_model
 from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.report import make_study, read_rows
 from xlmr_flax.report.rows import check_row
@@ -43,6 +43,7 @@ from xlmr_flax.util.errors import UserError
 from xlmr_flax.util.manifest import MANIFEST
 
 DEFAULT, SLOW = 300, 10_000
+MODEL = 'sentencepiece.bpe.model'
 # Pieces that have broken readers: of JSON, of fields, of numbers, of Unicode, of CoNLL-U.
 PIECES = [
     b'"', b'\\', b'\\ud83d', b'{', b'}', b'[', b']', b',', b':', b'\t', b'\n', b'\r\n', b'\n\n', b' ', b'\x00', b'\xff',
@@ -300,7 +301,8 @@ def model_files(model: Path, choice: int, changes: list[Mutation]) -> None:
     name = ('hf/config.json', 'hf/tokenizer.json', 'hf/model.safetensors', 'run/model.json', MODEL)[choice % 5]
     if name == MODEL:
         content = (model / MODEL).read_bytes()
-        build(read_model(mutate(content, changes), MODEL), [], MODEL).encode('a text')
+        layout = LAYOUTS[MODEL]
+        build(read_model(mutate(content, changes), MODEL, layout), layout, [], MODEL).encode('a text')
         return
     if 'safetensors' in name:
         changes = [(operation, place // 500, length, piece) for operation, place, length, piece in changes]

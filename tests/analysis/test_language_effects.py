@@ -122,3 +122,32 @@ def test_files_come_from_a_folder_of_results_alone(rows: list[dict[str, Any]], t
 def test_nothing_to_show_writes_nothing(tmp_path: Path) -> None:
     assert write_effects(tmp_path, effects([])) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_collapsed_runs_are_left_out_and_named(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    wanted = {('mnli', 'xnli_plus', 2): 'mnli dev: neutral in 99 of 100 rows'}
+    marked = [
+        {**row, 'collapsed': wanted.get((row['intermediate'], row['target'], row['seed']), ''), 'value': row['value']}
+        for row in rows
+    ]
+    for row in marked:
+        if row['collapsed']:
+            row['value'] = 33.3
+    found = effects(marked)
+    assert found['excluded'] == [
+        {'encoder': 'small', 'target': 'xnli_plus', 'intermediate': 'mnli', 'seed': 2, 'of': 18,
+         'collapsed': 'mnli dev: neutral in 99 of 100 rows'},
+    ]  # fmt: skip
+    without = effects([row for row in rows if (row['intermediate'], row['target'], row['seed']) not in wanted])
+    assert {key: value for key, value in found.items() if key != 'excluded'} == {
+        key: value for key, value in without.items() if key != 'excluded'
+    }
+    assert _mean(found, 'mnli')['seeds'] == 2 and _mean(found, 'logic')['seeds'] == 3
+    power = {(r['target'], r['group']): r for r in found['power']}
+    assert power['xnli_plus', 'all']['seeds'] == 3
+    said = effect_sentences(found)
+    assert said[-1].startswith('xnli_plus (small): 1 of 18 runs are collapsed') and 'mnli seed 2' in said[-1]
+    write_effects(tmp_path, found)
+    with open(tmp_path / 'effects-excluded.csv', encoding='utf-8') as file:
+        assert [row['seed'] for row in csv.DictReader(file)] == ['2']
+    assert effects(rows)['excluded'] == []

@@ -25,6 +25,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tup
     class Runner:
         def __init__(self, config: Config, workdir: Path, command: str, *_: object, **__: object):
             seen.append((config, command))
+            self.setting = SimpleNamespace(defaults=SimpleNamespace(line=lambda: 'defaults'))
             self.workdir = SimpleNamespace(results_path=TINY)  # any file that has something in it
 
         @classmethod

@@ -216,6 +216,9 @@ def test_one_of_several_heads_is_named(predict: Predict, checkpoints: Path, fail
         ('nli', 'a.jsonl', '{"text_a": "a"}\n{"text": "a"}\n', ", line 2: no field 'text_a'"),
         ('nli', 'a.jsonl', '{"text_a": "a"}\n{"text_a": 3}\n', ", line 2, column 'text_a': a string is expected"),
         ('nli', 'a.jsonl', '{"text_a": "a"\n', ', line 1: broken JSON: '),
+        ('nli', 'a.tsv', 'Premise\thypothesis\na\tb\n', ', line 1: a header line'),
+        ('nli', 'a.txt', '{"text_a": "a"}\n', ', line 1: JSON lines'),
+        ('tags', 'a.txt', '{"words": ["a"]}\n', ', line 1: JSON lines'),
         ('nli', 'a.tsv', '', ': no rows in this file'),
         ('pick', 'a.txt', 'the cat\n', ": for a head of kind 'choice' a file ending in .jsonl or .json is expected"),
         ('tags', 'a.csv', 'the,cat\n', ": for a head of kind 'tag' a file ending in .txt or .tsv or .conll or "),
@@ -226,7 +229,8 @@ def test_one_of_several_heads_is_named(predict: Predict, checkpoints: Path, fail
         ('qa', 'a.jsonl', '{"question": "a", "context": ""}\n', ", line 1, column 'context': an empty text"),
     ],
     ids=[
-        'wider', 'empty', 'too-wide', 'header', 'field', 'type', 'json', 'no-rows', 'ending', 'other-ending', 'choices',
+        'wider', 'empty', 'too-wide', 'header', 'field', 'type', 'json', 'other-header', 'json-pairs',
+        'json-words', 'no-rows', 'ending', 'other-ending', 'choices',
         'no-words', 'columns', 'squad', 'context',
     ],
 )  # fmt: skip

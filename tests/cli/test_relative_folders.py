@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from absl import flags
 from relative_folders import relative
 
-from xlmr_flax.cli.main import main
+from xlmr_flax.cli import estimate, score
+from xlmr_flax.cli.main import main, make_paths_absolute
 
 # Each by itself: test_readme_stops.py.
 OVERRIDES = ['--config.recipe.checkpoint_every=2', '--config.recipe.keep=best']
@@ -50,3 +52,23 @@ def test_the_option_that_makes_folders_relative(tmp_path: Path) -> None:
         1,
         '--workdir=/mnt/bucket/runs',  # on another machine
     ]
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(
+    tmp_path: Path,
+    config_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = config_file("config.targets = ('world_pairs',)").parent
+    (home / 'elsewhere').mkdir()
+    monkeypatch.setenv('HOME', str(home))
+    monkeypatch.chdir(home / 'elsewhere')
+    name = next(home.glob('*.py')).name
+    assert main(['prepare', '--check', f'--config=~/{name}', '--nooverlap']) == 0
+    for module, names in ((estimate, ('json', 'text')), (score, ('predictions', 'labels', 'out'))):
+        values = flags.FlagValues()
+        module.define_flags(values)
+        values(['xlmr-flax', *(f'--{flag}=~/{flag}' for flag in names)])
+        make_paths_absolute(values)
+        assert [values[flag].value for flag in names] == [str(home / flag) for flag in names]

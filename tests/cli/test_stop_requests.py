@@ -23,8 +23,9 @@ PLAN = (
     'config.recipe.steps, config.recipe.eval_every, config.recipe.log_every = 6, 2, 4',
     "config.recipe.keep, config.recipe.max_train, config.evaluation.packing = 'best', 64, False",
 )
-# Batches of the evaluations: two of dev at each of the steps 2, 4 and 6, then one of each language.
-BATCHES = {'dev at step 2': 1, 'dev at step 6': 5, 'en': 7, 'de': 8}
+# Batches of the evaluations: two of dev at each of the steps 2, 4 and 6, two of dev with the kept weights, which are
+# those of an earlier step, then one of each language.
+BATCHES = {'dev at step 2': 1, 'dev at step 6': 5, 'en': 9, 'de': 10}
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int, number: int = signal.SIGTERM) -> None:

@@ -77,10 +77,10 @@ def test_a_config_goes_through_json_unchanged() -> None:
         ({'recipes': 3}, 'recipes: expected a mapping of task names to recipes, got 3'),
         ({'recipes': {'x': 3}}, 'recipes.x: expected a mapping, got 3'),
         ({'encoder': {'head': 'bert'}}, "encoder.head: 'bert' is not one of jiant, hf"),
-        ({'encoder': {'dtype': 'float16'}}, "encoder.dtype: 'float16' is not one of float32, bfloat16"),
+        ({'encoder': {'dtype': 'float16'}}, "encoder.dtype: 'float16' is not one of auto, float32, bfloat16"),
         (
             {'encoder': {'attention': 'flash'}},
-            "encoder.attention: 'flash' is not one of auto, xla_cpu, xla, cudnn, tpu",
+            "encoder.attention: 'flash' is not one of auto, xla_cpu, xla, cudnn, triton",
         ),
         ({'encoder': {'remat': 'all'}}, "encoder.remat: 'all' is not one of auto, none, dots, full"),
         ({'encoder': {'kept': 'layers'}}, 'encoder.kept is now encoder.remat ('),

@@ -111,5 +111,5 @@ def test_no_rows_no_batches() -> None:
 
 
 def test_a_pass_is_as_large_as_the_platform_likes_unless_said() -> None:
-    assert [pass_tokens(0, platform) for platform in ('cpu', 'gpu', 'tpu')] == [1024, 4096, 4096]
+    assert [pass_tokens(0, platform, 8) for platform in ('cpu', 'gpu', 'tpu')] == [1024, 8 * 8192, 8 * 8192]
     assert pass_tokens(512, 'cpu') == pass_tokens(512, 'tpu') == 512

@@ -159,6 +159,8 @@ def test_max_context_prefers_the_window_with_more_around_a_token() -> None:
         ('क\u093fताब', [(0, 1), (2, 5)], ['क\u093f', 'ताब']),  # a vowel sign (Mc)
         ('क\u093f', [(0, 1), (1, 2)], ['क\u093f', 'क\u093f']),  # the sign a token of its own
         ('☂\ufe0f!', [(0, 1), (2, 3)], ['☂\ufe0f', '!']),  # a variation selector
+        ('\u0d28\u0d4d\u200d \u0d35', [(0, 2), (3, 5)], ['\u0d28\u0d4d\u200d', '\u0d35']),
+        ('a \u200db', [(0, 1), (2, 4)], ['a', '\u200db']),
         ('👩\u200d💻!', [(0, 1), (2, 3), (3, 4)], ['👩\u200d💻', '👩\u200d💻', '!']),
         ('ab c', [(0, 1), (1, 4)], ['a', 'b c']),
         ('é', [(0, 1)], ['é']),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,19 @@ from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE
 from xlmr_flax.download import fetch
 
 Download = Callable[..., tuple[int, str, str]]
+LIST_VARIABLE = 'XLMR_DOWNLOADS_TSV'
+
+
+@pytest.fixture(scope='session')
+def reference() -> dict[str, dict[str, str]]:
+    """The lines of a list of published files by URL; XLMR_DOWNLOADS_TSV names it, or it lies beside the data root."""
+    root, named = os.environ.get('XLMR_DATA_ROOT', ''), os.environ.get(LIST_VARIABLE, '')
+    path = Path(named) if named else Path(root).absolute().parent / 'reference' / 'downloads.tsv' if root else None
+    if path is None or not path.is_file():
+        pytest.skip(f'no list of downloads: {LIST_VARIABLE}, or reference/downloads.tsv beside XLMR_DATA_ROOT')
+    with path.open(encoding='utf-8', newline='') as file:
+        lines = list(csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE))
+    return {line['url']: line for line in lines if line['url']}
 
 
 @pytest.fixture(scope='session')

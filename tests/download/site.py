@@ -61,8 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._end(416, {'Content-Range': f'bytes */{len(data)}'})
         if fault == 'wrong':
             data = data[:-1] + bytes([data[-1] ^ 1])
-        if fault == 'longer':
-            data += b'x'
+        if fault in ('longer', 'other'):
+            data = data + b'x' if fault == 'longer' else b'x'
         self.send_response(206 if start else 200)
         if start:
             self.send_header('Content-Range', f'bytes {start}-{len(data) - 1}/{len(data)}')

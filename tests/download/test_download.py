@@ -11,12 +11,14 @@ import pytest
 from download.conftest import Download, files_of
 from download.site import Site
 from download.small_world import World, place
+from relative_folders import absolute
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.data.readers.paths import resolve_data_root
 from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.download import facts
+from xlmr_flax.download.plan import paths_of
 from xlmr_flax.download.records import DOWNLOADS, LICENCES
 from xlmr_flax.experiment.data_check.inventory import check, wanted
 from xlmr_flax.tasks import all_tasks
@@ -205,4 +207,30 @@ def test_from_an_empty_machine_to_the_data_of_a_config(
     (tmp_path / 'data/intermediate/mnli/train.tsv').unlink()
     assert main(['prepare', '--check', config, f'--data_root={tmp_path / "data"}']) == 1
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f'to fetch what is missing: xlmr-flax download {config} --data_root={tmp_path / "data"}'
+    said, _, command = last.partition(': xlmr-flax ')
+    assert said == 'to fetch what is missing'
+    assert absolute(command) == ['download', config, f'--data_root={tmp_path / "data"}']
+
+
+BY_HAND_ROWS = {'nusax': 'id,text,label\n0,Ada hujan,negative\n', 'uner': '# sent_id = 1\n1\tMaria\tB-PER\t-\t-\n\n'}
+
+
+@pytest.mark.parametrize('name', BY_HAND_ROWS)
+def test_files_that_were_put_there_by_hand(name: str, download: Download, site: Site, tmp_path: Path) -> None:
+    """Without them the command says what to copy and ends with 3; with them, with 0."""
+    root = tmp_path / 'data'
+    code, out, _ = download(f'--tasks={name}', '--nocount')
+    assert (code, site.asked) == (3, [])
+    [line] = [line for line in out.splitlines() if line.startswith(f'{name}: not fetched')]
+    assert facts.groups()[name].note in line
+    assert 'https://github.com/' in out
+    for split in (split for split, must in wanted([name], root).items() if must):
+        [[[path]]] = paths_of(split)
+        path = root / path.replace('*', 'any')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(BY_HAND_ROWS[name], encoding='utf-8')
+    code, out, _ = download(f'--tasks={name}')
+    assert (code, 'not fetched' in out) == (0, False)
+    states = [line for line in out.splitlines() if line.startswith(name)]
+    assert states
+    assert all(line.split()[4] == 'readable' for line in states)

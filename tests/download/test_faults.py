@@ -17,7 +17,7 @@ from download.small_world import packed, place
 
 from xlmr_flax.download import archive, facts, fetch
 from xlmr_flax.download.facts import Source
-from xlmr_flax.download.records import DownloadError, Sums, file_sum, size_of
+from xlmr_flax.download.records import DOWNLOADS, LICENCES, DownloadError, Sums, file_sum, size_of
 
 XNLI = ('dl.fbaipublicfiles.com/XNLI/XNLI-1.0.zip', 'cims.nyu.edu/~sbowman/xnli/XNLI-1.0.zip')
 SQUAD = 'rajpurkar.github.io/SQuAD-explorer/dataset/train-v1.1.json'
@@ -34,7 +34,8 @@ def failure(out: str) -> str:
     [
         ('404', 'status 404'),
         ('wrong', 'wrong sum: expected '),
-        ('longer', 'longer than the published'),
+        ('longer', 'bytes, not the published'),
+        ('other', '1 bytes, not the published'),
         ('truncated', 'the connection '),
         ('503', 'status 503'),
         ('slow', 'no byte for 0.3 seconds'),
@@ -225,3 +226,44 @@ def test_an_unsafe_member_or_a_bomb_writes_nothing(
     assert said in failure(out)
     assert files_of(tmp_path / 'data') == {}
     assert not (tmp_path.parent / 'evil').exists()
+
+
+@pytest.mark.parametrize('name', [DOWNLOADS, LICENCES])
+def test_damaged_records_are_named(name: str, download: Download, site: Site, tmp_path: Path) -> None:
+    path = tmp_path / 'data' / name
+    path.parent.mkdir()
+    path.write_bytes(b'group\tlicence\naccepted\xff')
+    code, _, err = download('--tasks=xnli', '--accept_licence=xnli', '--nocount')
+    assert (code, len(err.splitlines()), site.asked) == (1, 1, [])
+    assert f'{path}: no UTF-8 text' in err
+    assert path.read_bytes() == b'group\tlicence\naccepted\xff'
+
+
+def test_a_folder_in_the_place_of_a_file(download: Download, tmp_path: Path) -> None:
+    place = tmp_path / 'data' / 'intermediate/squad_v1.1/train-v1.1.json'
+    place.mkdir(parents=True)
+    code, out, _ = download('--tasks=squad_v1', '--nocount')
+    assert code == 1
+    assert f'{place}: a folder' in failure(out)
+    assert (place.parent / 'dev-v1.1.json').is_file(), 'the other files come'
+    place.rmdir()
+    assert download('--tasks=squad_v1', '--nocount')[0] == 0
+
+
+@pytest.mark.parametrize(('answer', 'code'), [('y', 0), ('YES ', 0), ('n', 3), ('', 3), (None, 3)])
+def test_the_question_about_licences(
+    answer: str | None, code: int, download: Download, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None: the input ends without an answer."""
+
+    def reply(_: str) -> str:
+        if answer is None:
+            raise EOFError
+        return answer
+
+    monkeypatch.setattr('sys.stdin.isatty', lambda: True, raising=False)
+    monkeypatch.setattr('builtins.input', reply)
+    found, out, _ = download('--tasks=xnli', '--nocount')
+    assert found == code
+    assert 'CC BY-NC 4.0 (non-commercial)' in out
+    assert (tmp_path / 'data' / LICENCES).exists() == (code == 0)

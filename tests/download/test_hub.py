@@ -31,7 +31,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture
 def site(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A site with the published files, which is the hub as well: --mirror=none asks it as the hub."""
+    """A site with the published files, which is the hub as well: --mirror=http://none asks it as the hub."""
     copies = {path.removeprefix('huggingface.co/'): data for path, data in world.site.items() if 'huggingface' in path}
     with served({**world.site, **copies}) as found, using(world.table):
         monkeypatch.setenv(hub.ENDPOINT_VARIABLE, found.address)
@@ -40,7 +40,7 @@ def site(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         monkeypatch.setattr(
             fetch,
             'mirrored',
-            lambda url, base: url if base == 'none' and hub.parts_of(url) else original(url, found.address),
+            lambda url, base: [url] if base == 'http://none' and hub.parts_of(url) else original(url, found.address),
         )
         yield found
 
@@ -62,7 +62,7 @@ def without_id(example: Example) -> dict[str, object]:
 
 
 def test_the_hubs_copies_give_the_same_rows(download: Download, site: Site, tmp_path: Path) -> None:
-    code, out, err = download(*ALL, '--mirror=none')
+    code, out, err = download(*ALL, '--mirror=http://none')
     assert (code, 'instead' in out) == (0, False), out + err
     fetched = {source.urls[0] for source in facts.sources() if source.use == facts.HUB}
     lines = [line.split('\t') for line in (tmp_path / 'data' / 'DOWNLOADS.tsv').read_text().splitlines()[1:]]
@@ -90,7 +90,7 @@ def test_a_mirror_and_the_next_source(download: Download, site: Site, tmp_path: 
     site.asked.clear()
     site.faults[MNLI] = ['404']
     code, out, _ = download(
-        '--source=hub', '--tasks=mnli', '--nocount', '--mirror=none', f'--data_root={tmp_path / "two"}'
+        '--source=hub', '--tasks=mnli', '--nocount', '--mirror=http://none', f'--data_root={tmp_path / "two"}'
     )
     assert (code, 'failed' in out) == (0, False), out
     assert place('https://dl.fbaipublicfiles.com/glue/data/MNLI.zip') in {path for path, _ in site.asked}
@@ -100,7 +100,7 @@ def test_a_mirror_and_the_next_source(download: Download, site: Site, tmp_path: 
 def test_a_fault_of_the_hub_is_one_line(fault: str, said: str, download: Download, site: Site, tmp_path: Path) -> None:
     site.faults[MNLI] = [fault]
     site.faults[place('https://dl.fbaipublicfiles.com/glue/data/MNLI.zip')] = ['404']
-    code, out, _ = download('--source=hub', '--tasks=mnli', '--nocount', '--mirror=none')
+    code, out, _ = download('--source=hub', '--tasks=mnli', '--nocount', '--mirror=http://none')
     lines = [line for line in out.splitlines() if line.startswith('failed: ')]
     assert code == 1
     [line] = [line for line in lines if 'train-00000' in line]
@@ -108,7 +108,7 @@ def test_a_fault_of_the_hub_is_one_line(fault: str, said: str, download: Downloa
     made = sorted(path for path in files_of(tmp_path / 'data') if not path.startswith('.download/'))
     assert made == [f'intermediate/mnli/dev_{s}matched.tsv' for s in ('', 'mis')]
     site.faults.clear()
-    assert download('--source=hub', '--tasks=mnli', '--nocount', '--mirror=none')[0] == 0
+    assert download('--source=hub', '--tasks=mnli', '--nocount', '--mirror=http://none')[0] == 0
 
 
 def test_pyarrow_is_asked_for_before_anything_is_fetched(

@@ -238,7 +238,7 @@ def test_what_platforms_have() -> None:
         XLA,
     ]
     assert choose(AUTO, 'gpu', 'float32') == XLA and choose(XLA, 'tpu', 'float32') == XLA
-    for name, said in ((TPU, "encoder.attention 'tpu' needs the platform tpu, and this is cpu"), (CUDNN, 'gpu')):
+    for name, said in ((TPU, "encoder.attention 'tpu' needs the platform tpu, and this is cpu"), (CUDNN, 'cuda')):
         with pytest.raises(ModelError, match=said):
             choose(name, 'cpu', 'bfloat16')
     with pytest.raises(ModelError, match=r"'cudnn' computes in bfloat16, and encoder.dtype is float32"):

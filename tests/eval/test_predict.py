@@ -13,11 +13,13 @@ import pytest
 
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.eval import predict
 from xlmr_flax.eval import predict as module
 from xlmr_flax.eval.predict import (
     SMALL_VECTORS,
     Forward,
     VectorFiles,
+    embed_layers,
     embed_sentences,
     predict_logits,
     predict_tokens,
@@ -124,6 +126,22 @@ def test_vectors_are_of_the_layer_and_pooling(
     np.testing.assert_allclose(found[3], hidden.mean(0) if pooling == 'mean' else hidden[0], atol=1e-5)
 
 
+@pytest.mark.parametrize('pooling', ['mean', 'cls'])
+@pytest.mark.parametrize('packing', [True, False])
+def test_vectors_of_all_layers_come_from_one_pass(
+    pooling: str, packing: bool, forward: Forward, tokens: Ragged
+) -> None:
+    ticks: list[int] = []
+    mine = dataclasses.replace(forward, packing=packing)
+    found = embed_layers(mine, tokens, pooling=pooling, tick=ticks.append)
+    assert (found.shape, found.dtype) == ((CONFIG.num_layers + 1, len(LENGTHS), 8), np.float32)
+    assert sum(ticks) == len(LENGTHS)
+    for layer, vectors in enumerate(found):
+        want = embed_sentences(mine, tokens, layer=layer, pooling=pooling)
+        np.testing.assert_allclose(vectors, want, rtol=0, atol=1e-6)
+    assert np.abs(found[1] - found[2]).max() > 0.1
+
+
 def test_vectors_in_a_file_are_those_in_memory(forward: Forward, tokens: Ragged, tmp_path: Path) -> None:
     path = tmp_path / 'embeddings' / 'a.npy'
     held = embed_sentences(forward, tokens, layer=None, pooling='mean')
@@ -164,6 +182,17 @@ def test_small_vectors_stay_in_memory_and_files_go_when_the_work_is_done(tmp_pat
         path.write_bytes(b'x')
         raise RuntimeError('stopped')
     assert [p.name for p in folder.iterdir()] == ['of somebody else']
+
+
+def test_vectors_of_a_workdir_on_a_mount_lie_on_the_local_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, 'is_remote', lambda path: True)
+    monkeypatch.setattr(predict.tempfile, 'gettempdir', lambda: str(tmp_path / 'local'))
+    with VectorFiles(tmp_path / 'mount', 1024) as vectors:
+        path = vectors.place('a.npy', SMALL_VECTORS)
+        assert path is not None and path.is_relative_to(tmp_path / 'local')
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b'x')
+    assert not (tmp_path / 'mount').exists() and not list((tmp_path / 'local').iterdir())
 
 
 def test_the_nearest_is_by_cosine_and_of_equals_the_first() -> None:

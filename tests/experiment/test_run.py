@@ -24,7 +24,7 @@ from xlmr_flax.tasks import get_task
 
 REQUIRED = ('encoder', 'intermediate', 'target', 'language', 'split', 'metric', 'value', 'n', 'seed', 'step')
 OPTIONAL = {
-    'run', 'command', 'preset', 'english', 'chance', 'stand_in', 'note', 'source', 'tfds', 'left_out',
+    'run', 'command', 'preset', 'english', 'chance', 'stand_in', 'note', 'source', 'tfds', 'left_out', 'collapsed',
     'language_name', 'script', 'family', 'resource_level', 'cc100_gib',
 }  # fmt: skip
 

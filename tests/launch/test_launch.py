@@ -30,6 +30,7 @@ TRAINING = [
     '--config.data_root=/mnt/b/my data',
     '--config.recipe.log_every=1',
 ]
+ONE_HOST = [*TRAINING[:4], '--devices_a_run=-1', *TRAINING[4:]]  # of a slice with one host and several chips
 SOURCES = sorted([*LAUNCH.glob('*.sh'), *LAUNCH.glob('*.sbatch')])
 
 
@@ -60,7 +61,7 @@ def test_tpu_vm_prints_every_command_and_runs_none(gcloud: Fakes):
     assert 'git -C xlmr-flax/src checkout --quiet v1' in remote(install)
     assert 'on_host.sh install --extras=gcs --bucket=b' in remote(install)
     on_host = ['bash', 'xlmr-flax/src/launch/on_host.sh', 'run', '--name=my-tpu', '--']
-    assert words(remote(train)) == [*on_host, *TRAINING]
+    assert words(remote(train)) == [*on_host, *ONE_HOST]
     assert delete == ['gcloud', 'compute', 'tpus', 'tpu-vm', 'delete', 'my-tpu', *WHERE, '--quiet']
 
 
@@ -110,7 +111,7 @@ def test_queued_resource_prints_every_command(gcloud: Fakes):
     assert describe == [*tpus, 'describe', 'my-tpu', '--format=value(state.state)', *WHERE]
     assert delete == [*tpus, 'delete', 'my-tpu', '--force', *WHERE, '--quiet']
     assert 'on_host.sh install' in remote(install)
-    assert words(remote(train))[5:] == TRAINING[:-1]
+    assert words(remote(train))[5:] == ONE_HOST[:-1]
     create, *_ = gcloud.dry('queued_resource.sh', *PLACE, '--type=v6e-8', '--nospot', *GIT, *RUN)
     assert '--spot' not in create
 
@@ -269,11 +270,11 @@ def test_every_script_is_bash_that_parses():
 
 def test_the_training_command_is_one_that_xlmr_flax_takes(monkeypatch: pytest.MonkeyPatch):
     """What the scripts write are flags of the command, and the config takes the overrides."""
-    monkeypatch.setattr(sys, 'argv', ['xlmr-flax', *TRAINING[2:]])
+    monkeypatch.setattr(sys, 'argv', ['xlmr-flax', *ONE_HOST[2:]])
     values = flags.FlagValues()
     cli_run.define_flags(values)
-    check_arguments(TRAINING[2:])
-    assert values([*sys.argv, '--shard=2/4']) == ['xlmr-flax']
+    check_arguments(ONE_HOST[2:])
+    assert values([*sys.argv, '--shard=2/4']) == ['xlmr-flax'] and values['devices_a_run'].value == -1
     config = load_config(values)
     assert config.recipe.log_every == 1
     assert config.data_root == '/mnt/b/my data'

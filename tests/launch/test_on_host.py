@@ -129,7 +129,8 @@ def test_a_fake_cloud_from_the_checkout_to_the_end_of_the_run(host: Fakes):
     assert result.returncode == 0, result.stderr
     source = machine / 'xlmr-flax' / 'src'
     assert (source / 'configs' / 'mine.py').is_file()
-    words = ['run', '--config=configs/mine.py', '--workdir=w', "--config.data_root=it's  my data", 'x=1 2']
+    words = ['run', '--config=configs/mine.py', '--workdir=w', '--devices_a_run=-1']
+    words += ["--config.data_root=it's  my data", 'x=1 2']
     assert f'started in {source}: {" ".join(words)}\n' in result.stdout
     installed = (machine / 'pip').read_text().splitlines()
     assert [line.split('check ')[1] for line in installed] == [

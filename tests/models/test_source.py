@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from xlmr_flax.encoders.config import SIZES, ModelError
+from xlmr_flax.encoders.tensors import TensorFiles
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.description import read_description
 from xlmr_flax.models.model import Model, Params
@@ -173,6 +175,17 @@ def test_weights_that_are_not_finite(params: Params, tiny_tokenizer: Path, tmp_p
     bad['encoder']['embeddings']['word'][:] = 3e38  # the sum is infinite, the weights are not
     out = save(tmp_path / 'model', bad, tiny_tokenizer)
     open_source(f'ckpt:{out}').load()
+
+
+@pytest.mark.parametrize('dtype', ['int8', 'uint8', 'int32', 'bool', 'float16', 'float64'])
+def test_weights_of_a_quantized_model(dtype: str, tmp_path: Path) -> None:
+    save_file({'w': np.ones((2, 3), dtype)}, tmp_path / 'model.safetensors')
+    tensors = TensorFiles(tmp_path)
+    if dtype.startswith('float'):
+        assert tensors.get('w').tolist() == [[1.0] * 3] * 2
+        return
+    with pytest.raises(ModelError, match=r"model\.safetensors: tensor 'w' is [IUB]"):
+        tensors.get('w')
 
 
 @pytest.mark.parametrize('name', ['model.json', 'tokenizer.json', 'model.safetensors', 'manifest.json'])

@@ -145,6 +145,20 @@ def test_four_processes_with_parameters_cut_over_them_compute_what_one_does(proc
     check_equal(processes, 4, (*UNEVEN, '--config.recipe.max_train=64', '--config.mesh.fsdp=2'))
 
 
+@pytest.mark.slow
+def test_two_processes_retrieve_by_layer_as_one_does(processes: Processes) -> None:
+    folder = processes.folder
+    asked = ('--encoder=random:tiny', '--task=world_retrieval', '--languages=de,sw', '--max_examples=20')
+    one, many = (
+        processes.start(count, ['-m', 'xlmr_flax', 'retrieval'], (*asked, f'--out={folder / name}'), 2 // count)
+        for count, name in ((1, 'one'), (2, 'many'))
+    )
+    assert finish([*one, *many]) == [0, 0, 0], '\n'.join(map(said, [*one, *many]))
+    found, want = (jsonl(folder / name / 'retrieval.jsonl', 'command') for name in ('many', 'one'))
+    assert found == want and 'many_to_many' in want[0]
+    assert set(files(folder / 'many')) == set(files(folder / 'one'))
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while not condition():

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 
 from xlmr_flax.report.latex import latex, latex_document, latex_table
 from xlmr_flax.report.rows import RowsError, Score
 from xlmr_flax.report.study import make_study
-from xlmr_flax.report.table import BLANK, Column, Line, Table, signed, text
+from xlmr_flax.report.table import BLANK, Column, Line, Table, fixed, signed, text
 from xlmr_flax.report.tables import all_tables, caveats, sampling_margin, side_by_side, tidy, write_tables
 
 
@@ -116,6 +118,15 @@ def test_text_of_a_cell(cell, kind, shown):
 
 def test_signed():
     assert [signed(v) for v in (1.25, -1.0, 0.04, -0.04)] == ['+1.2', '−1.0', '0.0', '0.0']
+
+
+@pytest.mark.parametrize('value', [-5.875, 66.25, 8.75, 0.125])
+def test_a_number_half_way_between_two_does_not_depend_on_its_last_digits(value: float) -> None:
+    decimals = 1 if value * 100 % 1 == 0 else 2
+    near = [math.nextafter(value, -math.inf), value, math.nextafter(value, math.inf)]
+    assert len({f'{v:.{decimals}f}' for v in near}) == 2
+    assert len({fixed(v, decimals) for v in near}) == len({signed(v, decimals) for v in near}) == 1
+    assert len({text(Score(v, v), Column('x', 'score', decimals=decimals)) for v in near}) == 1
 
 
 AWKWARD = Table(
@@ -283,3 +294,15 @@ def test_left_out_rows_and_tfds_are_said(make_row):
         'pawsx: read from TFDS (paws_x:1.0.0), not from the official files.',
     ]
     assert caveats([make_row('de', 60)]) == []
+
+
+def test_collapsed_runs_are_counted_and_named(study: list[dict[str, Any]]) -> None:
+    def rows(collapsed: dict[tuple[str, str, int], str]) -> list[dict[str, Any]]:
+        return [
+            {**row, 'collapsed': collapsed.get((row['intermediate'], row['target'], row['seed']), '')} for row in study
+        ]
+
+    how = 'mnli dev: neutral in 100 of 100 rows'
+    [note] = [note for note in caveats(rows({('mnli', 'xnli', 1): how})) if 'collapsed' in note]
+    assert note.startswith('1 of 12 trained runs') and f'mnli on xnli, seed 1 ({how})' in note
+    assert not [note for note in caveats(rows({})) + caveats(study) if 'collapsed' in note]

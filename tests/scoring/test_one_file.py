@@ -51,6 +51,23 @@ def test_labels_that_the_task_does_not_have_are_named(
     assert str(error.value).startswith(f'{tmp_path / folder / task / name}, line {line}: ')
 
 
+@pytest.mark.parametrize('task', ['xquad', 'mewslix'])
+@pytest.mark.parametrize('content', [[{'id': 'a', 'prediction_text': 'x'}], [['a', 'x']], ['a'], 'a', 5, None])
+def test_predictions_that_are_no_object_by_id_are_named(tmp_path: Path, task: str, content: object) -> None:
+    gold = questions(('a', ANSWER)) if task == 'xquad' else '{"a": ["x"]}'
+    roots = two_files(tmp_path, task, 'test-en.json', json.dumps(content), gold)
+    with pytest.raises(DataError, match='object by id') as error:
+        score_folder(*roots, 'xtreme-r', [task], allow_missing=True)
+    assert str(error.value).startswith(f'{tmp_path / "predictions" / task / "test-en.json"}: ')
+
+
+def test_gold_without_an_entity_has_no_f1(tmp_path: Path) -> None:
+    roots = two_files(tmp_path, 'panx', 'test-en.tsv', 'B-PER\nO\n', 'O\nO\n')
+    with pytest.raises(DataError, match='no entity') as error:
+        score_folder(*roots, tasks=['panx'], allow_missing=True)
+    assert str(error.value).startswith(f'{tmp_path / "labels" / "panx" / "test-en.tsv"}: ')
+
+
 def two_files(root: Path, task: str, name: str, predicted: str, gold: str) -> tuple[Path, Path]:
     for side, content in (('predictions', predicted), ('labels', gold)):
         path = root / side / task / name

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.util.files import absolute, safe_name, write_atomically
+from xlmr_flax.util import files
+from xlmr_flax.util.files import absolute, is_remote, safe_name, write_atomically
 
 
 @pytest.mark.parametrize('write', [write_atomically])
@@ -52,3 +53,18 @@ def test_a_name_from_data_stays_in_its_folder() -> None:
     names = [safe_name(text) for text in texts]
     assert len(set(names)) == len(names)
     assert all(name and not name.startswith('.') and '/' not in name and len(name) < 120 for name in names)
+
+
+def test_a_mounted_bucket_is_told_from_a_local_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / 'mountinfo'
+    mounts.write_text(
+        '1 0 8:1 / / rw - ext4 /dev/root rw\n'
+        '2 1 0:5 / /mnt/my\\040bucket rw shared:1 - fuse.gcsfuse b rw\n'
+        '3 1 0:6 / /home rw - nfs4 server:/home rw\n'
+        '4 2 8:2 / /mnt/my\\040bucket/local rw - xfs /dev/b rw\n'
+    )
+    monkeypatch.setattr(files, '_MOUNTS', mounts)
+    found = [Path(p) for p in ('/mnt/my bucket/runs/x', '/home/me', '/mnt/other', '/', '/mnt/my bucket/local/x')]
+    assert [is_remote(path) for path in found] == [True, True, False, False, False]
+    mounts.unlink()
+    assert not is_remote(Path('/mnt/my bucket'))

@@ -196,6 +196,20 @@ def test_a_second_signal_ends_the_process_at_once(second: signal.Signals) -> Non
     assert error.splitlines() == [f'second {second.name}: ended at once']
 
 
+def test_a_second_signal_ends_a_process_whose_standard_error_has_no_reader() -> None:
+    with deaf() as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(2 * stopping.SAME_REQUEST)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+
+
 def test_a_signal_that_comes_twice_is_one_request() -> None:
     """As timeout(1) sends it: to the process and to its group."""
     with deaf() as process:

@@ -23,8 +23,8 @@ def read_workdir(path: Path) -> Config:
     """Reads the config of a workdir. Raises ConfigError if the folder is not a workdir."""
     file = path / 'config.json'
     try:
-        raw = strict_json.read_object(file)['config']
-    except (OSError, strict_json.JsonError, KeyError) as e:
+        raw = strict_json.read_object(file).get('config')
+    except (OSError, strict_json.JsonError) as e:
         raise ConfigError(f'{file}: no workdir of xlmr-flax run ({e})') from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}: field 'config' is {quote(raw)}")

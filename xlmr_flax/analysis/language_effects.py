@@ -23,7 +23,7 @@ from xlmr_flax.analysis.crossed_effects import (
     mean_effect,
     smallest_difference,
 )
-from xlmr_flax.report.rows import NONE, Row, Values, columns, distinct, facts, languages, select
+from xlmr_flax.report.rows import NONE, Row, Values, collapsed_runs, columns, distinct, facts, languages, select
 from xlmr_flax.report.study import score_rows
 
 Record = dict[str, Any]
@@ -58,12 +58,16 @@ def effects(
 ) -> dict[str, list[Record]]:
     """Computes all effects: {'means', 'lines', 'joint', 'power', 'languages'}, each a list of `_Target.records`.
 
-    The lists are empty without arms to compare or with one seed. The training language is not included. contrasts:
+    The lists are empty without arms to compare or with one seed. The training language is not included. Runs whose
+    training collapsed (docs/logic_study.md) are left out; 'excluded' has a record for each: encoder, target,
+    intermediate, seed, collapsed, and `of`, the number of runs of its encoder and target. contrasts:
     (arm, other arm) pairs to compare, in addition to every arm with 'none'. tokens_per_word: target -> language ->
     value (analysis/fertility.py).
     """
     rows = list(rows)
     result: dict[str, list[Record]] = {'means': [], 'lines': [], 'joint': [], 'power': [], 'languages': []}
+    result['excluded'] = _excluded(rows)
+    rows = [row for row in rows if not row.get('collapsed')]
     for encoder in distinct(rows, 'encoder'):
         for target in distinct(rows, 'target'):
             mine = select(rows, encoder=encoder, target=target)
@@ -72,6 +76,16 @@ def effects(
                 for key, records in study.records(contrasts).items():
                     result[key] += [{'encoder': encoder, 'target': target, **record} for record in records]
     return result
+
+
+def _excluded(rows: Sequence[Row]) -> list[Record]:
+    runs = {(row['encoder'], row['intermediate'], row['target'], row['seed']) for row in rows}
+    return [
+        {'encoder': encoder, 'target': target, 'intermediate': arm, 'seed': seed, 'collapsed': how}
+        | {'of': sum((run[0], run[2]) == (encoder, target) for run in runs)}
+        for (encoder, arm, target, seed), how in collapsed_runs(rows).items()
+        if how
+    ]
 
 
 class _Target:
@@ -179,17 +193,19 @@ class _Target:
         return _corrected(records)
 
     def _power(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
-        """Computes the smallest mean difference that this design can detect, from the arms' average variances."""
+        """Computes the smallest mean difference that this design can detect, from the arms' average variances.
+
+        The arms are those of the shape (languages, seeds) that most of them have, and of several such shapes the
+        largest: a run that is left out takes its seed from its arm.
+        """
         records: list[Record] = []
         for group, codes in self.groups():
             stacks = [self.differences(pair, codes)[2] for pair in pairs]
-            shapes = {d.shape for d in stacks}
-            if len(shapes) != 1:
+            shapes = [d.shape for d in stacks if d.shape[0] >= FEWEST_LANGUAGES and d.shape[1] >= FEWEST_SEEDS]
+            if not shapes:
                 continue
-            languages_, seeds = shape = shapes.pop()
-            if languages_ < FEWEST_LANGUAGES or seeds < FEWEST_SEEDS:
-                continue
-            sds = deviations(np.stack(stacks))
+            languages_, seeds = shape = max(shapes, key=lambda each: (shapes.count(each), each))
+            sds = deviations(np.stack([d for d in stacks if d.shape == shape]))
             smallest = smallest_difference(*sds, shape)
             names = dict(zip(('sd_language', 'sd_seed', 'sd_rest'), sds, strict=True))
             records.append({'group': group, 'languages': languages_, 'seeds': seeds, **names, 'smallest': smallest})

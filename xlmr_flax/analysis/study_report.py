@@ -104,12 +104,13 @@ def _saved_config(path: Path) -> tuple[Config, str]:
     file = path / 'config.json'
     try:
         saved = strict_json.read_object(file)
-        raw, command = saved['config'], saved['command']
-    except (OSError, strict_json.JsonError, KeyError) as e:
+    except (OSError, strict_json.JsonError) as e:
         raise ConfigError(f'{file}: no workdir of xlmr-flax run ({e})') from None
-    for name, value, kind in (('config', raw, dict), ('command', command, str)):
-        if not isinstance(value, kind):
-            raise ConfigError(f'{file}: field {name!r} is {quote(value)}')
+    raw, command = saved.get('config'), saved.get('command')
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: field 'config' is {quote(raw)}")
+    if not isinstance(command, str):
+        raise ConfigError(f"{file}: field 'command' is {quote(command)}")
     with named(file):
         config = parse_saved(raw)
     try:

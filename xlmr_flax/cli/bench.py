@@ -9,6 +9,7 @@ compute the same results. Subjects:
 Subjects that measure only our own code:
   pipeline    reading, tokenizing, token cache, batches: examples/s of each, and their share of a training step
   startup     a first and a second start of a training in fresh processes, by parts
+  attention   each attention implementation of this device, and its error: --rows (8) of --max_length tokens, --dropout
 train, pipeline and startup take --task, --encoder, --rows, --max_length, --batch and --dropout, or --config=FILE (the
 first training of its plan). Prints Markdown; --out writes it to DIR/SUBJECT.md, and all measured times to
 DIR/SUBJECT.json. Implementations that are not installed are skipped (pip install -e '.[bench]' in the checkout
@@ -128,12 +129,12 @@ def _check_task(subject: str, task: Task, *, embed: bool) -> None:
 def run(values: flags.FlagValues, subject: str = '') -> int:
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.tasks.base import closest
-    from xlmr_flax.tools.bench import PARTS, SUBJECTS
+    from xlmr_flax.tools.bench import KERNELS, PARTS, SUBJECTS
     from xlmr_flax.tools.bench.subject import BenchError
     from xlmr_flax.util.files import write_atomically
     from xlmr_flax.util.stopping import Stopped
 
-    known = {**SUBJECTS, **PARTS}
+    known = {**SUBJECTS, **PARTS, **KERNELS}
     if not subject:
         raise UsageError(f'the subject is missing: xlmr-flax bench {"|".join(known)}')
     if subject not in known:
@@ -154,11 +155,13 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
 
 def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
     """Runs the benchmark of a subject; returns (Markdown, JSON). Raises BenchError."""
-    from xlmr_flax.tools.bench import PARTS
+    from xlmr_flax.tools.bench import KERNELS, PARTS
     from xlmr_flax.tools.bench.report import to_markdown
     from xlmr_flax.tools.bench.timing import bench
 
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)  # noqa: E731
+    if subject in KERNELS:
+        return _attention(values, say)
     options = _options(values, subject)
     if subject in PARTS:
         from xlmr_flax.tools.bench import parts
@@ -169,6 +172,22 @@ def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
         subject, options, alternations=alternations, threads=values.threads, say=say, sides=tuple(values.sides)
     )
     return to_markdown(outcome), outcome.to_json()
+
+
+def _attention(values: flags.FlagValues, say: Callable[[str], None]) -> tuple[str, str]:
+    import jax
+
+    from xlmr_flax.tools.bench.kernels import attention
+
+    on_gpu = jax.default_backend() == 'gpu'
+    return attention.measure(
+        rows=values.rows or 8,
+        length=values.max_length,
+        rate=max(values.dropout, 0.0),
+        dtype=('bfloat16' if on_gpu else 'float32') if values.dtype == 'auto' else values.dtype,
+        rounds=values.alternations or 5,
+        say=say,
+    )
 
 
 def share_compiled_programs() -> None:

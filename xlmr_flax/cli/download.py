@@ -21,6 +21,7 @@ its licence was not accepted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -34,6 +35,7 @@ from xlmr_flax.config.flag import define_config_flag, define_data_root, load_con
 if TYPE_CHECKING:
     from xlmr_flax.data.split import Split
     from xlmr_flax.download.facts import Source
+    from xlmr_flax.download.fetch import Transport
     from xlmr_flax.download.job import Outcome
     from xlmr_flax.download.plan import Plan
 
@@ -62,29 +64,27 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
-    from xlmr_flax.download.fetch import MIRROR_VARIABLE, Transport
     from xlmr_flax.download.job import Job, check_room, fetch_all, locked
     from xlmr_flax.download.plan import make_plan
     from xlmr_flax.download.records import Records
 
+    transport = _transport(values)
     root, splits = _asked(values)
     records = Records(root)
     from_hub = values.source == 'hub'
     plan = make_plan(splits, root, records, values.replace, hub=from_hub)
     if values.list_urls:
         print('\n'.join(source.urls[0] for source in plan.to_fetch()))
+        for line in _by_hand(plan, root):
+            print(line, file=sys.stderr)
         return 0
     print(_listing(plan, root, each_file=values.dry_run))
     if values.dry_run:
         return MISSING if plan.manual or plan.unknown else 0
-    with locked(root):
+    with locked(root) if plan.to_fetch() else contextlib.nullcontext():  # a whole data root may be read-only
         declined = _ask_licences(plan, root, values.accept_licence)
         open_sources = [source for source in plan.to_fetch() if source.group not in declined]
         check_room(open_sources, root)
-        archives = Path(values.archives) if values.archives else None
-        transport = Transport(
-            values.mirror or os.environ.get(MIRROR_VARIABLE, ''), archives, tuple(values.accept_changed), values.timeout
-        )
         job = Job(root, records, transport, values.replace, values.reclor_password)
         plan = fetch_all(
             lambda failed: make_plan(splits, root, records, values.replace, failed, from_hub), job, declined
@@ -95,6 +95,21 @@ def run(values: flags.FlagValues) -> int:
     if values.count:
         lacking = _count(splits) or lacking
     return 1 if failed else MISSING if lacking else 0
+
+
+def _transport(values: flags.FlagValues) -> Transport:
+    """Returns the settings of the transport. Raises UsageError."""
+    from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.download.fetch import MIRROR_VARIABLE, Transport, mirror_fault
+
+    mirror, archives = values.mirror or os.environ.get(MIRROR_VARIABLE, ''), Path(values.archives).expanduser()
+    if fault := mirror_fault(mirror):
+        raise UsageError(f'{"--mirror" if values.mirror else MIRROR_VARIABLE}={mirror}: {fault}')
+    if not archives.is_dir():
+        raise UsageError(f'--archives={values.archives}: no such folder')
+    if not values.timeout > 0:
+        raise UsageError(f'--timeout={values.timeout:g}: a number of seconds above 0 is expected')
+    return Transport(mirror, archives if values.archives else None, tuple(values.accept_changed), values.timeout)
 
 
 def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
@@ -199,9 +214,10 @@ def _ask_licences(plan: Plan, root: Path, given: Sequence[str]) -> set[str]:
     if open_groups and sys.stdin.isatty():
         print('These licences do not allow commercial use, are not stated, or have conditions:')
         print('\n'.join(f'  {group.name}: {group.licence} ({group.ask})' for group in open_groups))
-        if input('Accept them? [y/N] ').strip().lower() in ('y', 'yes'):
-            accept(root, open_groups)
-            return set()
+        with contextlib.suppress(EOFError):  # no answer: not accepted
+            if input('Accept them? [y/N] ').strip().lower() in ('y', 'yes'):
+                accept(root, open_groups)
+                return set()
     return {group.name for group in open_groups}
 
 

@@ -1,21 +1,24 @@
 """usage: xlmr-flax estimate --config=FILE --topology=v5e:4x4[,v5p:2x2x4] [--config.KEY=VALUE ...]
-       xlmr-flax estimate --size=large --rows=32 --length=128 --topology=v5e:2x4
+       xlmr-flax estimate --size=large --rows=32 --length=128 --topology=v5e:2x4,h100:8
 
-Compiles training steps and forward passes ahead of time for a slice of TPU chips, on any machine. For each chip it
-prints the memory compared with HBM, model FLOPs, collectives, the compiler's own estimate of the cycles (by kind of
-operation and part of the model), the ideal time, the ratio of both times, and the largest operations with their source
-lines. For a config it also prints the hours and chip-hours of every phase and of the whole plan, on each slice.
-pip install -e '.[tpu]' in the checkout installs the TPU compiler; no TPU is needed. The first form needs the data files
-of the plan, as run --dry_run does.
+Compiles training steps and forward passes ahead of time for a slice of TPU chips or for GPUs, on any machine. For each
+chip it prints the memory compared with HBM, model FLOPs, collectives, the compiler's own estimate of the cycles (by
+kind of operation and part of the model), the ideal time, the ratio of both times, and the largest operations with their
+source lines. For a GPU the times are rooflines, and bytes moved and custom calls are printed as well. For a config it
+also prints the hours and chip-hours of every phase and of the whole plan, on each slice.
+pip install -e '.[tpu]' in the checkout installs the compiler for TPUs, '.[estimate-gpu]' that for GPUs; no TPU or GPU
+is needed. The first form needs the data files of the plan, as run --dry_run does.
 
-Chips: v4 and v5p (three numbers), v5e and v6e (two numbers). The mesh and the dtype of the config are used:
---config.mesh.data=1 --config.mesh.fsdp=-1 shards parameters over all chips, and --config.encoder.dtype=bfloat16 is the
-usual dtype on a TPU.
+Chips: v4 and v5p (three numbers), v5e and v6e (two numbers), h100 and a100 (the number of GPUs of a machine). Mesh,
+dtype, unrolled layers and tokens of a forward pass are those that `run` decides for the slice, unless the config gives
+them: --config.mesh.data=1 --config.mesh.fsdp=-1 shards parameters over all chips. --one_run_a_chip says whether `run
+--devices_a_run=1` completes the table sooner.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -29,15 +32,22 @@ from xlmr_flax.config.flag import define_config_flag, define_data_root, load_con
 
 if TYPE_CHECKING:
     from xlmr_flax.tools.estimate.chips import Topology
+    from xlmr_flax.tools.estimate.plan import PlanEstimate
     from xlmr_flax.tools.estimate.programs import Compiled, Program
 
 
 def define_flags(values: flags.FlagValues) -> None:
     define_data_root(values)
     define_config_flag(values, 'Config file: a Python file with get_config(); estimates its whole plan.')
-    flags.DEFINE_list('topology', [], 'Slices, as v5e:4x4 or v5p:2x2x4, separated by commas.', flag_values=values)
+    flags.DEFINE_list('topology', [], 'Slices or GPUs, as v5e:4x4,v5p:2x2x4,h100:8.', flag_values=values)
     flags.DEFINE_string('json', None, 'Keep everything in this JSON file.', flag_values=values)
     flags.DEFINE_string('text', None, 'Keep the compiled programs as text in this folder.', flag_values=values)
+    flags.DEFINE_bool(
+        'one_run_a_chip',
+        False,
+        'Of a plan, also compile for one chip, and say whether one run a chip or one on all chips finishes first.',
+        flag_values=values,
+    )
     flags.DEFINE_bool('every', False, 'Of a plan, print every program in full.', flag_values=values)
     flags.DEFINE_integer(
         'active_rows',
@@ -105,22 +115,33 @@ def _keep(values: flags.FlagValues, compiled: Compiled) -> None:
 
 def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
     from xlmr_flax.data.sources import DataError, MissingFile
+    from xlmr_flax.tools.estimate.one_run_a_chip import compare, single_chip
     from xlmr_flax.tools.estimate.plan import PlanWork, estimate_plan
     from xlmr_flax.tools.estimate.report import plan_dict, plan_text
 
     try:
         work = PlanWork(load_config(values), values.active_rows)
-        estimates = [estimate_plan(work, t, _say, lambda compiled: _keep(values, compiled)) for t in topologies]
+
+        def estimate(topology: Topology) -> PlanEstimate:
+            return estimate_plan(work, topology, _say, lambda compiled: _keep(values, compiled))
+
+        estimates = [estimate(topology) for topology in topologies]
+        wanted = [each for each in estimates if values.one_run_a_chip and each.topology.chips > 1]
+        singles = {one.name: estimate(one) for one in {single_chip(each.topology): None for each in wanted}}
+        compared = [compare(work.plan, each, singles[single_chip(each.topology).name]) for each in wanted]
     except MissingFile as e:
         raise DataError(with_command(e)) from None
-    return plan_text(estimates, every=values.every), [plan_dict(e) for e in estimates]
+    text = '\n'.join([plan_text(estimates, every=values.every), *(f'\n{each.text()}' for each in compared)])
+    facts = {each.topology.name: {'together': each.together, 'apart': each.apart} for each in compared}
+    hours = {name: {k: None if math.isnan(v) else v for k, v in both.items()} for name, both in facts.items()}
+    return text, [{**plan_dict(e), 'table_hours': hours.get(e.topology.name)} for e in estimates]
 
 
 def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
     """Estimates the training step and the forward pass of one shape, without a config."""
     from xlmr_flax.config import MeshSpec
     from xlmr_flax.tools.estimate.programs import compile_program, mesh_on
-    from xlmr_flax.tools.estimate.report import METHOD, compiled_dict, program_text, programs_table
+    from xlmr_flax.tools.estimate.report import compiled_dict, method, program_text, programs_table
 
     wanted = [(topology, _both(values, topology.chips // max(1, values.model))) for topology in topologies]
     compiled: list[Compiled] = []
@@ -130,7 +151,7 @@ def _programs(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple
             _say(f'{topology.name}: {program.name}')
             compiled.append(compile_program(program, topology, mesh))
             _keep(values, compiled[-1])
-    parts = [programs_table(compiled), *(program_text(c) for c in compiled), METHOD]
+    parts = [programs_table(compiled), *(program_text(c) for c in compiled), method(topologies)]
     return '\n\n'.join(parts), [compiled_dict(c) for c in compiled]
 
 

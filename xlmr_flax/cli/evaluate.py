@@ -80,7 +80,13 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer('max_length', 0, 'Tokens a row; 0 = as fine-tuned, 512 for retrieval.', flag_values=values)
     flags.DEFINE_integer('max_examples', 0, 'First so many rows of each language; 0 = all.', flag_values=values)
-    flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Compute dtype.', flag_values=values)
+    flags.DEFINE_enum(
+        'dtype',
+        'auto',
+        ['auto', 'float32', 'bfloat16'],
+        'Compute dtype; auto = bfloat16 on TPUs and on GPUs that multiply in it, float32 on a CPU.',
+        flag_values=values,
+    )
     flags.DEFINE_bool(
         'skip_bad_rows',
         False,

@@ -22,6 +22,7 @@ from xlmr_flax.util.stopping import Interrupted, Stopped, raised, requests
 COMMANDS = {
     'run': 'train and evaluate everything that a config asks for, then write tables and a report',
     'evaluate': 'zero-shot evaluation of an encoder or a fine-tuned model on one task',
+    'retrieval': 'retrieval accuracy by layer of encoders: English and languages, and many to many',
     'score': "scores of prediction folders in XTREME's layout, from any system",
     'convert': 'an encoder or fine-tuned model as a directory that transformers opens',
     'report': "tables and the HTML report of a workdir's results, made again",
@@ -39,6 +40,7 @@ STOPPABLE = {
     'run': 'The same command resumes from there',
     'compare': 'The same command resumes from there',
     'bench': 'The same command begins again',
+    'retrieval': 'The same command continues with the languages that are missing',
 }
 KNOWN_ERRORS = (UserError, flags.Error)  # their message is written for the user; any other keeps its traceback
 UNREAD = 141  # as after SIGPIPE
@@ -54,6 +56,8 @@ PATH_FLAGS = (
     'predictions',
     'labels',
     'input',
+    'json',
+    'text',
 )
 
 
@@ -155,8 +159,7 @@ def _arguments(argv: Sequence[str] | None) -> Iterator[list[str]]:
     """The words of the command line. argv: replaces sys.argv, from which config overrides and the command that results
     keep are read."""
     before = sys.argv
-    if argv is not None:
-        sys.argv = ['xlmr-flax', *argv]
+    sys.argv = [_with_home(word) for word in (before if argv is None else ['xlmr-flax', *argv])]
     for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 shows '?' for what it lacks
         if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')
@@ -164,6 +167,13 @@ def _arguments(argv: Sequence[str] | None) -> Iterator[list[str]]:
         yield list(sys.argv)
     finally:
         sys.argv = before
+
+
+def _with_home(word: str) -> str:
+    """A word of the command line, with the ~ of --config=~/FILE expanded: the shell leaves it after '=', and
+    ml_collections opens the file as it is."""
+    name, equals, value = word.partition('=')
+    return f'{name}={os.path.expanduser(value)}' if equals and name in ('--config', '-config') else word
 
 
 class _Outcome:

@@ -53,6 +53,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.data.readers.paths import DataError, MissingFile
     from xlmr_flax.data.readers.tfds import DIRECTORY_VARIABLE
 
     if values.config is not None and values.tasks:
@@ -61,7 +62,20 @@ def run(values: flags.FlagValues) -> int:
         raise UsageError('--config=FILE or --tasks=a,b is missing (or --check, for all tasks)')
     if values.tfds_dir:
         os.environ[DIRECTORY_VARIABLE] = values.tfds_dir
-    return _check(values) if values.check else _build(values)
+    try:
+        return _check(values) if values.check else _build(values)
+    except MissingFile as e:
+        raise DataError(f'{e} (to fetch it: {_download_all(values)})') from None
+
+
+def _download_all(values: flags.FlagValues) -> str:
+    """Returns the command that downloads everything that this command line is about."""
+    if values.config is not None:
+        return shlex.join(['xlmr-flax', 'download', *config_arguments(sys.argv)])
+    names = {'tasks': values.tasks or ['all'], 'splits': values.splits, 'languages': values.languages}
+    chosen = [f'--{flag}={",".join(given)}' for flag, given in names.items() if given]
+    root = [f'--data_root={values.data_root}'] if values.data_root else []
+    return shlex.join(['xlmr-flax', 'download', *chosen, *root])
 
 
 def _config(values: flags.FlagValues) -> Any:

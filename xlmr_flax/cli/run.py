@@ -9,6 +9,8 @@ Several processes, on one machine or on many that see DIR, share a plan: the sam
 Several hosts do one run together on one mesh: the same command on each, with --coordinator=HOST:PORT (of the first)
 --num_processes=N --process_id=0 to N-1; under srun and on TPU slices without these flags. All see one DIR; the first
 writes.
+--devices_a_run=1 does this on one host: a process for each chip or GPU, of one command. A table of many small runs is
+made faster so than by all devices together (xlmr-flax estimate --one_run_a_chip compares).
 --profile traces a few training steps for xprof and TensorBoard: DIR/profile/RUN.
 DIR may be an address on an object store, gs://BUCKET/PATH (extra gcs), for a process that is alone: the work is done in
 a copy on this machine, which is uploaded every half minute and at the end.
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from xlmr_flax.cli import processes
+from xlmr_flax.cli import pack, processes
 from xlmr_flax.config.flag import config_arguments, define_config_flag, define_data_root, load_config
 from xlmr_flax.util.secrets import command_line
 
@@ -52,6 +54,14 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     _define_profile(values)
+    flags.DEFINE_integer(
+        pack.FLAG,
+        0,
+        'Devices of one process: with 1, this command starts one process for each device of the host, and they share '
+        'the plan. 0 = one process with all devices; -1 = one a device where the plan has two runs or more for each.',
+        flag_values=values,
+        lower_bound=pack.AUTO,
+    )
     flags.DEFINE_bool('retry_failed', False, 'Try the runs again that failed in an earlier start.', flag_values=values)
 
 
@@ -75,6 +85,8 @@ def run(values: flags.FlagValues) -> int:
     if not values.workdir:
         raise UsageError('--workdir=DIR is missing')
     config = load_config(values)
+    if values.devices_a_run and not values.dry_run and (code := _packed(values, config)) is not None:
+        return code
     from xlmr_flax.analysis.study_report import write_run_report
     from xlmr_flax.experiment.runner import PlanFailed, Runner
     from xlmr_flax.experiment.workdir.object_store import opened
@@ -100,6 +112,7 @@ def run(values: flags.FlagValues) -> int:
                 if is_leader():
                     print(describe(runner))
                 return 0
+        say(runner.setting.defaults.line())
         profiler = Profiler(window, runner.workdir.path / 'profile', say) if window else None
         if profiler:
             runner.setting = dataclasses.replace(runner.setting, profiler=profiler)
@@ -122,6 +135,25 @@ def run(values: flags.FlagValues) -> int:
     if failed and is_leader():
         print(*(f'failed: {line}' for line in failed.failures), f'error: {failed}', sep='\n', file=sys.stderr)
     return int(failed is not None)
+
+
+def _packed(values: flags.FlagValues, config: Config) -> int | None:
+    """Runs the plan in several processes; returns their exit code, None where this process is to do it alone."""
+    from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.experiment.plan.runs import make_plan
+    from xlmr_flax.util.console import say
+
+    if values.shard or values.num_processes or '://' in values.workdir:
+        raise UsageError(f'--{pack.FLAG}: not with --shard, --num_processes or a workdir on an object store')
+    platform, count = pack.devices()
+    try:
+        each = pack.wanted(values.devices_a_run, len(make_plan(config)), platform, count)
+    except ValueError as e:
+        raise UsageError(f'--{pack.FLAG}: {e}') from None
+    if not each:
+        return None
+    say(f'{count // each} processes with {each} of {count} devices each share the plan')
+    return pack.run_packed(sys.argv[1:], platform, count, each)
 
 
 @contextlib.contextmanager

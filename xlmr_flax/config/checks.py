@@ -7,6 +7,7 @@ import re
 from xlmr_flax.config.spec import Arm, Config, ConfigError
 
 _NAME = re.compile(r'[\w+.-]+')  # names become folders and parameter paths
+ATTENTIONS = ('auto', 'xla_cpu', 'xla', 'cudnn', 'triton', 'tpu', 'interpret', 'interpret_triton')
 # How sentences become vectors: two plain ones, and the conventions of two sentence encoders.
 MEAN, CLS, E5, LABSE = 'mean', 'cls', 'e5', 'labse'
 POOLINGS = (MEAN, CLS, E5, LABSE)
@@ -19,14 +20,16 @@ def check(config: Config) -> None:
     """Raises ConfigError for a value out of its range or set. Task names are checked by the plan, not here."""
     choices = {
         'encoder.head': (config.encoder.head, ('jiant', 'hf')),
-        'encoder.dtype': (config.encoder.dtype, ('float32', 'bfloat16')),
-        'encoder.attention': (config.encoder.attention, ('auto', 'xla_cpu', 'xla', 'cudnn', 'tpu', 'interpret')),
+        'encoder.dtype': (config.encoder.dtype, ('auto', 'float32', 'bfloat16')),
+        'encoder.attention': (config.encoder.attention, ATTENTIONS),
         'encoder.remat': (config.encoder.remat, ('auto', 'none', 'dots', 'full')),
         'evaluation.pooling': (config.evaluation.pooling, POOLINGS),
         'evaluation.repeated_sentences': (config.evaluation.repeated_sentences, REPEATED),
         'evaluation.qa_decoding': (config.evaluation.qa_decoding, QA_DECODINGS),
         'keep_models': (config.keep_models, ('all', 'intermediate')),
     }
+    if config.encoder.unroll < -1:
+        raise ConfigError(f'encoder.unroll {config.encoder.unroll} is below -1')
     named = {'recipe': config.recipe} | {f'recipes.{k}': v for k, v in config.recipes.items()}
     for where, recipe in named.items():
         choices[f'{where}.dev_score'] = (recipe.dev_score, ('first', 'mean'))

@@ -27,8 +27,9 @@ class EncoderSpec:
     head: str = 'jiant'
     """`jiant` (the head of the authors' code: a pooler and a two-layer head) or `hf` (the heads of Hugging Face
     transformers; such models can be exported)."""
-    dtype: str = 'float32'
-    """Compute type, `float32` or `bfloat16`. Parameters are always float32."""
+    dtype: str = 'auto'
+    """Compute type: `float32`, `bfloat16` or `auto` (`bfloat16` on TPUs and on GPUs that multiply in it, else
+    `float32`). Parameters and the optimizer's moments are always float32."""
     dropout: float = -1.0
     """Dropout rate of hidden states; below 0: the rate of the checkpoint."""
     attention_dropout: float = -1.0
@@ -36,11 +37,12 @@ class EncoderSpec:
     remat: str = 'auto'
     """Rematerialisation: which activations the backward pass of a layer recomputes. `none`, `dots` (all except the
     results of matrix products and attention), `full` (the whole layer, from its input) or `auto` (`dots`)."""
-    unroll: int = 1
-    """Number of layers per step of the scan over layers; 0 = all layers, without a scan."""
+    unroll: int = -1
+    """Number of layers per step of the scan over layers; 0 = all layers, without a scan. -1 = by platform and the
+    length of a training: without a scan on TPUs where the saved time exceeds the longer compilation, else 1."""
     attention: str = 'auto'
-    """Attention implementation: `auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `tpu` or `interpret`
-    (encoders/attention/choose.py)."""
+    """Attention implementation: `auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `triton`, `tpu`, `interpret`
+    or `interpret_triton` (encoders/attention/choose.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Recipe:
     batch_size: int = 32
     """Examples per optimizer step, over all devices and micro-batches."""
     accumulation: int = 1
-    """Micro-batches per optimizer step (gradient accumulation)."""
+    """Micro-batches per optimizer step (gradient accumulation). On accelerators, fewer are computed where memory allows
+    and gradients are clipped once per step: the same gradients up to rounding, with other dropout masks."""
     max_length: int = 128
     """Largest number of tokens of a row, special tokens included. Longer texts are truncated or split into windows."""
     lengths: tuple[int, ...] = ()
@@ -184,7 +187,8 @@ class Evaluation:
     max_examples: int = 0
     """Number of rows per language, from the first row on; 0 = all."""
     batch_tokens: int = 0
-    """Number of tokens in a forward pass, padding included; 0 = by platform (`data.batches.pass_tokens`)."""
+    """Number of tokens in a forward pass over all devices, padding included; 0 = by platform and number of devices
+    (`data.batches.pass_tokens`)."""
     packing: bool = True
     """Pack several examples into one row."""
     retrieval_layer: int = -1
@@ -225,13 +229,15 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class MeshSpec:
-    """The number of devices along each axis of the mesh. One axis may be -1: all remaining devices."""
+    """The number of devices along each axis of the mesh. One axis may be -1: all remaining devices. If data, fsdp and
+    model are all 0, the mesh is chosen for the plan's batches (docs/estimate.md); evaluation then shards rows only. If
+    one is given, a 0 means 1, or for `data` all remaining devices."""
 
-    data: int = -1
+    data: int = 0
     """Data parallelism: shards the rows of a batch."""
-    fsdp: int = 1
+    fsdp: int = 0
     """Fully sharded data parallelism: shards the rows of a batch, the parameters and the optimizer's moments."""
-    model: int = 1
+    model: int = 0
     """Tensor parallelism: shards attention heads and feed-forward columns."""
     slices: int = 1
     """Number of TPU slices that a data-centre network joins; the axis `data` spans them. -1 = all slices."""

@@ -190,13 +190,16 @@ def eval_batches(
         yield rows, batch
 
 
-def pass_tokens(wanted: int, platform: str) -> int:
-    """Number of tokens in a forward pass on 'cpu', 'gpu' or 'tpu'.
+_PASS = {'cpu': 1024}  # on a CPU, more tokens were slower for rows of 128 (docs/benchmarks.md)
+_ACCELERATOR_PASS = 8192  # tokens a device; docs/estimate.md
 
-    wanted: evaluation.batch_tokens. 0 means 1,024 on a CPU and 4,096 elsewhere: on a CPU, more tokens were slower for
-    rows of 128 (docs/benchmarks.md).
+
+def pass_tokens(wanted: int, platform: str, devices: int = 1) -> int:
+    """Number of tokens in a forward pass over all devices.
+
+    wanted: evaluation.batch_tokens. 0 means 1,024 on a CPU, and 8,192 for each device of an accelerator ('gpu', 'tpu').
     """
-    return wanted or (1024 if platform == 'cpu' else 4096)
+    return wanted or _PASS.get(platform, _ACCELERATOR_PASS * devices)
 
 
 def eval_batch_size(length: int, batch_tokens: int, multiple: int = 1) -> int:

@@ -26,12 +26,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xlmr_flax.data.readers.tables import DataError, Problem, read_rows, read_text
+from xlmr_flax.data.readers.text import is_json_object
 from xlmr_flax.data.sources import BadRow, leave_out
 from xlmr_flax.tasks.base import Example, RowError, Table, Task
 from xlmr_flax.tasks.parsers import Row, text
 from xlmr_flax.util import strict_json
 
 JSON_ENDINGS = {'.jsonl': 'jsonl', '.json': 'json'}
+# Names of columns in other people's files: a first line of nothing else is a header, not a row.
+_HEADER = frozenset({
+    'text_a', 'text_b', 'premise', 'hypothesis', 'sentence1', 'sentence2', 'sentence_a', 'sentence_b', 'question1',
+    'question2', 'text1', 'text2', 'text', 'sentence', 'id', 'idx', 'index', 'label', 'gold_label',
+})  # fmt: skip
 _TEXT_ENDINGS = frozenset({'.tsv', '.txt', '.csv', '.jsonl', '.json', '.conll', '.conllu'})
 
 
@@ -113,7 +119,12 @@ def input_table(path: Path, wanted: InputForm) -> Table:
     if form in ('conll', 'conllu'):
         return Table(path.name, form, ())
     if form == 'tsv':
-        header = columns[0] in content.split('\n', 1)[0].rstrip('\r').split('\t')
+        line = content.split('\n', 1)[0].rstrip('\r')
+        header = columns[0] in line.split('\t')
+        if is_json_object(line):
+            raise DataError(f'{path}, line 1: JSON lines; call the file .jsonl')
+        if not header and _HEADER.issuperset(line.lower().split('\t')):
+            raise DataError(f'{path}, line 1: a header line; its columns must be called {columns[0]}, text_b, id')
         return Table(path.name, form, columns, header=header, optional=() if header else wanted.positional)
     return Table(path.name, form, columns)
 

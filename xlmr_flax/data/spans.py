@@ -43,10 +43,12 @@ class SpanRows:
 
 def _joins(text: str, place: int) -> bool:
     """Whether the character at `place` belongs to the one before it: a combining mark (category M: accents, Indic vowel
-    signs, variation selectors), a zero-width joiner, or a character after a zero-width joiner."""
+    signs, variation selectors), a zero-width joiner, or a character after a zero-width joiner. White space joins
+    nothing: in older Malayalam text, a joiner ends a word."""
     if not 0 < place < len(text):
         return False
-    return unicodedata.category(text[place])[0] == 'M' or _JOINER in text[place - 1 : place + 1]
+    pair = text[place - 1 : place + 1]
+    return unicodedata.category(text[place])[0] == 'M' or (_JOINER in pair and pair.strip() == pair)
 
 
 def trimmed_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import urllib.parse
 import urllib.request
@@ -46,11 +47,14 @@ class Interrupted(Exception):
 
 
 class _Passing(Exception):
-    """A transient failure: the URL is tried again. wait: seconds that the server asks for, 0 = not given."""
+    """A transient failure: the URL is tried again.
 
-    def __init__(self, reason: str, wait: float = 0.0):
+    wait: seconds that the server asks for, 0 = not given. reached: False if there was no connection.
+    """
+
+    def __init__(self, reason: str, wait: float = 0.0, reached: bool = True):
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.reached = wait, reached
 
 
 class _Refused(Exception):
@@ -61,11 +65,12 @@ class Fetcher:
     """Downloads files from one host to ROOT/.download, one after the other, in one HTTP session.
 
     report: called with a source and the number of its bytes on disk. stop: an event that ends the download with
-    Interrupted.
+    Interrupted. A host that could not be reached in any attempt is not tried again for the next files.
     """
 
     def __init__(self, root: Path, transport: Transport, report: Callable[[Source, int], None], stop: threading.Event):
         self.folder, self.transport, self.report, self.stop = root / WORK, transport, report, stop
+        self.unreached: set[str] = set()
         self.session = requests.Session()
         self.session.headers.update({'User-Agent': f'xlmr-flax/{xlmr_flax.__version__}', 'Accept-Encoding': 'identity'})
 
@@ -76,41 +81,47 @@ class Fetcher:
         full disk (the partial file is kept for the next start), and Interrupted.
         """
         path = self.folder / source.key
+        reasons: list[str] = []
         if path.is_file():  # complete, from an earlier start that was stopped before the file was unpacked
             self.report(source, size_of(path))
             return path, Sums().read(path).sha256
-        if sha256 := self._from_archives(source, path):
+        if sha256 := self._from_archives(source, path, reasons):
             self.report(source, size_of(path))
             return path, sha256
-        reasons = []
-        for url in source.urls:
-            address = mirrored(url, self.transport.mirror)
+        for address in (each for url in source.urls for each in mirrored(url, self.transport.mirror)):
             try:
                 return self._from(source, address, path)
             except _Refused as error:
                 reasons.append(f'{address}: {error}')
         raise DownloadError('; '.join(reasons))
 
-    def _from_archives(self, source: Source, path: Path) -> str:
-        """Copies the file of --archives with the source's name and checksum; returns its sha256, '' without one."""
+    def _from_archives(self, source: Source, path: Path, reasons: list[str]) -> str:
+        """Copies the file of --archives with the source's name and checksum; returns its sha256, '' without one.
+
+        reasons: gets a line for each file with the name and another content."""
         folder, part = self.transport.archives, path.with_name(f'{path.name}.copy')
-        for local in sorted(folder.rglob(source.name)) if folder else ():
-            if local.is_file() and source.size in (None, size_of(local)):
-                sums = Sums(size_of(local))
-                with naming(part), local.open('rb') as file, part.open('wb') as copy:
-                    while chunk := file.read(1 << 20):
-                        sums.update(chunk)
-                        copy.write(chunk)
-                if sums.match(source, part):
-                    os.replace(part, path)
-                    return sums.sha256
+        for local in _named(folder, source) if folder else ():
+            sums = Sums(size_of(local))
+            with naming(part), local.open('rb') as file, part.open('wb') as copy:
+                while chunk := file.read(1 << 20):
+                    if self.stop.is_set():
+                        raise Interrupted
+                    sums.update(chunk)
+                    copy.write(chunk)
+            if fault := self._fault(source, part, sums):
                 part.unlink()
+                reasons.append(f'{local}: {fault}')
+            else:
+                os.replace(part, path)
+                return sums.sha256
         return ''
 
     def _from(self, source: Source, address: str, path: Path) -> tuple[Path, str]:
         sums = Sums(source.size)
         part = path.with_name(f'{path.name}.part')
-        wait = self.transport.pause
+        host, wait = urllib.parse.urlsplit(address).netloc, self.transport.pause
+        if host in self.unreached:
+            raise _Refused(f'not tried: there was no connection to {host}')
         for attempt in range(1, self.transport.attempts + 1):
             if self.stop.is_set():
                 raise Interrupted
@@ -123,12 +134,16 @@ class Fetcher:
                 break
             except _Passing as error:
                 if attempt == self.transport.attempts:
+                    if not error.reached:
+                        self.unreached.add(host)
                     kept = f'; {size_of(part)} bytes are kept, and the next start goes on' if part.is_file() else ''
                     raise _Refused(f'{error} ({attempt} attempts){kept}') from None
                 if self.stop.wait(error.wait or wait):
                     raise Interrupted from None
                 wait *= 2
-        self._check(source, part, sums)
+        if fault := self._fault(source, part, sums):
+            part.unlink()  # a wrong file cannot be resumed
+            raise _Refused(fault)
         os.replace(part, path)
         return path, sums.sha256
 
@@ -159,9 +174,14 @@ class Fetcher:
             if where < 0:  # the published file is shorter than the partial file: it is another file
                 part.unlink()
                 raise _Passing(f'the file there has {total} bytes and {start} are here: begun again')
-            start = where
-            total = source.size if source.size is not None else total
-            got = start
+            if source.size is not None and source.group not in self.transport.accept_changed:
+                if total not in (None, source.size):
+                    raise _Refused(
+                        f'the file there has {total} bytes, not the published {source.size}; '
+                        f'--accept_changed={source.group} takes it as it is'
+                    )
+                total = source.size
+            got = start = where
             with naming(part), part.open('r+b' if start else 'wb') as file:
                 file.truncate(start)
                 file.seek(start)
@@ -171,12 +191,12 @@ class Fetcher:
                     if self.stop.is_set():
                         raise Interrupted
                     got += len(chunk)
-                    if total is not None and got > total and source.group not in self.transport.accept_changed:
-                        raise _Refused(f'it is longer than the published {total} bytes: not the published file')
+                    if total is not None and got > total:
+                        raise _Refused(f'more than its {total} bytes came: not the published file')
                     file.write(chunk)
                     sums.update(chunk)
                     self.report(source, got)
-        if total is not None and got < total and source.group not in self.transport.accept_changed:
+        if total is not None and got < total:
             raise _Passing(f'the connection ended after {got} of {total} bytes')
         return sums
 
@@ -194,33 +214,34 @@ class Fetcher:
             return
         ask = {'Range': f'bytes={start}-'} if start else {}
         limits = (self.transport.timeout, self.transport.timeout)
+        reached = False
         try:
             with self.session.get(address, headers=ask, stream=True, timeout=limits) as answer:
+                reached = True
                 where, total = _understood(answer, start)
                 yield where, total, answer.iter_content(_CHUNK) if answer.status_code != 416 else iter(())
-        except requests.Timeout:
-            raise _Passing(f'no answer for {self.transport.timeout:g} seconds') from None
+        except requests.Timeout as error:
+            connected = not isinstance(error, requests.ConnectTimeout)
+            raise _Passing(f'no answer for {self.transport.timeout:g} seconds', reached=connected) from None
         except requests.ConnectionError as error:
-            slow = 'timed out' in str(error).lower()  # a timeout while the body is read
-            what = (
-                f'no byte for {self.transport.timeout:g} seconds'
-                if slow
-                else f'the connection failed ({_short(error)})'
-            )
-            raise _Passing(what) from None
-        except requests.RequestException as error:  # an incomplete body, or an invalid URL
+            if reached and 'timed out' in str(error).lower():  # a timeout while the body is read
+                raise _Passing(f'no byte for {self.transport.timeout:g} seconds') from None
+            raise _Passing(f'the connection failed ({_short(error)})', reached=reached) from None
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:  # after a redirect
+            raise _Refused(_short(error)) from None
+        except requests.RequestException as error:  # an incomplete body
             raise _Passing(f'the connection failed ({_short(error)})') from None
 
-    def _check(self, source: Source, part: Path, sums: Sums) -> None:
-        """Verifies the checksum of a complete file. A wrong file is removed, because it cannot be resumed. Raises
-        _Refused."""
+    def _fault(self, source: Source, part: Path, sums: Sums) -> str:
+        """What is wrong with a complete file; '' = nothing. Without a published checksum, only a web page is wrong, for
+        instance the login page of a network."""
+        if not source.sum and _begins_as_page(part):
+            return 'a web page came instead of the file'
         if source.group in self.transport.accept_changed or sums.match(source, part):
-            return
-        got, size = sums.of(source, part), size_of(part)
-        part.unlink()
+            return ''
         expected = f'{source.sum} ({source.size} bytes)' if source.size is not None else source.sum
-        offer = f'--accept_changed={source.group} takes it as it is'
-        raise _Refused(f'wrong sum: expected {expected}, got {got} ({size} bytes); {offer}')
+        got = f'{sums.of(source, part)} ({size_of(part)} bytes)'
+        return f'wrong sum: expected {expected}, got {got}; --accept_changed={source.group} takes it as it is'
 
 
 def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]:
@@ -237,7 +258,8 @@ def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]
             raise _Refused(f'it answers another part ({span!r}) than was asked for')
         return start, int(total) if total.isdecimal() else None
     if code == 200:
-        length = answer.headers.get('Content-Length', '')
+        encoded = answer.headers.get('Content-Encoding', 'identity') != 'identity'
+        length = '' if encoded else answer.headers.get('Content-Length', '')
         return 0, int(length) if length.isdecimal() else None
     if code == 416:
         total = answer.headers.get('Content-Range', '').rpartition('/')[2]
@@ -249,9 +271,33 @@ def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]
     raise _Refused(status)
 
 
-def mirrored(url: str, base: str) -> str:
-    """The URL of a published file on the mirror `base` (BASE/HOST/PATH); `url` itself if `base` is ''."""
-    return f'{base.rstrip("/")}/{url.split("://", 1)[1]}' if base else url
+def mirrored(url: str, base: str) -> list[str]:
+    """The URLs of a published file on the mirror `base` (BASE/HOST/PATH); `url` itself if `base` is ''.
+
+    `wget -x` makes the query a part of the file's name, and other programs leave it out: both names are tried.
+    """
+    if not base:
+        return [url]
+    path, _, query = url.split('://', 1)[1].partition('?')
+    in_name = f'{path}%3F{query}'
+    paths = [path] if not query else [in_name, path] if base.startswith('file:') else [f'{path}?{query}', in_name]
+    return [f'{base.rstrip("/")}/{each}' for each in paths]
+
+
+def mirror_fault(base: str) -> str:
+    """What is wrong with the base of a mirror; '' = nothing."""
+    try:
+        parts = urllib.parse.urlsplit(base)
+    except ValueError as error:  # such as brackets in the host
+        return str(error)
+    if parts.scheme == 'file' and parts.netloc in ('', 'localhost'):
+        folder = Path(urllib.request.url2pathname(parts.path))
+        return '' if folder.is_dir() else f'no such folder: {folder}'
+    if not base or (parts.scheme in ('https', 'http') and parts.netloc):
+        return ''
+    folder = Path(base).expanduser().absolute()
+    example = folder.as_uri() if folder.is_dir() else 'file:///FOLDER'
+    return f'https://HOST..., http://HOST... or {example} is expected'
 
 
 @contextlib.contextmanager
@@ -265,5 +311,18 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def _named(folder: Path, source: Source) -> list[Path]:
+    """The files below a folder with the name of a published file, with or without its URL's query."""
+    names = (source.name, source.urls[0].rsplit('/', 1)[1])
+    return sorted(path for path in folder.rglob(f'{source.name}*') if path.name in names and path.is_file())
+
+
+def _begins_as_page(path: Path) -> bool:
+    with path.open('rb') as file:
+        return file.read(256).lstrip().lower().startswith((b'<!doctype html', b'<html'))
+
+
 def _short(error: Exception) -> str:
-    return str(error).split('\n')[0][:160]
+    """The first line of the cause that urllib3 gives, without the connection's name; at most 160 characters."""
+    cause = getattr(error.args[0], 'reason', None) if error.args else None
+    return re.sub(r'^\w+\(.*?\): ', '', str(cause or error).split('\n')[0])[:160]

@@ -60,8 +60,10 @@ def locked(root: Path) -> Iterator[None]:
                 shutil.rmtree(folder)
 
 
-def check_room(sources: Iterable[Source], root: Path) -> None:
-    """Raises UserError if the disk has not enough free space for fetching and unpacking."""
+def check_room(sources: Collection[Source], root: Path) -> None:
+    """Raises UserError if the disk has not enough free space for fetching and unpacking the sources, if any."""
+    if not sources:
+        return
     need = sum(disk_of(source) - max(part_size(source, root), 0) for source in sources) + _SPARE
     free = shutil.disk_usage(root).free
     if need > free:
@@ -200,6 +202,8 @@ class Job:
         stand-in or `replace` is set, and kept otherwise.
         """
         place = self.root / target
+        if place.is_dir():
+            raise DownloadError(f'{place}: a folder is in the place of this file')
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(f'{place.name}.part')
         try:

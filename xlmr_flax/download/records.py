@@ -65,11 +65,17 @@ class Records:
         write_atomically(self.root / DOWNLOADS, '\n'.join(lines) + '\n')
 
 
+def _text(path: Path) -> str:
+    """The text of a file, '' if it does not exist. Raises UserError for bytes that are not UTF-8."""
+    try:
+        return path.read_text(encoding='utf-8') if path.is_file() else ''
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path}: no UTF-8 text (byte {error.start}); remove the file') from None
+
+
 def _read(path: Path) -> list[Record]:
-    if not path.is_file():
-        return []
     records = []
-    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines()[1:], 2):
+    for number, line in enumerate(_text(path).splitlines()[1:], 2):
         cells = line.split('\t')
         if len(cells) != len(fields(Record)) or not cells[1].isdecimal():
             raise UserError(f'{path}, line {number}: not a record of a download; remove the line or the file')
@@ -79,16 +85,13 @@ def _read(path: Path) -> list[Record]:
 
 def accepted(root: Path) -> set[str]:
     """The groups whose licences were accepted for this data root."""
-    path = root / LICENCES
-    return (
-        {line.split('\t')[0] for line in path.read_text(encoding='utf-8').splitlines()[1:]} if path.is_file() else set()
-    )
+    return {line.split('\t')[0] for line in _text(root / LICENCES).splitlines()[1:]}
 
 
 def accept(root: Path, groups: Iterable[Group]) -> None:
     """Records the acceptance of licences with the date in LICENCES.tsv."""
     path, today = root / LICENCES, datetime.date.today().isoformat()
-    old = path.read_text(encoding='utf-8') if path.is_file() else 'group\tlicence\taccepted\n'
+    old = _text(path) or 'group\tlicence\taccepted\n'
     known = accepted(root)
     new = ''.join(f'{group.name}\t{group.licence}\t{today}\n' for group in groups if group.name not in known)
     if new:

@@ -18,6 +18,7 @@ NONE, DOTS, FULL = 'none', 'dots', 'full'
 REMAT = (NONE, DOTS, FULL)
 SUMS = ('attention_sum', 'layer_sum')  # checkpoint names of the residual sums of a layer's two blocks
 _DOTS = ('qkv', 'mixed', 'attention_sums', 'attention_mask', 'inner', 'active', 'slope', 'normed', *SUMS)
+_CUDNN_FORWARD = 'dot_product_attention_fwd'  # jax's primitive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,5 +40,14 @@ def rematerialised(function: Callable[..., Any], remat: str) -> Callable[..., An
     """Wraps `function` with jax.checkpoint: its backward pass recomputes what `remat` does not keep."""
     if remat == NONE:
         return function
-    policy = jax.checkpoint_policies.save_only_these_names(*_DOTS) if remat == DOTS else None
-    return jax.checkpoint(function, policy=policy)
+    return jax.checkpoint(function, policy=_keeps_dots() if remat == DOTS else None)
+
+
+def _keeps_dots() -> Callable[..., Any]:
+    """The policy of DOTS. cuDNN's forward pass has no checkpoint names: its primitive's results are kept."""
+    names = jax.checkpoint_policies.save_only_these_names(*_DOTS)
+
+    def keeps(primitive: Any, *args: Any, **params: Any) -> Any:
+        return primitive.name.startswith(_CUDNN_FORWARD) or names(primitive, *args, **params)
+
+    return keeps

@@ -49,13 +49,13 @@ def hash_bits(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def _row_bits(seed: tuple[Any, Any], row: jax.Array, columns: int) -> jax.Array:
     """Row numbers uint32 [..., 1] -> hash words uint32 [..., columns]. Use only the upper 16 bits of each."""
-    column, half = np.arange(columns, dtype=np.uint32), _half(columns)
+    column, first = np.arange(columns, dtype=np.uint32), half(columns)
     # These are constants: computed from an iota in the loop over all elements, they took a sixth of its time on a CPU.
-    words = _words_at(seed, row, jnp.asarray(column % half * np.uint32(_GOLDEN)))
-    return words << jnp.asarray(column // half * np.uint32(16))
+    words = _words_at(seed, row, jnp.asarray(column % first * np.uint32(_GOLDEN)))
+    return words << jnp.asarray(column // first * np.uint32(16))
 
 
-def _half(columns: int) -> int:
+def half(columns: int) -> int:
     """The size of the first half of `columns`, rounded up to whole registers of 8."""
     return 8 * -(-columns // 16)
 
@@ -102,11 +102,24 @@ def kept_by_halves(seed: Any, row: jax.Array, columns: int, rate: float, axis: i
     up to 15 more entries, to be ignored. seed: the kernel's reference to a seed of `seed_of`.
     """
     shape = [1, 1]
-    shape[axis] = _half(columns)
+    shape[axis] = half(columns)
     # The iota is signed, because the kernels' compiler has no unsigned one; the bits are the same.
-    number = jax.lax.broadcasted_iota(jnp.int32, shape, axis).astype(jnp.uint32)
-    words = _words_at(_words(seed), row.astype(jnp.uint32), number * jnp.uint32(_GOLDEN))
+    words = words_of(seed, row, jax.lax.broadcasted_iota(jnp.int32, shape, axis))
     return jnp.concatenate([words, words << 16], axis) >= _threshold(rate)
+
+
+def words_of(seed: Any, row: jax.Array, number: jax.Array) -> jax.Array:
+    """The uint32 hash words of `kept_by_halves`, for kernels that compute a block of columns at a time.
+
+    row, number: int32 arrays that broadcast against each other: numbers of rows and of words. Word n decides the
+    columns n and n + half(columns). seed: as in `kept_by_halves`.
+    """
+    return _words_at(_words(seed), row.astype(jnp.uint32), number.astype(jnp.uint32) * jnp.uint32(_GOLDEN))
+
+
+def kept_of(words: jax.Array, part: int, rate: float) -> jax.Array:
+    """The keep mask that the words of `words_of` give for the first (part 0) or second half (1) of the columns."""
+    return (words << (16 * part) if part else words) >= _threshold(rate)
 
 
 def _words(seed: Any) -> tuple[jax.Array, jax.Array]:

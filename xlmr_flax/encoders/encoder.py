@@ -8,6 +8,7 @@ by layer in tests/models/test_parity.py. encoders/attention/ and encoders/kernel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -24,6 +25,7 @@ from xlmr_flax.encoders.layers import Dense, LayerNorm
 from xlmr_flax.encoders.logical_axes import ROWS, Constrain
 
 Seeds = tuple[jax.Array, jax.Array, jax.Array]  # dropout seeds of a layer: attention weights, the two residual sums
+Read = Callable[[jax.Array], jax.Array]
 NO_SEEDS = (None, None, None)
 _SITES = 3
 
@@ -151,12 +153,13 @@ class Encoder(nnx.Module):
         *,
         options: ComputeOptions,
         layer: int | None = None,
-        all_layers: bool = False,
+        read: Read | None = None,
     ) -> jax.Array:
         """ids, segments int32 [B, T] (segment 0 = padding) -> hidden states [B, T, D] in the compute dtype.
 
         layer: stop after that many layers (0 = embeddings; transformers' hidden_states index); None = all.
-        all_layers: return [L + 1, B, T, D], every hidden state as transformers' hidden_states.
+        read: a function of one hidden state; then its values for all of them, stacked in the order of transformers'
+        hidden_states, are returned ([L + 1, ...]). It is applied layer by layer, so that no hidden state is kept.
         """
         before = self.first_position - 1
         positions = jnp.where(segments > 0, before + positions_of(segments), max(before, 0))
@@ -169,17 +172,17 @@ class Encoder(nnx.Module):
         def block(x: jax.Array, item: tuple[Layer, Seeds | None]) -> tuple[jax.Array, jax.Array | None]:
             module, seeds = item
             y = module(x, visible, seeds, options)
-            return y, (y if all_layers else None)
+            return y, (read(y) if read else None)
 
         depth = self.num_layers if layer is None else layer
         layers = jax.tree.map(lambda leaf: leaf[:depth], self.layers) if depth < self.num_layers else self.layers
         seeds = None if key is None else _seeds(jax.random.split(jax.random.fold_in(key, 1), self.num_layers)[:depth])
         if depth == 0:
-            return x[None] if all_layers else x
+            return read(x)[None] if read else x
         step = rematerialised(block, options.remat)
         out, states = jax.lax.scan(step, x, (layers, seeds), unroll=options.unroll or depth)
         out = self.finish(out) if depth == self.num_layers else out
-        return out if states is None else jnp.concatenate([x[None], states[:-1], out[None]])
+        return out if read is None else jnp.concatenate([read(x)[None], states[:-1], read(out)[None]])
 
 
 def _seeds(keys: jax.Array) -> Seeds:

@@ -21,7 +21,7 @@ from xlmr_flax.encoders.attention.window import prepared_window, window_attentio
 from xlmr_flax.encoders.compute import SUMS, ComputeOptions, rematerialised
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.dropout import dropout, dropped, seed_of
-from xlmr_flax.encoders.encoder import positions_of
+from xlmr_flax.encoders.encoder import Read, positions_of
 from xlmr_flax.encoders.kernels.gelu import gelu
 from xlmr_flax.encoders.layers import Linear, ScaleNorm
 from xlmr_flax.encoders.logical_axes import FFN, HEADS, ROWS
@@ -174,21 +174,22 @@ class ModernBertEncoder(nnx.Module):
         *,
         options: ComputeOptions,
         layer: int | None = None,
-        all_layers: bool = False,
+        read: Read | None = None,
     ) -> jax.Array:
         """ids, segments int32 [B, T] (segment 0 = padding) -> hidden states [B, T, D] in the compute dtype.
 
         layer: stop after that many layers (0 = embeddings; transformers' hidden_states index); None = all. The final
-        norm is applied after the last layer alone. all_layers: return [L + 1, B, T, D].
+        norm is applied after the last layer alone. read: as in encoders/encoder.py.
         """
         cfg, x = self.cfg, self.embeddings(ids, options)
         if key is not None:
             x = dropout(x, jax.random.fold_in(key, 0), 3, cfg.embedding_dropout)
         depth = cfg.num_layers if layer is None else layer
-        states, shared, seeds = [x], self._shared(segments, options), self._seeds(key)
+        taken = read or (lambda x: x)
+        states, shared, seeds = [taken(x)], self._shared(segments, options), self._seeds(key)
         if depth:
             x = self._block(self.first, options)(x, shared[0], _at(seeds, 0))
-            states.append(x)
+            states.append(taken(x))
         rest = depth - 1
         # One step of the scan is a whole period of local and global layers, so that the window of each is static.
         period = cfg.global_every
@@ -200,8 +201,8 @@ class ModernBertEncoder(nnx.Module):
                 for i in range(period):
                     module, own = jax.tree.map(lambda leaf, i=i: leaf[i], item)
                     x = self._block(module, options)(x, shared[(i + 1) % period != 0], own)
-                    made.append(x)
-                return x, (jnp.stack(made) if all_layers else None)
+                    made.append(taken(x))
+                return x, (jnp.stack(made) if read else None)
 
             own = None if seeds is None else jax.tree.map(lambda leaf: leaf[1:], seeds)
             grouped = jax.tree.map(
@@ -209,14 +210,15 @@ class ModernBertEncoder(nnx.Module):
             )
             x, made = jax.lax.scan(step, x, grouped, unroll=options.unroll or groups)
             if made is not None:
-                states += list(made.reshape(groups * period, *x.shape))
+                states += list(made.reshape(groups * period, *made.shape[2:]))
         for i in range(groups * period, rest):
             module = jax.tree.map(lambda leaf, i=i: leaf[i], self.layers)
             x = self._block(module, options)(x, shared[(i + 1) % period != 0], _at(seeds, i + 1))
-            states.append(x)
+            states.append(taken(x))
         if depth == cfg.num_layers:
-            x = states[-1] = self.final_norm(x)
-        return jnp.stack(states) if all_layers else x
+            x = self.final_norm(x)
+            states[-1] = taken(x)
+        return jnp.stack(states) if read else x
 
     def _block(self, module: Layer, options: ComputeOptions) -> Any:
         """A layer as a function of x, shared arrays and seeds, with its rematerialisation."""

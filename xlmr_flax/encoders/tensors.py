@@ -18,6 +18,8 @@ from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import quote
 
+_FLOATS = ('F64', 'F32', 'F16', 'BF16')  # safetensors' names
+
 
 class TensorFiles:
     """The tensors of a directory's safetensors files by name, read one at a time."""
@@ -35,11 +37,17 @@ class TensorFiles:
     def get(self, name: str) -> np.ndarray:
         """Reads one tensor as float32.
 
-        Raises ModelError, which names the file and the tensor, if it is missing or has values that are not finite.
+        Raises ModelError, which names the file and the tensor, if it is missing, has values that are not finite or has
+        another dtype than 16, 32 or 64 bit floats: the numbers of a quantized model are no weights without its scales.
         """
         if name not in self.where:
             raise ModelError(f'{self.files[0]}: tensor {name!r} is missing')
         with _open(self.where[name]) as f:
+            if (dtype := f.get_slice(name).get_dtype()) not in _FLOATS:
+                raise ModelError(
+                    f'{self.where[name]}: tensor {name!r} is {dtype}, one of {", ".join(_FLOATS)} is expected: '
+                    'quantized models cannot be read'
+                )
             value = np.asarray(f.get_tensor(name), np.float32)
         with np.errstate(all='ignore'):
             suspect = not np.isfinite(value.sum())  # one pass without a second array; also if the sum is too large

@@ -4,6 +4,8 @@ order."""
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +23,7 @@ from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, own_rows, put_batch
 from xlmr_flax.parallel.placement import placed
-from xlmr_flax.util.files import replacing
+from xlmr_flax.util.files import is_remote, replacing
 from xlmr_flax.util.stopping import check
 
 # Sentence vectors stay in memory as long as their total size is below this number of bytes.
@@ -146,6 +148,17 @@ def embed_program(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> 
     return jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
+@lru_cache(maxsize=32)
+def layers_program(model: Model, pooling: str, mesh: Mesh) -> Program:
+    """The compiled program for the sentence embeddings of all hidden states, `Model.embed_layers`."""
+    model = placed(model, mesh)
+
+    def forward(params: Params, ids: jax.Array, segments: jax.Array, starts: jax.Array | None = None) -> jax.Array:
+        return model.embed_layers(params, ids, segments, starts, pooling=pooling)
+
+    return jax.jit(forward, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
 def head_outputs(
     forward: Forward, name: str, head: HeadSpec, tokens: Ragged, *, scored_tags: bool = False, tick: Tick | None = None
 ) -> np.ndarray | list[np.ndarray]:
@@ -205,6 +218,15 @@ def embed_sentences(
     return np.load(out, mmap_mode='r', allow_pickle=False)
 
 
+def embed_layers(forward: Forward, tokens: Ragged, *, pooling: str, tick: Tick | None = None) -> np.ndarray:
+    """Computes the sentence embeddings of all hidden states in one pass over the rows: float32 [L + 1, n, D]."""
+    program, config = layers_program(forward.model, pooling, forward.mesh), forward.model.config
+    vectors = np.empty((config.num_layers + 1, len(tokens), config.hidden_size), np.float32)
+    for row, value in forward.rows(program, tokens, tick):
+        vectors[:, row] = value
+    return vectors
+
+
 class VectorFiles:
     """Temporary files for the sentence vectors of one evaluation, deleted at its end. Small sets of vectors stay in
     memory.
@@ -214,9 +236,12 @@ class VectorFiles:
     """
 
     def __init__(self, folder: Path, width: int):
-        """folder: the folder of the files; it is created when needed and removed at the end if it is empty then. width:
-        the dimension of the vectors."""
+        """folder: the folder of the files; it is created when needed and removed at the end if it is empty then. If it
+        lies on a network file system or a mounted bucket, where a memory-mapped file is slow, the files are in the
+        machine's folder for temporary files instead. width: the dimension of the vectors."""
         self._folder, self._width = folder, width
+        if is_remote(folder):
+            self._folder = Path(tempfile.gettempdir()) / f'xlmr-flax-{uuid.uuid4().hex}'
         self._given: set[Path] = set()
         self._held = 0  # bytes of vectors that were left in memory
 

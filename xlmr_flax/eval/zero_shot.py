@@ -61,7 +61,7 @@ class Evaluator:
     @property
     def batch_tokens(self) -> int:
         """Number of tokens in a forward pass, padding included."""
-        return pass_tokens(self.evaluation.batch_tokens, self.mesh.devices.flat[0].platform)
+        return pass_tokens(self.evaluation.batch_tokens, self.mesh.devices.flat[0].platform, self.mesh.size)
 
     def forward(self, lengths: tuple[int, ...]) -> Forward:
         """A Forward for this model with these row lengths."""
@@ -184,19 +184,16 @@ class Evaluator:
         """
         if split in task.gold:
             return self._by_gold(task, language, split, out, progress)
-        limit = self.evaluation.max_examples or None
-        english, foreign = read_pairs(task, language, split, self.data_root, limit)
+        english, foreign = read_pairs(task, language, split, self.data_root, self.evaluation.max_examples or None)
         tick = counter(progress, len(english) + len(foreign))
-        max_length = min(self.evaluation.max_length, self.model.config.max_length)
-        worded_sides = (worded(side, self.evaluation.pooling) for side in (english, foreign))
-        sides = [encode_cached(task, side, self.tokenizer, max_length).tokens for side in worded_sides]
+        sides = [self.sentence_tokens(task, side) for side in (english, foreign)]
         key = sides[0].flat.tobytes() + sides[0].offsets.tobytes()
         if key not in self._english:
             self._english.clear()
-            self._english[key] = self._embed(task.name, sides[0], max_length, tick)
+            self._english[key] = self._embed(task.name, sides[0], tick)
         else:
             tick(len(english))
-        vectors = (self._english[key], self._embed(task.name, sides[1], max_length, tick))
+        vectors = (self._english[key], self._embed(task.name, sides[1], tick))
         path = prediction_path(out, task, language, split)
 
         def scores() -> dict[str, float]:
@@ -215,15 +212,13 @@ class Evaluator:
         applied, because the pool is part of the task. The vectors are stored in a temporary folder
         SPLIT-LANG.embeddings next to the predictions; if they are less than 64 MiB in total, they stay in memory.
         """
-        max_length = min(self.evaluation.max_length, self.model.config.max_length)
         path = prediction_path(out, task, language, split)
 
         def embedder(answers: bool) -> Embed:
             def embed(sentences: Sequence[SentenceExample], file: Path | None = None) -> np.ndarray:
-                given = worded(sentences, self.evaluation.pooling, answers=answers)
-                tokens = encode_cached(task, given, self.tokenizer, max_length).tokens
                 tick, place = counter(progress, len(sentences)), vectors.place(file, len(sentences))
-                return self._embed(task.name, tokens, max_length, tick, place)
+                tokens = self.sentence_tokens(task, sentences, answers=answers)
+                return self._embed(task.name, tokens, tick, place)
 
             return embed
 
@@ -237,11 +232,23 @@ class Evaluator:
             sides = embedder(False), ranking, self.mesh, embedder(True)
             return rank(task, language, split, self.data_root, *sides)
 
-    def _embed(
-        self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None], out: Path | None = None
-    ) -> np.ndarray:
+    @property
+    def _sentence_length(self) -> int:
+        """The largest number of tokens of an embedded sentence."""
+        return min(self.evaluation.max_length, self.model.config.max_length)
+
+    def sentence_tokens(self, task: Task, sentences: Sequence[SentenceExample], *, answers: bool = False) -> Ragged:
+        """The token rows of sentences that are embedded. answers: they are the candidates of a ranking."""
+        given = worded(sentences, self.evaluation.pooling, answers=answers)
+        return encode_cached(task, given, self.tokenizer, self._sentence_length).tokens
+
+    def sentence_forward(self) -> Forward:
+        """The Forward that embeds rows of `sentence_tokens`."""
+        return self.forward(row_lengths(self._sentence_length))
+
+    def _embed(self, task: str, tokens: Ragged, tick: Callable[[int], None], out: Path | None = None) -> np.ndarray:
         return embed_sentences(
-            self.forward(row_lengths(max_length)),
+            self.sentence_forward(),
             tokens,
             layer=retrieval_layer(self.model.config, self.evaluation.layer_of(task), self.evaluation.pooling),
             pooling=self.evaluation.pooling,
@@ -274,6 +281,7 @@ def label_order(task: Task, labels: Sequence[str]) -> tuple[int, ...]:
     lower = [label.lower() for label in labels]
     if sorted(lower) != sorted(label.lower() for label in task.labels):
         raise DataError(
-            f"the checkpoint's labels are {', '.join(labels)}; task {task.name!r} has {', '.join(task.labels)}"
+            f"the checkpoint's labels are {', '.join(labels)}; task {task.name!r} has {', '.join(task.labels)}; if the "
+            "head's classes mean the same, give it these names in its order: --labels=A,B,..."
         )
     return tuple(lower.index(label.lower()) for label in task.labels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from xlmr_flax.config import Recipe
@@ -17,7 +18,9 @@ from xlmr_flax.data.masking import Masking, mask_rows
 from xlmr_flax.data.sources import BadRow, DataError
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.perplexity import masked_perplexity
+from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.experiment.collapse import FEWEST_ROWS, describe, one_class
 from xlmr_flax.experiment.context import Setting
 from xlmr_flax.experiment.plan.arms import Dataset, dev_metrics
 from xlmr_flax.experiment.plan.reads import Read, dev_reads
@@ -95,6 +98,7 @@ class Selection:
         Values are percentages. For text, the value is the perplexity, which is not part of the mean. A run on text
         alone is selected by the lowest mean perplexity: its dev_metric is the negative mean.
         """
+        params = evaluation_weights(params, model, setting.eval_mesh)
         scores = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
         labelled = [dev for dev in self.sets if not dev.dataset.task.is_text]
         weights = [dev.weight for dev in labelled]
@@ -106,6 +110,26 @@ class Selection:
             mean = -sum(scores.values()) / len(scores)
         each = {f'dev/{name}': value for name, value in scores.items()} if len(scores) > 1 else {}
         return {'dev_metric': mean, **each}
+
+    def _predictions(self, setting: Setting, run: Run, dev: DevSet) -> Path:
+        name = '' if len(self.sets) == 1 else f'-{dev.name.replace("/", "-")}'
+        return setting.workdir.run_dir(run) / f'dev-predictions{name}.{kind_of(dev.dataset.task).suffix}'
+
+    def collapsed(self, setting: Setting, run: Run) -> str | None:
+        """How the trained model collapsed on its dev rows, by the prediction files of the last evaluation
+        (experiment/collapse.py): '' = it did not, None = no dev set can tell.
+
+        Tested are sets of at least FEWEST_ROWS rows, of kinds that predict a class for a row. Shuffled labels have
+        nothing that could be learned except the most frequent class, and are not tested. Raises DataError.
+        """
+        outcomes: dict[str, str] = {}
+        for dev in self.sets:
+            task, path = dev.dataset.task, self._predictions(setting, run, dev)
+            if len(dev.examples) < FEWEST_ROWS or dev.dataset.spec.shuffle_labels or not path.is_file():
+                continue
+            if classes := kind_of(task).classified(task, path, dev.examples):
+                outcomes[dev.name] = one_class(*classes)
+        return describe(outcomes)
 
     def _one(
         self,
@@ -121,7 +145,7 @@ class Selection:
             model,
             params,
             setting.tokenizer,
-            setting.mesh,
+            setting.eval_mesh,
             config.evaluation,
             config.data_root,
             dev.dataset.max_length,
@@ -132,9 +156,7 @@ class Selection:
         if task.is_text:
             forward = evaluator.forward(dev.dataset.lengths)
             return masked_perplexity(forward, dev.dataset.head, dev.data.tokens, Masking.of(setting.tokenizer))
-        folder = setting.workdir.run_dir(run)
-        name = '' if len(self.sets) == 1 else f'-{dev.name.replace("/", "-")}'
-        path = folder / f'dev-predictions{name}.{kind_of(task).suffix}'
+        path = self._predictions(setting, run, dev)
         evaluator.predict(task, dev.examples, path)
 
         def score() -> float:

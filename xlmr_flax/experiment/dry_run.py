@@ -76,7 +76,7 @@ def _item(runner: Runner, estimator: Estimator, run: Run) -> Item:
 def _saved_step(runner: Runner, run: Run) -> int:
     """Returns the step of the checkpoint from which a run would resume; 0 = there is none."""
     steps = (runner.workdir.run_dir(run) / 'checkpoints' / 'last').glob('[0-9]*')
-    return max((int(path.name) for path in steps if path.name.isdigit()), default=0)
+    return max((int(path.name) for path in steps if path.name.isdecimal()), default=0)
 
 
 def _state(runner: Runner, run: Run, steps: int, languages: Sequence[str], missing: Sequence[str]) -> str:
@@ -103,7 +103,7 @@ def _speed(runner: Runner, items: Sequence[Item]) -> Speed:
     }
     named = f'{len(devices)} × {devices[0].device_kind}, if it is the same machine'
     reached = reached_speed(runner.workdir.metrics(), lambda run: examples.get(run, 0.0), named)
-    return reached or machine_speed(runner.config.encoder.dtype, devices)
+    return reached or machine_speed(runner.setting.model.dtype, devices)
 
 
 def _plan_table(items: Sequence[Item], speed: Speed) -> list[list[str]]:
@@ -214,7 +214,9 @@ def _notes(runner: Runner, items: Sequence[Item], speed: Speed) -> str:
         'first rows': 'the first rows of a split',
         'max_length': 'max_length, an upper bound',
     }
-    return f"""{_compiled(items)}
+    return f"""{runner.setting.defaults.line()}
+
+{_compiled(items)}
 
 Estimates, with padding. Units: k, M, G = 10^3, 10^6, 10^9; T, P, E = 10^12, 10^15, 10^18.
 Training takes 6 N + 12 L D T operations a token, evaluation 2 N + 4 L D T (Kaplan et al. 2020; PaLM, appendix B):

@@ -14,8 +14,10 @@ from xlmr_flax.data.sources import with_labels
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.eval.retrieval import layer_note
+from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
 from xlmr_flax.experiment.out_of_memory import scored
+from xlmr_flax.experiment.plan.defaults import dtype_of
 from xlmr_flax.experiment.plan.runs import Run, default_split
 from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.workdir.bad_rows import collector
@@ -25,6 +27,7 @@ from xlmr_flax.kinds.base import name_problem
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, meet, require_equal, require_shared
+from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
@@ -68,14 +71,15 @@ class Opened:
         if pooling == LABSE and 'pooler' not in params:
             raise ModelError(f"{self.source.name}: pooling 'labse' reads the pooler, and this encoder has none")
         wanted = ['encoder', *(['pooler', 'heads'] if heads else ['pooler'] if pooling == LABSE else [])]
-        return put_tree({k: params[k] for k in wanted if k in params}, mesh)
+        return evaluation_weights(put_tree({k: params[k] for k in wanted if k in params}, mesh), self.model, mesh)
 
 
 def open_model(request: Request, source: EncoderSource, heads: bool) -> Opened:
     """Opens the model and tokenizer of a source. heads: whether a head is used; then the default of --max_length is the
     length of its fine-tuning. Raises ModelError and TokenizerError."""
     tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
-    model = Model(source.config, source.style or 'hf', request.dtype)
+    dtype = dtype_of(EncoderSpec(dtype=request.dtype), this_machine())
+    model = Model(source.config, source.style or 'hf', dtype)
     max_length = request.max_length or (heads and source.max_length) or min(512, source.config.max_length)
     tokenizer.check_length(max_length, source.config.max_length)
     return Opened(source, model, tokenizer, max_length)
@@ -159,7 +163,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     languages = request.languages or (task.split_languages(request.split) if request.split else task.languages)
     split = request.split or default_split(task, languages, request.data_root, request.skip_bad_rows)
     config = Config(
-        encoder=EncoderSpec(source.name, dtype=request.dtype), evaluation=evaluation, data_root=request.data_root
+        encoder=EncoderSpec(source.name, dtype=opened.model.dtype), evaluation=evaluation, data_root=request.data_root
     )
     run = Run(source.digest[:12], NONE, task.name, '', 0, None, None)
     if source.note:

@@ -26,7 +26,7 @@ def evaluating(
     name: shown in the message. longest: the largest number of tokens of a row.
     """
     shape, sizes = model.config, dict(mesh.shape)
-    tokens = pass_tokens(settings.batch_tokens, mesh.devices.flat[0].platform)
+    tokens = pass_tokens(settings.batch_tokens, mesh.devices.flat[0].platform, mesh.size)
     wide = 2 if model.dtype == 'bfloat16' else 4
 
     def layer(tokens: int, width: int) -> float:

@@ -104,7 +104,7 @@ def annotate(request: Request) -> list[Record]:
     opened, mesh = open_model(request, source, heads=head is not None), make_mesh()
     pooling = '' if head else request.evaluation.pooling
     lengths, pad = row_lengths(opened.max_length), opened.tokenizer.pad
-    tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform)
+    tokens = pass_tokens(request.evaluation.batch_tokens, mesh.devices.flat[0].platform, mesh.size)
     forward = Forward(opened.model, opened.load(mesh, head is not None, pooling), mesh, lengths, tokens, pad)
     if source.note:
         say(source.note)

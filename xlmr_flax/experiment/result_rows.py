@@ -29,13 +29,15 @@ def result_rows(
     step: int,
     command: str,
     bad_rows: Sequence[BadRow] | None = None,
+    collapsed: str | None = None,
 ) -> list[dict[str, Any]]:
     """Returns the rows of one evaluation, with the task's main metric first. Values are percentages.
 
     Some fields: source is the origin of the scored rows, 'file', 'tfds' or 'world', several joined by '+'. tfds is the
     builder and version of rows from TFDS. left_out is the number of rows of the scored split that could not be read, if
-    any (bad_rows.py). note is shown with every retrieval score (`retrieval_note`). qa_decoding, for question answering,
-    is that of config.Evaluation.
+    any (bad_rows.py). collapsed says which trainings behind the score ended in one class, '' = none (collapse.py); it
+    is missing (None) if no dev rows could tell. note is shown with every retrieval score
+    (`retrieval_note`). qa_decoding, for question answering, is that of config.Evaluation.
     """
     rows = Split(task, language, split, config.data_root)
     stood_in = stand_ins(run, rows)
@@ -64,6 +66,7 @@ def result_rows(
             **note,
             **({'stand_in': stood_in} if stood_in else {}),
             **({'left_out': left_out} if left_out else {}),
+            **({} if collapsed is None else {'collapsed': collapsed}),
         }
         for metric in sorted(metrics, key=lambda m: (m not in task.metrics, m))
     ]

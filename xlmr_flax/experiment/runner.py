@@ -17,9 +17,13 @@ from typing import Any, Self
 from xlmr_flax.config import Config, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
+from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
+from xlmr_flax.experiment.collapse import over_phases
 from xlmr_flax.experiment.out_of_memory import scored
 from xlmr_flax.experiment.plan.arms import task_of
+from xlmr_flax.experiment.plan.defaults import settled
+from xlmr_flax.experiment.plan.loads import decided
 from xlmr_flax.experiment.plan.reads import check_dev_labels
 from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
@@ -33,6 +37,7 @@ from xlmr_flax.experiment.workdir.tensorboard import Board
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
 from xlmr_flax.parallel import distributed
+from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.parallel.programs import release
 from xlmr_flax.tasks import get_task
@@ -67,15 +72,16 @@ class Runner:
         DataError and ModelError."""
         if not distributed.is_leader():
             be_quiet()
+        config = settled(config, this_machine())
         share, plan = share or Share(), make_plan(config)
         bad_rows = collector(config.skip_bad_rows and not look_only, workdir)
         look_only |= not distributed.is_leader()
         place = Workdir(workdir, share.label, look_only)
         source = open_source(config.encoder.source, seed=config.seeds[0])
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
-        mesh, model = make_mesh(**to_dict(config.mesh)), make_model(config, source)
-        setting = Setting(config, source, model, tokenizer, mesh, place, place.log, bad_rows)
-        plan = resolve(plan, source)
+        plan, model = resolve(plan, source), make_model(config, source)
+        mesh = make_mesh(**to_dict((defaults := decided(plan, model.config, tokenizer)).mesh))
+        setting = Setting(config, source, model, tokenizer, mesh, place, place.log, defaults, bad_rows)
         check_dev_labels(plan, config.skip_bad_rows)
         return cls(setting, plan, command, share, look_only=look_only)
 
@@ -283,6 +289,7 @@ class Runner:
         if distributed.is_leader():
             self.workdir.forget_partial(run, task.prediction_folder)
         facts = trained_facts(self.setting, run) or {'step': 0}
+        collapsed = over_phases(trained_facts(self.setting, each) for each in run.lineage)
         line = Line(f'evaluate {run.name}', 'languages')
         found = evaluator.run_all(task, missing, split, self.workdir.predictions(run))
         for number, (language, metrics, n) in enumerate(scored(evaluator, run.name, found)):
@@ -301,6 +308,7 @@ class Runner:
                 facts['step'],
                 self.command,
                 self.bad_rows,
+                collapsed,
             )
             path = self.workdir.evaluation_path(run, language, split)
             write_evaluation(path, self._evaluation_key(run, language), rows)
@@ -316,17 +324,16 @@ class Runner:
 
     def _evaluator(self, run: Run) -> Evaluator:
         setting, config = self.setting, self.config
-        params = self._final_params(run)
-        head = head_of(run) if run.recipe else None
+        params = put_tree(self._final_params(run), setting.eval_mesh)
         return Evaluator(
             setting.model,
-            put_tree(params, setting.mesh),
+            evaluation_weights(params, setting.model, setting.eval_mesh),
             setting.tokenizer,
-            setting.mesh,
+            setting.eval_mesh,
             config.evaluation,
             config.data_root,
             scored_length(config, run),
-            head,
+            head_of(run) if run.recipe else None,
             bad_rows=self.bad_rows,
         )
 
@@ -338,9 +345,6 @@ class Runner:
 
     def results(self) -> list[dict[str, Any]]:
         """The rows of every finished evaluation of this plan, in plan order."""
-        rows = []
-        for run in self.plan:
-            if run.target:
-                for language in self.languages(run.target):
-                    rows += self._finished(run, language) or []
-        return rows
+        targets = [run for run in self.plan if run.target]
+        finished = (self._finished(run, language) for run in targets for language in self.languages(run.target))
+        return [row for rows in finished for row in rows or []]

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from xlmr_flax.config import LABSE
+from xlmr_flax.config import LABSE, Recipe
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
@@ -26,7 +26,11 @@ from xlmr_flax.experiment.plan.arms import (
     phase_steps,
     training_examples,
 )
+from xlmr_flax.experiment.plan.cost import CACHED, Rows
+from xlmr_flax.experiment.plan.defaults import remedy
 from xlmr_flax.experiment.plan.draws import expected_draws
+from xlmr_flax.experiment.plan.load import Load
+from xlmr_flax.experiment.plan.loads import load_of
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec, kind_of
 from xlmr_flax.models.model import Model, Params, head_key
@@ -90,7 +94,8 @@ def initial_params(setting: Setting, run: Run) -> Params:
 
 
 def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
-    """{'run', 'step', 'metric'} of a run that has finished training, else None. Raises ModelError."""
+    """{'run', 'step', 'metric' and, if its dev rows could tell, 'collapsed'} of a run that has finished training, else
+    None. Raises ModelError."""
     path = setting.workdir.run_dir(run) / 'model' / MODEL_FILE
     return read_json(path)['trained'] if path.is_file() else None
 
@@ -104,6 +109,8 @@ class Training:
         self.datasets = run.datasets
         self.data = [self._encoded(dataset) for dataset in self.datasets]
         check()
+        self.loads = self._loads()
+        self.recipe = self._merged(run.recipe)
         sizes = [len(data) for data in self.data]
         self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
         self.optimizer = Optimizer(self.recipe.optimizer, self.steps)
@@ -116,6 +123,32 @@ class Training:
         setting.tokenizer.check_length(dataset.max_length, setting.model.config.max_length)
         examples = training_examples(dataset, self.run.seed, setting.bad_rows)
         return encode_cached(dataset.task, examples, setting.tokenizer, dataset.max_length)
+
+    def _loads(self) -> list[Load]:
+        """The steps of each dataset, by the lengths of all its rows."""
+
+        def sizes(data: Encoded) -> Rows:
+            return Rows(len(data), len(data), np.asarray(data.tokens.lengths), data.group, CACHED)
+
+        both = zip(self.datasets, self.data, strict=True)
+        return [load_of(dataset, sizes(data), self.recipe, self.arm.mix, 1.0) for dataset, data in both]
+
+    def _merged(self, recipe: Recipe) -> Recipe:
+        """The recipe with the number of micro-batches that are computed here (experiment/plan/defaults.py)."""
+        parts = self.setting.defaults.parts(self.setting.model.config, recipe, self.loads)
+        return dataclasses.replace(recipe, accumulation=parts)
+
+    def remarks(self) -> list[str]:
+        """For people: micro-batches that are merged or cannot be, and datasets whose batches are mostly padding."""
+        defaults, asked = self.setting.defaults, self.run.recipe
+        assert asked is not None
+        lines = [remedy(load, defaults) for load in self.loads]
+        if self.recipe.accumulation < asked.accumulation:
+            lines.append(f'{self.recipe.accumulation} micro-batches a step in place of {asked.accumulation}: they fit')
+        elif asked.accumulation > 1 and defaults.shards > 1 and self.loads[0].apart:
+            why = 'gradients are clipped after each' if self.arm.mix == 'step' else 'each has its own task'
+            lines.append(f'{asked.accumulation} micro-batches a step stay apart: {why}')
+        return [line for line in lines if line]
 
     def active(self, rows: int) -> ActiveRows:
         """The rows of the word table that are trained. All of them if a language model's head has an output for each,
@@ -174,6 +207,9 @@ def train_run(setting: Setting, run: Run) -> None:
     # The whole word table lives no longer than this line: it is read again when the model is saved.
     active, params = _cut(training, initial_params(setting, run))
     model = _cut_model(setting.model, active)
+    model = dataclasses.replace(model, unroll=setting.defaults.unroll_of(training.steps))
+    for text in training.remarks():
+        say(text)
     blend = training.blend(active)
     if len(blend.streams) > 1:
         for text in training.table():
@@ -182,11 +218,12 @@ def train_run(setting: Setting, run: Run) -> None:
         for text in other_states(setting, run):
             say(text)
     line = Line(f'train {run.name}')
+    scored = dataclasses.replace(model, unroll=setting.model.unroll)
     facts = {'run': run.name, 'intermediate': run.intermediate, 'target': run.target, 'task': run.task}
 
     def evaluate(params: Params) -> Mapping[str, float]:
-        with evaluating(run.name, model, params, setting.mesh, setting.config.evaluation, recipe.max_length):
-            return training.selection.evaluate(setting, model, params, run, active.remap)
+        with evaluating(run.name, scored, params, setting.eval_mesh, setting.config.evaluation, recipe.max_length):
+            return training.selection.evaluate(setting, scored, params, run, active.remap)
 
     phase = Phase(
         task=run.task,
@@ -204,6 +241,7 @@ def train_run(setting: Setting, run: Run) -> None:
         log=lambda record: setting.log({**facts, 'seed': run.seed, **record}),
         progress=line,
         restarted=lambda step, evaluated: setting.workdir.forget_metrics(run.name, step, evaluated),
+        write_log=setting.workdir.write_log,
         say=say,
         trace=setting.profiler.of(run.name) if setting.profiler else None,
     )
@@ -211,6 +249,8 @@ def train_run(setting: Setting, run: Run) -> None:
     check()
     with requests(), deferred():
         trained = train(phase, params)
+        if trained.is_earlier:
+            evaluate(trained.params)  # so that the dev predictions in the run's folder are those of the kept weights
         kept = fetch(trained.params, setting.mesh)
         on_leader('model', lambda: _save(setting, run, trained, kept, active, training))
         phase.forget_checkpoints()
@@ -250,11 +290,24 @@ def _save(
     factor = training.optimizer.untouched_factor(trained.step)
     started = start_params(setting, run)
     params = active.restore(kept, started['encoder']['embeddings']['word'], 1.0 if factor is None else factor)
-    save_model(setting, run, training, params, trained.step, metric)
+    collapsed = training.selection.collapsed(setting, run)
+    if collapsed:
+        say(f'{run.name}  collapsed: {collapsed}')
+    save_model(setting, run, training, params, trained.step, metric, collapsed)
 
 
-def save_model(setting: Setting, run: Run, training: Training, params: Params, step: int, metric: float | None) -> None:
-    """Saves the trained parameters as the model directory of a run, with the heads that it trained."""
+def save_model(
+    setting: Setting,
+    run: Run,
+    training: Training,
+    params: Params,
+    step: int,
+    metric: float | None,
+    collapsed: str | None = None,
+) -> None:
+    """Saves the trained parameters as the model directory of a run, with the heads that it trained. collapsed: from
+    `Selection.collapsed`."""
+    tested = {} if collapsed is None else {'collapsed': collapsed}
     save_checkpoint(
         setting.workdir.run_dir(run) / 'model',
         setting.model.config,
@@ -265,5 +318,5 @@ def save_model(setting: Setting, run: Run, training: Training, params: Params, s
         labels={dataset.head: dataset.task.labels for dataset in training.datasets},
         note=setting.source.note,
         max_length=max(dataset.max_length for dataset in training.datasets),
-        extra={'trained': {'run': run.id, 'step': step, 'metric': metric}},
+        extra={'trained': {'run': run.id, 'step': step, 'metric': metric, **tested}},
     )

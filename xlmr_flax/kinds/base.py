@@ -221,6 +221,11 @@ class Kind(ABC):
         """
         raise TaskError(f'kind {self.name!r} has no prediction file')
 
+    def classified(self, task: Task, path: Path, examples: Sequence[Any]) -> tuple[list[str], list[str]] | None:
+        """The gold and the predicted class of each example, None for a kind that does not predict one of the task's
+        classes for an example. Raises DataError."""
+        return None
+
     # Scores by example, for resampling
 
     def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:

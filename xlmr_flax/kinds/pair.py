@@ -112,6 +112,9 @@ class Pair(Kind):
         right, predicted = self._gold_names(gold.task, gold.examples), self._known(gold.task, path)
         return mean_of(classification.matches(right, predicted))
 
+    def classified(self, task: Task, path: Path, examples: Sequence[PairExample]) -> tuple[list[str], list[str]]:
+        return self._gold_names(task, examples), self._known(task, path)
+
     def _known(self, task: Task, path: Path) -> list[str]:
         """Reads predictions. Raises DataError for a label that the task does not have."""
         labels = self.read(path)

@@ -19,7 +19,7 @@ from flax import nnx
 
 from xlmr_flax.config import CLS, E5, LABSE, POOLINGS
 from xlmr_flax.encoders import family_of
-from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose
+from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose, platform_of
 from xlmr_flax.encoders.compute import DOTS, REMAT, ComputeOptions
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.family import FIRST, MEAN, POOLER
@@ -39,7 +39,8 @@ class Model:
     always float32. remat: what the backward pass of a layer recomputes: 'none', 'dots' (everything except matrix
     products and attention) or 'full' (the whole layer); 'auto' = 'dots'. unroll: layers per scan step, 0 = all.
     attention: an implementation of encoders/attention/choose.py. place: adds a mesh's sharding constraints to
-    activations. platform: decides attention 'auto', '' = that of this process. parallel/placement.py sets both.
+    activations. platform: of `platform_of`, decides attention 'auto', '' = that of this process. parallel/placement.py
+    sets both.
     """
 
     config: EncoderConfig
@@ -62,7 +63,7 @@ class Model:
 
     def options(self) -> ComputeOptions:
         """Resolves the 'auto' options for the platform. Raises ModelError for an option that it does not support."""
-        platform = self.platform or jax.default_backend()
+        platform = self.platform or platform_of(jax.devices()[0])
         remat = DOTS if self.remat == AUTO else self.remat
         attention = choose(self.attention, platform, self.dtype)
         return ComputeOptions(self.dtype, attention, remat, self.unroll, self.place)
@@ -108,17 +109,14 @@ class Model:
     ) -> jax.Array:
         """The encoder's forward pass: ids, segments [B, T] -> hidden states [B, T, D] in the compute dtype.
 
-        key: of dropout, None = no dropout. layer, all_layers ([L + 1, B, T, D]): as in encoders/encoder.py.
+        key: of dropout, None = no dropout. layer: as in encoders/encoder.py. all_layers: return [L + 1, B, T, D],
+        every hidden state as transformers' hidden_states.
         """
-        graph = _graph(family_of(self.config).module, self.config)
-        return nnx.merge(graph, params['encoder'])(
-            ids,
-            segments,
-            key,
-            options=self.options(),
-            layer=layer,
-            all_layers=all_layers,
-        )
+        read = (lambda hidden: hidden) if all_layers else None
+        return self._encoder(params)(ids, segments, key, options=self.options(), layer=layer, read=read)
+
+    def _encoder(self, params: Params) -> Any:
+        return nnx.merge(_graph(family_of(self.config).module, self.config), params['encoder'])
 
     def pool(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Applies the pooler to the first token: [B, T, D] -> [B, D]."""
@@ -185,11 +183,43 @@ class Model:
         rows; then [B, S, D], one embedding per slot. Raises ModelError for an unknown pooling, and for 'labse' without
         a pooler.
         """
+        self._check_pooling(params, pooling)
+        hidden = self.encode(params, ids, segments, layer=layer)
+        return self._pooled(params, hidden, segments, starts, pooling)
+
+    def embed_layers(
+        self,
+        params: Params,
+        ids: jax.Array,
+        segments: jax.Array,
+        starts: jax.Array | None = None,
+        *,
+        pooling: str = 'mean',
+    ) -> jax.Array:
+        """`embed` for all hidden states in one pass: float32 [B, L + 1, D], for packed rows [B, S, L + 1, D].
+
+        A layer is pooled before the next one is computed, so that no hidden state is kept.
+        """
+        self._check_pooling(params, pooling)
+
+        def read(hidden: jax.Array) -> jax.Array:
+            return self._pooled(params, hidden, segments, starts, pooling)
+
+        vectors = self._encoder(params)(ids, segments, None, options=self.options(), read=read)
+        return jnp.moveaxis(vectors, 0, -2)
+
+    @staticmethod
+    def _check_pooling(params: Params, pooling: str) -> None:
         if pooling not in POOLINGS:
             raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
         if pooling == LABSE and 'pooler' not in params:
             raise ModelError("evaluation.pooling 'labse' reads the pooler, and this encoder has none")
-        hidden = self.encode(params, ids, segments, layer=layer).astype(jnp.float32)
+
+    def _pooled(
+        self, params: Params, hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, pooling: str
+    ) -> jax.Array:
+        """The embeddings of `embed` from one hidden state [B, T, D]."""
+        hidden = hidden.astype(jnp.float32)
         if pooling in (CLS, LABSE):
             found = self.text_vectors(params, hidden, segments, starts, POOLER if pooling == LABSE else FIRST)
             found = found if starts is None else found.reshape(*starts.shape, -1)

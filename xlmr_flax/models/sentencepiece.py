@@ -89,7 +89,13 @@ def tokenizer_json(path: Path) -> Path:
     """
     layout, added = LAYOUTS[path.name], _added_tokens(path.parent)
     data = path.read_bytes()
-    decides = [_FORMAT, tokenizers.__version__, hashlib.sha256(data).hexdigest(), [(i, repr(t)) for i, t in added]]
+    decides = [
+        _FORMAT,
+        path.name,
+        tokenizers.__version__,
+        hashlib.sha256(data).hexdigest(),
+        [(i, repr(t)) for i, t in added],
+    ]
     home = os.environ.get('XDG_CACHE_HOME')
     cache = (Path(home) if home else Path.home() / '.cache') / 'xlmr_flax' / 'tokenizers'
     out = cache / f'{hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:24]}.json'

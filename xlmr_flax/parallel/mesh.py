@@ -51,6 +51,11 @@ def make_mesh(
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def rows_mesh(mesh: Mesh) -> Mesh:
+    """The same devices in the same order with all of them along the data axis: rows are shared, weights are not."""
+    return Mesh(mesh.devices.reshape(-1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
 def _slices(devices: Sequence[Any]) -> dict[int, int]:
     """Returns {slice: number of its devices}. Raises MeshError for a device without a slice."""
     missing = next((d for d in devices if getattr(d, 'slice_index', None) is None), None)

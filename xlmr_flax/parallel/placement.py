@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from xlmr_flax.encoders.attention.choose import platform_of
 from xlmr_flax.parallel.mesh import BATCH_AXES, MeshError
 
 P = PartitionSpec
@@ -95,4 +96,4 @@ def placed(model: Any, mesh: Mesh) -> Any:
     On one device there are no constraints.
     """
     place = model.place if mesh.size == 1 else Placement(mesh)
-    return dataclasses.replace(model, place=place, platform=mesh.devices.flat[0].platform)
+    return dataclasses.replace(model, place=place, platform=platform_of(mesh.devices.flat[0]))

@@ -21,7 +21,7 @@ from xlmr_flax.util.files import safe_name, write_atomically
 Record = Mapping[str, Any]
 Effects = Mapping[str, Sequence[Record]]
 SIZE = 'log10 CC-100 GiB'
-KEYS = ('means', 'lines', 'joint', 'power', 'languages')
+KEYS = ('means', 'lines', 'joint', 'power', 'languages', 'excluded')
 INTERVALS = (
     'Intervals: 95 %, languages and seeds drawn as crossed clusters (mean of a Satterthwaite and a generalized test; '
     'its coverage is held by simulation). Test examples are not drawn anew: that is the bootstrap of the other tables.'
@@ -145,6 +145,19 @@ def effect_sentences(effects: Effects) -> list[str]:
         least = f'; a difference of {reach[0]:.1f} points was in reach' if reach and reach[0] >= 0.05 else ''
         which = 'languages' if group == 'all' else 'low-resource languages'
         sentences.append(f'{target}{_of(encoder)}, {mine[0]["languages"]} {which}: {what}{least}.')
+    return sentences + excluded_sentences(effects)
+
+
+def excluded_sentences(effects: Effects) -> list[str]:
+    """One sentence for each target with collapsed runs: how many were left out, and which."""
+    sentences = []
+    for encoder, target in _places(effects['excluded']):
+        mine = [r for r in effects['excluded'] if (r['encoder'], r['target']) == (encoder, target)]
+        names = ', '.join(f'{r["intermediate"]} seed {r["seed"]} ({r["collapsed"]})' for r in mine)
+        sentences.append(
+            f'{target}{_of(encoder)}: {len(mine)} of {mine[0]["of"]} runs are collapsed and left out by the exclusion '
+            f'rule: {names}.'
+        )
     return sentences
 
 

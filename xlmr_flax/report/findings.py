@@ -19,7 +19,7 @@ from xlmr_flax.report.rows import (
     scored,
 )
 from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, metric_name
-from xlmr_flax.report.table import signed
+from xlmr_flax.report.table import fixed, signed
 from xlmr_flax.report.tables import sampling_margin
 
 Tests = Iterable[Mapping[str, Any]]
@@ -64,11 +64,11 @@ def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str]
     over = f' over the {len(both)} of {len(codes)} languages scored so far' if change.partial else ''
     of = f'of {len(both)} {"language" if len(both) == 1 else "languages"}'
     if signed(change.mean) == '0.0':
-        text = f'{best}{among} makes no difference to the zero-shot mean{over} ({after.mean:.1f})'
+        text = f'{best}{among} makes no difference to the zero-shot mean{over} ({fixed(after.mean)})'
         lower = sum(_gain(mine[best], base, code) < 0 for code in both)
         text += f'; higher in {higher}, lower in {lower} {of}.' if higher or lower else '.'
     else:
-        moved = f'from {before.mean:.1f} to {after.mean:.1f} ({signed(change.mean)} points)'
+        moved = f'from {fixed(before.mean)} to {fixed(after.mean)} ({signed(change.mean)} points)'
         text = f'{best}{among} moves the zero-shot mean{over} {moved}; higher in {higher} {of}.'
     text += _against_chance(rows, before, after)
     return text + ('' if change.partial else _verdict(tested, rows[0]['target'], best))

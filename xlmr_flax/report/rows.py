@@ -9,6 +9,7 @@ A result row is a dict with the fields of `FIELDS`, `value` being a percentage, 
   english                  whether `language` is the training language (without it: whether it is 'en' or 'eng')
   chance                   the score of guessing, a percentage
   stand_in, note           what the data stands in for; a caveat that is printed wherever the score is shown
+  collapsed                which trainings behind the value ended in one class, '' = none; no field: not tested
   qa_decoding              how answers were decoded, 'offsets' or 'reference' (config.Evaluation)
   language_name, script, family, resource_level ('high', 'mid', 'low'), cc100_gib
 
@@ -44,7 +45,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 # Optional fields; null stands for a missing one. Other fields are kept and not read.
 OPTIONAL: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(('run', 'command', 'preset', 'source', 'tfds', 'note', 'stand_in', 'qa_decoding'), str),
-    **dict.fromkeys(('language_name', 'script', 'family', 'resource_level', 'class_order'), str),
+    **dict.fromkeys(('language_name', 'script', 'family', 'resource_level', 'class_order', 'collapsed'), str),
     'english': bool,
     'chance': (int, float),
     'cc100_gib': (int, float),
@@ -211,6 +212,15 @@ def languages(rows: Iterable[Row], zero_shot: bool = False) -> list[str]:
 
     codes = sorted(set(distinct(rows, 'language')), key=place)
     return [code for code in codes if not (zero_shot and code in english)]
+
+
+def collapsed_runs(rows: Iterable[Row]) -> dict[tuple[str, str, str, int], str]:
+    """{(encoder, intermediate, target, seed): how its training collapsed, '' = not} of the runs that were tested."""
+    return {
+        (row['encoder'], row['intermediate'], row['target'], row['seed']): row['collapsed']
+        for row in rows
+        if row.get('collapsed') is not None
+    }
 
 
 def language_labels(rows: Sequence[Row], codes: Sequence[str]) -> list[str]:

@@ -168,13 +168,22 @@ def text(cell: Cell, column: Column) -> str:
     assert score is not None
     shown = signed(score.mean, column.decimals, plus=column.kind == 'delta')
     if score.sd is not None:
-        shown += f' ± {score.sd:.{column.decimals}f}'
+        shown += f' ± {fixed(score.sd, column.decimals)}'
     return shown + PARTIAL * score.partial + score.mark
+
+
+def fixed(value: float, decimals: int = 1, sign: str = '-') -> str:
+    """Formats a number with a fixed number of decimals. sign: '+' writes the plus sign.
+
+    Means of accuracies often lie half-way between two numbers (5.875). The value is rounded to nine decimals first, so
+    that its last digits, which differ between processors, do not decide.
+    """
+    return f'{round(value, 9):{sign}.{decimals}f}'
 
 
 def signed(value: float, decimals: int = 1, plus: bool = True) -> str:
     """Formats a number with its sign: +2.0, −0.4, and 0.0 if it rounds to zero. plus: write the plus sign."""
-    number = f'{value:+.{decimals}f}' if plus else f'{value:.{decimals}f}'
+    number = fixed(value, decimals, '+' if plus else '-')
     return number.lstrip('+-') if not float(number) else number.replace('-', MINUS)
 
 
@@ -189,11 +198,11 @@ def _sd(cell: Cell) -> float | None:
 
 def _plain(cell: Cell, column: Column, has_sd: bool) -> list[str]:
     if isinstance(cell, Score | float):
-        value = f'{cell.mean if isinstance(cell, Score) else cell:.{column.decimals}f}'
+        value = fixed(cell.mean if isinstance(cell, Score) else cell, column.decimals)
     else:
         value = '' if cell is None else str(cell).strip()
     sd = _sd(cell)
-    return [value, '' if sd is None else f'{sd:.{column.decimals}f}'][: 1 + has_sd]
+    return [value, '' if sd is None else fixed(sd, column.decimals)][: 1 + has_sd]
 
 
 def markdown(value: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from xlmr_flax.report.rows import NONE, Row, Score, Values, delta, language_mean, seed_means
+from xlmr_flax.report.rows import NONE, Row, Score, Values, collapsed_runs, delta, language_mean, seed_means
 from xlmr_flax.report.study import DIRECTIONS, F1_AND_EM, MARKED, STAND_IN, Study, both_ways, score_metrics
 from xlmr_flax.report.table import MISSING, PARTIAL
 
@@ -240,15 +240,27 @@ def seed_notes(seeds: Sequence[int]) -> list[str]:
 
 
 def row_notes(rows: Iterable[Row]) -> list[str]:
-    """Notes that the rows carry, and how answers were decoded; each text once, with its targets."""
-    found: dict[str, dict[str, None]] = {}
+    """Notes on collapsed runs, those that the rows carry, and how answers were decoded; each once, with its targets."""
+    rows, found = list(rows), dict[str, dict[str, None]]()
     for row in rows:
         if row.get('note'):
             found.setdefault(row['note'], {})[row['target']] = None
         if row.get('qa_decoding'):
             how = _DECODINGS.get(row['qa_decoding'], row['qa_decoding'])
             found.setdefault(f'answers are {how}.', {})[row['target']] = None
-    return [f'{", ".join(targets)}: {note}' for note, targets in found.items()]
+    return collapsed_notes(rows) + [f'{", ".join(targets)}: {note}' for note, targets in found.items()]
+
+
+def collapsed_notes(rows: Iterable[Row]) -> list[str]:
+    """A note on the runs whose training collapsed: how many of those that were tested, and which; [] for none."""
+    tested = collapsed_runs(rows)
+    names = [f'{arm} on {target}, seed {seed} ({how})' for (_, arm, target, seed), how in tested.items() if how]
+    if not names:
+        return []
+    return [
+        f'{len(names)} of {len(tested)} trained runs are collapsed (nearly all dev rows get one class), and effects by '
+        f'language leave them out: {_some(names)}.'
+    ]
 
 
 def common_notes(view: View, target: str = '', missing: bool = True) -> list[str]:

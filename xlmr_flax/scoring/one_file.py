@@ -31,7 +31,10 @@ def score_file(task: Task, form: str, language: str, predicted: Path, gold: Path
         if form in ('choices', 'indices'):
             return _score_indices(task, form, predicted, gold)
         if form == 'tags':
-            return tagging.entity_scores(_tags(task, gold), _tags(task, predicted))
+            wanted = _tags(task, gold)
+            if all(tag == 'O' for tags in wanted for tag in tags):
+                raise DataError(f'{gold}: no entity in this file, so that its F1 has no value')
+            return tagging.entity_scores(wanted, _tags(task, predicted))
         if form == 'pairs':
             return retrieval.pair_f1(files.read_pairs(gold), files.read_pairs(predicted))
         if form == 'ranking':
@@ -55,8 +58,10 @@ def coverage(form: str, predicted: Path, gold: Path) -> dict[str, int]:
         return _pair_coverage(predicted, gold)
     if form not in IDS:
         return {}
-    wanted = set(files.read_rankings(gold) if form == 'ranking' else files.read_gold_answers(gold))
-    ids = set(files.read_json(predicted))
+    if form == 'ranking':
+        wanted, ids = set(files.read_rankings(gold)), set(files.read_rankings(predicted))
+    else:
+        wanted, ids = set(files.read_gold_answers(gold)), set(files.read_answers(predicted))
     if ids and not wanted & ids:
         raise DataError(f'{predicted}: none of its {len(ids)} ids is one of the {len(wanted)} of {gold}')
     return {'gold': len(wanted), 'unanswered': len(wanted - ids), 'unknown': len(ids - wanted)}

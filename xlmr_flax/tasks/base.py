@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from xlmr_flax.tasks.languages import get_language
-from xlmr_flax.util.errors import UserError, shorten
+from xlmr_flax.util.errors import UserError, quote, shorten
 
 # Splits of machine-translated rows: translated from English (train, dev) or into English (test).
 TRANSLATED = ('translate_train', 'translate_dev', 'translate_test')
@@ -41,8 +41,8 @@ def closest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     match = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.6)
     if match:
-        return f' (did you mean {match[0]!r}?)'
-    return f' (known: {", ".join(known)})' if known else ''
+        return f' (did you mean {quote(match[0])}?)'
+    return f' (known: {shorten(", ".join(known), 1000)})' if known else ''
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
@@ -196,6 +196,7 @@ class Task:
     metrics: names in result rows; the first is the main metric (selection, tables).
     languages: codes as in the benchmark's prediction file names ('de', 'zh').
     more_languages: available languages that are not in the benchmark's mean (those that XTREME-R adds).
+    unpublished: split -> languages in which the dataset has no such split (UD has no Thai but its test sentences).
     open_languages: any other language may be requested by its code in the file names (Tatoeba: 'yid').
     local_codes: benchmark code -> code in file names, if they differ (Tatoeba: 'de' -> 'deu').
     splits: split name -> its sources, read one after the other. A split of a task in English only needs no
@@ -242,6 +243,7 @@ class Task:
     open_languages: bool = False
     sorted_queries: bool = False
     more_languages: tuple[str, ...] = ()
+    unpublished: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     labels_from: tuple[str, ...] = ()
     gold: Mapping[str, Table] = field(default_factory=dict)
     parse_gold: Callable[[Mapping[str, Any], Task, str], Sequence[tuple[str, str]]] | None = None
@@ -296,8 +298,9 @@ class Task:
         return self.splits[split]
 
     def split_languages(self, split: str) -> tuple[str, ...]:
-        """The languages of a split, without `more_languages`: the task's own, or those of a translated split."""
-        return self.translated.get(split, self.languages)
+        """The languages of a split: those of a translated one, else the task's, without more and unpublished ones."""
+        none = self.unpublished.get(split, ())
+        return self.translated.get(split) or tuple(code for code in self.languages if code not in none)
 
     def local_code(self, language: str, split: str = '') -> str:
         """The code of a language in file names. Raises TaskError with the closest language that the task has in the
@@ -317,9 +320,8 @@ class Task:
     def query_order(self, texts: Sequence[str]) -> list[int]:
         """The row number of the query on each line of a retrieval prediction file. texts: queries in row order.
 
-        XTREME's preprocessing of Tatoeba strips the English lines and sorts them by code point (equal lines stay in row
-        order). It does not change the other side, so the result is also the gold index of each line.
-        """
+        XTREME sorts Tatoeba's stripped English lines by code point (equal lines stay in row order) and leaves the other
+        side as it is, so the result is also the gold index of each line."""
         rows = range(len(texts))
         return sorted(rows, key=lambda i: texts[i].strip()) if self.sorted_queries else list(rows)
 
@@ -329,9 +331,7 @@ class Task:
         own = self.splits.get('train', ())
         if language in self.translated.get('translate_train', ()):
             return 'translate_train'
-        by_language = [
-            '{language}' in source.path if isinstance(source, Table) else not source.language for source in own
-        ]
+        by_language = ['{language}' in each.path if isinstance(each, Table) else not each.language for each in own]
         if not own:
             by_whom = f'; it is trained by {self.train_task!r}' if self.train_task else ''
             raise TaskError(f'task {self.name!r} has no training rows{by_whom}')

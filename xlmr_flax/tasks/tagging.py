@@ -23,6 +23,10 @@ PANX_LANGUAGES = (
     'fi', 'hu',
 )  # fmt: skip
 
+# Languages of which Universal Dependencies 2.5 and Universal NER have no such split.
+UDPOS_UNPUBLISHED = {'train': ('th', 'tl', 'yo'), 'dev': ('kk', 'th', 'tl', 'yo')}
+UNER_UNPUBLISHED = {'train': ('ceb', 'tl', 'de', 'ru'), 'dev': ('ceb', 'tl', 'de', 'ru')}
+
 # The language folders of the two Masakhane datasets.
 MASAKHAPOS_FOLDERS = (
     'bam', 'bbj', 'ewe', 'fon', 'hau', 'ibo', 'kin', 'lug', 'luo', 'mos', 'nya', 'pcm', 'sna', 'swa', 'tsn', 'twi',
@@ -58,6 +62,7 @@ UDPOS = Task(
     metrics=METRICS,
     languages=UDPOS_LANGUAGES,
     more_languages=('lt', 'pl', 'uk', 'wo', 'ro'),
+    unpublished=UDPOS_UNPUBLISHED,
     open_languages=True,
     splits={split: _udpos(split) for split in ('train', 'dev', 'test')},
     parse=parsers.tags,
@@ -134,6 +139,7 @@ UNER = Task(
     metrics=METRICS,
     languages=('ceb', 'da', 'en', 'hr', 'nn', 'qaf', 'sk', 'sr', 'tl'),
     more_languages=('de', 'nb', 'pt', 'ru', 'sv', 'zh'),
+    unpublished=UNER_UNPUBLISHED,
     local_codes={'nn': 'nno', 'nb': 'nob'},
     splits={
         split: (Table(f'low_resource/uner/UNER_*/{{language}}_*-ud-{split}.iob2', 'iob2', ()),)

@@ -91,6 +91,7 @@ class _Run:
         if self.unevaluated:
             facts['unevaluated'] = True
         with self.watch.part(SAVE):
+            self.phase.write_log()  # a run that goes on from the state does not log these steps again
             self.saved.save_last(step, self.state, done=self.done, stale=self.stale, pending=pending, **facts)
 
     def check(self) -> None:
@@ -169,7 +170,8 @@ class _Run:
             params, metric = self.saved.restore_best(step, self.state['params'])
         else:
             params, metric = self.state['params'], self.metric
-        return Trained(self.cut(params), step, metric, compilations.count - self.compiled_before)
+        programs = compilations.count - self.compiled_before
+        return Trained(self.cut(params), step, metric, self.keeps_earlier, programs)
 
     def stop(self, step: int) -> None:
         """Answers a stop request: raises Stopped when the state of the step is on disk, CheckpointError where it cannot
@@ -191,8 +193,10 @@ class _Run:
 
     def end(self) -> None:
         """Waits for the last save. As the training is finished, a failed save is only reported, unless it was that of
-        the weights to keep; then CheckpointError is raised.
+        the weights to keep; then CheckpointError is raised. The log is written first, so that no later start repeats a
+        finished training.
         """
+        self.phase.write_log()
         try:
             self.saved.wait()
         except CheckpointError as e:

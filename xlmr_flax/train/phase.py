@@ -38,7 +38,8 @@ class Phase:
     called with one record per log_every steps and per evaluation. directory: folder for checkpoints. run_hash: the
     checkpoints of another run give an error; decides: the settings that it covers, to show the differences. restarted:
     called with the step at which training starts (0 or a checkpoint's), and whether an evaluation was made at that
-    step. say: called with messages for the user. trace: records some of the steps for a profiler, None = none.
+    step. write_log: returns when all records are written; called before a state is saved. say: called with messages for
+    the user. trace: records some of the steps for a profiler, None = none.
     """
 
     task: str
@@ -56,6 +57,7 @@ class Phase:
     progress: Progress | None = None
     restarted: Callable[[int, bool], None] | None = None
     decides: Mapping[str, Any] = field(default_factory=dict)
+    write_log: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda text: None
     trace: Trace | None = None
 
@@ -70,13 +72,14 @@ class Trained:
     """The result of a training phase.
 
     params: the kept weights (best or last), on the mesh. step: the number of updates of these weights. metric: their
-    dev metric, NaN without an evaluation. programs: number of training programs that this phase compiled (0 if an
-    earlier phase of the process had compiled them).
+    dev metric, NaN without an evaluation. is_earlier: whether another evaluation came after theirs. programs: number of
+    training programs that this phase compiled (0 if an earlier phase of the process had compiled them).
     """
 
     params: Params
     step: int
     metric: float
+    is_earlier: bool = False
     programs: int = 0
 
 

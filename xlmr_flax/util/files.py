@@ -42,6 +42,27 @@ def write_atomically(path: str | Path, content: str | bytes) -> Path:
     return Path(path)
 
 
+_MOUNTS = Path('/proc/self/mountinfo')
+_REMOTE = ('fuse', 'nfs', 'cifs', 'smb', '9p', 'lustre', 'ceph', 'gpfs', 'beegfs')  # beginnings of file systems' names
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path lies on a network file system or a mounted bucket; False where that cannot be read."""
+    try:
+        lines = _MOUNTS.read_text(encoding='utf-8', errors='replace').splitlines()
+    except OSError:
+        return False
+    found, place = '', Path(os.path.realpath(path))
+    longest = -1
+    for line in lines:
+        # proc(5): the mount point is the fifth field; the type of the file system is the first behind ' - '.
+        before, _, after = line.partition(' - ')
+        point = Path(before.split()[4].replace('\\040', ' '))
+        if place.is_relative_to(point) and len(point.parts) >= longest:
+            longest, found = len(point.parts), after.split()[0]
+    return found.startswith(_REMOTE)
+
+
 def absolute(path: str) -> str:
     """The absolute form of a path, with ~ expanded. '' and addresses (gs://...) are returned as they are."""
     return path if not path or '://' in path else os.path.abspath(os.path.expanduser(path))

@@ -26,7 +26,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # A further signal within these seconds belongs to the same request: timeout(1) sends its signal to the process and to
@@ -108,8 +108,7 @@ class _Listener:
                     _note(number)
                     _now.arrived.set()  # not in the handler: it may interrupt code that holds the event's lock
                 elif time.monotonic() - first > SAME_REQUEST:
-                    os.write(2, f'second {signal.Signals(number).name}: ended at once\n'.encode())
-                    os._exit(128 + number)
+                    _end_process(number, 'second ')
 
 
 def _note(number: int, frame: Any = None) -> None:
@@ -144,8 +143,13 @@ def _take_over(handler: Callable[[int, Any], None]) -> dict[int, Any]:
 def _end(number: int, frame: Any = None) -> None:
     if _now.raised and time.monotonic() - _now.raised <= SAME_REQUEST:
         return
-    with contextlib.suppress(OSError):  # standard error may be closed
-        os.write(2, f'{signal.Signals(number).name}: ended at once\n'.encode())
+    _end_process(number)
+
+
+def _end_process(number: int, which: str = '') -> NoReturn:
+    """Ends the process with one line and exit code 128 + number. which: 'second ' for a second signal."""
+    with contextlib.suppress(OSError):  # standard error may be closed, or a pipe without a reader
+        os.write(2, f'{which}{signal.Signals(number).name}: ended at once\n'.encode())
     os._exit(128 + number)
 
 

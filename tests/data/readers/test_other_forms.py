@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.readers.tables import Problem, read_rows
+from xlmr_flax.data.readers.tables import DataError, Problem, read_rows, read_text
 from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import ChoiceExample, PairExample, RowError, Table
@@ -47,6 +48,7 @@ def test_a_word_with_a_colon_is_left_alone(tmp_path: Path) -> None:
         ('en:Ada\tB-PER\nLondon\tB-LOC\n', [2]),
         ('en:Ada\tB-PER\nen:saw\tO\nen:it\tO\n\n' + 'x\tO\n' * 9 + '\nen:y\tO\n', [5]),  # two files joined
         ('Ada,B-PER\nran,O\n', [1]),
+        ('Ada\u00a0B-PER\nran\u00a0O\n', [1]),
         ('word;tag\n\nAda;PROPN\n\nran;VERB\n', [3, 5]),
     ],
 )
@@ -141,3 +143,38 @@ def test_files_that_repeat_an_id_are_read_whole(task: str, name: str, row: dict[
     path.write_text((json.dumps(row) + '\n') * 2, encoding='utf-8')
     rows = read_split(get_task(task), 'en', path.stem, tmp_path)
     assert [each.id for each in rows] == [f'{task}-{path.stem}-en-{i}' for i in range(2)]
+
+
+LINES = Table('f', 'lines', ('text',), header=False)
+
+
+@pytest.mark.parametrize('form', [CONLL, LINES], ids=['conll', 'lines'])
+@pytest.mark.parametrize(
+    ('content', 'named'),
+    [
+        (b'een\rtwee\rdrie\r', 'carriage returns'),
+        (b'\n{"text": "een"}\n{"text": "twee"}\n', 'line 2: JSON lines'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n', 'Git LFS'),
+        (b'\xef\xbb\xbf\n<!DOCTYPE html>\n<p>404</p>\n', 'HTML'),
+        (gzip.compress(b'een\n'), 'gzip'),
+        ('een\ntwee\n'.encode('utf-16-le'), 'line 1: not UTF-8'),
+        (b'een\ntwee\n' + b'\0' * 9, 'line 3: not UTF-8'),
+        ('een\n'.encode('utf-16'), 'line 1: not UTF-8'),
+    ],
+)
+def test_another_kind_of_file_is_no_text(tmp_path: Path, form: Table, content: bytes, named: str) -> None:
+    path = tmp_path / 'f'
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=named) as error:
+        list(read_rows(path, form))
+    assert str(error.value).startswith(str(path))
+
+
+def test_texts_that_look_like_another_kind_of_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / 'f'
+    texts = ['{a set of words', 'PK \u0003', 'a\rb', '<p>', 'version 1']
+    path.write_text('\n'.join(texts) + '\n', encoding='utf-8', newline='\n')
+    assert [row['text'] for _, row in read_rows(path, LINES) if isinstance(row, dict)] == texts
+    path.write_text('one text\r', encoding='utf-8', newline='')
+    assert [row for _, row in read_rows(path, LINES)] == [{'text': 'one text'}]
+    assert read_text(path) == 'one text\r'

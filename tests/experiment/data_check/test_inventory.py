@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xlmr_flax.experiment.data_check.inventory import READABLE, check, find_overlaps, wanted
+from xlmr_flax.tasks import all_tasks
 
 
 def test_a_task_without_english_training_rows_is_checked_to_the_end(tmp_path: Path) -> None:
@@ -15,3 +16,31 @@ def test_a_task_without_english_training_rows_is_checked_to_the_end(tmp_path: Pa
     states = [check(split) for split in wanted(['masakhaner2'], tmp_path, ['test'], ['xh'])]
     assert [state.state for state in states] == [READABLE]
     assert find_overlaps(states, ['masakhaner2']) == []
+
+
+def test_a_split_that_a_dataset_does_not_have_in_a_language_is_not_missing(tmp_path: Path) -> None:
+    """Universal Dependencies has no Thai training and development sentences, and no Kazakh development sentences."""
+    required = {(split.name, split.language): must for split, must in wanted(['udpos'], tmp_path).items()}
+    assert ('test', 'th') in required
+    assert required['dev', 'de']
+    assert not {('dev', 'kk'), ('dev', 'th')} & set(required)
+    assert len([name for name in required if name[0] == 'dev']) == 33 - 4
+
+    own = tmp_path / 'xtreme/udpos/dev-th.tsv'
+    own.parent.mkdir(parents=True)
+    own.write_text('a\tNOUN\n', encoding='utf-8')
+    required = {(split.name, split.language): must for split, must in wanted(['udpos'], tmp_path).items()}
+    assert required['dev', 'th'] is False
+
+    named = wanted(['udpos'], tmp_path, languages=['th'])
+    assert {split.name: must for split, must in named.items()} == {'train': False, 'dev': False, 'test': True}
+    assert all(wanted(['udpos'], tmp_path, ['dev'], ['th']).values())
+
+
+def test_every_unpublished_split_is_one_of_its_task() -> None:
+    for task in all_tasks().values():
+        for split, codes in task.unpublished.items():
+            assert split in task.splits
+            assert split not in task.translated
+            assert set(codes) <= {*task.languages, *task.more_languages}
+            assert not set(codes) & set(task.split_languages(split))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import signal
@@ -163,10 +164,42 @@ def test_signs_of_life_are_given_while_a_run_is_held(folder: Path) -> None:
         assert claim
         os.utime(claim.path, (0, 0))
         until = time.monotonic() + 10
-        while claim.path.stat().st_mtime == 0 and time.monotonic() < until:
+        while not list(folder.glob('run.1.beat-*')) and time.monotonic() < until:
             time.sleep(0.02)
-        assert claim.path.stat().st_mtime > time.time() - 60
         claim.check()
+        assert len(list(folder.glob('run.1.beat-*'))) <= 2, 'the one before is deleted'
+    assert {p.name for p in folder.iterdir()} == {'run.1.json', 'run.1.released'}
+
+
+@pytest.fixture
+def cached_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine's mount that keeps for ever what it has once read of a file; listings are fresh."""
+    for name in ('_modified', '_read'):
+        monkeypatch.setattr(claims, name, functools.cache(getattr(claims, name)))
+
+
+@pytest.mark.usefixtures('cached_mount')
+def test_a_cached_mount_shows_life_death_and_release(folder: Path) -> None:
+    path, other = held_by(folder, age=50), Claims(folder, timeout=100)
+    assert other.take('run') is None, 'and the mount keeps the time of the claim'
+    own = Claim(path, claims._NOBODY, folder / 'run.2.json')
+    for _ in range(3):
+        own.beat()
+        os.utime(path, (time.time() - 5000,) * 2)  # without the heartbeats it would be long dead
+        assert other.take('run') is None
+    beat = next(folder.glob('run.1.beat-*'))
+    assert beat.name == 'run.1.beat-3'
+    gone = beat.rename(folder / 'run.1.beat-4')  # the last one it sends: a name that the mount has not seen
+    os.utime(gone, (time.time() - 101,) * 2)
+    assert other.holder('run') is None and other.take('run')
+
+
+@pytest.mark.usefixtures('cached_mount')
+def test_a_cached_mount_shows_a_release(folder: Path) -> None:
+    path, other = held_by(folder), Claims(folder)
+    assert other.take('run') is None
+    Claim(path, claims._NOBODY, folder / 'run.2.json').release('finished')
+    assert other.take('run')
 
 
 @pytest.mark.parametrize('how', ['taken over', 'deleted'])

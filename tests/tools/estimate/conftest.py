@@ -9,9 +9,10 @@ import pytest
 from jax.sharding import Mesh
 
 from xlmr_flax.config import MeshSpec
+from xlmr_flax.parallel.chips import GIB
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.tools.estimate import EstimateError, plan, programs
-from xlmr_flax.tools.estimate.chips import GIB, Topology
+from xlmr_flax.tools.estimate.chips import Topology
 from xlmr_flax.tools.estimate.cost import Collective, Operation, ProgramCost
 from xlmr_flax.tools.estimate.programs import Compiled, Memory, Program
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from xlmr_flax.parallel.chips import TPUS
 from xlmr_flax.tools.estimate import EstimateError, chips
-from xlmr_flax.tools.estimate.chips import CHIPS, Topology, devices, parse_topologies, parse_topology
+from xlmr_flax.tools.estimate.chips import Topology, devices, parse_topologies, parse_topology
 
 
 @pytest.mark.parametrize(
@@ -51,13 +52,13 @@ def test_several_topologies_each_once() -> None:
 def test_peaks_follow_from_the_matrix_units() -> None:
     """Units x side x side x 2 operations x clock, to a per cent: two published numbers that must agree."""
     units = {'v4': (8, 128), 'v5e': (4, 128), 'v5p': (8, 128), 'v6e': (4, 256)}
-    assert set(units) == set(CHIPS)
+    assert set(units) == set(TPUS)
     for name, (count, side) in units.items():
-        chip = CHIPS[name]
+        chip = TPUS[name]
         assert 2 * count * side**2 * chip.clock == pytest.approx(chip.flops, rel=0.01)
 
 
 def test_without_libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chips, 'has_libtpu', lambda: False)
     with pytest.raises(EstimateError, match=r"libtpu is not installed.*pip install -e '\.\[tpu\]' in the checkout"):
-        devices(Topology(CHIPS['v5e'], (2, 2)))
+        devices(Topology(TPUS['v5e'], (2, 2)))

@@ -56,7 +56,7 @@ def test_a_plan(tmp_path: Path, no_compiler: Callable[..., object], capsys: pyte
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert lines[0].split()[:2] == ['phase', 'of'] and 'chip-hours (4 chips)' in lines[0]
-    assert 'Computed in float32' in out and 'How to read it.' in out
+    assert '4 × TPU v6e: bfloat16, mesh data=' in out and 'How to read it.' in out
     (found,) = json.loads((tmp_path / 'out.json').read_text(encoding='utf-8'))
     assert found['total']['steps'] == 36
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from xlmr_flax.parallel.chips import TPUS
 from xlmr_flax.tools.estimate import hlo
-from xlmr_flax.tools.estimate.chips import CHIPS
 from xlmr_flax.tools.estimate.cost import ProgramCost, group_size, program_cost, to_dict, trip_count
 
 TEXT = (Path(__file__).parent / 'compiled.txt').read_text(encoding='utf-8')
-V5E = CHIPS['v5e']
+V5E = TPUS['v5e']
 
 
 @pytest.fixture(scope='module')
@@ -103,12 +103,12 @@ def test_elementwise_operations_that_a_kernel_says_it_has(chip: str) -> None:
     said = 'frontend_attributes={kernel_metadata={\n' + work + '\n}}, metadata={op_name="jit(step)/mykernel'
     text = TEXT.replace('metadata={op_name="jit(step)/mykernel', said)
     assert text != TEXT
-    found = {o.name: o for o in program_cost(hlo.parse(text), CHIPS[chip]).operations}
+    found = {o.name: o for o in program_cost(hlo.parse(text), TPUS[chip]).operations}
     lanes = 8 * 128 * 4 * (2 if chip == 'v4' else 1)  # of a chip: a v4 has two cores
     more = 23 * 1000000000 if chip == 'v4' else 0
-    products = 1.97e9 / CHIPS[chip].flops * CHIPS[chip].clock
+    products = 1.97e9 / TPUS[chip].flops * TPUS[chip].clock
     assert found['mykernel.1'].cycles == pytest.approx(products + (61440000000 + more) / lanes)
-    assert {o.name for o in program_cost(hlo.parse(TEXT), CHIPS[chip]).operations} == set(found)
+    assert {o.name for o in program_cost(hlo.parse(TEXT), TPUS[chip]).operations} == set(found)
 
 
 def test_groups(cost: ProgramCost) -> None:
@@ -197,7 +197,7 @@ def test_trip_counts() -> None:
 
 def test_the_clock_of_the_chip_decides_marked_cycles_alone() -> None:
     module = hlo.parse(TEXT)
-    first, second = program_cost(module, V5E), program_cost(module, CHIPS['v5p'])
+    first, second = program_cost(module, V5E), program_cost(module, TPUS['v5p'])
     assert first.cycles - first.marked_cycles == second.cycles - second.marked_cycles
     assert first.marked_cycles != second.marked_cycles
 

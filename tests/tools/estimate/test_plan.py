@@ -9,14 +9,11 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import pytest
 
 from xlmr_flax.config import Arm, Config, Member, Recipe, parse
-from xlmr_flax.data.batches import pass_tokens
 from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.experiment.plan.cost import Estimator, Work, forward_flops
-from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.tools.estimate.chips import parse_topology
 from xlmr_flax.tools.estimate.plan import (
     EVALUATION,
@@ -25,6 +22,7 @@ from xlmr_flax.tools.estimate.plan import (
     PlanWork,
     concrete,
     estimate_plan,
+    machine_on,
     mean_length,
 )
 from xlmr_flax.tools.estimate.programs import EMBED, EVALUATE, TRAIN
@@ -33,7 +31,7 @@ from xlmr_flax.tools.estimate.report import plan_dict, plan_table, plan_text
 from .conftest import CYCLES
 
 TINY = Path(__file__).parents[3] / 'configs' / 'tiny.py'
-V5E, V5P = parse_topology('v5e:2x2'), parse_topology('v5p:2x2x2')
+ONE, V5E, V5P = (parse_topology(text) for text in ('v5e:1x1', 'v5e:2x2', 'v5p:2x2x2'))
 
 
 def tiny(**changes: object) -> Config:
@@ -56,7 +54,7 @@ def test_parts(work: PlanWork) -> None:
     assert steps == [(TARGET, 'world_pairs', 6.0), (INTERMEDIATE, 'world_nli', 6.0), (TARGET, 'world_pairs', 6.0)]
     assert {p.program.does for p in work.parts if p.phase == EVALUATION} == {EVALUATE, EMBED}
     train = next(p.program for p in work.parts if p.program.does == TRAIN)
-    assert (train.rows, train.length, train.accumulation, train.choices) == (8, 64, 1, 1)
+    assert (train.rows, train.length, train.accumulation, train.choices, train.slots) == (0, 64, 1, 1, 8)
     expected = Estimator(work.plan, work.shape, work.tokenizer)
     for run in work.plan:
         codes = {'world_pairs': ('en', 'de', 'ru'), 'world_retrieval': ('de', 'ru')}.get(run.target, ())
@@ -90,7 +88,7 @@ def test_micro_batches_of_several_tasks_are_parts_of_steps() -> None:
     )
     parts = [p for p in PlanWork(config).parts if p.program.does == TRAIN]
     assert sum(p.steps for p in parts) == 10
-    assert {(p.program.rows, p.program.accumulation) for p in parts} == {(8, 2)}
+    assert {p.program.accumulation for p in parts} == {2}
 
 
 def test_mean_length() -> None:
@@ -100,22 +98,28 @@ def test_mean_length() -> None:
     assert mean_length(shape, Work()) == 1.0
 
 
-def test_rows_of_forward_passes_follow_the_mesh(work: PlanWork) -> None:
-    mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    found = concrete(work.parts, mesh, 1000)
-    part, times = next((p, n) for p, n in found if p.program.does == EVALUATE)
-    assert part.program.rows == -(-1000 // part.program.length) or part.program.rows == 1000 // part.program.length
-    assert times * part.program.tokens == pytest.approx(part.tokens)
+def test_rows_follow_the_mesh(work: PlanWork) -> None:
+    for topology in (ONE, V5E):
+        defaults = work.defaults(machine_on(topology))
+        for part, times in concrete(work, defaults):
+            program = part.program
+            if program.does == TRAIN:
+                assert part.load is not None and program.rows == part.load.rows(defaults.shards)
+                assert program.rows % (defaults.shards * program.accumulation) == 0
+                assert times == part.steps
+            else:
+                assert program.rows % topology.chips == 0 and defaults.rows_only
+                assert program.rows * program.length == 8192 * topology.chips
+                assert times * program.tokens == pytest.approx(part.tokens)
 
 
 def test_hours(work: PlanWork, no_compiler: Callable[..., object]) -> None:
     said: list[str] = []
     first, second = (estimate_plan(work, t, said.append) for t in (V5E, V5P))
     train = next(row for row in first.rows if row.phase == INTERMEDIATE)
-    mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
     tokens = sum(
         times * part.program.tokens
-        for part, times in concrete(work.parts, mesh, pass_tokens(work.config.evaluation.batch_tokens, 'tpu'))
+        for part, times in concrete(work, work.defaults(machine_on(V5E)))
         if part.phase == INTERMEDIATE
     )
     assert train.seconds == pytest.approx(tokens * CYCLES / V5E.chip.clock)

@@ -13,9 +13,10 @@ from xlmr_flax.config import MeshSpec
 from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model
+from xlmr_flax.parallel.chips import GIB
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.tools.estimate import EstimateError
-from xlmr_flax.tools.estimate.chips import GIB, has_libtpu, parse_topology
+from xlmr_flax.tools.estimate.chips import has_libtpu, parse_topology
 from xlmr_flax.tools.estimate.programs import (
     EMBED,
     EVALUATE,
@@ -53,10 +54,11 @@ def test_operations_of_a_model() -> None:
     assert dataclasses.replace(train, choices=4).flops == 4 * train.flops
 
 
+@pytest.mark.parametrize('slots', [0, 4])
 @pytest.mark.parametrize('kind', KINDS)
-def test_batches_are_those_that_the_step_takes(kind: str) -> None:
+def test_batches_are_those_that_the_step_takes(kind: str, slots: int) -> None:
     mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    program = train_program(kind)
+    program = train_program(kind, slots=slots)
     optimizer = Optimizer(program.optimizer, 10)
     state = state_shapes(TINY.shapes({'x': program.head}), optimizer)
     shared, mine = split(state, 'x')

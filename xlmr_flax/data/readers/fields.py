@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.readers.text import DataError, Problem, Rows, read_lines, read_text
+from xlmr_flax.data.readers.text import DataError, Problem, Rows, read_lines, read_plain_lines, read_text
 from xlmr_flax.tasks.base import Table, closest
 from xlmr_flax.util import strict_json
 
@@ -107,8 +107,8 @@ def read_json(path: Path, table: Table) -> Rows:
 
 
 def read_plain(path: Path, table: Table) -> Rows:
-    """Reads plain text: one text a line, in the table's only column."""
-    for number, line in enumerate(read_lines(path), 1):
+    """Reads plain text: one text a line, in the table's only column. Raises DataError for JSON lines."""
+    for number, line in enumerate(read_plain_lines(path), 1):
         yield number, {table.columns[0]: line}
 
 

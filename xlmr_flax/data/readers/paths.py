@@ -22,7 +22,7 @@ FOR_TRAINING = f'{STAND_IN_MARK} for training'
 
 
 class MissingFile(DataError):
-    """A file that a split needs does not exist."""
+    """A file that a split needs, or the whole data root, does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Found:
 
 def resolve_data_root(flag_value: str | Path | None = None) -> Path:
     """The data root: the flag's value, else XLMR_DATA_ROOT, else TFDS_DATA_DIR (if all data is prepared by TFDS and
-    there are no local files). Raises DataError that says how to set it.
+    there are no local files). Raises DataError that says how to set it, MissingFile if the folder does not exist.
     """
     value, setting = flag_value, '--data_root'
     for variable in (DATA_ROOT_VARIABLE, tfds.DIRECTORY_VARIABLE):
@@ -61,7 +61,8 @@ def resolve_data_root(flag_value: str | Path | None = None) -> Path:
         raise DataError(f'data root {str(value)!r} (from {setting}) is a bucket: {remedy}')
     root = Path(value).expanduser()
     if not root.is_dir():
-        raise DataError(f'data root {str(root)!r} (from {setting}) is not a folder: {HOW_TO_SET}')
+        error = DataError if root.exists() else MissingFile
+        raise error(f'data root {str(root)!r} (from {setting}) is not a folder: {HOW_TO_SET}')
     return root
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xlmr_flax.data.readers.text import Problem, Row, Rows, read_lines
+from xlmr_flax.data.readers.text import Problem, Row, Rows, read_lines, read_plain_lines
 from xlmr_flax.tasks.base import Table
 from xlmr_flax.util.errors import quote
 
@@ -30,7 +30,7 @@ _LEAF = re.compile(r'<L (\S+) (\S+) (\S+) (\S+) (\S+)>')
 
 _PREFIX = re.compile(r'(?:[a-z]{2,3}(?:-[a-z]+)*|simple):')  # simple: Wikipedia in Simple English
 _DOCUMENT = re.compile(r'-DOCSTART-(?:[ \t]+O)?')
-_OTHER_SEPARATOR = re.compile(r'.*[,;|](?:O|[A-Z]{1,5}(?:-[A-Za-z]+)?)')
+_OTHER_SEPARATOR = re.compile(r'.*[,;|\s](?:O|[A-Z]{1,5}(?:-[A-Za-z]+)?)')
 _HEAD = re.compile(r'[0-9]{1,9}')
 _EMPTY_NODE = re.compile(r'[0-9]+\.[0-9]+')
 
@@ -87,7 +87,8 @@ def _has_prefixes(blocks: list[Lines]) -> bool:
 
 
 def _has_other_separator(blocks: list[Lines]) -> bool:
-    """Whether half of the lines of a file without tabs and blanks end in a comma (or ; or |) and a tag."""
+    """Whether half of the lines of a file without tabs and blanks end in a comma (or ; or | or a no-break
+    space) and a tag."""
     lines = [line for block in blocks for _, line in block]
     if any('\t' in line or ' ' in line for line in lines):
         return False
@@ -165,7 +166,7 @@ def _sentence(words: list[str], tags: list[str] | None, lines: list[int]) -> Row
 def _blocks(path: Path) -> Iterator[Lines]:
     """Yields the blocks of consecutive lines that blank lines separate."""
     block: Lines = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(read_plain_lines(path), 1):
         # Not strip() without arguments: a word may consist of another white-space character.
         if line.strip(' \t'):
             block.append((number, line.rstrip(' \t') if '\t' in line.rstrip(' \t') else line.strip(' ')))

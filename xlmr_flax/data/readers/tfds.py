@@ -226,7 +226,7 @@ def folders(root: Path) -> list[Path]:
 
 
 def _version(info: Path) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else -1 for part in info.parent.name.split('.'))
+    return tuple(int(part) if part.isdecimal() else -1 for part in info.parent.name.split('.'))
 
 
 def _form_and_splits(info: Path) -> tuple[str, set[str]]:

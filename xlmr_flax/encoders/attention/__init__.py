@@ -13,7 +13,18 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from xlmr_flax.encoders.attention.choose import CPU, CUDNN, INTERPRET, KERNELS, MOST_TOKENS, XLA, check_name
+from xlmr_flax.encoders.attention.choose import (
+    CPU,
+    CUDNN,
+    GPU_KERNELS,
+    INTERPRET,
+    INTERPRET_TRITON,
+    KERNELS,
+    MOST_TOKENS,
+    XLA,
+    check_name,
+    cudnn_takes,
+)
 from xlmr_flax.encoders.attention.cpu import cpu_attention
 from xlmr_flax.encoders.attention.reference import attention, same_segment, segment_bias
 from xlmr_flax.encoders.dropout import no_seed
@@ -77,7 +88,17 @@ def attend(
         return tpu.attention(
             qkv, bias, visible, seed, weight, heads=heads, rate=rate, place=place, interpret=is_interpreted
         )
-    mixed = checkpoint_name(_values(qkv, bias, visible, heads, implementation, seed, rate, place), 'mixed')
+    if implementation == CUDNN and cudnn_takes(t, width // heads, rate):
+        mixed = _by_cudnn(qkv, bias, visible[0], heads, place)
+    elif implementation in GPU_KERNELS:
+        from xlmr_flax.encoders.attention import gpu
+
+        seed, is_interpreted = no_seed() if seed is None else seed, implementation == INTERPRET_TRITON
+        return gpu.attention(
+            qkv, bias, visible, seed, weight, heads=heads, rate=rate, place=place, interpret=is_interpreted
+        )
+    else:
+        mixed = checkpoint_name(_values(qkv, bias, visible, heads, implementation, seed, rate, place), 'mixed')
     return mixed if weight is None else (mixed.reshape(b * t, width) @ weight).reshape(b, t, -1)
 
 
@@ -85,16 +106,24 @@ def _values(
     qkv: jax.Array, bias: jax.Array, visible: jax.Array, heads: int, implementation: str,
     seed: jax.Array | None, rate: float, place: Constrain,
 ) -> jax.Array:  # fmt: skip
-    (_, b, t, width), size = qkv.shape, qkv.shape[-1] // heads
-    qkv = qkv + bias.astype(qkv.dtype)[:, None, None]
-    split = place(qkv.reshape(3, b, t, heads, size), None, ROWS, None, HEADS, None)
+    split = _split(qkv, bias, heads, place)
     if implementation == CPU:
         return on_cpu(split.transpose(1, 2, 0, 3, 4), visible, seed, rate, place)
-    if implementation == CUDNN and rate == 0.0:
-        mask = same_segment(visible)
-        mixed = jax.nn.dot_product_attention(split[0], split[1], split[2], mask=mask, implementation='cudnn')
-        return mixed.reshape(b, t, width)
     return attention(split, visible, seed, rate, place)
+
+
+def _split(qkv: jax.Array, bias: jax.Array, heads: int, place: Constrain) -> jax.Array:
+    """Adds the bias and splits the heads: qkv [3, B, T, H * K] -> [3, B, T, H, K]."""
+    qkv = qkv + bias.astype(qkv.dtype)[:, None, None]
+    return place(qkv.reshape(*qkv.shape[:3], heads, -1), None, ROWS, None, HEADS, None)
+
+
+def _by_cudnn(qkv: jax.Array, bias: jax.Array, segments: jax.Array, heads: int, place: Constrain) -> jax.Array:
+    """Attention by cuDNN, without dropout. encoders/compute.py keeps what the primitive's forward pass returns."""
+    split = _split(qkv, bias, heads, place)
+    mask = same_segment(segments)
+    mixed = jax.nn.dot_product_attention(split[0], split[1], split[2], mask=mask, implementation='cudnn')
+    return mixed.reshape(qkv.shape[1:])
 
 
 def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
@@ -108,6 +137,10 @@ def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
         from xlmr_flax.encoders.attention import tpu
 
         return tpu.numbers(segments, heads)
+    if implementation in GPU_KERNELS:
+        from xlmr_flax.encoders.attention import gpu
+
+        return gpu.numbers(segments, heads)
     return segments
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from xlmr_flax.encoders.attention import fused
+from xlmr_flax.encoders.attention.fused import Fused
 from xlmr_flax.encoders.kernels.attention import kernel, mask_words
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain, Dims
 
 WORK = ('vector_ops', 'integer_products')  # operation counts in a kernel's metadata; the first includes the second
 LANES = 128
@@ -28,8 +29,10 @@ _TOKENS = 512  # tokens per grid program: with shorter rows, a program takes sev
 _WORK = {(False, False): (8.5, 0), (False, True): (16, 1), (True, False): (10.5, 0), (True, True): (14.5, 0)}
 _VMEM = 14 << 20  # bytes that a grid program may use; a v4's core has 16 MiB, of which the compiler uses some
 
-Static = tuple[int, float, bool]  # number of heads of the model, dropout rate (0 = none), interpret mode
 Numbers = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+# Logical axes of segments of keys, of queries, row numbers, head numbers.
+_NUMBERS: tuple[Dims, ...] = ((ROWS, None, None), (ROWS, None, None), (ROWS,), (HEADS,))
+_OF_HEADS: Dims = (ROWS, HEADS, None, None)  # residuals that the forward pass keeps for each program's heads
 
 
 def heads_together(heads: int, size: int) -> int:
@@ -68,71 +71,15 @@ def attention(
     bias: float32 [3, H * K], added to qkv. about: from `numbers`. seed: of `seed_of`. weight: [H * K, D] or None.
 
     The dropout mask is that of encoders/dropout.py for weights [B, H, T, T]; it does not depend on the device that
-    computes a row and head. The residuals besides qkv have checkpoint names (KEPT). The product with the weight is
-    computed here because its gradient reads the same residual. Queries in padding get no gradient.
+    computes a row and head. Queries in padding get no gradient.
     """
-    return _attention(qkv, bias, about, seed, weight, (heads, rate, interpret), place)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _attention(
-    qkv: jax.Array, bias: jax.Array, about: Numbers, seed: jax.Array, weight: jax.Array | None,
-    static: Static, place: Constrain,
-) -> jax.Array:  # fmt: skip
-    run = place.mapped(functools.partial(_call, static, False, ()), _INPUTS, (_MIXED,))
-    return _times(run(qkv, bias, seed, *about)[0], weight)
-
-
-def _forward(
-    qkv: jax.Array, bias: jax.Array, about: Numbers, seed: jax.Array, weight: jax.Array | None,
-    static: Static, place: Constrain,
-) -> Any:  # fmt: skip
-    outputs = (_MIXED, _OF_HEADS, _OF_HEADS)[: 3 if static[1] else 2]
-    run = place.mapped(functools.partial(_call, static, True, ()), _INPUTS, outputs)
-    results = run(qkv, bias, seed, *about)
-    kept = [checkpoint_name(x, name) for x, name in zip(results, KEPT, strict=False)]
-    return _times(results[0], weight), (qkv, bias, about, seed, weight, *kept)
-
-
-def _backward(static: Static, place: Constrain, kept: Any, gradient: jax.Array) -> Any:
-    qkv, bias, about, seed, weight, mixed, *more = kept
-    of_weight = None
-    if weight is not None:
-        flat = gradient.reshape(-1, gradient.shape[-1])
-        of_weight = mixed.reshape(-1, weight.shape[0]).T @ flat
-        gradient = (flat @ weight.T).reshape(mixed.shape)
-
-    def call(*arrays: jax.Array) -> Any:
-        return _call(static, True, arrays[len(_INPUTS) :], *arrays[: len(_INPUTS)])
-
-    inputs = (*_INPUTS, *[_OF_HEADS] * len(more), _MIXED, _MIXED)
-    run = place.mapped(call, inputs, ((None, ROWS, None, HEADS), _MIXED))
-    of_qkv, of_bias = run(qkv, bias, seed, *about, *more, mixed, gradient)
-    return of_qkv, of_bias.sum(0), None, None, of_weight
-
-
-_attention.defvjp(_forward, _backward)
-
-_INPUTS = (
-    (None, ROWS, None, HEADS),  # qkv
-    (None, HEADS),  # its bias
-    (None, None),  # seed
-    (ROWS, None, None),  # numbers: segments of keys
-    (ROWS, None, None),  # and of queries
-    (ROWS,),  # rows
-    (HEADS,),  # heads
-)
-_MIXED = (ROWS, None, HEADS)  # attention's output, its gradient; the bias gradients of grid programs
-_OF_HEADS = (ROWS, HEADS, None, None)  # residuals that the forward pass keeps for each program's heads
-KEPT = ('mixed', 'attention_sums', 'attention_mask')
-
-
-def _times(x: jax.Array, weight: jax.Array | None) -> jax.Array:
-    return x if weight is None else (x.reshape(-1, weight.shape[0]) @ weight).reshape(*x.shape[:-1], -1)
+    residuals = (_OF_HEADS,) * (2 if rate else 1)
+    how = Fused(_call, (heads, rate, interpret), _NUMBERS, residuals)
+    return fused.attention(qkv, bias, about, seed, weight, how, place)
 
 
 def _call(
-    static: Static,
+    static: fused.Static,
     keeps: bool,
     of_backward: Sequence[jax.Array],
     qkv: jax.Array,

@@ -209,28 +209,31 @@ def _languages(task: Task, split: str, root: str | Path) -> list[str]:
         return list(task.translated[split])
     if split == 'train' and 'en' in task.languages and not any('{language}' in table.path for table in tables):
         return ['en']
-    more = [code for code in task.more_languages if Split(task, code, split, root).is_there()]
+    own = task.split_languages(split)
+    others = [code for code in (*task.languages, *task.more_languages) if code not in own]
+    more = [code for code in others if Split(task, code, split, root).is_there()]
     if task.open_languages:
         known = {task.local_code(code) for code in (*task.languages, *task.more_languages)}
         codes = [set(codes_present(Path(root), table.path)) for table in tables if '{language}' in table.path]
-        others = sorted(set.intersection(*codes) - known) if codes else []
-        more += [code for code in others if Split(task, code, split, root).is_there()]
-    return [*task.languages, *more]
+        further = sorted(set.intersection(*codes) - known) if codes else []
+        more += [code for code in further if Split(task, code, split, root).is_there()]
+    return [*own, *more]
 
 
 def _required(task: Task, split: str, language: str, splits: Sequence[str], languages: Sequence[str]) -> bool:
     """Returns whether a split must exist. `splits` and `languages` are those that the user named.
 
     Zero-shot transfer trains in English, so training sets in other languages are optional. A translated split is
-    required if it is named, or if it is all that a named language can have (MNLI in German).
+    required if it is named, or if it is all that a named language can have (MNLI in German). A split that a dataset
+    does not have in a language is required only if both are named.
     """
     if split in task.translated:
         return split in splits or (bool(languages) and not _own(task, language))
     if languages:
-        return True
+        return split in splits or language not in task.unpublished.get(split, ())
     if split == 'train' and not task.is_text:
         return language == 'en'
-    return language in task.languages
+    return language in task.split_languages(split)
 
 
 def _has(task: Task, split: str, language: str) -> bool:

@@ -85,5 +85,5 @@ def _read(path: Path) -> list[BadRow]:
     if header != _HEADER:
         raise DataError(f'{path}: not a list of rows that were left out: its header is {header!r}')
     rows = [line.split('\t', 2) for line in lines]
-    whole = [row for row in rows if len(row) == 3 and row[1].isdigit()]  # a killed process may leave a partial line
+    whole = [row for row in rows if len(row) == 3 and row[1].isdecimal()]  # a killed process may leave a partial line
     return list(dict.fromkeys(BadRow(file, int(line), reason) for file, line, reason in whole))

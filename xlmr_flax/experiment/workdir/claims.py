@@ -12,9 +12,11 @@ the next number, which succeeds for exactly one process. Numbers are never reuse
 observation can never be confused with the current state. The folder is also a record of who did what.
 
 A process is gone if it is known to have ended (it ran on this machine, and its pid is free or belongs to a process with
-another start time), or if it has sent no heartbeat for `timeout` seconds: a thread touches the file while the run is
-held. Ages are measured with the clock of the file system. A process that was wrongly considered gone notices it
-(`Claim.lost`).
+another start time), or if it has sent no heartbeat for `timeout` seconds. A thread sends them while the run is held:
+each is an empty file with a new name, RUN.NUMBER.beat-K, and the one before is deleted. A release is a file, too,
+RUN.NUMBER.released. New names are seen in a listing on any file system, also on a mount that keeps what it has once
+read of a file (gcsfuse does so for ever on machine types with TPUs). Ages are measured with the clock of the file
+system. A process that was wrongly considered gone notices it (`Claim.lost`).
 
 The only requirement on the storage is exclusive creation of a file. It holds for local disks, for NFS (through hard
 links, which are reliable even if O_EXCL is not: open(2)), and for file systems without hard links whose O_EXCL is
@@ -82,12 +84,17 @@ class Claim:
     following: Path
     lost: bool = False
     _released: bool = field(default=False, repr=False)
+    _beats: int = field(default=0, repr=False)
 
     def beat(self) -> None:
-        """Sends a heartbeat (touches the file) and checks whether another process has taken over."""
+        """Sends a heartbeat and checks whether another process has taken over."""
         try:
-            os.utime(self.path)
-            self.lost = self.lost or self.following.exists()
+            names = set(os.listdir(self.path.parent))
+            self.lost = self.lost or self.path.name not in names or self.following.name in names
+            if not self.lost:
+                _beat_path(self.path, self._beats + 1).touch()
+                self._beats += 1
+                _beat_path(self.path, self._beats - 1).unlink(missing_ok=True)
         except FileNotFoundError:
             self.lost = True
         except OSError:  # the file system may respond again later
@@ -107,6 +114,8 @@ class Claim:
             if self.path.exists():
                 with contextlib.suppress(OSError):  # such as a full disk; the end of this process frees the run as well
                     write_atomically(self.path, _text(dataclasses.replace(self.holder, released=outcome)))
+                    _released_path(self.path).touch()
+                    _beat_path(self.path, self._beats).unlink(missing_ok=True)
 
 
 class Claims:
@@ -175,15 +184,18 @@ class Claims:
     def _holds(self, path: Path) -> Holder | None:
         """Returns the holder of a claim; None if the claim is released or its process is gone."""
         holder = _read(path)
+        if _released_path(path).name in (names := set(os.listdir(self.directory))):
+            return None
         if holder is not None:
             if holder.released:
                 return None
             if holder.space == _space() and (holder.space or holder.host == socket.gethostname()):
                 return holder if _is_alive(holder.pid, holder.began) else None
+        last = _last_beat(path, names)
         try:
-            age = self._now() - path.stat().st_mtime
-        except FileNotFoundError:  # a user has deleted the file
-            return None
+            age = self._now() - _modified(last)
+        except FileNotFoundError:  # of a claim, because a user has deleted it; of a heartbeat, because of the next one
+            return None if last == path else holder or _NOBODY
         if age > self.timeout:
             return None
         return holder or _NOBODY
@@ -237,6 +249,25 @@ def _create(path: Path, text: str) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _beat_path(path: Path, number: int) -> Path:
+    return path.with_name(f'{path.stem}.beat-{number}')
+
+
+def _released_path(path: Path) -> Path:
+    return path.with_name(f'{path.stem}.released')
+
+
+def _last_beat(path: Path, names: set[str]) -> Path:
+    """Returns the newest heartbeat of a claim among the names of its folder; the claim itself before the first."""
+    start = f'{path.stem}.beat-'
+    numbers = [int(name[len(start) :]) for name in names if name.startswith(start) and name[len(start) :].isdigit()]
+    return _beat_path(path, max(numbers)) if numbers else path
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _text(holder: Holder) -> str:

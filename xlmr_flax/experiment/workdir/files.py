@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import shutil
 import socket
 import time
@@ -16,9 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.config import Config, ConfigError, to_dict
+from xlmr_flax.config import Config, to_dict
 from xlmr_flax.experiment.plan.runs import Run
+from xlmr_flax.experiment.workdir.file_system import check_writable, remove_abandoned
 from xlmr_flax.experiment.workdir.git_version import source
+from xlmr_flax.experiment.workdir.log_writer import LogWriter
 from xlmr_flax.report.rows import RowsError, check_row
 from xlmr_flax.util import strict_json
 from xlmr_flax.util.console import say, warn
@@ -34,10 +35,7 @@ _RECORD = {
 
 # Folders in which any process may write. The folders of a run belong to the process that has claimed it.
 _SHARED = ('', 'claims', 'failed', 'report', 'report/figures', 'report/latex')
-# Temporary files of atomic writes (scoring/files.py, util/files.py, claims.py), and probes of the file system.
-_TEMPORARY = re.compile(r'\..+\.(?:\d+-[0-9a-f]{8}|[0-9a-f]{32}|[a-z0-9_]{8})\.tmp|\.(?:writable|clock)-[0-9a-f]{32}')
 _LONGEST = 1e12  # seconds; a larger number is no time of work
-_ABANDONED = 3600.0  # seconds; a temporary file normally exists only while one text is written
 
 
 class Workdir:
@@ -54,19 +52,12 @@ class Workdir:
     def __init__(self, path: Path, shard: str = '', look_only: bool = False):
         self.path, self.shard, self.look_only = path, shard, look_only
         self.metrics_path, self.results_path = path / 'metrics.jsonl', path / 'results.jsonl'
+        self._log = LogWriter()
         if look_only:
             return
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            # The name is unique, since two processes may start at the same time.
-            probe = path / f'.writable-{uuid.uuid4().hex}'
-            probe.write_text('')
-            now = probe.stat().st_mtime
-            probe.unlink()
-        except OSError as e:
-            raise ConfigError(f'{path}: cannot be written to ({e.strerror})') from None
+        now = check_writable(path)
         for folder in _SHARED:
-            _remove_abandoned(path / folder, now)
+            remove_abandoned(path / folder, now)
 
     def save_config(self, config: Config, command: str) -> None:
         """Writes the config and the command of the latest call to config.json."""
@@ -137,21 +128,25 @@ class Workdir:
         return self.path / 'runs' / run / 'metrics.jsonl'
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Appends one record to the metrics of its run; without shards, also to metrics.jsonl."""
+        """Appends one record to the metrics of its run; without shards, also to metrics.jsonl. Within `gathering`, a
+        thread writes it (log_writer.py)."""
         if self.look_only:
             return
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         line = json.dumps(finite, allow_nan=False) + '\n'
         path = self._run_metrics(record['run'])
         path.parent.mkdir(parents=True, exist_ok=True)
-        for each in (path,) if self.shard else (path, self.metrics_path):
-            with _named(each), each.open('a', encoding='utf-8') as f:
-                f.write(line)
+        self._log.add((path,) if self.shard else (path, self.metrics_path), line)
+
+    def write_log(self) -> None:
+        """Returns when all records so far are written. Raises OSError."""
+        self._log.flush()
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the records of all runs, with a warning for each line that is no record (`_records`). Runs of older
         versions have no file of their own; their records come from metrics.jsonl.
         """
+        self.write_log()
         paths = sorted((self.path / 'runs').glob('*/metrics.jsonl'))
         known = {path.parent.name for path in paths}
         records = [r for r in _records(self.metrics_path) if r.get('run') not in known]
@@ -159,11 +154,12 @@ class Workdir:
 
     @contextlib.contextmanager
     def gathering(self) -> Iterator[None]:
-        """Context that rebuilds metrics.jsonl when it ends. If the block raises, its exception takes precedence over a
-        failure to write.
+        """Context in which records are written in the background; it rebuilds metrics.jsonl when it ends. If the block
+        raises, its exception takes precedence over a failure to write.
         """
         try:
-            yield
+            with self._log.background():
+                yield
         except BaseException:
             with contextlib.suppress(OSError):
                 self.gather_metrics()
@@ -184,6 +180,7 @@ class Workdir:
         """
         if self.look_only:
             return
+        self.write_log()
         path = self._run_metrics(run)
         records = _records(path if path.is_file() else self.metrics_path)
         kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
@@ -250,16 +247,6 @@ class Workdir:
     def forget_failure(self, run: Run) -> None:
         if not self.look_only:
             self.failure_path(run).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Context that adds the file name to an OSError of write() and close(), which do not name the file."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
@@ -336,13 +323,3 @@ def read_evaluation(path: Path, key: str) -> list[dict[str, Any]] | None:
 def write_evaluation(path: Path, key: str, rows: list[dict[str, Any]]) -> None:
     """Saves the rows of an evaluation, which marks it as finished."""
     write_atomically(path, json.dumps({'key': key, 'rows': rows}, ensure_ascii=False, indent=1) + '\n')
-
-
-def _remove_abandoned(folder: Path, now: float) -> None:
-    """Deletes temporary files that a killed process has left in a folder. now: time of the file system's clock."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if _TEMPORARY.fullmatch(entry.name):
-                with contextlib.suppress(OSError):  # another process may delete it at the same time
-                    if now - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED:
-                        os.unlink(entry.path)

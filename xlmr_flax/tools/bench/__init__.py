@@ -12,8 +12,8 @@ A subject is a benchmark with several contestants. It is one module of this pack
 * `title(options)`: what was measured, for the report.
 
 `options` is a dict of JSON values. Every contestant runs in a separate process (`worker`); they run one at a time, in
-turn (`timing`). `report` writes the results. `pipeline` and `startup` are not subjects: they measure parts of this
-package without a comparison.
+turn (`timing`). `report` writes the results. `pipeline`, `startup` and `attention` are not subjects: they
+measure parts of this package without a comparison.
 """
 
 SUBJECTS = {
@@ -25,3 +25,4 @@ PARTS = {
     'pipeline': 'the input pipeline by parts, and its share of a training step',
     'startup': 'first and second start of a training: imports, weights, data, compilation',
 }
+KERNELS = {'attention': 'the attention implementations of this device: time, memory and error'}

@@ -1,7 +1,7 @@
-"""Estimates memory and time of training and evaluation on TPUs from programs compiled ahead of time, without a TPU."""
+"""Estimates memory and time of training and evaluation from programs compiled ahead of time, without a TPU or GPU."""
 
 from xlmr_flax.util.errors import UserError
 
 
 class EstimateError(UserError, ValueError):
-    """An estimate is not possible: unknown topology, a batch that cannot be sharded, or libtpu is not installed."""
+    """An estimate is not possible: unknown topology, a batch that cannot be sharded, or a compiler is not installed."""

@@ -23,35 +23,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xlmr_flax.tools.estimate.chips import Chip
-from xlmr_flax.tools.estimate.hlo import Computation, Instruction, Module, Source, shape_parts
+from xlmr_flax.parallel.chips import Chip
+from xlmr_flax.tools.estimate.describe import KERNEL, described, direction, kind_of_operation
+from xlmr_flax.tools.estimate.hlo import Computation, Instruction, Module, shape_parts
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute', 'collective-broadcast')
-MATMUL, KERNEL, GATHER, STACK, REDUCE, ELEMENTWISE, COPY = (
-    'matrix products',
-    'kernels',
-    'gather and scatter',
-    'writes into stacks',
-    'reductions',
-    'elementwise',
-    'copies and layouts',
-)
 # Opcodes that cost nothing, that overlap with other operations, or that are counted separately.
 _FREE = frozenset(
     {'parameter', 'constant', 'get-tuple-element', 'tuple', 'bitcast', 'iota', 'partition-id', 'replica-id'}
 )
 _BESIDE = frozenset(f'{name}-{end}' for name in ('copy', 'slice', 'async', 'send', 'recv') for end in ('start', 'done'))
-_NOT_COSTED = _FREE | _BESIDE | {'after-all', 'opt-barrier', 'broadcast', 'infeed', 'outfeed', 'domain'}
-_MOVES = frozenset(
-    {'copy', 'transpose', 'bitcast', 'reshape', 'pad', 'concatenate', 'broadcast', 'slice', 'dynamic-slice'}
-)
+NOT_COSTED = _FREE | _BESIDE | {'after-all', 'opt-barrier', 'broadcast', 'infeed', 'outfeed', 'domain'}
 _SMALL = 4096  # bytes; smaller operations without an estimate are ignored
-_PACKAGE = '/xlmr_flax/'
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of the schedule. cycles: on one chip, over all its `times` runs. marked: costed by a roofline."""
+    """One operation of the schedule. cycles: on one chip, over all its `times` runs. marked: costed by a roofline.
+    moved: bytes of all runs, and target of a custom call: on a GPU (gpu_cost.py)."""
 
     name: str
     kind: str
@@ -63,6 +52,8 @@ class Operation:
     cycles: float
     times: int
     marked: bool
+    moved: float = 0.0
+    target: str = ''
 
 
 @dataclass(frozen=True)
@@ -95,6 +86,10 @@ class ProgramCost:
         return sum(o.cycles for o in self.operations if o.marked)
 
     @property
+    def moved(self) -> float:
+        return sum(o.moved for o in self.operations)
+
+    @property
     def sent(self) -> float:
         return sum(c.sent for c in self.collectives)
 
@@ -106,13 +101,21 @@ class ProgramCost:
             sums[key] = sums.get(key, 0.0) + o.cycles
         return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
+    def calls(self) -> dict[str, int]:
+        """How often each target of a custom call runs, on a GPU."""
+        counts: dict[str, int] = {}
+        for o in self.operations:
+            if o.target:
+                counts[o.target] = counts.get(o.target, 0) + o.times
+        return counts
+
     def largest(self, n: int) -> list[Operation]:
         return sorted(self.operations, key=lambda o: -o.cycles)[:n]
 
 
 def program_cost(module: Module, chip: Chip) -> ProgramCost:
     """Cost of a compiled program on one chip."""
-    walk = _Walk(module)
+    walk = Walk(module)
     operations = []
     for instruction, times, operands in walk.schedule(module.entry, 1):
         if operation := _operation(module, instruction, times, operands, chip):
@@ -120,7 +123,7 @@ def program_cost(module: Module, chip: Chip) -> ProgramCost:
     return ProgramCost(tuple(operations), tuple(walk.collected()), walk.loops_unknown)
 
 
-class _Walk:
+class Walk:
     """Walks the schedule of a program: the entry computation, and the bodies of its loops and calls."""
 
     def __init__(self, module: Module):
@@ -230,8 +233,9 @@ def _whole(scope: Computation, name: str) -> int | None:
     source = scope.get(name)
     while source is not None and source.opcode in ('copy', 'bitcast') and source.operands:
         source = scope.get(source.operands[0])
-    is_whole = source is not None and source.shape.startswith(('s32[]', 'u32[]')) and source.literal.isdigit()
-    return int(source.literal) if source is not None and is_whole else None
+    if source is None or source.opcode != 'constant' or not source.shape.startswith(('s32[]', 'u32[]')):
+        return None
+    return int(source.literal) if source.literal.isdigit() else None
 
 
 def _step(body: Computation, root: Instruction, index: int) -> int | None:
@@ -257,12 +261,11 @@ def _operation(
         if not seconds:
             return None
         cycles, marked = seconds * chip.clock, True
-    source, part = _origin(module.sources(instruction) or next((s for i in inner if (s := module.sources(i))), ()))
-    name = instruction.op_name or next((i.op_name for i in inner if i.op_name), '')
+    source, part, name = described(module, instruction)
     return Operation(
         instruction.name,
-        KERNEL if is_kernel else _kind(module, instruction, codes),
-        _direction(name),
+        KERNEL if is_kernel else kind_of_operation(module, instruction, codes),
+        direction(name),
         part,
         source,
         name,
@@ -293,46 +296,12 @@ def _roofline(
         return max(flops / chip.flops + elementwise, bytes_moved / chip.hbm_speed)
     is_collective = any(code.startswith(COLLECTIVES) for code in codes)
     is_call = 'custom-call' in codes and codes <= _FREE | {'custom-call'}  # buffer allocations, ends of collectives
-    is_free = instruction.opcode in _NOT_COSTED or is_call
+    is_free = instruction.opcode in NOT_COSTED or is_call
     if is_collective or is_free or instruction.bytes < _SMALL:
         return 0.0
     if 'gather' in codes:  # reads only the gathered rows of the table
         return 2 * instruction.bytes / chip.hbm_speed
     return (instruction.bytes + sum(o.bytes for o in operands)) / chip.hbm_speed
-
-
-def _kind(module: Module, instruction: Instruction, codes: set[str]) -> str:
-    if codes & {'convolution', 'dot'}:
-        return MATMUL
-    if codes & {'gather', 'scatter', 'sort'}:
-        return GATHER
-    if 'dynamic-update-slice' in codes:
-        return STACK
-    if codes & {'reduce', 'reduce-window'}:
-        return REDUCE
-    if codes - {'parameter', 'constant', 'tuple', 'get-tuple-element', 'convert', 'fusion', 'custom-call'} <= _MOVES:
-        return COPY
-    return ELEMENTWISE
-
-
-def _direction(op_name: str) -> str:
-    if 'rematted_computation' in op_name:
-        return 'recomputed'
-    if 'transpose(jvp' in op_name:
-        return 'backward'
-    if 'jvp' in op_name:
-        return 'forward'
-    return 'other' if op_name else 'compiler'
-
-
-def _origin(frames: tuple[Source, ...]) -> tuple[str, str]:
-    """('file:line', function) of the innermost stack frame in this package, or of the innermost frame at all."""
-    own = [f for f in frames if _PACKAGE in f.file]
-    if not frames:
-        return '', 'compiler'
-    frame = (own or frames)[0]
-    file = frame.file.rpartition(_PACKAGE)[2] if own else '/'.join(frame.file.split('/')[-2:])
-    return f'{file}:{frame.line}', frame.function.replace('.<locals>', '')
 
 
 def to_dict(cost: ProgramCost, largest: int) -> dict[str, object]:
@@ -341,6 +310,8 @@ def to_dict(cost: ProgramCost, largest: int) -> dict[str, object]:
         'cycles': cost.cycles,
         'marked_cycles': cost.marked_cycles,
         'loops_unknown': cost.loops_unknown,
+        'bytes_moved': cost.moved,
+        'custom_calls': cost.calls(),
         'by_kind': {' / '.join(k): v for k, v in cost.by('kind').items()},
         'by_part': {' / '.join(k): v for k, v in cost.by('part', 'direction').items()},
         'collectives': [dataclasses.asdict(c) for c in cost.collectives],

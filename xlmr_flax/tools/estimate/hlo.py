@@ -51,7 +51,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One HLO instruction. operands: names. rest: its attributes, as text. literal: the value of a scalar constant."""
+    """One HLO instruction. operands: names. rest: its attributes, as text. literal: the value of a
+    scalar constant, or the number of a parameter."""
 
     name: str
     shape: str
@@ -142,7 +143,7 @@ def _instruction(line: str) -> Instruction | None:
     after = _closing(line, opcode.end() - 1)
     inside = line[opcode.end() : after - 1]
     operands = () if opcode[1] == 'constant' else tuple(re.findall(r'%([\w.\-]+)', inside))
-    literal = inside if opcode[1] == 'constant' and '{' not in inside else ''
+    literal = inside if opcode[1] in ('constant', 'parameter') and '{' not in inside else ''
     return Instruction(head[2], line[start:end], opcode[1], operands, line[after:], literal, bool(head[1]))
 
 

@@ -1,7 +1,8 @@
-"""Hours and chip-hours of a plan on TPUs: its steps and forward passes (experiment/plan/cost.py), at compiled speed.
+"""Hours and chip-hours of a plan on TPUs or GPUs: steps and forward passes (experiment/plan/cost.py) at compiled speed.
 
-A training step is costed at the average padded length of its batches, rounded up to a length that is compiled. Forward
-passes are costed by their tokens, at the average length of their rows. Reading, tokenizing, compiling, writing and the
+A training step is costed with the typical number of packed rows of its batches, or at their typical padded length.
+Forward passes are costed by their tokens, at the average length of their rows. Mesh, dtype and the other defaults are
+those that a run on the slice decides (experiment/plan/defaults.py). Reading, tokenizing, compiling, writing and the
 scoring on the host are not included.
 """
 
@@ -12,31 +13,30 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from jax.sharding import Mesh
-
-from xlmr_flax.config import Arm, Config, OptimizerSpec, Recipe
-from xlmr_flax.data.batches import eval_batch_size, padded_length, pass_tokens, row_lengths
+from xlmr_flax.config import Config, OptimizerSpec, Recipe
+from xlmr_flax.data.batches import eval_batch_size, padded_length, row_lengths
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.experiment.context import make_model
-from xlmr_flax.experiment.plan.arms import member_sizes, mixture_of
 from xlmr_flax.experiment.plan.cost import Estimator, Work, forward_flops, layer_weights
+from xlmr_flax.experiment.plan.defaults import Defaults, decide, remedy, settled
+from xlmr_flax.experiment.plan.load import Load
+from xlmr_flax.experiment.plan.loads import loads_of
 from xlmr_flax.experiment.plan.reads import dev_reads
 from xlmr_flax.experiment.plan.runs import Run, evaluation_languages, make_plan, resolve
 from xlmr_flax.experiment.training import head_of
-from xlmr_flax.kinds import HeadSpec, head_spec
+from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source
-from xlmr_flax.parallel.mesh import batch_devices
+from xlmr_flax.parallel.machine import GPU, TPU, Machine
+from xlmr_flax.parallel.mesh import rows_mesh
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
 from xlmr_flax.tools.estimate import EstimateError
 from xlmr_flax.tools.estimate.chips import Topology
 from xlmr_flax.tools.estimate.programs import EMBED, EVALUATE, TRAIN, Compiled, Program, compile_program, mesh_on
-from xlmr_flax.train.optimizer import method_of
-from xlmr_flax.train.phase import total_steps
 
 INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
 
@@ -45,8 +45,8 @@ INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
 class Part:
     """A part of a run's work that one program does.
 
-    phase, what: the row of the table. program: with rows=0 for forward passes, whose rows depend on the mesh. steps: of
-    training. tokens: of forward passes, with padding.
+    phase, what: the row of the table. program: with rows=0, as rows depend on the mesh. steps: of training. tokens: of
+    forward passes, with padding. load: of training, with `run_steps`, the steps of its whole run.
     """
 
     phase: str
@@ -55,6 +55,8 @@ class Part:
     program: Program
     steps: float = 0.0
     tokens: float = 0.0
+    load: Load | None = None
+    run_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,17 @@ class PlanEstimate:
     """The estimate of a plan on one slice.
 
     programs: the compiled programs, with the seconds that the plan spends in each. refused: messages of the programs
-    that cannot run on the slice.
+    that cannot run on the slice. defaults: what was decided for it. remarks: on trainings with mostly padding.
+    runs: seconds of each run by its name, no collective overlapping.
     """
 
     topology: Topology
     rows: tuple[Row, ...]
     programs: tuple[tuple[Compiled, float], ...]
     refused: tuple[str, ...]
+    defaults: Defaults
+    remarks: tuple[str, ...] = ()
+    runs: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def total(self, phase: str = '') -> Row:
         """The sum over the rows of a phase, or over all rows."""
@@ -98,15 +104,21 @@ class PlanWork(Estimator):
     """
 
     def __init__(self, config: Config, active_rows: int = 0):
+        config = settled(config, Machine(TPU, '', 1))  # the dtype is that of accelerators, whatever this machine has
         source = open_source(config.encoder.source, seed=config.seeds[0])
         self.model, self.active_rows = make_model(config, source), active_rows
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
         super().__init__(resolve(make_plan(config), source), self.model.config, tokenizer)
+        self.loads = {run.name: tuple(loads_of(self, run)) for run in self.plan}
         self.parts = tuple(part for run in self.plan for part in self._parts(run))
+
+    def defaults(self, machine: Machine) -> Defaults:
+        """What a run of this plan decides on a machine."""
+        return decide(self.config, self.shape, machine, lambda: [load for run in self.loads.values() for load in run])
 
     def _parts(self, run: Run) -> Iterable[Part]:
         if run.arm is not None and run.recipe is not None:
-            yield from self._training_parts(run, run.arm, run.recipe)
+            yield from self._training_parts(run, run.recipe)
         if run.target:
             work = sum((self.evaluation(run, code) for code in evaluation_languages(self.config, run.target)), Work())
             length = run.recipe.max_length if run.recipe else self.config.evaluation.max_length
@@ -114,37 +126,27 @@ class PlanWork(Estimator):
             length = min(length, self.shape.max_length)
             yield self._passes(EVALUATION, run.target, run, get_task(run.target), head, work, length)
 
-    def _training_parts(self, run: Run, arm: Arm, recipe: Recipe) -> Iterable[Part]:
-        datasets, rows = run.datasets, self.training_rows(run)
-        sizes = [
-            max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(datasets, rows, strict=True)
-        ]
-        steps = total_steps(recipe, *(capped for _, capped in member_sizes(arm, datasets, sizes).values()))
-        micro = recipe.accumulation if arm.mix == 'micro_batch' else 1
-        counts = mixture_of(arm, datasets, sizes, run.seed, run.where).counts(steps * micro)
+    def _training_parts(self, run: Run, recipe: Recipe) -> Iterable[Part]:
         phase, what = self._place(run)
-        exact = method_of(recipe.optimizer).untouched is not None
-        model = self._trained_model(any(dataset.task.is_text for dataset in datasets) or not exact)
-        for dataset, each, draws in zip(datasets, rows, counts, strict=True):
-            # The length of padded batches, with one example in each row: an upper bound if the recipe packs them.
-            padded = dataclasses.replace(recipe, packing=False)
-            one = self._batches(dataset, each, padded, recipe.batch_size)
-            longest = min(math.ceil(one.tokens / (recipe.batch_size * each.group)), dataset.max_length)
-            length = padded_length(longest, dataset.lengths)
-            predicted = Masking.of(self.tokenizer).most(length) if dataset.task.is_text else 0
+        loads, steps = self.loads[run.name], self.training(run).steps
+        model = self._trained_model(any(load.whole_table for load in loads))
+        heads = {dataset.name: head_spec(dataset.task) for dataset in run.datasets}
+        for load in loads:
+            masked = kind_of(heads[load.dataset]).pretraining
+            predicted = Masking.of(self.tokenizer).most(load.length) if masked else 0
             program = Program(
                 TRAIN,
                 model,
-                head_spec(dataset.task),
-                recipe.batch_size,
-                length,
-                recipe.accumulation,
-                each.group,
+                heads[load.dataset],
+                0,
+                load.length,
+                load.parts,
+                load.group,
                 predicted,
                 _decisive(recipe.optimizer),
+                slots=load.slots,
             )
-            if draws:
-                yield Part(phase, what, run.name, program, steps=float(draws) / micro)
+            yield Part(phase, what, run.name, program, steps=load.steps, load=load, run_steps=steps)
         evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
         yield from self._dev_parts(run, evaluations)
 
@@ -189,22 +191,37 @@ def _decisive(spec: OptimizerSpec) -> OptimizerSpec:
     )
 
 
-def concrete(parts: Sequence[Part], mesh: Mesh, batch_tokens: int) -> list[tuple[Part, float]]:
-    """Sets the rows of each part for this mesh; returns (part, how often its program runs).
+def machine_on(topology: Topology) -> Machine:
+    """The chips of a slice, or the GPUs, as defaults see them."""
+    return Machine(GPU if topology.chip.is_gpu else TPU, topology.chip.kinds[0], topology.chips)
+
+
+def concrete(work: PlanWork, defaults: Defaults) -> list[tuple[Part, float]]:
+    """Sets rows, micro-batches and unrolled layers of each part as a run on these devices does; returns (part, how
+    often its program runs).
 
     All heads of a kind get the outputs of the widest one, so that they share a program; outputs cost next to nothing.
     """
     widest: dict[str, int] = {}
-    for part in parts:
+    for part in work.parts:
         head = part.program.head
         widest[head.kind] = max(widest.get(head.kind, 1), head.outputs)
+    runs = {run.name: run for run in work.plan}
     result = []
-    for part in parts:
+    for part in work.parts:
         program = part.program
         program = dataclasses.replace(program, head=HeadSpec(program.head.kind, widest[program.head.kind]))
         times = part.steps
-        if program.does != TRAIN:
-            rows = eval_batch_size(program.length, batch_tokens, batch_devices(mesh))
+        if part.load is not None:
+            recipe = runs[part.run].recipe
+            assert recipe is not None
+            parts = defaults.parts(work.shape, recipe, work.loads[part.run])
+            rows = dataclasses.replace(part.load, parts=parts).rows(defaults.shards)
+            model = dataclasses.replace(program.model, unroll=defaults.unroll_of(part.run_steps))
+            program = dataclasses.replace(program, rows=rows, accumulation=parts, model=model)
+        else:
+            shards = defaults.machine.devices if defaults.rows_only else defaults.shards
+            rows = eval_batch_size(program.length, defaults.tokens, shards)
             program = dataclasses.replace(program, rows=rows)
             times = part.tokens / program.tokens
         result.append((dataclasses.replace(part, program=program), times))
@@ -222,15 +239,16 @@ def estimate_plan(
     say: called with the name of the program that is being compiled. keep: called with each compiled program. Raises
     MeshError if the config's mesh does not fit the slice.
     """
-    mesh = mesh_on(topology, work.config.mesh)
-    parts = concrete(work.parts, mesh, pass_tokens(work.config.evaluation.batch_tokens, 'tpu'))
+    defaults = work.defaults(machine_on(topology))
+    mesh, parts = mesh_on(topology, defaults.mesh), concrete(work, defaults)
+    scored = rows_mesh(mesh) if defaults.rows_only else mesh
     programs = list(dict.fromkeys(part.program for part, _ in parts))
     found: dict[Program, Compiled] = {}
     refused: list[str] = []
     for number, program in enumerate(programs, 1):
         say(f'{topology.name}: {number} of {len(programs)}: {program.name}')
         try:
-            found[program] = compile_program(program, topology, mesh)
+            found[program] = compile_program(program, topology, mesh if program.does == TRAIN else scored)
         except EstimateError as e:
             refused.append(str(e))
             continue
@@ -241,9 +259,24 @@ def estimate_plan(
     for part, times in parts:
         if part.program in found:
             spent[part.program] += times * found[part.program].seconds
+    remarks = (remedy(load, defaults) for loads in work.loads.values() for load in loads)
     return PlanEstimate(
-        topology, tuple(_rows(parts, found)), tuple((found[program], s) for program, s in spent.items()), tuple(refused)
+        topology,
+        tuple(_rows(parts, found)),
+        tuple((found[program], s) for program, s in spent.items()),
+        tuple(refused),
+        defaults,
+        tuple(dict.fromkeys(text for text in remarks if text)),
+        _run_seconds(parts, found),
     )
+
+
+def _run_seconds(parts: Sequence[tuple[Part, float]], found: Mapping[Program, Compiled]) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for part, times in parts:
+        compiled = found.get(part.program)
+        seconds[part.run] = seconds.get(part.run, 0.0) + times * (compiled.slowest if compiled else math.nan)
+    return seconds
 
 
 def _rows(parts: Sequence[tuple[Part, float]], found: Mapping[Program, Compiled]) -> list[Row]:

@@ -1,7 +1,7 @@
-"""Compiles the package's training steps and forward passes ahead of time for a slice of TPU chips.
+"""Compiles the package's training steps and forward passes ahead of time for a slice of TPU chips, or for GPUs.
 
-Nothing is allocated and no TPU is needed: parameters, optimizer state and batches are shapes with shardings, by the
-same rules as in a run (parallel/mesh.py), and libtpu compiles the program.
+Nothing is allocated and no TPU or GPU is needed: parameters, optimizer state and batches are shapes with shardings, by
+the same rules as in a run (parallel/mesh.py), and libtpu or XLA's plugin for CUDA compiles the program.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from jax.sharding import Mesh, NamedSharding
 
 from xlmr_flax.config import MeshSpec, OptimizerSpec
 from xlmr_flax.eval.predict import HEAD, embed_program, logits_program
+from xlmr_flax.eval.weights import converted
 from xlmr_flax.experiment.plan.cost import forward_flops
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models.model import Model
+from xlmr_flax.parallel.chips import GIB
 from xlmr_flax.parallel.mesh import batch_devices, batch_sharding, make_mesh, shardings
 from xlmr_flax.tools.estimate import EstimateError
-from xlmr_flax.tools.estimate.chips import GIB, Topology, devices
-from xlmr_flax.tools.estimate.cost import KERNEL, ProgramCost, program_cost
+from xlmr_flax.tools.estimate.chips import Topology, devices
+from xlmr_flax.tools.estimate.cost import ProgramCost, program_cost
+from xlmr_flax.tools.estimate.describe import KERNEL
+from xlmr_flax.tools.estimate.gpu_cost import gpu_cost
+from xlmr_flax.tools.estimate.gpus import COMPILER_OPTIONS, gpu_devices
 from xlmr_flax.tools.estimate.hlo import parse
 from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.step import split, state_shapes, step_program
@@ -41,7 +46,8 @@ class Program:
 
     does: TRAIN, EVALUATE or EMBED. rows: number of rows of a whole step, over all chips and micro-batches; in training
     with a choice head an example is one row here and has `choices` rows of tokens. predicted: tokens per row that a
-    language-modelling head predicts. layer, pooling: for EMBED.
+    language-modelling head predicts. layer, pooling: for EMBED. slots: number of examples that a packed row has room
+    for (data/packing.py), 0 = rows are not packed.
     """
 
     does: str
@@ -55,6 +61,7 @@ class Program:
     optimizer: OptimizerSpec = dataclasses.field(default_factory=OptimizerSpec)
     layer: int | None = None
     pooling: str = 'mean'
+    slots: int = 0
 
     @property
     def name(self) -> str:
@@ -138,9 +145,10 @@ class Compiled:
     def unmarked(self) -> tuple[float, float]:
         """(ideal, estimated) seconds of a step without the operations that the compiler does not estimate, as kernels.
 
-        If attention is a kernel, the ideal time is without its products as well. NaN if the program does not fit.
+        If attention is a kernel, the ideal time is without its products as well. NaN if the program does not fit,
+        and on a GPU.
         """
-        if self.cost is None:
+        if self.cost is None or self.topology.chip.is_gpu:
             return math.nan, math.nan
         flops = self.program.flops
         if any(o.marked and o.kind == KERNEL and o.name.startswith('attention') for o in self.cost.operations):
@@ -152,7 +160,7 @@ class Compiled:
     @property
     def collective_seconds(self) -> float:
         """Smallest time of the collectives in seconds, over all links of a chip."""
-        return self.cost.sent / self.topology.chip.ici_speed if self.cost else math.nan
+        return self.cost.sent / self.topology.chip.link_speed if self.cost else math.nan
 
     @property
     def slowest(self) -> float:
@@ -161,8 +169,9 @@ class Compiled:
 
 
 def mesh_on(topology: Topology, spec: MeshSpec) -> Mesh:
-    """Makes the mesh of a config over the chips of a slice. Raises MeshError, EstimateError."""
-    return make_mesh(spec.data, spec.fsdp, spec.model, spec.slices, devices=devices(topology))
+    """Makes the mesh of a config over the chips of a slice, or over GPUs. Raises MeshError, EstimateError."""
+    described = (gpu_devices if topology.chip.is_gpu else devices)(topology)
+    return make_mesh(spec.data, spec.fsdp, spec.model, spec.slices, devices=described)
 
 
 def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compiled:
@@ -177,7 +186,7 @@ def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compile
     began = time.monotonic()
     try:
         with _no_cache():
-            compiled = lowered.compile()
+            compiled = lowered.compile(COMPILER_OPTIONS if topology.chip.is_gpu else None)
     except jax.errors.JaxRuntimeError as e:
         if 'RESOURCE_EXHAUSTED' not in str(e):
             raise
@@ -193,7 +202,7 @@ def compile_program(program: Program, topology: Topology, mesh: Mesh) -> Compile
         _peak(stats),
         topology.chip.hbm,
     )
-    cost = program_cost(parse(text), topology.chip)
+    cost = (gpu_cost if topology.chip.is_gpu else program_cost)(parse(text), topology.chip)
     return Compiled(program, topology, dict(mesh.shape), memory, cost, '', spent, text)
 
 
@@ -230,7 +239,7 @@ def _lower(program: Program, mesh: Mesh) -> tuple[tuple[float, float], Any]:
     """Lowers a program; returns ((parameter bytes, optimizer bytes) on a chip, the lowered program)."""
     model, head = program.model, program.head
     if program.does != TRAIN:
-        params = model.shapes({HEAD: head} if program.does == EVALUATE else {})
+        params = jax.eval_shape(converted(model.dtype), model.shapes({HEAD: head} if program.does == EVALUATE else {}))
         if program.does == EMBED:
             params = {k: params[k] for k in ('encoder', 'pooler')}
             run = embed_program(model, program.layer, program.pooling, mesh)
@@ -251,8 +260,14 @@ def batch_shapes(program: Program, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct
     """Shapes of a training step's batch, as data/batches.py and data/masking.py make it."""
     rows = program.rows
     shapes = kind_of(program.head).batch_shapes(rows, program.length, program.choices, program.predicted)
+    examples = (rows,)
+    if program.slots and 'labels' not in shapes:  # one output for each example, not for each token
+        examples = (rows, program.slots)
+        if 'label' in shapes:
+            shapes = shapes | {'starts': (*shapes['ids'][:-1], program.slots)}
+        shapes = {name: examples if sizes == (rows,) else sizes for name, sizes in shapes.items()}
     batch = {name: _struct(sizes, jnp.int32, mesh) for name, sizes in shapes.items()}
-    return batch | {'valid': _struct((rows,), jnp.float32, mesh)}
+    return batch | {'valid': _struct(examples, jnp.float32, mesh)}
 
 
 def _struct(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:

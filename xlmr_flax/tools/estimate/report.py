@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from xlmr_flax.parallel.chips import GIB
 from xlmr_flax.tools.estimate import cost
-from xlmr_flax.tools.estimate.chips import GIB
+from xlmr_flax.tools.estimate.chips import Topology
 from xlmr_flax.tools.estimate.cost import Operation
 from xlmr_flax.tools.estimate.plan import EVALUATION, PlanEstimate, Row
 from xlmr_flax.tools.estimate.programs import Compiled
@@ -21,6 +22,16 @@ METHOD = """How to read it. Cycles are the compiler's own estimates of the opera
 of the chip, no measurement. ideal: the model's floating-point operations (without recomputation) at the chips' bfloat16
 peak. estimated: cycles / clock, every collective hidden behind operations; with collectives: none hidden, at the speed
 of all links of a chip; a step lies between the two. * costed by a roofline: the compiler estimates no cycles for it."""
+METHOD_GPU = """How to read it. XLA has no cycles for a GPU: each operation takes the longest of its bytes at the speed
+of the memory, its products at peak FLOP/s and its elementwise operations at the rate of the lanes, a lower bound of
+its time. ideal: the model's floating-point operations (without recomputation) at the GPUs' bfloat16 peak. estimated:
+the sum over operations, every collective hidden; with collectives: none hidden, at the speed of NVLink."""
+
+
+def method(topologies: Sequence[Topology]) -> str:
+    """How to read the estimates for these slices and GPUs."""
+    kinds = {t.chip.is_gpu for t in topologies}
+    return '\n\n'.join(text for is_gpu, text in ((False, METHOD), (True, METHOD_GPU)) if is_gpu in kinds)
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
@@ -70,12 +81,18 @@ def program_text(c: Compiled) -> str:
     if c.cost is None:
         return '\n\n'.join([*parts, f'Does not fit. The compiler: {c.error}'])
     clock, (own_ideal, own) = c.topology.chip.clock, c.unmarked
-    parts.append(
+    times = (
         f'time of a step: ideal {number(1e3 * c.ideal)} ms ({c.program.flops / 1e12:,.2f} TFLOP over the chips), '
         f'estimated {number(1e3 * c.seconds)} ms (ratio {c.ideal / c.seconds:.2f}), with collectives '
-        f'{number(1e3 * c.slowest)} ms (ratio {c.ideal / c.slowest:.2f}); without what is costed by a roofline: ideal '
-        f'{number(1e3 * own_ideal)} ms, estimated {number(1e3 * own)} ms (ratio {own_ideal / own:.2f})'
+        f'{number(1e3 * c.slowest)} ms (ratio {c.ideal / c.slowest:.2f})'
     )
+    if c.topology.chip.is_gpu:
+        parts += [times, _traffic_text(c.cost)]
+    else:
+        parts.append(
+            f'{times}; without what is costed by a roofline: ideal {number(1e3 * own_ideal)} ms, estimated '
+            f'{number(1e3 * own)} ms (ratio {own_ideal / own:.2f})'
+        )
     parts.append(_groups_text(c.cost, clock))
     parts.append(_collectives_text(c))
     parts.append(_largest_text(c.cost, clock))
@@ -110,15 +127,22 @@ def _groups_text(found: cost.ProgramCost, clock: float) -> str:
     for (part, direction), cycles in found.by('part', 'direction').items():
         if cycles > _SHOWN * found.cycles:
             parts.append([part, direction, number(1e3 * cycles / clock), f'{cycles / found.cycles:.1%}'])
-    note = f'costed by a roofline: {found.marked_cycles / found.cycles:.1%} of the cycles'
-    return f'{columns(kinds, (1, 2))}\n{note}\n\n{columns(parts, (2, 3))}'
+    note = f'costed by a roofline: {found.marked_cycles / found.cycles:.1%} of the cycles\n' if not found.moved else ''
+    return f'{columns(kinds, (1, 2))}\n{note}\n{columns(parts, (2, 3))}'
+
+
+def _traffic_text(found: cost.ProgramCost) -> str:
+    """Bytes moved and custom calls of a program on a GPU."""
+    loops = sum(o.moved for o in found.operations if o.times > 1)
+    calls = ', '.join(f'{count} x {name}' for name, count in found.calls().items()) or 'none'
+    return f'bytes moved: {number(found.moved / 1e9)} GB, {number(loops / 1e9)} of them in loops\ncustom calls: {calls}'
 
 
 def _collectives_text(c: Compiled) -> str:
     assert c.cost is not None
     rows = [['collective', 'chips', 'count', 'MB', 'sent by a chip, MB', 'ms at least']]
     for item in c.cost.collectives:
-        milliseconds = 1e3 * item.sent / c.topology.chip.ici_speed
+        milliseconds = 1e3 * item.sent / c.topology.chip.link_speed
         group = str(item.group) if item.group else '-'
         cells = [item.kind, group, f'{item.count:,}', number(item.bytes / 1e6), number(item.sent / 1e6)]
         rows.append([*cells, number(milliseconds)])
@@ -175,6 +199,7 @@ def plan_text(estimates: Sequence[PlanEstimate], *, every: bool) -> str:
     """Report of a plan: its table, its programs, and details of the most expensive program (every: of all programs)."""
     parts = [plan_table(estimates)]
     for e in estimates:
+        parts.append('\n'.join([e.defaults.line(), *e.remarks]))
         if e.refused:
             parts.append('\n'.join([f'Not possible on {e.topology.name}:', *(f'  {text}' for text in e.refused)]))
         parts.append(programs_table([c for c, _ in e.programs], [s for _, s in e.programs]))
@@ -188,7 +213,7 @@ def plan_text(estimates: Sequence[PlanEstimate], *, every: bool) -> str:
         parts.append('Computed in float32: --config.encoder.dtype=bfloat16 is what the chips are made for.')
     notes = """Hours: from every collective hidden to none. Padded lengths are those of experiment/plan/cost.py (see run
 --dry_run). Reading, tokenizing, compiling, writing and scoring on the host are not in them."""
-    return '\n\n'.join([*parts, notes, METHOD])
+    return '\n\n'.join([*parts, notes, method([e.topology for e in estimates])])
 
 
 def compiled_dict(c: Compiled) -> dict[str, Any]:
@@ -205,7 +230,7 @@ def compiled_dict(c: Compiled) -> dict[str, Any]:
         'topology': c.topology.name,
         'chips': c.topology.chips,
         'mesh': dict(c.mesh),
-        'libtpu': _version('libtpu'),
+        **_compiler(c.topology),
         'jax': _version('jax'),
         'memory': {k: None if math.isnan(v) else v for k, v in dataclasses.asdict(c.memory).items()},
         'fits': c.cost is not None,
@@ -250,8 +275,18 @@ def plan_dict(e: PlanEstimate) -> dict[str, Any]:
         'phases': [row(r) for r in e.rows],
         'total': row(e.total()),
         'refused': list(e.refused),
+        'defaults': e.defaults.as_json() | {'line': e.defaults.line()},
+        'remarks': list(e.remarks),
         'programs': [{**compiled_dict(c), 'hours': None if math.isnan(s) else s / 3600} for c, s in e.programs],
     }
+
+
+def _compiler(topology: Topology) -> dict[str, str]:
+    """The version of the compiler that made a program."""
+    if topology.chip.is_gpu:
+        found = {f'jax-cuda{n}-plugin': _version(f'jax-cuda{n}-plugin') for n in (12, 13)}
+        return {name: version for name, version in found.items() if version != 'not installed'}
+    return {'libtpu': _version('libtpu')}
 
 
 def _version(package: str) -> str:

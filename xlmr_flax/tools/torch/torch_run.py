@@ -76,7 +76,7 @@ def run_baseline(config: Config, workdir: Path, command: str = '') -> list[dict[
             raise ConfigError(f'{workdir}: holds a run already ({name}); the baseline takes a folder of its own')
     runner = Runner.open(dataclasses.replace(config, tensorboard=False), workdir, command)
     setting = runner.setting
-    setting.workdir.save_config(config, command)
+    setting.workdir.save_config(dataclasses.replace(config, encoder=runner.config.encoder), command)
     rows: list[dict[str, Any]] = []
     for run in runner.plan:
         began = time.monotonic()

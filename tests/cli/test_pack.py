@@ -1,0 +1,86 @@
+"""run --devices_a_run: processes of one command that see their own devices and share the plan."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xlmr_flax.cli import pack
+
+TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+
+
+def test_each_process_sees_its_own_devices() -> None:
+    found = [pack.environment('tpu', i, 1, {'A': 'b'}) for i in range(8)]
+    assert [env['TPU_VISIBLE_CHIPS'] for env in found] == [str(i) for i in range(8)]
+    assert len({env['TPU_PROCESS_PORT'] for env in found}) == 8 and {env['A'] for env in found} == {'b'}
+    assert {(env['TPU_CHIPS_PER_PROCESS_BOUNDS'], env['TPU_PROCESS_BOUNDS']) for env in found} == {('1,1,1', '1,1,1')}
+    assert pack.environment('tpu', 4, 4, {})['TPU_VISIBLE_CHIPS'] == '4,5,6,7'
+    assert pack.environment('gpu', 2, 2, {})['CUDA_VISIBLE_DEVICES'] == '2,3'
+    assert pack.environment('gpu', 1, 1, {'CUDA_VISIBLE_DEVICES': '5,7'})['CUDA_VISIBLE_DEVICES'] == '7'
+    flags = {'XLA_FLAGS': '--xla_a=1 --xla_force_host_platform_device_count=8'}
+    assert pack.environment('cpu', 0, 2, flags)['XLA_FLAGS'] == '--xla_a=1 --xla_force_host_platform_device_count=2'
+
+
+def test_commands_share_the_plan() -> None:
+    found = pack.commands(['run', '--config=c.py', '--devices_a_run=1', '--workdir=w'], 2)
+    end = ['run', '--config=c.py', '--workdir=w', '--coordinator=none']
+    assert [command[1:] for command in found] == [['-m', 'xlmr_flax', *end, f'--shard={i}/2'] for i in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ('asked', 'runs', 'platform', 'count', 'each'),
+    [
+        (1, 1, 'tpu', 8, 1),
+        (4, 1, 'tpu', 8, 4),
+        (8, 1, 'tpu', 8, 0),
+        (pack.AUTO, 100, 'tpu', 8, 1),
+        (pack.AUTO, 15, 'tpu', 8, 0),
+        (pack.AUTO, 100, 'tpu', 1, 0),
+        (pack.AUTO, 100, 'cpu', 8, 0),
+    ],
+)
+def test_devices_of_a_process(asked: int, runs: int, platform: str, count: int, each: int) -> None:
+    assert pack.wanted(asked, runs, platform, count) == each
+
+
+@pytest.mark.parametrize(('asked', 'platform', 'count'), [(3, 'gpu', 8), (-2, 'gpu', 8), (3, 'tpu', 6)])
+def test_a_number_that_does_not_divide_is_refused(asked: int, platform: str, count: int) -> None:
+    with pytest.raises(ValueError, match='do not divide'):
+        pack.wanted(asked, 1, platform, count)
+
+
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def made(codes: tuple[int, ...]) -> int:
+        text = 'import os, sys; print("shard", os.environ["XLA_FLAGS"]); sys.exit(int(sys.argv[1]))'
+        monkeypatch.setattr(pack, 'commands', lambda a, n: [[sys.executable, '-c', text, str(c)] for c in codes])
+        return pack.run_packed([], 'cpu', len(codes), 1)
+
+    assert made((0, 0)) == 0
+    assert made((0, 143)) == 143
+    assert made((143, 1, 0)) == 1
+    assert '[2] shard --xla_force_host_platform_device_count=1' in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_simulated_devices_share_a_plan(tmp_path: Path) -> None:
+    env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu'}
+    command = [
+        sys.executable,
+        '-m',
+        'xlmr_flax',
+        'run',
+        f'--config={TINY}',
+        f'--workdir={tmp_path}',
+        '--devices_a_run=1',
+    ]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '2 processes with 1 of 2 devices each share the plan' in done.stdout + done.stderr
+    assert (tmp_path / 'results.jsonl').read_text().count('\n') > 3
+    shards = {path.read_text().split('"shard": "')[1][:3] for path in (tmp_path / 'claims').glob('*.json')}
+    assert shards == {'1/2', '2/2'}

@@ -1,0 +1,107 @@
+"""Twenty steps with a preset's batches: eight devices on the mesh that is chosen for them give the losses and the
+parameters of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from xlmr_flax.config import parse
+from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.packing import Packing
+from xlmr_flax.data.tokenize import Ragged
+from xlmr_flax.encoders.config import SIZES, EncoderConfig
+from xlmr_flax.experiment.plan.load import Load
+from xlmr_flax.experiment.plan.mesh_cost import choose
+from xlmr_flax.experiment.studies.presets import PRESETS, preset
+from xlmr_flax.kinds import HeadSpec
+from xlmr_flax.models.model import Model
+from xlmr_flax.parallel.machine import TPU, Machine
+from xlmr_flax.parallel.mesh import fetch, make_mesh, path_name
+from xlmr_flax.train.loop import train
+from xlmr_flax.train.phase import Phase
+from xlmr_flax.train.streams import Stream, TrainingData, single
+
+STEPS, LENGTH, WORDS, HEAD = 20, 32, 128, HeadSpec('pair', 3)
+CONFIG = EncoderConfig(
+    vocab_size=WORDS, hidden_size=32, num_layers=2, num_heads=8, ffn_size=64, max_positions=LENGTH + 2,
+    initializer_range=0.1, dropout=0.1, attention_dropout=0.1,
+)  # fmt: skip
+# As in test_mesh_steps.py: parameters move a thousand times further than they may differ.
+RATE: dict[str, Any] = {'learning_rate': 2e-3, 'epsilon': 1e-5, 'warmup': 0.1, 'warmup_steps': -1}
+
+
+def chosen(name: str) -> tuple[int, int, int]:
+    """The mesh of eight TPUs for XLM-R Large with the batches of a preset, whose pairs have an eighth of max_length."""
+    recipe = parse(preset(name, ('xnli',))).recipe_for('xnli')
+    draws = np.full((4, recipe.batch_size, 1), recipe.max_length // 8)
+    packing = Packing(recipe.max_length, recipe.max_length / 8)
+    apart = recipe.optimizer.clip_per == 'micro_batch'
+    load = Load('xnli', 1.0, recipe.accumulation, apart, packing, draws, recipe.max_length)
+    sizes = choose(SIZES['large'], [load], Machine(TPU, 'TPU v5e', 8))
+    return sizes.data, sizes.fsdp, sizes.model
+
+
+def outcome(name: str, sizes: tuple[int, int, int]) -> dict[str, Any]:
+    """{'losses', 'moved', 'params': {path: values}} of a training with a preset's recipe on a mesh."""
+    recipe = parse(preset(name, ('xnli',))).recipe_for('xnli')
+    spec = dataclasses.replace(recipe.optimizer, **RATE)
+    recipe = dataclasses.replace(
+        recipe, steps=STEPS, max_length=LENGTH, lengths=(LENGTH,), log_every=1, eval_every=0, optimizer=spec
+    )
+    mesh, random = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)]), np.random.default_rng(0)
+    tokens = Ragged.from_rows([random.integers(5, WORDS, random.integers(3, 7)) for _ in range(200)])
+    label = random.integers(0, 3, 200).astype(np.int32)
+    data = Encoded('pair', tokens, label, tuple(map(str, range(200))))
+    apart, parts = spec.clip_per == 'micro_batch', recipe.accumulation
+    shards = sizes[0] * sizes[1]
+    packing = Packing(LENGTH, 5.0, shards * (1 if apart else parts), parts if apart else 1)
+    made = single('nli', 'nli', HEAD, data, (LENGTH,), 0)
+    streams: tuple[Stream, ...] = tuple(dataclasses.replace(each, packing=packing) for each in made.streams)
+    params = jax.device_get(jax.jit(lambda: Model(CONFIG).init(jax.random.key(0), {'nli': HEAD}))())
+    records: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        phase = Phase(
+            task='nli', model=Model(CONFIG), recipe=recipe, data=TrainingData(streams, made.mixture), steps=STEPS,
+            seed=7, pad=1, mesh=mesh, directory=Path(folder) / 'x', run_hash='h', evaluate=None, log=records.append,
+        )  # fmt: skip
+        host = fetch(train(phase, params).params, mesh)
+    moved = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (host, params)), strict=True))
+    leaves = {path_name(p): leaf.tolist() for p, leaf in jax.tree_util.tree_leaves_with_path(host)}
+    return {'losses': [r['loss'] for r in records if 'loss' in r], 'moved': float(moved), 'params': leaves}
+
+
+@pytest.mark.parametrize(
+    'name', [name if name == 'jiant' else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
+)
+def test_eight_devices_equal_one(name: str) -> None:
+    sizes = chosen(name)
+    assert math.prod(sizes) == 8
+    flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
+    environment = os.environ | {'XLA_FLAGS': f'{flags} --xla_llvm_disable_expensive_passes=true'}
+    command = [sys.executable, __file__, name, *map(str, sizes)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment | {'JAX_PLATFORMS': 'cpu'})
+    assert done.returncode == 0, done.stderr
+    one, eight = json.loads(done.stdout.splitlines()[-1])
+    assert len(one['losses']) == STEPS and one['moved'] > 1e-2
+    np.testing.assert_allclose(eight['losses'], one['losses'], rtol=1e-5, atol=0)
+    assert eight['params'].keys() == one['params'].keys()
+    for path, values in one['params'].items():
+        np.testing.assert_allclose(eight['params'][path], values, rtol=0, atol=1e-5, err_msg=path)
+
+
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    meshes = ((1, 1, 1), (int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+    print(json.dumps([outcome(sys.argv[1], each) for each in meshes]))

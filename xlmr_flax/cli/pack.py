@@ -1,0 +1,124 @@
+"""run --devices_a_run: one process for each device of this host, which share a plan.
+
+A small batch does not fill a slice, and a plan has many runs: each chip does its own. The processes are those of
+`--shard=1/N` to `--shard=N/N`; each sees its own devices alone. This process starts them, passes stop requests on and
+waits for them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import IO
+
+FLAG = 'devices_a_run'
+AUTO = -1
+_STOPPED = 143  # exit code of a run that was stopped and has saved its state
+# Chips of one process -> their arrangement, as libtpu wants it.
+_BOUNDS = {1: '1,1,1', 2: '1,2,1', 4: '2,2,1', 8: '2,4,1'}
+_FORCED = '--xla_force_host_platform_device_count='
+_COUNT = 'import jax; print(jax.default_backend(), jax.local_device_count())'
+
+
+def devices() -> tuple[str, int]:
+    """(platform, number of devices) of this host, asked by a child: a process that has opened a TPU keeps it."""
+    done = subprocess.run([sys.executable, '-c', _COUNT], capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f'the devices of this host cannot be counted: {done.stderr.strip().splitlines()[-1:]}')
+    platform, count = done.stdout.split()[-2:]
+    return platform, int(count)
+
+
+def environment(platform: str, first: int, count: int, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that sees devices `first` to `first + count - 1` alone.
+
+    TPU: the variables of libtpu for several processes on a host (jax.readthedocs.io: FAQ of Cloud TPU, "Running
+    multiple JAX processes on a single host"); GPU: CUDA_VISIBLE_DEVICES; CPU: the number of simulated devices.
+    """
+    env, own = dict(base), range(first, first + count)
+    if platform == 'tpu':
+        env['TPU_VISIBLE_CHIPS'] = ','.join(map(str, own))
+        env['TPU_CHIPS_PER_PROCESS_BOUNDS'] = _BOUNDS[count]
+        env['TPU_PROCESS_BOUNDS'] = '1,1,1'
+        env['CLOUD_TPU_TASK_ID'] = '0'
+        env['TPU_PROCESS_ADDRESSES'] = f'localhost:{8476 + first}'
+        env['TPU_PROCESS_PORT'] = str(8476 + first)
+    elif platform == 'cpu':
+        others = [flag for flag in env.get('XLA_FLAGS', '').split() if not flag.startswith(_FORCED)]
+        env['XLA_FLAGS'] = ' '.join([*others, f'{_FORCED}{count}'])
+    else:
+        known = [name for name in env.get('CUDA_VISIBLE_DEVICES', '').split(',') if name]
+        env['CUDA_VISIBLE_DEVICES'] = ','.join(known[i] if known else str(i) for i in own)
+    return env
+
+
+def commands(arguments: Sequence[str], count: int) -> list[list[str]]:
+    """The command of each of `count` processes. arguments: those of this process, without its name."""
+    kept = [word for word in arguments if not word.lstrip('-').startswith(FLAG)]
+    start = [sys.executable, '-m', 'xlmr_flax']
+    return [[*start, *kept, '--coordinator=none', f'--shard={i}/{count}'] for i in range(1, count + 1)]
+
+
+def wanted(asked: int, runs: int, platform: str, count: int) -> int:
+    """Devices of a process; 0 = this process does the plan with all devices.
+
+    asked: the flag; AUTO = one device a process where the plan has at least two runs for each. Raises ValueError for a
+    number that does not divide the devices.
+    """
+    if asked == AUTO:
+        return 1 if platform != 'cpu' and count > 1 and runs >= 2 * count else 0
+    if asked < 0 or (asked and count % asked) or (platform == 'tpu' and asked and asked not in _BOUNDS):
+        known = ', '.join(str(n) for n in _BOUNDS if count % n == 0)
+        raise ValueError(f'{asked} devices do not divide the {count} of this host; expected one of {known}')
+    return 0 if asked == count else asked
+
+
+def run_packed(arguments: Sequence[str], platform: str, count: int, each: int) -> int:
+    """Starts a process for each group of `each` devices and waits for all. Returns the exit code: 0, that of a process
+    that failed, or 143 where one was stopped."""
+    started: list[subprocess.Popen[str]] = []
+    readers: list[threading.Thread] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for i, command in enumerate(commands(arguments, count // each)):
+            env = environment(platform, i * each, each, os.environ)
+            # A session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
+            process = subprocess.Popen(
+                command,
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors='replace',
+                start_new_session=True,
+            )
+            started.append(process)
+            assert process.stdout is not None
+            reader = threading.Thread(target=_pass_on, args=(process.stdout, i + 1), daemon=True)
+            reader.start()
+            readers.append(reader)
+        codes = [process.wait() for process in started]
+        for reader in readers:
+            reader.join(timeout=5)  # a grandchild may hold the pipe open
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    failed = [code for code in codes if code not in (0, _STOPPED)]
+    return (failed[0] if failed[0] > 0 else 128 - failed[0]) if failed else max(codes, default=0)
+
+
+def _pass_on(lines: IO[str], number: int) -> None:
+    """Prints the lines of a process with its number, until its output ends."""
+    with lines:
+        for line in lines:
+            print(f'[{number}] {line}', end='', flush=True)

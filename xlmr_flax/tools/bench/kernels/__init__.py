@@ -1,0 +1,1 @@
+"""Benches of single operations, on the device that this process has."""
