@@ -25,7 +25,7 @@ from xlmr_flax.tasks import get_task
 REQUIRED = ('encoder', 'intermediate', 'target', 'language', 'split', 'metric', 'value', 'n', 'seed', 'step')
 OPTIONAL = {
     'run', 'command', 'preset', 'english', 'chance', 'stand_in', 'note', 'source', 'tfds', 'left_out',
-    'language_name', 'script', 'family', 'resource_level', 'cc100_gib',
+    'language_name', 'script', 'family', 'resource_level', 'cc100_gib', 'collapsed',
 }  # fmt: skip
 
 Configs = Callable[..., Config]
