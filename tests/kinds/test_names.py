@@ -12,8 +12,8 @@ from xlmr_flax.tasks import all_tasks
 from xlmr_flax.tasks.base import TaskError
 
 PACKAGE = Path(__file__).parents[2] / 'xlmr_flax'
-# Module -> words that are something else there: a command, a bench subject, a table of the paper, a task of the embedded
-# world, a group of XTREME's tasks, the default of a command line flag.
+# Module -> words that are something else there: a command, a bench subject, a table of the paper, a task of the
+# embedded world, a group of XTREME's tasks, the default of a command line flag.
 OTHER = {
     'tools/bench/__init__.py': {'retrieval'},
     'cli/bench.py': {'retrieval'},
