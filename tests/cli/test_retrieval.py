@@ -145,6 +145,7 @@ def test_several_encoders_and_joined_results(done: Path, tmp_path: Path) -> None
         (['--results=nowhere', '--out=o'], 'retrieval.jsonl'),
         (['--encoder=embedded', '--names=a,b', '--task=t', '--out=o'], '2 names for 1 encoders'),
         (['--encoder=embedded', '--task=world_nli', '--out=o'], "is of kind 'pair'"),
+        (['--encoder=random:tiny', '--encoder=random:huge', '--task=world_retrieval', '--out=o'], "'huge'"),
     ],
 )
 def test_a_command_that_cannot_be_carried_out(

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[2] / 'xlmr_flax'
 OTHER = {
     'tools/bench/__init__.py': {'retrieval'},
     'cli/bench.py': {'retrieval'},
+    'cli/main.py': {'retrieval'},
     'cli/estimate.py': {'pair'},
     'cli/main.py': {'retrieval'},
     'data/world/__init__.py': {'retrieval'},

@@ -6,6 +6,7 @@ those of every language among those of every other one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -102,7 +103,8 @@ def pair_accuracies(
     [rows, D] of a language. tick: called with the number of ordered pairs just done. Each block of similarities gives
     both directions.
     """
-    wide = max(1, min(count, int(_SIMILARITIES**0.5) // rows))
+    most = max(1, min(count, int(_SIMILARITIES**0.5) // rows))
+    wide = math.ceil(count / math.ceil(count / most))  # blocks of about one size: the last is filled up with zeros
     hits = np.zeros((count, count), np.int64)
 
     def block(start: int) -> jax.Array:

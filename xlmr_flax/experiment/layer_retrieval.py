@@ -32,6 +32,7 @@ from xlmr_flax.experiment.evaluate import Request, open_model, require_one_reque
 from xlmr_flax.experiment.out_of_memory import evaluating
 from xlmr_flax.experiment.plan.runs import default_split
 from xlmr_flax.experiment.result_rows import language_facts
+from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, meet, on_leader
 from xlmr_flax.parallel.mesh import make_mesh
@@ -72,7 +73,7 @@ class LayersRequest:
 def retrieval(request: LayersRequest) -> list[Row]:
     """Embeds what is missing, writes the rows after every language, then tables and figure; returns the rows.
 
-    Raises TaskError for a task without pairs of rows, and ModelError, DataError and TokenizerError.
+    Raises TaskError for a task without pairs of rows, and ModelError, DataError, TokenizerError and ConfigError.
     """
     if not is_leader():
         be_quiet()
@@ -81,9 +82,11 @@ def retrieval(request: LayersRequest) -> list[Row]:
     languages = tuple(dict.fromkeys(languages))
     split = request.split or default_split(task, languages, request.data_root)
     check_task(task, split)
+    sources = [(name, open_source(source)) for name, source in request.encoders]
+    Workdir(request.out, look_only=not is_leader())  # raises ConfigError if nothing can be written there
     rows: list[Row] = []
-    for name, source in request.encoders:
-        one = _Encoder.open(request, name, open_source(source), task, split, languages)
+    for name, source in sources:
+        one = _Encoder.open(request, name, source, task, split, languages)
         rows += one.run(lambda found, before=tuple(rows): _write_rows(request.out, [*before, *found]))
     report = on_leader('report', lambda: str(write_layer_report(request.out, rows, request.command)))
     say(f'written: {report}')

@@ -45,7 +45,15 @@ def layer_figure(rows: Sequence[Row]) -> Figure:
             line[0].set_ylabel('accuracy (%)')
         for axes in grid[-1]:
             axes.set_xlabel('layer (0: embeddings)')
-        figure.legend(*unique_legend(grid.flatten()), loc='outside lower center', ncols=3, fontsize=9)
+        said = 'line: mean over languages; band: middle half of the languages'
+        figure.legend(
+            *unique_legend(grid.flatten()),
+            loc='outside lower center',
+            ncols=3,
+            fontsize=9,
+            title=said,
+            title_fontsize=8.5,
+        )
     return figure
 
 
