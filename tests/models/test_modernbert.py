@@ -18,19 +18,15 @@ torch = pytest.importorskip('torch', reason='parity is measured against torch')
 from family_parity import Parity, check_packed  # noqa: E402
 from torch_reference import random_params  # noqa: E402
 
-from xlmr_flax.cli.main import main  # noqa: E402
-from xlmr_flax.config import parse  # noqa: E402
 from xlmr_flax.encoders.attention.window import prepared_window, window_attention  # noqa: E402
 from xlmr_flax.encoders.config import ModelError  # noqa: E402
 from xlmr_flax.encoders.logical_axes import UNCONSTRAINED  # noqa: E402
 from xlmr_flax.encoders.modernbert import ModernBert  # noqa: E402
 from xlmr_flax.encoders.modernbert_encoder import ModernBertConfig  # noqa: E402
-from xlmr_flax.experiment.runner import Runner  # noqa: E402
 from xlmr_flax.kinds import HeadSpec  # noqa: E402
 from xlmr_flax.models import hf  # noqa: E402
 from xlmr_flax.models.model import Model  # noqa: E402
 from xlmr_flax.models.source import open_source, save_checkpoint  # noqa: E402
-from xlmr_flax.tools.torch import agreement, torch_run  # noqa: E402
 
 # The first layer, a period of local, local, global and two more; every size another; rows longer than the window.
 CONFIG = ModernBertConfig(
@@ -180,35 +176,3 @@ def test_counts_of_operations() -> None:
     longer = family.attention_flops(base, 8192) - family.attention_flops(base, 4096)
     assert longer == 8 * 4 * 768 * 4096  # of the eight global layers alone
     assert base.max_length == 8192
-
-
-def test_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = Path(__file__).parents[2]
-    flags = ['--config.encoder.source=random:modernbert-tiny', '--config.intermediate=("none",)']
-    flags += ['--config.targets=("world_pairs",)', '--config.recipe.steps=2', '--config.recipe.packing=True']
-    assert main(['run', f'--config={root}/configs/tiny.py', f'--workdir={tmp_path}/w', *flags]) == 0
-    rows = (tmp_path / 'w' / 'results.jsonl').read_text('utf-8').splitlines()
-    assert {json.loads(row)['encoder'] for row in rows} == {'random:modernbert-tiny'}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('head', ['hf', 'jiant'])
-def test_the_run_in_pytorch_has_the_same_losses(head: str, tmp_path: Path) -> None:
-    """`compare`'s two sides, step by step; `jiant` with the pooler that ModernBERT lacks in transformers."""
-    config = parse({
-        'seeds': (3,),
-        'encoder': {'source': 'random:modernbert-tiny', 'head': head},
-        'targets': ('world_pairs',),
-        'recipe': {
-            'steps': 8, 'batch_size': 8, 'max_length': 64, 'lengths': (64,), 'log_every': 1, 'eval_examples': 8,
-            'max_train': 100, 'optimizer': {'learning_rate': 1e-3, 'epsilon': 1e-6},
-        },
-        'evaluation': {'max_examples': 16, 'languages': {'world_pairs': ('en', 'de')}},
-        'tensorboard': False,
-    })  # fmt: skip
-    Runner.open(config, tmp_path / 'ours', 'ours').run()
-    torch_run.run_baseline(config, tmp_path / 'theirs', 'theirs')
-    theirs = agreement.read_side(tmp_path / 'theirs')
-    differences = agreement.loss_differences(agreement.read_side(tmp_path / 'ours', theirs), theirs)
-    assert list(differences) == list(range(1, 9))
-    assert max(differences.values()) < 1e-4, differences
