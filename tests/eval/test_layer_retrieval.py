@@ -47,8 +47,7 @@ def evaluator(tiny_tokenizer: Path) -> Evaluator:
     return Evaluator(model, params, Tokenizer(tiny_tokenizer, 2048), mesh, wanted, '', 64)
 
 
-@pytest.mark.parametrize('pooling', ['mean', 'cls'])
-@pytest.mark.parametrize('packing', [True, False])
+@pytest.mark.parametrize(('pooling', 'packing'), [('mean', True), ('mean', False), ('cls', True), ('e5', False)])
 def test_a_layer_scores_what_an_evaluation_with_it_scores(
     evaluator: Evaluator, tmp_path: Path, pooling: str, packing: bool
 ) -> None:
@@ -126,7 +125,7 @@ def test_files_that_do_not_pair_their_rows_are_refused(evaluator: Evaluator, mon
 
 
 def _vectors(devices: int) -> np.ndarray:
-    """The vectors of 23 rows on so many devices, with parameters cut over half of them."""
+    """The vectors of 23 rows on a number of devices; half of them share the parameters."""
     assert jax.device_count() == devices
     random, model = np.random.default_rng(0), Model(CONFIG, 'hf')
     mesh = make_mesh(-1, max(1, devices // 2))

@@ -24,6 +24,7 @@ from pathlib import Path
 from absl import flags
 
 from xlmr_flax.cli import processes
+from xlmr_flax.config import CLS, E5, MEAN
 from xlmr_flax.util.secrets import command_line
 
 
@@ -39,10 +40,14 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string('data_root', '', 'Root of the data files; default: XLMR_DATA_ROOT.', flag_values=values)
     flags.DEFINE_string('out', None, 'Folder to write to.', flag_values=values)
     flags.DEFINE_list('results', [], 'Join the rows of these folders instead of computing.', flag_values=values)
-    flags.DEFINE_enum('pooling', 'mean', ['mean', 'cls'], 'Mean over all tokens, or <s>.', flag_values=values)
+    flags.DEFINE_enum(
+        'pooling', MEAN, [MEAN, CLS, E5], 'Mean of all tokens; the first token; as multilingual-e5.', flag_values=values
+    )
     flags.DEFINE_integer('max_length', 0, 'Tokens a row; 0 = 512.', flag_values=values)
-    flags.DEFINE_integer('max_examples', 0, 'First so many rows of each language; 0 = all.', flag_values=values)
-    flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Compute dtype.', flag_values=values)
+    flags.DEFINE_integer('max_examples', 0, 'Number of rows of each language; 0 = all.', flag_values=values)
+    flags.DEFINE_enum(
+        'dtype', 'auto', ['auto', 'float32', 'bfloat16'], 'Compute dtype; auto as in evaluate.', flag_values=values
+    )
 
 
 def _check(values: flags.FlagValues) -> None:
@@ -65,10 +70,11 @@ def run(values: flags.FlagValues) -> int:
     if values.results:
         return _join([Path(folder) for folder in values.results], Path(values.out))
     from xlmr_flax.config import Evaluation
-    from xlmr_flax.experiment.layer_retrieval import LayersRequest, retrieval
+    from xlmr_flax.experiment.evaluate import Request
+    from xlmr_flax.experiment.layer_retrieval import retrieval
 
-    request = LayersRequest(
-        encoders=tuple(zip(values.names or values.encoder, values.encoder, strict=True)),
+    request = Request(
+        encoder=','.join(values.encoder),
         task=values.task,
         languages=tuple(values.languages),
         split=values.split,
@@ -80,7 +86,7 @@ def run(values: flags.FlagValues) -> int:
         command=command_line('xlmr-flax', sys.argv[1:]),
     )
     with processes.together(values):
-        retrieval(request)
+        retrieval(request, list(zip(values.names or values.encoder, values.encoder, strict=True)))
     return 0
 
 

@@ -47,31 +47,10 @@ from xlmr_flax.util.stopping import check
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class LayersRequest:
-    """The flags of one retrieval command. encoders: (name in tables and figures, source) of each."""
-
-    encoders: tuple[tuple[str, str], ...]
-    task: str
-    languages: tuple[str, ...]
-    split: str
-    data_root: str
-    out: Path
-    dtype: str
-    max_length: int
-    evaluation: Evaluation
-    command: str
-
-    def of(self, source: str) -> Request:
-        """The same request for one encoder, as the evaluate command has it."""
-        return Request(
-            source, self.task, self.languages, self.split, self.data_root, self.out, self.dtype, self.max_length,
-            self.evaluation, self.command,
-        )  # fmt: skip
-
-
-def retrieval(request: LayersRequest) -> list[Row]:
+def retrieval(request: Request, encoders: Sequence[tuple[str, str]]) -> list[Row]:
     """Embeds what is missing, writes the rows after every language, then tables and figure; returns the rows.
+
+    encoders: (name in tables and figures, source) of each; they replace the encoder of the request.
 
     Raises TaskError for a task without pairs of rows, and ModelError, DataError, TokenizerError and ConfigError.
     """
@@ -82,11 +61,12 @@ def retrieval(request: LayersRequest) -> list[Row]:
     languages = tuple(dict.fromkeys(languages))
     split = request.split or default_split(task, languages, request.data_root)
     check_task(task, split)
-    sources = [(name, open_source(source)) for name, source in request.encoders]
+    sources = [(name, open_source(source)) for name, source in encoders]
     Workdir(request.out, look_only=not is_leader())  # raises ConfigError if nothing can be written there
     rows: list[Row] = []
     for name, source in sources:
-        one = _Encoder.open(request, name, source, task, split, languages)
+        asked = dataclasses.replace(request, encoder=source.name)
+        one = _Encoder.open(asked, name, source, task, split, languages)
         rows += one.run(lambda found, before=tuple(rows): _write_rows(request.out, [*before, *found]))
     report = on_leader('report', lambda: str(write_layer_report(request.out, rows, request.command)))
     say(f'written: {report}')
@@ -102,7 +82,7 @@ def _write_rows(out: Path, rows: Sequence[Row]) -> None:
 class _Encoder:
     """One encoder of a request. key: of all that decides its numbers, apart from the data of a language."""
 
-    request: LayersRequest
+    request: Request
     name: str
     source: EncoderSource
     task: Task
@@ -115,18 +95,18 @@ class _Encoder:
     @classmethod
     def open(
         cls,
-        request: LayersRequest,
+        request: Request,
         name: str,
         source: EncoderSource,
         task: Task,
         split: str,
         languages: tuple[str, ...],
     ) -> _Encoder:
-        require_one_request(request.of(source.name), source)
-        opened = open_model(request.of(source.name), source, heads=False)
+        require_one_request(request, source)
+        opened = open_model(request, source, heads=False)
         evaluation = dataclasses.replace(request.evaluation, max_length=opened.max_length)
         key = {
-            'encoder': source.digest, 'task': task.name, 'split': split, 'dtype': request.dtype,
+            'encoder': source.digest, 'task': task.name, 'split': split, 'dtype': opened.model.dtype,
             'max_length': opened.max_length, 'max_examples': evaluation.max_examples, 'pooling': evaluation.pooling,
         }  # fmt: skip
         folder = request.out / f'{safe_name(name)}-{source.digest[:8]}'
@@ -175,7 +155,7 @@ class _Encoder:
 
     def _embedded(self, missing: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields (language, record) of each missing language."""
-        request, mesh = self.request.of(self.source.name), make_mesh()
+        request, mesh = self.request, make_mesh()
         opened = open_model(request, self.source, heads=False)
         meet(mesh)
         params, model = opened.load(mesh, heads=False), opened.model

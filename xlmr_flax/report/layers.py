@@ -15,10 +15,9 @@ from typing import Any
 
 from xlmr_flax.report.plots.canvas import svg
 from xlmr_flax.report.plots.layer_figure import layer_figure
-from xlmr_flax.report.rows import RowsError, distinct, languages, select
+from xlmr_flax.report.rows import RowsError, distinct, json_lines, languages, select
 from xlmr_flax.report.table import Cell, Column, Line, Table, markdown
 from xlmr_flax.report.tables import csv_text
-from xlmr_flax.util import strict_json
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 
@@ -39,14 +38,7 @@ _LOW = 'low'
 def read_layer_rows(path: str | Path) -> list[dict[str, Any]]:
     """Reads and checks the rows of a retrieval.jsonl. Raises RowsError, which names file, line and field."""
     rows: dict[tuple, dict[str, Any]] = {}
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
-        where = f'{path}:{number}'
-        try:
-            row = strict_json.loads(line.decode('utf-8'))
-        except strict_json.JsonError as error:
-            raise RowsError(f'{where}: not JSON: {error.reason}') from None
-        except UnicodeDecodeError as error:
-            raise RowsError(f'{where}: not UTF-8 at byte {error.start} of the line') from None
+    for where, row in json_lines(path):
         _check(row, where)
         rows[tuple(row[name] for name in KEY)] = row
     if not rows:

@@ -9,7 +9,7 @@ A result row is a dict with the fields of `FIELDS`, `value` being a percentage, 
   english                  whether `language` is the training language (without it: whether it is 'en' or 'eng')
   chance                   the score of guessing, a percentage
   stand_in, note           what the data stands in for; a caveat that is printed wherever the score is shown
-  collapsed                which trainings behind the value ended in one class, '' = none; no field: not tested
+  collapsed                trainings of the scored model that ended in one class, '' = none; no field: not tested
   qa_decoding              how answers were decoded, 'offsets' or 'reference' (config.Evaluation)
   language_name, script, family, resource_level ('high', 'mid', 'low'), cc100_gib
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -87,20 +87,25 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     Raises RowsError naming file and line; blank lines are allowed.
     """
     rows = []
+    for where, row in json_lines(path):
+        check_row(row, where)
+        rows.append({name: _CONTROL.sub(' ', v) if isinstance(v, str) else v for name, v in row.items()})
+    return latest(rows)
+
+
+def json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """Yields ('FILE:LINE', value) of each line of a jsonl file that is not blank. Raises RowsError."""
     with open(path, 'rb') as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             where = f'{path}:{number}'
             try:
-                row = strict_json.loads(line.decode('utf-8'))
+                yield where, strict_json.loads(line.decode('utf-8'))
             except strict_json.JsonError as error:
                 raise RowsError(f'{where}: not JSON: {error.reason}') from None
             except UnicodeDecodeError as error:
                 raise RowsError(f'{where}: not UTF-8 at byte {error.start} of the line') from None
-            check_row(row, where)
-            rows.append({name: _CONTROL.sub(' ', v) if isinstance(v, str) else v for name, v in row.items()})
-    return latest(rows)
 
 
 def check_row(row: Any, where: str) -> None:
