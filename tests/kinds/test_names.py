@@ -19,7 +19,6 @@ OTHER = {
     'cli/bench.py': {'retrieval'},
     'cli/main.py': {'retrieval'},
     'cli/estimate.py': {'pair'},
-    'cli/main.py': {'retrieval'},
     'data/world/__init__.py': {'retrieval'},
     'data/world/items.py': {'retrieval'},
     'data/world/tokenizer.py': {'retrieval'},

@@ -51,7 +51,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def types(ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """Token types by the definition, a row at a time: 1 behind the first separator."""
+    """Token types by the definition, a row at a time: 1 after the first separator."""
     out = np.zeros_like(ids)
     for row, tokens in zip(out.reshape(-1, ids.shape[-1]), ids.reshape(-1, ids.shape[-1]), strict=True):
         ends = np.flatnonzero(tokens == SEP)

@@ -79,7 +79,7 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer('max_length', 0, 'Tokens a row; 0 = as fine-tuned, 512 for retrieval.', flag_values=values)
-    flags.DEFINE_integer('max_examples', 0, 'First so many rows of each language; 0 = all.', flag_values=values)
+    flags.DEFINE_integer('max_examples', 0, 'Number of rows of each language; 0 = all.', flag_values=values)
     flags.DEFINE_enum(
         'dtype',
         'auto',

@@ -35,8 +35,8 @@ def result_rows(
 
     Some fields: source is the origin of the scored rows, 'file', 'tfds' or 'world', several joined by '+'. tfds is the
     builder and version of rows from TFDS. left_out is the number of rows of the scored split that could not be read, if
-    any (bad_rows.py). collapsed says which trainings behind the score ended in one class, '' = none (collapse.py); it
-    is missing (None) if no dev rows could tell. note is shown with every retrieval score
+    any (bad_rows.py). collapsed names the trainings of the scored model that ended in one class, '' = none
+    (collapse.py); it is missing (None) if no dev rows could tell. note is shown with every retrieval score
     (`retrieval_note`). qa_decoding, for question answering, is that of config.Evaluation.
     """
     rows = Split(task, language, split, config.data_root)

@@ -81,8 +81,8 @@ def disentangled_attention(
 def _rows_of_tiles(n: int, w: int, span: int, furthest: int) -> np.ndarray:
     """The row of the table of relative embeddings for each diagonal of each tile: int32 [2 N - 1, 2 W - 1].
 
-    Tiles are in the order of keys: tile p is N - 1 - p blocks behind its queries. Diagonals are in the order of
-    distance. span: S, buckets to one side; the table has 2 S rows, and distance 0 has row S.
+    Tiles are in the order of keys: the queries come N - 1 - p blocks after the keys of tile p. Diagonals are in the
+    order of distance. span: S, buckets to one side; the table has 2 S rows, and distance 0 has row S.
     """
     blocks = np.arange(n - 1, -n, -1)[:, None] * w
     distances = blocks + np.arange(-(w - 1), w)

@@ -62,7 +62,7 @@ class Defaults:
     rows: str = ''
 
     def unroll_of(self, steps: int) -> int:
-        """encoder.unroll of a training of so many steps."""
+        """encoder.unroll of a training with this number of steps."""
         if self.unroll >= 0:
             return self.unroll
         return 0 if 0 < self.unrolled_from <= steps else 1

@@ -65,5 +65,5 @@ class Load:
         return tokens / (self.rows(shards) * self.group * self.length)
 
     def fits(self, shards: int) -> bool:
-        """Whether so many devices can share the rows of a micro-batch."""
+        """Whether the rows of a micro-batch can be divided among this number of devices."""
         return self.packing is not None or self.draws.shape[1] // self.parts % shards == 0

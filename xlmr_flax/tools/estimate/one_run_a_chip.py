@@ -18,7 +18,7 @@ def single_chip(topology: Topology) -> Topology:
 
 
 def makespan(seconds: Sequence[float], parents: Sequence[int], workers: int) -> float:
-    """Seconds until all runs are done by so many workers, each taking the first run that can begin.
+    """Seconds until `workers` processes have done all runs; a free one takes the first run that can begin.
 
     seconds: of each run. parents: index of the run that each starts from, -1 = none. NaN if a duration is.
     """

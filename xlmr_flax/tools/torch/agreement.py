@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--ours', type=Path, required=True, metavar='W1', help='workdir of xlmr-flax run')
     parser.add_argument('--theirs', type=Path, required=True, metavar='W2', help='workdir of torch_run')
-    parser.add_argument('--steps', type=int, default=50, help='compare the losses of the first so many steps')
+    parser.add_argument('--steps', type=int, default=50, help='number of steps whose losses are compared')
     values = parser.parse_args(argv)
     try:
         theirs = read_side(values.theirs)
