@@ -24,7 +24,7 @@ from xlmr_flax.experiment.workdir.bad_rows import collector
 from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.kinds.base import name_problem
-from xlmr_flax.models.model import Model, Params
+from xlmr_flax.models.model import Model, Params, check_pooling
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, meet, require_equal, require_shared
 from xlmr_flax.parallel.machine import this_machine
@@ -68,8 +68,8 @@ class Opened:
         """Loads the parameters onto the mesh. heads: with the pooler and the heads. pooling: of sentence vectors, which
         may need the pooler. Raises ModelError if the source lacks it."""
         params = self.source.load(None if heads else ())
-        if pooling == LABSE and 'pooler' not in params:
-            raise ModelError(f"{self.source.name}: pooling 'labse' reads the pooler, and this encoder has none")
+        if pooling:
+            check_pooling(params, pooling, self.source.name)
         wanted = ['encoder', *(['pooler', 'heads'] if heads else ['pooler'] if pooling == LABSE else [])]
         return evaluation_weights(put_tree({k: params[k] for k in wanted if k in params}, mesh), self.model, mesh)
 

@@ -9,12 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from xlmr_flax.config import LABSE, Recipe
+from xlmr_flax.config import Recipe
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
 from xlmr_flax.data.packing import Packing
-from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.encoders.tensors import read_json
 from xlmr_flax.experiment.context import Setting, make_model
 from xlmr_flax.experiment.dev_selection import Selection
@@ -33,7 +32,7 @@ from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.loads import load_of
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec, kind_of
-from xlmr_flax.models.model import Model, Params, head_key
+from xlmr_flax.models.model import Model, Params, check_pooling, head_key
 from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import batch_devices, fetch
@@ -65,8 +64,8 @@ def start_params(setting: Setting, run: Run) -> Params:
     pretrained = {name for name, head in source.heads.items() if kind_of(head).pretraining}
     kept = {run.target} if run.keeps_head else pretrained
     params = source.load(kept & trained)
-    if 'pooler' not in params and run.recipe is None and setting.config.evaluation.pooling == LABSE:
-        raise ModelError(f"{source.name}: pooling 'labse' reads the pooler, and this encoder has none")
+    if run.recipe is None:
+        check_pooling(params, setting.config.evaluation.pooling, source.name)
     pooler = params.get('pooler') or jax.device_get(setting.model.init_pooler(jax.random.key(run.seed)))
     return {'encoder': params['encoder'], 'pooler': pooler, 'heads': params.get('heads', {})}
 

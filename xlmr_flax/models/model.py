@@ -183,7 +183,7 @@ class Model:
         rows; then [B, S, D], one embedding per slot. Raises ModelError for an unknown pooling, and for 'labse' without
         a pooler.
         """
-        self._check_pooling(params, pooling)
+        check_pooling(params, pooling)
         hidden = self.encode(params, ids, segments, layer=layer)
         return self._pooled(params, hidden, segments, starts, pooling)
 
@@ -200,20 +200,13 @@ class Model:
 
         A layer is pooled before the next one is computed, so that no hidden state is kept.
         """
-        self._check_pooling(params, pooling)
+        check_pooling(params, pooling)
 
         def read(hidden: jax.Array) -> jax.Array:
             return self._pooled(params, hidden, segments, starts, pooling)
 
         vectors = self._encoder(params)(ids, segments, None, options=self.options(), read=read)
         return jnp.moveaxis(vectors, 0, -2)
-
-    @staticmethod
-    def _check_pooling(params: Params, pooling: str) -> None:
-        if pooling not in POOLINGS:
-            raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
-        if pooling == LABSE and 'pooler' not in params:
-            raise ModelError("evaluation.pooling 'labse' reads the pooler, and this encoder has none")
 
     def _pooled(
         self, params: Params, hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, pooling: str
@@ -228,6 +221,15 @@ class Model:
         if pooling not in (E5, LABSE):
             return found
         return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
+
+
+def check_pooling(params: Params, pooling: str, encoder: str = 'the encoder') -> None:
+    """Raises ModelError for an unknown pooling of sentence vectors, and for one that needs the pooler that `params`
+    lack. encoder: its name, for the message."""
+    if pooling not in POOLINGS:
+        raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
+    if pooling == LABSE and 'pooler' not in params:
+        raise ModelError(f'{encoder}: pooling {LABSE!r} reads the pooler, and this encoder has none')
 
 
 def _means(hidden: jax.Array, segments: jax.Array, starts: jax.Array | None) -> jax.Array:
