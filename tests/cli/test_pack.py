@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def test_each_process_sees_its_own_devices() -> None:
 
 def test_commands_share_the_plan() -> None:
     found = pack.commands(['run', '--config=c.py', '--devices_a_run=1', '--workdir=w'], 2)
-    end = ['run', '--config=c.py', '--workdir=w', '--coordinator=none']
+    end = ['run', '--config=c.py', '--devices_a_run=1', '--workdir=w', '--devices_a_run=0', '--coordinator=none']
     assert [command[1:] for command in found] == [['-m', 'xlmr_flax', *end, f'--shard={i}/2'] for i in (1, 2)]
 
 
@@ -64,6 +65,34 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
     assert made((0, 143)) == 143
     assert made((143, 1, 0)) == 1
     assert '[2] shard --xla_force_host_platform_device_count=1' in capfd.readouterr().out
+
+
+SLEEPER = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+print('ready', flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_stop_request_reaches_every_process_and_starts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request comes after the second of three starts, before the process is in the list."""
+    started, start = [], pack._start
+
+    def stopping(command: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
+        process = start(command, env)
+        started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == 'ready\n'
+        if len(started) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(pack, '_start', stopping)
+    monkeypatch.setattr(pack, 'commands', lambda a, n: [[sys.executable, '-c', SLEEPER]] * n)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert pack.run_packed([], 'cpu', 3, 1) == 143
+    assert [process.returncode for process in started] == [143, 143]
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 @pytest.mark.slow

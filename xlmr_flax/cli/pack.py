@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import IO
@@ -19,6 +20,7 @@ from typing import IO
 FLAG = 'devices_a_run'
 AUTO = -1
 _STOPPED = 143  # exit code of a run that was stopped and has saved its state
+_POLL = 0.1  # seconds between two looks at the processes
 # Chips of one process -> their arrangement, as libtpu wants it.
 _BOUNDS = {1: '1,1,1', 2: '1,2,1', 4: '2,2,1', 8: '2,4,1'}
 _FORCED = '--xla_force_host_platform_device_count='
@@ -59,9 +61,8 @@ def environment(platform: str, first: int, count: int, base: Mapping[str, str]) 
 
 def commands(arguments: Sequence[str], count: int) -> list[list[str]]:
     """The command of each of `count` processes. arguments: those of this process, without its name."""
-    kept = [word for word in arguments if not word.lstrip('-').startswith(FLAG)]
-    start = [sys.executable, '-m', 'xlmr_flax']
-    return [[*start, *kept, '--coordinator=none', f'--shard={i}/{count}'] for i in range(1, count + 1)]
+    start, own = [sys.executable, '-m', 'xlmr_flax', *arguments], [f'--{FLAG}=0', '--coordinator=none']
+    return [[*start, *own, f'--shard={i}/{count}'] for i in range(1, count + 1)]
 
 
 def wanted(asked: int, runs: int, platform: str, count: int) -> int:
@@ -79,42 +80,56 @@ def wanted(asked: int, runs: int, platform: str, count: int) -> int:
 
 
 def run_packed(arguments: Sequence[str], platform: str, count: int, each: int) -> int:
-    """Starts a process for each group of `each` devices and waits for all. Returns the exit code: 0, that of a process
-    that failed, or 143 where one was stopped."""
+    """Starts a process for each group of `each` devices and waits for all. A stop request is passed on to them; after
+    it, no other is started. Returns the exit code: 0, that of a process that failed, or 143 where one was stopped."""
     started: list[subprocess.Popen[str]] = []
     readers: list[threading.Thread] = []
+    requests: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for process in started:
-            process.send_signal(signal.SIGTERM)
+        requests.append(number)  # no more: a process that has just been started may not be in the list yet
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for i, command in enumerate(commands(arguments, count // each)):
-            env = environment(platform, i * each, each, os.environ)
-            # A session of its own, so that Ctrl-C in a terminal reaches it once, through this process.
-            process = subprocess.Popen(
-                command,
-                env=env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors='replace',
-                start_new_session=True,
-            )
+            if requests:
+                break
+            process = _start(command, environment(platform, i * each, each, os.environ))
             started.append(process)
             assert process.stdout is not None
             reader = threading.Thread(target=_pass_on, args=(process.stdout, i + 1), daemon=True)
             reader.start()
             readers.append(reader)
-        codes = [process.wait() for process in started]
+        passed_on = 0
+        while any(process.poll() is None for process in started):
+            if len(requests) > passed_on:
+                passed_on += 1
+                for process in started:
+                    process.send_signal(signal.SIGTERM)
+            time.sleep(_POLL)
         for reader in readers:
             reader.join(timeout=5)  # a grandchild may hold the pipe open
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    codes = [process.returncode for process in started]
     failed = [code for code in codes if code not in (0, _STOPPED)]
-    return (failed[0] if failed[0] > 0 else 128 - failed[0]) if failed else max(codes, default=0)
+    if failed:
+        return failed[0] if failed[0] > 0 else 128 - failed[0]
+    return _STOPPED if _STOPPED in codes or len(started) < count // each else 0
+
+
+def _start(command: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
+    """Starts a process in a session of its own, so that Ctrl-C in a terminal reaches it once, through this process."""
+    return subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors='replace',
+        start_new_session=True,
+    )
 
 
 def _pass_on(lines: IO[str], number: int) -> None:

@@ -183,7 +183,7 @@ def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1) -
             f'--coordinator={coordinator} --num_processes={num_processes} --process_id={process_id}: '
             'give all three of them (process_id from 0), or none'
         )
-    if explicit and not (coordinator.rpartition(':')[0] and coordinator.rpartition(':')[2].isdigit()):
+    if explicit and not (coordinator.rpartition(':')[0] and coordinator.rpartition(':')[2].isdecimal()):
         raise DistributedError(f'--coordinator={coordinator}: expected HOST:PORT of process 0')
     if process_id >= max(num_processes, 1):
         raise DistributedError(f'--process_id={process_id}: expected 0 to {num_processes - 1} (--num_processes)')

@@ -108,7 +108,10 @@ def test_temporary_files_of_killed_processes_go_when_they_are_old(
     foreign = {tmp_path / name for name in ('.notes.tmp', '.gitignore', 'a.12-0123abcd.tmp', '.mirror.json')}
     for path in foreign:
         path.touch()
-    for path in old | foreign:
+    probe = tmp_path / f'.renamed-{"0" * 32}'  # a folder, of a process that was killed between its two names
+    probe.mkdir()
+    (probe / 'file').touch()
+    for path in old | foreign | {probe}:
         os.utime(path, (time.time() - 7200,) * 2)
     Workdir(tmp_path, look_only=True)
     assert all(path.exists() for path in old)

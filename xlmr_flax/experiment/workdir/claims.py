@@ -262,7 +262,7 @@ def _released_path(path: Path) -> Path:
 def _last_beat(path: Path, names: set[str]) -> Path:
     """Returns the newest heartbeat of a claim among the names of its folder; the claim itself before the first."""
     start = f'{path.stem}.beat-'
-    numbers = [int(name[len(start) :]) for name in names if name.startswith(start) and name[len(start) :].isdigit()]
+    numbers = [int(name[len(start) :]) for name in names if name.startswith(start) and name[len(start) :].isdecimal()]
     return _beat_path(path, max(numbers)) if numbers else path
 
 

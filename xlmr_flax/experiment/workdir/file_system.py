@@ -12,7 +12,9 @@ from pathlib import Path
 from xlmr_flax.config import ConfigError
 
 # Temporary files of atomic writes (scoring/files.py, util/files.py, claims.py), and probes of the file system.
-_TEMPORARY = re.compile(r'\..+\.(?:\d+-[0-9a-f]{8}|[0-9a-f]{32}|[a-z0-9_]{8})\.tmp|\.(?:writable|clock)-[0-9a-f]{32}')
+_TEMPORARY = re.compile(
+    r'\..+\.(?:\d+-[0-9a-f]{8}|[0-9a-f]{32}|[a-z0-9_]{8})\.tmp|\.(?:writable|clock|renamed)-[0-9a-f]{32}'
+)
 _ABANDONED = 3600.0  # seconds; a temporary file normally exists only while one text is written
 
 
@@ -52,10 +54,14 @@ def _check_renames(path: Path) -> None:
 
 
 def remove_abandoned(folder: Path, now: float) -> None:
-    """Deletes temporary files that a killed process has left in a folder. now: time of the file system's clock."""
+    """Deletes temporary files and probes that a killed process has left in a folder. now: time of the file system's
+    clock."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _TEMPORARY.fullmatch(entry.name):
                 with contextlib.suppress(OSError):  # another process may delete it at the same time
                     if now - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED:
-                        os.unlink(entry.path)
+                        if entry.is_dir(follow_symlinks=False):
+                            shutil.rmtree(entry.path)
+                        else:
+                            os.unlink(entry.path)
