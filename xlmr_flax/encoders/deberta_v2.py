@@ -51,7 +51,7 @@ _ONLY: dict[str, tuple[Any, Any]] = {
 class DebertaV2Config(EncoderConfig):
     """The shape of a DeBERTa-v2. max_positions: tokens of the longest row.
 
-    buckets: buckets of distances to one side. furthest: distances that have or share one. head_dropout: rate of the
+    buckets: buckets of distances to one side. furthest: number of distances that they cover. head_dropout: rate of the
     heads of classification and choice, None = `dropout`. legacy: whether the masked-LM head has the names of
     transformers' first class.
     """

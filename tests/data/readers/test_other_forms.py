@@ -156,7 +156,7 @@ LINES = Table('f', 'lines', ('text',), header=False)
         (b'\n{"text": "een"}\n{"text": "twee"}\n', 'line 2: JSON lines'),
         (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n', 'Git LFS'),
         (b'\xef\xbb\xbf\n<!DOCTYPE html>\n<p>404</p>\n', 'HTML'),
-        (gzip.compress(b'een\n'), 'gzip'),
+        (gzip.compress(b'een\n', mtime=0), 'gzip'),
         ('een\ntwee\n'.encode('utf-16-le'), 'line 1: not UTF-8'),
         (b'een\ntwee\n' + b'\0' * 9, 'line 3: not UTF-8'),
         ('een\n'.encode('utf-16'), 'line 1: not UTF-8'),

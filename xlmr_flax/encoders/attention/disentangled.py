@@ -27,7 +27,7 @@ _MASKED = -1e30
 def buckets_of(distances: np.ndarray, buckets: int, furthest: int) -> np.ndarray:
     """The signed bucket of each distance i - j, int32: itself up to buckets / 2, further away on a log scale.
 
-    furthest: the number of distances that have a bucket of their own or share one. As make_log_bucket_position of
+    furthest: the number of distances that the buckets of one side cover. As make_log_bucket_position of
     transformers' modeling_deberta_v2.py, in float32.
     """
     middle = buckets // 2
