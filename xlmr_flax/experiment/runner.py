@@ -134,7 +134,7 @@ class Runner:
     def _claimed(self) -> Generator[str]:
         """Yields the names of runs to execute, each claimed while the caller executes it. Ends when every run is done
         or has failed."""
-        left, wait = order(self.plan, self.share), Waiting()
+        left, wait = order(self.plan, self.share, self.setting.defaults.seconds), Waiting()
         while left := [run for run in left if not self._is_settled(run)]:
             # One at a time, then from the front again: what others have trained may have made own runs possible.
             claim = None
