@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from xlmr_flax.cli import pack, processes
+from xlmr_flax.cli import processes
+from xlmr_flax.cli.device_processes import AUTO, FLAG, devices_per_process, host_devices, run_processes
 from xlmr_flax.config.flag import config_arguments, define_config_flag, define_data_root, load_config
 from xlmr_flax.util.secrets import command_line
 
@@ -55,12 +56,12 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     _define_profile(values)
     flags.DEFINE_integer(
-        pack.FLAG,
+        FLAG,
         0,
         'Devices of one process: with 1, this command starts one process for each device of the host, and they share '
         'the plan. 0 = one process with all devices; -1 = one a device where the plan has two runs or more for each.',
         flag_values=values,
-        lower_bound=pack.AUTO,
+        lower_bound=AUTO,
     )
     flags.DEFINE_bool('retry_failed', False, 'Try the runs again that failed in an earlier start.', flag_values=values)
 
@@ -85,7 +86,7 @@ def run(values: flags.FlagValues) -> int:
     if not values.workdir:
         raise UsageError('--workdir=DIR is missing')
     config = load_config(values)
-    if values.devices_a_run and not values.dry_run and (code := _packed(values, config)) is not None:
+    if values.devices_a_run and not values.dry_run and (code := _in_processes(values, config)) is not None:
         return code
     from xlmr_flax.analysis.study_report import write_run_report
     from xlmr_flax.experiment.runner import PlanFailed, Runner
@@ -137,23 +138,23 @@ def run(values: flags.FlagValues) -> int:
     return int(failed is not None)
 
 
-def _packed(values: flags.FlagValues, config: Config) -> int | None:
-    """Runs the plan in several processes; returns their exit code, None where this process is to do it alone."""
+def _in_processes(values: flags.FlagValues, config: Config) -> int | None:
+    """Runs the plan in one process for each device; returns their exit code, None if this process is to run it."""
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.experiment.plan.runs import make_plan
     from xlmr_flax.util.console import say
 
     if values.shard or values.num_processes or '://' in values.workdir:
-        raise UsageError(f'--{pack.FLAG}: not with --shard, --num_processes or a workdir on an object store')
-    platform, count = pack.devices()
+        raise UsageError(f'--{FLAG}: not with --shard, --num_processes or a workdir on an object store')
+    platform, count = host_devices()
     try:
-        each = pack.wanted(values.devices_a_run, len(make_plan(config)), platform, count)
+        each = devices_per_process(values.devices_a_run, len(make_plan(config)), platform, count)
     except ValueError as e:
-        raise UsageError(f'--{pack.FLAG}: {e}') from None
+        raise UsageError(f'--{FLAG}: {e}') from None
     if not each:
         return None
     say(f'{count // each} processes with {each} of {count} devices each share the plan')
-    return pack.run_packed(sys.argv[1:], platform, count, each)
+    return run_processes(sys.argv[1:], platform, count, each)
 
 
 @contextlib.contextmanager
