@@ -68,7 +68,7 @@ def inputs(options: Options, folder: Path) -> None:
     heads, params = heads_of(training.datasets), initial_params(setting, run)
     export_start(folder / 'start', setting.model.config, params, setting.tokenizer.path, heads, setting.model.style)
     write_rows(folder / 'train.npz', data, setting.tokenizer.pad)
-    (stream,) = training.blend(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32))).streams
+    (stream,) = training.training_data(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32))).streams
     text = {
         'head': next(iter(heads)),
         'dtype': setting.model.dtype,

@@ -115,7 +115,7 @@ def _train(setting: Setting, run: Run) -> None:
     heads, params = heads_of(training.datasets), initial_params(setting, run)
     torch.manual_seed(run.seed)
     model = _open(setting, params, heads)
-    blend = training.blend(ActiveRows.all(setting.model.config.vocab_size))
+    data = training.training_data(ActiveRows.all(setting.model.config.vocab_size))
     optimizer = make_optimizer(model, recipe.optimizer)
     scheduler = learning_rates(optimizer, recipe.optimizer, training.steps)
     autocast = autocast_to(setting.model.dtype, _device())
@@ -125,7 +125,7 @@ def _train(setting: Setting, run: Run) -> None:
     model.train()
     since = time.monotonic()
     for step in range(training.steps):
-        parts = _parts(blend, step, recipe.accumulation, recipe.batch_size, setting.tokenizer.pad)
+        parts = _parts(data, step, recipe.accumulation, recipe.batch_size, setting.tokenizer.pad)
         rate = scheduler.get_last_lr()[0]
         metrics = {k: float(v) for k, v in train_step(model, parts, optimizer, recipe.optimizer, autocast).items()}
         scheduler.step()
@@ -137,10 +137,10 @@ def _train(setting: Setting, run: Run) -> None:
     _save(setting, run, training, model, heads)
 
 
-def _parts(blend: TrainingData, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
+def _parts(data: TrainingData, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
     """The micro-batches of an optimizer step, with the same rows as our step."""
-    drawn = blend.draws(step, accumulation)
-    if blend.mix != 'micro_batch':
+    drawn = data.draws(step, accumulation)
+    if data.mix != 'micro_batch':
         ((stream, draw),) = drawn
         batch = _batch(stream, draw, batch_size, pad)
         return list(pieces(stream.head_name, batch, accumulation))
