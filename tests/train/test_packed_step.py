@@ -19,11 +19,12 @@ from one_head import make_train_step
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import NO_LABELS, Encoded
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import Mixture, fixed_quotas
 from xlmr_flax.data.packing import Packing
 from xlmr_flax.data.spans import SpanRows
-from xlmr_flax.data.tagging import IGNORED, TagRows
+from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.kinds import KINDS, HeadSpec

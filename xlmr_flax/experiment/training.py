@@ -15,7 +15,7 @@ from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
 from xlmr_flax.data.packing import Packing
 from xlmr_flax.encoders.tensors import read_json
-from xlmr_flax.experiment.context import Setting, make_model
+from xlmr_flax.experiment.context import Setting
 from xlmr_flax.experiment.dev_selection import Selection
 from xlmr_flax.experiment.out_of_memory import evaluating
 from xlmr_flax.experiment.plan.arms import (
@@ -45,10 +45,6 @@ from xlmr_flax.train.streams import Stream, TrainingData
 from xlmr_flax.train.vocabulary import ActiveRows
 from xlmr_flax.util.console import Line, say
 from xlmr_flax.util.stopping import check, deferred, requests
-
-__all__ = [
-    'Setting', 'head_of', 'initial_params', 'make_model', 'save_model', 'start_params', 'train_run', 'trained_facts',
-]  # fmt: skip
 
 
 def start_params(setting: Setting, run: Run) -> Params:

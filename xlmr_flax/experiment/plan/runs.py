@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xlmr_flax.config import Arm, Config, ConfigError, Member, OptimizerSpec, Recipe, digest, to_dict
+from xlmr_flax.config import NONE, Arm, Config, ConfigError, Member, OptimizerSpec, Recipe, digest, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import (
-    NONE,
     Dataset,
     arm_of,
     check_rates,

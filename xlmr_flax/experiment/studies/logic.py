@@ -15,10 +15,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from xlmr_flax.config import Arm, Config, ConfigError
+from xlmr_flax.config import NONE, Arm, Config, ConfigError
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.studies import presets
-from xlmr_flax.experiment.studies.phang2020 import NONE, SIZES, arm, member, only
+from xlmr_flax.experiment.studies.phang2020 import SIZES, arm, member, only
 from xlmr_flax.tasks import get_task
 
 NAME = 'logic_low_resource'
