@@ -1,20 +1,20 @@
 """usage: xlmr-flax run --config=FILE --workdir=DIR [--data_root=DIR] [--config.KEY=VALUE ...]
 
-Trains and evaluates what the config's plan asks for and DIR lacks, then writes DIR/results.jsonl, DIR/metrics.jsonl,
-DIR/predictions/ and DIR/report/index.html. Started again, it finishes what is missing and repeats nothing.
-A config file may take an argument: --config=FILE:ARGUMENT. --config.KEY=VALUE overrides one field.
+Trains and evaluates the runs of the config's plan that DIR does not have yet, then writes DIR/results.jsonl,
+DIR/metrics.jsonl, DIR/predictions/ and DIR/report/index.html. The same command started again finishes what is missing
+and repeats nothing. A config file may take an argument: --config=FILE:ARGUMENT. --config.KEY=VALUE overrides one field.
 
-Several processes, on one machine or on many that see DIR, share a plan: the same command with --shard=1/4 to
---shard=4/4. Each claims a run before it does it, helps the others when its own part is done, and ends when the plan is.
-Several hosts do one run together on one mesh: the same command on each, with --coordinator=HOST:PORT (of the first)
---num_processes=N --process_id=0 to N-1; under srun and on TPU slices without these flags. All see one DIR; the first
-writes.
---devices_a_run=1 does this on one host: a process for each chip or GPU, of one command. A table of many small runs is
-made faster so than by all devices together (xlmr-flax estimate --one_run_a_chip compares).
+Several processes, on one machine or on several that all see DIR, can share a plan: the same command with --shard=1/4 to
+--shard=4/4. Each process claims a run before it starts it, helps the others when its own part is done, and ends when
+the plan is finished. --devices_a_run=1 starts such processes on one host, one for each chip or GPU. A plan of many
+small runs finishes sooner this way than with all devices on each run (xlmr-flax estimate --one_run_a_chip compares).
+Several hosts can compute each run together on one mesh: the same command on each, with --coordinator=HOST:PORT (of the
+first) --num_processes=N --process_id=0 to N-1. Under srun and on TPU slices these flags are not needed. All hosts must
+see DIR; the first one writes.
 --profile traces a few training steps for xprof and TensorBoard: DIR/profile/RUN.
-DIR may be an address on an object store, gs://BUCKET/PATH (extra gcs), for a process that is alone: the work is done in
-a copy on this machine, which is uploaded every half minute and at the end.
-A run that fails is reported and recorded in DIR/failed/; the others go on, and the exit code is 1.
+DIR may be an address on an object store, gs://BUCKET/PATH (extra gcs), for a single process. It works in a local copy,
+which is uploaded every half minute and at the end.
+A run that fails is reported and recorded in DIR/failed/; the others continue, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         'claim_timeout',
         900.0,
-        'Seconds without a sign of life after which the run of a process elsewhere is taken over. A process of this '
-        'machine that has ended is noticed at once.',
+        'Seconds without a heartbeat after which the run of a process on another machine is taken over. A process of '
+        'this machine that has ended is noticed at once.',
         flag_values=values,
     )
     _define_profile(values)
     flags.DEFINE_integer(
         FLAG,
         0,
-        'Devices of one process: with 1, this command starts one process for each device of the host, and they share '
-        'the plan. 0 = one process with all devices; -1 = one a device where the plan has two runs or more for each.',
+        'Devices per process: with 1, this command starts one process for each device of the host, and they share the '
+        'plan. 0 = one process with all devices; -1 = one device each if the plan has at least two runs per device.',
         flag_values=values,
         lower_bound=AUTO,
     )
-    flags.DEFINE_bool('retry_failed', False, 'Try the runs again that failed in an earlier start.', flag_values=values)
+    flags.DEFINE_bool('retry_failed', False, 'Repeat the runs that failed in an earlier start.', flag_values=values)
 
 
 def _define_profile(values: flags.FlagValues) -> None:
@@ -73,8 +73,8 @@ def _define_profile(values: flags.FlagValues) -> None:
         'profile',
         '',
         'Trace training steps 10 to 14 of the first training (fewer where it is short) with jax.profiler; '
-        '--profile=FIRST:STOP: steps FIRST to STOP - 1, counted from 0 where the training begins. The trace lies in '
-        'WORKDIR/profile/RUN, in the layout that xprof and TensorBoard open.',
+        '--profile=FIRST:STOP: steps FIRST to STOP - 1, counted from the start of the training. The trace is '
+        'written to WORKDIR/profile/RUN, in the layout of xprof and TensorBoard.',
         flag_values=values,
         boolean=True,
     )

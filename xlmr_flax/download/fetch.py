@@ -41,7 +41,7 @@ class Transport:
     pause: float = 1.0
 
 
-class Interrupted(Exception):
+class DownloadStopped(Exception):
     """Raised if the download was asked to stop."""
 
 
@@ -64,7 +64,7 @@ class Fetcher:
     """Downloads files from one host to ROOT/.download, one after the other, in one HTTP session.
 
     report: called with a source and the number of its bytes on disk. stop: an event that ends the download with
-    Interrupted. A host that could not be reached in any attempt is not tried again for the next files.
+    DownloadStopped. A host that could not be reached in any attempt is not tried again for the next files.
     """
 
     def __init__(self, root: Path, transport: Transport, report: Callable[[Source, int], None], stop: threading.Event):
@@ -77,7 +77,7 @@ class Fetcher:
         """Downloads a file and verifies its checksum; returns its path and its sha256.
 
         Checksums are computed while the bytes arrive. Raises DownloadError with the reason for each URL, OSError for a
-        full disk (the partial file is kept for the next start), and Interrupted.
+        full disk (the partial file is kept for the next start), and DownloadStopped.
         """
         path = self.folder / source.key
         reasons: list[str] = []
@@ -104,7 +104,7 @@ class Fetcher:
             with naming(part), local.open('rb') as file, part.open('wb') as copy:
                 while chunk := file.read(1 << 20):
                     if self.stop.is_set():
-                        raise Interrupted
+                        raise DownloadStopped
                     sums.update(chunk)
                     copy.write(chunk)
             if fault := self._fault(source, part, sums):
@@ -123,7 +123,7 @@ class Fetcher:
             raise _Refused(f'not tried: there was no connection to {host}')
         for attempt in range(1, self.transport.attempts + 1):
             if self.stop.is_set():
-                raise Interrupted
+                raise DownloadStopped
             try:
                 if source.use == HUB and hub.parts_of(address):
                     self._from_hub(source, address, part)
@@ -138,7 +138,7 @@ class Fetcher:
                     kept = f'; {size_of(part)} bytes are kept, and the next start goes on' if part.is_file() else ''
                     raise _Refused(f'{error} ({attempt} attempts){kept}') from None
                 if self.stop.wait(error.wait or wait):
-                    raise Interrupted from None
+                    raise DownloadStopped from None
                 wait *= 2
         if fault := self._fault(source, part, sums):
             part.unlink()  # a wrong file cannot be resumed
@@ -147,11 +147,11 @@ class Fetcher:
         return path, sums.sha256
 
     def _from_hub(self, source: Source, address: str, part: Path) -> None:
-        """Downloads a whole file from the hub. Raises _Transient, _Refused and Interrupted."""
+        """Downloads a whole file from the hub. Raises _Transient, _Refused and DownloadStopped."""
 
         def check() -> None:
             if self.stop.is_set():
-                raise Interrupted
+                raise DownloadStopped
 
         try:
             hub.fetch(address, part, lambda size: self.report(source, size), check, self.transport.timeout)
@@ -162,7 +162,7 @@ class Fetcher:
         """Downloads the missing bytes of `part` and appends them; returns the checksums of the whole file.
 
         sums: those of the bytes so far; if they are of fewer or more bytes, `part` is read again. Raises _Transient,
-        _Refused and Interrupted.
+        _Refused and DownloadStopped.
         """
         start = max(size_of(part), 0)
         if source.size is not None and start > source.size:
@@ -188,7 +188,7 @@ class Fetcher:
                     sums = Sums(total).read(part, start)
                 for chunk in chunks:
                     if self.stop.is_set():
-                        raise Interrupted
+                        raise DownloadStopped
                     got += len(chunk)
                     if total is not None and got > total:
                         raise _Refused(f'more than its {total} bytes came: not the published file')

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from xlmr_flax.data.readers import fields, logicbench, squad, tags, tfds
 from xlmr_flax.data.readers.text import DataError, Problem, Row, Rows, read_lines, read_text
-from xlmr_flax.tasks.base import Table, closest
+from xlmr_flax.tasks.base import Table
+from xlmr_flax.util.errors import closest
 from xlmr_flax.util.strict_json import has_surrogate
 
 __all__ = ['READERS', 'DataError', 'Problem', 'read_lines', 'read_rows', 'read_text']

@@ -30,8 +30,9 @@ from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import Task, closest
+from xlmr_flax.tasks.base import Task
 from xlmr_flax.train.optimizer import method_of
+from xlmr_flax.util.errors import closest
 
 # Increased when a change of the code changes what a run computes, so that results of an old workdir are not reused.
 _FORMAT = 3

@@ -17,7 +17,7 @@ from xlmr_flax.config import Member as MemberSpec
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.studies import presets
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import closest
+from xlmr_flax.util.errors import closest
 
 ANLI_PARTS = ('anli_r1', 'anli_r2', 'anli_r3', 'mnli', 'snli')
 TASKS = ('anli_plus', 'mnli', 'qqp', 'squad_v1', 'squad_v2', 'hellaswag', 'ccg', 'cosmosqa', 'commonsenseqa')
