@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from xlmr_flax.data.readers.paths import is_stand_in
 from xlmr_flax.download import archive, convert
 from xlmr_flax.download.facts import Source, groups
-from xlmr_flax.download.fetch import Fetcher, DownloadStopped, Transport, naming
+from xlmr_flax.download.fetch import DownloadStopped, Fetcher, Transport, naming
 from xlmr_flax.download.plan import Plan, disk_of, part_size
 from xlmr_flax.download.records import WORK, DownloadError, Record, Records, file_sum, size_of
 from xlmr_flax.util.console import Line
