@@ -200,8 +200,7 @@ class Runner:
         return self.is_trained(run) and not self.missing_languages(run)
 
     def _held(self, left: list[Run]) -> dict[str, Holder]:
-        holders = {run.name: self.claims.holder(run.name) for run in left}
-        return {name: holder for name, holder in holders.items() if holder}
+        return {run.name: holder for run in left if (holder := self.claims.holder(run.name))}
 
     def _take(self, run: Run) -> Claim | None:
         """Claims a run, unless its parent is not trained yet or another process has claimed one of both."""

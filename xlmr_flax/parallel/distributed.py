@@ -153,8 +153,7 @@ class ProcessGroup:
         self.end(code, '')
 
     def end(self, code: int, text: str) -> None:
-        """Calls the functions of `before_forced_exit` and exits at once. JAX's own shutdown would wait for lost
-        processes."""
+        """Calls the functions of `before_forced_exit` and exits at once, as JAX's shutdown waits for lost processes."""
         for function in self._before_exit:
             with contextlib.suppress(Exception):
                 function()
