@@ -87,8 +87,8 @@ class Recipe:
     batch_size: int = 32
     """Examples per optimizer step, over all devices and micro-batches."""
     accumulation: int = 1
-    """Micro-batches per optimizer step (gradient accumulation). On accelerators, micro-batches are merged if memory
-    allows and gradients are clipped once per step: the same gradients up to rounding, with other dropout masks."""
+    """Micro-batches per optimizer step (gradient accumulation). Where gradients are clipped once per step, any number
+    gives the same dropout masks, and the same gradients up to rounding; accelerators merge them if memory allows."""
     max_length: int = 128
     """Largest number of tokens of a row, special tokens included. Longer texts are truncated or split into windows."""
     lengths: tuple[int, ...] = ()

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
-from xlmr_flax.encoders.dropout import dropout
+from xlmr_flax.encoders.dropout import Key, dropout
 from xlmr_flax.encoders.family import FIRST, MEAN, AxisRule, Family, GetTensor, HeadForm, Params, field
 from xlmr_flax.encoders.heads import MlmHead
 from xlmr_flax.encoders.kernels.gelu import gelu
@@ -91,7 +91,7 @@ class Head(nnx.Module):
         self.out = Dense(d, outputs, d**-0.5, rngs=rngs)
         self.rate = cfg.dropout
 
-    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, key: Key | None) -> jax.Array:
         x = self.norm(gelu(self.dense(x)))
         return self.out(dropout(x, key, 10, self.rate)).astype(jnp.float32)
 
