@@ -229,7 +229,7 @@ class _Encoder:
                         'accuracy_to_en': record['accuracy_to_en'][layer],
                         **({'many_to_many': pairs[language][layer], 'among': len(self.languages)} if pairs else {}),
                         'n': record['n'], 'pooling': self.evaluation.pooling, 'command': self.request.command,
-                        **language_facts(language), 'chance': 100.0 / record['n'],
+                        **language_facts(language, self.source.name), 'chance': 100.0 / record['n'],
                         **({'note': self.source.note} if self.source.note else {}),
                         **({'stand_in': stand_in} if stand_in else {}),
                     }

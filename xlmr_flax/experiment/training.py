@@ -115,7 +115,6 @@ class Training:
 
     def _encoded(self, dataset: Dataset) -> Encoded:
         setting = self.setting
-        setting.tokenizer.check_length(dataset.max_length, setting.model.config.max_length)
         examples = training_examples(dataset, self.run.seed, setting.bad_rows)
         return encode_cached(dataset.task, examples, setting.tokenizer, dataset.max_length)
 

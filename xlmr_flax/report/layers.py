@@ -29,7 +29,8 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     'accuracy': (int, float), 'accuracy_to_en': (int, float), 'n': int,
 }  # fmt: skip
 OPTIONAL: dict[str, type | tuple[type, ...]] = {
-    'many_to_many': (int, float), 'chance': (int, float), 'cc100_gib': (int, float), 'english': bool,
+    'many_to_many': (int, float), 'chance': (int, float), 'cc100_gib': (int, float),
+    **dict.fromkeys(('english', 'seen'), bool),
     **dict.fromkeys(('resource_level', 'language_name', 'script', 'note', 'stand_in'), str),
 }  # fmt: skip
 _LOW = 'low'
