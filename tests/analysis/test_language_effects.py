@@ -26,7 +26,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope='module')
 def found(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    tokens = {'xnli_plus': {row['language']: 1.5 + len(row['language']) for row in rows}}
+    tokens = {'small': {'xnli_plus': {row['language']: 1.5 + len(row['language']) for row in rows}}}
     return effects(rows, contrasts({row['intermediate'] for row in rows}), tokens)
 
 
@@ -50,7 +50,7 @@ def test_means_are_those_of_the_rows(found: Any, rows: list[dict[str, Any]]) -> 
     assert (record['languages'], record['seeds'], record['family']) == (19, 3, 5)
     assert record['low'] < 4.0 < record['high'] and record['p_holm'] < 0.05
     assert _mean(found, 'logic_shuffled')['p_holm'] > 0.05
-    assert _mean(found, 'mnli', 'not in pretraining')['languages'] == 10
+    assert _mean(found, 'mnli', 'not in CC-100')['languages'] == 10
     assert _mean(found, 'logic', against='logic_shuffled')['estimate'] == pytest.approx(
         _mean(found, 'logic')['estimate'] - _mean(found, 'logic_shuffled')['estimate']
     )
@@ -65,12 +65,44 @@ def test_lines_find_the_slope_that_was_put_in(found: Any) -> None:
         < 0
         < lines['xnli_plus', 'mnli', 'log10 CC-100 GiB']['high']
     )
-    assert {name for _, _, name in lines} == set(PROPERTIES)
-    assert with_slope['family'] == 5 * len(PROPERTIES)
+    known = set(PROPERTIES) - {'in pretraining'}
+    assert {name for _, _, name in lines} == known
+    assert with_slope['family'] == 5 * len(known)
     assert len(with_slope['points']) == 19
     (first, *_, last) = with_slope['at']
     assert (last[1] - first[1]) / (last[0] - first[0]) == pytest.approx(with_slope['slope'])
     assert all(low <= middle <= high for _, middle, low, high in with_slope['at'])
+
+
+def _groups(found: Any) -> dict[str, int]:
+    wanted = [r for r in found['means'] if (r['target'], r['intermediate'], r['against']) == ('panx', 'mnli', 'none')]
+    return {r['group']: r['languages'] for r in wanted}
+
+
+def test_what_an_encoder_has_read_is_not_xlmrs_list(rows: list[dict[str, Any]]) -> None:
+    """By `seen` alone, and only where it differs from CC-100."""
+    panx = [row for row in rows if row['target'] == 'panx']
+    plain = _groups(effects(panx))
+    assert not any('pretraining' in group for group in plain) and 'in CC-100' in plain
+    same = effects([row | {'seen': row['cc100_gib'] > 0} for row in panx if row['cc100_gib'] is not None])
+    assert not any('pretraining' in group for group in _groups(same))
+    assert 'in pretraining' not in {r['property'] for r in same['lines']}
+    last = sorted({row['language'] for row in panx})[-3:]
+    other = effects([row | {'seen': row['language'] not in last} for row in panx])
+    assert _groups(other)['not in pretraining'] == 3
+    assert 'in pretraining' in {r['property'] for r in other['lines']}
+    assert {r['seen'] for r in other['languages'] if r['language'] in last} == {False}
+
+
+def test_tokens_per_word_are_those_of_their_encoder(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    panx = [row for row in rows if row['target'] == 'panx' and row['intermediate'] in ('none', 'mnli')]
+    values = {row['language']: 1.5 for row in panx}
+    (tmp_path / 'tokens_per_word.json').write_text(json.dumps({'panx': values}), 'utf-8')
+    both = panx + [row | {'encoder': 'large'} for row in panx]
+    for encoder, expected in (('small', {'small'}), ('large', {'large'}), ('', set())):
+        found = study_effects(tmp_path, both, encoder)['languages']
+        assert {r['encoder'] for r in found if r['tokens_per_word']} == expected
+    assert all(r['tokens_per_word'] for r in study_effects(tmp_path, panx)['languages'])
 
 
 def test_properties_together(found: Any) -> None:

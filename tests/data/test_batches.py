@@ -48,7 +48,13 @@ def test_the_stream_is_the_same_next_year() -> None:
 
 @pytest.mark.parametrize(
     ('max_length', 'lengths', 'want'),
-    [(128, (), (32, 64, 96, 128)), (100, (), (32, 64, 96, 100)), (64, (48, 32), (32, 48, 64)), (8, (), (8,))],
+    [
+        (128, (), (32, 64, 96, 128)),
+        (100, (), (32, 64, 96, 100)),
+        (64, (48, 32), (32, 48, 64)),
+        (8, (), (8,)),
+        (1000, (), (32, 64, 96, 128, 192, 256, 384, 512, 768, 1000)),
+    ],
 )
 def test_row_lengths(max_length: int, lengths: tuple[int, ...], want: tuple[int, ...]) -> None:
     assert row_lengths(max_length, lengths) == want

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.data.sources import read_split
-from xlmr_flax.data.spans import SpanRows, answer_tokens, span_rows, trimmed_offsets, windows
+from xlmr_flax.data.spans import SpanRows, answer_tokens, span_rows, stride_of, trimmed_offsets, windows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.scoring.spans import MAX_ANSWER, decode, max_context
 from xlmr_flax.tasks import get_task
@@ -90,6 +90,11 @@ def test_windows_cover_everything_and_overlap() -> None:
     assert windows(21, 20, 8) == [(0, 20), (8, 13)]
     assert windows(50, 20, 8) == [(0, 20), (8, 20), (16, 20), (24, 20), (32, 18)]
     assert windows(50, 4, 8) == [(4 * i, 4) for i in range(12)] + [(48, 2)]  # never a gap
+
+
+def test_windows_of_long_rows_overlap_by_the_same_share() -> None:
+    assert [stride_of(n) for n in (64, 384, 512, 1024, 8192)] == [128, 128, 128, 256, 2048]
+    assert len(windows(20_000, 8100, stride_of(8192))) == 7
 
 
 def test_a_long_question_leaves_room_for_the_context(tokenizer: Tokenizer) -> None:

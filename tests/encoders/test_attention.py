@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlmr_flax.encoders.attention import attend, prepared
+from xlmr_flax.encoders import attention as attention_of_any_length
+from xlmr_flax.encoders.attention import attend, blocked, prepared
 from xlmr_flax.encoders.attention import cpu as attention_cpu
 from xlmr_flax.encoders.attention.choose import AUTO, CPU, CUDNN, IMPLEMENTATIONS, INTERPRET, TPU, XLA, choose
 from xlmr_flax.encoders.attention.tpu import heads_together
@@ -22,6 +23,7 @@ from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model
 
 HERE = [CPU, XLA, INTERPRET]
+KEY = jax.random.key(5)
 CONFIG = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, ffn_size=48, max_positions=34)
 Arrays = tuple[np.ndarray, ...]
 
@@ -80,6 +82,43 @@ def test_values_and_gradients(implementation: str, t: int, heads: int, size: int
     np.testing.assert_allclose(mixed * real, want[0] * real, atol=2e-5)
     for found, expected in zip(pull(given), want[1:], strict=True):
         np.testing.assert_allclose(found, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+@pytest.mark.parametrize('implementation', HERE)
+def test_rows_beyond_the_kernels(implementation: str, rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of queries, of which the last is not full: the numbers and the dropout of a row as a whole."""
+    monkeypatch.setattr(attention_of_any_length, 'MOST_TOKENS', 20)
+    monkeypatch.setattr(blocked, 'BLOCK', 16)
+    qkv, bias, segments, given = case(45, 24)
+    key = jax.random.key(5)
+    drop = kept(key, 0, (len(segments), 3, 45, 45), rate) if rate else 1.0
+    want = reference(qkv, bias, segments, 3, drop, given)
+    seen = prepared(segments, 3, implementation)
+    assert seen is segments
+
+    def run(qkv: jax.Array, bias: jax.Array) -> jax.Array:
+        return attend(qkv, bias, seen, heads=3, implementation=implementation, seed=seed_of(key, 0), rate=rate)
+
+    mixed, pull = jax.vjp(run, qkv, bias)
+    real = (segments > 0)[..., None]
+    np.testing.assert_allclose(mixed * real, want[0] * real, atol=2e-5)
+    for found, expected in zip(pull(given), want[1:], strict=True):
+        np.testing.assert_allclose(found, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize('implementation', [CPU, XLA, TPU])
+def test_long_rows_have_no_whole_matrix_of_scores(implementation: str) -> None:
+    """Neither pass has an array with two axes of the row's length."""
+    shapes = jax.ShapeDtypeStruct((3, 1, 640, 16), jnp.float32), jax.ShapeDtypeStruct((3, 16), jnp.float32)
+    segments = jax.ShapeDtypeStruct((1, 640), jnp.int32)
+
+    def total(qkv: jax.Array, bias: jax.Array, segments: jax.Array) -> jax.Array:
+        seen = prepared(segments, 2, implementation)
+        return attend(qkv, bias, seen, heads=2, implementation=implementation, seed=seed_of(KEY, 0), rate=0.1).sum()
+
+    text = jax.jit(jax.grad(total, argnums=(0, 1))).lower(*shapes, segments).as_text()
+    assert '640x640' not in text and '128x640' in text
 
 
 @pytest.mark.parametrize(('most', 'blocks'), [(2 * 4 * 24 * 24, (2, 4)), (2 * 24 * 24, (1, 2)), (1, (1, 1))])

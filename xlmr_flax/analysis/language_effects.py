@@ -29,6 +29,7 @@ from xlmr_flax.report.study import score_rows
 Record = dict[str, Any]
 FEWEST_LANGUAGES, FEWEST_SEEDS = 3, 2
 UNSEEN_GIB = 0.05  # value on the log axis for languages that are not in CC-100: half of its smallest entry
+IN_CC100, IN_PRETRAINING = 'in CC-100', 'in pretraining'  # XLM-R's pretraining data; that of the encoder that ran
 _POINTS = 25  # number of points at which the confidence band of a line is computed
 _LEVELS = {'low': 0.0, 'mid': 1.0, 'high': 2.0}
 
@@ -36,7 +37,8 @@ _LEVELS = {'low': 0.0, 'mid': 1.0, 'high': 2.0}
 PROPERTIES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     'log10 CC-100 GiB': lambda f: _log_size(f.get('cc100_gib')),
     'resource class': lambda f: _LEVELS.get(f.get('resource_level', '')),
-    'in pretraining': lambda f: None if f.get('cc100_gib') is None else float(f['cc100_gib'] > 0),
+    IN_CC100: lambda f: None if f.get('cc100_gib') is None else float(f['cc100_gib'] > 0),
+    IN_PRETRAINING: lambda f: None if f.get('seen') is None else float(f['seen']),
     'script other than Latin': lambda f: _other(f.get('script'), ('Latn',)),
     'family other than Indo-European': lambda f: _other((f.get('family') or '').split(':')[0], ('IE',)),
     'tokens per word': lambda f: f.get('tokens_per_word'),
@@ -46,33 +48,36 @@ JOINT = ('log10 CC-100 GiB', 'script other than Latin', 'family other than Indo-
 GROUPS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     'all': lambda f: True,
     'low-resource': lambda f: f.get('resource_level') == 'low',
-    'not in pretraining': lambda f: f.get('cc100_gib') == 0,
-    'in pretraining': lambda f: bool(f.get('cc100_gib')),
+    f'not {IN_CC100}': lambda f: f.get('cc100_gib') == 0,
+    IN_CC100: lambda f: bool(f.get('cc100_gib')),
+    f'not {IN_PRETRAINING}': lambda f: f.get('seen') is False,
+    IN_PRETRAINING: lambda f: f.get('seen') is True,
 }
 
 
 def effects(
     rows: Iterable[Row],
     contrasts: Sequence[tuple[str, str]] = (),
-    tokens_per_word: Mapping[str, Mapping[str, float]] | None = None,
+    tokens_per_word: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
 ) -> dict[str, list[Record]]:
     """Computes all effects: {'means', 'lines', 'joint', 'power', 'languages'}, each a list of `_Target.records`.
 
     The lists are empty without arms to compare or with one seed. The training language is not included. Runs whose
     training collapsed (docs/logic_study.md) are left out; 'excluded' has a record for each: encoder, target,
     intermediate, seed, collapsed, and `of`, the number of runs of its encoder and target. contrasts:
-    (arm, other arm) pairs to compare, in addition to every arm with 'none'. tokens_per_word: target -> language ->
-    value (analysis/fertility.py).
+    (arm, other arm) pairs to compare, in addition to every arm with 'none'. tokens_per_word: encoder -> target ->
+    language -> value (analysis/fertility.py).
     """
     rows = list(rows)
     result: dict[str, list[Record]] = {'means': [], 'lines': [], 'joint': [], 'power': [], 'languages': []}
     result['excluded'] = _excluded(rows)
     rows = [row for row in rows if not row.get('collapsed')]
     for encoder in distinct(rows, 'encoder'):
+        tokens = (tokens_per_word or {}).get(encoder, {})
         for target in distinct(rows, 'target'):
             mine = select(rows, encoder=encoder, target=target)
             if mine:
-                study = _Target(mine, target, (tokens_per_word or {}).get(target, {}))
+                study = _Target(mine, target, tokens.get(target, {}))
                 for key, records in study.records(contrasts).items():
                     result[key] += [{'encoder': encoder, 'target': target, **record} for record in records]
     return result
@@ -96,10 +101,11 @@ class _Target:
         self.values = {name: values for (_, name), values in columns(self.rows).items()}
         self.codes = languages(self.rows, zero_shot=True)
         self.about = {'metric': self.rows[0]['metric'], 'split': self.rows[0]['split']}
-        fields = ('cc100_gib', 'resource_level', 'script', 'family', 'language_name')
+        fields = ('cc100_gib', 'seen', 'resource_level', 'script', 'family', 'language_name')
         known = {field: facts(self.rows, field) for field in fields}
+        known = {field: values for field, values in known.items() if values or field != 'seen'}
         self.facts: dict[str, dict[str, Any]] = {
-            code: {field: known[field].get(code) for field in fields} | {'tokens_per_word': tokens_per_word.get(code)}
+            code: {f: values.get(code) for f, values in known.items()} | {'tokens_per_word': tokens_per_word.get(code)}
             for code in self.codes
         }
 
@@ -156,8 +162,12 @@ class _Target:
 
     def _lines(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
         records: list[Record] = []
+        measured: dict[str, dict[str, float]] = {}
         for name, measure in PROPERTIES.items():
             at = {code: x for code in self.codes if (x := measure(self.facts[code])) is not None}
+            measured[name] = at
+            if name == IN_PRETRAINING and at == measured[IN_CC100]:  # of an encoder whose pretraining data is CC-100
+                continue
             for pair in pairs:
                 whole, seeds, d = self.differences(pair, list(at))
                 x = np.asarray([at[code] for code in whole])

@@ -59,14 +59,23 @@ def write_results_report(folder: Path) -> str:
     title, remarks = (config.title or config.name, notes(config)) if config else ('', [])
     study = make_study(rows, plan(config) if config else {}, read_tests(folder / 'significance.json'))
     paths = write_tables(folder, study, title, remarks, command)
-    paths += write_effects(folder, study_effects(folder, rows), title, remarks, command)
+    encoder = config.encoder.source if config else ''
+    paths += write_effects(folder, study_effects(folder, rows, encoder), title, remarks, command)
     return '\n'.join(f'written: {path}' for path in paths if path.suffix == '.md')
 
 
-def study_effects(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Computes `effects` of result rows, with the tokens per word that are saved in a folder. If the rows have arms of
-    the logic study, its contrasts are included."""
-    return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), _saved_tokens(folder / _TOKENS))
+def study_effects(
+    folder: Path, rows: Sequence[Mapping[str, Any]], encoder: str = ''
+) -> dict[str, list[dict[str, Any]]]:
+    """Computes `effects` of result rows. If the rows have arms of the logic study, its contrasts are included.
+
+    encoder: the one whose tokens per word are saved in the folder; '' = that of the rows, if all have the same. Rows of
+    other encoders, which cut words in another way, are without tokens per word.
+    """
+    encoders = {row['encoder'] for row in rows}
+    encoder = encoder or (encoders.pop() if len(encoders) == 1 else '')
+    tokens = {encoder: _saved_tokens(folder / _TOKENS)}
+    return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), tokens)
 
 
 def _saved_tokens(path: Path) -> dict[str, dict[str, float]]:
@@ -128,7 +137,7 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     tested = significance(workdir, config, rows, report / 'significance.json')
     study = make_study(rows, plan(config), tested, points)
     title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
-    effect_records = study_effects(workdir.path, rows)
+    effect_records = study_effects(workdir.path, rows, config.encoder.source)
     tables = write_tables(report, study, title, remarks, command) + write_effects(
         report, effect_records, title, remarks, command
     )

@@ -13,13 +13,13 @@ from functools import lru_cache
 import numpy as np
 
 from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.packing import Layout, PackedBatch, packed_batches, place, place_segments, place_slots, slots_of
-from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Ragged
 
 Batch = dict[str, np.ndarray]
 ALL = slice(None)  # selects every row of a batch
-_LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512)
+_LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 
 
 def row_lengths(max_length: int, lengths: Sequence[int] = ()) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Encodes extractive QA: contexts as overlapping windows, answer spans as token positions, with character offsets.
 
-Windows and limits are those of the authors and XTREME (doc_stride 128, query 64 tokens). Spans are mapped with the
-tokenizer's offsets, not by tokenizing words again, so that no separator or realignment can shift them.
+Windows and limits of rows of up to 512 tokens are those of the authors and XTREME (doc_stride 128, query 64 tokens). In
+longer rows, windows overlap by the same share as in rows of 512. Spans are mapped with the tokenizer's offsets, not by
+tokenizing words again, so that no separator or realignment can shift them.
 """
 
 from __future__ import annotations
@@ -79,6 +80,11 @@ def answer_tokens(offsets: np.ndarray, start: int, end: int) -> tuple[int, int] 
     return (int(touching[0]), int(touching[-1])) if len(touching) else None
 
 
+def stride_of(max_length: int) -> int:
+    """Tokens from the start of a window to that of the next: 128, and a quarter of a row of more than 512 tokens."""
+    return max(DOC_STRIDE, max_length // 4)
+
+
 def windows(length: int, capacity: int, stride: int = DOC_STRIDE) -> list[tuple[int, int]]:
     """[(first token, count)] of the windows over a context, one every `stride` tokens; the last ends with the context.
     Raises ValueError if `capacity` is below 1."""
@@ -93,11 +99,10 @@ def windows(length: int, capacity: int, stride: int = DOC_STRIDE) -> list[tuple[
         start += min(count, stride)
 
 
-def span_rows(
-    tokenizer: Tokenizer, examples: Sequence[SpanExample], max_length: int, *, stride: int = DOC_STRIDE
-) -> SpanRows:
+def span_rows(tokenizer: Tokenizer, examples: Sequence[SpanExample], max_length: int, *, stride: int = 0) -> SpanRows:
     """Encodes questions as rows `<s> question </s></s> window </s>`. Windows without the answer are kept and point at
-    BOS, as in the authors' code."""
+    BOS, as in the authors' code. stride: of the windows; 0 = `stride_of` the rows."""
+    stride = stride or stride_of(max_length)
     questions = tokenizer.encode([e.question for e in examples])
     contexts = _contexts(tokenizer, [e.context for e in examples])
     rows, columns, all_offsets = [], [], []

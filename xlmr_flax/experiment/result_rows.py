@@ -12,6 +12,7 @@ from xlmr_flax.eval.retrieval import layer_note
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.workdir.bad_rows import count_among
 from xlmr_flax.kinds import kind_of
+from xlmr_flax.models.pretraining import has_read
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.tasks.base import Task
 from xlmr_flax.tasks.languages import get_language
@@ -60,7 +61,7 @@ def result_rows(
             'run': run.id,
             'preset': config.preset,
             'command': command,
-            **language_facts(language),
+            **language_facts(language, source.name),
             **source_facts(rows),
             **chance(task, n, metric),
             **note,
@@ -98,9 +99,13 @@ def source_facts(rows: Split) -> dict[str, str]:
     return {'source': origin.source} | ({'tfds': ', '.join(origin.builders)} if origin.builders else {})
 
 
-def language_facts(code: str) -> dict[str, Any]:
-    """Returns the fields of a result row that describe the language."""
+def language_facts(code: str, encoder: str = '') -> dict[str, Any]:
+    """Returns the fields of a result row that describe the language. encoder: the encoder source.
+
+    'seen', whether the encoder has read the language in pretraining, is missing where that is unknown.
+    """
     language = get_language(code)
+    seen = has_read(encoder, language.cc100_gib)
     return {
         'language_name': language.name,
         'script': language.script,
@@ -108,6 +113,7 @@ def language_facts(code: str) -> dict[str, Any]:
         'resource_level': language.resource_level,
         'cc100_gib': language.cc100_gib,
         'english': language.code == 'en',
+        **({} if seen is None else {'seen': seen}),
     }
 
 

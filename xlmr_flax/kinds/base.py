@@ -20,7 +20,7 @@ from flax import nnx
 
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.inputs import InputForm
-from xlmr_flax.data.tagging import IGNORED
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig

@@ -88,7 +88,7 @@ def _lines(records: Sequence[Record], target: str, encoder: str, together: bool 
     how = 'the properties in one regression' if together else 'each property by itself'
     notes = (
         'Slope: points of effect for one unit of the property (a factor of ten in size; one class; yes against no; one '
-        f'token), {how}: they go together (languages that were not in pretraining are low-resource '
+        f'token), {how}: they go together (languages that are not in CC-100 are low-resource '
         'and cut finely), so that a slope is no cause. Languages that are not in CC-100 stand at 0.05 GiB.',
         'Tokens per word: of the scored texts; not of scripts without spaces between words.',
         INTERVALS,

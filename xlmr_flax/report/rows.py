@@ -11,7 +11,9 @@ A result row is a dict with the fields of `FIELDS`, `value` being a percentage, 
   stand_in, note           what the data stands in for; a caveat that is printed wherever the score is shown
   collapsed                trainings of the scored model that ended in one class, '' = none; no field: not tested
   qa_decoding              how answers were decoded, 'offsets' or 'reference' (config.Evaluation)
-  language_name, script, family, resource_level ('high', 'mid', 'low'), cc100_gib
+  language_name, script, family, resource_level ('high', 'mid', 'low')
+  cc100_gib                size of the language in CC-100, XLM-R's pretraining data
+  seen                     whether the encoder has read the language in pretraining; no field: not known
 
 This module uses the rows alone: no config, no task registry.
 """
@@ -46,7 +48,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 OPTIONAL: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(('run', 'command', 'preset', 'source', 'tfds', 'note', 'stand_in', 'qa_decoding'), str),
     **dict.fromkeys(('language_name', 'script', 'family', 'resource_level', 'class_order', 'collapsed'), str),
-    'english': bool,
+    **dict.fromkeys(('english', 'seen'), bool),
     'chance': (int, float),
     'cc100_gib': (int, float),
     'left_out': int,

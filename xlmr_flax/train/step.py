@@ -1,8 +1,8 @@
-"""The training step: one jitted program per head kind and shape, state in, state out, donated.
+"""The training step: one jitted program for each kind of head and batch shape; the state's arrays are donated.
 
 state = {'params': {'encoder', 'pooler', 'heads': {name: ...}}, 'opt': {'shared': ..., 'heads': {name: ...}}, 'step'}.
-A step takes the shared part and one head, so that the other heads do not move (neither by momentum nor by decay) and
-heads of one kind share a program (train/head_padding.py).
+A step takes the shared part and one head. So the other heads do not change, neither by momentum nor by decay, and heads
+of one kind share a program (train/head_padding.py).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def state_shapes(params: Params, optimizer: Optimizer) -> State:
 def _fresh_program(
     optimizer: Optimizer, mesh: Mesh, leaves: tuple[jax.ShapeDtypeStruct, ...], tree: Any
 ) -> Callable[[Params], dict[str, Any]]:
-    """The jitted `_fresh`; one for all runs of a process that start from the same shapes. leaves, tree: of the
+    """The jitted `_fresh`, cached: all runs of a process with the same shapes share it. leaves, tree: of the
     parameters."""
     fresh = _fresh(optimizer)
     return jax.jit(fresh, out_shardings=shardings(jax.eval_shape(fresh, jax.tree.unflatten(tree, leaves)), mesh))
@@ -121,8 +121,8 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
 
 @lru_cache(maxsize=64)
 def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh, accumulation: int) -> Any:
-    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics); one for all runs of a process
-    that ask for the same, so that a later run of a plan compiles nothing. It is compiled once a batch shape."""
+    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics). It is cached, so that later runs
+    of a plan with the same arguments compile nothing. It compiles once for each batch shape."""
     grad = jax.value_and_grad(head_loss(placed(model, mesh), head), has_aux=True)
     spec = optimizer.spec
 

@@ -2,7 +2,8 @@
 
 `choose.py` lists the implementations, `reference.py` has the definition. A token attends to the tokens of its own
 segment and never to padding (segment 0). Rows that are only padding give finite numbers, not NaN. Dropout applies to
-the normalised weights [B, H, T, T]; every implementation uses the mask of encoders/dropout.py.
+the normalised weights [B, H, T, T]; every implementation uses the mask of encoders/dropout.py. For rows of more than
+512 tokens, blocked.py takes the place of einsums, of cpu.py and of the kernel for TPUs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from xlmr_flax.encoders.attention.blocked import blocked_attention
 from xlmr_flax.encoders.attention.choose import (
     CPU,
     CUDNN,
@@ -109,7 +111,7 @@ def _values(
     split = _split(qkv, bias, heads, place)
     if implementation == CPU:
         return on_cpu(split.transpose(1, 2, 0, 3, 4), visible, seed, rate, place)
-    return attention(split, visible, seed, rate, place)
+    return (attention if qkv.shape[2] <= MOST_TOKENS else blocked_attention)(split, visible, seed, rate, place)
 
 
 def _split(qkv: jax.Array, bias: jax.Array, heads: int, place: Constrain) -> jax.Array:
@@ -131,9 +133,10 @@ def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
 
     It is computed once for all layers, outside of them; inside a layer, rematerialisation would repeat it.
     """
-    if implementation == CPU:
+    is_long = segments.shape[1] > MOST_TOKENS
+    if implementation == CPU and not is_long:
         return segment_bias(segments)
-    if implementation in KERNELS and segments.shape[1] <= MOST_TOKENS:
+    if implementation in KERNELS and not is_long:
         from xlmr_flax.encoders.attention import tpu
 
         return tpu.numbers(segments, heads)
@@ -144,8 +147,10 @@ def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
     return segments
 
 
-def on_cpu(qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Constrain) -> jax.Array:
-    """Attention on a CPU: qkv [B, T, 3, H, K], bias from `segment_bias` -> [B, T, H * K]."""
+def on_cpu(qkv: jax.Array, visible: jax.Array, seed: jax.Array | None, rate: float, place: Constrain) -> jax.Array:
+    """Attention on a CPU: qkv [B, T, 3, H, K], visible from `prepared` -> [B, T, H * K]."""
+    if qkv.shape[1] > MOST_TOKENS:
+        return blocked_attention(qkv.transpose(2, 0, 1, 3, 4), visible, seed, rate, place)
     if seed is None:
-        return cpu_attention(qkv, bias, no_seed(), 0.0, place)
-    return cpu_attention(qkv, bias, seed, rate, place)
+        return cpu_attention(qkv, visible, no_seed(), 0.0, place)
+    return cpu_attention(qkv, visible, seed, rate, place)

@@ -4,9 +4,11 @@ xla_cpu    cpu.py: in blocks, with products that XLA:CPU computes with its fast 
 xla        reference.py: einsums, for any platform
 cudnn      NVIDIA's fused kernel, bfloat16 only, where a call has no dropout and cuDNN takes its shape; else triton
 triton     gpu.py: Pallas kernels with dropout for NVIDIA GPUs of compute capability 8.0 (A100) and newer
-tpu        tpu.py: Pallas kernels with dropout, for rows of up to 512 tokens (longer rows use xla); and kernels/norm.py
+tpu        tpu.py: Pallas kernels with dropout, for rows of up to 512 tokens; and kernels/norm.py
 interpret  the kernels of tpu in interpret mode, on any platform: slow, for tests
 interpret_triton  the kernels of triton in interpret mode
+
+Rows of more than 512 tokens use blocked.py, a loop over blocks of queries, with xla_cpu, xla, tpu and interpret.
 
 'auto' on a GPU: cudnn for bfloat16 from capability 8.0 on, the first that computes in bfloat16 (so not on
 T4 and V100); xla for float32, on older cards and on ROCm.
@@ -24,7 +26,8 @@ IMPLEMENTATIONS = (CPU, XLA, CUDNN, TRITON, TPU, INTERPRET, INTERPRET_TRITON)
 KERNELS = (TPU, INTERPRET)
 GPU_KERNELS = (CUDNN, TRITON, INTERPRET_TRITON)
 AUTO = 'auto'
-MOST_TOKENS = 512  # longest row for the kernels; the scores of a longer one do not fit into a v4's VMEM
+# Longest row for whole matrices of scores; for the kernels, those of a longer one do not fit into a v4's VMEM.
+MOST_TOKENS = 512
 _NEEDS = {CUDNN: 'cuda', TRITON: 'cuda', TPU: 'tpu'}
 CAPABILITY = 8.0  # the first with bfloat16, and the first that Triton and cuDNN's fused attention take
 _CUDNN_SIZE = 128  # largest head of cuDNN on an A100

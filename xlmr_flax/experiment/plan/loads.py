@@ -28,7 +28,7 @@ _DRAWS = 16  # steps that are drawn to estimate rows and padding
 
 
 def load_of(dataset: Dataset, rows: Rows, recipe: Recipe, mix: str, steps: float) -> Load:
-    """The load of one dataset. rows: its sizes. mix: of the arm. steps: optimizer steps on it."""
+    """The Load of one dataset. rows: its sizes. mix: of the arm. steps: optimizer steps on it."""
     random, mixed = np.random.default_rng(0), mix == 'micro_batch'
     known = rows.lengths[: len(rows.lengths) // rows.group * rows.group]
     if not len(known):

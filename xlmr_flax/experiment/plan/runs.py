@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xlmr_flax.config import Arm, Config, ConfigError, Member, OptimizerSpec, Recipe, digest, to_dict
+from xlmr_flax.config import NONE, Arm, Config, ConfigError, Member, OptimizerSpec, Recipe, digest, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import (
-    NONE,
     Dataset,
     arm_of,
     check_rates,
@@ -31,8 +30,9 @@ from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import Task, closest
+from xlmr_flax.tasks.base import Task
 from xlmr_flax.train.optimizer import method_of
+from xlmr_flax.util.errors import closest
 
 # Increased when a change of the code changes what a run computes, so that results of an old workdir are not reused.
 _FORMAT = 3
@@ -145,20 +145,25 @@ def resolve(plan: Plan, source: EncoderSource) -> Plan:
     """Makes a plan executable: calls `find_data`, reads labels from files, and sets the ids of the runs.
 
     Reads every training file completely, and the first rows of the files to be scored. Raises DataError for files that
-    are missing or cannot be read, and ConfigError for two arms with the same training.
+    are missing or cannot be read, and ConfigError for two arms with the same training and for rows that are longer than
+    the encoder's positions.
     """
-    plan = find_data(plan, must_be_there=True)
+    plan, limit = find_data(plan, must_be_there=True), source.config.max_length
     by_key: dict[str, Run] = {}
     for run in plan:
+        for dataset in run.datasets:
+            if dataset.max_length > limit:
+                what = f'{dataset.name}: max_length {dataset.max_length}'
+                raise ConfigError(f'{what}: {source.name} has positions for {limit} tokens')
         start = by_key[run.start.key] if run.start else None
         run = replace(run, start=start, datasets=tuple(dataset.labelled() for dataset in run.datasets))
         decides = _decides(plan.config, source, run)
         with_start = decides | {'parent': start.decides if start else ''}
         by_key[run.key] = replace(run, id=digest(decides), decides=with_start)
     first: dict[str, Run] = {}
-    for run in (
-        run for run in by_key.values() if not run.target
-    ):  # two arms with one definition would be trained twice
+    for run in by_key.values():  # two arms with one definition would be trained twice
+        if run.target:
+            continue
         other = first.setdefault(run.id, run)
         if other.intermediate != run.intermediate:
             raise ConfigError(

@@ -15,10 +15,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from xlmr_flax.config import Arm, Config, ConfigError
+from xlmr_flax.config import NONE, Arm, Config, ConfigError
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.studies import presets
-from xlmr_flax.experiment.studies.phang2020 import NONE, SIZES, arm, member, only
+from xlmr_flax.experiment.studies.phang2020 import SIZES, arm, member, only
 from xlmr_flax.tasks import get_task
 
 NAME = 'logic_low_resource'
@@ -38,7 +38,7 @@ CORE_TARGETS = ('xnli_plus', 'panx', 'tatoeba')
 FULL_TARGETS = (
     'xnli_plus', 'xcopa', 'pawsx', 'panx', 'masakhaner2_nodate', 'udpos', 'masakhapos', 'xquad', 'tydiqa', 'tatoeba',
 )  # fmt: skip
-# Languages of the core grid: mainly low-resource ones, both seen and unseen in pretraining, and enough high-resource
+# Languages of the core grid: mainly low-resource ones, both in CC-100 and not in it, and enough high-resource
 # ones to fit a line through log CC-100 size.
 CORE_LANGUAGES = {
     'xnli_plus': (

@@ -22,7 +22,7 @@ from typing import Any
 from xlmr_flax.config import NONE, Config, ConfigError, Recipe, defaults, parse, to_dict
 from xlmr_flax.kinds import kind_of
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import closest
+from xlmr_flax.util.errors import closest
 
 DEFAULT = 'jiant'
 Fields = Mapping[str, Any]
