@@ -13,7 +13,8 @@ import pytest
 
 from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.encoders import FAMILIES
-from xlmr_flax.encoders.attention import cpu, disentangled
+from xlmr_flax.encoders import attention as all_attention
+from xlmr_flax.encoders.attention import blocked, cpu, disentangled
 from xlmr_flax.encoders.attention.choose import CPU, INTERPRET, INTERPRET_TRITON, XLA
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.dropout import PartKey, dropout, fold_in, layer_seeds
@@ -75,6 +76,12 @@ def test_attention_in_a_loop_over_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(cpu, '_NO_LOOP', 0)
     monkeypatch.setattr(cpu, 'MOST_SCORES', LENGTH * LENGTH)
     check(Model(config_of('xlm-roberta'), attention=CPU), PAIR, is_packed=False)
+
+
+def test_attention_of_long_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(all_attention, 'MOST_TOKENS', 8)
+    monkeypatch.setattr(blocked, 'BLOCK', 8)
+    check(Model(config_of('xlm-roberta'), attention=XLA), PAIR, is_packed=True)
 
 
 @pytest.mark.parametrize('name', ['bert', 'modernbert', 'deberta-v2', 'xlm-roberta-xl'])
