@@ -97,6 +97,33 @@ def test_what_a_family_has(name: str) -> None:
     assert used == set(family.axes)
 
 
+HEADS = {
+    'x': PAIR, 'tags': HeadSpec('tag', 5), 'spans': HeadSpec('span'), 'choices': HeadSpec('choice'),
+    'mlm': HeadSpec('mlm'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', [name for name, family in FAMILIES.items() if family.sizes])
+def test_every_head_comes_back_bit_by_bit(name: str, tmp_path: Path, tiny_tokenizer: Path) -> None:
+    """Exported for transformers' class of the head, and read again; and the encoder without a head."""
+    config = _config(name)
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: random.normal(size=x.shape).astype('f'), Model(config, 'hf').shapes(HEADS))
+    for head, spec in (*HEADS.items(), ('', None)):
+        out = tmp_path / (head or 'bare')
+        hf.save(out, config, params, tiny_tokenizer, head=(head, spec) if spec else None)
+        model = hf.HfModel(out)
+        found = model.load()
+        positions = found['encoder']['embeddings'].get('position')
+        assert positions is None or len(positions) == config.max_positions
+        jax.tree.map(np.testing.assert_array_equal, found['encoder'], params['encoder'])
+        assert model.head == spec
+        if spec:
+            jax.tree.map(np.testing.assert_array_equal, found['heads'][model.head_name], params['heads'][head])
+        if 'pooler' in found:
+            jax.tree.map(np.testing.assert_array_equal, found['pooler'], params['pooler'])
+
+
 @pytest.mark.parametrize('name', FAMILIES)
 def test_every_parameter_has_one_sharding(name: str) -> None:
     """Rules of all families together; the large arrays are sharded by fsdp and model."""
