@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xlmr_flax.analysis import example_noise
 from xlmr_flax.analysis.fertility import fertility
 from xlmr_flax.analysis.language_effects import effects
 from xlmr_flax.analysis.significance import read_tests, significance
@@ -43,6 +44,9 @@ def write_run_report(runner: Runner, versions: Mapping[str, str]) -> str:
     if len({row['seed'] for row in rows}) > 1 and len({row['intermediate'] for row in rows}) > 1:
         tokens = fertility(runner.plan, runner.setting.tokenizer)  # only a study of language effects needs it
         write_atomically(path, json.dumps(tokens, indent=1, sort_keys=True) + '\n')
+        noise = example_noise.example_noise(runner.workdir, runner.config, rows, _contrasts(rows))
+        text = json.dumps(example_noise.to_json(noise), indent=1)
+        write_atomically(runner.workdir.path / example_noise.FILE, text + '\n')
     return _write(runner.workdir, runner.config, runner.command, versions)
 
 
@@ -50,8 +54,8 @@ def write_results_report(folder: Path) -> str:
     """Writes the tables and effects of a folder of results into that folder; returns lines with the paths.
 
     The folder needs results.jsonl. It may also have these files of a workdir: config.json (for the order, the plan and
-    notes), tokens_per_word.json and significance.json (tests over examples). No data or weights are needed. Raises
-    RowsError and ConfigError.
+    notes), tokens_per_word.json, example_noise.json (for the intervals of effects) and significance.json (tests over
+    examples). No data or weights are needed. Raises RowsError and ConfigError.
     """
     rows, config, command = read_rows(folder / 'results.jsonl'), None, ''
     if (folder / 'config.json').is_file():
@@ -64,9 +68,14 @@ def write_results_report(folder: Path) -> str:
 
 
 def study_effects(folder: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Computes `effects` of result rows, with the tokens per word that are saved in a folder. If the rows have arms of
-    the logic study, its contrasts are included."""
-    return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), _saved_tokens(folder / _TOKENS))
+    """Computes `effects` of result rows, with the tokens per word and the noise of test examples that are saved in a
+    folder. If the rows have arms of the logic study, its contrasts are included."""
+    noise = example_noise.read_noise(folder / example_noise.FILE)
+    return effects(rows, _contrasts(rows), _saved_tokens(folder / _TOKENS), noise)
+
+
+def _contrasts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return logic_study.contrasts(row['intermediate'] for row in rows)
 
 
 def _saved_tokens(path: Path) -> dict[str, dict[str, float]]:
