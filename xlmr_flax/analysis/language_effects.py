@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -265,7 +266,7 @@ class _Target:
             noise = [self.noise[each.key] for each, _ in kept if each.key in self.noise]
             examples, more = None, {}
             if noise:
-                examples = replace(noise[0], variance=max(float(np.mean([n.variance for n in noise])), 0.0))
+                examples = replace(noise[0], variance=max(fmean(float(n.variance) for n in noise), 0.0))
                 more = {'error_examples': float(examples.variance) ** 0.5}
             smallest = smallest_difference(*sds, shape, examples=examples)
             names = dict(zip(('sd_language', 'sd_seed', 'sd_rest'), sds, strict=True)) | more
