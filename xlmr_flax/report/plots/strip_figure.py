@@ -55,6 +55,7 @@ def strips(records: Sequence[Record]) -> Figure | None:
             axes.tick_params(labelbottom=True)
         grid[0].set_xticks(range(len(there)), [name for name, _ in there])
         grid[0].set_xlim(-0.6, len(there) - 0.4)
+        grid[0].margins(y=0.12)  # room for the codes
         figure.supxlabel('resource class; bar: mean of the class', fontsize=9.5)
         figure.supylabel(f'{records[0]["target"]}: difference (points)', fontsize=9.5)
     return figure
