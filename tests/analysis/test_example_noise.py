@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from xlmr_flax.analysis.crossed_effects import Examples
 from xlmr_flax.analysis.example_noise import example_noise, read_noise, to_json
 from xlmr_flax.analysis.language_effects import comparisons, effects
-from xlmr_flax.config import parse
+from xlmr_flax.analysis.study_report import write_report_again
+from xlmr_flax.config import parse, to_dict
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.kinds import kind_of, prediction_path, score_files
@@ -22,15 +24,20 @@ from xlmr_flax.tasks import get_task
 
 N, LANGUAGES, SEEDS = 60, ('en', 'de', 'ru', 'sw'), (1, 2)
 CONFIG = parse(
-    {'intermediate': ('none', 'logic'), 'targets': ('world_pairs',), 'evaluation': {'max_examples': N}, 'seeds': SEEDS}
+    {
+        'intermediate': ('none', 'world_nli'),
+        'targets': ('world_pairs',),
+        'evaluation': {'max_examples': N},
+        'seeds': SEEDS,
+    }
 )
 
 
 def _workdir(root: Path, shared: bool) -> tuple[Workdir, list[dict[str, Any]]]:
-    """`logic` is right where `none` is wrong, on some rows: on the same ones in all languages, or on others in each."""
+    """`world_nli` is right where `none` is wrong, on some rows: on the same ones in all languages, or on others."""
     task, rows = get_task('world_pairs'), []
     for seed in SEEDS:
-        for arm in ('none', 'logic'):
+        for arm in ('none', 'world_nli'):
             for number, language in enumerate(LANGUAGES):
                 examples: Any = read_split(task, language, 'test', None, N)
                 rng = random.Random(5 if shared else 10 * number + seed)
@@ -55,7 +62,7 @@ def _workdir(root: Path, shared: bool) -> tuple[Workdir, list[dict[str, Any]]]:
 def test_examples_that_are_hard_in_all_languages_are_the_variance_of_the_mean(tmp_path: Path) -> None:
     place, rows = _workdir(tmp_path, shared=True)
     [(key, found)] = example_noise(place, CONFIG, rows).items()
-    assert key == ('small', 'world_pairs', 'accuracy', 'test', 'logic', 'none', 'all', 'de+ru+sw', '1+2')
+    assert key == ('small', 'world_pairs', 'accuracy', 'test', 'world_nli', 'none', 'all', 'de+ru+sw', '1+2')
     share = np.mean([row['value'] for row in rows if row['intermediate'] == 'none']) / 100
     assert found.units == N
     assert found.variance == pytest.approx(1e4 * share * (1 - share) / (N - 1))  # of a mean over N draws
@@ -83,6 +90,21 @@ def test_intervals_tables_and_power_include_it(tmp_path: Path) -> None:
     assert 'Examples %' in text['wider'] and 'Examples %' not in text['plain']
 
 
+def test_a_report_of_a_workdir_saves_it_and_keeps_what_is_known(tmp_path: Path) -> None:
+    place, rows = _workdir(tmp_path, shared=True)
+    saved = {'command': 'xlmr-flax run', 'config': to_dict(CONFIG)}
+    (tmp_path / 'config.json').write_text(json.dumps(saved), encoding='utf-8')
+    write_report_again(tmp_path, {})
+    path = tmp_path / 'example_noise.json'
+    assert read_noise(path) == example_noise(place, CONFIG, rows)
+    assert 'Examples %' in (tmp_path / 'report' / 'effects.md').read_text(encoding='utf-8')
+    before = path.read_bytes()
+    shutil.rmtree(tmp_path / 'predictions')
+    write_report_again(tmp_path, {})
+    assert path.read_bytes() == before
+    assert 'Examples %' in (tmp_path / 'report' / 'effects.md').read_text(encoding='utf-8')
+
+
 def test_a_saved_number_belongs_to_its_languages_and_seeds(tmp_path: Path) -> None:
     place, rows = _workdir(tmp_path, shared=True)
     noise = example_noise(place, CONFIG, rows)
@@ -95,7 +117,7 @@ def test_a_saved_number_belongs_to_its_languages_and_seeds(tmp_path: Path) -> No
 def test_missing_predictions_and_other_scores_have_no_number(tmp_path: Path) -> None:
     place, rows = _workdir(tmp_path, shared=True)
     assert example_noise(place, CONFIG, [{**row, 'metric': 'macro_f1'} for row in rows]) == {}
-    next(place.path.rglob('logic-seed2/**/*-ru.tsv')).unlink()
+    next(place.path.rglob('world_nli-seed2/**/*-ru.tsv')).unlink()
     assert example_noise(place, CONFIG, rows) == {}
 
 

@@ -33,9 +33,13 @@ _FIELDS = {'key': list, 'variance': (int, float), 'units': int}
 
 
 def example_noise(
-    workdir: Workdir, config: Config, rows: Iterable[Row], contrasts: Sequence[tuple[str, str]] = ()
+    workdir: Workdir,
+    config: Config,
+    rows: Iterable[Row],
+    contrasts: Sequence[tuple[str, str]] = (),
+    known: Noise | None = None,
 ) -> Noise:
-    """Computes the variance of every comparison of the workdir's rows, in squared points.
+    """Computes the variance of every comparison of the workdir's rows that is not in `known`, in squared points.
 
     A target whose score is no ratio of sums over examples, with files that are missing or with the mean of two metrics
     has none. contrasts: as for `language_effects.effects`.
@@ -43,6 +47,8 @@ def example_noise(
     found: Noise = {}
     cache: dict[tuple[str, ...], np.ndarray | None] = {}
     for comparison in comparisons(rows, contrasts):
+        if comparison.key in (known or {}):
+            continue
         influence = _influence(workdir, config, comparison, cache)
         if influence is not None:
             units = np.count_nonzero(np.any(influence != 0, axis=(0, 1)))

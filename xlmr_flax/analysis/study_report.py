@@ -44,9 +44,6 @@ def write_run_report(runner: Runner, versions: Mapping[str, str]) -> str:
     if len({row['seed'] for row in rows}) > 1 and len({row['intermediate'] for row in rows}) > 1:
         tokens = fertility(runner.plan, runner.setting.tokenizer)  # only a study of language effects needs it
         write_atomically(path, json.dumps(tokens, indent=1, sort_keys=True) + '\n')
-        noise = example_noise.example_noise(runner.workdir, runner.config, rows, _contrasts(rows))
-        text = json.dumps(example_noise.to_json(noise), indent=1)
-        write_atomically(runner.workdir.path / example_noise.FILE, text + '\n')
     return _write(runner.workdir, runner.config, runner.command, versions)
 
 
@@ -136,6 +133,7 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     points = curves(workdir.metrics(), config)
     tested = significance(workdir, config, rows, report / 'significance.json')
     study = make_study(rows, plan(config), tested, points)
+    _save_noise(workdir, config, rows)
     title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
     effect_records = study_effects(workdir.path, rows)
     tables = write_tables(report, study, title, remarks, command) + write_effects(
@@ -156,6 +154,17 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     }
     page = write_report(report / 'index.html', study, points, info)
     return f'report: {page}\ntables: {", ".join(str(t) for t in tables if t.suffix == ".md")}'
+
+
+def _save_noise(workdir: Workdir, config: Config, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Adds the noise of test examples in new comparisons to example_noise.json."""
+    if not (workdir.path / 'predictions').is_dir():
+        return
+    path = workdir.path / example_noise.FILE
+    known = example_noise.read_noise(path)
+    found = known | example_noise.example_noise(workdir, config, rows, _contrasts(rows), known)
+    if found != known:
+        write_atomically(path, json.dumps(example_noise.to_json(found), indent=1) + '\n')
 
 
 def failures(workdir: Workdir, config: Config) -> list[str]:
