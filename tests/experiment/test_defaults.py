@@ -14,7 +14,8 @@ from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.experiment.plan.defaults import Defaults, decide, dtype_of, remedy
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.mesh_cost import Sizes, choose, merged_parts, meshes, step_bytes, step_seconds
-from xlmr_flax.experiment.studies.presets import PRESETS, preset
+from xlmr_flax.experiment.studies.preset_values import PRESETS
+from xlmr_flax.experiment.studies.presets import preset
 from xlmr_flax.parallel.machine import CPU, GPU, TPU, Machine
 
 LARGE, TINY = SIZES['large'], SIZES['tiny']

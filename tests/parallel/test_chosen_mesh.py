@@ -24,7 +24,8 @@ from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.encoders.config import SIZES, EncoderConfig
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.mesh_cost import choose
-from xlmr_flax.experiment.studies.presets import PRESETS, preset
+from xlmr_flax.experiment.studies.preset_values import PRESETS
+from xlmr_flax.experiment.studies.presets import preset
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.machine import TPU, Machine
