@@ -168,6 +168,7 @@ require_number() {
 
 # Checks a name, because it becomes part of paths and commands on the hosts.
 check_name() {
+  # shellcheck disable=SC2154  # the script defines the flag
   if [[ ! $flag_name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]]; then
     fail "--name=$flag_name: small letters, digits and -, a letter first"
   fi

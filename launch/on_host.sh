@@ -5,6 +5,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=launch/lib.sh
 source "$here/lib.sh"
+# shellcheck source=launch/caches.sh
+source "$here/caches.sh"
 
 about() {
   cat <<'TEXT'
@@ -103,25 +105,26 @@ running() {
 supervise() {
   local child
   trap : TERM
+  fetch_tokens
   "$@" &
   child=$!
   printf '%s' "$child" > "$state/child"
+  if [[ -n ${token_store:-} ]]; then store_tokens_while "$child" & fi
   await "$child"
+  store_tokens
   printf '%s' "$awaited" > "$state/exit.part"
   mv "$state/exit.part" "$state/exit"
 }
 
-# keep_programs COMMAND...: keeps compiled programs in the bucket of the workdir, so that a new machine has them.
-keep_programs() {
+# mounted_bucket COMMAND...: prints where the bucket of the workdir is mounted, nothing if it is not.
+mounted_bucket() {
   local word place
   for word in "$@"; do
     case $word in
       --workdir=/mnt/*/*)
         place=${word#--workdir=/mnt/}
         place=/mnt/${place%%/*}
-        if mountpoint --quiet "$place" 2>/dev/null; then
-          export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$place/cache/jax}
-        fi
+        if mountpoint --quiet "$place" 2>/dev/null; then printf '%s' "$place"; fi
         ;;
     esac
   done
@@ -143,8 +146,8 @@ start() {
   rm -f "$state/exit" "$state/child"
   printf '%s' "$words" > "$state/command"
   : > "$state/log"
-  keep_programs "$@"
-  export -f supervise await
+  keep_caches "$(mounted_bucket "$@")"
+  export -f supervise await fetch_tokens store_tokens store_tokens_while copy_entries
   export state
   cd "$here/.."
   # A separate session, so that the end of the connection does not stop it.

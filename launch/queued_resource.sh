@@ -26,6 +26,7 @@ TEXT
 
 define_place_flags
 define_tpu_flags
+define_slices_flag
 define_run_flags
 define_source_flags
 define_switch spot 'a Spot TPU (--nospot: one that is not taken away, where the quota allows)'
@@ -41,6 +42,7 @@ parse_flags "$@"
 require_flags project zone name type config workdir
 require_number max_attempts poll backoff max_backoff settle
 check_tpu_flags
+check_slices
 check_config
 if [[ -n $flag_keep ]]; then check_workdir ''; else check_workdir 1; fi
 check_data_root
@@ -62,12 +64,12 @@ is_absent() {
   grep --quiet --ignore-case -e NOT_FOUND -e 'not found' "$messages"
 }
 
-# ask KIND FORMAT: prints a field of the queued resource or of the node; ABSENT if it does not exist, UNKNOWN if gcloud
-# failed.
+# ask KIND FORMAT [NAME]: prints a field of the queued resource or of a node; ABSENT if it does not exist, UNKNOWN if
+# gcloud failed.
 ask() {
   local answer
   local -a words
-  tpu_command "$1" describe "$flag_name" "--format=value($2)"
+  tpu_command "$1" describe "${3:-$flag_name}" "--format=value($2)"
   if answer=$("${words[@]}" 2>"$messages"); then
     printf '%s' "$answer"
   elif is_absent; then
@@ -78,12 +80,30 @@ ask() {
   fi
 }
 
+# Prints the state of the TPU. Of several slices: READY if all are, else that of the first one that is not.
+node_state() {
+  local number state
+  if ! is_multislice; then
+    ask tpu-vm state
+    return
+  fi
+  for ((number = 0; number < flag_node_count; number++)); do
+    state=$(ask tpu-vm state "$flag_name-$number")
+    if [[ $state != READY ]]; then break; fi
+  done
+  printf '%s' "$state"
+}
+
 # Sets the array `words` to the command that requests the TPU.
 request_command() {
   local -a machine
   machine_flags queued-resources
   if [[ -n $flag_valid_until ]]; then machine+=("--valid-until-duration=$flag_valid_until"); fi
-  tpu_command queued-resources create "$flag_name" "--node-id=$flag_name"
+  if is_multislice; then
+    tpu_command queued-resources create "$flag_name" "--node-count=$flag_node_count" "--node-prefix=$flag_name"
+  else
+    tpu_command queued-resources create "$flag_name" "--node-id=$flag_name"
+  fi
   words+=("${machine[@]}" --quiet)
 }
 
@@ -173,7 +193,7 @@ train() {
   if ((SECONDS - started > LONG)); then joins=0 unreachable=0; fi
   sleep "$flag_settle"
   queue=$(ask queued-resources state.state)
-  node=$(ask tpu-vm state)
+  node=$(node_state)
   if [[ $queue == UNKNOWN || $node == UNKNOWN ]]; then return 0; fi
   if [[ $queue != ACTIVE || $node != READY ]]; then
     unreachable=0
@@ -195,7 +215,7 @@ train() {
 
 active() {
   local node
-  node=$(ask tpu-vm state)
+  node=$(node_state)
   case $node in
     READY) train ;;
     CREATING | STARTING | RESTARTING | REPAIRING | UNKNOWN) sleep "$flag_poll" ;;

@@ -21,6 +21,7 @@ TEXT
 }
 
 define_place_flags
+define_slices_flag
 define_run_flags
 define_switch internal_ips 'connect to internal addresses, from a machine in the same network'
 define_switch detach 'start the run and return'
@@ -31,6 +32,7 @@ define_flag command '' 'any other shell command'
 parse_flags "$@"
 require_flags project zone name
 check_name
+check_slices
 
 wanted="${flag_follow:+ --follow}${flag_status:+ --status}${flag_stop:+ --stop}${flag_command:+ --command}"
 case $wanted in

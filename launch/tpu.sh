@@ -18,6 +18,10 @@ define_tpu_flags() {
   define_switch internal_ips 'machines without external addresses'
 }
 
+define_slices_flag() {
+  define_flag node_count 1 'slices of this type for one run, joined by the data-centre network (Multislice)'
+}
+
 define_source_flags() {
   define_flag git '' 'URL to clone on the hosts; default: the last commit of this checkout is copied'
   define_flag ref main 'branch, tag or commit of --git'
@@ -69,6 +73,18 @@ check_config() {
   fi
   if [[ -n $(git status --porcelain --untracked-files=no) ]]; then
     note 'warning: the hosts get the last commit; your uncommitted changes stay here'
+  fi
+}
+
+# Whether the TPU has several slices. A queued resource then has the nodes NAME-0, NAME-1, ...
+is_multislice() {
+  ((${flag_node_count:-1} > 1))
+}
+
+check_slices() {
+  if [[ ! $flag_node_count =~ ^[1-9][0-9]{0,3}$ ]]; then fail "--node_count=$flag_node_count: not a number from 1 to 9999"; fi
+  if is_multislice && [[ $flag_workdir == gs://* ]]; then
+    fail "--workdir=$flag_workdir: only a run of one process can use it; use --bucket=B --workdir=/mnt/B/..."
   fi
 }
 
@@ -129,13 +145,23 @@ machine_flags() {
   if [[ -n $flag_internal_ips ]]; then machine+=(--internal-ips); fi
 }
 
+# hosts_command VERB WHICH ARGUMENTS...: sets the array `words` to gcloud's ssh or scp. WHICH: all (hosts), or 0, the
+# first host.
+hosts_command() {
+  if is_multislice; then
+    tpu_command queued-resources "$1" "${@:3}" "--node=$2" "--worker=$2"
+  else
+    tpu_command tpu-vm "$1" "${@:3}" "--worker=$2"
+  fi
+  if [[ -n $flag_internal_ips ]]; then words+=(--internal-ip); fi
+}
+
 # on_hosts COMMAND: runs a command on all hosts at once. gcloud returns the first exit code that is not 0, in the order of
 # the workers. If the connection drops, it reconnects and starts the command again (up to ten times).
 on_hosts() {
   local -a words
-  tpu_command tpu-vm ssh "$flag_name" --worker=all "--command=$1"
-  if [[ -n $flag_internal_ips ]]; then words+=(--internal-ip); fi
-  run "${words[@]}" --quiet
+  hosts_command ssh all "$flag_name"
+  run "${words[@]}" "--command=$1" --quiet
 }
 
 # Installs the checkout in xlmr-flax/src on every host, and the environment in the same parent folder.
@@ -150,8 +176,7 @@ install_on_hosts() {
     fetch="mkdir -p $target && tar -xzf xlmr-flax-src.tar.gz -C $target"
     archive=$(git rev-parse --git-path xlmr-flax-src.tar.gz)
     run git archive --format=tar.gz "--output=$archive" HEAD || return
-    tpu_command tpu-vm scp "$archive" "$flag_name:xlmr-flax-src.tar.gz" --worker=all
-    if [[ -n $flag_internal_ips ]]; then words+=(--internal-ip); fi
+    hosts_command scp all "$archive" "$flag_name:xlmr-flax-src.tar.gz"
     run "${words[@]}" --quiet || return
   fi
   # The files of a running process are not replaced: it may still import some of them.
@@ -164,13 +189,15 @@ is_one_host() {
   return 1
 }
 
-# Sets the array `training` to the `xlmr-flax run` command. On one host, a plan of many runs does one a chip.
+# Sets the array `training` to the `xlmr-flax run` command. On one host, a plan of many runs does one a chip. Of several
+# slices, the mesh is told: only the axis `data` may span them.
 training_command() {
   training=(xlmr-flax run "--config=$flag_config" "--workdir=$flag_workdir")
-  case $flag_workdir in
-    gs://*) ;;
-    *) if is_one_host "${flag_type:-}"; then training+=(--devices_a_run=-1); fi ;;
-  esac
+  if is_multislice; then
+    training+=(--config.mesh.slices=-1)
+  elif [[ $flag_workdir != gs://* ]] && is_one_host "${flag_type:-}"; then
+    training+=(--devices_a_run=-1)
+  fi
   if [[ -n $flag_data_root ]]; then training+=("--config.data_root=$flag_data_root"); fi
   training+=(${rest[@]+"${rest[@]}"})
 }
@@ -187,9 +214,8 @@ download_data() {
     case $word in --config.*=*) fetch+=("$word") ;; esac
   done
   fetch=(bash xlmr-flax/src/launch/on_host.sh run "--name=$flag_name-data" -- "${fetch[@]}")
-  tpu_command tpu-vm ssh "$flag_name" --worker=0 "--command=$(quote "${fetch[@]}")"
-  if [[ -n $flag_internal_ips ]]; then words+=(--internal-ip); fi
-  run "${words[@]}" --quiet || status=$?
+  hosts_command ssh 0 "$flag_name"
+  run "${words[@]}" "--command=$(quote "${fetch[@]}")" --quiet || status=$?
   if ((status == 3)); then
     note 'warning: some data must be got by hand, or have a licence that was not accepted (see above)'
     return 0

@@ -1,4 +1,4 @@
-"""Made-up rows of the logic study's core: its arms, targets, languages and seeds, with effects that are known."""
+"""Made-up rows of a study of logic: arms, targets, languages and seeds, with effects that are known."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 
 from xlmr_flax.experiment.result_rows import language_facts
-from xlmr_flax.experiment.studies.logic import CORE_ARMS, CORE_LANGUAGES, CORE_TARGETS
 
+ARMS = ('none', 'mnli', 'conjnli', 'logic', 'logic_shuffled', 'pos_tags')
+LANGUAGES = {
+    'xnli_plus': (
+        'en', 'de', 'ru', 'th', 'tr', 'hi', 'ur', 'sw', 'my', 'ko',
+        'ay', 'bzd', 'cni', 'gn', 'hch', 'nah', 'oto', 'qu', 'shp', 'tar',
+    ),
+    'panx': ('en', 'de', 'fi', 'hi', 'tr', 'et', 'ka', 'kk', 'az', 'ml', 'mr', 'my', 'sw', 'ur', 'jv', 'qu', 'yo'),
+    'tatoeba': ('de', 'hi', 'tr', 'ka', 'kk', 'az', 'ml', 'mr', 'sw', 'ur', 'jv', 'tl', 'amh', 'xho'),
+}  # fmt: skip
 METRICS = {'xnli_plus': 'accuracy', 'panx': 'f1', 'tatoeba': 'accuracy'}
 
 
@@ -20,10 +28,10 @@ def logic_rows(
     """effect: arm -> true mean difference to 'none'. slope: arm -> points for a factor of ten in CC-100 size. sds: of
     the differences' components (languages, seeds, rest)."""
     rows, rng = [], np.random.default_rng(0)
-    for target in CORE_TARGETS:
-        codes = CORE_LANGUAGES[target]
+    for target in LANGUAGES:
+        codes = LANGUAGES[target]
         base = {(code, seed): 50 + rng.normal(0, 4) for code in codes for seed in seeds}
-        for arm in CORE_ARMS:
+        for arm in ARMS:
             by_code = dict(zip(codes, rng.normal(0, sds[0], len(codes)), strict=True))
             by_seed = dict(zip(seeds, rng.normal(0, sds[1], len(seeds)), strict=True))
             for code in codes:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from xlmr_flax.analysis.crossed_effects import (
+    Examples,
     components,
     contrast,
     deviations,
     line_weights,
     mean_effect,
+    shared_variance,
     simulate,
     smallest_difference,
 )
@@ -146,3 +148,70 @@ def test_what_has_no_interval_is_refused(d: np.ndarray, said: str) -> None:
         if d.ndim == 1:
             contrast(d, np.ones((5, 1)), np.full(5, 0.2))
         mean_effect(d)
+
+
+def _scores(shape: tuple[int, int, int], blocks: int, shared: float, studies: int) -> np.ndarray:
+    """Differences by example [studies, L, S, E], in points: each of `blocks` groups of languages has its own examples.
+
+    shared: standard deviation over examples of what all languages of a group and all seeds have in common.
+    """
+    rng, (languages, seeds, examples) = np.random.default_rng(8), shape
+    block = np.arange(languages) % blocks
+    common = rng.normal(0, shared, (studies, blocks, 1, examples))[:, block]
+    by_language = rng.normal(0, 10, (studies, languages, 1, examples))
+    by_seed = rng.normal(0, 5, (studies, blocks, seeds, examples))[:, block]
+    own = rng.normal(0, 30, (studies, languages, seeds, examples))
+    return simulate(rng, studies, shape[:2], 1.0, 0.7, 0.7)[..., None] + common + by_language + by_seed + own
+
+
+def _influence(scores: np.ndarray, blocks: int) -> np.ndarray:
+    """[N, L, S, blocks * E]: the influence of every example, 0 for those of other groups."""
+    number, languages, seeds, examples = scores.shape
+    result = np.zeros((number, languages, seeds, blocks, examples))
+    for language in range(languages):
+        x = scores[:, language]
+        result[:, language, :, language % blocks] = (x - x.mean(axis=-1, keepdims=True)) / examples
+    return result.reshape(number, languages, seeds, -1)
+
+
+@pytest.mark.parametrize(('shape', 'blocks'), [((12, 5, 80), 1), ((12, 3, 80), 1), ((12, 5, 80), 2)])
+def test_the_interval_covers_where_languages_share_their_examples(shape: tuple[int, int, int], blocks: int) -> None:
+    scores, studies = _scores(shape, blocks, 20.0, 600), 600
+    d, influence = scores.mean(axis=-1), _influence(scores, blocks)
+    examples = Examples(shared_variance(influence), blocks * shape[2])
+    with_them, without = mean_effect(d, examples=examples), mean_effect(d)
+    covered, narrow = (np.mean((e.low <= 0) & (e.high >= 0)) for e in (with_them, without))
+    print(f'{shape}, {blocks} sets: coverage {covered:.1%}, without the examples {narrow:.1%}')
+    assert 0.93 <= covered <= 0.99
+    assert narrow < 0.90 if blocks == 1 else narrow < covered
+    assert len(scores) == studies
+
+
+def test_shared_variance_is_that_of_the_examples_that_are_shared() -> None:
+    """Without bias: 20 points an example, over 80 examples, are a variance of 5; of two halves, 5 * 5 / 11."""
+    for blocks, expected in ((1, 5.0), (2, 5.0 * 5 / 11), (12, 0.0)):
+        found = shared_variance(_influence(_scores((12, 3, 80), blocks, 20.0, 400), blocks))
+        assert found.mean() == pytest.approx(expected, abs=0.25)
+
+
+def test_shared_variance_of_a_small_table_by_hand() -> None:
+    """Two languages, two seeds, two examples: the four products of one language and seed with the other ones."""
+    x = np.asarray([[[0.1, -0.1], [0.3, -0.3]], [[0.2, -0.2], [0.5, -0.5]]])
+    products = 2 * (0.1 * 0.5 + 0.3 * 0.2) * 2  # (l, s) with (l', s'), in both orders, of two examples
+    assert shared_variance(x) == pytest.approx(products / 4 * 2)  # n / (n - 1) = 2
+
+
+def test_examples_widen_the_interval_and_are_in_the_power() -> None:
+    d = simulate(np.random.default_rng(9), 50, (12, 5), 2.0, 1.0, 2.0)
+    plain, none, some = (
+        mean_effect(d),
+        mean_effect(d, examples=Examples(0.0, 200)),
+        mean_effect(d, examples=Examples(1.0, 200)),
+    )
+    np.testing.assert_allclose(none.high, plain.high)
+    assert np.all(some.high > plain.high)
+    assert plain.examples is None and some.examples is not None
+    np.testing.assert_allclose(some.examples, 1.0 / np.square(some.error))
+    assert 'example_share' not in plain.row() and some.row()['example_share'] == pytest.approx(some.examples[0])
+    sds = (2.0, 1.0, 2.0)
+    assert smallest_difference(*sds, (12, 5), examples=Examples(1.0, 200)) > smallest_difference(*sds, (12, 5))

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.split import Split
-from xlmr_flax.data.tagging import IGNORED, join_tags, tag_rows
+from xlmr_flax.data.tagging import join_tags, tag_rows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.models.embedded import tokenizer_path

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_batch, mask_rows, mask_tokens
+from xlmr_flax.data.labels import IGNORED
+from xlmr_flax.data.masking import Masking, gather, mask_batch, mask_rows, mask_tokens
 from xlmr_flax.data.tokenize import Ragged, Tokenizer, TokenizerError
 from xlmr_flax.kinds import base
 

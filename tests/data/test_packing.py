@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from xlmr_flax.data.batches import eval_batches, packed_batch, packed_eval_batches, train_batch, unit_lengths
 from xlmr_flax.data.encode import NO_LABELS, Encoded
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.packing import Packing, batch_sizes, best_fit, pack_set, packed_batches, row_counts, slots_of
 from xlmr_flax.data.spans import SpanRows
-from xlmr_flax.data.tagging import IGNORED, TagRows
+from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged
 
 PAD, LENGTH = 1, 64

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.sources import read_split
-from xlmr_flax.data.tagging import IGNORED, TagRows, join_tags, tag_rows
+from xlmr_flax.data.tagging import TagRows, join_tags, tag_rows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TagExample

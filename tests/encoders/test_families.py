@@ -21,8 +21,9 @@ from xlmr_flax.encoders.encoder import Encoder
 from xlmr_flax.encoders.tensors import at
 from xlmr_flax.encoders.xlm_roberta import XlmRoberta
 from xlmr_flax.experiment.plan.cost import forward_flops
+from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import hf
-from xlmr_flax.models.model import HeadSpec, Model
+from xlmr_flax.models.model import Model
 from xlmr_flax.models.source import open_source, save_checkpoint
 from xlmr_flax.parallel.mesh import AXES, path_name, spec_for
 

@@ -84,11 +84,7 @@ def test_memory_maps_and_vectors_of_any_length(tmp_path: Path, monkeypatch: pyte
     np.testing.assert_array_equal(exact.indices, neighbours(x, y)[0].indices)
 
 
-def test_ticks_and_empty_sides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mining, '_CPU_BLOCK', 16)
-    told: list[tuple[int, int]] = []
-    neighbours(_unit(150, 4, 0), _unit(20, 4, 1), tick=lambda *done: told.append(done))
-    assert told == [(64, 150), (128, 150), (150, 150)]
+def test_empty_sides() -> None:
     forward, backward = neighbours(_unit(3, 4, 0), np.zeros((0, 4), np.float32))
     assert forward.indices.tolist() == [[-1] * 4] * 3 and backward.indices.shape == (0, 4)
 

@@ -16,7 +16,8 @@ import pytest
 
 from xlmr_flax.data.batches import pad_rows, rows_at
 from xlmr_flax.data.corpus import hold_out, text_rows
-from xlmr_flax.data.masking import IGNORED, Masking, mask_batch, mask_rows
+from xlmr_flax.data.labels import IGNORED
+from xlmr_flax.data.masking import Masking, mask_batch, mask_rows
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig, ModelError

@@ -14,7 +14,8 @@ from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.experiment.plan.defaults import Defaults, decide, dtype_of, remedy
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.mesh_cost import Sizes, choose, merged_parts, meshes, step_bytes, step_seconds
-from xlmr_flax.experiment.studies.presets import PRESETS, preset
+from xlmr_flax.experiment.studies.preset_values import PRESETS
+from xlmr_flax.experiment.studies.presets import preset
 from xlmr_flax.parallel.machine import CPU, GPU, TPU, Machine
 
 LARGE, TINY = SIZES['large'], SIZES['tiny']
@@ -85,6 +86,9 @@ def test_the_decisions_in_one_line_and_for_other_processes() -> None:
     assert found.line().startswith('8 × TPU v5e: bfloat16, mesh data=1 fsdp=1 model=8, ') and '\n' not in found.line()
     assert found.rows_only and found.tokens == 8 * 8192
     assert Defaults.from_json(json.loads(json.dumps(found.as_json()))) == found
+    timed = found.with_seconds(LARGE, {'a': [JIANT, XTREME], 'b': [XTREME], 'none': []})
+    assert timed.seconds['a'] > timed.seconds['b'] > timed.seconds['none'] == 0.0 and not found.seconds
+    assert Defaults.from_json(json.loads(json.dumps(timed.as_json()))) == timed
     assert found.unroll_of(found.unrolled_from) == 0 and found.unroll_of(found.unrolled_from - 1) == 1
     assert dataclasses.replace(found, unroll=2).unroll_of(10**9) == 2
 

@@ -48,7 +48,7 @@ def test_the_draws_of_a_plan_are_those_of_its_run(runner: Any) -> None:
         ('both', 'world_nli'), ('both', 'world_pairs'), ('dealt', 'world_nli*'),
     ]  # fmt: skip
     [run] = [run for run in mine.plan if run.intermediate == 'both' and not run.target]
-    logged = [line.split() for line in Training(mine.setting, run).table()[2:]]
+    logged = [line.split() for line in Training(mine.setting, run).mixture_table()[2:]]
     for name, n, _, rate, draws, passes in logged:
         assert found['both', name][0] == n
         assert [float(cell) for cell in found['both', name][-3:]] == [float(rate), float(draws), float(passes)]

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from tfds_files import write
 
-from xlmr_flax.config import Arm, Config, Member, Recipe
+from xlmr_flax.config import NONE, Arm, Config, Member, Recipe
 from xlmr_flax.data.readers.paths import resolve_data_root
 from xlmr_flax.data.sources import BadRow, DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import datasets
-from xlmr_flax.experiment.plan.runs import NONE, Run
+from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.result_rows import result_rows, retrieval_note, source_facts, stand_ins
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.workdir.bad_rows import FILE, BadRows

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.config import Config, Evaluation
-from xlmr_flax.experiment.plan.arms import NONE
+from xlmr_flax.config import NONE, Config, Evaluation
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.reuse import evaluation_key
 

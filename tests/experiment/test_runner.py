@@ -124,6 +124,19 @@ def test_every_process_has_the_whole_plan_its_own_part_first(walk: Callable[...,
     assert of_one == PLAN[2:], 'an arm and all that starts from it is of one part'
 
 
+def test_where_times_are_known_what_lasts_longest_begins(walk: Callable[..., Faked]) -> None:
+    """By the longest line of runs that start from a run; one process keeps the order of the plan."""
+    plan = walk().plan
+    names = [run.name for run in plan]
+    seconds = dict(zip(names, (5.0, 40.0, 1.0, 2.0, 50.0), strict=True))  # of PLAN; its last two start from the third
+    for number in (1, 2):
+        found = order(plan, Share(number, 2), seconds)
+        assert [names.index(run.name) for run in found] == [2, 4, 1, 0, 3]
+    assert [run.name for run in order(plan, Share(), seconds)] == names
+    assert order(plan, Share(2, 2), {}) == order(plan, Share(2, 2))
+    assert order(plan, Share(2, 2), dict.fromkeys(names, 0.0)) == list(plan), 'a parent stays before its children'
+
+
 def held_elsewhere(claims: Path, run: Run, age: float = 0.0) -> Path:
     path = claims / f'{run.name}.1.json'
     claims.mkdir(parents=True, exist_ok=True)

@@ -116,6 +116,29 @@ def test_queued_resource_prints_every_command(gcloud: Fakes):
     assert '--spot' not in create
 
 
+def test_several_slices_are_one_request_and_one_run(gcloud: Fakes):
+    """Multislice: the flags of the request, every host of every node, the mesh is told, no run a chip."""
+    arguments = (*PLACE, '--type=v5litepod-8', '--node_count=3', '--bucket=b', *RUN, '--download')
+    printed = gcloud.dry('queued_resource.sh', *arguments, *MORE)
+    create, describe, archive, copy, install, fetch, train, delete = printed
+    queue = ['gcloud', 'compute', 'tpus', 'queued-resources']
+    assert create[:8] == [*queue, 'create', 'my-tpu', '--node-count=3', '--node-prefix=my-tpu']
+    assert not [word for word in create if word.startswith('--node-id')]
+    assert (describe[4], delete[4], archive[0]) == ('describe', 'delete', 'git')
+    assert copy[:4] == queue and copy[4] == 'scp' and {'--node=all', '--worker=all'} < set(copy)
+    for command in (install, train):
+        assert command[:8] == [*queue, 'ssh', 'my-tpu', '--node=all', '--worker=all']
+    assert fetch[:8] == [*queue, 'ssh', 'my-tpu', '--node=0', '--worker=0']
+    assert words(remote(train))[5:] == [*TRAINING[:4], '--config.mesh.slices=-1', *TRAINING[4:]]
+    (status,) = gcloud.dry('run_all_hosts.sh', *PLACE, '--node_count=3', '--status', '--internal_ips')
+    assert status[:8] == [*queue, 'ssh', 'my-tpu', '--node=all', '--worker=all'] and '--internal-ip' in status
+    for count in ('0', '-1', 'two', '1.5'):
+        result = gcloud.run('queued_resource.sh', *arguments, f'--node_count={count}')
+        assert (result.returncode, f'--node_count={count}: ' in result.stderr) == (2, True)
+    result = gcloud.run('queued_resource.sh', *LOST, '--node_count=2', '--workdir=gs://b/x')
+    assert (result.returncode, 'only a run of one process' in result.stderr) == (2, True)
+
+
 def test_run_all_hosts(gcloud: Fakes):
     ((*_, train),) = [gcloud.dry('run_all_hosts.sh', *PLACE, *RUN, '--detach', '--internal_ips', *MORE)]
     assert '--internal-ip' in train

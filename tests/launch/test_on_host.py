@@ -86,6 +86,48 @@ def test_a_run_that_was_killed_is_told_from_one_that_ended(host: Fakes):
     assert host.run('on_host.sh', 'run', '--', 'xlmr-flax', 'short').returncode == 0
 
 
+def shell(*lines: str, **variables: str) -> str:
+    """What bash prints for these lines after launch/caches.sh."""
+    clean = {k: v for k, v in os.environ.items() if k not in ('XLMR_CACHE', 'JAX_COMPILATION_CACHE_DIR')}
+    text = '\n'.join(['set -euo pipefail', f'source {LAUNCH / "caches.sh"}', *lines])
+    done = subprocess.run([bash(), '-c', text], env=clean | variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_is_cached_comes_from_the_bucket_and_goes_there(tmp_path: Path):
+    """Complete entries of tokens alone, both ways; what is there is not copied again."""
+    bucket, home = tmp_path / 'bucket', tmp_path / 'home'
+    store, local = bucket / 'cache' / 'tokens', home / '.cache' / 'xlmr_flax' / 'tokens'
+    for folder, name, is_complete in (
+        (store, 'old-1', True), (store, 'half-2', False), (store, 'both-3', True), (local, 'both-3', True),
+    ):  # fmt: skip
+        (folder / name).mkdir(parents=True)
+        (folder / name / 'offsets.npy').write_text(f'{folder}')
+        if is_complete:
+            (folder / name / 'index.json').write_text('{}')
+    keep, home_is = f'keep_caches {bucket}', {'HOME': str(home)}
+    shown = shell(keep, 'fetch_tokens', 'echo "$JAX_COMPILATION_CACHE_DIR $XLMR_CACHE"', **home_is)
+    assert shown == f'{bucket / "cache" / "jax"} {local}\n'
+    assert sorted(path.name for path in local.iterdir()) == ['both-3', 'old-1']
+    assert (local / 'both-3' / 'offsets.npy').read_text() == f'{local}'
+    (local / '.new-4-tmp').mkdir()  # an entry that a run is writing
+    (local / 'new-5').mkdir()
+    for name in ('offsets.npy', 'index.json'):
+        (local / 'new-5' / name).write_text(name)
+    shell(keep, 'sleep 0.5 & store_tokens_while $! 0.2', **home_is)
+    assert sorted(path.name for path in store.iterdir()) == ['both-3', 'half-2', 'new-5', 'old-1']
+    assert {path.name for path in (store / 'new-5').iterdir()} == {'offsets.npy', 'index.json'}
+
+
+def test_caches_that_were_chosen_stay_and_no_bucket_changes_nothing(tmp_path: Path):
+    show = 'echo "${JAX_COMPILATION_CACHE_DIR:-} ${XLMR_CACHE:-} ${token_store:-}"'
+    assert shell("keep_caches ''", 'fetch_tokens', 'store_tokens', show) == '  \n'
+    chosen = {'XLMR_CACHE': 'off', 'JAX_COMPILATION_CACHE_DIR': '/programs'}
+    assert shell(f'keep_caches {tmp_path}', 'fetch_tokens', show, **chosen) == '/programs off \n'
+    assert shell(f'keep_caches {tmp_path}', 'fetch_tokens', 'store_tokens', HOME=str(tmp_path / 'none')) == ''
+
+
 def test_install_names_what_it_installs(host: Fakes):
     pip = host.dry('on_host.sh', 'install', '--extras=gcs,torch', '--jax=cuda13')[-1]
     assert pip[1:] == ['-m', 'pip', 'install', '-e', '.[gcs,torch]', 'jax[cuda13]']

@@ -75,6 +75,20 @@ def test_survives_a_preemption(gcloud: Fakes):
     assert runs[0] == runs[1]
 
 
+def test_several_slices_are_ready_when_all_are(gcloud: Fakes):
+    """The second of three comes last; then the third is taken away during the run."""
+    gcloud.on(STATE, *states('ABSENT', 'ACTIVE', 'ACTIVE', 'ACTIVE', 'ABSENT', 'ACTIVE'))
+    gcloud.on(f'{NODE} my-tpu-0', ('READY', 0))
+    gcloud.on(f'{NODE} my-tpu-1', ('CREATING', 0), ('READY', 0))
+    gcloud.on(f'{NODE} my-tpu-2', ('READY', 0), ('PREEMPTED', 0), ('READY', 0))
+    gcloud.on('queued-resources ssh|on_host.sh run', ('a host is lost', 134), ('done', 0))
+    result = launch(gcloud, '--node_count=3')
+    assert result.returncode == 0, result.stderr
+    each = [CREATE, 'queued-resources ssh install', 'queued-resources ssh run', DELETE]
+    assert acts(gcloud) == each * 2
+    assert 'preempted (request ACTIVE, TPU PREEMPTED)' in result.stderr
+
+
 def test_survives_a_vanished_node_and_a_lost_connection(gcloud: Fakes):
     gcloud.on(STATE, *states('ABSENT', 'ACTIVE', 'ACTIVE', 'ABSENT', 'ACTIVE'))
     gcloud.on(NODE, ('READY', 0), ABSENT, ('READY', 0))

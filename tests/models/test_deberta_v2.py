@@ -153,7 +153,7 @@ def test_the_relative_embeddings_have_dropout() -> None:
     def output(rate: float, key: int) -> np.ndarray:
         config = dataclasses.replace(CONFIG, dropout=rate)
         attention = DisentangledAttention(config, rngs=nnx.Rngs(params=0))
-        seed = seed_of(jax.random.key(key), 0)
+        seed = jnp.concatenate([seed_of(jax.random.key(key), site) for site in (0, 1)])
         return np.asarray(attention(x, Shared(segments, relative), seed, ComputeOptions()))
 
     np.testing.assert_array_equal(output(0.0, 0), output(0.0, 1))

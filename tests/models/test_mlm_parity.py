@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 from torch_reference import batch, random_params, tiny_config, torch_model  # noqa: E402
 
 from xlmr_flax.cli.main import main  # noqa: E402
-from xlmr_flax.data.masking import IGNORED, Masking, gather, mask_batch, mask_tokens  # noqa: E402
+from xlmr_flax.data.labels import IGNORED  # noqa: E402
+from xlmr_flax.data.masking import Masking, gather, mask_batch, mask_tokens  # noqa: E402
 from xlmr_flax.encoders import FAMILIES, family_of  # noqa: E402
 from xlmr_flax.encoders.config import ModelError  # noqa: E402
 from xlmr_flax.kinds import KINDS, HeadSpec  # noqa: E402

@@ -1,5 +1,5 @@
 """Twenty steps with a preset's batches: eight devices on the mesh that is chosen for them give the losses and the
-parameters of one."""
+parameters of one, also where they merge micro-batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.encoders.config import SIZES, EncoderConfig
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.mesh_cost import choose
-from xlmr_flax.experiment.studies.presets import PRESETS, preset
+from xlmr_flax.experiment.studies.preset_values import PRESETS
+from xlmr_flax.experiment.studies.presets import preset
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.machine import TPU, Machine
@@ -53,19 +54,22 @@ def chosen(name: str) -> tuple[int, int, int]:
     return sizes.data, sizes.fsdp, sizes.model
 
 
-def outcome(name: str, sizes: tuple[int, int, int]) -> dict[str, Any]:
-    """{'losses', 'moved', 'params': {path: values}} of a training with a preset's recipe on a mesh."""
+def outcome(name: str, sizes: tuple[int, int, int], parts: int) -> dict[str, Any]:
+    """{'losses', 'moved', 'rows', 'params': {path: values}} of a training with a preset's recipe on a mesh.
+
+    parts: micro-batches. rows: of the steps' batches.
+    """
     recipe = parse(preset(name, ('xnli',))).recipe_for('xnli')
     spec = dataclasses.replace(recipe.optimizer, **RATE)
     recipe = dataclasses.replace(
-        recipe, steps=STEPS, max_length=LENGTH, lengths=(LENGTH,), log_every=1, eval_every=0, optimizer=spec
-    )
+        recipe, steps=STEPS, max_length=LENGTH, lengths=(LENGTH,), log_every=1, eval_every=0, optimizer=spec,
+        accumulation=parts,
+    )  # fmt: skip
     mesh, random = make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)]), np.random.default_rng(0)
     tokens = Ragged.from_rows([random.integers(5, WORDS, random.integers(3, 7)) for _ in range(200)])
     label = random.integers(0, 3, 200).astype(np.int32)
     data = Encoded('pair', tokens, label, tuple(map(str, range(200))))
-    apart, parts = spec.clip_per == 'micro_batch', recipe.accumulation
-    shards = sizes[0] * sizes[1]
+    apart, shards = spec.clip_per == 'micro_batch', sizes[0] * sizes[1]
     packing = Packing(LENGTH, 5.0, shards * (1 if apart else parts), parts if apart else 1)
     made = single('nli', 'nli', HEAD, data, (LENGTH,), 0)
     streams: tuple[Stream, ...] = tuple(dataclasses.replace(each, packing=packing) for each in made.streams)
@@ -79,7 +83,27 @@ def outcome(name: str, sizes: tuple[int, int, int]) -> dict[str, Any]:
         host = fetch(train(phase, params).params, mesh)
     moved = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (host, params)), strict=True))
     leaves = {path_name(p): leaf.tolist() for p, leaf in jax.tree_util.tree_leaves_with_path(host)}
-    return {'losses': [r['loss'] for r in records if 'loss' in r], 'moved': float(moved), 'params': leaves}
+    rows = sorted({streams[0].plan(step, recipe.batch_size).rows for step in range(STEPS)})
+    losses = [r['loss'] for r in records if 'loss' in r]
+    return {'losses': losses, 'moved': float(moved), 'rows': rows, 'params': leaves}
+
+
+def in_a_child(name: str, *runs: tuple[tuple[int, int, int], int]) -> list[dict[str, Any]]:
+    """Outcomes for these meshes and numbers of micro-batches, of one process with eight devices."""
+    flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
+    environment = os.environ | {'XLA_FLAGS': f'{flags} --xla_llvm_disable_expensive_passes=true'}
+    command = [sys.executable, __file__, name, json.dumps(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment | {'JAX_PLATFORMS': 'cpu'})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check(found: dict[str, Any], one: dict[str, Any]) -> None:
+    assert len(one['losses']) == STEPS and one['moved'] > 1e-2
+    np.testing.assert_allclose(found['losses'], one['losses'], rtol=1e-5, atol=0)
+    assert found['params'].keys() == one['params'].keys()
+    for path, values in one['params'].items():
+        np.testing.assert_allclose(found['params'][path], values, rtol=0, atol=1e-5, err_msg=path)
 
 
 @pytest.mark.parametrize(
@@ -88,20 +112,21 @@ def outcome(name: str, sizes: tuple[int, int, int]) -> dict[str, Any]:
 def test_eight_devices_equal_one(name: str) -> None:
     sizes = chosen(name)
     assert math.prod(sizes) == 8
-    flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-    environment = os.environ | {'XLA_FLAGS': f'{flags} --xla_llvm_disable_expensive_passes=true'}
-    command = [sys.executable, __file__, name, *map(str, sizes)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment | {'JAX_PLATFORMS': 'cpu'})
-    assert done.returncode == 0, done.stderr
-    one, eight = json.loads(done.stdout.splitlines()[-1])
-    assert len(one['losses']) == STEPS and one['moved'] > 1e-2
-    np.testing.assert_allclose(eight['losses'], one['losses'], rtol=1e-5, atol=0)
-    assert eight['params'].keys() == one['params'].keys()
-    for path, values in one['params'].items():
-        np.testing.assert_allclose(eight['params'][path], values, rtol=0, atol=1e-5, err_msg=path)
+    parts = parse(preset(name, ('xnli',))).recipe_for('xnli').accumulation
+    one, eight = in_a_child(name, ((1, 1, 1), parts), (sizes, parts))
+    check(eight, one)
+
+
+def test_merged_micro_batches_equal_those_of_one_device() -> None:
+    """Four micro-batches on one device; two and one on eight, and one on one. Where fewer share a batch, it has fewer
+    empty rows."""
+    runs = [((1, 1, 1), 4), ((2, 2, 2), 4), ((2, 2, 2), 2), ((8, 1, 1), 1), ((1, 1, 1), 1)]
+    one, *others = in_a_child('xtreme', *runs)
+    for found in others:
+        check(found, one)
+    assert others[0]['rows'] != one['rows'] != others[-1]['rows']
 
 
 if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    meshes = ((1, 1, 1), (int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
-    print(json.dumps([outcome(sys.argv[1], each) for each in meshes]))
+    print(json.dumps([outcome(sys.argv[1], tuple(sizes), parts) for sizes, parts in json.loads(sys.argv[2])]))

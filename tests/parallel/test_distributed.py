@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from xlmr_flax.parallel import distributed
-from xlmr_flax.parallel.distributed import Crew, DistributedError, FailedElsewhere, ProcessLost
+from xlmr_flax.parallel.distributed import DistributedError, FailedElsewhere, ProcessGroup, ProcessLost
 from xlmr_flax.parallel.mesh import make_mesh
 
 
@@ -48,20 +48,20 @@ class Shelf:
 
 
 class _Own(threading.local):
-    crew: Crew | None = None
+    group: ProcessGroup | None = None
 
 
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """together(function, count): what the function returned, or the exception that it raised, in each process."""
     own = _Own()
-    monkeypatch.setattr(distributed, '_crew', _Proxy(own))
+    monkeypatch.setattr(distributed, '_group', _Proxy(own))
 
     def run(function: Callable[[], Any], count: int = 3) -> list[Any]:
         shelf = Shelf()
 
         def process(index: int) -> Any:
-            own.crew = Crew(shelf, index, count)
+            own.group = ProcessGroup(shelf, index, count)
             try:
                 return function()
             except Exception as error:
@@ -74,13 +74,13 @@ def together(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
 
 
 class _Proxy:
-    """The crew of the thread that asks."""
+    """The group of the thread that asks."""
 
     def __init__(self, own: _Own):
         self._own = own
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._own.crew, name)
+        return getattr(self._own.group, name)
 
 
 def test_one_process_needs_no_service() -> None:
@@ -89,7 +89,7 @@ def test_one_process_needs_no_service() -> None:
     assert distributed.gather('values', 5) == [5]
     distributed.require_equal({'config': 'a'})
     distributed.require_shared(Path('nowhere'))
-    distributed.meet(make_mesh())
+    distributed.connect(make_mesh())
     error = ValueError('bad')
     assert distributed.agreed(error) is error
     distributed.leave(1, 'alone, so this returns')
@@ -165,7 +165,7 @@ def test_a_service_that_is_gone() -> None:
     shelf = Shelf()
     shelf.ended = True
     with pytest.raises(ProcessLost, match=r'process 0 of 2 cannot be reached: UNAVAILABLE: connection refused$'):
-        Crew(shelf, 1, 2).gather('values', 1)
+        ProcessGroup(shelf, 1, 2).gather('values', 1)
 
 
 def test_facts_must_be_equal(together: Callable[..., list[Any]]) -> None:
@@ -200,22 +200,22 @@ def test_who_leaves_takes_the_others_along(monkeypatch: pytest.MonkeyPatch) -> N
     ended: dict[int, int] = {}
     done = threading.Event()
 
-    def end(crew: Crew, code: int, text: str) -> None:
-        ended[crew.index] = code
+    def end(group: ProcessGroup, code: int, text: str) -> None:
+        ended[group.index] = code
         if len(ended) == 2:
             done.set()
 
-    monkeypatch.setattr(Crew, 'end', end)
+    monkeypatch.setattr(ProcessGroup, 'end', end)
     monkeypatch.setattr(distributed, '_POLL', 0.05)
     monkeypatch.setattr(distributed, '_GRACE', 0.05)
     shelf = Shelf()
-    crews = [Crew(shelf, index, 2) for index in range(2)]
-    for crew in crews:
-        crew.watch()
-    crews[1].leave(143, 'asked to stop')
+    groups = [ProcessGroup(shelf, index, 2) for index in range(2)]
+    for group in groups:
+        group.watch()
+    groups[1].leave(143, 'asked to stop')
     assert done.wait(10)
-    for crew in crews:
-        crew.close()
+    for group in groups:
+        group.close()
     assert ended == {1: 143, 0: 143}
 
 

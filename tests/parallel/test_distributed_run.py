@@ -239,7 +239,7 @@ from xlmr_flax.parallel.mesh import make_mesh, put_batch
 address, count, index = (flag.split('=')[1] for flag in sys.argv[1:])
 distributed.start(address, int(count), int(index))
 mesh = make_mesh()
-distributed.meet(mesh)
+distributed.connect(mesh)
 time.sleep(40 * int(index))
 found = jax.jit(lambda x: x.sum())(put_batch({'x': np.arange(8.0)}, mesh)['x'])
 print('sum', float(found), flush=True)

@@ -27,11 +27,7 @@ def test_dumbbells_say_language_metric_unit_and_chance(study):
     assert any('chance (0.1 %) is outside of the axis' in said for said in far)
 
 
-def test_dumbbells_by_delta_put_the_smallest_gain_last(study):
-    found = texts(canvas.svg(figures.dumbbells(study, 'xnli', sort='delta')))
-    assert found.index('Swahili (sw)') > found.index('Telugu (te)')
-    with pytest.raises(RowsError, match="sort='size'"):
-        figures.dumbbells(study, 'xnli', sort='size')
+def test_dumbbells_refuse_an_encoder_without_rows(study):
     with pytest.raises(RowsError, match="encoder 'large'"):
         figures.dumbbells(study, 'xnli', encoder='large')
 

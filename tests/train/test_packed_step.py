@@ -19,11 +19,12 @@ from one_head import make_train_step
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import NO_LABELS, Encoded
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import Mixture, fixed_quotas
 from xlmr_flax.data.packing import Packing
 from xlmr_flax.data.spans import SpanRows
-from xlmr_flax.data.tagging import IGNORED, TagRows
+from xlmr_flax.data.tagging import TagRows
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.kinds import KINDS, HeadSpec
@@ -123,14 +124,14 @@ def test_five_steps_lead_to_the_same_parameters(clip_per: str, tiny: Any) -> Non
 
 def phase_of(tiny: Any, folder: Path, streams: list[Stream], steps: int, log: Any) -> Phase:
     recipe = Recipe(steps=steps, batch_size=SIZE, max_length=LENGTH, log_every=1, optimizer=SPEC)
-    blend = single('toy', 'x', tiny.head, streams[0].data, (LENGTH,), 7)
+    data = single('toy', 'x', tiny.head, streams[0].data, (LENGTH,), 7)
     if len(streams) > 1:
         mixture = Mixture(tuple(s.name for s in streams), fixed_quotas(np.ones(len(streams)), 12), 5)
-        blend = TrainingData(tuple(streams), mixture)
+        data = TrainingData(tuple(streams), mixture)
     else:
-        blend = dataclasses.replace(blend, streams=tuple(streams))
+        data = dataclasses.replace(data, streams=tuple(streams))
     return Phase(
-        task='toy', model=tiny.model, recipe=recipe, data=blend, steps=steps, seed=7, pad=PAD, mesh=make_mesh(),
+        task='toy', model=tiny.model, recipe=recipe, data=data, steps=steps, seed=7, pad=PAD, mesh=make_mesh(),
         directory=folder, run_hash='h', evaluate=None, log=log,
     )  # fmt: skip
 

@@ -111,9 +111,9 @@ def test_dropout_differs_between_steps_and_micro_batches(
     assert len({m['loss'] for m in metrics}) == 3
     _, again = tiny.steps([batch] * 3, still)
     assert metrics == again
-    # The i-th micro-batch of step s has fold_in(fold_in(seed, s), i), written out here for four equal ones.
+    # Clipped by itself, micro-batch i of step s has fold_in(fold_in(seed, s), i), written out for four equal ones.
     four = {k: np.concatenate([v] * 4) for k, v in batch.items()}
-    _, parts = tiny.steps([four], still, accumulation=4)
+    _, parts = tiny.steps([four], dataclasses.replace(still, clip_per='micro_batch'), accumulation=4)
 
     @jax.jit
     def loss(params: Any, key: jax.Array) -> jax.Array:

@@ -9,7 +9,9 @@ lines has all arms and properties of one target. Comparisons with a control arm 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import numpy as np
 from xlmr_flax.analysis.bootstrap import holm
 from xlmr_flax.analysis.crossed_effects import (
     ALPHA,
+    Examples,
     contrast,
     deviations,
     line_weights,
@@ -55,10 +58,44 @@ GROUPS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
 }
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms of one encoder and target that are compared over a group of languages, in seeds that both have.
+
+    metric: name of the score in the rows. languages, seeds: those of which the mean is taken.
+    """
+
+    encoder: str
+    target: str
+    metric: str
+    split: str
+    arm: str
+    against: str
+    group: str
+    languages: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """All fields as text: what a saved number belongs to. It fits no rows that came later."""
+        about = (self.encoder, self.target, self.metric, self.split, self.arm, self.against, self.group)
+        return (*about, '+'.join(self.languages), '+'.join(map(str, self.seeds)))
+
+
+def comparisons(rows: Iterable[Row], contrasts: Sequence[tuple[str, str]] = ()) -> Iterator[Comparison]:
+    """Yields the comparisons of which `effects` gives means: every arm with 'none', and `contrasts`."""
+    rows = [row for row in rows if not row.get('collapsed')]
+    for encoder, target in _places(rows):
+        study = _Target(select(rows, encoder=encoder, target=target), target, {}, {})
+        for _, pairs in study.pairs(contrasts):
+            yield from (each for each, _ in study.compared(pairs))
+
+
 def effects(
     rows: Iterable[Row],
     contrasts: Sequence[tuple[str, str]] = (),
     tokens_per_word: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    noise: Mapping[tuple[str, ...], Examples] | None = None,
 ) -> dict[str, list[Record]]:
     """Computes all effects: {'means', 'lines', 'joint', 'power', 'languages'}, each a list of `_Target.records`.
 
@@ -66,21 +103,26 @@ def effects(
     training collapsed (docs/logic_study.md) are left out; 'excluded' has a record for each: encoder, target,
     intermediate, seed, collapsed, and `of`, the number of runs of its encoder and target. contrasts:
     (arm, other arm) pairs to compare, in addition to every arm with 'none'. tokens_per_word: encoder -> target ->
-    language -> value (analysis/fertility.py).
+    language -> value (analysis/fertility.py). noise: Comparison.key -> variance of the mean from shared test examples
+    (analysis/example_noise.py); means without an entry are without this component.
     """
     rows = list(rows)
     result: dict[str, list[Record]] = {'means': [], 'lines': [], 'joint': [], 'power': [], 'languages': []}
     result['excluded'] = _excluded(rows)
     rows = [row for row in rows if not row.get('collapsed')]
-    for encoder in distinct(rows, 'encoder'):
-        tokens = (tokens_per_word or {}).get(encoder, {})
-        for target in distinct(rows, 'target'):
-            mine = select(rows, encoder=encoder, target=target)
-            if mine:
-                study = _Target(mine, target, tokens.get(target, {}))
-                for key, records in study.records(contrasts).items():
-                    result[key] += [{'encoder': encoder, 'target': target, **record} for record in records]
+    for encoder, target in _places(rows):
+        mine = select(rows, encoder=encoder, target=target)
+        tokens = (tokens_per_word or {}).get(encoder, {}).get(target, {})
+        study = _Target(mine, target, tokens, noise or {})
+        for key, records in study.records(contrasts).items():
+            result[key] += [{'encoder': encoder, 'target': target, **record} for record in records]
     return result
+
+
+def _places(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Returns the (encoder, target) pairs that have rows, ordered by encoder."""
+    there = {(row['encoder'], row['target']) for row in rows}
+    return [(e, t) for e in distinct(rows, 'encoder') for t in distinct(rows, 'target') if (e, t) in there]
 
 
 def _excluded(rows: Sequence[Row]) -> list[Record]:
@@ -96,8 +138,11 @@ def _excluded(rows: Sequence[Row]) -> list[Record]:
 class _Target:
     """Computes the effects for one encoder and target."""
 
-    def __init__(self, rows: Sequence[Row], target: str, tokens_per_word: Mapping[str, float]):
-        self.rows = score_rows(rows, target)
+    def __init__(
+        self, rows: Sequence[Row], target: str, tokens_per_word: Mapping[str, float],
+        noise: Mapping[tuple[str, ...], Examples],
+    ):  # fmt: skip
+        self.rows, self.target, self.noise = score_rows(rows, target), target, noise
         self.values = {name: values for (_, name), values in columns(self.rows).items()}
         self.codes = languages(self.rows, zero_shot=True)
         self.about = {'metric': self.rows[0]['metric'], 'split': self.rows[0]['split']}
@@ -112,22 +157,37 @@ class _Target:
     def records(self, contrasts: Sequence[tuple[str, str]]) -> dict[str, list[Record]]:
         """Returns the records of each kind, with these fields.
 
-        means: against, group, languages, seeds, estimate, low, high, p, p_holm, family, error, df, seed_share.
+        means: against, group, languages, seeds, estimate, low, high, p, p_holm, family, error, df, seed_share, and
+        example_share where the noise of test examples is known.
         lines: property, languages, slope, low, high, p, p_holm, family, at ([x, estimate, low, high] of the line),
         points ([code, x, difference]). joint: the same slopes with JOINT in one regression, without at and points.
-        power: group, shape, standard deviations, the smallest difference. languages: each with its facts and, by arm,
+        power: group, shape, standard deviations, the smallest difference, and error_examples, the part of the standard
+        error that comes from shared test examples. languages: each with its facts and, by arm,
         difference and standard deviation over seeds.
         """
-        pairs = [(name, NONE) for name in self.values if name != NONE and NONE in self.values]
-        further = [pair for pair in contrasts if set(pair) <= set(self.values)]
-        means = self._means(pairs) + self._means(further)
+        (_, pairs), (_, further) = self.pairs(contrasts)
         return {
-            'means': means,
+            'means': self._means(pairs) + self._means(further),
             'lines': self._lines(pairs),
             'joint': self._joint(pairs),
             'power': self._power(pairs),
             'languages': self._languages(pairs),
         }
+
+    def pairs(self, contrasts: Sequence[tuple[str, str]]) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Returns the pairs of arms whose means are compared: every arm with 'none', and those of `contrasts`."""
+        with_none = [(name, NONE) for name in self.values if name != NONE and NONE in self.values]
+        return [(NONE, with_none), ('', [pair for pair in contrasts if set(pair) <= set(self.values)])]
+
+    def compared(self, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[Comparison, np.ndarray]]:
+        """Yields the comparisons that have enough languages and seeds, with their differences [L, S]."""
+        encoder, metric, split = (self.rows[0][name] for name in ('encoder', 'metric', 'split'))
+        for group, codes in self.groups():
+            for arm, against in pairs:
+                whole, seeds, d = self.differences((arm, against), codes)
+                if len(whole) >= FEWEST_LANGUAGES and len(seeds) >= FEWEST_SEEDS:
+                    about = (encoder, self.target, metric, split, arm, against, group, tuple(whole), tuple(seeds))
+                    yield Comparison(*about), d
 
     def groups(self) -> list[tuple[str, list[str]]]:
         """Returns (name, languages) of GROUPS, without a group that has the same languages as an earlier one."""
@@ -148,17 +208,13 @@ class _Target:
         return whole, seeds, _matrix(ours, whole, seeds) - _matrix(base, whole, seeds)
 
     def _means(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
-        result: list[Record] = []
-        for group, codes in self.groups():
-            records: list[Record] = []
-            for pair in pairs:
-                whole, seeds, d = self.differences(pair, codes)
-                if len(whole) < FEWEST_LANGUAGES or len(seeds) < FEWEST_SEEDS:
-                    continue
-                about = {'intermediate': pair[0], 'against': pair[1], 'group': group, **self.about}
-                records.append(about | {'languages': len(whole), 'seeds': len(seeds)} | mean_effect(d).row())
-            result += _corrected(records)
-        return result
+        by_group: dict[str, list[Record]] = {}
+        for each, d in self.compared(pairs):
+            about = {'intermediate': each.arm, 'against': each.against, 'group': each.group, **self.about}
+            about |= {'languages': len(each.languages), 'seeds': len(each.seeds)}
+            found = mean_effect(d, examples=self.noise.get(each.key))
+            by_group.setdefault(each.group, []).append(about | found.row())
+        return [record for records in by_group.values() for record in _corrected(records)]
 
     def _lines(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
         records: list[Record] = []
@@ -208,16 +264,22 @@ class _Target:
         The arms are those of the shape (languages, seeds) that most of them have, and of several such shapes the
         largest: a run that is left out takes its seed from its arm.
         """
+        by_group: dict[str, list[tuple[Comparison, np.ndarray]]] = {}
+        for each, d in self.compared(pairs):
+            by_group.setdefault(each.group, []).append((each, d))
         records: list[Record] = []
-        for group, codes in self.groups():
-            stacks = [self.differences(pair, codes)[2] for pair in pairs]
-            shapes = [d.shape for d in stacks if d.shape[0] >= FEWEST_LANGUAGES and d.shape[1] >= FEWEST_SEEDS]
-            if not shapes:
-                continue
+        for group, members in by_group.items():
+            shapes = [d.shape for _, d in members]
             languages_, seeds = shape = max(shapes, key=lambda each: (shapes.count(each), each))
-            sds = deviations(np.stack([d for d in stacks if d.shape == shape]))
-            smallest = smallest_difference(*sds, shape)
-            names = dict(zip(('sd_language', 'sd_seed', 'sd_rest'), sds, strict=True))
+            kept = [(each, d) for each, d in members if d.shape == shape]
+            sds = deviations(np.stack([d for _, d in kept]))
+            noise = [self.noise[each.key] for each, _ in kept if each.key in self.noise]
+            examples, more = None, {}
+            if noise:
+                examples = replace(noise[0], variance=max(fmean(float(n.variance) for n in noise), 0.0))
+                more = {'error_examples': float(examples.variance) ** 0.5}
+            smallest = smallest_difference(*sds, shape, examples=examples)
+            names = dict(zip(('sd_language', 'sd_seed', 'sd_rest'), sds, strict=True)) | more
             records.append({'group': group, 'languages': languages_, 'seeds': seeds, **names, 'smallest': smallest})
         return [{**self.about, **record} for record in records]
 

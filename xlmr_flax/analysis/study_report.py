@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xlmr_flax.analysis import example_noise
 from xlmr_flax.analysis.fertility import fertility
 from xlmr_flax.analysis.language_effects import effects
 from xlmr_flax.analysis.significance import read_tests, significance
@@ -50,8 +51,8 @@ def write_results_report(folder: Path) -> str:
     """Writes the tables and effects of a folder of results into that folder; returns lines with the paths.
 
     The folder needs results.jsonl. It may also have these files of a workdir: config.json (for the order, the plan and
-    notes), tokens_per_word.json and significance.json (tests over examples). No data or weights are needed. Raises
-    RowsError and ConfigError.
+    notes), tokens_per_word.json, example_noise.json (for the intervals of effects) and significance.json (tests over
+    examples). No data or weights are needed. Raises RowsError and ConfigError.
     """
     rows, config, command = read_rows(folder / 'results.jsonl'), None, ''
     if (folder / 'config.json').is_file():
@@ -67,7 +68,8 @@ def write_results_report(folder: Path) -> str:
 def study_effects(
     folder: Path, rows: Sequence[Mapping[str, Any]], encoder: str = ''
 ) -> dict[str, list[dict[str, Any]]]:
-    """Computes `effects` of result rows. If the rows have arms of the logic study, its contrasts are included.
+    """Computes `effects` of result rows, with the tokens per word and the noise of test examples that are saved in a
+    folder. If the rows have arms of the logic study, its contrasts are included.
 
     encoder: the one whose tokens per word are saved in the folder; '' = that of the rows, if all have the same. Rows of
     other encoders, which cut words in another way, are without tokens per word.
@@ -75,7 +77,11 @@ def study_effects(
     encoders = {row['encoder'] for row in rows}
     encoder = encoder or (encoders.pop() if len(encoders) == 1 else '')
     tokens = {encoder: _saved_tokens(folder / _TOKENS)}
-    return effects(rows, logic_study.contrasts(row['intermediate'] for row in rows), tokens)
+    return effects(rows, _contrasts(rows), tokens, example_noise.read_noise(folder / example_noise.FILE))
+
+
+def _contrasts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return logic_study.contrasts(row['intermediate'] for row in rows)
 
 
 def _saved_tokens(path: Path) -> dict[str, dict[str, float]]:
@@ -136,6 +142,7 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     points = curves(workdir.metrics(), config)
     tested = significance(workdir, config, rows, report / 'significance.json')
     study = make_study(rows, plan(config), tested, points)
+    _save_noise(workdir, config, rows)
     title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
     effect_records = study_effects(workdir.path, rows, config.encoder.source)
     tables = write_tables(report, study, title, remarks, command) + write_effects(
@@ -156,6 +163,17 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     }
     page = write_report(report / 'index.html', study, points, info)
     return f'report: {page}\ntables: {", ".join(str(t) for t in tables if t.suffix == ".md")}'
+
+
+def _save_noise(workdir: Workdir, config: Config, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Adds the noise of test examples in new comparisons to example_noise.json."""
+    if not (workdir.path / 'predictions').is_dir():
+        return
+    path = workdir.path / example_noise.FILE
+    known = example_noise.read_noise(path)
+    found = known | example_noise.example_noise(workdir, config, rows, _contrasts(rows), known)
+    if found != known:
+        write_atomically(path, json.dumps(example_noise.to_json(found), indent=1) + '\n')
 
 
 def failures(workdir: Workdir, config: Config) -> list[str]:

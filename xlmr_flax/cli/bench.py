@@ -40,21 +40,21 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         'alternations', 0, 'Rounds; every contestant runs once in each (0: 5, retrieval 3).', flag_values=values
     )
-    flags.DEFINE_integer('threads', 0, 'Cores for each contestant; 0 = all there are.', flag_values=values)
+    flags.DEFINE_integer('threads', 0, 'Cores for each contestant; 0 = all.', flag_values=values)
     flags.DEFINE_list('sides', [], 'Contestants to run beside ours; all by default.', flag_values=values)
-    flags.DEFINE_string('out', None, 'Keep the outcome in this folder.', flag_values=values)
+    flags.DEFINE_string('out', None, 'Folder for the report and the times.', flag_values=values)
     flags.DEFINE_integer(
         'rows', 0, 'Training rows; eval: rows a language; retrieval: vectors a side (0: as fits the subject).',
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_integer('dim', 768, 'retrieval: numbers of a vector.', flag_values=values)
+    flags.DEFINE_integer('dim', 768, 'retrieval: dimension of the vectors.', flag_values=values)
     flags.DEFINE_string('task', '', 'Task (train: mnli; eval: xnli; eval --embed: tatoeba).', flag_values=values)
     flags.DEFINE_string(
         'encoder', 'embedded', 'Encoder source: embedded, random:SIZE, hf:..., ckpt:...', flag_values=values
     )
-    flags.DEFINE_integer('max_length', 128, 'Tokens a row at most.', flag_values=values)
+    flags.DEFINE_integer('max_length', 128, 'Largest number of tokens of a row.', flag_values=values)
     flags.DEFINE_integer('batch', 16, 'Examples a step; eval: rows of a batch in PyTorch.', flag_values=values)
-    flags.DEFINE_float('dropout', 0.1, 'On both sides; below 0: as the encoder has it.', flag_values=values)
+    flags.DEFINE_float('dropout', 0.1, 'Dropout rate on both sides; below 0: that of the encoder.', flag_values=values)
     flags.DEFINE_bool('packing', True, 'Whether ours packs several examples into a row.', flag_values=values)
     flags.DEFINE_list('languages', [], 'eval: only these languages.', flag_values=values)
     flags.DEFINE_bool('embed', False, 'eval: sentence vectors of a retrieval task.', flag_values=values)
@@ -128,9 +128,9 @@ def _check_task(subject: str, task: Task, *, embed: bool) -> None:
 
 def run(values: flags.FlagValues, subject: str = '') -> int:
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.tasks.base import closest
     from xlmr_flax.tools.bench import KERNELS, PARTS, SUBJECTS
     from xlmr_flax.tools.bench.subject import BenchError
+    from xlmr_flax.util.errors import closest
     from xlmr_flax.util.files import write_atomically
     from xlmr_flax.util.stopping import Stopped
 

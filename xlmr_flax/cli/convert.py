@@ -31,7 +31,7 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.kinds.base import name_problem
     from xlmr_flax.models import hf
     from xlmr_flax.models.source import open_source
-    from xlmr_flax.tasks.base import closest
+    from xlmr_flax.util.errors import closest
 
     for name in ('source', 'out'):
         if not values[name].value:

@@ -51,15 +51,17 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         'dry_run', False, 'List what is there and what would be fetched; fetch nothing.', flag_values=values
     )
-    flags.DEFINE_bool('list_urls', False, 'Print the addresses of what would be fetched.', flag_values=values)
+    flags.DEFINE_bool('list_urls', False, 'Print the URLs of what would be fetched.', flag_values=values)
     flags.DEFINE_string('archives', '', 'Folder with published files that were fetched elsewhere.', flag_values=values)
-    flags.DEFINE_string('mirror', '', 'Base address of a mirror; default: XLMR_MIRROR.', flag_values=values)
-    flags.DEFINE_enum('source', '', ['', 'hub'], 'hub: where there is a copy, from the hub.', flag_values=values)
+    flags.DEFINE_string('mirror', '', 'Base URL of a mirror; default: XLMR_MIRROR.', flag_values=values)
+    flags.DEFINE_enum(
+        'source', '', ['', 'hub'], 'hub: from the Hugging Face hub, where it has a copy.', flag_values=values
+    )
     flags.DEFINE_list('accept_licence', [], 'Datasets whose licence is accepted, or all.', flag_values=values)
-    flags.DEFINE_list('accept_changed', [], 'Datasets whose files are taken whatever their sums.', flag_values=values)
-    flags.DEFINE_bool('replace', False, 'Put files of unknown origin aside and fetch theirs.', flag_values=values)
+    flags.DEFINE_list('accept_changed', [], 'Datasets whose files are accepted with any checksum.', flag_values=values)
+    flags.DEFINE_bool('replace', False, 'Rename files of unknown origin and fetch theirs.', flag_values=values)
     flags.DEFINE_string('reclor_password', '', 'Password of the archive of ReClor.', flag_values=values)
-    flags.DEFINE_float('timeout', 60.0, 'Seconds without a byte after which it is tried again.', flag_values=values)
+    flags.DEFINE_float('timeout', 60.0, 'Seconds without data after which a request is repeated.', flag_values=values)
     flags.DEFINE_bool('count', True, 'Count the rows at the end.', flag_values=values)
 
 
@@ -89,9 +91,9 @@ def run(values: flags.FlagValues) -> int:
         plan = fetch_all(
             lambda failed: make_plan(splits, root, records, values.replace, failed, from_hub), job, declined
         )
-    failed = _failures(job.outcome, plan)
+    failed = _failures(job.outcome)
     lacking = bool(plan.manual or plan.unknown or declined)
-    print(_outcome(job.outcome, plan, declined, failed))
+    print(_outcome(job.outcome, declined, failed))
     if values.count:
         lacking = _count(splits) or lacking
     return 1 if failed else MISSING if lacking else 0
@@ -221,13 +223,13 @@ def _ask_licences(plan: Plan, root: Path, given: Sequence[str]) -> set[str]:
     return {group.name for group in open_groups}
 
 
-def _failures(outcome: Outcome, plan: Plan) -> dict[Source, str]:
+def _failures(outcome: Outcome) -> dict[Source, str]:
     """Returns the failed sources whose files no other source has provided: {source: reason}."""
     got = {target for source in outcome.done for target in source.targets}
     return {source: why for source, why in outcome.failed.items() if not got.issuperset(source.targets)}
 
 
-def _outcome(outcome: Outcome, plan: Plan, declined: Iterable[str], failed: dict[Source, str]) -> str:
+def _outcome(outcome: Outcome, declined: Iterable[str], failed: dict[Source, str]) -> str:
     lines = [f'{len(outcome.done)} files fetched and unpacked']
     lines += [f'moved aside: {path}.replaced' for path in outcome.moved]
     if outcome.kept:

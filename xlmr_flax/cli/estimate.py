@@ -162,8 +162,8 @@ def _both(values: flags.FlagValues, shards: int) -> list[Program]:
     from xlmr_flax.encoders import named_sizes
     from xlmr_flax.kinds import KINDS, HeadSpec
     from xlmr_flax.models.model import Model
-    from xlmr_flax.tasks.base import closest
     from xlmr_flax.tools.estimate.programs import EMBED, EVALUATE, TRAIN, Program
+    from xlmr_flax.util.errors import closest
 
     sizes, heads = named_sizes(), {name: kind for name, kind in KINDS.items() if kind.architecture}
     for name, value, known in (('size', values.size, sizes), ('head', values.head, heads)):

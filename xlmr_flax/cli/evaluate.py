@@ -66,8 +66,8 @@ def define_flags(values: flags.FlagValues) -> None:
         'repeated_sentences',
         'kept',
         list(REPEATED),
-        'BUCC: sentences whose text is there more than once are mined row by row (kept), once, with all pairs of ids '
-        '(expanded: jiant), or give no pairs (dropped: XTREME).',
+        'BUCC: a text that occurs several times on one side is mined row by row (kept); once, with all pairs of ids '
+        '(expanded, as jiant); or gives no pairs (dropped, as XTREME).',
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -84,14 +84,14 @@ def define_flags(values: flags.FlagValues) -> None:
         'dtype',
         'auto',
         ['auto', 'float32', 'bfloat16'],
-        'Compute dtype; auto = bfloat16 on TPUs and on GPUs that multiply in it, float32 on a CPU.',
+        'Compute dtype; auto = bfloat16 on TPUs and on GPUs with fast products in it, else float32.',
         flag_values=values,
     )
     flags.DEFINE_bool(
         'skip_bad_rows',
         False,
         'Leave out rows that cannot be read, and list them in DIR/bad_rows.tsv (with --input: FILE.bad_rows.tsv), '
-        'instead of stopping. Not for retrieval tasks, where it would change what is searched.',
+        'instead of stopping. Not for retrieval tasks, where it would change the pool.',
         flag_values=values,
     )
 

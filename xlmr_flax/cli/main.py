@@ -22,7 +22,7 @@ from xlmr_flax.util.stopping import Interrupted, Stopped, raised, requests
 COMMANDS = {
     'run': 'train and evaluate everything that a config asks for, then write tables and a report',
     'evaluate': 'zero-shot evaluation of an encoder or a fine-tuned model on one task',
-    'retrieval': 'retrieval accuracy by layer of encoders: English and languages, and many to many',
+    'retrieval': 'retrieval accuracy of every layer: English to each language, back, and many to many',
     'score': "scores of prediction folders in XTREME's layout, from any system",
     'convert': 'an encoder or fine-tuned model as a directory that transformers opens',
     'report': "tables and the HTML report of a workdir's results, made again",
@@ -30,7 +30,7 @@ COMMANDS = {
     'prepare': 'which data is there and what is missing; tokens made ahead of a run',
     'bench': 'speed and memory of training, evaluation and retrieval, against other implementations',
     'compare': 'the same experiment here and in PyTorch: losses, scores with a paired test, time',
-    'estimate': 'time, memory and chip-hours on TPUs, by compiling ahead of time',
+    'estimate': 'time, memory and chip-hours on TPUs and GPUs, by compiling ahead of time',
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
 INTERRUPTED = 130  # as after SIGINT (Ctrl-C)
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif command in ('--version', 'version'):
             print('\n'.join(f'{name} {version}' for name, version in versions().items()))
         elif command not in COMMANDS:
-            from xlmr_flax.tasks.base import closest
+            from xlmr_flax.util.errors import closest
 
             print(f'error: unknown command {command!r}{closest(command, COMMANDS)}', file=sys.stderr)
             outcome.code = 2

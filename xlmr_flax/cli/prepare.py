@@ -40,15 +40,15 @@ _LISTED = 10  # the most bad rows of a split that are printed without --skip_bad
 def define_flags(values: flags.FlagValues) -> None:
     define_config_flag(values)
     define_data_root(values)
-    flags.DEFINE_bool('check', False, 'Look at the data instead of tokenizing it.', flag_values=values)
+    flags.DEFINE_bool('check', False, 'Check the data instead of tokenizing it.', flag_values=values)
     flags.DEFINE_list('tasks', [], 'Task names; default with --check: all.', flag_values=values)
     flags.DEFINE_list('splits', [], 'Only these splits.', flag_values=values)
     flags.DEFINE_list('languages', [], 'Only these languages; default: all of each task.', flag_values=values)
     flags.DEFINE_string('tfds_dir', '', 'Prepared TFDS data, besides DATA_ROOT/tfds.', flag_values=values)
-    flags.DEFINE_bool('skip_bad_rows', False, 'List all bad rows, and let them pass.', flag_values=values)
-    flags.DEFINE_bool('overlap', True, 'Compare the texts that are tested with the training texts.', flag_values=values)
-    flags.DEFINE_string('encoder', 'embedded', 'Whose tokenizer (with --tasks).', flag_values=values)
-    flags.DEFINE_integer('max_length', 256, 'Tokens a row (with --tasks).', flag_values=values)
+    flags.DEFINE_bool('skip_bad_rows', False, 'List all bad rows without failing because of them.', flag_values=values)
+    flags.DEFINE_bool('overlap', True, 'Compare the test texts with the training texts.', flag_values=values)
+    flags.DEFINE_string('encoder', 'embedded', 'Encoder source, for its tokenizer (with --tasks).', flag_values=values)
+    flags.DEFINE_integer('max_length', 256, 'Largest number of tokens of a row (with --tasks).', flag_values=values)
 
 
 def run(values: flags.FlagValues) -> int:

@@ -14,13 +14,13 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         'coordinator',
         '',
-        'HOST:PORT of process 0, where several processes do this command together; with --num_processes and '
-        '--process_id. Under SLURM (srun) and on TPU slices it is found out; "none" = this process is alone.',
+        'HOST:PORT of process 0, if several processes execute this command together; with --num_processes and '
+        '--process_id. Detected under SLURM (srun) and on TPU slices; "none" = a single process.',
         flag_values=values,
     )
-    flags.DEFINE_integer('num_processes', 0, 'With --coordinator: how many processes there are.', flag_values=values)
+    flags.DEFINE_integer('num_processes', 0, 'With --coordinator: the number of processes.', flag_values=values)
     flags.DEFINE_integer(
-        'process_id', -1, 'With --coordinator: which of them this is, from 0.', flag_values=values, lower_bound=-1
+        'process_id', -1, 'With --coordinator: the number of this process, from 0.', flag_values=values, lower_bound=-1
     )
 
 

@@ -1,16 +1,16 @@
 """usage: xlmr-flax retrieval --encoder=SRC [--encoder=SRC2 ...] --task=T --out=DIR [--languages=a,b] [--data_root=DIR]
        xlmr-flax retrieval --results=DIR1,DIR2 --out=DIR
 
-Retrieval accuracy of every layer of one or more encoders: English to each language and back and, where the languages
-of a task have the same sentences (sib200_retrieval, flores200, ntrex), the mean over all other languages
+Computes the retrieval accuracy of every layer of one or more encoders: from English to each language and back and, for
+tasks with the same sentences in all languages (sib200_retrieval, flores200, ntrex), the mean over all other languages
 (many to many). Each language is embedded once, for all layers together. Writes to DIR:
 
   retrieval.jsonl, .csv   a row for each encoder, language and layer
   retrieval.md            the means by layer and the languages; retrieval_means.csv has the means in full precision
   figures/                accuracy by layer, the encoders in one figure
-  NAME-DIGEST/            what a rerun continues with: a file for each language. vectors/ (parallel sets) has the
-                          vectors of all layers, 4 bytes * (layers + 1) * sentences * hidden size for a language; it
-                          can be deleted
+  NAME-DIGEST/            files from which a rerun continues, one for each language. vectors/ (parallel sets) has the
+                          vectors of all layers, 4 bytes * (layers + 1) * sentences * hidden size for each language;
+                          it can be deleted
 
 --names names the encoders in tables and figures, in their order; encoders with the same name (seeds) share a line.
 --results instead joins the retrieval.jsonl files of folders that are finished, in one report.
@@ -34,7 +34,7 @@ def define_flags(values: flags.FlagValues) -> None:
         'encoder', [], 'embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE; repeat it for several.', flag_values=values
     )
     flags.DEFINE_list('names', [], 'Names of the encoders; default: their sources.', flag_values=values)
-    flags.DEFINE_string('task', None, 'A retrieval task whose row i is a pair.', flag_values=values)
+    flags.DEFINE_string('task', None, 'A retrieval task in which row i of both sides is a pair.', flag_values=values)
     flags.DEFINE_list('languages', [], 'Language codes; default: all of the task.', flag_values=values)
     flags.DEFINE_string('split', '', "Split; default 'test', or 'dev' where there is no test.", flag_values=values)
     flags.DEFINE_string('data_root', '', 'Root of the data files; default: XLMR_DATA_ROOT.', flag_values=values)

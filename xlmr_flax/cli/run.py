@@ -1,20 +1,20 @@
 """usage: xlmr-flax run --config=FILE --workdir=DIR [--data_root=DIR] [--config.KEY=VALUE ...]
 
-Trains and evaluates what the config's plan asks for and DIR lacks, then writes DIR/results.jsonl, DIR/metrics.jsonl,
-DIR/predictions/ and DIR/report/index.html. Started again, it finishes what is missing and repeats nothing.
-A config file may take an argument: --config=FILE:ARGUMENT. --config.KEY=VALUE overrides one field.
+Trains and evaluates the runs of the config's plan that DIR does not have yet, then writes DIR/results.jsonl,
+DIR/metrics.jsonl, DIR/predictions/ and DIR/report/index.html. The same command started again finishes what is missing
+and repeats nothing. A config file may take an argument: --config=FILE:ARGUMENT. --config.KEY=VALUE overrides one field.
 
-Several processes, on one machine or on many that see DIR, share a plan: the same command with --shard=1/4 to
---shard=4/4. Each claims a run before it does it, helps the others when its own part is done, and ends when the plan is.
-Several hosts do one run together on one mesh: the same command on each, with --coordinator=HOST:PORT (of the first)
---num_processes=N --process_id=0 to N-1; under srun and on TPU slices without these flags. All see one DIR; the first
-writes.
---devices_a_run=1 does this on one host: a process for each chip or GPU, of one command. A table of many small runs is
-made faster so than by all devices together (xlmr-flax estimate --one_run_a_chip compares).
+Several processes, on one machine or on several that all see DIR, can share a plan: the same command with --shard=1/4 to
+--shard=4/4. Each process claims a run before it starts it, helps the others when its own part is done, and ends when
+the plan is finished. --devices_a_run=1 starts such processes on one host, one for each chip or GPU. A plan of many
+small runs finishes sooner this way than with all devices on each run (xlmr-flax estimate --one_run_a_chip compares).
+Several hosts can compute each run together on one mesh: the same command on each, with --coordinator=HOST:PORT (of the
+first) --num_processes=N --process_id=0 to N-1. Under srun and on TPU slices these flags are not needed. All hosts must
+see DIR; the first one writes.
 --profile traces a few training steps for xprof and TensorBoard: DIR/profile/RUN.
-DIR may be an address on an object store, gs://BUCKET/PATH (extra gcs), for a process that is alone: the work is done in
-a copy on this machine, which is uploaded every half minute and at the end.
-A run that fails is reported and recorded in DIR/failed/; the others go on, and the exit code is 1.
+DIR may be an address on an object store, gs://BUCKET/PATH (extra gcs), for a single process. It works in a local copy,
+which is uploaded every half minute and at the end.
+A run that fails is reported and recorded in DIR/failed/; the others continue, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from xlmr_flax.cli import pack, processes
+from xlmr_flax.cli import processes
+from xlmr_flax.cli.device_processes import AUTO, FLAG, devices_per_process, host_devices, run_processes
 from xlmr_flax.config.flag import config_arguments, define_config_flag, define_data_root, load_config
 from xlmr_flax.util.secrets import command_line
 
@@ -49,20 +50,20 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         'claim_timeout',
         900.0,
-        'Seconds without a sign of life after which the run of a process elsewhere is taken over. A process of this '
-        'machine that has ended is noticed at once.',
+        'Seconds without a heartbeat after which the run of a process on another machine is taken over. A process of '
+        'this machine that has ended is noticed at once.',
         flag_values=values,
     )
     _define_profile(values)
     flags.DEFINE_integer(
-        pack.FLAG,
+        FLAG,
         0,
-        'Devices of one process: with 1, this command starts one process for each device of the host, and they share '
-        'the plan. 0 = one process with all devices; -1 = one a device where the plan has two runs or more for each.',
+        'Devices per process: with 1, this command starts one process for each device of the host, and they share the '
+        'plan. 0 = one process with all devices; -1 = one device each if the plan has at least two runs per device.',
         flag_values=values,
-        lower_bound=pack.AUTO,
+        lower_bound=AUTO,
     )
-    flags.DEFINE_bool('retry_failed', False, 'Try the runs again that failed in an earlier start.', flag_values=values)
+    flags.DEFINE_bool('retry_failed', False, 'Repeat the runs that failed in an earlier start.', flag_values=values)
 
 
 def _define_profile(values: flags.FlagValues) -> None:
@@ -72,8 +73,8 @@ def _define_profile(values: flags.FlagValues) -> None:
         'profile',
         '',
         'Trace training steps 10 to 14 of the first training (fewer where it is short) with jax.profiler; '
-        '--profile=FIRST:STOP: steps FIRST to STOP - 1, counted from 0 where the training begins. The trace lies in '
-        'WORKDIR/profile/RUN, in the layout that xprof and TensorBoard open.',
+        '--profile=FIRST:STOP: steps FIRST to STOP - 1, counted from the start of the training. The trace is '
+        'written to WORKDIR/profile/RUN, in the layout of xprof and TensorBoard.',
         flag_values=values,
         boolean=True,
     )
@@ -85,7 +86,7 @@ def run(values: flags.FlagValues) -> int:
     if not values.workdir:
         raise UsageError('--workdir=DIR is missing')
     config = load_config(values)
-    if values.devices_a_run and not values.dry_run and (code := _packed(values, config)) is not None:
+    if values.devices_a_run and not values.dry_run and (code := _in_processes(values, config)) is not None:
         return code
     from xlmr_flax.analysis.study_report import write_run_report
     from xlmr_flax.experiment.runner import PlanFailed, Runner
@@ -137,23 +138,23 @@ def run(values: flags.FlagValues) -> int:
     return int(failed is not None)
 
 
-def _packed(values: flags.FlagValues, config: Config) -> int | None:
-    """Runs the plan in several processes; returns their exit code, None where this process is to do it alone."""
+def _in_processes(values: flags.FlagValues, config: Config) -> int | None:
+    """Runs the plan in one process for each device; returns their exit code, None if this process is to run it."""
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.experiment.plan.runs import make_plan
     from xlmr_flax.util.console import say
 
     if values.shard or values.num_processes or '://' in values.workdir:
-        raise UsageError(f'--{pack.FLAG}: not with --shard, --num_processes or a workdir on an object store')
-    platform, count = pack.devices()
+        raise UsageError(f'--{FLAG}: not with --shard, --num_processes or a workdir on an object store')
+    platform, count = host_devices()
     try:
-        each = pack.wanted(values.devices_a_run, len(make_plan(config)), platform, count)
+        each = devices_per_process(values.devices_a_run, len(make_plan(config)), platform, count)
     except ValueError as e:
-        raise UsageError(f'--{pack.FLAG}: {e}') from None
+        raise UsageError(f'--{FLAG}: {e}') from None
     if not each:
         return None
     say(f'{count // each} processes with {each} of {count} devices each share the plan')
-    return pack.run_packed(sys.argv[1:], platform, count, each)
+    return run_processes(sys.argv[1:], platform, count, each)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
 import types
@@ -15,6 +14,7 @@ from typing import Any
 
 from xlmr_flax.config.checks import check
 from xlmr_flax.config.spec import Config, ConfigError, Recipe
+from xlmr_flax.util.errors import closest
 from xlmr_flax.util.secrets import has_secret, hide
 
 
@@ -92,9 +92,7 @@ def _build(cls: type, raw: Any, path: str, base: Any) -> Any:
         where = f'{path}.{key}' if path else str(key)
         _check_renamed(where, value)
         if key not in hints:
-            match = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
-            hint = f'did you mean {match[0]!r}?' if match else f'known: {", ".join(names)}'
-            raise ConfigError(f'unknown config key {where!r} ({hint})')
+            raise ConfigError(f'unknown config key {where!r}{closest(str(key), names)}')
         current = getattr(base, key) if base is not None else None
         values[key] = _convert(hints[key], value, where, current)
     return dataclasses.replace(base, **values) if base is not None else cls(**values)

@@ -28,8 +28,8 @@ class EncoderSpec:
     """`jiant` (the head of the authors' code: a pooler and a two-layer head) or `hf` (the heads of Hugging Face
     transformers; such models can be exported)."""
     dtype: str = 'auto'
-    """Compute type: `float32`, `bfloat16` or `auto` (`bfloat16` on TPUs and on GPUs that multiply in it, else
-    `float32`). Parameters and the optimizer's moments are always float32."""
+    """Compute type: `float32`, `bfloat16` or `auto` (`bfloat16` on TPUs and on GPUs with fast products in
+    it, else `float32`). Parameters and the optimizer's moments are always float32."""
     dropout: float = -1.0
     """Dropout rate of hidden states; below 0: the rate of the checkpoint."""
     attention_dropout: float = -1.0
@@ -38,8 +38,8 @@ class EncoderSpec:
     """Rematerialisation: which activations the backward pass of a layer recomputes. `none`, `dots` (all except the
     results of matrix products and attention), `full` (the whole layer, from its input) or `auto` (`dots`)."""
     unroll: int = -1
-    """Number of layers per step of the scan over layers; 0 = all layers, without a scan. -1 = by platform and the
-    length of a training: without a scan on TPUs where the saved time exceeds the longer compilation, else 1."""
+    """Number of layers per step of the scan over layers; 0 = all layers, without a scan. -1 = by platform and length
+    of the training: 0 on TPUs if the saved time exceeds the longer compilation, else 1."""
     attention: str = 'auto'
     """Attention implementation: `auto` (by platform), `xla_cpu`, `xla`, `cudnn`, `triton`, `tpu`, `interpret`
     or `interpret_triton` (encoders/attention/choose.py)."""
@@ -87,8 +87,8 @@ class Recipe:
     batch_size: int = 32
     """Examples per optimizer step, over all devices and micro-batches."""
     accumulation: int = 1
-    """Micro-batches per optimizer step (gradient accumulation). On accelerators, fewer are computed where memory allows
-    and gradients are clipped once per step: the same gradients up to rounding, with other dropout masks."""
+    """Micro-batches per optimizer step (gradient accumulation). Where gradients are clipped once per step, any number
+    gives the same dropout masks, and the same gradients up to rounding; accelerators merge them if memory allows."""
     max_length: int = 128
     """Largest number of tokens of a row, special tokens included. Longer texts are truncated or split into windows."""
     lengths: tuple[int, ...] = ()
@@ -197,10 +197,10 @@ class Evaluation:
     retrieval_layers: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Task -> its own `retrieval_layer`."""
     pooling: str = 'mean'
-    """How a sentence becomes a vector for retrieval: `mean` (of its tokens, special ones included, as in jiant and
-    XTREME); `cls` (the first token); `e5` (the convention of multilingual-e5's model card: "query: " before the text,
-    "passage: " before the candidates of a ranking task, then the mean, of length 1); `labse` (that of LaBSE's: the
-    pooler's output, of length 1; the encoder needs a pooler). Cosines do not depend on the length."""
+    """Sentence vectors for retrieval: `mean` (of all tokens, special tokens included, as in jiant and XTREME); `cls`
+    (the first token); `e5` (as in multilingual-e5's model card: "query: " before the text, "passage: " before the
+    candidates of a ranking task, then the mean, scaled to length 1); `labse` (as in LaBSE's model card: the pooler's
+    output, scaled to length 1; the encoder needs a pooler). Cosines do not depend on the length."""
     max_length: int = 512
     """Largest number of tokens of a retrieval sentence (jiant and XTREME: 512)."""
     repeated_sentences: str = 'kept'
@@ -230,8 +230,8 @@ class Evaluation:
 @dataclasses.dataclass(frozen=True)
 class MeshSpec:
     """The number of devices along each axis of the mesh. One axis may be -1: all remaining devices. If data, fsdp and
-    model are all 0, the mesh is chosen for the plan's batches (docs/estimate.md); evaluation then shards rows only. If
-    one is given, a 0 means 1, or for `data` all remaining devices."""
+    model are all 0, the mesh is chosen for the plan's batches (docs/estimate.md), and evaluation shards only rows if
+    the weights fit on every device. If one is given, a 0 means 1, or for `data` all remaining devices."""
 
     data: int = 0
     """Data parallelism: shards the rows of a batch."""

@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 from xlmr_flax.data.encode import Encoded
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.packing import Layout, PackedBatch, packed_batches, place, place_segments, place_slots, slots_of
-from xlmr_flax.data.tagging import IGNORED
 from xlmr_flax.data.tokenize import Ragged
 
 Batch = dict[str, np.ndarray]

@@ -21,7 +21,7 @@ from xlmr_flax.data.readers.paths import (
     resolve_data_root,
     split_files,
 )
-from xlmr_flax.data.readers.tables import DataError, Problem, read_lines, read_rows, read_table, read_text
+from xlmr_flax.data.readers.tables import DataError, Problem, read_lines, read_rows, read_text
 from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, has_label
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.stopping import check
@@ -39,7 +39,6 @@ __all__ = [
     'read_lines',
     'read_pairs',
     'read_split',
-    'read_table',
     'read_text',
     'resolve_data_root',
     'with_labels',

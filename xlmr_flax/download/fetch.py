@@ -21,7 +21,6 @@ from xlmr_flax.download.records import WORK, DownloadError, Sums, size_of
 
 MIRROR_VARIABLE = 'XLMR_MIRROR'
 _CHUNK = 1 << 16  # a lost connection loses at most this many bytes
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # status codes of transient failures, which are retried
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ class Transport:
     pause: float = 1.0
 
 
-class Interrupted(Exception):
+class DownloadStopped(Exception):
     """Raised if the download was asked to stop."""
 
 
-class _Passing(Exception):
+class _Transient(Exception):
     """A transient failure: the URL is tried again.
 
     wait: seconds that the server asks for, 0 = not given. reached: False if there was no connection.
@@ -65,7 +64,7 @@ class Fetcher:
     """Downloads files from one host to ROOT/.download, one after the other, in one HTTP session.
 
     report: called with a source and the number of its bytes on disk. stop: an event that ends the download with
-    Interrupted. A host that could not be reached in any attempt is not tried again for the next files.
+    DownloadStopped. A host that could not be reached in any attempt is not tried again for the next files.
     """
 
     def __init__(self, root: Path, transport: Transport, report: Callable[[Source, int], None], stop: threading.Event):
@@ -78,7 +77,7 @@ class Fetcher:
         """Downloads a file and verifies its checksum; returns its path and its sha256.
 
         Checksums are computed while the bytes arrive. Raises DownloadError with the reason for each URL, OSError for a
-        full disk (the partial file is kept for the next start), and Interrupted.
+        full disk (the partial file is kept for the next start), and DownloadStopped.
         """
         path = self.folder / source.key
         reasons: list[str] = []
@@ -98,14 +97,14 @@ class Fetcher:
     def _from_archives(self, source: Source, path: Path, reasons: list[str]) -> str:
         """Copies the file of --archives with the source's name and checksum; returns its sha256, '' without one.
 
-        reasons: gets a line for each file with the name and another content."""
+        reasons: gets a line for each file with this name and another checksum."""
         folder, part = self.transport.archives, path.with_name(f'{path.name}.copy')
         for local in _named(folder, source) if folder else ():
             sums = Sums(size_of(local))
             with naming(part), local.open('rb') as file, part.open('wb') as copy:
                 while chunk := file.read(1 << 20):
                     if self.stop.is_set():
-                        raise Interrupted
+                        raise DownloadStopped
                     sums.update(chunk)
                     copy.write(chunk)
             if fault := self._fault(source, part, sums):
@@ -124,7 +123,7 @@ class Fetcher:
             raise _Refused(f'not tried: there was no connection to {host}')
         for attempt in range(1, self.transport.attempts + 1):
             if self.stop.is_set():
-                raise Interrupted
+                raise DownloadStopped
             try:
                 if source.use == HUB and hub.parts_of(address):
                     self._from_hub(source, address, part)
@@ -132,14 +131,14 @@ class Fetcher:
                 else:
                     sums = self._stream(source, address, part, sums)
                 break
-            except _Passing as error:
+            except _Transient as error:
                 if attempt == self.transport.attempts:
                     if not error.reached:
                         self.unreached.add(host)
                     kept = f'; {size_of(part)} bytes are kept, and the next start goes on' if part.is_file() else ''
                     raise _Refused(f'{error} ({attempt} attempts){kept}') from None
                 if self.stop.wait(error.wait or wait):
-                    raise Interrupted from None
+                    raise DownloadStopped from None
                 wait *= 2
         if fault := self._fault(source, part, sums):
             part.unlink()  # a wrong file cannot be resumed
@@ -148,22 +147,22 @@ class Fetcher:
         return path, sums.sha256
 
     def _from_hub(self, source: Source, address: str, part: Path) -> None:
-        """Downloads a whole file from the hub. Raises _Passing, _Refused and Interrupted."""
+        """Downloads a whole file from the hub. Raises _Transient, _Refused and DownloadStopped."""
 
         def check() -> None:
             if self.stop.is_set():
-                raise Interrupted
+                raise DownloadStopped
 
         try:
             hub.fetch(address, part, lambda size: self.report(source, size), check, self.transport.timeout)
         except hub.HubError as error:
-            raise (_Passing if error.passing else _Refused)(str(error)) from None
+            raise (_Transient if error.transient else _Refused)(str(error)) from None
 
     def _stream(self, source: Source, address: str, part: Path, sums: Sums) -> Sums:
         """Downloads the missing bytes of `part` and appends them; returns the checksums of the whole file.
 
-        sums: those of the bytes so far; if they are of fewer or more bytes, `part` is read again. Raises _Passing,
-        _Refused and Interrupted.
+        sums: those of the bytes so far; if they are of fewer or more bytes, `part` is read again. Raises _Transient,
+        _Refused and DownloadStopped.
         """
         start = max(size_of(part), 0)
         if source.size is not None and start > source.size:
@@ -173,7 +172,7 @@ class Fetcher:
         with self._opened(address, start) as (where, total, chunks):
             if where < 0:  # the published file is shorter than the partial file: it is another file
                 part.unlink()
-                raise _Passing(f'the file there has {total} bytes and {start} are here: begun again')
+                raise _Transient(f'the file there has {total} bytes and {start} are here: begun again')
             if source.size is not None and source.group not in self.transport.accept_changed:
                 if total not in (None, source.size):
                     raise _Refused(
@@ -189,7 +188,7 @@ class Fetcher:
                     sums = Sums(total).read(part, start)
                 for chunk in chunks:
                     if self.stop.is_set():
-                        raise Interrupted
+                        raise DownloadStopped
                     got += len(chunk)
                     if total is not None and got > total:
                         raise _Refused(f'more than its {total} bytes came: not the published file')
@@ -197,7 +196,7 @@ class Fetcher:
                     sums.update(chunk)
                     self.report(source, got)
         if total is not None and got < total:
-            raise _Passing(f'the connection ended after {got} of {total} bytes')
+            raise _Transient(f'the connection ended after {got} of {total} bytes')
         return sums
 
     @contextlib.contextmanager
@@ -222,15 +221,15 @@ class Fetcher:
                 yield where, total, answer.iter_content(_CHUNK) if answer.status_code != 416 else iter(())
         except requests.Timeout as error:
             connected = not isinstance(error, requests.ConnectTimeout)
-            raise _Passing(f'no answer for {self.transport.timeout:g} seconds', reached=connected) from None
+            raise _Transient(f'no answer for {self.transport.timeout:g} seconds', reached=connected) from None
         except requests.ConnectionError as error:
             if reached and 'timed out' in str(error).lower():  # a timeout while the body is read
-                raise _Passing(f'no byte for {self.transport.timeout:g} seconds') from None
-            raise _Passing(f'the connection failed ({_short(error)})', reached=reached) from None
+                raise _Transient(f'no byte for {self.transport.timeout:g} seconds') from None
+            raise _Transient(f'the connection failed ({_short(error)})', reached=reached) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:  # after a redirect
             raise _Refused(_short(error)) from None
         except requests.RequestException as error:  # an incomplete body
-            raise _Passing(f'the connection failed ({_short(error)})') from None
+            raise _Transient(f'the connection failed ({_short(error)})') from None
 
     def _fault(self, source: Source, part: Path, sums: Sums) -> str:
         """What is wrong with a complete file; '' = nothing. Without a published checksum, only a web page is wrong, for
@@ -248,7 +247,7 @@ def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]
     """Interprets the status and headers of a response: (offset at which the body starts, size of the whole file or
     None). The offset is -1 if the file is shorter than `start`.
 
-    Raises _Passing and _Refused.
+    Raises _Transient and _Refused.
     """
     code = answer.status_code
     if code == 206:
@@ -265,9 +264,9 @@ def _understood(answer: requests.Response, start: int) -> tuple[int, int | None]
         total = answer.headers.get('Content-Range', '').rpartition('/')[2]
         return (start, start) if total == str(start) else (-1, int(total) if total.isdecimal() else None)
     status = f'status {code} {answer.reason or ""}'.strip()
-    if code in _PASSING:
+    if code in hub.TRANSIENT:
         wait = answer.headers.get('Retry-After', '')
-        raise _Passing(status, min(float(wait), 60.0) if wait.isdecimal() else 0.0)
+        raise _Transient(status, min(float(wait), 60.0) if wait.isdecimal() else 0.0)
     raise _Refused(status)
 
 

@@ -14,15 +14,16 @@ from typing import Any
 from xlmr_flax.download.records import DownloadError, size_of
 
 ENDPOINT_VARIABLE = 'HF_ENDPOINT'
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # status codes after which a request is tried again
 _URL = re.compile(r'https://huggingface\.co/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)')
 
 
 class HubError(DownloadError):
-    """Raised for a file that the hub did not give. passing: it may succeed later, as after too many requests."""
+    """Raised if the hub does not provide a file. transient: a later attempt may succeed (too many requests)."""
 
-    def __init__(self, reason: str, passing: bool = False):
+    def __init__(self, reason: str, transient: bool = False):
         super().__init__(reason)
-        self.passing = passing
+        self.transient = transient
 
 
 def can_convert() -> bool:
@@ -65,10 +66,10 @@ def fetch(url: str, path: Path, report: Callable[[int], None], check: Callable[[
         )
     except LocalEntryNotFoundError as error:  # no connection, a refused one, or an answer without the hub's headers
         cause = error.__cause__ or error
-        raise HubError(_line(cause), passing=not isinstance(cause, OfflineModeIsEnabled)) from None
+        raise HubError(_line(cause), transient=not isinstance(cause, OfflineModeIsEnabled)) from None
     except HfHubHTTPError as error:
         status = getattr(error.response, 'status_code', 0)
-        raise HubError(_line(error), passing=status in (408, 425, 429, 500, 502, 503, 504)) from None
+        raise HubError(_line(error), transient=status in TRANSIENT) from None
     except OSError as error:
         if error.errno is not None:
             raise

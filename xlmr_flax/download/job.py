@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from xlmr_flax.data.readers.paths import is_stand_in
 from xlmr_flax.download import archive, convert
 from xlmr_flax.download.facts import Source, groups
-from xlmr_flax.download.fetch import Fetcher, Interrupted, Transport, naming
+from xlmr_flax.download.fetch import DownloadStopped, Fetcher, Transport, naming
 from xlmr_flax.download.plan import Plan, disk_of, part_size
 from xlmr_flax.download.records import WORK, DownloadError, Record, Records, file_sum, size_of
 from xlmr_flax.util.console import Line
@@ -134,7 +134,7 @@ class Job:
                 fetcher = Fetcher(self.root, self.transport, self._report, self.stop)
                 for source in sources:
                     self._one(fetcher, source)
-        except (queue.Empty, Interrupted):
+        except (queue.Empty, DownloadStopped):
             return
         except BaseException as error:  # an error such as a full disk stops all threads
             broken.append(error)
@@ -220,12 +220,12 @@ class Job:
             part.unlink(missing_ok=True)
 
     def _put(self, part: Path, chunks: Iterable[bytes]) -> str:
-        """Writes chunks to a file; returns its sha256. Raises OSError that names the file, and Interrupted."""
+        """Writes chunks to a file; returns its sha256. Raises OSError that names the file, and DownloadStopped."""
         digest = hashlib.sha256()
         with naming(part), part.open('wb') as file:
             for chunk in chunks:
                 if self.stop.is_set():
-                    raise Interrupted
+                    raise DownloadStopped
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()

@@ -21,8 +21,8 @@ from jax.ad_checkpoint import checkpoint_name
 from xlmr_flax.encoders.attention.disentangled import disentangled_attention
 from xlmr_flax.encoders.compute import ComputeOptions
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
-from xlmr_flax.encoders.dropout import another_seed, dropout, dropped
-from xlmr_flax.encoders.encoder import Attention, Encoder, Layer
+from xlmr_flax.encoders.dropout import Key, another_seed, dropout, dropped, of_step
+from xlmr_flax.encoders.encoder import Attention, Encoder, Layer, Seeds
 from xlmr_flax.encoders.family import FIRST, AxisRule, HeadForm
 from xlmr_flax.encoders.heads import MlmHead
 from xlmr_flax.encoders.kernels.gelu import gelu
@@ -107,15 +107,17 @@ class DisentangledAttention(Attention):
         self.position_rate, self.furthest = cfg.dropout, cfg.furthest
 
     def __call__(self, x: jax.Array, visible: Shared, seed: jax.Array | None, options: ComputeOptions) -> jax.Array:
-        """x [B, T, D] -> [B, T, D] without out_bias, which `add_and_norm` adds. visible: of `DebertaV2Encoder`."""
+        """x [B, T, D] -> [B, T, D] without out_bias, which `add_and_norm` adds. visible: of `DebertaV2Encoder`.
+
+        seed: int32 [2, 2], of attention weights and of relative embeddings; None = no dropout.
+        """
         (b, t, d), (_, _, h, k), place = x.shape, self.qkv.shape, options.place
         kernel = place(self.qkv[...].astype(x.dtype), None, None, HEADS, None)
         bias = self.qkv_bias[...].astype(x.dtype)
         # Two-dimensional products, as in `self_attention`.
         qkv = checkpoint_name(x.reshape(b * t, d) @ kernel.reshape(d, -1), 'qkv').reshape(b, t, 3, h, k) + bias
         qkv = place(qkv, ROWS, None, None, HEADS, None).transpose(2, 0, 1, 3, 4)
-        other = None if seed is None else another_seed(seed)
-        relative = dropped(visible.relative, other, self.position_rate)  # [2 S, D]
+        relative = dropped(visible.relative, None if seed is None else seed[1:], self.position_rate)  # [2 S, D]
         position = (relative @ kernel[:, :2].reshape(d, -1)).reshape(-1, 2, h, k) + bias[:2]
         position = place(position, None, None, HEADS, None).swapaxes(0, 1)
         mixed = disentangled_attention(qkv, position, visible.segments, self.furthest, seed, self.rate, place)
@@ -170,6 +172,12 @@ class DebertaV2Encoder(Encoder):
     def shared(self, segments: jax.Array, options: ComputeOptions) -> Shared:
         return Shared(segments, self.relative(options))
 
+    def seeds(self, key: Key, rows: int, tokens: int) -> Seeds:
+        weights, *sums = super().seeds(key, rows, tokens)
+        # All rows of a step share the relative embeddings, and so their mask.
+        relative = another_seed(super().seeds(of_step(key), rows, tokens)[0])
+        return jnp.concatenate([weights, relative], axis=1), sums[0], sums[1]
+
 
 class Head(nnx.Module):
     """The head of a text: dense, gelu, dropout, linear. [..., D] -> [..., C] float32."""
@@ -179,7 +187,7 @@ class Head(nnx.Module):
         self.out = Dense(cfg.hidden_size, outputs, cfg.initializer_range, rngs=rngs)
         self.rate = cfg.dropout if cfg.head_dropout is None else cfg.head_dropout
 
-    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, key: Key | None) -> jax.Array:
         return self.out(dropout(gelu(self.dense(x)), key, 10, self.rate)).astype(jnp.float32)
 
 

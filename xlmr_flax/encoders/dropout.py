@@ -5,10 +5,17 @@ only independent-looking bits with the right rate (tests/encoders/test_dropout.p
 
 Each 32-bit hash word decides two elements of a row: its upper 16 bits one of the first half, its lower 16 bits one of
 the second half. So kernels, where the hash limits the speed of the vector unit, compute half as many hashes.
+
+Micro-batches of one step may share a key (`PartKey`): their rows are then numbered through the step. Row numbers enter
+the hash as a sum with the seed, so that the seed of a micro-batch is that of the step plus a number, and what computes
+a mask knows nothing of micro-batches.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,6 +23,34 @@ import jax.numpy as jnp
 import numpy as np
 
 _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive indices over all bits
+
+
+@dataclass(frozen=True)
+class PartKey:
+    """The dropout key of one of several micro-batches of a step, whose masks are parts of the step's.
+
+    A row has the mask that it would have if the whole step were one batch: merging micro-batches changes no mask.
+    step: the jax.random key of the step. part: int32 scalar, the number of the micro-batch. All have equally many rows.
+    """
+
+    step: jax.Array
+    part: jax.Array
+
+
+jax.tree_util.register_dataclass(PartKey)
+Key = jax.Array | PartKey  # a jax.random key, for a whole step; or that of a micro-batch
+
+
+def of_step(key: Key) -> jax.Array:
+    """The jax.random key of the whole step, for a mask that all of its rows share."""
+    return key.step if isinstance(key, PartKey) else key
+
+
+def fold_in(key: Key, number: int) -> Key:
+    """jax.random.fold_in for either kind of key."""
+    if isinstance(key, PartKey):
+        return PartKey(jax.random.fold_in(key.step, number), key.part)
+    return jax.random.fold_in(key, number)
 
 
 def _mix(x: jax.Array) -> jax.Array:
@@ -77,6 +112,27 @@ def seed_of(key: jax.Array, site: int) -> jax.Array:
     return jax.lax.bitcast_convert_type(words, jnp.int32)[None]
 
 
+def layer_seeds(key: Key, layers: int, rows: Sequence[int | np.ndarray]) -> tuple[jax.Array, ...]:
+    """Dropout seeds int32 [layers, 1, 2] for each site of a layer.
+
+    rows: for each site, the number of rows of its mask, of any layer or int [layers]; the rows of an array are all of
+    its dimensions but the last. Computed for all layers at once, outside of their scan: otherwise each layer would
+    compute its own in several small operations, and rematerialisation would repeat them.
+    """
+    keys = jax.random.split(of_step(key), layers)
+    seeds = jax.vmap(lambda own: tuple(seed_of(own, site) for site in range(len(rows))))(keys)
+    return tuple(_moved(seed, key, count) for seed, count in zip(seeds, rows, strict=True))
+
+
+def _moved(seed: jax.Array, key: Key, rows: int | np.ndarray) -> jax.Array:
+    """The seed [..., 1, 2] for a micro-batch whose mask has `rows` rows: row n gets the words of n + part * rows."""
+    if not isinstance(key, PartKey):
+        return seed
+    spread = np.asarray(rows, np.uint64) * np.uint64(_GOLDEN) % np.uint64(2**32)
+    shift = jax.lax.bitcast_convert_type(key.part.astype(jnp.uint32) * spread.astype(np.uint32), jnp.int32)
+    return seed.at[..., 0, 0].add(shift)
+
+
 def another_seed(seed: jax.Array) -> jax.Array:
     """Derives a second seed from one of `seed_of`, for two dropouts of one site."""
     return seed ^ jnp.asarray([[0x3C6EF372, 0x1B873593]], jnp.int32)
@@ -134,9 +190,11 @@ def _threshold(rate: float) -> jax.Array:
     return jnp.uint32(min(round(rate * 2**16), 2**16 - 1) << 16)
 
 
-def dropout(x: jax.Array, key: jax.Array | None, site: int, rate: float) -> jax.Array:
-    """Inverted dropout. key: a jax.random key, None = no dropout. site: a number, different for each use of a key."""
-    return dropped(x, None if key is None else seed_of(key, site), rate)
+def dropout(x: jax.Array, key: Key | None, site: int, rate: float) -> jax.Array:
+    """Inverted dropout. key: None = no dropout. site: a number, different for each use of a key."""
+    if key is None:
+        return x
+    return dropped(x, _moved(seed_of(of_step(key), site), key, math.prod(x.shape[:-1])), rate)
 
 
 def dropped(x: jax.Array, seed: jax.Array | None, rate: float) -> jax.Array:

@@ -18,7 +18,7 @@ from flax import nnx
 from xlmr_flax.encoders.attention import prepared, self_attention
 from xlmr_flax.encoders.compute import SUMS, ComputeOptions, rematerialised
 from xlmr_flax.encoders.config import EncoderConfig
-from xlmr_flax.encoders.dropout import dropout, seed_of
+from xlmr_flax.encoders.dropout import Key, dropout, fold_in, layer_seeds
 from xlmr_flax.encoders.kernels.add_norm import add_and_norm
 from xlmr_flax.encoders.kernels.feed_forward import feed_forward
 from xlmr_flax.encoders.layers import Dense, LayerNorm
@@ -27,7 +27,6 @@ from xlmr_flax.encoders.logical_axes import ROWS, Constrain
 Seeds = tuple[jax.Array, jax.Array, jax.Array]  # dropout seeds of a layer: attention weights, the two residual sums
 Read = Callable[[jax.Array], jax.Array]
 NO_SEEDS = (None, None, None)
-_SITES = 3
 
 
 class PlainEmbeddings(nnx.Module):
@@ -141,6 +140,12 @@ class Encoder(nnx.Module):
         """What all layers share, the argument `visible` of `Attention`: for segments int32 [B, T]."""
         return prepared(segments, self.num_heads, options.attention)
 
+    def seeds(self, key: Key, rows: int, tokens: int) -> Seeds:
+        """The dropout seeds of all layers, [L, ...] each, for a batch of this shape."""
+        weights, sums = rows * self.num_heads * tokens, rows * tokens
+        weights_seed, *sum_seeds = layer_seeds(fold_in(key, 1), self.num_layers, (weights, sums, sums))
+        return weights_seed, sum_seeds[0], sum_seeds[1]
+
     def finish(self, x: jax.Array) -> jax.Array:
         """The last layer's output [B, T, D] -> the encoder's. XLM-R changes nothing."""
         return x
@@ -149,7 +154,7 @@ class Encoder(nnx.Module):
         self,
         ids: jax.Array,
         segments: jax.Array,
-        key: jax.Array | None,
+        key: Key | None,
         *,
         options: ComputeOptions,
         layer: int | None = None,
@@ -166,7 +171,7 @@ class Encoder(nnx.Module):
         types = self.token_types(ids, segments)
         x = self.embeddings(ids, positions, types, jnp.dtype(options.dtype), options.place)
         if key is not None:
-            x = dropout(x, jax.random.fold_in(key, 0), 3, self.rate)
+            x = dropout(x, fold_in(key, 0), 3, self.rate)
         visible = self.shared(segments, options)
 
         def block(x: jax.Array, item: tuple[Layer, Seeds | None]) -> tuple[jax.Array, jax.Array | None]:
@@ -176,23 +181,13 @@ class Encoder(nnx.Module):
 
         depth = self.num_layers if layer is None else layer
         layers = jax.tree.map(lambda leaf: leaf[:depth], self.layers) if depth < self.num_layers else self.layers
-        seeds = None if key is None else _seeds(jax.random.split(jax.random.fold_in(key, 1), self.num_layers)[:depth])
+        seeds = None if key is None else jax.tree.map(lambda leaf: leaf[:depth], self.seeds(key, *ids.shape))
         if depth == 0:
             return read(x)[None] if read else x
         step = rematerialised(block, options.remat)
         out, states = jax.lax.scan(step, x, (layers, seeds), unroll=options.unroll or depth)
         out = self.finish(out) if depth == self.num_layers else out
         return out if read is None else jnp.concatenate([read(x)[None], states[:-1], read(out)[None]])
-
-
-def _seeds(keys: jax.Array) -> Seeds:
-    """Layer keys [L] -> dropout seeds [L, 1, 2] for each site of a layer.
-
-    Computed for all layers at once, outside the scan: otherwise each layer would compute its own in several small
-    operations, and rematerialisation would repeat them.
-    """
-    seeds = jax.vmap(lambda key: tuple(seed_of(key, site) for site in range(_SITES)))(keys)
-    return seeds[0], seeds[1], seeds[2]
 
 
 def positions_of(segments: jax.Array) -> jax.Array:

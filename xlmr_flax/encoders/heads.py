@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from xlmr_flax.encoders.config import EncoderConfig
-from xlmr_flax.encoders.dropout import dropout
+from xlmr_flax.encoders.dropout import Key, dropout
 from xlmr_flax.encoders.kernels.gelu import gelu
 from xlmr_flax.encoders.layers import Dense, LayerNorm
 
@@ -59,7 +59,7 @@ class ClassificationHead(nnx.Module):
         self.out = Dense(cfg.hidden_size, outputs, cfg.initializer_range, rngs=rngs)
         self.rate = cfg.dropout
 
-    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, key: Key | None) -> jax.Array:
         x = jnp.tanh(self.dense(dropout(x, key, 10, self.rate)))
         return self.out(dropout(x, key, 11, self.rate)).astype(jnp.float32)
 
@@ -74,7 +74,7 @@ class LinearHead(nnx.Module):
         self.out = Dense(cfg.hidden_size, outputs, cfg.initializer_range, rngs=rngs)
         self.rate = cfg.dropout if use_dropout else 0.0
 
-    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, key: Key | None) -> jax.Array:
         return self.out(dropout(x, key, 10, self.rate)).astype(jnp.float32)
 
 

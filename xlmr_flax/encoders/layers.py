@@ -34,10 +34,7 @@ class LayerNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        dtype, x = x.dtype, x.astype(jnp.float32)
-        centred = x - x.mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
-        return (centred * inverse * self.scale[...] + self.bias[...]).astype(dtype)
+        return (_standardised(x, self.eps) * self.scale[...] + self.bias[...]).astype(x.dtype)
 
 
 class Linear(nnx.Module):
@@ -59,7 +56,11 @@ class ScaleNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        dtype, x = x.dtype, x.astype(jnp.float32)
-        centred = x - x.mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
-        return (centred * inverse * self.scale[...]).astype(dtype)
+        return (_standardised(x, self.eps) * self.scale[...]).astype(x.dtype)
+
+
+def _standardised(x: jax.Array, eps: float) -> jax.Array:
+    """(x - mean) / sqrt(variance + eps) over the last axis, float32."""
+    x = x.astype(jnp.float32)
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)

@@ -16,8 +16,9 @@ import numpy as np
 from flax import nnx
 
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
-from xlmr_flax.encoders.dropout import dropout
+from xlmr_flax.encoders.dropout import Key, dropout
 from xlmr_flax.encoders.family import FIRST, MEAN, AxisRule, Family, GetTensor, HeadForm, Params, field
+from xlmr_flax.encoders.heads import MlmHead
 from xlmr_flax.encoders.kernels.gelu import gelu
 from xlmr_flax.encoders.layers import Dense, Linear, ScaleNorm
 from xlmr_flax.encoders.logical_axes import EMBED, FFN, HEADS, WORDS
@@ -90,28 +91,19 @@ class Head(nnx.Module):
         self.out = Dense(d, outputs, d**-0.5, rngs=rngs)
         self.rate = cfg.dropout
 
-    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, key: Key | None) -> jax.Array:
         x = self.norm(gelu(self.dense(x)))
         return self.out(dropout(x, key, 10, self.rate)).astype(jnp.float32)
 
 
-class MlmHead(nnx.Module):
-    """ModernBERT's masked-LM head: dense without bias, gelu, norm, the word table as decoder, plus a bias.
-
-    [..., D] -> [..., V] float32.
-    """
+class MaskedHead(MlmHead):
+    """ModernBERT's masked-LM head: XLM-R's, with dense layer and norm without bias."""
 
     def __init__(self, cfg: EncoderConfig, rngs: nnx.Rngs):
         d = cfg.hidden_size
         self.dense = Linear(jax.random.normal(rngs.params(), (d, d)) * output_range(cfg))
         self.norm = ScaleNorm(d, cfg.layer_norm_eps)
         self.bias = nnx.Param(jnp.zeros(cfg.vocab_size))
-
-    def __call__(self, x: jax.Array, word: jax.Array) -> jax.Array:
-        shape = x.shape[:-1]
-        x = self.norm(gelu(self.dense(x.reshape(-1, x.shape[-1]))))
-        logits = jnp.einsum('nd,vd->nv', x, word.astype(x.dtype), preferred_element_type=jnp.float32)
-        return (logits + self.bias[...]).reshape(*shape, -1)
 
 
 class ModernBert(Family):
@@ -218,7 +210,7 @@ class ModernBert(Family):
         dense = {('dense', 'kernel'): 'head.dense.weight', ('norm', 'scale'): 'head.norm.weight'}
         if architecture == 'ForMaskedLM':
             names = dense | {('bias',): 'decoder.bias'}
-            return HeadForm(lambda outputs, rngs: MlmHead(config, rngs), names, decoder='decoder')
+            return HeadForm(lambda outputs, rngs: MaskedHead(config, rngs), names, decoder='decoder')
         names = dense | {('out', 'kernel'): 'classifier.weight', ('out', 'bias'): 'classifier.bias'}
         count = _OUTPUTS.get(architecture, 0)
         reads = MEAN if config.pooling == 'mean' else FIRST

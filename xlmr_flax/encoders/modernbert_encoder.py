@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
@@ -20,7 +21,7 @@ from xlmr_flax.encoders.attention import attend, prepared
 from xlmr_flax.encoders.attention.window import prepared_window, window_attention
 from xlmr_flax.encoders.compute import SUMS, ComputeOptions, rematerialised
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
-from xlmr_flax.encoders.dropout import dropout, dropped, seed_of
+from xlmr_flax.encoders.dropout import Key, dropout, dropped, fold_in, layer_seeds
 from xlmr_flax.encoders.encoder import Read, positions_of
 from xlmr_flax.encoders.kernels.gelu import gelu
 from xlmr_flax.encoders.layers import Linear, ScaleNorm
@@ -170,7 +171,7 @@ class ModernBertEncoder(nnx.Module):
         self,
         ids: jax.Array,
         segments: jax.Array,
-        key: jax.Array | None,
+        key: Key | None,
         *,
         options: ComputeOptions,
         layer: int | None = None,
@@ -183,10 +184,10 @@ class ModernBertEncoder(nnx.Module):
         """
         cfg, x = self.cfg, self.embeddings(ids, options)
         if key is not None:
-            x = dropout(x, jax.random.fold_in(key, 0), 3, cfg.embedding_dropout)
+            x = dropout(x, fold_in(key, 0), 3, cfg.embedding_dropout)
         depth = cfg.num_layers if layer is None else layer
         taken = read or (lambda x: x)
-        states, shared, seeds = [taken(x)], self._shared(segments, options), self._seeds(key)
+        states, shared, seeds = [taken(x)], self._shared(segments, options), self._seeds(key, *ids.shape)
         if depth:
             x = self._block(self.first, options)(x, shared[0], _at(seeds, 0))
             states.append(taken(x))
@@ -237,20 +238,26 @@ class ModernBertEncoder(nnx.Module):
         cfg, positions = self.cfg, positions_of(segments) - 1
         visible = prepared(segments, cfg.num_heads, options.attention)
         whole = Shared(*angles(positions, cfg.head_size, cfg.global_theta), visible)
-        side = cfg.window // 2
-        # In rows that a window covers from anywhere, a local layer sees what a global one sees.
-        is_whole = segments.shape[1] <= side + 1
-        bias = None if is_whole else prepared_window(segments, side)
+        is_whole = self._is_whole(segments.shape[1])
+        bias = None if is_whole else prepared_window(segments, cfg.window // 2)
         local = Shared(*angles(positions, cfg.head_size, cfg.local_theta), visible if is_whole else None, bias)
         return whole, local
 
-    def _seeds(self, key: jax.Array | None) -> Seeds | None:
-        """Dropout seeds [L, 1, 2] for each site of a layer, None = no dropout."""
+    def _seeds(self, key: Key | None, rows: int, tokens: int) -> Seeds | None:
+        """Dropout seeds [L, 1, 2] for each site of a layer, None = no dropout. rows, tokens: the batch's shape."""
         if key is None:
             return None
-        keys = jax.random.split(jax.random.fold_in(key, 1), self.cfg.num_layers)
-        seeds = jax.vmap(lambda key: tuple(seed_of(key, site) for site in range(_SITES)))(keys)
-        return seeds[0], seeds[1], seeds[2]
+        cfg, side = self.cfg, self.cfg.window // 2
+        # A local layer has weights for whole blocks of queries (encoders/attention/window.py).
+        in_blocks = tokens if self._is_whole(tokens) else -(-tokens // side) * side
+        is_global = np.arange(cfg.num_layers) % cfg.global_every == 0
+        weights = rows * cfg.num_heads * np.where(is_global, tokens, in_blocks)
+        weights_seed, *others = layer_seeds(fold_in(key, 1), cfg.num_layers, (weights, rows * tokens, rows * tokens))
+        return weights_seed, others[0], others[1]
+
+    def _is_whole(self, tokens: int) -> bool:
+        """Whether a window covers rows of this length from anywhere: a local layer then sees what a global one sees."""
+        return tokens <= self.cfg.window // 2 + 1
 
 
 jax.tree_util.register_dataclass(Shared)

@@ -181,14 +181,13 @@ def neighbours(
     *,
     cosine: bool = False,
     mesh: Mesh | None = None,
-    tick: Callable[[int, int], None] | None = None,
 ) -> tuple[Neighbours, Neighbours]:
     """Exact k nearest neighbours in both directions from one pass: (nearest rows of y for each row of x, nearest rows
     of x for each row of y).
 
     x [n, D], y [m, D]: unit vectors, or any vectors with cosine=True; arrays or memory maps, read block by block. Among
     equal scores, the lower index comes first. mesh: the rows of x are sharded over its data and fsdp axes; the results
-    are the same as on one device. tick: called with (rows of x done, n). Raises ModelError if a vector is not finite.
+    are the same as on one device. Raises ModelError if a vector is not finite.
 
     Memory besides the vectors, float32: on each device a few blocks of scores (2048 * 2048 on a CPU, 8192 * 8192 on an
     accelerator), four blocks of x and two of y; on the host the results, 8 k (n + m) bytes. n and m must be below 2^31.
@@ -218,8 +217,6 @@ def neighbours(
                 if len(running) > 2:  # limits the host to a few blocks ahead of the devices
                     jax.block_until_ready(running.popleft())
         of_x += [_host(each if mesh is None else _gathered(mesh)(each)) for each in best]
-        if tick:
-            tick(min(n, start + first.size * _HELD), n)
     return _joined(of_x, n, k), _joined([_host(each) for each in of_y], m, k)
 
 

@@ -26,7 +26,7 @@ from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.kinds.base import name_problem
 from xlmr_flax.models.model import Model, Params, check_pooling
 from xlmr_flax.models.source import EncoderSource, open_source
-from xlmr_flax.parallel.distributed import is_leader, meet, require_equal, require_shared
+from xlmr_flax.parallel.distributed import connect, is_leader, require_equal, require_shared
 from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.parallel.mesh import make_mesh, put_tree
 from xlmr_flax.tasks import get_task
@@ -147,7 +147,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
     evaluation = dataclasses.replace(request.evaluation, max_length=opened.max_length)
     head = None if retrieval else choose_head(source, task)
     mesh, bad_rows = make_mesh(), collector(request.skip_bad_rows, request.out)
-    meet(mesh)
+    connect(mesh)
     evaluator = Evaluator(
         opened.model,
         opened.load(mesh, heads=not retrieval, pooling=evaluation.pooling if retrieval else ''),

@@ -34,7 +34,7 @@ from xlmr_flax.experiment.plan.runs import default_split
 from xlmr_flax.experiment.result_rows import language_facts
 from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.models.source import EncoderSource, open_source
-from xlmr_flax.parallel.distributed import is_leader, meet, on_leader
+from xlmr_flax.parallel.distributed import connect, is_leader, on_leader
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.report.layers import write_layer_report, write_layer_rows
 from xlmr_flax.tasks import get_task
@@ -157,7 +157,7 @@ class _Encoder:
         """Yields (language, record) of each missing language."""
         request, mesh = self.request, make_mesh()
         opened = open_model(request, self.source, heads=False)
-        meet(mesh)
+        connect(mesh)
         params, model = opened.load(mesh, heads=False), opened.model
         evaluator = Evaluator(
             model, params, opened.tokenizer, mesh, self.evaluation, request.data_root, opened.max_length

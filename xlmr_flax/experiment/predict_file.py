@@ -33,8 +33,9 @@ from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.parallel.distributed import is_leader, on_leader
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import Example, SentenceExample, closest
+from xlmr_flax.tasks.base import Example, SentenceExample
 from xlmr_flax.util.console import Line, be_quiet, say
+from xlmr_flax.util.errors import closest
 from xlmr_flax.util.files import write_atomically
 
 VECTORS = '.npy'  # the file extension of --out that selects sentence vectors

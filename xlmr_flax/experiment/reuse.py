@@ -11,7 +11,7 @@ from xlmr_flax.tasks import get_task
 
 
 def evaluation_key(config: Config, run: Run, data: str) -> str:
-    """Returns a digest of the weights, the settings and the scored rows. data: the rows' `content_digest`.
+    """Returns a digest of the weights, the settings and the scored rows. data: the rows' `Split.digest`.
 
     Settings that the task does not use are not included. Newer settings are included only if they differ from the
     default, so that earlier evaluations keep their keys.

@@ -1,8 +1,8 @@
-"""Runs a plan: what is missing is trained and evaluated, what is there is used; then tables and report.
+"""Runs a plan: trains and evaluates what is missing in the workdir.
 
-The plan is a graph: an intermediate run is trained once, and all targets of its arm start from it. A process walks it
-and does what is not finished, not failed, not waiting for its parent and not claimed by another process, until nothing
-is left. All that it knows is read from the workdir, so that it can be killed at any moment and started again.
+The plan is a graph: an intermediate run is trained once, and all targets of its arm start from it. A process takes the
+next run that is not finished, has not failed, has a trained parent and is not claimed by another process, until none is
+left. All that it knows is read from the workdir, so it can be killed at any moment and started again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.collapse import over_phases
+from xlmr_flax.experiment.context import Setting, make_model
 from xlmr_flax.experiment.out_of_memory import scored
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.defaults import settled
@@ -28,7 +29,7 @@ from xlmr_flax.experiment.plan.reads import check_dev_labels
 from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.reuse import evaluation_key
-from xlmr_flax.experiment.training import Setting, head_of, make_model, start_params, train_run, trained_facts
+from xlmr_flax.experiment.training import head_of, start_params, train_run, trained_facts
 from xlmr_flax.experiment.workdir.bad_rows import collector
 from xlmr_flax.experiment.workdir.claims import Claim, ClaimLost, Claims, Holder
 from xlmr_flax.experiment.workdir.files import Workdir, read_evaluation, write_evaluation
@@ -51,18 +52,18 @@ class Runner:
     """Runs a plan in a workdir: trains and evaluates what is missing, alone or together with other processes."""
 
     def __init__(self, setting: Setting, plan: Plan, command: str, share: Share, *, look_only: bool = False):
-        """plan: resolved. look_only: nothing is written, and `run` is not called (run --dry_run). Reads nothing."""
+        """plan: resolved. look_only: write nothing; `run` must not be called (run --dry_run). Reads no file."""
         self.config, self.command, self.share, self.plan = setting.config, command, share, plan
         self.workdir, self.bad_rows = setting.workdir, setting.bad_rows
         self.setting = replace(setting, log=self._log)
-        self._digests: dict[Split, str] = {}  # of rows that are scored; asked for all the time
+        self._digests: dict[Split, str] = {}  # of scored rows, which are needed often
         self._board = Board(self.workdir.path / 'tensorboard') if self.config.tensorboard and not look_only else None
         self.claims = Claims(self.workdir.path / 'claims', share.label, share.claim_timeout, look_only)
-        self.outcomes: dict[str, str] = {}  # names of the runs that this process need not look at any more
+        self.outcomes: dict[str, str] = {}  # run name -> outcome, of the runs that are settled
         self._claim: Claim | None = None
         self.train: Callable[[Setting, Run], None] = train_run
         self._written = time.monotonic()
-        self._retried: set[str] = set()  # failures to try again, by their token: those of an earlier start
+        self._retried: set[str] = set()  # tokens of failures of an earlier start that are tried again
 
     @classmethod
     def open(
@@ -86,7 +87,7 @@ class Runner:
         return cls(setting, plan, command, share, look_only=look_only)
 
     def _log(self, record: dict[str, Any]) -> None:
-        if distributed.count() == 1:  # of several, all must hear of it at one place
+        if distributed.count() == 1:  # several processes check it together, in `_recorded`
             self._check_claim()
         self.workdir.log(record)
         if self._board:
@@ -99,8 +100,8 @@ class Runner:
         Raises PlanFailed at the end if runs failed (for a plan of one run: the error of that run), and Stopped.
         """
         require_one_job(self.config, self.plan, self.workdir.path)
-        distributed.last_words(self._let_go)
-        distributed.meet(self.setting.mesh)
+        distributed.before_forced_exit(self._release_claim)
+        distributed.connect(self.setting.mesh)
         self.workdir.save_config(self.config, self.command)
         if self.share.retry_failed:
             self._retried = {failure['token'] for run in self.plan if (failure := self.workdir.failure(run))}
@@ -120,23 +121,23 @@ class Runner:
             if self._board:
                 self._board.close()
         rows = self.results() if distributed.is_leader() else []
-        self.workdir.write_results(rows)  # also where nothing was missing: the plan may be another than last time
+        self.workdir.write_results(rows)  # also if nothing was missing: the plan may have changed
         if self.bad_rows:
             self.bad_rows.close()
         if failures := distributed.on_leader('failures', self._failures):
             raise PlanFailed(*failures)
         return rows
 
-    def _let_go(self) -> None:
+    def _release_claim(self) -> None:
         if self._claim:
             self._claim.release('stopped')
 
     def _claimed(self) -> Generator[str]:
         """Yields the names of runs to execute, each claimed while the caller executes it. Ends when every run is done
         or has failed."""
-        left, wait = order(self.plan, self.share), Waiting()
+        left, wait = order(self.plan, self.share, self.setting.defaults.seconds), Waiting()
         while left := [run for run in left if not self._is_settled(run)]:
-            # One at a time, then from the front again: what others have trained may have made own runs possible.
+            # After each run, start from the front again: other processes may have trained the parent of an earlier one.
             claim = None
             check()
             for run in left:
@@ -199,8 +200,7 @@ class Runner:
         return self.is_trained(run) and not self.missing_languages(run)
 
     def _held(self, left: list[Run]) -> dict[str, Holder]:
-        holders = {run.name: self.claims.holder(run.name) for run in left}
-        return {name: holder for name, holder in holders.items() if holder}
+        return {run.name: holder for run in left if (holder := self.claims.holder(run.name))}
 
     def _take(self, run: Run) -> Claim | None:
         """Claims a run, unless its parent is not trained yet or another process has claimed one of both."""
@@ -226,7 +226,7 @@ class Runner:
                 say(f'{self._label(run)}  {failure}')
             elif failure is not None:
                 self.workdir.write_failure(run, failure, self.command)
-                if len(self.plan) == 1 or asked():  # a stop that failed is not one after which all is saved
+                if len(self.plan) == 1 or asked():  # a failed stop: not everything is saved
                     raise failure
                 self._settle(run, FAILED, f'failed: {type(failure).__name__}: {failure}')
             else:
@@ -317,7 +317,7 @@ class Runner:
         line.close(f'{len(missing)} languages')
 
     def _write_partial_results(self, now: bool) -> None:
-        """Rows of the whole plan are read for it: not for every language of a large one."""
+        """Writes results.jsonl so far, at most every ten seconds unless `now`: it reads the rows of the whole plan."""
         if now or time.monotonic() - self._written > 10:
             self.workdir.write_results(self.results())
             self._written = time.monotonic()

@@ -15,7 +15,7 @@ from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
 from xlmr_flax.data.packing import Packing
 from xlmr_flax.encoders.tensors import read_json
-from xlmr_flax.experiment.context import Setting, make_model
+from xlmr_flax.experiment.context import Setting
 from xlmr_flax.experiment.dev_selection import Selection
 from xlmr_flax.experiment.out_of_memory import evaluating
 from xlmr_flax.experiment.plan.arms import (
@@ -45,10 +45,6 @@ from xlmr_flax.train.streams import Stream, TrainingData
 from xlmr_flax.train.vocabulary import ActiveRows
 from xlmr_flax.util.console import Line, say
 from xlmr_flax.util.stopping import check, deferred, requests
-
-__all__ = [
-    'Setting', 'head_of', 'initial_params', 'make_model', 'save_model', 'start_params', 'train_run', 'trained_facts',
-]  # fmt: skip
 
 
 def start_params(setting: Setting, run: Run) -> Params:
@@ -100,7 +96,7 @@ def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
 
 
 class Training:
-    """The data of one run, read and encoded, and what follows from it."""
+    """The data of one run, read and encoded, and what depends on it: steps, optimizer, mixture, dev selection."""
 
     def __init__(self, setting: Setting, run: Run):
         assert run.recipe is not None and run.arm is not None
@@ -123,7 +119,7 @@ class Training:
         return encode_cached(dataset.task, examples, setting.tokenizer, dataset.max_length)
 
     def _loads(self) -> list[Load]:
-        """The steps of each dataset, by the lengths of all its rows."""
+        """The batches of each dataset (experiment/plan/load.py), from the lengths of all its rows."""
 
         def sizes(data: Encoded) -> Rows:
             return Rows(len(data), len(data), np.asarray(data.tokens.lengths), data.group, CACHED)
@@ -137,7 +133,7 @@ class Training:
         return dataclasses.replace(recipe, accumulation=parts)
 
     def remarks(self) -> list[str]:
-        """For people: micro-batches that are merged or cannot be, and datasets whose batches are mostly padding."""
+        """Messages for the user: merged micro-batches, or why they are not merged; datasets with mostly padding."""
         defaults, asked = self.setting.defaults, self.run.recipe
         assert asked is not None
         lines = [remedy(load, defaults) for load in self.loads]
@@ -155,8 +151,8 @@ class Training:
             return ActiveRows.all(rows)
         return ActiveRows.of([*(data.tokens for data in self.data), *self.selection.tokens()], rows)
 
-    def blend(self, active: ActiveRows) -> TrainingData:
-        """The streams, in the numbers of the active rows."""
+    def training_data(self, active: ActiveRows) -> TrainingData:
+        """Makes the streams and their mixture. Token ids become rows of the cut word table."""
         masking = Masking.of(self.setting.tokenizer) if any(d.task.is_text for d in self.datasets) else None
         streams = tuple(
             Stream(
@@ -183,8 +179,8 @@ class Training:
         sizes = data.tokens.lengths.reshape(-1, data.group)
         return Packing.of(sizes, dataset.lengths, multiple * (1 if apart else parts), parts if apart else 1)
 
-    def table(self) -> list[str]:
-        """Formats the mixture as lines of a table: n, cap, rate, expected draws and passes of each dataset."""
+    def mixture_table(self) -> list[str]:
+        """Formats the mixture as lines of a table: rows, cap, rate, expected draws and passes of each dataset."""
         lines = [
             f'{self.arm.sampler} mixture, {len(self.datasets)} datasets, {self.steps} steps of {self.recipe.batch_size}'
         ]
@@ -208,9 +204,9 @@ def train_run(setting: Setting, run: Run) -> None:
     model = dataclasses.replace(model, unroll=setting.defaults.unroll_of(training.steps))
     for text in training.remarks():
         say(text)
-    blend = training.blend(active)
-    if len(blend.streams) > 1:
-        for text in training.table():
+    data = training.training_data(active)
+    if len(data.streams) > 1:
+        for text in training.mixture_table():
             say(text)
     if not (directory := setting.workdir.run_dir(run) / 'checkpoints').exists():
         for text in other_states(setting, run):
@@ -227,7 +223,7 @@ def train_run(setting: Setting, run: Run) -> None:
         task=run.task,
         model=model,
         recipe=recipe,
-        data=blend,
+        data=data,
         steps=training.steps,
         seed=run.seed,
         pad=setting.tokenizer.pad,

@@ -19,7 +19,8 @@ from xlmr_flax.kinds.pair import Pair
 from xlmr_flax.kinds.retrieval import Retrieval
 from xlmr_flax.kinds.span import Span
 from xlmr_flax.kinds.tag import Tag
-from xlmr_flax.tasks.base import Example, Task, TaskError, closest, has_label
+from xlmr_flax.tasks.base import Example, Task, TaskError, has_label
+from xlmr_flax.util.errors import closest
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (Pair(), Choice(), Span(), Tag(), Retrieval(), Mlm())}
 

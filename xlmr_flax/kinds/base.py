@@ -20,10 +20,11 @@ from flax import nnx
 
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.inputs import InputForm
-from xlmr_flax.data.tagging import IGNORED
+from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.dropout import Key, fold_in
 from xlmr_flax.encoders.family import FIRST, POOLER, HeadForm
 from xlmr_flax.encoders.logical_axes import Constrain
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
@@ -69,7 +70,7 @@ class Encoding(Protocol):
     @property
     def place(self) -> Constrain: ...
     def encode(
-        self, params: dict[str, Any], ids: jax.Array, segments: jax.Array, key: jax.Array | None = None
+        self, params: dict[str, Any], ids: jax.Array, segments: jax.Array, key: Key | None = None
     ) -> jax.Array: ...
     def pool(self, params: dict[str, Any], hidden: jax.Array) -> jax.Array: ...
     def first_tokens(self, hidden: jax.Array, starts: jax.Array | None) -> jax.Array: ...
@@ -127,9 +128,7 @@ class Kind(ABC):
         """Makes a newly initialised head of style 'jiant' or 'hf'. Raises TaskError if the kind has no head."""
         raise TaskError(f'kind {self.name!r} has no head')
 
-    def logits(
-        self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
-    ) -> jax.Array:
+    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         """Computes the float32 logits of a head. key: for the dropout of encoder and head, None = no dropout."""
         raise TaskError(f'kind {self.name!r} has no head')
 
@@ -297,9 +296,9 @@ class TokenLoss(Kind):
         return (batch['labels'] != IGNORED) * batch['valid'].astype(jnp.float32)[:, None]
 
 
-def head_key(key: jax.Array | None) -> jax.Array | None:
+def head_key(key: Key | None) -> Key | None:
     """Derives the head's dropout key from the model's; None = no dropout."""
-    return None if key is None else jax.random.fold_in(key, 2)
+    return None if key is None else fold_in(key, 2)
 
 
 def example_ids(examples: Sequence[Example]) -> tuple[str, ...]:

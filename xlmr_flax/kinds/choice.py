@@ -14,6 +14,7 @@ from xlmr_flax.data.encode import Encoded, label_array
 from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm, input_text
 from xlmr_flax.data.tokenize import Tokenizer, choice_rows
 from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import ClassificationHead, LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import Encoding, Kind, Output, Record, Rows, Scores, example_ids, head_key, rounded, softmax
@@ -67,9 +68,7 @@ class Choice(Kind):
             return ClassificationHead(config, 1, rngs=rngs)
         return LinearHead(config, 1, use_dropout=True, rngs=rngs)
 
-    def logits(
-        self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
-    ) -> jax.Array:
+    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         examples, choices, length = rows.ids.shape
         ids, segments = (x.reshape(-1, length) for x in (rows.ids, rows.segments))  # [B, N, T] -> [B*N, T]
         hidden = model.encode(params, ids, segments, key)

@@ -14,6 +14,7 @@ from xlmr_flax.data.encode import Encoded, label_array
 from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm, input_text
 from xlmr_flax.data.tokenize import Tokenizer, pair_rows, single_rows
 from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import ClassificationHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import Encoding, Kind, Output, Record, Rows, Scores, example_ids, head_key, rounded, softmax
@@ -67,9 +68,7 @@ class Pair(Kind):
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
         return ClassificationHead(config, outputs, rngs=rngs)
 
-    def logits(
-        self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
-    ) -> jax.Array:
+    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         hidden = model.encode(params, rows.ids, rows.segments, key)
         reads = self.reads(model.config, model.style)
         vectors = model.text_vectors(params, hidden, rows.segments, rows.starts, reads)  # [B, D], packed [B*S, D]

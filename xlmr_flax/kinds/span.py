@@ -17,6 +17,7 @@ from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm, input_text
 from xlmr_flax.data.spans import span_rows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import (
@@ -72,9 +73,7 @@ class Span(Kind):
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
         return LinearHead(config, 2, use_dropout=False, rngs=rngs)
 
-    def logits(
-        self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
-    ) -> jax.Array:
+    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         return model.place(head(model.encode(params, rows.ids, rows.segments, key), head_key(key)), ROWS, None, None)
 
     def loss_sums(self, logits: jax.Array, batch: Batch) -> LossSums:

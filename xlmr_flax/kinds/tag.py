@@ -16,6 +16,7 @@ from xlmr_flax.data.sources import DataError
 from xlmr_flax.data.tagging import join_tags, join_words, tag_rows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
+from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import Encoding, Output, Record, Rows, Scores, TokenLoss, example_ids, head_key, rounded
@@ -67,9 +68,7 @@ class Tag(TokenLoss):
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
         return LinearHead(config, outputs, use_dropout=True, rngs=rngs)
 
-    def logits(
-        self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: jax.Array | None
-    ) -> jax.Array:
+    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         return model.place(head(model.encode(params, rows.ids, rows.segments, key), head_key(key)), ROWS, None, None)
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:

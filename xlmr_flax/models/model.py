@@ -22,6 +22,7 @@ from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose, platform_of
 from xlmr_flax.encoders.compute import DOTS, REMAT, ComputeOptions
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.family import FIRST, MEAN, POOLER
 from xlmr_flax.encoders.heads import STYLES, Pooler, first_token
 from xlmr_flax.encoders.logical_axes import UNCONSTRAINED, Constrain
@@ -102,7 +103,7 @@ class Model:
         params: Params,
         ids: jax.Array,
         segments: jax.Array,
-        key: jax.Array | None = None,
+        key: Key | None = None,
         *,
         layer: int | None = None,
         all_layers: bool = False,
@@ -129,7 +130,7 @@ class Model:
         spec: HeadSpec,
         ids: jax.Array,
         segments: jax.Array,
-        key: jax.Array | None = None,
+        key: Key | None = None,
         positions: jax.Array | None = None,
         starts: jax.Array | None = None,
     ) -> jax.Array:

@@ -39,7 +39,7 @@ _NAMED = 5  # most run directories that a message names
 _KINDS = 'embedded, hf:NAME-OR-DIR, ckpt:DIR, random:SIZE'
 
 
-class Load(Protocol):
+class LoadParams(Protocol):
     """Reads the parameters of a source."""
 
     def __call__(self, heads: Collection[str] | None = None) -> Params:
@@ -56,7 +56,7 @@ class EncoderSource:
     """An opened encoder source. Its weights are read only when `load` is called.
 
     name: as given by the user. digest: identifies the weights (part of a run's hash). tokenizer: path of the
-    tokenizer.json. load: see `Load`. heads: the source's heads by name (a fine-tuned checkpoint's, or a language
+    tokenizer.json. load: see `LoadParams`. heads: the source's heads by name (a fine-tuned checkpoint's, or a language
     model's 'mlm'). labels: class names by head name, where known. style: style of these heads. note: a caveat for
     readers of its scores. max_length: tokens per row in its fine-tuning, 0 = not fine-tuned. missing: why it has no
     head although its config.json names one, '' = otherwise.
@@ -66,7 +66,7 @@ class EncoderSource:
     config: EncoderConfig
     digest: str
     tokenizer: Path
-    load: Load
+    load: LoadParams
     heads: Mapping[str, HeadSpec] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     style: str = ''

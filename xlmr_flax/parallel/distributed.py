@@ -62,14 +62,14 @@ class Store(Protocol):
     def key_value_try_get(self, key: str) -> str: ...
 
 
-class Crew:
+class ProcessGroup:
     """One process's view of the job. All processes must make the calls with a label, in the same order."""
 
     def __init__(self, store: Store, index: int, count: int):
         self.index, self.count = index, count
         self._store, self._number = store, 0
         self._end, self._leaving = threading.Event(), threading.Event()
-        self._last_words: list[Callable[[], object]] = []
+        self._before_exit: list[Callable[[], object]] = []
         self._watch: threading.Thread | None = None
 
     def on_leader(self, label: str, function: Callable[[], Any]) -> Any:
@@ -124,7 +124,7 @@ class Crew:
 
     def watch(self) -> None:
         """Starts a thread that ends this process when another one announces its exit."""
-        self._watch = threading.Thread(target=self._look, name='processes', daemon=True)
+        self._watch = threading.Thread(target=self._watch_exits, name='processes', daemon=True)
         self._watch.start()
         atexit.register(self.close)
 
@@ -134,7 +134,7 @@ class Crew:
         if self._watch and self._watch is not threading.current_thread():
             self._watch.join()
 
-    def _look(self) -> None:
+    def _watch_exits(self) -> None:
         while not self._end.wait(_POLL):
             try:
                 words = json.loads(self._store.key_value_try_get('xlmr_flax/leaving'))
@@ -153,8 +153,8 @@ class Crew:
         self.end(code, '')
 
     def end(self, code: int, text: str) -> None:
-        """Calls the `last_words` functions and exits at once. JAX's own shutdown would wait for the lost processes."""
-        for function in self._last_words:
+        """Calls the functions of `before_forced_exit` and exits at once, as JAX's shutdown waits for lost processes."""
+        for function in self._before_exit:
             with contextlib.suppress(Exception):
                 function()
         if text:
@@ -166,7 +166,7 @@ class Crew:
         os._exit(code)
 
 
-_crew: Crew | None = None  # one per process, like the runtime that jax.distributed starts
+_group: ProcessGroup | None = None  # one per process, like the runtime that jax.distributed starts
 
 
 def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1) -> None:
@@ -176,7 +176,7 @@ def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1) -
     several tasks) and TPU slices, as jax.distributed.initialize does; 'none' = a single process. JAX_LOCAL_DEVICE_IDS
     keeps its meaning: a process may use all the devices of its host. Raises DistributedError.
     """
-    global _crew
+    global _group
     explicit = coordinator not in ('', _NONE)
     if explicit != (num_processes > 0) or explicit != (process_id >= 0):
         raise DistributedError(
@@ -208,8 +208,8 @@ def start(coordinator: str = '', num_processes: int = 0, process_id: int = -1) -
 
     if jax.process_count() > 1:
         assert global_state.client is not None
-        _crew = Crew(global_state.client, jax.process_index(), jax.process_count())
-        _crew.watch()
+        _group = ProcessGroup(global_state.client, jax.process_index(), jax.process_count())
+        _group.watch()
 
 
 def _on_slurm() -> bool:
@@ -227,12 +227,12 @@ def _on_tpu() -> bool:
 
 def count() -> int:
     """The number of processes of this job."""
-    return _crew.count if _crew else 1
+    return _group.count if _group else 1
 
 
 def index() -> int:
     """This process's number, from 0."""
-    return _crew.index if _crew else 0
+    return _group.index if _group else 0
 
 
 def is_leader() -> bool:
@@ -245,14 +245,14 @@ def on_leader(label: str, function: Callable[[], Any]) -> Any:
 
     An exception of the function is raised on process 0; the others raise FailedElsewhere with its text.
     """
-    return _crew.on_leader(label, function) if _crew else function()
+    return _group.on_leader(label, function) if _group else function()
 
 
 def gather(label: str, value: Any, patience: float | None = None) -> list[Any]:
     """Returns the values of all processes, by process. A value must be JSON-serialisable.
 
     patience: seconds to wait for the others, None = as long as they live. Raises ProcessLost."""
-    return _crew.gather(label, value, patience) if _crew else [value]
+    return _group.gather(label, value, patience) if _group else [value]
 
 
 def barrier(label: str) -> None:
@@ -264,7 +264,7 @@ def agreed(error: Exception | None) -> Exception | None:
     """Exchanges the outcomes of work that all processes did. Returns None if all succeeded, else an error.
 
     The error is that of this process if it has one. Raises ProcessLost if another process does not finish the work."""
-    if _crew is None:
+    if _group is None:
         return error
     own = None if error is None else f'{type(error).__name__}: {error}'
     try:
@@ -291,7 +291,7 @@ def require_equal(facts: Mapping[str, str]) -> None:
 
 def require_shared(folder: Path) -> None:
     """Raises DistributedError unless every process sees the files that process 0 writes into a folder."""
-    if _crew is None:
+    if _group is None:
         return
     mark = folder / on_leader('shared folder', lambda: _marked(folder))
     with contextlib.suppress(OSError):
@@ -312,7 +312,7 @@ def _marked(folder: Path) -> str:
     return name
 
 
-def meet(mesh: Mesh) -> None:
+def connect(mesh: Mesh) -> None:
     """Opens Gloo's connections for every group of devices that a program on this mesh may sum over.
 
     On CPUs, Gloo connects the processes of a group at its first collective. It fails if they reach it more than 30
@@ -320,7 +320,7 @@ def meet(mesh: Mesh) -> None:
     after a barrier. No effect on accelerators and for a single process.
     """
     axes = [name for name in mesh.axis_names if mesh.shape[name] > 1]
-    if _crew is None or jax.default_backend() != 'cpu' or not axes:
+    if _group is None or jax.default_backend() != 'cpu' or not axes:
         return
     groups = [group for n in range(1, len(axes) + 1) for group in itertools.combinations(axes, n)]
 
@@ -330,20 +330,20 @@ def meet(mesh: Mesh) -> None:
 
     program = jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=(), out_specs=PartitionSpec(), check_vma=False))
     compiled = program.lower().compile()
-    barrier('meet')
+    barrier('connect')
     jax.block_until_ready(compiled())
 
 
 def leave(code: int, text: str) -> None:
     """Ends this process and all others with this exit code. Returns if this is a single process."""
-    if _crew:
-        _crew.leave(code, text)
+    if _group:
+        _group.leave(code, text)
 
 
-def last_words(function: Callable[[], object]) -> None:
+def before_forced_exit(function: Callable[[], object]) -> None:
     """Registers a function to call when this process must end because another one did."""
-    if _crew:
-        _crew._last_words.append(function)
+    if _group:
+        _group._before_exit.append(function)
 
 
 def _first_line(error: BaseException) -> str:

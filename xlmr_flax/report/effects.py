@@ -12,6 +12,7 @@ from typing import Any
 from xlmr_flax.report.latex import latex_document, latex_fragment
 from xlmr_flax.report.plots.canvas import svg
 from xlmr_flax.report.plots.effect_figures import forest, line_panels
+from xlmr_flax.report.plots.strip_figure import strips
 from xlmr_flax.report.rows import NONE
 from xlmr_flax.report.study import MARKED, metric_name
 from xlmr_flax.report.table import Column, Line, Table, markdown, signed
@@ -25,6 +26,11 @@ KEYS = ('means', 'lines', 'joint', 'power', 'languages', 'excluded')
 INTERVALS = (
     'Intervals: 95 %, languages and seeds drawn as crossed clusters (mean of a Satterthwaite and a generalized test; '
     'its coverage is held by simulation). Test examples are not drawn anew: that is the bootstrap of the other tables.'
+)
+WITH_EXAMPLES = (
+    'Intervals: 95 %, languages, seeds and test examples as crossed random factors (mean of a Satterthwaite and a '
+    'generalized test; simulations check the coverage). Examples %: share of the variance of the mean that comes from '
+    'test examples which languages share; without a number, the interval does not include it.'
 )
 
 
@@ -53,19 +59,23 @@ def _means(records: Sequence[Record], title: str, name: str, encoder: str, targe
         Column('n', 'count'), Column('Seeds', 'count'), Column('Δ', 'delta'), Column('low', 'delta', '95 %'),
         Column('high', 'delta', '95 %'), Column('p'), Column('p (Holm)'), Column('Seeds %', 'count'),
     ]  # fmt: skip
+    known = any('example_share' in r for r in records)
+    columns += [Column('Examples %', 'count')] if known else []
     lines = []
     for r in records:
         cells = [r['target']] if targets else []
         cells += [r['group'], r['intermediate'] + MARKED * (r['p_holm'] < r['alpha']), r['against'], r['languages']]
         cells += [r['seeds'], r['estimate'], r['low'], r['high'], probability(r['p']), probability(r['p_holm'])]
-        lines.append(Line((*cells, round(100 * r['seed_share']))))
+        cells += [round(100 * r['seed_share'])]
+        cells += [round(100 * r['example_share']) if 'example_share' in r else None] if known else []
+        lines.append(Line(tuple(cells)))
     first = records[0]
     scale = f'Differences in {metric_name(first["metric"])}, points, {first["split"]} split' if not targets else (
         "Differences in points of each target's score"
     )  # fmt: skip
     notes = [
         f'{scale}; languages other than the training language; n: languages.',
-        INTERVALS,
+        WITH_EXAMPLES if known else INTERVALS,
         f'{MARKED} p < {first["alpha"]:g} after Holm within the {"target, group and other arm" if targets else "group"}'
         '; Seeds %: share of the variance of the mean that comes of seeds.',
     ]
@@ -103,19 +113,23 @@ def _power(records: Sequence[Record]) -> Table:
     columns = (
         Column('Target'), Column('Languages'), Column('n', 'count'), Column('Seeds', 'count'),
         Column('languages', 'score', 'sd', decimals=2), Column('seeds', 'score', 'sd', decimals=2),
-        Column('rest', 'score', 'sd', decimals=2), Column('Smallest Δ', 'score', decimals=1),
+        Column('rest', 'score', 'sd', decimals=2),
     )  # fmt: skip
-    lines = [
-        Line((
-            r['target'], r['group'], r['languages'], r['seeds'], r['sd_language'], r['sd_seed'], r['sd_rest'],
-            r['smallest'],
-        ))
-        for r in records
-    ]  # fmt: skip
+    known = any('error_examples' in r for r in records)
+    columns += (Column('examples', 'score', 'error', decimals=2),) if known else ()
+    columns += (Column('Smallest Δ', 'score', decimals=1),)
+    lines = []
+    for r in records:
+        cells = (r['target'], r['group'], r['languages'], r['seeds'], r['sd_language'], r['sd_seed'], r['sd_rest'])
+        cells += (r.get('error_examples'),) if known else ()
+        lines.append(Line((*cells, r['smallest'])))
     notes = (
         'Smallest Δ: the true difference to no intermediate training that this design rejects 0 for with a power of '
         '80 % at p < 0.05, for one arm without correction; by simulation from the components of variance that the '
-        'arms have on average (standard deviations in points).',
+        'arms have on average (standard deviations in points).'
+        + (
+            ' examples: what test examples that languages share add to the standard error of the mean.' if known else ''
+        ),
     )
     return Table('What this design could have seen', columns, tuple(lines), notes, name='effects-power')
 
@@ -191,6 +205,16 @@ def effect_figures(effects: Effects) -> dict[str, tuple[Any, str, str]]:
                 )
                 label = f'Effect by CC-100 size, {target}'
                 figures[f'effects-size-{target}{more}'] = (line_panels(lines), label, caption)
+        languages = [r for r in effects['languages'] if r['encoder'] == encoder]
+        for target in dict.fromkeys(r['target'] for r in languages):
+            drawn = strips([r for r in languages if r['target'] == target])
+            if drawn is not None:
+                caption = (
+                    f'{encoder}, {target}. Difference to no intermediate training of every language, the mean over '
+                    'seeds, by resource class.'
+                )
+                label = f'Effect by resource class, {target}'
+                figures[f'effects-classes-{target}{more}'] = (drawn, label, caption)
     return figures
 
 

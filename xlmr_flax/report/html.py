@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xlmr_flax.report.by_language import SCRIPT, language_table, sortable
 from xlmr_flax.report.effects import Effects, effect_figures, effect_sentences, effect_tables
 from xlmr_flax.report.findings import findings
 from xlmr_flax.report.html_table import Notes, html_list, html_table
@@ -77,7 +78,8 @@ def page(
     bodies = '\n'.join(f'<section id="{i}">\n<h2>{escape(name)}</h2>\n{body}\n</section>' for i, name, body in sections)
     lead = f'<p class="lead">{escape(_lead(rows))}</p>\n<nav aria-label="Sections">{links}</nav>'
     footer = f'<footer>{escape(_footer(study, curves))}</footer>'
-    text = document(title, lead, f'{head}\n{bodies}\n{footer}')
+    script = SCRIPT if 'class="sortable"' in bodies else ''
+    text = document(title, lead, f'{head}\n{bodies}\n{footer}', script)
     return figures.notes.numbered(text)
 
 
@@ -209,6 +211,10 @@ def _effects(effects: Effects | None, figures: _Figures) -> str:
         return ''
     parts = [html_list(effect_sentences(effects), '')]
     parts += [figures.add(drawn, name, label, text) for name, (drawn, label, text) in effect_figures(effects).items()]
+    records = effects['languages']
+    for encoder, target in dict.fromkeys((r['encoder'], r['target']) for r in records):
+        mine = [r for r in records if (r['encoder'], r['target']) == (encoder, target)]
+        parts.append(sortable(language_table(mine, target, encoder), figures.notes))
     return '\n'.join([*parts, *(_folded(table.title, [table], figures) for table in effect_tables(effects))])
 
 

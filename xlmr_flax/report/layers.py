@@ -152,13 +152,13 @@ def _language_table(rows: Sequence[Row], name: str, target: str) -> Table:
     for code in languages(rows):
         mine = select(rows, language=code)
         first = mine[0]
-        values = [[both_ways(row) for row in mine if row['layer'] == layer] for layer in layers]
+        values = [[mean_of_directions(row) for row in mine if row['layer'] == layer] for layer in layers]
         cells = (code, first.get('language_name'), first.get('script'), first.get('resource_level'), first['n'])
         lines.append(Line((*cells, *(fmean(each) if each else None for each in values))))
     notes = (f'Accuracy in %, {rows[0]["split"]} split, mean of en → X and X → en.',)
     return Table(f'{target}, {name}: retrieval by language and layer', columns, tuple(lines), notes, 'row')
 
 
-def both_ways(row: Row) -> float:
+def mean_of_directions(row: Row) -> float:
     """The mean of both directions between a language and English."""
     return (row['accuracy'] + row['accuracy_to_en']) / 2

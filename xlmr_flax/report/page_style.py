@@ -71,6 +71,14 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .3rem; }
 svg { display: block; height: auto; max-width: 100%; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--grid); }
 footer { color: var(--soft); font-size: .85rem; }
+.sortable button { all: unset; cursor: pointer; }
+.sortable button:focus-visible { outline: 2px solid var(--mark); }
+.sortable th[aria-sort=ascending] button::after { content: ' ▲'; }
+.sortable th[aria-sort=descending] button::after { content: ' ▼'; }
+.sortable input {
+  font: inherit; font-size: .9rem; width: 22rem; max-width: 100%; padding: .25rem .5rem; color: var(--ink);
+  background: var(--paper); border: 1px solid var(--soft); border-radius: 4px;
+}
 @media (min-width: 66rem) {
   .scroll:has(> table.wide) { margin-right: calc((62rem - min(100vw, 98rem)) / 2); max-width: none; }
 }
@@ -93,8 +101,10 @@ footer { color: var(--soft); font-size: .85rem; }
 """.strip()
 
 
-def document(title: str, header: str, body: str) -> str:
-    """A complete HTML document with the style inline. header: HTML below the title. body: HTML of the sections."""
+def document(title: str, header: str, body: str, script: str = '') -> str:
+    """A complete HTML document with the style inline. header: HTML below the title. body: HTML of the sections. script:
+    JavaScript for the end of the page, from a constant of this package."""
+    tail = f'<script>\n{script}\n</script>\n' if script else ''
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -113,6 +123,6 @@ def document(title: str, header: str, body: str) -> str:
 </header>
 {body}
 </main>
-</body>
+{tail}</body>
 </html>
 """

@@ -9,7 +9,7 @@ from statistics import fmean
 from xlmr_flax.report.rows import NONE, Row, Score, facts, language_mean
 from xlmr_flax.report.study import MARKED, STAND_IN, Study, metric_name, metric_title, score_metrics
 from xlmr_flax.report.table import BLANK, Cell, Column, Line, Table, text
-from xlmr_flax.report.view import View, best_notes, chance_notes, common_notes, means_note, test_notes
+from xlmr_flax.report.view import View, best_notes, chance_notes, common_notes, means_note, significance_notes
 
 
 def differences(view: View) -> Table:
@@ -41,7 +41,7 @@ def differences(view: View) -> Table:
         f'Row {NONE!r}: score in %. Other rows: points above it, the same encoder without intermediate training. '
         f'{means_note(view)}'
     ]
-    notes += test_notes(view) + best_notes(chosen, view) + chance_notes(view) + common_notes(view)
+    notes += significance_notes(view) + best_notes(chosen, view) + chance_notes(view) + common_notes(view)
     title = f'Scores without intermediate training, and differences to them ({view.where})'
     name = f'differences{view.slug}'
     bold = frozenset(_highest(view, several))
@@ -155,7 +155,7 @@ def intervals(view: View) -> Table | None:
         numbers = (change, *(row[name] for name in ('low', 'high', 'p', 'p_holm', 'n', 'parts', 'seeds')))
         lines.append(Line((*place, *numbers)))
     title = f'Intervals of the differences ({view.where})'
-    notes = [*test_notes(view), *common_notes(view, missing=False)]
+    notes = [*significance_notes(view), *common_notes(view, missing=False)]
     return Table(title, columns, tuple(lines), tuple(notes), name=f'intervals{view.slug}')
 
 

@@ -51,14 +51,14 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric.replace('_', ' '))
 
 
-def both_ways(rows: Iterable[Row]) -> bool:
+def has_both_directions(rows: Iterable[Row]) -> bool:
     """Whether the rows of a target have scores of retrieval in both directions."""
     return any(row['metric'] == TO_ENGLISH for row in rows)
 
 
 def metric_title(metric: str, rows: Iterable[Row]) -> str:
     """Title of a metric, with the direction of retrieval if the rows have both directions."""
-    way = DIRECTIONS.get(metric) if both_ways(rows) else None
+    way = DIRECTIONS.get(metric) if has_both_directions(rows) else None
     return f'{"accuracy" if way else metric_name(metric)}{f" ({way})" if way else ""}'
 
 

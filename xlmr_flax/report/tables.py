@@ -41,14 +41,14 @@ ZERO_SHOT, ALL = 'zero-shot mean', 'mean of all'
 FEW_ARMS = 4  # with at most this many arms, languages are rows and arms are columns
 
 
-def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None, split: str | None = None) -> Table:
+def side_by_side(rows: Iterable[Row], target: str, metric: str | None = None) -> Table:
     """Table of one target: languages as rows, intermediates and their differences to 'none' as columns, means last.
 
-    metric: the target's major metric if None. split: 'test' if the rows have it, else the first in the rows. Several
-    encoders become groups of columns. The highest score of a row is marked. Raises RowsError if there are no such rows.
+    metric: the target's major metric if None. Several encoders become groups of columns. The highest score of a row is
+    marked. Raises RowsError if there are no such rows.
     """
     rows = list(rows)
-    chosen = scored(rows, target, metric, split)
+    chosen = scored(rows, target, metric)
     codes, found = languages(chosen), columns(chosen)
     left = _language_columns(chosen)
     several = len(distinct(chosen, 'encoder')) > 1
@@ -173,14 +173,13 @@ def all_tables(study: Study) -> list[Table]:
     return [table for table in tables if table] + [runs_table(study)]
 
 
-def language_tables(study: Study, target: str, others: bool = True) -> list[Table]:
-    """Tables of a target by language, one for each metric of the target's score, then (others) one for each other.
+def language_tables(study: Study, target: str) -> list[Table]:
+    """Tables of a target by language, one for each metric; the metrics of the target's score come first.
 
     With few arms they are columns (`side_by_side`), else rows (`by_language`, a table for each encoder).
     """
     rows = study.of_target(target)
-    major = list(score_metrics(rows, target))
-    metrics = [*major, *(m for m in distinct(rows, 'metric') if m not in major and others)]
+    metrics = list(dict.fromkeys([*score_metrics(rows, target), *distinct(rows, 'metric')]))
     if len(study.arms) <= FEW_ARMS:
         return [side_by_side(rows, target, metric) for metric in metrics]
     return [by_language(View(study, encoder), target, metric) for metric in metrics for encoder in study.encoders]

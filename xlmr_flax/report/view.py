@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xlmr_flax.report.rows import NONE, Row, Score, Values, collapsed_runs, delta, language_mean, seed_means
-from xlmr_flax.report.study import DIRECTIONS, F1_AND_EM, MARKED, STAND_IN, Study, both_ways, score_metrics
+from xlmr_flax.report.study import DIRECTIONS, F1_AND_EM, MARKED, STAND_IN, Study, has_both_directions, score_metrics
 from xlmr_flax.report.table import MISSING, PARTIAL
 
 ON_SHOWN = '‡'
@@ -166,7 +166,7 @@ def means_note(view: View) -> str:
     return f'Unweighted means over languages ({"; ".join(parts)}); {split}.'
 
 
-def test_notes(view: View) -> list[str]:
+def significance_notes(view: View) -> list[str]:
     """Notes on the significance mark, and on the differences that were not tested, with the reason."""
     which = 'zero-shot' if view.zero_shot else 'all'
     mine = [row for row in view.study.tested if row['languages'] == which and row['encoder'] == view.encoder]
@@ -226,7 +226,7 @@ def chance_notes(view: View) -> list[str]:
 
 def direction_notes(targets: Iterable[str], study: Study) -> list[str]:
     """Note on the direction of retrieval that the main score uses; [] without such a target."""
-    names = [target for target in targets if both_ways(study.of_target(target))]
+    names = [target for target in targets if has_both_directions(study.of_target(target))]
     way = f"{DIRECTIONS['accuracy']} (XTREME's direction)"
     return [f'{", ".join(names)}: accuracy is that of one direction, {way}.'] if names else []
 

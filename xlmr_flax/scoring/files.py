@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data.readers.tables import DataError, read_lines, read_text
-from xlmr_flax.tasks.base import Task, closest
+from xlmr_flax.tasks.base import Task
 from xlmr_flax.tasks.squad import PLACEHOLDER
 from xlmr_flax.util import strict_json
-from xlmr_flax.util.errors import quote
+from xlmr_flax.util.errors import closest, quote
 from xlmr_flax.util.files import write_atomically
 
 

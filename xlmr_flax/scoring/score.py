@@ -17,7 +17,7 @@ from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, QA, Benchmark, Part
 from xlmr_flax.scoring.one_file import Scores, coverage, score_file
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import closest
+from xlmr_flax.util.errors import closest
 
 
 def score_folder(

@@ -6,7 +6,8 @@ import importlib
 import pkgutil
 from functools import cache
 
-from xlmr_flax.tasks.base import Task, TaskError, closest
+from xlmr_flax.tasks.base import Task, TaskError
+from xlmr_flax.util.errors import closest
 
 
 @cache

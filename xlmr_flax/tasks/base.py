@@ -6,15 +6,14 @@ of this package, so that a new task needs a change in one file only.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from xlmr_flax.tasks.languages import get_language
-from xlmr_flax.util.errors import UserError, quote, shorten
+from xlmr_flax.util.errors import UserError, closest, shorten
 
 # Splits of machine-translated rows: translated from English (train, dev) or into English (test).
 TRANSLATED = ('translate_train', 'translate_dev', 'translate_test')
@@ -34,15 +33,6 @@ class RowError(ValueError):
         self.column, self.reason = column, shorten(reason, 500)
         super().__init__(f'column {column!r}: {self.reason}')
         self.line = line
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """A hint for error messages: ' (did you mean X?)' for the closest of `known`, else the list of `known`."""
-    known = sorted(known)
-    match = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.6)
-    if match:
-        return f' (did you mean {quote(match[0])}?)'
-    return f' (known: {shorten(", ".join(known), 1000)})' if known else ''
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:

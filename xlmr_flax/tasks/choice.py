@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from xlmr_flax.tasks import parsers
-from xlmr_flax.tasks.base import ChoiceExample, RowError, Table, Task, closest, text_of
+from xlmr_flax.tasks.base import ChoiceExample, RowError, Table, Task, text_of
 from xlmr_flax.tasks.labels import choices
 from xlmr_flax.tasks.parsers import Row, id_of
-from xlmr_flax.util.errors import quote
+from xlmr_flax.util.errors import closest, quote
 
 XCOPA_LANGUAGES = ('et', 'ht', 'id', 'it', 'qu', 'sw', 'ta', 'th', 'tr', 'vi', 'zh')
 # XCOPA has no Google translation from Quechua.

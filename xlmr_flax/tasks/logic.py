@@ -51,8 +51,8 @@ def _nli(name: str, splits: Splits, parse: parsers.Parse, labels: tuple[str, ...
     return _task(name, 'pair', labels, splits, parse, **more)
 
 
-def _mrc(name: str, splits: Splits, parse: parsers.Parse, count: int = 4, **more: Any) -> Task:
-    return _task(name, 'choice', choices(count), splits, parse, **more)
+def _mrc(name: str, splits: Splits, parse: parsers.Parse, **more: Any) -> Task:
+    return _task(name, 'choice', choices(4), splits, parse, **more)
 
 
 def _task(name: str, kind: str, labels: tuple[str, ...], splits: Splits, parse: parsers.Parse, **more: Any) -> Task:

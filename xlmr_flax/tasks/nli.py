@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from xlmr_flax.tasks.base import PairExample, RowError, Table, Task, closest, text_of
+from xlmr_flax.tasks.base import PairExample, RowError, Table, Task, text_of
 from xlmr_flax.tasks.labels import NLI
+from xlmr_flax.util.errors import closest
 
 ANLI_LABELS = {'c': 'contradiction', 'e': 'entailment', 'n': 'neutral'}
 ANLI_ROUNDS = ('R1', 'R2', 'R3')

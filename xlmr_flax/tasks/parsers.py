@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, RowError, TagExample, Task, closest
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, RowError, TagExample, Task
+from xlmr_flax.util.errors import closest
 
 Row = Mapping[str, Any]
 Parse = Callable[[Row, Task, str], Example | None]

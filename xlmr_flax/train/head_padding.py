@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from xlmr_flax.models.model import HeadSpec
+from xlmr_flax.kinds import HeadSpec
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from xlmr_flax.util.stopping import Stopped, asked, deferred, requests
 
 
 class _Run:
-    """The state of one `train` call: training state, pending metrics, dev selection and checkpoints."""
+    """The state of one `train` call: parameters and moments, metrics not yet logged, dev selection, checkpoints."""
 
     def __init__(self, phase: Phase, params: Params):
         recipe = phase.recipe
@@ -82,8 +82,8 @@ class _Run:
         return {**params, 'heads': {name: self.heads[name].cut(head) for name, head in params['heads'].items()}}
 
     def save_last(self, step: int) -> None:
-        """Begins to save the state and what is not yet logged, so that a run that stopped anywhere logs what it would
-        have.
+        """Starts to save the state and the metrics that are not logged yet. So a resumed run logs what an
+        uninterrupted run logs.
         """
         self.check()
         pending = [(s, {k: float(v) for k, v in m.items()}) for s, m in self.pending]
@@ -126,7 +126,7 @@ class _Run:
             )
 
     def by_stream(self, step: int, records: list[tuple[int, dict[str, Any]]]) -> dict[str, float]:
-        """Of a mixture: draws of each stream so far, and where a step has one stream the mean loss of each."""
+        """For a mixture: draws of each stream so far and, if a step has one stream, the mean loss of each."""
         data, parts = self.phase.data, self.recipe.accumulation
         if len(data.streams) == 1:
             return {}
@@ -174,8 +174,8 @@ class _Run:
         return Trained(self.cut(params), step, metric, self.keeps_earlier, programs)
 
     def stop(self, step: int) -> None:
-        """Answers a stop request: raises Stopped when the state of the step is on disk, CheckpointError where it cannot
-        be saved.
+        """Ends the training after a stop request: raises Stopped when the state of the step is on disk, and
+        CheckpointError if it cannot be saved.
         """
         where = f'stopped at step {step} of {self.steps} of task {self.phase.task!r}'
         try:

@@ -93,9 +93,7 @@ OPTIMIZERS: dict[str, Method] = {
 def method_of(spec: OptimizerSpec, where: str = 'recipe') -> Method:
     """Looks an optimizer up. where: the recipe, for the message. Raises ConfigError for an unknown name."""
     if spec.name not in OPTIMIZERS:
-        hint = closest(spec.name, OPTIMIZERS)
-        names = ', '.join(OPTIMIZERS)
-        raise ConfigError(f'{where}.optimizer.name: {quote(spec.name)} is not one of {names}{hint}')
+        raise ConfigError(f'{where}.optimizer.name: unknown {quote(spec.name)}{closest(spec.name, OPTIMIZERS)}')
     return OPTIMIZERS[spec.name]
 
 

@@ -1,8 +1,8 @@
-"""The training step: one jitted program per head kind and shape, state in, state out, donated.
+"""The training step: one jitted program for each kind of head and batch shape; the state's arrays are donated.
 
 state = {'params': {'encoder', 'pooler', 'heads': {name: ...}}, 'opt': {'shared': ..., 'heads': {name: ...}}, 'step'}.
-A step takes the shared part and one head, so that the other heads do not move (neither by momentum nor by decay) and
-heads of one kind share a program (train/head_padding.py).
+A step takes the shared part and one head. So the other heads do not change, neither by momentum nor by decay, and heads
+of one kind share a program (train/head_padding.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from xlmr_flax.encoders.dropout import Key, PartKey
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
@@ -48,7 +49,7 @@ def state_shapes(params: Params, optimizer: Optimizer) -> State:
 def _fresh_program(
     optimizer: Optimizer, mesh: Mesh, leaves: tuple[jax.ShapeDtypeStruct, ...], tree: Any
 ) -> Callable[[Params], dict[str, Any]]:
-    """The jitted `_fresh`; one for all runs of a process that start from the same shapes. leaves, tree: of the
+    """The jitted `_fresh`, cached: all runs of a process with the same shapes share it. leaves, tree: of the
     parameters."""
     fresh = _fresh(optimizer)
     return jax.jit(fresh, out_shardings=shardings(jax.eval_shape(fresh, jax.tree.unflatten(tree, leaves)), mesh))
@@ -67,7 +68,8 @@ def make_train_step(
     model: Model, heads: Mapping[str, ProgramHead], optimizer: Optimizer, *, mesh: Mesh, accumulation: int = 1
 ) -> StepFunction:
     """(state, [(head name, batch)], seed key) -> (state, metrics): one optimizer step on one batch. The dropout key is
-    fold_in(seed key, step).
+    fold_in(seed key, step). If gradients are clipped once per step, micro-batches have the dropout masks of the step as
+    one batch (`PartKey` of encoders/dropout.py). If they are clipped after each micro-batch, each has a key of its own.
 
     The loss is the sum over all micro-batches divided by the whole batch's count, so accumulation changes memory and
     nothing else. metrics: loss, accuracy (correct / count), grad_norm (before clipping), all float32 scalars. The
@@ -104,7 +106,7 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
     kind = kind_of(head)
 
     def loss(
-        params: Params, part: Batch, key: jax.Array, total: jax.Array, outputs: jax.Array | None
+        params: Params, part: Batch, key: Key, total: jax.Array, outputs: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         logits = model.logits(
             params, _HEAD, head, part['ids'], part['segments'], key, part.get('positions'), part.get('starts')
@@ -119,8 +121,8 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
 
 @lru_cache(maxsize=64)
 def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh, accumulation: int) -> Any:
-    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics); one for all runs of a process
-    that ask for the same, so that a later run of a plan compiles nothing. It is compiled once a batch shape."""
+    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics). It is cached, so that later runs
+    of a plan with the same arguments compile nothing. It compiles once for each batch shape."""
     grad = jax.value_and_grad(head_loss(placed(model, mesh), head), has_aux=True)
     spec = optimizer.spec
 
@@ -131,11 +133,13 @@ def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh,
         sharded = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
         parts = {k: v.reshape(accumulation, v.shape[0] // accumulation, *v.shape[1:]) for k, v in batch.items()}
         parts = {k: jax.lax.with_sharding_constraint(v, sharded) for k, v in parts.items()}
+        whole = jax.random.fold_in(key, 0)
 
         def one(carry: Any, item: Any) -> tuple[Any, None]:
             grads, value, right = carry
             index, part = item
-            (v, r), g = grad(params, part, jax.random.fold_in(key, index), total, outputs)
+            own = jax.random.fold_in(key, index) if spec.clip_per == 'micro_batch' else PartKey(whole, index)
+            (v, r), g = grad(params, part, own, total, outputs)
             grads = jax.tree.map(jnp.add, grads, g)
             if spec.clip_per == 'micro_batch':
                 grads, _ = clip(grads, spec.clip_norm)

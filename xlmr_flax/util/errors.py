@@ -40,6 +40,9 @@ def quote(value: object, limit: int = 120) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """Returns '; did you mean ...?' with the closest known name, or '' if no name is close."""
-    near = difflib.get_close_matches(name[:200], list(known), n=1)
-    return f'; did you mean {near[0]!r}?' if near else ''
+    """A hint for error messages: ' (did you mean X?)' for the closest of `known`, else the list of `known`."""
+    known = sorted(known)
+    match = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.6)
+    if match:
+        return f' (did you mean {quote(match[0])}?)'
+    return f' (known: {shorten(", ".join(known), 1000)})' if known else ''

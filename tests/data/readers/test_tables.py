@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.readers.tables import DataError, read_lines, read_table
+from xlmr_flax.data.readers.tables import DataError, Problem, read_lines, read_rows
 from xlmr_flax.tasks.base import Table
 
 TSV = Table('x.tsv', 'tsv', ('id', 'text'))
@@ -19,7 +19,11 @@ LINES = Table('x', 'lines', ('text',), header=False)
 def rows(folder: Path, table: Table, content: str | bytes) -> list[tuple[int, dict]]:
     path = folder / 'file'
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(read_table(path, table))
+    found = list(read_rows(path, table))
+    for line, row in found:
+        if isinstance(row, Problem):
+            raise DataError(f'{path}, line {line}: {row.reason}')
+    return [(line, row) for line, row in found if not isinstance(row, Problem)]
 
 
 def test_tsv_reads_by_name_and_knows_no_quotes(tmp_path: Path) -> None:

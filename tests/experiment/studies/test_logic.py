@@ -12,8 +12,10 @@ from xlmr_flax.config import Config, ConfigError, parse
 from xlmr_flax.data.sources import DATA_ROOT_VARIABLE
 from xlmr_flax.experiment.plan.arms import arm_of, datasets, shuffled_labels, training_examples
 from xlmr_flax.experiment.studies import logic as logic_study
+from xlmr_flax.experiment.studies.presets import preset
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import PairExample
+from xlmr_flax.tasks.languages import get_language
 
 ROWS = ''.join(
     f'{{"uid": "{i}", "premise": "p {i}", "hypothesis": "h", "label": "{"enc"[i % 3]}"}}\n' for i in range(9)
@@ -38,7 +40,7 @@ def test_every_arm_has_the_same_steps_and_rows(argument: str, monkeypatch: pytes
         found = datasets(config, arm_of(config, name), config.recipe, 'x')
         assert {d.task.kind for d in found} <= {'pair', 'tag', 'choice'}
     assert len(steps) == 1 and len(rows) == 1
-    assert rows == {1600 if 'small' in argument else 4500}
+    assert rows == {4000 if 'small' in argument else 4500}
     assert set(config.targets) >= set(logic_study.CORE_TARGETS)
     assert [note.split(':')[0] for note in logic_study.notes(config)] == [f'arm {a}' for a in config.intermediate[1:]]
 
@@ -48,7 +50,7 @@ def test_the_full_grid_has_what_the_question_asks_for() -> None:
     assert config.encoder.source == 'hf:xlm-roberta-large'
     found = {name: datasets(config, arm_of(config, name), config.recipe, 'x') for name in config.arms}
     trained = {name: {d.task.name for d in those} for name, those in found.items()}
-    assert trained['logic'] == {'logiqa2_nli', 'control', 'folio', 'help', 'med', 'conjnli', 'sick'}
+    assert trained['logic'] == set(logic_study.MIXTURE) and len(trained['logic']) == 10
     assert trained['logic_mnli'] == trained['logic'] | {'mnli'}
     assert trained['logic_shuffled'] == trained['logic'] and trained['logiqa_mrc'] == {'logiqa2'}
     spoken = {code for name in config.targets for code in get_task(name).languages}
@@ -56,11 +58,35 @@ def test_the_full_grid_has_what_the_question_asks_for() -> None:
     assert all(m.shuffle_labels for m in config.arms['logic_shuffled'].tasks.values())
 
 
-def test_the_core_is_six_arms_and_three_families() -> None:
-    config = _config('size=small,where=core,seeds=1+2+3')
-    assert config.intermediate == ('none', 'mnli', 'conjnli', 'logic', 'logic_shuffled', 'pos_tags')
+def test_the_core_is_the_preregistered_study() -> None:
+    config = _config('size=small,where=core')
+    assert config.intermediate == (
+        'none', 'logic', 'logic_shuffled', 'mnli', 'pos_tags', 'proofwriter', 'logic_mnli'
+    )  # fmt: skip
+    assert config.targets[:2] == ('xnli_plus', 'sib200') and config.seeds == (1, 2, 3, 4, 5)
     assert {get_task(name).kind for name in config.targets} == {'pair', 'tag', 'retrieval'}
-    assert _config('intermediate=none+logic,targets=panx,rows=64').recipe_for('logic').steps == 4
+    low = {
+        name: [code for code in codes if get_language(code).resource_level == 'low']
+        for name, codes in config.evaluation.languages.items()
+    }
+    assert (len(low['xnli_plus']), len(low['sib200']), config.evaluation.max_examples) == (18, 25, 200)
+    every = {
+        name: sorted(code for code in get_task(name).languages if get_language(code).resource_level == 'low')
+        for name in ('xnli_plus', 'sib200')
+    }
+    assert sorted({*low['xnli_plus']} - {'my'}) == every['xnli_plus'][1::2]
+    assert low['sib200'] == every['sib200'][5::6]
+    assert _config('intermediate=none+logic,targets=panx,rows=64').recipe_for('logic').steps == 8
+
+
+def test_the_small_study_has_the_recipe_of_the_preset() -> None:
+    config, small = _config('size=small,where=core'), parse(preset('small', ('xnli', 'sib200')))
+    assert config.recipe_for('xnli_plus').optimizer == small.recipe_for('xnli').optimizer
+    for name, other in (('xnli_plus', 'xnli'), ('sib200', 'sib200')):
+        ours, theirs = config.recipe_for(name), small.recipe_for(other)
+        for field in ('epochs', 'steps', 'batch_size', 'max_length', 'max_train'):
+            assert getattr(ours, field) == getattr(theirs, field), (name, field)
+    assert config.encoder.head == small.encoder.head
 
 
 def test_dev_rows_stand_in_only_where_there_are_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.config import Config, ConfigError, parse
-from xlmr_flax.experiment.studies.presets import PRESETS, changes, covered_by, from_argument, preset, remarks
+from xlmr_flax.experiment.studies.preset_values import PRESETS
+from xlmr_flax.experiment.studies.presets import changes, covered_by, from_argument, preset, remarks
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import TaskError
 

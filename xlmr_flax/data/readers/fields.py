@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data.readers.text import DataError, Problem, Rows, read_lines, read_plain_lines, read_text
-from xlmr_flax.tasks.base import Table, closest
+from xlmr_flax.tasks.base import Table
 from xlmr_flax.util import strict_json
+from xlmr_flax.util.errors import closest
 
 
 def read_tsv(path: Path, table: Table) -> Rows:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from xlmr_flax.data.readers import tfds
 from xlmr_flax.data.readers.text import DataError, read_lines
-from xlmr_flax.tasks.base import Table, Task, closest
+from xlmr_flax.tasks.base import Table, Task
+from xlmr_flax.util.errors import closest
 
 DATA_ROOT_VARIABLE = 'XLMR_DATA_ROOT'
 HOW_TO_SET = f'set --data_root=FOLDER or the environment variable {DATA_ROOT_VARIABLE}'

@@ -1,21 +1,20 @@
 """Reads the rows of one local file with the reader of its format.
 
-Readers yield rows; in place of a row that cannot be read they yield a Problem. `read_table` raises an error for the
-first Problem. `read_rows` yields Problems too, so that a caller can count and list them.
+Readers yield rows. In place of a row that cannot be read they yield a Problem, so that callers can count and list them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from xlmr_flax.data.readers import fields, logicbench, squad, tags, tfds
 from xlmr_flax.data.readers.text import DataError, Problem, Row, Rows, read_lines, read_text
-from xlmr_flax.tasks.base import Table, closest
+from xlmr_flax.tasks.base import Table
+from xlmr_flax.util.errors import closest
 from xlmr_flax.util.strict_json import has_surrogate
 
-__all__ = ['READERS', 'DataError', 'Problem', 'read_lines', 'read_rows', 'read_table', 'read_text']
+__all__ = ['READERS', 'DataError', 'Problem', 'read_lines', 'read_rows', 'read_text']
 
 READERS: dict[str, Callable[[Path, Table], Rows]] = {
     'tsv': fields.read_tsv,
@@ -37,22 +36,12 @@ READERS: dict[str, Callable[[Path, Table], Rows]] = {
 _JSON = ('jsonl', 'json', 'squad', 'squad_sentences', 'logicbench')
 
 
-def read_table(path: Path, table: Table, label_path: Path | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, {column name: value}) for every row of a file in the format of `table`.
-
-    Raises DataError for anything that does not match `table`, also for a file without rows.
-    """
-    for line, row in read_rows(path, table, label_path):
-        if isinstance(row, Problem):
-            raise DataError(f'{path}, line {line}: {row.reason}')
-        yield line, row
-
-
 def read_rows(path: Path, table: Table, label_path: Path | None = None) -> Rows:
-    """Same as read_table, but yields a Problem in place of a row that cannot be read and continues with the next row.
+    """Yields (line number from 1, {column name: value}) for every row of a file in the format of `table`. A row that
+    cannot be read is a Problem, and the next row follows.
 
     label_path: path of the file with the labels (`table.label_file`). Raises DataError for a fault that makes the whole
-    file unreadable.
+    file unreadable, also for a file without rows.
     """
     if table.format not in READERS:
         raise DataError(f'{path}: unknown format {table.format!r}{closest(table.format, READERS)}')

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.tasks.base import (
     ChoiceExample,
@@ -92,21 +91,6 @@ def check_overlap(train_examples: Iterable[Example], test_examples: Iterable[Exa
     return Report(tuple(overlaps))
 
 
-def check_tasks(
-    train: Task,
-    test: Task,
-    language: str,
-    split: str,
-    data_root: str | Path | None = None,
-    train_language: str = 'en',
-    limit: int | None = None,
-) -> Report:
-    """Runs `check_overlap` on a task's train split and a target's split, with both sides of a retrieval task."""
-    return check_overlap(
-        read_split(train, train_language, 'train', data_root, limit), _examples(test, language, split, data_root, limit)
-    )
-
-
 def known_warnings(task: Task, data_root: str | Path | None = None) -> list[str]:
     """Returns warnings about a task's data: stand-ins, licences that forbid commercial use, and notes.
 
@@ -135,13 +119,6 @@ def _declared(task: Task) -> list[str]:
     tables = [source for sources in task.splits.values() for source in sources if isinstance(source, Table)]
     notes = [other.stand_in for table in tables for other in table.alternatives if other.stand_in]
     return list(dict.fromkeys(notes))
-
-
-def _examples(task: Task, language: str, split: str, root: str | Path | None, limit: int | None) -> list[Example]:
-    if not task.embeds:
-        return read_split(task, language, split, root, limit)
-    asks, searched = read_pairs(task, language, split, root, limit)
-    return [*asks, *searched]
 
 
 def _keys(example: Example, tested: bool = False) -> Iterator[tuple[str, bytes]]:

@@ -29,8 +29,9 @@ from xlmr_flax.data.split import Split
 from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.kinds.mlm import Mlm
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError, closest
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError
 from xlmr_flax.train.phase import total_steps
+from xlmr_flax.util.errors import closest
 
 MLM = Mlm.name
 

@@ -50,6 +50,7 @@ class Defaults:
     dtype: compute dtype. mesh: devices along each axis. rows_only: evaluation shares rows over all devices, and each
     has all weights. unroll: encoder.unroll, -1 = by length: layers one by one in trainings of at least
     `unrolled_from` steps (0 = never). tokens: of a forward pass over all devices. rows: text on the rows of a step.
+    seconds: of the training of each run by its name, by the cost model; empty on a CPU.
     """
 
     machine: Machine
@@ -60,6 +61,16 @@ class Defaults:
     unrolled_from: int
     tokens: int
     rows: str = ''
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def with_seconds(self, shape: EncoderConfig, loads: Mapping[str, Sequence[Load]]) -> Defaults:
+        """With the seconds of runs. loads: of each run by its name."""
+        sizes = Sizes(*self._sizes())
+
+        def of_run(own: Sequence[Load]) -> float:
+            return sum(load.steps * step_seconds(shape, load, sizes, self.machine) for load in own)
+
+        return dataclasses.replace(self, seconds={name: of_run(own) for name, own in loads.items()})
 
     def unroll_of(self, steps: int) -> int:
         """encoder.unroll of a training with this number of steps."""

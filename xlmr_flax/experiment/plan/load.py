@@ -1,4 +1,4 @@
-"""The steps of one dataset in a training as numbers: rows, lengths and useful tokens."""
+"""The batches of one dataset in a training, described by numbers: rows, row length, share of padding."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from xlmr_flax.data.packing import Packing, best_fit, slots_of
 
 @dataclass(frozen=True)
 class Load:
-    """The steps of one dataset in one training.
+    """The batches of one dataset in one training.
 
-    dataset: its name. steps: optimizer steps on it (fractional if a step mixes datasets). parts: micro-batches that are
-    computed one after the other. apart: whether each is packed by itself. packing: None = padded. draws: tokens of the
-    examples of some steps, int [n, batch_size, N]. length: tokens of a row. whole_table: whether all rows of the word
-    table are trained.
+    dataset: its name. steps: optimizer steps on it (fractional if a step mixes datasets). parts: micro-batches per
+    step. apart: whether each micro-batch is packed separately. packing: None = padded. draws: tokens of each example in
+    some sampled steps, int [n, batch_size, N]. length: tokens of a row. whole_table: whether all rows of the word table
+    are trained.
     """
 
     dataset: str
@@ -42,7 +42,7 @@ class Load:
 
     @cached_property
     def _needs(self) -> list[int]:
-        """For each draw, the rows that its examples need (of the fullest part, if parts are packed by themselves)."""
+        """For each sampled step, the packed rows of its examples (of the fullest micro-batch, if they are `apart`)."""
         slots, parts = slots_of(self.length), self.parts if self.apart else 1
         return [
             max(int(best_fit(part, self.length, slots)[0].max(initial=0)) + 1 for part in np.split(draw, parts))
@@ -50,7 +50,7 @@ class Load:
         ]
 
     def rows(self, shards: int) -> int:
-        """Typical number of rows of a step over all micro-batches, where `shards` devices share the rows of each."""
+        """Typical number of rows of a step, over all its micro-batches. shards: devices that share the rows of each."""
         size = self.draws.shape[1]
         if self.packing is None:
             return size

@@ -6,6 +6,7 @@ Lengths are those of the token cache or of a split's first rows (experiment/plan
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ _DRAWS = 16  # steps that are drawn to estimate rows and padding
 
 
 def load_of(dataset: Dataset, rows: Rows, recipe: Recipe, mix: str, steps: float) -> Load:
-    """The load of one dataset. rows: its sizes. mix: of the arm. steps: optimizer steps on it."""
+    """The Load of one dataset. rows: its sizes. mix: of the arm. steps: optimizer steps on it."""
     random, mixed = np.random.default_rng(0), mix == 'micro_batch'
     known = rows.lengths[: len(rows.lengths) // rows.group * rows.group]
     if not len(known):
@@ -68,9 +69,15 @@ def decided(plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer) -> Defaults:
     Process 0 decides for all processes: it may have token caches that others lack.
     """
 
+    by_run: dict[str, list[Load]] = {}
+
     def loads() -> list[Load]:
         estimator = Estimator(plan, shape, tokenizer)
-        return [load for run in plan for load in loads_of(estimator, run)]
+        by_run.update({run.name: list(loads_of(estimator, run)) for run in plan})
+        return [load for own in by_run.values() for load in own]
 
-    found = on_leader('defaults', lambda: decide(plan.config, shape, this_machine(), loads).as_json())
-    return Defaults.from_json(found)
+    def found() -> dict[str, Any]:
+        made = decide(plan.config, shape, this_machine(), loads)  # reads loads on accelerators alone
+        return made.with_seconds(shape, by_run).as_json()
+
+    return Defaults.from_json(on_leader('defaults', found))

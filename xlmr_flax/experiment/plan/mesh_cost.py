@@ -1,9 +1,9 @@
 """Time and memory of a training step on a mesh, by arithmetic: the cost model that chooses a plan's mesh.
 
-A step is `parts` micro-batches and one update. Of each, a device reads, converts and writes the weights that its rows
-need; computes; and exchanges weights (axis fsdp), gradients (data and fsdp) and activations (model). The constants are
-fitted to `xlmr-flax estimate` for XLM-R Large (docs/estimate.md has both side by side): the compiler's cycles, with all
-collectives waited for. They order meshes; they do not replace an estimate.
+A step is `parts` micro-batches and one update. For each micro-batch, a device reads, converts and writes the weights
+that its rows need, computes, and exchanges weights (axis fsdp), gradients (data and fsdp) and activations (model). The
+constants are fitted to `xlmr-flax estimate` for XLM-R Large (docs/estimate.md compares both): the compiler's cycles,
+without overlap of collectives. The model ranks meshes; it does not replace an estimate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WORDS = 32_768  # rows of the word table that a training keeps, typically; all 
 _UPDATE = 37.0  # once a step: the norm of the gradients, clipping and AdamW
 _PART = 69.0  # once a micro-batch, for each own weight: converted, gradients written, added up and, if apart, clipped
 _THROUGH = 6.0  # once a micro-batch, for each weight that other devices send
-_TOKEN = 133.0  # once a layer, for each number of a hidden state on a device: what no device of axis model is spared
+_TOKEN = 133.0  # once a layer, for each number of a hidden state on a device: work that axis model does not divide
 _SPEED = 0.7  # share of the peak that matrix products and attention reach
 _LAYER = 60e-6  # seconds a layer and micro-batch: operations that are too small to be limited by memory
 _HOP = 2e-6  # seconds until a collective has begun on all devices
@@ -85,7 +85,7 @@ def step_bytes(shape: EncoderConfig, load: Load, sizes: Sizes, parts: int = 0) -
 
 
 def step_seconds(shape: EncoderConfig, load: Load, sizes: Sizes, machine: Machine) -> float:
-    """Seconds of a step, no collective hidden."""
+    """Seconds of a step if no collective overlaps with computation."""
     chip, (layers, table) = machine.chip, weights(shape, load)
     data, fsdp, model = sizes.data, sizes.fsdp, sizes.model
     tokens = load.rows(sizes.shards) / load.parts * load.group * load.length / sizes.shards  # of a device and part
@@ -108,7 +108,7 @@ def step_seconds(shape: EncoderConfig, load: Load, sizes: Sizes, machine: Machin
 def choose(shape: EncoderConfig, loads: Sequence[Load], machine: Machine) -> Sizes:
     """The mesh that takes the least time for all steps of the loads, among those whose memory suffices.
 
-    If it suffices on no mesh: the one that needs least. Without loads, rows alone are shared.
+    If it suffices on no mesh: the one that needs least. Without loads, only rows are sharded.
     """
     known = list(meshes(shape, machine))
     if not loads or not known:

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xlmr_flax.config import Arm, Config, ConfigError, Member, OptimizerSpec, Recipe, digest, to_dict
+from xlmr_flax.config import NONE, Arm, Config, ConfigError, Member, OptimizerSpec, Recipe, digest, to_dict
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import (
-    NONE,
     Dataset,
     arm_of,
     check_rates,
@@ -31,8 +30,9 @@ from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import Task, closest
+from xlmr_flax.tasks.base import Task
 from xlmr_flax.train.optimizer import method_of
+from xlmr_flax.util.errors import closest
 
 # Increased when a change of the code changes what a run computes, so that results of an old workdir are not reused.
 _FORMAT = 3

@@ -15,48 +15,60 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from xlmr_flax.config import Arm, Config, ConfigError
+from xlmr_flax.config import NONE, Arm, Config, ConfigError
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.studies import presets
-from xlmr_flax.experiment.studies.phang2020 import NONE, SIZES, arm, member, only
+from xlmr_flax.experiment.studies.phang2020 import SIZES, arm, member, only
+from xlmr_flax.experiment.studies.preset_values import SMALL
 from xlmr_flax.tasks import get_task
 
 NAME = 'logic_low_resource'
 WHERE = ('core', 'full')
 SEEDS = (1, 2, 3)
-# Inference data sets of the mixture that share one head. LogiQA has two classes, and so a separate head.
-SHARED = ('control', 'folio', 'help', 'med', 'conjnli', 'sick')
-MIXTURE = ('logiqa2_nli', *SHARED)
-LONG = {'logiqa2': 256, 'logiqa2_nli': 256, 'control': 512, 'folio': 256, 'squad_v1': 384}  # tokens; whole paragraphs
-SHORT = 96  # tokens; the limit of these lengths for the small encoder
-CORE_ARMS = (NONE, 'mnli', 'conjnli', 'logic', 'logic_shuffled', 'pos_tags')
+CORE_SEEDS = (1, 2, 3, 4, 5)
+# Inference data sets of the mixture that share one head. The other two have two classes, and so separate heads.
+SHARED = ('control_whole', 'folio', 'help', 'med', 'conjnli', 'sick', 'proofwriter', 'clutrr_nli')
+MIXTURE = ('logiqa2_nli_new', 'logicbench', *SHARED)
+# Tokens of sets with whole paragraphs.
+LONG = {
+    'logiqa2': 256, 'logiqa2_nli': 256, 'logiqa2_nli_new': 256, 'logicbench': 256, 'control': 512, 'control_whole': 512,
+    'folio': 256, 'proofwriter': 256, 'squad_v1': 384,
+}  # fmt: skip
+SHORT = 128  # tokens; the limit of these lengths for the small encoder
+CORE_ARMS = (NONE, 'logic', 'logic_shuffled', 'mnli', 'pos_tags', 'proofwriter', 'logic_mnli')
 FULL_ARMS = (
-    NONE, 'mnli', 'logiqa_nli', 'logiqa_mrc', 'control_nli', 'folio', 'help_med', 'conjnli', 'sick', 'logic',
-    'logic_mnli', 'logic_shuffled', 'mnli_shuffled', 'pos_tags', 'csqa',
+    NONE, 'mnli', 'logiqa_nli', 'logiqa_mrc', 'control_nli', 'folio', 'proofwriter', 'help_med', 'conjnli', 'sick',
+    'logic', 'logic_mnli', 'logic_shuffled', 'mnli_shuffled', 'pos_tags', 'csqa',
 )  # fmt: skip
-CORE_TARGETS = ('xnli_plus', 'panx', 'tatoeba')
+CORE_TARGETS = ('xnli_plus', 'sib200', 'sib200_retrieval', 'panx')
 FULL_TARGETS = (
-    'xnli_plus', 'xcopa', 'pawsx', 'panx', 'masakhaner2_nodate', 'udpos', 'masakhapos', 'xquad', 'tydiqa', 'tatoeba',
+    'xnli_plus', 'sib200', 'xcopa', 'pawsx', 'panx', 'masakhaner2_nodate', 'uner', 'udpos', 'masakhapos', 'xquad',
+    'tydiqa', 'tatoeba', 'sib200_retrieval',
 )  # fmt: skip
-# Languages of the core grid: mainly low-resource ones, both in CC-100 and not in it, and enough high-resource
-# ones to fit a line through log CC-100 size.
+# English, three languages with more resources, and low-resource ones, chosen without regard to scores: in alphabetical
+# order of their codes, every second one of xnli_plus (and Burmese, the language of myXNLI) and every sixth of sib200.
+_MORE_RESOURCES = ('de', 'tr', 'hi')
+_SIXTH = (
+    'ajp', 'as', 'ba', 'bm', 'cy', 'fj', 'gd', 'hy', 'kac', 'km', 'ks_Deva', 'lij', 'luo', 'min', 'mos', 'nn', 'om',
+    'ps', 'sc', 'sm', 'su', 'tg', 'tt', 'vec', 'yue',
+)  # fmt: skip
 CORE_LANGUAGES = {
     'xnli_plus': (
-        'en', 'de', 'ru', 'th', 'tr', 'hi', 'ur', 'sw', 'my', 'ko',
-        'ay', 'bzd', 'cni', 'gn', 'hch', 'nah', 'oto', 'qu', 'shp', 'tar',
+        'en', *_MORE_RESOURCES,
+        'as', 'bzd', 'ee', 'gu', 'hch', 'kn', 'ln', 'mr', 'my', 'nah', 'or', 'pa', 'rw', 'sn', 'sw', 'te', 'wo', 'yo',
     ),
+    'sib200': ('en', *_MORE_RESOURCES, *_SIXTH),
+    'sib200_retrieval': (*_MORE_RESOURCES, *_SIXTH),
     'panx': ('en', 'de', 'fi', 'hi', 'tr', 'et', 'ka', 'kk', 'az', 'ml', 'mr', 'my', 'sw', 'ur', 'jv', 'qu', 'yo'),
-    'tatoeba': ('de', 'hi', 'tr', 'ka', 'kk', 'az', 'ml', 'mr', 'sw', 'ur', 'jv', 'tl', 'amh', 'xho'),
 }  # fmt: skip
-ROWS = {'small': 1600, 'base': 4500, 'large': 4500, 'tiny': 64}  # 4,500 is the size of SICK's train split
+ROWS = {'small': 4000, 'base': 4500, 'large': 4500, 'tiny': 64}  # 4,500 is the size of SICK's train split
 EPOCHS = 3.0
 # (arm, control): besides 'none', the arm is compared with this control. If the difference remains, what both share does
 # not explain the effect.
 CONTRASTS = (
     ('logic', 'logic_shuffled'), ('logic', 'mnli'), ('logic', 'pos_tags'), ('conjnli', 'mnli'), ('mnli', 'pos_tags'),
-    ('logic_mnli', 'mnli'), ('mnli', 'mnli_shuffled'), ('logic', 'csqa'),
+    ('logic_mnli', 'mnli'), ('mnli', 'mnli_shuffled'), ('logic', 'csqa'), ('proofwriter', 'pos_tags'),
 )  # fmt: skip
-_SMALL_STEP = {'learning_rate': 1e-4, 'epsilon': 1e-6, 'clip_per': 'step'}
 
 
 def study(
@@ -64,26 +76,30 @@ def study(
 ) -> dict[str, Any]:
     """Returns the config of the study as nested dicts, for `config.parse` or ConfigDict.
 
-    size: small (the embedded encoder), base, large or tiny. where: 'core' (six arms, three targets) or 'full'. rows:
-    training rows of every arm, 0 = ROWS. preset: name of the preset whose recipes the targets of base and large use.
+    size: small (the embedded encoder), base, large or tiny. where: 'core' (seven arms, four targets) or 'full'. rows:
+    training rows of every arm, 0 = ROWS. preset: name of the preset whose recipes the targets of base and large use;
+    small and tiny have the preset `small`.
     Raises ConfigError.
     """
     presets.one_of('size', size, tuple(SIZES))
     presets.one_of('where', where, WHERE)
     rows, compact = rows or ROWS[size], size in ('small', 'tiny')
     names = CORE_ARMS if where == 'core' else FULL_ARMS
-    batch = 16 if compact else 32
+    batch = SMALL.common['batch_size'] if compact else 32
     steps = math.ceil((1.0 if compact else EPOCHS) * rows / batch)
     targets = CORE_TARGETS if where == 'core' else FULL_TARGETS
-    raw = presets.preset(preset, targets, names, SIZES[size], tuple(seeds) or SEEDS)
+    seeds = tuple(seeds) or (CORE_SEEDS if where == 'core' else SEEDS)
+    raw = presets.preset('small' if compact else preset, targets, names, SIZES[size], seeds)
     arms = {name: spec for name, spec in all_arms(rows, steps, compact).items() if name in names}
     raw |= {'name': NAME, 'keep_models': 'intermediate', 'arms': arms}
     raw['title'] = f'Logical inference before transfer to low-resource languages: {size}, {where}, {rows:,} rows an arm'
     if compact:
         _make_compact(raw, size)
     step = {'batch_size': batch, 'accumulation': 1, 'epochs': 0.0, 'steps': steps, 'keep': 'last', 'eval_every': 0}
-    length = {'max_length': 64 if compact else 128}
+    length = {'max_length': SMALL.recipe['max_length'] if compact else 128}
     own = {name: step | length | {'max_train': rows if name not in arms else 0} for name in names if name != NONE}
+    if 'proofwriter' in own:
+        own['proofwriter']['max_length'] = min(LONG['proofwriter'], SHORT) if compact else LONG['proofwriter']
     raw['recipes'] = {name: fields for name, fields in raw['recipes'].items() if name in targets} | own
     if where == 'core':
         raw['evaluation']['languages'] = {t: CORE_LANGUAGES[t] for t in targets if t in CORE_LANGUAGES}
@@ -157,8 +173,8 @@ def training_rows(name: str) -> str:
     task = get_task(name)
     if 'train' not in task.splits:
         return 'test'
-    there = {split: Split(task, 'en', split).is_there() for split in ('train', 'dev')}
-    return 'dev' if there['dev'] and not there['train'] else ''
+    there = {split: Split(task, 'en', split).is_there() for split in ('train', 'dev') if split in task.splits}
+    return 'dev' if there.get('dev') and not there['train'] else ''
 
 
 def contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
@@ -192,25 +208,13 @@ def _remarks(arm: Arm | None, task: str) -> str:
 
 
 def _make_compact(raw: dict[str, Any], size: str) -> None:
-    """Sets our own recipe for the small embedded encoder: short rows, few steps, capped evaluation."""
-    raw['preset'] = ''
-    raw['recipe'] |= {
-        'batch_size': 16, 'accumulation': 1, 'max_length': 64, 'lengths': (), 'max_train': 1920, 'steps': 120,
-        'eval_every': 0, 'eval_examples': 100, 'dev_score': 'first', 'patience': 0, 'keep': 'last', 'log_every': 25,
-        'optimizer': raw['recipe']['optimizer'] | _SMALL_STEP,
-    }  # fmt: skip
-    # The hf head has one untrained layer before the output. With jiant's two, the first hundred steps train only these
-    # layers (the loss is 1.08 at step 70).
-    raw['encoder'] |= {'head': 'hf'}
-    # With fewer steps (we tried 30), the F1 of PAN-X stays at 0 for some arms and seeds, so nothing can be compared.
-    tags = {'batch_size': 16, 'max_length': 64, 'max_train': 1920, 'steps': 120}
-    spans = {'batch_size': 8, 'max_length': 256, 'max_train': 600, 'steps': 75}
-    few = {'batch_size': 16, 'max_length': 64, 'max_train': 400, 'steps': 75}
-    raw['recipes'] = {'xquad': spans, 'tydiqa': spans, 'xcopa': few, 'pawsx': {'max_train': 0}}
-    raw['recipes'] |= {name: dict(tags) for name in ('panx', 'masakhaner2_nodate', 'udpos', 'masakhapos')}
-    raw['evaluation'] |= {
-        'max_examples': 80, 'max_length': 64, 'batch_tokens': 4096, **presets.OWN_EVALUATION,
-    }  # fmt: skip
+    """Completes the recipes of the preset `small` and caps the evaluation."""
+    raw['preset'] = ''  # the arms and the evaluation are not those of the preset
+    raw['recipe'] |= {'log_every': 25}
+    spans = {'max_length': 256, 'max_train': 600}
+    few = {'max_train': 400, 'epochs': 1.5}
+    raw['recipes'] |= {'xquad': spans, 'tydiqa': spans, 'xcopa': few}
+    raw['evaluation'] |= {'max_examples': 200, 'max_length': 96}
     if size == 'tiny':
         raw['recipe'] |= {'steps': 2, 'max_train': 32}
         raw['recipes'] = {name: {**fields, 'steps': 2} for name, fields in raw['recipes'].items()}

@@ -17,7 +17,7 @@ from xlmr_flax.config import Member as MemberSpec
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.studies import presets
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import closest
+from xlmr_flax.util.errors import closest
 
 ANLI_PARTS = ('anli_r1', 'anli_r2', 'anli_r3', 'mnli', 'snli')
 TASKS = ('anli_plus', 'mnli', 'qqp', 'squad_v1', 'squad_v2', 'hellaswag', 'ccg', 'cosmosqa', 'commonsenseqa')
@@ -62,10 +62,10 @@ def part(name: str, **fields: Any) -> dict[str, Any]:
     return anli_plus(**fields) if name == 'anli_plus' else member(**length, **fields)
 
 
-def with_text(task: str, text: str, languages: Sequence[str], rate: float = MLM_RATE) -> dict[str, Any]:
-    """Returns an arm that mixes a task with masked language modelling. rate: the share of masked-LM steps."""
-    mlm = member(task=text, languages=tuple(languages), weight=rate, alpha=MLM_ALPHA)
-    return arm({task: part(task, weight=1 - rate), 'mlm': mlm}, sampler='weights')
+def with_text(task: str, text: str, languages: Sequence[str]) -> dict[str, Any]:
+    """Returns an arm that mixes a task with masked language modelling, which gets the share MLM_RATE of the steps."""
+    mlm = member(task=text, languages=tuple(languages), weight=MLM_RATE, alpha=MLM_ALPHA)
+    return arm({task: part(task, weight=1 - MLM_RATE), 'mlm': mlm}, sampler='weights')
 
 
 def study(table: str, size: str = 'large', preset: str = presets.DEFAULT, seeds: Sequence[int] = ()) -> dict[str, Any]:

@@ -58,15 +58,29 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def order(plan: Sequence[Run], share: Share) -> list[Run]:
-    """Orders the plan for one process: its own part first, then those of the next processes. A parent comes before the
-    runs that start from it.
+def order(plan: Sequence[Run], share: Share, seconds: Mapping[str, float] | None = None) -> list[Run]:
+    """Orders the plan for one process. A parent comes before the runs that start from it.
 
-    A part consists of families (a run without a parent and all its descendants), so that few processes wait for a
-    training of another process.
+    seconds: of each run by its name, if known. Then several processes take what lasts longest first (`longest_first`).
+    Else a process takes its own part first, then those of the next processes. A part consists of families (a run
+    without a parent and all its descendants), so that few processes wait for a training of another process.
     """
+    if seconds and share.count > 1:
+        return longest_first(plan, seconds)
     number = {name: i for i, name in enumerate(dict.fromkeys(run.lineage[0].name for run in plan))}
     return sorted(plan, key=lambda run: (number[run.lineage[0].name] - (share.number - 1)) % share.count)
+
+
+def longest_first(plan: Sequence[Run], seconds: Mapping[str, float]) -> list[Run]:
+    """Orders a plan by the seconds of each run and of the longest line of runs that start from it: so that no long
+    training begins when little else is left. seconds: by name; 0 for a run that has none."""
+    lasts: dict[str, float] = {}
+    after: dict[str, float] = {}
+    for run in reversed(plan):
+        lasts[run.name] = seconds.get(run.name, 0.0) + after.get(run.name, 0.0)
+        if run.start:
+            after[run.start.name] = max(after.get(run.start.name, 0.0), lasts[run.name])
+    return sorted(plan, key=lambda run: -lasts[run.name])
 
 
 def require_one_job(config: Config, plan: Sequence[Run], workdir: Path) -> None:

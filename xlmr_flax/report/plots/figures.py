@@ -42,22 +42,19 @@ def dumbbells(
     rows: Iterable[Row],
     target: str,
     metric: str | None = None,
-    split: str | None = None,
     encoder: str | None = None,
-    sort: str = 'resource',
 ) -> Figure:
     """Dumbbell plot of scores by language: a panel for each intermediate task, a line from the score of 'none' to its.
 
-    sort: 'resource' (as in the tables) or 'delta' (largest mean gain first). encoder: the first in the rows if None.
-    Raises RowsError if there is no such row.
+    encoder: the first in the rows if None. Raises RowsError if there is no such row.
     """
     rows = list(rows)
-    chosen = scored(rows, target, metric, split)
+    chosen = scored(rows, target, metric)
     encoder = encoder or chosen[0]['encoder']
     found = {name: values for (e, name), values in columns(chosen).items() if e == encoder}
     if not found:
         raise RowsError(f'no rows of target {target!r} with encoder {encoder!r}')
-    codes = _sorted_languages(chosen, found, sort)
+    codes = languages(chosen)
     names = [name for name in found if name != NONE] or [NONE]
     across = min(len(names), PANELS)
     down = math.ceil(len(names) / across)
@@ -85,20 +82,6 @@ def dumbbells(
         figure.supxlabel(axis, fontsize=9.5)
         figure.legend(*unique_legend(grid), loc='outside upper right', ncols=4, fontsize=9)
     return figure
-
-
-def _sorted_languages(rows: Sequence[Row], scores: Mapping[str, Values], sort: str) -> list[str]:
-    codes = languages(rows)
-    if sort == 'resource' or NONE not in scores:
-        return codes
-    if sort != 'delta':
-        raise RowsError(f"sort={sort!r} is neither 'resource' nor 'delta'")
-
-    def gain(code: str) -> float:
-        changes = [delta(values, scores[NONE], [code]) for name, values in scores.items() if name != NONE]
-        return max((change.mean for change in changes if change), default=-math.inf)
-
-    return sorted(codes, key=gain, reverse=True)
 
 
 def _dumbbell_panel(axes: Axes, codes: Sequence[str], base: Values, values: Values, name: str) -> None:

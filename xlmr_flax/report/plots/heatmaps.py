@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from xlmr_flax.report.plots.canvas import INK, SOFT, new_figure, style
@@ -18,7 +18,6 @@ from xlmr_flax.report.rows import (
     language_labels,
     languages,
     latest,
-    major_metric,
     scored,
 )
 from xlmr_flax.report.study import MARKED
@@ -34,9 +33,7 @@ STEPS = 6  # number of colours on either side of white in the scale
 HATCH = '#8a8a8a'
 
 
-def delta_heatmap(
-    rows: Iterable[Row], encoder: str | None = None, metrics: Mapping[str, str] | None = None
-) -> Figure | None:
+def delta_heatmap(rows: Iterable[Row], encoder: str | None = None) -> Figure | None:
     """Heat map of differences to 'none' in points: languages as rows, intermediates as columns grouped by target.
 
     The means are the last row. None if nothing can be compared.
@@ -45,8 +42,7 @@ def delta_heatmap(
     encoder = encoder or (rows[0]['encoder'] if rows else '')
     blocks: list[tuple[str, str, Values, Values, list[Row]]] = []
     for target in distinct(rows, 'target'):
-        metric = (metrics or {}).get(target) or major_metric(rows, target)
-        chosen = scored(rows, target, metric)
+        chosen = scored(rows, target)
         found = {name: values for (e, name), values in columns(chosen).items() if e == encoder}
         blocks += [(target, n, v, found[NONE], chosen) for n, v in found.items() if n != NONE and NONE in found]
     if not blocks:

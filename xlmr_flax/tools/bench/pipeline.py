@@ -62,7 +62,7 @@ def _data(setting: Any, run: Any) -> tuple[dict[str, Any], list[str]]:
         parts['reading the token cache'] = {'examples': n, 'seconds': seconds}
     else:
         notes.append('The token cache keeps neither the embedded world nor sets below 256 examples')
-    (stream,) = training.blend(ActiveRows.all(setting.model.config.vocab_size)).streams
+    (stream,) = training.training_data(ActiveRows.all(setting.model.config.vocab_size)).streams
     steps, size = max(1, len(training.data[0]) // recipe.batch_size), recipe.batch_size
     batches, seconds = _timed(lambda: [stream.batch(step, size, pad) for step in range(steps)])
     parts['batches'] = {'examples': steps * size, 'seconds': seconds}

@@ -47,7 +47,8 @@ def inputs(options: Options, folder: Path) -> None:
     """Writes start/ and train.npz for torch, and about.json with the rows of the first steps and each row's FLOPs."""
     from xlmr_flax.config import to_dict
     from xlmr_flax.data.batches import rows_at
-    from xlmr_flax.experiment.training import Training, heads_of, initial_params
+    from xlmr_flax.experiment.plan.arms import heads_of
+    from xlmr_flax.experiment.training import Training, initial_params
     from xlmr_flax.tools.bench.rows import write_rows
     from xlmr_flax.tools.torch.torch_model import TRAINED, export_start
     from xlmr_flax.train.vocabulary import ActiveRows
@@ -68,7 +69,7 @@ def inputs(options: Options, folder: Path) -> None:
     heads, params = heads_of(training.datasets), initial_params(setting, run)
     export_start(folder / 'start', setting.model.config, params, setting.tokenizer.path, heads, setting.model.style)
     write_rows(folder / 'train.npz', data, setting.tokenizer.pad)
-    (stream,) = training.blend(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32))).streams
+    (stream,) = training.training_data(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32))).streams
     text = {
         'head': next(iter(heads)),
         'dtype': setting.model.dtype,

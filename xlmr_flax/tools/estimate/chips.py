@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlmr_flax.parallel.chips import GPUS, TPUS, Chip
-from xlmr_flax.tasks.base import closest
 from xlmr_flax.tools.estimate import EstimateError
+from xlmr_flax.util.errors import closest
 
 # The chips with a compiler without hardware: gpus.py has the descriptions of the GPUs.
 CHIPS = TPUS | {name: GPUS[name] for name in ('h100', 'a100')}

@@ -264,7 +264,7 @@ def _operation(
     source, part, name = described(module, instruction)
     return Operation(
         instruction.name,
-        KERNEL if is_kernel else kind_of_operation(module, instruction, codes),
+        KERNEL if is_kernel else kind_of_operation(codes),
         direction(name),
         part,
         source,

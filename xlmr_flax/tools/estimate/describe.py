@@ -19,7 +19,8 @@ _MOVES = frozenset(
 _PACKAGE = '/xlmr_flax/'
 
 
-def kind_of_operation(module: Module, instruction: Instruction, codes: set[str]) -> str:
+def kind_of_operation(codes: set[str]) -> str:
+    """The kind of an operation. codes: the opcodes of its instructions."""
     if codes & {'convolution', 'dot'}:
         return MATMUL
     if codes & {'gather', 'scatter', 'sort'}:

@@ -50,7 +50,7 @@ def _operation(
         elements / (chip.vector * chip.clock),
     )
     source, part, path = described(module, instruction)
-    kind = kind_of_operation(module, instruction, codes)
+    kind = kind_of_operation(codes)
     if target:
         kind = MATMUL if 'cublas' in target else KERNEL
     name = re.search(r'\bname = "(\w+)"', instruction.rest) if target else None

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from xlmr_flax.experiment.plan.runs import Plan
+from xlmr_flax.experiment.workdir.scheduling import longest_first
 from xlmr_flax.tools.estimate.chips import Topology
 from xlmr_flax.tools.estimate.plan import PlanEstimate
 
@@ -64,10 +65,11 @@ class Comparison:
 
 def compare(plan: Plan, together: PlanEstimate, single: PlanEstimate) -> Comparison:
     """Compares a plan's estimate on a slice with that on one of its chips."""
-    place = {run.name: i for i, run in enumerate(plan)}
-    parents = [place[run.start.name] if run.start else -1 for run in plan]
 
     def hours(seconds: Mapping[str, float], workers: int) -> float:
-        return makespan([seconds.get(run.name, 0.0) for run in plan], parents, workers) / 3600
+        runs = longest_first(plan, seconds)
+        place = {run.name: i for i, run in enumerate(runs)}
+        parents = [place[run.start.name] if run.start else -1 for run in runs]
+        return makespan([seconds.get(run.name, 0.0) for run in runs], parents, workers) / 3600
 
     return Comparison(together.topology, hours(together.runs, 1), hours(single.runs, together.topology.chips))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xlmr_flax.config import Config, ConfigError
-from xlmr_flax.experiment.plan.runs import NONE
+from xlmr_flax.config import NONE, Config, ConfigError
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tools.torch.torch_model import TRAINED
 

@@ -28,19 +28,12 @@ from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.config.flag import check_arguments, define_config_flag, define_data_root, load_config
 from xlmr_flax.config.reference import as_text
 from xlmr_flax.data.batches import train_batch
+from xlmr_flax.experiment.context import Setting
 from xlmr_flax.experiment.plan.arms import heads_of, task_of
 from xlmr_flax.experiment.plan.runs import Run, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.runner import Runner
-from xlmr_flax.experiment.training import (
-    Setting,
-    Training,
-    head_of,
-    initial_params,
-    save_model,
-    start_params,
-    trained_facts,
-)
+from xlmr_flax.experiment.training import Training, head_of, initial_params, save_model, start_params, trained_facts
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.source import open_source
@@ -115,7 +108,7 @@ def _train(setting: Setting, run: Run) -> None:
     heads, params = heads_of(training.datasets), initial_params(setting, run)
     torch.manual_seed(run.seed)
     model = _open(setting, params, heads)
-    blend = training.blend(ActiveRows.all(setting.model.config.vocab_size))
+    data = training.training_data(ActiveRows.all(setting.model.config.vocab_size))
     optimizer = make_optimizer(model, recipe.optimizer)
     scheduler = learning_rates(optimizer, recipe.optimizer, training.steps)
     autocast = autocast_to(setting.model.dtype, _device())
@@ -125,7 +118,7 @@ def _train(setting: Setting, run: Run) -> None:
     model.train()
     since = time.monotonic()
     for step in range(training.steps):
-        parts = _parts(blend, step, recipe.accumulation, recipe.batch_size, setting.tokenizer.pad)
+        parts = _parts(data, step, recipe.accumulation, recipe.batch_size, setting.tokenizer.pad)
         rate = scheduler.get_last_lr()[0]
         metrics = {k: float(v) for k, v in train_step(model, parts, optimizer, recipe.optimizer, autocast).items()}
         scheduler.step()
@@ -137,10 +130,10 @@ def _train(setting: Setting, run: Run) -> None:
     _save(setting, run, training, model, heads)
 
 
-def _parts(blend: TrainingData, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
+def _parts(data: TrainingData, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
     """The micro-batches of an optimizer step, with the same rows as our step."""
-    drawn = blend.draws(step, accumulation)
-    if blend.mix != 'micro_batch':
+    drawn = data.draws(step, accumulation)
+    if data.mix != 'micro_batch':
         ((stream, draw),) = drawn
         batch = _batch(stream, draw, batch_size, pad)
         return list(pieces(stream.head_name, batch, accumulation))

@@ -10,25 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.cli import pack
+from xlmr_flax.cli import device_processes
+from xlmr_flax.cli.device_processes import AUTO, commands, devices_per_process, environment, run_processes
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
 
 
 def test_each_process_sees_its_own_devices() -> None:
-    found = [pack.environment('tpu', i, 1, {'A': 'b'}) for i in range(8)]
+    found = [environment('tpu', i, 1, {'A': 'b'}) for i in range(8)]
     assert [env['TPU_VISIBLE_CHIPS'] for env in found] == [str(i) for i in range(8)]
     assert len({env['TPU_PROCESS_PORT'] for env in found}) == 8 and {env['A'] for env in found} == {'b'}
     assert {(env['TPU_CHIPS_PER_PROCESS_BOUNDS'], env['TPU_PROCESS_BOUNDS']) for env in found} == {('1,1,1', '1,1,1')}
-    assert pack.environment('tpu', 4, 4, {})['TPU_VISIBLE_CHIPS'] == '4,5,6,7'
-    assert pack.environment('gpu', 2, 2, {})['CUDA_VISIBLE_DEVICES'] == '2,3'
-    assert pack.environment('gpu', 1, 1, {'CUDA_VISIBLE_DEVICES': '5,7'})['CUDA_VISIBLE_DEVICES'] == '7'
+    assert environment('tpu', 4, 4, {})['TPU_VISIBLE_CHIPS'] == '4,5,6,7'
+    assert environment('gpu', 2, 2, {})['CUDA_VISIBLE_DEVICES'] == '2,3'
+    assert environment('gpu', 1, 1, {'CUDA_VISIBLE_DEVICES': '5,7'})['CUDA_VISIBLE_DEVICES'] == '7'
     flags = {'XLA_FLAGS': '--xla_a=1 --xla_force_host_platform_device_count=8'}
-    assert pack.environment('cpu', 0, 2, flags)['XLA_FLAGS'] == '--xla_a=1 --xla_force_host_platform_device_count=2'
+    assert environment('cpu', 0, 2, flags)['XLA_FLAGS'] == '--xla_a=1 --xla_force_host_platform_device_count=2'
 
 
 def test_commands_share_the_plan() -> None:
-    found = pack.commands(['run', '--config=c.py', '--devices_a_run=1', '--workdir=w'], 2)
+    found = commands(['run', '--config=c.py', '--devices_a_run=1', '--workdir=w'], 2)
     end = ['run', '--config=c.py', '--devices_a_run=1', '--workdir=w', '--devices_a_run=0', '--coordinator=none']
     assert [command[1:] for command in found] == [['-m', 'xlmr_flax', *end, f'--shard={i}/2'] for i in (1, 2)]
 
@@ -39,27 +40,29 @@ def test_commands_share_the_plan() -> None:
         (1, 1, 'tpu', 8, 1),
         (4, 1, 'tpu', 8, 4),
         (8, 1, 'tpu', 8, 0),
-        (pack.AUTO, 100, 'tpu', 8, 1),
-        (pack.AUTO, 15, 'tpu', 8, 0),
-        (pack.AUTO, 100, 'tpu', 1, 0),
-        (pack.AUTO, 100, 'cpu', 8, 0),
+        (AUTO, 100, 'tpu', 8, 1),
+        (AUTO, 15, 'tpu', 8, 0),
+        (AUTO, 100, 'tpu', 1, 0),
+        (AUTO, 100, 'cpu', 8, 0),
     ],
 )
 def test_devices_of_a_process(asked: int, runs: int, platform: str, count: int, each: int) -> None:
-    assert pack.wanted(asked, runs, platform, count) == each
+    assert devices_per_process(asked, runs, platform, count) == each
 
 
 @pytest.mark.parametrize(('asked', 'platform', 'count'), [(3, 'gpu', 8), (-2, 'gpu', 8), (3, 'tpu', 6)])
 def test_a_number_that_does_not_divide_is_refused(asked: int, platform: str, count: int) -> None:
     with pytest.raises(ValueError, match='do not divide'):
-        pack.wanted(asked, 1, platform, count)
+        devices_per_process(asked, 1, platform, count)
 
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     def made(codes: tuple[int, ...]) -> int:
         text = 'import os, sys; print("shard", os.environ["XLA_FLAGS"]); sys.exit(int(sys.argv[1]))'
-        monkeypatch.setattr(pack, 'commands', lambda a, n: [[sys.executable, '-c', text, str(c)] for c in codes])
-        return pack.run_packed([], 'cpu', len(codes), 1)
+        monkeypatch.setattr(
+            device_processes, 'commands', lambda a, n: [[sys.executable, '-c', text, str(c)] for c in codes]
+        )
+        return run_processes([], 'cpu', len(codes), 1)
 
     assert made((0, 0)) == 0
     assert made((0, 143)) == 143
@@ -77,7 +80,7 @@ time.sleep(60)
 
 def test_a_stop_request_reaches_every_process_and_starts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request comes after the second of three starts, before the process is in the list."""
-    started, start = [], pack._start
+    started, start = [], device_processes._start
 
     def stopping(command: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
         process = start(command, env)
@@ -87,10 +90,10 @@ def test_a_stop_request_reaches_every_process_and_starts_no_other(monkeypatch: p
             os.kill(os.getpid(), signal.SIGTERM)
         return process
 
-    monkeypatch.setattr(pack, '_start', stopping)
-    monkeypatch.setattr(pack, 'commands', lambda a, n: [[sys.executable, '-c', SLEEPER]] * n)
+    monkeypatch.setattr(device_processes, '_start', stopping)
+    monkeypatch.setattr(device_processes, 'commands', lambda a, n: [[sys.executable, '-c', SLEEPER]] * n)
     handler = signal.getsignal(signal.SIGTERM)
-    assert pack.run_packed([], 'cpu', 3, 1) == 143
+    assert run_processes([], 'cpu', 3, 1) == 143
     assert [process.returncode for process in started] == [143, 143]
     assert signal.getsignal(signal.SIGTERM) is handler
 

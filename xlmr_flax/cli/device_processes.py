@@ -1,8 +1,8 @@
 """run --devices_a_run: one process for each device of this host, which share a plan.
 
-A small batch does not fill a slice, and a plan has many runs: each chip does its own. The processes are those of
-`--shard=1/N` to `--shard=N/N`; each sees its own devices alone. This process starts them, passes stop requests on and
-waits for them.
+A small batch does not keep all chips of a slice busy. A plan has many runs, so each chip can train another one. The
+processes are those of `--shard=1/N` to `--shard=N/N`, and each sees only its own devices. This process starts them,
+forwards stop requests and waits for them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from typing import IO
 FLAG = 'devices_a_run'
 AUTO = -1
 _STOPPED = 143  # exit code of a run that was stopped and has saved its state
-_POLL = 0.1  # seconds between two looks at the processes
+_POLL = 0.1  # seconds between two checks of the processes
 # Chips of one process -> their arrangement, as libtpu wants it.
 _BOUNDS = {1: '1,1,1', 2: '1,2,1', 4: '2,2,1', 8: '2,4,1'}
 _FORCED = '--xla_force_host_platform_device_count='
 _COUNT = 'import jax; print(jax.default_backend(), jax.local_device_count())'
 
 
-def devices() -> tuple[str, int]:
-    """(platform, number of devices) of this host, asked by a child: a process that has opened a TPU keeps it."""
+def host_devices() -> tuple[str, int]:
+    """(platform, number of devices) of this host.
+
+    A child process counts them, because a process that has opened a TPU keeps it. Raises OSError.
+    """
     done = subprocess.run([sys.executable, '-c', _COUNT], capture_output=True, text=True)
     if done.returncode:
         raise OSError(f'the devices of this host cannot be counted: {done.stderr.strip().splitlines()[-1:]}')
@@ -37,7 +40,7 @@ def devices() -> tuple[str, int]:
 
 
 def environment(platform: str, first: int, count: int, base: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that sees devices `first` to `first + count - 1` alone.
+    """The environment of a process that sees only the devices `first` to `first + count - 1`.
 
     TPU: the variables of libtpu for several processes on a host (jax.readthedocs.io: FAQ of Cloud TPU, "Running
     multiple JAX processes on a single host"); GPU: CUDA_VISIBLE_DEVICES; CPU: the number of simulated devices.
@@ -65,11 +68,11 @@ def commands(arguments: Sequence[str], count: int) -> list[list[str]]:
     return [[*start, *own, f'--shard={i}/{count}'] for i in range(1, count + 1)]
 
 
-def wanted(asked: int, runs: int, platform: str, count: int) -> int:
-    """Devices of a process; 0 = this process does the plan with all devices.
+def devices_per_process(asked: int, runs: int, platform: str, count: int) -> int:
+    """Number of devices of each process; 0 = this process runs the plan with all devices.
 
-    asked: the flag; AUTO = one device a process where the plan has at least two runs for each. Raises ValueError for a
-    number that does not divide the devices.
+    asked: the value of the flag; AUTO = one device for each process if the plan has at least two runs for each device.
+    count: number of devices. Raises ValueError for a number that does not divide it.
     """
     if asked == AUTO:
         return 1 if platform != 'cpu' and count > 1 and runs >= 2 * count else 0
@@ -79,15 +82,18 @@ def wanted(asked: int, runs: int, platform: str, count: int) -> int:
     return 0 if asked == count else asked
 
 
-def run_packed(arguments: Sequence[str], platform: str, count: int, each: int) -> int:
-    """Starts a process for each group of `each` devices and waits for all. A stop request is passed on to them; after
-    it, no other is started. Returns the exit code: 0, that of a process that failed, or 143 where one was stopped."""
+def run_processes(arguments: Sequence[str], platform: str, count: int, each: int) -> int:
+    """Starts a process for each group of `each` devices and waits for all of them.
+
+    A stop request is forwarded to them; after it, no further process is started. Returns the exit code: 0, that of a
+    process that failed, or 143 if one was stopped.
+    """
     started: list[subprocess.Popen[str]] = []
     readers: list[threading.Thread] = []
     requests: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        requests.append(number)  # no more: a process that has just been started may not be in the list yet
+        requests.append(number)  # only noted: a process that has just been started may not be in the list yet
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -97,7 +103,7 @@ def run_packed(arguments: Sequence[str], platform: str, count: int, each: int) -
             process = _start(command, environment(platform, i * each, each, os.environ))
             started.append(process)
             assert process.stdout is not None
-            reader = threading.Thread(target=_pass_on, args=(process.stdout, i + 1), daemon=True)
+            reader = threading.Thread(target=_print_lines, args=(process.stdout, i + 1), daemon=True)
             reader.start()
             readers.append(reader)
         passed_on = 0
@@ -132,7 +138,7 @@ def _start(command: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
     )
 
 
-def _pass_on(lines: IO[str], number: int) -> None:
+def _print_lines(lines: IO[str], number: int) -> None:
     """Prints the lines of a process with its number, until its output ends."""
     with lines:
         for line in lines:
