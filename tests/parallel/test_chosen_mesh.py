@@ -117,8 +117,8 @@ def test_eight_devices_equal_one(name: str) -> None:
 
 
 def test_merged_micro_batches_equal_those_of_one_device() -> None:
-    """Four micro-batches on one device, two and one on eight; the numbers of empty rows differ."""
-    one, *others = in_a_child('xtreme', ((1, 1, 1), 4), ((2, 2, 2), 2), ((8, 1, 1), 1))
+    """Four micro-batches on one device, one and two on eight; the numbers of empty rows differ."""
+    one, *others = in_a_child('xtreme', ((1, 1, 1), 4), ((2, 2, 2), 1), ((8, 1, 1), 2))
     for found in others:
         check(found, one)
     assert one['rows'] != others[-1]['rows']
