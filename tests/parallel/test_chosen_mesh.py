@@ -117,6 +117,7 @@ def test_eight_devices_equal_one(name: str) -> None:
     check(eight, one)
 
 
+@pytest.mark.slow
 def test_merged_micro_batches_equal_those_of_one_device() -> None:
     """Four micro-batches on one device, one and two on eight; the numbers of empty rows differ."""
     one, *others = in_a_child('xtreme', ((1, 1, 1), 4), ((2, 2, 2), 1), ((8, 1, 1), 2))

@@ -109,7 +109,7 @@ def test_seeds_and_masks_are_equal_bit_by_bit() -> None:
     np.testing.assert_array_equal(shift[:, 0], [[3 * many * 0x9E3779B9 % 2**32, 0], [21 * 0x9E3779B9 % 2**32, 0]])
 
 
-@pytest.mark.parametrize('clip', [0.0, 0.05])
+@pytest.mark.parametrize('clip', [pytest.param(0.0, marks=pytest.mark.slow), 0.05])
 def test_steps_lead_to_the_same_parameters(
     clip: float, tiny_of: Callable[..., Any], batch_of: Callable[..., Any]
 ) -> None:
