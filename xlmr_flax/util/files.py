@@ -55,7 +55,7 @@ def is_remote(path: Path) -> bool:
     found, place = '', Path(os.path.realpath(path))
     longest = -1
     for line in lines:
-        # proc(5): the mount point is the fifth field; the type of the file system is the first behind ' - '.
+        # proc(5): the mount point is the fifth field; the type of the file system is the first one after ' - '.
         before, _, after = line.partition(' - ')
         point = Path(before.split()[4].replace('\\040', ' '))
         if place.is_relative_to(point) and len(point.parts) >= longest:

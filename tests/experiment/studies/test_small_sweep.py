@@ -1,4 +1,4 @@
-"""The sweep behind the preset `small`: what it trains, and that the preset is one of its variants."""
+"""The sweep that chose the preset `small`: what it trains, and that the preset is one of its variants."""
 
 from __future__ import annotations
 

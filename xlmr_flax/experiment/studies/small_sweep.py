@@ -1,4 +1,4 @@
-"""The sweep behind the preset `small`: recipes for the embedded encoder, compared by English dev scores alone."""
+"""The sweep that chose the preset `small`: recipes for the embedded encoder, compared by their English dev scores."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sweep(task: str, variants: Sequence[str] = tuple(VARIANTS), seeds: Sequence[
         'title': f'Recipes for the embedded encoder: {task}',
         'targets': ('tatoeba',),
     }
-    # A plan needs a target. This one trains nothing and is scored on eight sentences, which nobody looks at.
+    # A plan needs a target. This one is not trained and is scored on eight sentences; the sweep does not use the score.
     raw['evaluation'] |= {'languages': {'tatoeba': ('de',)}, 'max_examples': 8}
     raw['encoder'] |= {'source': 'embedded', 'head': 'hf'}
     raw |= {'seeds': tuple(seeds), 'arms': {}, 'recipes': {}, 'keep_models': 'intermediate'}
@@ -57,7 +57,7 @@ def sweep(task: str, variants: Sequence[str] = tuple(VARIANTS), seeds: Sequence[
 
 
 def from_argument(argument: str) -> dict[str, Any]:
-    """Returns the sweep for the argument of configs/small_sweep.py: 'task=mnli,variants=rate1e-4,seeds=1+2'."""
+    """Returns the sweep for the argument of configs/small_sweep.py: 'task=mnli,variants=batch8-rate1e-4,seeds=1+2'."""
     values = presets.arguments(argument, ('task', 'variants', 'seeds'))
     names = values.get('variants', '+'.join(VARIANTS)).split('+')
     return sweep(values.get('task', 'mnli'), names, presets.seeds_of(values) or (1,))
