@@ -20,7 +20,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from xlmr_flax.parallel.chips import Chip
@@ -113,12 +113,16 @@ class ProgramCost:
         return sorted(self.operations, key=lambda o: -o.cycles)[:n]
 
 
-def program_cost(module: Module, chip: Chip) -> ProgramCost:
-    """Cost of a compiled program on one chip."""
-    walk = Walk(module)
+# (module, instruction, runs, operands, chip) -> its cost; None = it has none, or is counted separately.
+OperationCost = Callable[[Module, Instruction, int, list[Instruction], Chip], Operation | None]
+
+
+def program_cost(module: Module, chip: Chip, operation_cost: OperationCost | None = None) -> ProgramCost:
+    """Cost of a compiled program on one chip. operation_cost: None = that of a TPU's operations."""
+    walk, cost_of = Walk(module), operation_cost or _operation
     operations = []
     for instruction, times, operands in walk.schedule(module.entry, 1):
-        if operation := _operation(module, instruction, times, operands, chip):
+        if operation := cost_of(module, instruction, times, operands, chip):
             operations.append(operation)
     return ProgramCost(tuple(operations), tuple(walk.collected()), walk.loops_unknown)
 

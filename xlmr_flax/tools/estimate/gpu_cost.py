@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from xlmr_flax.parallel.chips import Chip
 from xlmr_flax.tools.estimate import traffic
-from xlmr_flax.tools.estimate.cost import COLLECTIVES, NOT_COSTED, Operation, ProgramCost, Walk
+from xlmr_flax.tools.estimate.cost import COLLECTIVES, NOT_COSTED, Operation, ProgramCost, program_cost
 from xlmr_flax.tools.estimate.describe import KERNEL, MATMUL, described, direction, kind_of_operation
 from xlmr_flax.tools.estimate.hlo import Instruction, Module
 
@@ -23,12 +23,7 @@ _WORK = re.compile(r'(flops|vector_ops)(?:\\22|[^\w{}])+(\d+)')
 
 def gpu_cost(module: Module, chip: Chip) -> ProgramCost:
     """Cost of a compiled program on one GPU; the cycles are seconds times the clock."""
-    walk = Walk(module)
-    operations = []
-    for instruction, times, operands in walk.schedule(module.entry, 1):
-        if operation := _operation(module, instruction, times, operands, chip):
-            operations.append(operation)
-    return ProgramCost(tuple(operations), tuple(walk.collected()), walk.loops_unknown)
+    return program_cost(module, chip, _operation)
 
 
 def _operation(
