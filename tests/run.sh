@@ -7,7 +7,8 @@
 #   bash tests/run.sh newest               in a new environment, with the newest release of all that setup.py allows
 #   bash tests/run.sh pythons              the tests marked fast, with each Python that is here, in .venv-VERSION
 # Other environments than the newest one get the versions of constraints/, if there is a file for their Python.
-# PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place.
+# PYTHON=python3.12 chooses the interpreter of a new environment; VENV=DIR chooses its place; TESTS_ONLY=1 leaves out lint,
+# types and documentation.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # shellcheck source=launch/venv.sh
@@ -70,10 +71,12 @@ step() {
   echo "== $name"
   "$@" || failed+=("$name (exit code $?)")
 }
-step 'ruff check' "$bin/ruff" check .
-step 'ruff format' "$bin/ruff" format --check --quiet .
-step 'mkdocs build' env NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet
-step 'pyright' "$bin/pyright" --pythonpath "$bin/python"
+if [[ -z ${TESTS_ONLY:-} ]]; then
+  step 'ruff check' "$bin/ruff" check .
+  step 'ruff format' "$bin/ruff" format --check --quiet .
+  step 'mkdocs build' env NO_MKDOCS_2_WARNING=1 "$bin/mkdocs" build --strict --quiet
+  step 'pyright' "$bin/pyright" --pythonpath "$bin/python"
+fi
 step 'pytest' "$bin/python" -m pytest -q "$@"
 
 if ((${#failed[@]})); then

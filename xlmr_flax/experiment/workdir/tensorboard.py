@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,9 @@ class Board:
 
     def add(self, record: dict[str, Any]) -> None:
         """Adds the numbers of one metrics record as scalars, under their names and at the step of the record."""
-        from tensorboardX import SummaryWriter
-
         run = record['run']
         if run not in self.writers:
-            self.writers[run] = SummaryWriter(str(self.directory / run), purge_step=record['step'])
+            self.writers[run] = _summary_writer_class()(str(self.directory / run), purge_step=record['step'])
         for name, value in record.items():
             if name not in ('step', 'seed') and isinstance(value, (int, float)) and not isinstance(value, bool):
                 self.writers[run].add_scalar(name, value, record['step'])
@@ -28,3 +27,17 @@ class Board:
         """Flushes and closes all event files."""
         for writer in self.writers.values():
             writer.close()
+
+
+def _summary_writer_class() -> Any:
+    """Imports tensorboardX without torch: where torch is installed, tensorboardX imports it, which takes seconds, and
+    goes on without it where that import fails."""
+    hide = 'torch' not in sys.modules
+    if hide:
+        sys.modules['torch'] = None  # pyright: ignore[reportArgumentType]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hide:
+            del sys.modules['torch']
+    return SummaryWriter
