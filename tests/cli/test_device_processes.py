@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import simulated_devices
 
 from xlmr_flax.cli import device_processes
 from xlmr_flax.cli.device_processes import AUTO, commands, devices_per_process, environment, run_processes
@@ -100,7 +101,7 @@ def test_a_stop_request_reaches_every_process_and_starts_no_other(monkeypatch: p
 
 @pytest.mark.slow
 def test_two_simulated_devices_share_a_plan(tmp_path: Path) -> None:
-    env = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_PLATFORMS': 'cpu'}
+    env = simulated_devices.environment(2)
     command = [
         sys.executable,
         '-m',

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from simulated_devices import output_of
 
 from xlmr_flax.config import Evaluation
 from xlmr_flax.data.sources import DataError
@@ -135,14 +133,7 @@ def _vectors(devices: int) -> np.ndarray:
 
 
 def test_four_devices_embed_what_one_does() -> None:
-    environment = os.environ | {
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
-        'JAX_PLATFORMS': 'cpu',
-        'PYTHONPATH': str(Path(__file__).parents[2]),
-    }
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(json.loads(done.stdout), _vectors(1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(json.loads(output_of(__file__, devices=4)), _vectors(1), rtol=0, atol=1e-5)
 
 
 if __name__ == '__main__':

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from simulated_devices import output_of
 
 from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.eval import mining
@@ -189,14 +188,7 @@ def _many() -> dict[str, float]:
 
 
 def _child(what: str, devices: int = 1) -> dict:
-    environment = os.environ | {
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        'JAX_PLATFORMS': 'cpu',
-        'PYTHONPATH': str(Path(__file__).parents[2]),
-    }
-    done = subprocess.run([sys.executable, __file__, what], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(output_of(__file__, what, devices=devices))
 
 
 def test_eight_devices_find_what_one_does_ties_included(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from simulated_devices import environment
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -22,10 +22,8 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_a_plan_with_the_defaults_of_a_slice(tmp_path: Path) -> None:
-    flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-    env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
     command = ['run', f'--config={ROOT}/configs/tiny.py', f'--workdir={tmp_path}', '--config.recipe.accumulation=2']
-    done = subprocess.run([sys.executable, '-c', CODE, *command], capture_output=True, text=True, env=env)
+    done = subprocess.run([sys.executable, '-c', CODE, *command], capture_output=True, text=True, env=environment(8))
     out = done.stdout + done.stderr
     assert done.returncode == 0, out
     assert '8 × TPU v5e: bfloat16, mesh data=' in out

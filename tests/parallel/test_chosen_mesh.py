@@ -6,8 +6,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from simulated_devices import output_of
 
 from xlmr_flax.config import parse
 from xlmr_flax.data.encode import Encoded
@@ -90,12 +89,7 @@ def outcome(name: str, sizes: tuple[int, int, int], parts: int) -> dict[str, Any
 
 def in_a_child(name: str, *runs: tuple[tuple[int, int, int], int]) -> list[dict[str, Any]]:
     """Outcomes for these meshes and numbers of micro-batches, of one process with eight devices."""
-    flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-    environment = os.environ | {'XLA_FLAGS': f'{flags} --xla_llvm_disable_expensive_passes=true'}
-    command = [sys.executable, __file__, name, json.dumps(runs)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment | {'JAX_PLATFORMS': 'cpu'})
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(output_of(__file__, name, json.dumps(runs)).splitlines()[-1])
 
 
 def check(found: dict[str, Any], one: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ together, and notice when one of them dies."""
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from simulated_devices import environment
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -54,11 +54,7 @@ class Processes:
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
-        env = os.environ | {
-            'PYTHONPATH': str(ROOT),
-            'OMP_NUM_THREADS': '1',
-            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        }
+        env = environment(devices) | {'OMP_NUM_THREADS': '1'}
         started = []
         for index in range(count):
             together = (f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}', f'--process_id={index}')

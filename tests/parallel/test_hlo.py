@@ -6,9 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
+from simulated_devices import output_of
 
 from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.encoders.attention import cpu as attention_cpu
@@ -91,10 +90,7 @@ def whole_batch(text: str) -> list[str]:
 @pytest.fixture(scope='module')
 def eight() -> dict[str, list[Any]]:
     """The shapes by mesh, and without constraints, and the kernels' outcomes, from one process with eight devices."""
-    environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(output_of(__file__))
 
 
 @pytest.mark.slow

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from simulated_devices import output_of
 
 from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.encoders import named_sizes
@@ -195,10 +194,7 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
 @pytest.fixture(scope='module')
 def eight() -> dict[str, dict[str, Any]]:
     """Outcomes by mesh, from one process with eight devices."""
-    environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(output_of(__file__))
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from one_head import make_train_step
+from simulated_devices import output_of
 
 from xlmr_flax.config import OptimizerSpec
 from xlmr_flax.encoders import FAMILIES, attention
@@ -93,15 +92,10 @@ def steps(name: str, mesh_name: str) -> tuple[dict[str, Any], dict[str, np.ndarr
 
 @pytest.fixture(scope='module')
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Outcomes by family and mesh, from one process with eight devices, compiled as in test_mesh_steps.py."""
+    """Outcomes by family and mesh, from one process with eight devices."""
     folder = tmp_path_factory.mktemp('families')
-    flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-    environment = os.environ | {'XLA_FLAGS': f'{flags} --xla_llvm_disable_expensive_passes=true'}
-    environment |= {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, __file__, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return {key: (facts, dict(np.load(folder / f'{key}.npz'))) for key, facts in json.loads(done.stdout).items()}
+    found = json.loads(output_of(__file__, str(folder)))
+    return {key: (facts, dict(np.load(folder / f'{key}.npz'))) for key, facts in found.items()}
 
 
 @pytest.mark.slow

@@ -6,8 +6,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 from functools import lru_cache
@@ -17,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from simulated_devices import output_of
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import NO_LABELS, Encoded
@@ -106,14 +105,8 @@ def steps(sizes: str, folder: Path) -> Outcome:
 
 
 def in_a_child(meshes: tuple[str, ...], folder: Path) -> dict[str, Outcome]:
-    """Outcomes by mesh, of one process with eight devices. Its programs are compiled without LLVM's slow passes: they
-    run for milliseconds and take seconds to compile."""
-    flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-    environment = os.environ | {'XLA_FLAGS': f'{flags} --xla_llvm_disable_expensive_passes=true'}
-    command = [sys.executable, __file__, str(folder), *meshes]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment | {'JAX_PLATFORMS': 'cpu'})
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    """Outcomes by mesh, of one process with eight devices."""
+    found = json.loads(output_of(__file__, str(folder), *meshes))
     return {m: (found[m], dict(np.load(folder / f'{m}.npz'))) for m in meshes}
 
 

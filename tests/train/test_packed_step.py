@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from one_head import make_train_step
+from simulated_devices import output_of
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import NO_LABELS, Encoded
@@ -173,10 +172,7 @@ def losses(sizes: tuple[int, int, int]) -> list[list[float]]:
 @pytest.mark.slow
 def test_eight_devices_give_the_losses_of_one() -> None:
     """With dropout: more devices add empty rows at the end and move no example."""
-    environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    eight, one = json.loads(done.stdout), losses((1, 1, 1))
+    eight, one = json.loads(output_of(__file__)), losses((1, 1, 1))
     for found in eight:
         np.testing.assert_allclose(np.concatenate(found), np.concatenate(one), rtol=1e-5)
     assert abs(one[2][0] - one[0][0]) > 1e-3

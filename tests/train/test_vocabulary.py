@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from one_head import make_train_step
+from simulated_devices import output_of
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import Encoded
@@ -158,10 +157,7 @@ def on_a_mesh() -> float:
 @pytest.mark.slow
 def test_on_a_mesh_it_is_the_same() -> None:
     """With dropout on: its mask follows the place, not the token number."""
-    environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8', 'JAX_PLATFORMS': 'cpu'}
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) < 2e-6
+    assert json.loads(output_of(__file__)) < 2e-6
 
 
 def test_the_factor_of_a_part_of_the_steps() -> None:
