@@ -105,6 +105,7 @@ def test_ours_in_the_bench_are_the_neighbours(outcomes: tuple[Path, dict[str, re
     ('arguments', 'said'),
     [
         (['bench'], 'the subject is missing: xlmr-flax bench retrieval'),
+        (['bench', 'startup'], "unknown bench subject 'startup'"),
         (['bench', 'retreival'], "unknown bench subject 'retreival' (did you mean 'retrieval'?)"),
         (['bench', 'retrieval', 'train'], "unexpected argument 'train'"),
         ([*TINY, '--alternations=0'], '0 alternations: at least one is needed'),
