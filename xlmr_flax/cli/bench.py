@@ -5,12 +5,12 @@ compute the same results. Subjects:
   train       our training loop and a PyTorch loop like that of transformers' Trainer (length grouping, dynamic padding,
               padding to --max_length; fused AdamW, SDPA; on a GPU bfloat16 and torch.compile)
   eval        zero-shot evaluation over the languages of --task; --embed: sentence vectors of a retrieval task
-  retrieval   exact nearest neighbours in both directions (--rows vectors of size --dim per side): torch, faiss-cpu
+  retrieval   exact nearest neighbours in both directions (--rows vectors of size --dim per side): torch
 A subject that measures only our own code:
   attention   each attention implementation of this device, and its error: --rows (8) of --max_length tokens, --dropout
 train takes --task, --encoder, --rows, --max_length, --batch and --dropout, or --config=FILE (the first training of its
 plan). Prints Markdown; --out writes it to DIR/SUBJECT.md, and all measured times to DIR/SUBJECT.json. Implementations
-that are not installed are skipped (pip install -e '.[bench]' in the checkout installs them).
+that are not installed are skipped (pip install -e '.[torch]' in the checkout installs them).
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ def test_the_command_without_the_others(
     for name, package in (
         ('torch, two passes', 'torch'),
         ('torch, one pass', 'torch'),
-        ('faiss-cpu flat', 'faiss'),
     ):
         assert f'Left out: {name}: {package} is not installed.' in captured.out
     assert 'ours: round 2 of 2' in captured.err
