@@ -79,6 +79,7 @@ def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
         from xlmr_flax.eval.mining import NEIGHBOURS
 
         return {'rows': rows, 'dim': values.dim, 'k': NEIGHBOURS, 'seed': 0}
+    from xlmr_flax.config import to_dict
     from xlmr_flax.tasks import get_task
     from xlmr_flax.tools.bench import settings
     from xlmr_flax.tools.bench.timing import machine
@@ -90,7 +91,7 @@ def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
     _check_task(subject, get_task(task), embed=values.embed)
     if values.config is not None and subject != 'eval':
         config, task = (
-            settings.as_dict(load_config(values)),
+            to_dict(load_config(values)),
             Path(getattr(values['config'], 'config_filename', 'config')).stem,
         )
     else:
