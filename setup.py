@@ -76,7 +76,6 @@ setup(
         'gcs': ['gcsfs'],
         'hub': ['pyarrow>=17'],
         'torch': ['torch>=2.6'],
-        'bench': ['torch>=2.6', 'faiss-cpu>=1.11'],
         'docs': ['mkdocs-material>=9.5'],
         'notebooks': ['nbclient>=0.10', 'ipykernel>=6.29'],
         'dev': [

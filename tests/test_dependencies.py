@@ -10,7 +10,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MODULES = {  # import name -> distribution, where they differ
     'absl': 'absl-py',
-    'faiss': 'faiss-cpu',
     'ml_collections': 'ml-collections',
     'orbax': 'orbax-checkpoint',
     'tensorflow_datasets': 'tensorflow-datasets',

@@ -1,7 +1,9 @@
-"""How many functions of the package stand between a command and the loss of a training step."""
+"""How many functions and classes of the package stand between a command and the loss of a training step."""
 
 from __future__ import annotations
 
+import ast
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -35,3 +37,28 @@ def test_the_path_from_a_command_to_the_loss(tmp_path: Path, monkeypatch: pytest
     assert paths and all(path == PATH for path in paths)
     page = (package.parent / 'docs' / 'architecture.md').read_text(encoding='utf-8')
     assert all(f'`{each.split()[0]}`' in page for each in PATH)
+
+
+def test_the_classes_on_the_path() -> None:
+    """The table of docs/architecture.md has every class of the functions' signatures, and at most 15 in all."""
+    package = Path(xlmr_flax.__file__).parent
+    trees = {path.relative_to(package).as_posix(): ast.parse(path.read_text('utf-8')) for path in package.rglob('*.py')}
+    defined = {n.name for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    page = (package.parent / 'docs' / 'architecture.md').read_text(encoding='utf-8')
+    rows = [line.split('|') for line in page.splitlines() if line.startswith('| `') and line.count('|') == 4]
+    on_path = [cells[3] for cells in rows if ' '.join(re.findall(r'`(\S+?)`', cells[1])[:2]) in PATH]
+    listed = {name for cell in on_path for name in re.findall(r'`(\w+)`', cell)}
+    assert len(on_path) == len(PATH) and len(listed) <= 15
+    assert listed - {'FlagValues'} <= defined
+    for place in PATH:
+        file, name = place.split()
+        functions = [n for n in ast.walk(trees[file]) if isinstance(n, ast.FunctionDef) and n.name == name]
+        assert functions, place
+        for function in functions:
+            arguments = function.args
+            given = [a.annotation for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]]
+            named = [ast.unparse(a) for a in [*given, function.returns] if a]
+            own = {word for text in named for word in re.findall(r'(?<!jax\.)\b\w+', text)} & defined
+            assert own - {'State'} <= listed, (
+                place
+            )  # train/step.py's State is an alias; another module has a class of this name

@@ -114,11 +114,11 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def enough_resamples(family: int, alpha: float = ALPHA, least: int = RESAMPLES) -> int:
-    """Returns three times the number of resamples that a family of tests needs to be able to reject, at least `least`.
+def enough_resamples(family: int) -> int:
+    """Three times the number of resamples that a family of tests needs to be able to reject, at least RESAMPLES.
 
     The smallest p with B resamples is 2 / (B + 1), and Holm's correction multiplies it by the size of the family."""
-    return max(least, 3 * math.ceil(2 * family / alpha))
+    return max(RESAMPLES, 3 * math.ceil(2 * family / ALPHA))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -5,15 +5,12 @@ compute the same results. Subjects:
   train       our training loop and a PyTorch loop like that of transformers' Trainer (length grouping, dynamic padding,
               padding to --max_length; fused AdamW, SDPA; on a GPU bfloat16 and torch.compile)
   eval        zero-shot evaluation over the languages of --task; --embed: sentence vectors of a retrieval task
-  retrieval   exact nearest neighbours in both directions (--rows vectors of size --dim per side): torch, faiss-cpu
-Subjects that measure only our own code:
-  pipeline    reading, tokenizing, token cache, batches: examples/s of each, and their share of a training step
-  startup     a first and a second start of a training in fresh processes, by parts
+  retrieval   exact nearest neighbours in both directions (--rows vectors of size --dim per side): torch
+A subject that measures only our own code:
   attention   each attention implementation of this device, and its error: --rows (8) of --max_length tokens, --dropout
-train, pipeline and startup take --task, --encoder, --rows, --max_length, --batch and --dropout, or --config=FILE (the
-first training of its plan). Prints Markdown; --out writes it to DIR/SUBJECT.md, and all measured times to
-DIR/SUBJECT.json. Implementations that are not installed are skipped (pip install -e '.[bench]' in the checkout
-installs them).
+train takes --task, --encoder, --rows, --max_length, --batch and --dropout, or --config=FILE (the first training of its
+plan). Prints Markdown; --out writes it to DIR/SUBJECT.md, and all measured times to DIR/SUBJECT.json. Implementations
+that are not installed are skipped (pip install -e '.[torch]' in the checkout installs them).
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ if TYPE_CHECKING:
     from xlmr_flax.tasks.base import Task
 
 ARGUMENTS = 1  # the subject
-ROWS = {'retrieval': 30_000, 'train': 256, 'eval': 64, 'pipeline': 4096, 'startup': 64}
+ROWS = {'retrieval': 30_000, 'train': 256, 'eval': 64}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -82,6 +79,7 @@ def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
         from xlmr_flax.eval.mining import NEIGHBOURS
 
         return {'rows': rows, 'dim': values.dim, 'k': NEIGHBOURS, 'seed': 0}
+    from xlmr_flax.config import to_dict
     from xlmr_flax.tasks import get_task
     from xlmr_flax.tools.bench import settings
     from xlmr_flax.tools.bench.timing import machine
@@ -93,7 +91,7 @@ def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
     _check_task(subject, get_task(task), embed=values.embed)
     if values.config is not None and subject != 'eval':
         config, task = (
-            settings.as_dict(load_config(values)),
+            to_dict(load_config(values)),
             Path(getattr(values['config'], 'config_filename', 'config')).stem,
         )
     else:
@@ -128,13 +126,13 @@ def _check_task(subject: str, task: Task, *, embed: bool) -> None:
 
 def run(values: flags.FlagValues, subject: str = '') -> int:
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.tools.bench import KERNELS, PARTS, SUBJECTS
+    from xlmr_flax.tools.bench import KERNELS, SUBJECTS
     from xlmr_flax.tools.bench.subject import BenchError
     from xlmr_flax.util.errors import closest
     from xlmr_flax.util.files import write_atomically
     from xlmr_flax.util.stopping import Stopped
 
-    known = {**SUBJECTS, **PARTS, **KERNELS}
+    known = {**SUBJECTS, **KERNELS}
     if not subject:
         raise UsageError(f'the subject is missing: xlmr-flax bench {"|".join(known)}')
     if subject not in known:
@@ -155,7 +153,7 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
 
 def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
     """Runs the benchmark of a subject; returns (Markdown, JSON). Raises BenchError."""
-    from xlmr_flax.tools.bench import KERNELS, PARTS
+    from xlmr_flax.tools.bench import KERNELS
     from xlmr_flax.tools.bench.report import to_markdown
     from xlmr_flax.tools.bench.timing import bench
 
@@ -163,10 +161,6 @@ def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
     if subject in KERNELS:
         return _attention(values, say)
     options = _options(values, subject)
-    if subject in PARTS:
-        from xlmr_flax.tools.bench import parts
-
-        return parts.measure(subject, options, threads=values.threads, say=say)
     alternations = values.alternations if values['alternations'].present else 3 if subject == 'retrieval' else 5
     outcome = bench(
         subject, options, alternations=alternations, threads=values.threads, say=say, sides=tuple(values.sides)

@@ -24,7 +24,7 @@ from xlmr_flax.experiment.context import Setting, make_model
 from xlmr_flax.experiment.out_of_memory import scored
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.defaults import settled
-from xlmr_flax.experiment.plan.loads import decided
+from xlmr_flax.experiment.plan.load_estimates import decided
 from xlmr_flax.experiment.plan.reads import check_dev_labels
 from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
 from xlmr_flax.experiment.result_rows import result_rows

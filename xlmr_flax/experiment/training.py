@@ -29,7 +29,7 @@ from xlmr_flax.experiment.plan.cost import CACHED, Rows
 from xlmr_flax.experiment.plan.defaults import remedy
 from xlmr_flax.experiment.plan.draws import expected_draws
 from xlmr_flax.experiment.plan.load import Load
-from xlmr_flax.experiment.plan.loads import load_of
+from xlmr_flax.experiment.plan.load_estimates import load_of
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec, kind_of
 from xlmr_flax.models.model import Model, Params, check_pooling, head_key

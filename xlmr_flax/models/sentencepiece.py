@@ -1,12 +1,13 @@
 """Converts a SentencePiece model to tokenizer.json, for model directories that have only the former.
 
+transformers' AutoTokenizer does not replace it: it opens such a directory only with the package sentencepiece, which
+transformers does not require, and for mDeBERTa it gives other ids ([UNK] in place of bytes).
+
 The file is a protocol buffer (sentencepiece_model.proto of google/sentencepiece). This module reads only the few fields
-that define the tokenizers of XLM-R and DeBERTa, so that neither sentencepiece nor protobuf is needed. The ids are those
-of transformers' classes:
+that define the tokenizers of XLM-R and DeBERTa. The ids are those of transformers' classes:
 - XLM-R (sentencepiece.bpe.model): <s>, <pad>, </s>, <unk>, the pieces after SentencePiece's own three, <mask>.
 - DeBERTa (spm.model): the file's, which begin with [PAD], [CLS], [SEP], [UNK], and [MASK] after them if they lack it.
-A model with byte fallback (mDeBERTa's) encodes unknown characters as the pieces of their bytes, as SentencePiece does;
-transformers' fast tokenizer of DeBERTa gives [UNK] instead.
+A model with byte fallback (mDeBERTa's) encodes unknown characters as the pieces of their bytes, as SentencePiece does.
 """
 
 from __future__ import annotations

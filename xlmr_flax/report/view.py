@@ -177,8 +177,8 @@ def significance_notes(view: View) -> list[str]:
     notes = [
         f'{MARKED} differs from {NONE!r} at a family-wise error rate of {100 * first["alpha"]:g} %: two-sided paired '
         f'bootstrap over test examples (B = {first["resamples"]:,}; an example that languages share is drawn in all '
-        f"of them), Holm's correction over the {first['family']} differences tested. It is about the test examples: "
-        'training is not drawn anew.'
+        f"of them), Holm's correction over the {first['family']} differences tested. Only test examples are resampled: "
+        'the randomness of training is not covered.'
     ]
     untested: dict[str, dict[str, list[str]]] = {}
     for row in mine:
@@ -203,8 +203,8 @@ def best_notes(chosen: Mapping[str, Best], view: View) -> list[str]:
         notes.append(f'Best arm of {of}: the one with the highest score on its English dev set.')
     if shown:
         of = f' of {", ".join(shown)}' if on_dev else ''
-        why = 'for want of dev scores: its advantage is flattered'
-        notes.append(f'{ON_SHOWN} Best arm{of} by the very scores shown, {why}.')
+        why = 'because there are no dev scores; its advantage is biased upwards'
+        notes.append(f'{ON_SHOWN} Best arm{of}: chosen by the scores shown, {why}.')
     if any(len(best.arms) > 1 for best in chosen.values()):
         notes.append(f'{TIE}: several arms share the highest; the mean of theirs is given.')
     return notes

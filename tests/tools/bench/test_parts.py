@@ -1,4 +1,4 @@
-"""What the benches are made of: rows without JAX, a training let go on by blocks, settings, pipeline and startup."""
+"""What the benches are made of: rows without JAX, a training let go on by blocks, settings, reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmr_flax.cli.main import main
 from xlmr_flax.data.batches import train_batch
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Tokenizer
@@ -25,8 +24,6 @@ from xlmr_flax.tools.bench.paced import Paced
 from xlmr_flax.tools.bench.report import to_markdown
 from xlmr_flax.tools.bench.rows import read_rows, write_rows
 from xlmr_flax.tools.bench.timing import Measured, Outcome, Ratio, counted_rounds, rate_ratio
-
-TINY = ['--encoder=random:tiny', '--rows=16', '--batch=4', '--max_length=48', '--threads=1', '--device=cpu']
 
 
 @pytest.mark.parametrize('name', ['world_pairs', 'world_choices', 'world_pos', 'world_spans'])
@@ -145,22 +142,3 @@ def test_the_peak_can_be_forgotten() -> None:
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout == 'True True\n', done.stderr
     assert forget_peak() in (True, False)
-
-
-@pytest.mark.slow
-def test_pipeline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(['bench', 'pipeline', '--task=world_nli', *TINY, f'--out={tmp_path}']) == 0
-    out = capsys.readouterr().out
-    assert '| tokenizing | 16 |' in out and '| training step | 64 |' in out and 'of the time of a step' in out
-    assert (tmp_path / 'pipeline.json').is_file()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
-def test_startup_of_a_config(capsys: pytest.CaptureFixture[str]) -> None:
-    config = Path(__file__).parents[3] / 'configs' / 'tiny.py'
-    more = ['--config.recipe.max_train=16', '--threads=1', '--device=cpu']
-    assert main(['bench', 'startup', f'--config={config}', *more]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith('# Start of a training: random:tiny, tiny, ')
-    assert '| first start | second start |' in out and 'Its compilation took' in out

@@ -28,7 +28,6 @@ def test_the_command_without_the_others(
     for name, package in (
         ('torch, two passes', 'torch'),
         ('torch, one pass', 'torch'),
-        ('faiss-cpu flat', 'faiss'),
     ):
         assert f'Left out: {name}: {package} is not installed.' in captured.out
     assert 'ours: round 2 of 2' in captured.err
@@ -105,6 +104,7 @@ def test_ours_in_the_bench_are_the_neighbours(outcomes: tuple[Path, dict[str, re
     ('arguments', 'said'),
     [
         (['bench'], 'the subject is missing: xlmr-flax bench retrieval'),
+        (['bench', 'startup'], "unknown bench subject 'startup'"),
         (['bench', 'retreival'], "unknown bench subject 'retreival' (did you mean 'retrieval'?)"),
         (['bench', 'retrieval', 'train'], "unexpected argument 'train'"),
         ([*TINY, '--alternations=0'], '0 alternations: at least one is needed'),

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from xlmr_flax.encoders.attention import fused
 from xlmr_flax.encoders.attention.blocked import blocked_attention
 from xlmr_flax.encoders.attention.choose import (
     CPU,
@@ -82,26 +83,27 @@ def attend(
     check_name(implementation)
     rate = 0.0 if seed is None else rate
     _, b, t, width = qkv.shape
-    if implementation in KERNELS and t <= MOST_TOKENS:
-        from xlmr_flax.encoders.attention import tpu
-
-        seed = no_seed() if seed is None else seed
-        is_interpreted = implementation == INTERPRET
-        return tpu.attention(
-            qkv, bias, visible, seed, weight, heads=heads, rate=rate, place=place, interpret=is_interpreted
-        )
     if implementation == CUDNN and cudnn_takes(t, width // heads, rate):
         mixed = _by_cudnn(qkv, bias, visible[0], heads, place)
-    elif implementation in GPU_KERNELS:
-        from xlmr_flax.encoders.attention import gpu
-
-        seed, is_interpreted = no_seed() if seed is None else seed, implementation == INTERPRET_TRITON
-        return gpu.attention(
-            qkv, bias, visible, seed, weight, heads=heads, rate=rate, place=place, interpret=is_interpreted
-        )
+    elif kernels := _kernels(implementation, t):
+        kernel = kernels.fused_kernel(heads, rate, implementation in (INTERPRET, INTERPRET_TRITON))
+        return fused.attention(qkv, bias, visible, no_seed() if seed is None else seed, weight, kernel, place)
     else:
         mixed = checkpoint_name(_values(qkv, bias, visible, heads, implementation, seed, rate, place), 'mixed')
     return mixed if weight is None else (mixed.reshape(b * t, width) @ weight).reshape(b, t, -1)
+
+
+def _kernels(implementation: str, t: int) -> Any:
+    """The module with an implementation's kernels, tpu.py or gpu.py; None = it has none for rows of T tokens."""
+    if implementation in KERNELS and t <= MOST_TOKENS:
+        from xlmr_flax.encoders.attention import tpu
+
+        return tpu
+    if implementation in GPU_KERNELS:
+        from xlmr_flax.encoders.attention import gpu
+
+        return gpu
+    return None
 
 
 def _values(
@@ -133,18 +135,11 @@ def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
 
     It is computed once for all layers, outside of them; inside a layer, rematerialisation would repeat it.
     """
-    is_long = segments.shape[1] > MOST_TOKENS
-    if implementation == CPU and not is_long:
+    tokens = segments.shape[1]
+    if implementation == CPU and tokens <= MOST_TOKENS:
         return segment_bias(segments)
-    if implementation in KERNELS and not is_long:
-        from xlmr_flax.encoders.attention import tpu
-
-        return tpu.numbers(segments, heads)
-    if implementation in GPU_KERNELS:
-        from xlmr_flax.encoders.attention import gpu
-
-        return gpu.numbers(segments, heads)
-    return segments
+    kernels = _kernels(implementation, tokens)
+    return kernels.numbers(segments, heads) if kernels else segments
 
 
 def on_cpu(qkv: jax.Array, visible: jax.Array, seed: jax.Array | None, rate: float, place: Constrain) -> jax.Array:

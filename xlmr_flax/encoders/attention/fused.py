@@ -62,7 +62,9 @@ def attention(
 ) -> jax.Array:  # fmt: skip
     """qkv [3, B, T, H * K] -> [B, T, H * K]; with a weight [H * K, D], times it, [B, T, D].
 
-    bias: float32 [3, H * K].
+    bias: float32 [3, H * K], added to qkv. about: from `numbers` of tpu.py or gpu.py. seed: of `seed_of`. The dropout
+    mask is that of encoders/dropout.py for weights [B, H, T, T]; it does not depend on the device that computes a row
+    and head. Queries in padding get no gradient.
     """
     return _times(kernel.run(place, False)(qkv, bias, seed, *about)[0], weight)
 

@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton
 from xlmr_flax.encoders.attention import fused
 from xlmr_flax.encoders.attention.fused import Fused
 from xlmr_flax.encoders.kernels.gpu_attention import Shape, backward, forward, shares
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain, Dims
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Dims
 
 Numbers = tuple[jax.Array, jax.Array, jax.Array]
 _NUMBERS: tuple[Dims, ...] = ((ROWS, None), (ROWS,), (HEADS,))
@@ -34,7 +34,7 @@ _NAMES = {'forward': 'attention', 'shares': 'attention_shares', 'backward': 'att
 
 
 def numbers(segments: jax.Array, heads: int) -> Numbers:
-    """Precomputes the argument `about` of `attention` from segments int32 [B, T].
+    """Precomputes the argument `about` of `fused.attention` from segments int32 [B, T].
 
     Returns segments [B, T], row numbers [B], head numbers [H]: which rows and heads a device's shard has, on which the
     dropout mask depends.
@@ -42,24 +42,9 @@ def numbers(segments: jax.Array, heads: int) -> Numbers:
     return segments, jnp.arange(segments.shape[0], dtype=jnp.int32), jnp.arange(heads, dtype=jnp.int32)
 
 
-def attention(
-    qkv: jax.Array,
-    bias: jax.Array,
-    about: Numbers,
-    seed: jax.Array,
-    weight: jax.Array | None,
-    *,
-    heads: int,
-    rate: float,
-    place: Constrain,
-    interpret: bool,
-) -> jax.Array:
-    """Attention by the Triton kernel, for rows of any length; arguments and result as attention/tpu.py's `attention`.
-
-    The dropout mask is that of encoders/dropout.py for weights [B, H, T, T].
-    """
-    kernel = Fused(_call, (heads, rate, interpret), _NUMBERS, (_SUMS,))
-    return fused.attention(qkv, bias, about, seed, weight, kernel, place)
+def fused_kernel(heads: int, rate: float, interpret: bool) -> Fused:
+    """The kernel for `fused.attention`, for rows of any length. rate: of dropout, 0 = none."""
+    return Fused(_call, (heads, rate, interpret), _NUMBERS, (_SUMS,))
 
 
 def block_shape(

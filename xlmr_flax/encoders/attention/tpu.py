@@ -20,7 +20,7 @@ from jax.experimental.pallas import tpu as pltpu
 from xlmr_flax.encoders.attention import fused
 from xlmr_flax.encoders.attention.fused import Fused
 from xlmr_flax.encoders.kernels.attention import kernel, mask_words
-from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain, Dims
+from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Dims
 
 WORK = ('vector_ops', 'integer_products')  # operation counts in a kernel's metadata; the first includes the second
 LANES = 128
@@ -42,7 +42,7 @@ def heads_together(heads: int, size: int) -> int:
 
 
 def numbers(segments: jax.Array, heads: int) -> Numbers:
-    """Precomputes the argument `about` of `attention` from segments int32 [B, T].
+    """Precomputes the argument `about` of `fused.attention` from segments int32 [B, T].
 
     Returns segments of keys [B, T, 1], segments of queries [B, 1, T], row numbers [B], head numbers [H]. The numbers
     tell a device which rows and heads its shard has; the dropout mask depends on them.
@@ -54,28 +54,9 @@ def numbers(segments: jax.Array, heads: int) -> Numbers:
     return segments[:, :, None], queries, rows, jax.lax.optimization_barrier(every_head)
 
 
-def attention(
-    qkv: jax.Array,
-    bias: jax.Array,
-    about: Numbers,
-    seed: jax.Array,
-    weight: jax.Array | None,
-    *,
-    heads: int,
-    rate: float,
-    place: Constrain,
-    interpret: bool,
-) -> jax.Array:
-    """Attention by the Pallas kernel: qkv [3, B, T, H * K] -> [B, T, H * K]; with a weight, times it, [B, T, D].
-
-    bias: float32 [3, H * K], added to qkv. about: from `numbers`. seed: of `seed_of`. weight: [H * K, D] or None.
-
-    The dropout mask is that of encoders/dropout.py for weights [B, H, T, T]; it does not depend on the device that
-    computes a row and head. Queries in padding get no gradient.
-    """
-    residuals = (_OF_HEADS,) * (2 if rate else 1)
-    how = Fused(_call, (heads, rate, interpret), _NUMBERS, residuals)
-    return fused.attention(qkv, bias, about, seed, weight, how, place)
+def fused_kernel(heads: int, rate: float, interpret: bool) -> Fused:
+    """The kernel for `fused.attention`, for rows of up to 512 tokens. rate: of dropout, 0 = none."""
+    return Fused(_call, (heads, rate, interpret), _NUMBERS, (_OF_HEADS,) * (2 if rate else 1))
 
 
 def _call(

@@ -12,17 +12,13 @@ A subject is a benchmark with several contestants. It is one module of this pack
 * `title(options)`: what was measured, for the report.
 
 `options` is a dict of JSON values. Every contestant runs in a separate process (`worker`); they run one at a time, in
-turn (`timing`). `report` writes the results. `pipeline`, `startup` and `attention` are not subjects: they
-measure parts of this package without a comparison.
+turn (`timing`). `report` writes the results. `attention` is not such a subject: it compares the
+implementations within this package.
 """
 
 SUBJECTS = {
     'retrieval': 'exact nearest neighbours both ways between two sets of sentence vectors, as mining needs them',
     'train': 'training on one task: our loop with its input pipeline against a loop as Trainer has it',
     'eval': 'zero-shot evaluation over the languages of a task, or sentence vectors (--embed)',
-}
-PARTS = {
-    'pipeline': 'the input pipeline by parts, and its share of a training step',
-    'startup': 'first and second start of a training: imports, weights, data, compilation',
 }
 KERNELS = {'attention': 'the attention implementations of this device: time, memory and error'}

@@ -1,4 +1,4 @@
-"""Benchmark of retrieval: k nearest neighbours, both ways, between two sets of unit vectors; ours, torch and faiss."""
+"""Benchmark of retrieval: k nearest neighbours, both ways, between two sets of unit vectors; ours and torch."""
 
 from __future__ import annotations
 
@@ -104,28 +104,10 @@ def _torch_one_pass(options: Options, folder: Path) -> Run:
     return run
 
 
-def _faiss(options: Options, folder: Path) -> Run:
-    """faiss: a flat index of each side, built within the timed run and searched with the other side."""
-    import os
-
-    import faiss
-
-    faiss.omp_set_num_threads(int(os.environ['OMP_NUM_THREADS']))
-    x, y = _sides(folder)
-
-    def one_way(queries: np.ndarray, pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        index = faiss.IndexFlatIP(pool.shape[1])
-        index.add(pool)
-        return index.search(queries, options['k'])
-
-    return lambda: _outcome(one_way(x, y), one_way(y, x))
-
-
 CONTESTANTS: dict[str, Contestant] = {
     'ours': Contestant(_ours),
     'torch, two passes': Contestant(_torch_two_passes, 'torch'),
     'torch, one pass': Contestant(_torch_one_pass, 'torch'),
-    'faiss-cpu flat': Contestant(_faiss, 'faiss'),
 }
 
 

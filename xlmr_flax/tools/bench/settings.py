@@ -106,11 +106,6 @@ def task_config(
     return to_dict(parse(raw))
 
 
-def as_dict(config: Config) -> dict[str, Any]:
-    """The config as a dict of JSON values."""
-    return to_dict(config)
-
-
 def paced(config: Mapping[str, Any], steps: int, *, check: bool = False) -> Config:
     """Config of a training run for `Paced`: it has no end of its own and logs every `steps` steps.
 

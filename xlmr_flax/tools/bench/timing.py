@@ -30,7 +30,7 @@ WAIT = 0.2  # seconds between two checks for stop requests
 QUIET = 0.08  # cores: a round is quiet if other processes used no more; a higher load changes the median
 ENOUGH = 3  # with at least this many quiet rounds, the other rounds are ignored
 AGAIN = 3  # runs of a block at most; it is repeated if it compiled a program
-PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'faiss-cpu', 'transformers')
+PACKAGES = ('jax', 'jaxlib', 'numpy', 'torch', 'transformers')
 ALLOCATION = ('GLIBC_TUNABLES', 'LD_PRELOAD', 'MALLOC_ARENA_MAX', 'XLA_FLAGS')
 
 

@@ -23,7 +23,7 @@ from xlmr_flax.experiment.context import make_model
 from xlmr_flax.experiment.plan.cost import Estimator, Work, forward_flops, layer_weights
 from xlmr_flax.experiment.plan.defaults import Defaults, decide, remedy, settled
 from xlmr_flax.experiment.plan.load import Load
-from xlmr_flax.experiment.plan.loads import loads_of
+from xlmr_flax.experiment.plan.load_estimates import loads_of
 from xlmr_flax.experiment.plan.reads import dev_reads
 from xlmr_flax.experiment.plan.runs import Run, evaluation_languages, make_plan, resolve
 from xlmr_flax.experiment.training import head_of

@@ -55,7 +55,7 @@ class Array:
         return f'{size(self.bytes):>10}  {self.dtype}{list(self.shape)}  {self.name}{many}'
 
 
-def named_arrays(tree: Any, prefix: str = '') -> list[Array]:
+def named_arrays(tree: Any) -> list[Array]:
     """The arrays of a tree with their paths as names, the largest first.
 
     The leaves are arrays (also deleted ones) or ShapeDtypeStructs with a sharding.
@@ -64,7 +64,7 @@ def named_arrays(tree: Any, prefix: str = '') -> list[Array]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
         bytes_there = float(math.prod(shape) * leaf.dtype.itemsize)
-        arrays.append(Array(bytes_there, prefix + path_name(path), str(leaf.dtype), tuple(leaf.shape)))
+        arrays.append(Array(bytes_there, path_name(path), str(leaf.dtype), tuple(leaf.shape)))
     return sorted(arrays, key=lambda array: -array.bytes)
 
 

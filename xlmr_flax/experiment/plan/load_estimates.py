@@ -1,4 +1,4 @@
-"""The batches of a plan's trainings, as defaults and estimates need them.
+"""Estimates the `Load` of each dataset of a plan's trainings from token lengths, for defaults and cost estimates.
 
 Lengths are those of the token cache or of a split's first rows (experiment/plan/cost.py). Nothing is compiled.
 """
