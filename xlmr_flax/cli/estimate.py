@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -90,6 +91,7 @@ def run(values: flags.FlagValues) -> int:
         raise UsageError('--topology=SLICE is missing, as --topology=v5e:4x4')
     if (values.config is None) == (values.size is None):
         raise UsageError('give either --config=FILE or --size=SIZE')
+    _without_devices()
     try:
         topologies = parse_topologies(values.topology)
         text, records = (_plan if values.config is not None else _programs)(values, topologies)
@@ -99,6 +101,15 @@ def run(values: flags.FlagValues) -> int:
         write_atomically(Path(values.json), json.dumps(records, indent=1) + '\n')
     print(text)
     return 0
+
+
+def _without_devices() -> None:
+    """Limits jax to the CPU, unless the user has chosen: it would look for a TPU, and for a GPU's driver, without which
+    it does not load the plugin that compiles."""
+    import jax
+
+    if not os.environ.get('JAX_PLATFORMS'):
+        jax.config.update('jax_platforms', 'cpu')
 
 
 def _say(text: str) -> None:

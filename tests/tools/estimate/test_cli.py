@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.tools.estimate import chips
+from xlmr_flax.tools.estimate.gpus import has_cuda
 
 from .conftest import CYCLES
 
@@ -59,6 +63,30 @@ def test_a_plan(tmp_path: Path, no_compiler: Callable[..., object], capsys: pyte
     assert '4 × TPU v6e: bfloat16, mesh data=' in out and 'How to read it.' in out
     (found,) = json.loads((tmp_path / 'out.json').read_text(encoding='utf-8'))
     assert found['total']['steps'] == 36
+
+
+def fresh(*command: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python where nothing has chosen jax's platform, as in a user's shell."""
+    chosen = ('JAX_PLATFORMS', 'JAX_SKIP_CUDA_CONSTRAINTS_CHECK', 'CUDA_VISIBLE_DEVICES')
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+
+
+def test_jax_looks_for_no_device() -> None:
+    code = "main(['estimate', '--size=larg', '--topology=h100:1']); import jax; print(jax.config.jax_platforms)"
+    assert fresh('-c', f'from xlmr_flax.cli.main import main; {code}').stdout.strip() == 'cpu'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_cuda(), reason="no CUDA plugin (pip install -e '.[estimate-gpu]')")
+def test_a_plan_for_a_gpu_without_a_driver(tmp_path: Path) -> None:
+    """A plan makes jax load its plugins before the topology does."""
+    plan = (f'--config={TINY}', "--config.targets=('world_pairs',)", "--config.intermediate=('none',)")
+    done = fresh('-m', 'xlmr_flax', 'estimate', *plan, '--topology=h100:1', f'--json={tmp_path}/out.json')
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads((tmp_path / 'out.json').read_text(encoding='utf-8'))
+    assert {each['does'] for each in found['programs']} == {'train', 'evaluate'}
+    assert found['total']['hours'] > 0 and not found['refused']
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The kernels of models/ compile for every chip: what a chip's vector memory holds is known to its compiler alone."""
+"""The kernels of encoders/ compile for every chip: what a chip's vector memory holds is known to its compiler alone."""
 
 from __future__ import annotations
 

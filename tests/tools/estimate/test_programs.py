@@ -132,7 +132,7 @@ def test_large_on_eight_chips() -> None:
         ('attention', 'attention_gradients', 'sum_and_norm', 'sum_and_norm_gradients'), 24
     ), 'a kernel is not carried out again in the backward pass'
     assert any(o.times == 24 for o in found.cost.operations)
-    assert any(o.source.startswith('models/') for o in found.cost.largest(5))
+    assert any(o.source.startswith('encoders/') for o in found.cost.largest(5))
     assert found.cost.collectives and found.cost.sent > 0
     text = program_text(found)
     assert 'train pair 64 × 128 on v5e:2x4: 8 chips' in text and 'matrix products' in text

@@ -38,7 +38,8 @@ def _operation(
     elements = traffic.element_operations(module, instruction)
     if work := {k: float(v) for k, v in _WORK.findall(instruction.rest)} if target else {}:
         flops, elements = work.get('flops', 0.0), work.get('vector_ops', 0.0)
-    is_wide = any(o.shape.startswith('f32') for o in operands) and not instruction.shape.lstrip('(').startswith('bf16')
+    # Sums and vectors are float32 beside bfloat16 matrices, too.
+    is_wide = not any('bf16[' in shape for shape in (instruction.shape, *(o.shape for o in operands)))
     seconds = max(
         moved / chip.hbm_speed,
         flops / (chip.flops32 if is_wide else chip.flops),
