@@ -67,9 +67,9 @@ def test_what_messages_install_is_an_extra_of_this_checkout() -> None:
     assert not [text for text in texts if 'xlmr-flax[' in text]
     named = {name for text in texts for name in re.findall(r"pip install -e '\.\[(\w+)\]'", text)}
     extras = {
-        name for name in ('tpu', 'gcs', 'hub', 'torch', 'bench') if f"'{name}': [" in (ROOT / 'setup.py').read_text()
+        name for name in ('tpu', 'gcs', 'hub', 'torch') if f"'{name}': [" in (ROOT / 'setup.py').read_text()
     }
-    assert named == extras == {'tpu', 'gcs', 'hub', 'torch', 'bench'}
+    assert named == extras == {'tpu', 'gcs', 'hub', 'torch'}
 
 
 def test_a_reader_that_ends_early_is_no_error() -> None:

@@ -85,7 +85,7 @@ def test_too_few_rows(tmp_path: Path, options_of: Make) -> None:
         (['eval', '--task=world_pairs', '--embed'], 'sentence vectors go with a retrieval task'),
         (['eval', '--task=world_retrieval'], 'what a retrieval task is measured by: --embed'),
         (['train', '--task=world_pairs', '--sides=torch-slow'], "no side 'torch-slow'; there are: ours, torch-grouped"),
-        (['startup', '--task=world_pairs', '--threads=1000'], '1000 threads: this process may use'),
+        (['train', '--task=world_pairs', '--threads=1000'], '1000 threads: this process may use'),
         (['train', '--config=nothing.py'], 'nothing.py: no such file'),
     ],
 )
