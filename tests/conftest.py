@@ -59,7 +59,7 @@ FAST = (
 
 # Modules that take over 20 seconds, the longest first: no test worker is left with one at the end.
 LONG = (
-    'notebooks/test_notebooks.py', 'experiment/test_arms_run.py', 'experiment/test_every_task.py',
+    'experiment/test_arms_run.py', 'notebooks/test_notebooks.py', 'experiment/test_every_task.py',
     'parallel/test_distributed_run.py', 'train/test_resume_points.py', 'cli/test_run_kill.py',
     'cli/test_run_shards.py', 'models/test_parity.py', 'experiment/test_run.py', 'experiment/test_runner.py',
     'analysis/test_language_effects.py', 'cli/test_prepare.py', 'train/test_diagnostics.py',

@@ -66,9 +66,7 @@ def test_what_messages_install_is_an_extra_of_this_checkout() -> None:
     texts = [path.read_text('utf-8') for path in sorted((ROOT / 'xlmr_flax').rglob('*.py'))]
     assert not [text for text in texts if 'xlmr-flax[' in text]
     named = {name for text in texts for name in re.findall(r"pip install -e '\.\[(\w+)\]'", text)}
-    extras = {
-        name for name in ('tpu', 'gcs', 'hub', 'torch') if f"'{name}': [" in (ROOT / 'setup.py').read_text()
-    }
+    extras = {name for name in ('tpu', 'gcs', 'hub', 'torch') if f"'{name}': [" in (ROOT / 'setup.py').read_text()}
     assert named == extras == {'tpu', 'gcs', 'hub', 'torch'}
 
 

@@ -94,6 +94,7 @@ def undisturbed(config: Path, workdir: Path, fresh: bool) -> int:
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', [SHORT], indirect=True, ids=['short'])
 def test_killed(config: Path, tmp_path: Path) -> None:
     whole, parted = tmp_path / 'whole', tmp_path / 'parted'

@@ -60,7 +60,8 @@ def start_all(config: Path, workdir: Path, flags: tuple[str, ...]) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize('flags', [('--shard=1/2', '--shard=2/2'), pytest.param(('', ''), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('flags', [('--shard=1/2', '--shard=2/2'), ('', '')])
 def test_two_processes_at_once(flags: tuple[str, ...], config_file: Callable[..., Path], tmp_path: Path) -> None:
     path = config_file(*PLAN)
     alone, shared = tmp_path / 'alone', tmp_path / 'shared'

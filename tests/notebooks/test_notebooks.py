@@ -119,6 +119,7 @@ def test_files_that_the_notebooks_name_are_there() -> None:
     assert not [name for name in sorted(named) if not (ROOT / name).exists()]
 
 
+@pytest.mark.slow
 def test_from_zero_to_a_table(kernel: Path) -> None:
     shown = execute('01', kernel)
     table = shown.table('Code')
