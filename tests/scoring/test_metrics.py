@@ -13,6 +13,7 @@ from seqeval.metrics import sequence_labeling as seqeval
 from xlmr_flax.scoring.metrics.classification import accuracy, binary_f1, class_f1
 from xlmr_flax.scoring.metrics.qa import mlqa, normalise_mlqa, normalise_squad, squad_v1, squad_v2
 from xlmr_flax.scoring.metrics.retrieval import average_precision, map_at_k, pair_f1
+from xlmr_flax.scoring.metrics.sums import total
 from xlmr_flax.scoring.metrics.tagging import chunk_counts, chunks, entity_scores
 from xlmr_flax.tasks.labels import IOB2, UPOS
 
@@ -204,3 +205,8 @@ def test_mean_average_precision() -> None:
     assert map_at_k({'p': ['x'], 'q': ['y']}, {'p': ['a', 'x']}) == {'map@20': 25.0}
     with pytest.raises(ValueError, match="'p' has no gold item"):
         map_at_k({'p': []}, {})
+
+
+def test_sums_have_the_same_digits_on_every_python() -> None:
+    assert total([0.1] * 10) == 0.9999999999999999  # sum() gives 1.0 since Python 3.12
+    assert total([]) == 0.0

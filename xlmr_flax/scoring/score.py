@@ -15,6 +15,7 @@ from typing import Any
 from xlmr_flax.data.readers.tables import DataError
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, QA, Benchmark, Part
+from xlmr_flax.scoring.metrics.sums import total
 from xlmr_flax.scoring.one_file import Scores, coverage, score_file
 from xlmr_flax.tasks import get_task
 from xlmr_flax.util.errors import closest
@@ -91,7 +92,7 @@ def _mean_of(scores: Mapping[str, float], tasks: Iterable[str]) -> float | None:
     tasks = list(tasks)
     if any(task not in scores for task in tasks):
         return None
-    return sum(scores[task] for task in tasks) / len(tasks)
+    return total(scores[task] for task in tasks) / len(tasks)
 
 
 def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_missing: bool) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_mi
         else:
             raise DataError(f'{absent[0]}: no such file, needed for {task!r} in {language!r} (or allow missing files)')
     metrics = next(iter(by_language.values()), {})
-    mean = {name: sum(scores[name] for scores in by_language.values()) / len(by_language) for name in metrics}
+    mean = {name: total(scores[name] for scores in by_language.values()) / len(by_language) for name in metrics}
     score = None
     if mean:
         pair = part.group == QA and not part.main

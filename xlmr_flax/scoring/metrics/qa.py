@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
+from xlmr_flax.scoring.metrics.sums import total
+
 Normaliser = Callable[[str], str]
 Measure = Callable[[str, str, Normaliser], float]
 
@@ -137,13 +139,13 @@ def squad_v2(
     for name, metric in (('f1', _token_f1_v2), ('exact_match', exact)):
         raw = {id_: _best_over_answers(answers, predicted[id_], metric) for id_, answers in gold.items()}
         at = {id_: raw[id_] if scores[id_] <= threshold else float(not gold[id_]) for id_ in gold}
-        result[name] = 100 * sum(at.values()) / len(gold)
+        result[name] = 100 * total(at.values()) / len(gold)
         for part, ids in (
             ('has_answer', [id_ for id_ in gold if gold[id_]]),
             ('no_answer', [id_ for id_ in gold if not gold[id_]]),
         ):
             if ids:
-                result[f'{part}_{name}'] = 100 * sum(at[id_] for id_ in ids) / len(ids)
+                result[f'{part}_{name}'] = 100 * total(at[id_] for id_ in ids) / len(ids)
         if no_answer_scores is not None:
             result[f'best_{name}'], result[f'best_{name}_threshold'] = _best_threshold(gold, predicted, raw, scores)
     return result

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from xlmr_flax.scoring.metrics.classification import precision_recall_f1
+from xlmr_flax.scoring.metrics.sums import total
 
 
 def pair_f1(gold: Iterable[tuple[str, str]], predicted: Iterable[tuple[str, str]]) -> dict[str, float]:
@@ -44,5 +45,5 @@ def map_at_k(
     for id_, items in gold.items():
         if not items:
             raise ValueError(f'query {id_!r} has no gold item')
-    total = sum(average_precision(items, predicted.get(id_, ()), k) for id_, items in gold.items())
-    return {f'map@{k}': total / len(gold) * 100}
+    found = total(average_precision(items, predicted.get(id_, ()), k) for id_, items in gold.items())
+    return {f'map@{k}': found / len(gold) * 100}

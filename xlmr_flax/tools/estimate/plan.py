@@ -37,6 +37,7 @@ from xlmr_flax.tasks.base import Task
 from xlmr_flax.tools.estimate import EstimateError
 from xlmr_flax.tools.estimate.chips import Topology
 from xlmr_flax.tools.estimate.programs import EMBED, EVALUATE, TRAIN, Compiled, Program, compile_program, mesh_on
+from xlmr_flax.tools.estimate.word_rows import WordRows
 
 INTERMEDIATE, TARGET, EVALUATION = 'intermediate', 'target', 'evaluation'
 
@@ -99,8 +100,9 @@ class PlanEstimate:
 class PlanWork(Estimator):
     """The work of all runs of a plan, as `parts`.
 
-    active_rows: number of rows of the word embeddings that training keeps (those that its data use), 0 = all, an upper
-    bound; with a language-modelling task all rows are kept. Raises the errors of the runs themselves.
+    active_rows: number of rows of the word embeddings that training keeps (those that its data use), 0 = as estimated
+    from the first rows of each dataset (word_rows.py); with a language-modelling task, or an optimizer without a closed
+    form for the other rows, all are kept. Raises the errors of the runs themselves.
     """
 
     def __init__(self, config: Config, active_rows: int = 0):
@@ -109,6 +111,7 @@ class PlanWork(Estimator):
         self.model, self.active_rows = make_model(config, source), active_rows
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
         super().__init__(resolve(make_plan(config), source), self.model.config, tokenizer)
+        self._word_rows = WordRows(self)
         self.loads = {run.name: tuple(loads_of(self, run)) for run in self.plan}
         self.parts = tuple(part for run in self.plan for part in self._parts(run))
 
@@ -129,7 +132,7 @@ class PlanWork(Estimator):
     def _training_parts(self, run: Run, recipe: Recipe) -> Iterable[Part]:
         phase, what = self._place(run)
         loads, steps = self.loads[run.name], self.training(run).steps
-        model = self._trained_model(any(load.whole_table for load in loads))
+        model = self._trained_model(run, any(load.whole_table for load in loads))
         heads = {dataset.name: head_spec(dataset.task) for dataset in run.datasets}
         for load in loads:
             masked = kind_of(heads[load.dataset]).pretraining
@@ -160,9 +163,9 @@ class PlanWork(Estimator):
         """(phase, what): the table's row of a training run."""
         return (TARGET, run.target) if run.target else (INTERMEDIATE, f'{run.warms} warm-up' if run.warms else run.task)
 
-    def _trained_model(self, whole_table: bool) -> Model:
+    def _trained_model(self, run: Run, whole_table: bool) -> Model:
         shape = self.model.config
-        rows = shape.vocab_size if whole_table else min(self.active_rows or shape.vocab_size, shape.vocab_size)
+        rows = shape.vocab_size if whole_table else min(self.active_rows or self._word_rows(run), shape.vocab_size)
         return dataclasses.replace(self.model, config=dataclasses.replace(shape, vocab_size=rows))
 
     def _passes(self, phase: str, what: str, run: Run, task: Task, head: HeadSpec, work: Work, longest: int) -> Part:
