@@ -19,6 +19,16 @@ find_python() {
   return 1
 }
 
+# python_of VERSION: prints the command of that Python, as python3.13. Where the name is a version manager's shim that does
+# not run, prints the path of its copy. Fails if there is none.
+python_of() {
+  local python=python$1
+  if ! "$python" -c '' 2>/dev/null && command -v pyenv >/dev/null; then
+    python=$(pyenv root)/versions/$(pyenv versions --bare | grep "^$1\\." | tail -1)/bin/$python
+  fi
+  "$python" -c '' 2>/dev/null && echo "$python"
+}
+
 # make_venv DIR: makes a virtual environment in DIR, unless DIR has a working one.
 make_venv() {
   local python

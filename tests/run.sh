@@ -18,12 +18,12 @@ if [[ ${1:-} == pythons ]]; then
   shift
   failed=()
   for version in 3.11 3.12 3.13; do
-    if ! "python$version" -c '' 2>/dev/null; then
+    if ! python=$(python_of "$version"); then
       echo "== Python $version is not here: skipped"
       continue
     fi
     echo "== Python $version"
-    PYTHON=python$version VENV=.venv-$version bash tests/run.sh fast "$@" || failed+=("$version")
+    PYTHON=$python VENV=.venv-$version bash tests/run.sh fast "$@" || failed+=("$version")
   done
   if ((${#failed[@]})); then
     echo "FAILED with Python ${failed[*]}" >&2

@@ -8,8 +8,10 @@ import sys
 
 
 def environment(devices: int) -> dict[str, str]:
-    """Returns the environment of a child with so many CPU devices. It compiles as this process does (conftest.py) and
-    finds the same modules."""
+    """Returns environment variables for a child process with `devices` simulated CPU devices.
+
+    The child has the compiler flags of this process (conftest.py) and finds the same modules.
+    """
     flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'
     return os.environ | {
         'XLA_FLAGS': flags.strip(),
@@ -19,7 +21,7 @@ def environment(devices: int) -> dict[str, str]:
 
 
 def output_of(file: str, *arguments: str, devices: int = 8) -> str:
-    """Runs a test module as a program with so many devices, and returns what it prints."""
+    """Runs a test module as a program with `devices` simulated devices. Returns its standard output."""
     command = [sys.executable, file, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(devices))
     assert done.returncode == 0, done.stderr

@@ -28,6 +28,7 @@ from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.kinds import encode_cached, head_spec, kind_of, score_files
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import on_leader
+from xlmr_flax.scoring.metrics.sums import total
 from xlmr_flax.tasks.base import Example, has_label
 
 
@@ -105,9 +106,9 @@ class Selection:
         if labelled:  # if no weight is above 0, all have equal weight
             scale = sum(weights) or len(labelled)
             weights = weights if sum(weights) else [1.0] * len(labelled)
-            mean = sum(scores[dev.name] * weight for dev, weight in zip(labelled, weights, strict=True)) / scale
+            mean = total(scores[dev.name] * weight for dev, weight in zip(labelled, weights, strict=True)) / scale
         else:
-            mean = -sum(scores.values()) / len(scores)
+            mean = -total(scores.values()) / len(scores)
         each = {f'dev/{name}': value for name, value in scores.items()} if len(scores) > 1 else {}
         return {'dev_metric': mean, **each}
 
