@@ -30,7 +30,7 @@ Configs = Callable[..., Config]
 ROWS, STEPS = 16, 20
 DEFAULT = (
     'world_nli', 'world_spans', 'world_choices', 'world_pos', 'world_retrieval',
-    'squad_v2', 'mlqa', 'bucc2018', 'lareqa', 'nusax',
+    'qqp', 'squad_v2', 'mlqa', 'ccg', 'bucc2018', 'lareqa', 'nusax',
 )  # fmt: skip
 # Tasks whose files are not in the data that the tests were written on, and those that have train rows alone.
 MISSING = ('logiqa2', 'logiqa2_nli', 'control', 'logicnli', 'siqa', 'reclor', 'mewslix', 'belebele', 'flores200')
