@@ -130,10 +130,10 @@ class Parity:
                 np.testing.assert_allclose(found[name], gradient, atol=limit, err_msg=name)
 
     def check_steps(self, steps: int = 10) -> None:
-        """Losses and parameters after AdamW steps with warm-up, clipping and weight decay."""
+        """Losses and parameters after AdamW steps with warm-up, clipping, weight decay and layer-wise decay."""
         from xlmr_flax.tools.torch.torch_modules import learning_rates, make_optimizer
 
-        spec = OptimizerSpec(learning_rate=1e-4, epsilon=1e-6, warmup=0.2, clip_norm=0.5)
+        spec = OptimizerSpec(learning_rate=1e-4, epsilon=1e-6, warmup=0.2, clip_norm=0.5, layer_decay=0.7)
         mesh, optimizer = make_mesh(), Optimizer(spec, steps)
         state = init_state(put_tree(self.params, mesh), optimizer, mesh)
         step = make_train_step(self.model, ProgramHead('x', self.spec), optimizer, mesh=mesh)

@@ -58,12 +58,12 @@ def steps(name: str, grads: Any, count: int = 8) -> tuple[Any, Optimizer]:
 def test_the_closed_form_is_what_rows_without_gradient_become(name: str) -> None:
     grads = {'kernel': np.array([[0.3, -0.2], [0.0, 0.0]], np.float32), 'bias': np.zeros(2, np.float32)}
     params, optimizer = steps(name, grads)
-    factor = optimizer.untouched_factor(8)
+    factor = optimizer.untouched_factor(8, 0)
     assert factor is not None and 0.5 < factor < 0.95
     np.testing.assert_allclose(params['kernel'][1], factor, rtol=1e-6)
     np.testing.assert_array_equal(params['bias'], 1.0)  # no decay
     assert (np.sign(params['kernel'][0] - factor) == -np.sign(grads['kernel'][0])).all()
-    assert optimizer.untouched_factor(0) == 1.0
+    assert optimizer.untouched_factor(0, 0) == 1.0
 
 
 @pytest.mark.parametrize(('name', 'moments'), [('adamw', 2), ('lion', 1)])
@@ -108,7 +108,7 @@ def test_the_pages_optimizer_is_torchs_adam_and_has_no_closed_form(added: str) -
     grad = np.array([0.3, -0.2, 0.0], np.float32)
     params, optimizer = steps(added, {'kernel': grad})
     assert method_of(optimizer.spec).untouched is None
-    assert optimizer.untouched_factor(8) is None
+    assert optimizer.untouched_factor(8, 0) is None
     weight = torch.nn.Parameter(torch.ones(3))
     reference = torch.optim.Adam([weight], betas=(SPEC.beta1, SPEC.beta2), eps=SPEC.epsilon, weight_decay=0.5)
     rate = module.schedule(SPEC, 8)

@@ -115,3 +115,22 @@ def test_adamw_is_torchs() -> None:
         params = optax.apply_updates(params, updates)
     for name, p in module.items():
         np.testing.assert_allclose(params[name], p.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_layer_decay_scales_the_learning_rate_by_depth() -> None:
+    """Three layers: 0.5 for the last, 0.125 for the first, 0.0625 below them, 1 for the pooler and heads."""
+    config = EncoderConfig(vocab_size=64, hidden_size=8, num_layers=3, num_heads=2, ffn_size=8, max_positions=10)
+    params = jax.device_get(Model(config, 'hf').init(jax.random.key(0), {'pair': HEADS['pair']}))
+    grads = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, np.float32), params)
+    found = {}
+    for decay in (1.0, 0.5):
+        optimizer = Optimizer(OptimizerSpec(learning_rate=0.1, warmup=0.0, layer_decay=decay), 4)
+        found[decay], _ = optimizer.update(grads, optimizer.init(params), params, 0)
+    shares = jax.tree.map(lambda part, whole: part / whole, found[0.5], found[1.0])
+    for path, share in jax.tree_util.tree_leaves_with_path(shares):
+        name = path_name(path)
+        if 'encoder/layers/' in name:
+            want = np.array([0.125, 0.25, 0.5]).reshape(-1, *(1,) * (share.ndim - 1))
+        else:
+            want = np.array(0.0625 if name.startswith('encoder/embeddings/') else 1.0)
+        np.testing.assert_allclose(share, np.broadcast_to(want, share.shape), rtol=1e-5, err_msg=name)

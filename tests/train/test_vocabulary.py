@@ -34,11 +34,12 @@ STEPS = 20
 SPEC = OptimizerSpec(learning_rate=1e-2, epsilon=1e-6, weight_decay=0.2, warmup=0.2, clip_norm=0.3)
 # The norm that gradients are clipped by is summed in another order where the table is smaller; dividing by the root of
 # a tiny second moment would make that large.
-CALM = dataclasses.replace(SPEC, epsilon=1e-3)
+CALM = dataclasses.replace(SPEC, epsilon=1e-3, layer_decay=0.8)
+LAYERS = 1  # of the models here
 
 
 def factor_of(spec: OptimizerSpec, steps: int, done: int) -> float:
-    factor = Optimizer(spec, steps).untouched_factor(done)
+    factor = Optimizer(spec, steps).untouched_factor(done, LAYERS)
     assert factor is not None
     return factor
 

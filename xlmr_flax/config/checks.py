@@ -44,6 +44,10 @@ def check(config: Config) -> None:
             value, least = getattr(recipe, name), int(name not in counts)
             if value < least:
                 raise ConfigError(f'{where}.{name} {value} is below {least}')
+        if not 0 < recipe.optimizer.layer_decay <= 1:
+            raise ConfigError(
+                f'{where}.optimizer.layer_decay {recipe.optimizer.layer_decay} is not above 0 and at most 1'
+            )
         if not recipe.steps and recipe.epochs <= 0:
             raise ConfigError(f'{where}: epochs {recipe.epochs} and steps 0 train nothing')
         if recipe.max_length < 8 or any(n > recipe.max_length for n in recipe.lengths):

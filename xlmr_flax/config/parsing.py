@@ -68,9 +68,22 @@ def named(path: Path) -> Iterator[None]:
         raise ConfigError(f'{path}: {error}') from None
 
 
+# Fields that were added after runs had been made, with the value that those runs had.
+_ADDED = {'layer_decay': 1.0}
+
+
 def digest(value: Any) -> str:
-    """Returns the first 12 hex digits of the sha256 of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(to_dict(value), sort_keys=True).encode()).hexdigest()[:12]
+    """Returns the first 12 hex digits of the sha256 of a value's canonical JSON.
+
+    A field of `_ADDED` with that value is left out, so that the runs of earlier versions keep their ids.
+    """
+    return hashlib.sha256(json.dumps(_as_before(to_dict(value)), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _as_before(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _as_before(v) for k, v in value.items() if k not in _ADDED or v != _ADDED[k]}
+    return [_as_before(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _check_renamed(where: str, value: Any) -> None:

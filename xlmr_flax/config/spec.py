@@ -74,6 +74,9 @@ class OptimizerSpec:
     clip_per: str = 'step'
     """When gradients are clipped: `step` (once per optimizer step) or `micro_batch` (after every micro-batch, on the
     running sum, as in jiant/proj/main/runner.py)."""
+    layer_decay: float = 1.0
+    """Layer-wise learning-rate decay: the rate of each layer, as a share of that of the layer above. Heads and the
+    pooler have the full rate, the last layer this share of it, the embeddings the lowest rate. 1 = one rate."""
 
 
 @dataclasses.dataclass(frozen=True)

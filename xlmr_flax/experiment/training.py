@@ -147,7 +147,7 @@ class Training:
     def active(self, rows: int) -> ActiveRows:
         """The rows of the word table that are trained. All of them if a language model's head has an output for each,
         or if the optimizer has no closed form for the other rows."""
-        if any(dataset.task.is_text for dataset in self.datasets) or self.optimizer.untouched_factor(0) is None:
+        if any(dataset.task.is_text for dataset in self.datasets) or self.optimizer.untouched_factor(0, 0) is None:
             return ActiveRows.all(rows)
         return ActiveRows.of([*(data.tokens for data in self.data), *self.selection.tokens()], rows)
 
@@ -281,7 +281,7 @@ def _save(
     training: Training,
 ) -> None:
     metric = None if np.isnan(trained.metric) else trained.metric
-    factor = training.optimizer.untouched_factor(trained.step)
+    factor = training.optimizer.untouched_factor(trained.step, setting.model.config.num_layers)
     started = start_params(setting, run)
     params = active.restore(kept, started['encoder']['embeddings']['word'], 1.0 if factor is None else factor)
     collapsed = training.selection.collapsed(setting, run)

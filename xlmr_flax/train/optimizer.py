@@ -47,6 +47,30 @@ def decays(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
+def layer_factors(params: Any, decay: float) -> Any:
+    """The factor of each parameter's learning rate under layer-wise decay, which broadcasts to the parameter.
+
+    As in BEiT's fine-tuning (Bao et al. 2022): `decay` for the last of L layers, decay ** L for the first, decay **
+    (L + 1) for what comes before the layers, 1 for everything after them (a final norm, the pooler, heads). A stack of
+    layers [L, ...] gets an array [L, 1, ...].
+    """
+    named = [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    first = any('encoder/first/' in name for name, _ in named)  # ModernBERT's first layer is not in the stack
+    layers = next((leaf.shape[0] for name, leaf in named if 'encoder/layers/' in name), 0) + first
+
+    def one(path: Any, leaf: Any) -> Any:
+        name = path_name(path)
+        if 'encoder/layers/' in name:
+            above = np.arange(leaf.shape[0], 0, -1, dtype=np.float32)
+            return np.float32(decay) ** above.reshape(-1, *(1,) * (leaf.ndim - 1))
+        if 'encoder/first/' in name:
+            return np.float32(decay) ** layers
+        below = any(part in name for part in ('encoder/embeddings/', 'encoder/relative/'))
+        return np.float32(decay) ** (layers + 1) if below else np.float32(1)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
 def adamw(spec: OptimizerSpec) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019), the optimizer of the authors and of transformers' examples."""
     return optax.chain(
@@ -116,12 +140,16 @@ class Optimizer:
         """Returns (updates to add to params, new state). step: 0-based step of the phase."""
         directions, state = self._direction().update(grads, state, params)
         rate = schedule(self.spec, self.steps)(step)
+        if self.spec.layer_decay != 1:
+            directions = jax.tree.map(jnp.multiply, directions, layer_factors(params, self.spec.layer_decay))
         return jax.tree.map(lambda d: d * -rate, directions), state
 
-    def untouched_factor(self, done: int) -> float | None:
-        """The factor of the first `done` steps for a decaying parameter without gradient; None = no closed form."""
+    def untouched_factor(self, done: int, layers: int) -> float | None:
+        """The factor of the first `done` steps for a word row without gradient, below `layers` layers; None = no closed
+        form."""
         untouched = method_of(self.spec).untouched
         rates = np.asarray(schedule(self.spec, self.steps)(np.arange(done)), np.float64)
+        rates = rates * self.spec.layer_decay ** (layers + 1)
         return untouched(self.spec, rates) if untouched else None
 
     def _direction(self) -> optax.GradientTransformation:

@@ -12,10 +12,10 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='the baseline is torch')
 
-from xlmr_flax.config import Config, ConfigError, parse  # noqa: E402
+from xlmr_flax.config import Config, ConfigError, OptimizerSpec, parse  # noqa: E402
 from xlmr_flax.experiment.runner import Runner  # noqa: E402
 from xlmr_flax.tools.torch import agreement, torch_run  # noqa: E402
-from xlmr_flax.tools.torch.torch_modules import JiantHead, parameter_groups  # noqa: E402
+from xlmr_flax.tools.torch.torch_modules import JiantHead, make_optimizer  # noqa: E402
 
 STEPS, LANGUAGES, ROWS = 20, ('en', 'de', 'ru'), 64
 Pair = tuple[agreement.Side, agreement.Side]
@@ -151,7 +151,8 @@ def test_the_decayed_group() -> None:
     model = JiantHead(encoder, tensors, 0.1)
     assert model.dense(torch.tensor([1.0, 0.0])).tolist() == [4.0, 6.0]
     names = {id(p): name for name, p in model.named_parameters()}
-    decayed, free = ([names[id(p)] for p in group['params']] for group in parameter_groups(model, 0.01))
+    groups = {group['weight_decay']: group for group in make_optimizer(model, OptimizerSpec()).param_groups}
+    decayed, free = ([names[id(p)] for p in groups[decay]['params']] for decay in (0.01, 0.0))
     assert sorted(decayed) == ['dense.weight', 'encoder.word_embeddings.weight', 'out.weight']
     assert sorted(free) == ['dense.bias', 'encoder.LayerNorm.bias', 'encoder.LayerNorm.weight', 'out.bias']
 

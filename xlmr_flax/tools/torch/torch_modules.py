@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,19 +147,41 @@ def _make_head(encoder: Any, about: Mapping[str, Any], tensors: Tensors) -> nn.M
     return model
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """AdamW's two parameter groups, as in transformers' examples and jiant: no decay of biases and layer norms."""
-    norms = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
-    free = [p for name, p in model.named_parameters() if name.endswith('bias') or id(p) in norms]
-    decayed = [p for name, p in model.named_parameters() if not (name.endswith('bias') or id(p) in norms)]
-    return [{'params': decayed, 'weight_decay': weight_decay}, {'params': free, 'weight_decay': 0.0}]
+_LAYER = re.compile(r'\.layers?\.(\d+)\.')
+
+
+def layer_factors(names: Collection[str], decay: float) -> dict[str, float]:
+    """The factor of each parameter's learning rate, by its name in torch, as `train.optimizer.layer_factors` has it."""
+    numbers = {name: int(found[1]) for name in names if (found := _LAYER.search(name))}
+    layers = max(numbers.values(), default=-1) + 1
+    # DeBERTa's encoder.LayerNorm belongs to its relative embeddings; XLM-R XL's is the norm after the last layer.
+    below = 'embeddings.', *(('encoder.LayerNorm.',) if any('rel_embeddings' in name for name in names) else ())
+    above = {name: layers - number for name, number in numbers.items()}
+    above |= {name: layers + 1 for name in names if name not in numbers and any(part in name for part in below)}
+    return {name: decay ** above.get(name, 0) for name in names}
 
 
 def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """Makes torch's fused AdamW, transformers' default optimizer ('adamw_torch_fused')."""
-    groups = parameter_groups(model, spec.weight_decay)
+    """Makes torch's fused AdamW, transformers' default optimizer ('adamw_torch_fused').
+
+    A group for each weight decay and learning rate. Biases and layer norms have no weight decay, as in transformers'
+    examples and jiant.
+    """
+    norms = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
+    named = dict(model.named_parameters())
+    factors = layer_factors(named, spec.layer_decay)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in named.items():
+        decay = 0.0 if name.endswith('bias') or id(p) in norms else spec.weight_decay
+        groups.setdefault((decay, factors[name]), []).append(p)
     return torch.optim.AdamW(
-        groups, lr=spec.learning_rate, betas=(spec.beta1, spec.beta2), eps=spec.epsilon, fused=True
+        [
+            {'params': group, 'weight_decay': decay, 'lr': spec.learning_rate * factor}
+            for (decay, factor), group in groups.items()
+        ],
+        betas=(spec.beta1, spec.beta2),
+        eps=spec.epsilon,
+        fused=True,
     )
 
 
