@@ -3,8 +3,9 @@
     --config=configs/small_sweep.py:task=mnli,variants=batch8-rate1e-4+batch8-rate2e-4
 
 Every arm is one task, trained with one variant of a recipe. A plan needs a target: it is Tatoeba, which is not trained
-and is scored on eight German sentences. The dev scores are in metrics.jsonl; docs/presets.md has them. Keys of the
-argument: task (of TASKS), variants (of VARIANTS, joined by '+'), seeds.
+and is scored on eight German sentences. task=logic: the arms are the mixture of the logic study, and its two targets
+are trained after each. The dev scores are in metrics.jsonl; docs/presets.md has them. Keys of the argument: task (of
+TASKS, or logic), variants (of VARIANTS, joined by '+'), seeds.
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -87,6 +88,9 @@ def test_the_small_study_has_the_recipe_of_the_preset() -> None:
         for field in ('epochs', 'steps', 'batch_size', 'max_length', 'max_train'):
             assert getattr(ours, field) == getattr(theirs, field), (name, field)
     assert config.encoder.head == small.encoder.head
+    for name in config.intermediate[1:]:
+        want = dataclasses.replace(small.recipe_for('xnli').optimizer, learning_rate=logic_study.SMALL_ARM_RATE)
+        assert config.recipe_for(name).optimizer == want, name
 
 
 def test_dev_rows_stand_in_only_where_there_are_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

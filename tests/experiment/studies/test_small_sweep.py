@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from xlmr_flax.config import ConfigError, parse
 from xlmr_flax.experiment.plan.arms import arm_of, datasets
+from xlmr_flax.experiment.studies import logic
 from xlmr_flax.experiment.studies.presets import preset
 from xlmr_flax.experiment.studies.small_sweep import TASKS, VARIANTS, from_argument
 
@@ -30,14 +31,27 @@ def test_every_variant_is_an_arm_that_reads_english_rows_of_the_task(task: str) 
 
 
 def test_the_preset_is_a_variant() -> None:
-    swept = parse(ConfigDict(from_argument('task=mnli,variants=batch8-rate1e-4,seeds=1+2')).to_dict())
+    swept = parse(ConfigDict(from_argument('task=mnli,variants=batch8-rate2e-4-decay85,seeds=1+2')).to_dict())
     small = parse(preset('small', ('xnli', 'sib200', 'panx')))
     assert swept.seeds == (1, 2) and swept.encoder.head == small.encoder.head
     for target in small.targets:
-        chosen, recipe = small.recipe_for(target), swept.recipe_for('mnli-batch8-rate1e-4')
+        chosen, recipe = small.recipe_for(target), swept.recipe_for('mnli-batch8-rate2e-4-decay85')
         assert chosen.optimizer == recipe.optimizer and chosen.batch_size == recipe.batch_size == 8
     assert [small.recipe_for(name).max_train for name in small.targets] == [2400, 0, 2400]
     assert [small.recipe_for(name).epochs for name in small.targets] == [1.0, 2.0, 1.0]
+
+
+def test_the_arms_of_the_study_are_a_variant_of_the_mixture() -> None:
+    study = parse(ConfigDict(logic.from_argument('size=small,where=core,seeds=3')).to_dict())
+    names = 'batch8-rate1e-4-decay85', 'batch16-rate1e-4'
+    swept = parse(ConfigDict(from_argument(f'task=logic,variants={"+".join(names)},seeds=3')).to_dict())
+    chosen, other = (f'logic-{name}' for name in names)
+    assert swept.intermediate == ('none', chosen, other)
+    assert (swept.arms[chosen], swept.recipe_for(chosen)) == (study.arms['logic'], study.recipe_for('logic'))
+    assert (swept.recipe_for(other).steps, swept.arms[other].block) == (250, 250)
+    for target in swept.targets:
+        assert swept.recipe_for(target) == study.recipe_for(target)
+    assert swept.evaluation.languages == {'xnli_plus': ('en',), 'sib200': ('en',)}
 
 
 def test_the_config_file_and_unknown_names() -> None:

@@ -63,6 +63,7 @@ CORE_LANGUAGES = {
 }  # fmt: skip
 ROWS = {'small': 4000, 'base': 4500, 'large': 4500, 'tiny': 64}  # 4,500 is the size of SICK's train split
 EPOCHS = 3.0
+SMALL_ARM_RATE = 1e-4  # peak learning rate of the arms of the small encoder (docs/presets.md#small)
 # (arm, control): besides 'none', the arm is compared with this control. If the difference remains, what both share does
 # not explain the effect.
 CONTRASTS = (
@@ -97,6 +98,8 @@ def study(
         _make_compact(raw, size)
     step = {'batch_size': batch, 'accumulation': 1, 'epochs': 0.0, 'steps': steps, 'keep': 'last', 'eval_every': 0}
     length = {'max_length': SMALL.recipe['max_length'] if compact else 128}
+    if compact:
+        step['optimizer'] = {'learning_rate': SMALL_ARM_RATE}
     own = {name: step | length | {'max_train': rows if name not in arms else 0} for name in names if name != NONE}
     if 'proofwriter' in own:
         own['proofwriter']['max_length'] = min(LONG['proofwriter'], SHORT) if compact else LONG['proofwriter']

@@ -173,7 +173,9 @@ SMALL = Preset(
     common={
         'batch_size': 8, 'accumulation': 1, 'eval_every': 0, 'eval_examples': 300, 'dev_score': 'first', 'patience': 0,
         'keep': 'last',
-        'optimizer': _adamw(learning_rate=1e-4, weight_decay=0.01, warmup=0.1, clip_per='step', epsilon=1e-6),
+        'optimizer': _adamw(
+            learning_rate=2e-4, layer_decay=0.85, weight_decay=0.01, warmup=0.1, clip_per='step', epsilon=1e-6
+        ),
     },
     recipe={'epochs': 1.0, 'max_length': 96, 'max_train': 2400},
     recipes={
