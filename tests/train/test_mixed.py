@@ -21,6 +21,7 @@ from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.parallel.mesh import make_mesh, put_batch, put_tree
 from xlmr_flax.train import loop
+from xlmr_flax.train import step as step_module
 from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.head_padding import ProgramHead, program_heads
 from xlmr_flax.train.loop import train
@@ -155,6 +156,27 @@ def test_a_step_function_is_made_once_a_run(
     phase = phase_of(tiny, tmp_path, [stream('nli'), stream('ccg')], [0.5, 0.5], mix, accumulation=accumulation)
     train(phase, params_of(tiny, ['nli', 'ccg']))
     assert made == ['make_mixed_step' if mix == 'micro_batch' else 'make_train_step']
+
+
+def test_the_number_of_outputs_is_placed_once_a_run(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in a step, where its own small program would count as another compilation of the step's program."""
+    reads: list[str] = []
+    placed = ProgramHead.real_outputs
+    monkeypatch.setattr(
+        ProgramHead, 'real_outputs', property(lambda head: reads.append(head.name) or placed.__get__(head))
+    )
+    heads, mesh, optimizer = (
+        program_heads({name: HEADS[name] for name in ('qqp', 'nli')}),
+        make_mesh(),
+        Optimizer(SPEC, 10),
+    )
+    params = params_of(tiny, ['qqp', 'nli'])
+    padded = {name: head.pad(params['heads'][name]) for name, head in heads.items()}
+    state = init_state(put_tree({**params, 'heads': padded}, mesh), optimizer, mesh)
+    step = step_module.make_train_step(tiny.model, heads, optimizer, mesh=mesh)
+    for name in ('qqp', 'qqp', 'nli'):
+        state, _ = step(state, [(name, batch_of(stream(name)))], jax.random.key(0))
+    assert sorted(reads) == ['nli', 'qqp']
 
 
 def test_the_log_says_what_was_drawn(tiny: Any, tmp_path: Path) -> None:

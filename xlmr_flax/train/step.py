@@ -76,12 +76,13 @@ def make_train_step(
     state's arrays are donated.
     """
     programs = {name: step_program(model, head.spec, optimizer, mesh, accumulation) for name, head in heads.items()}
+    real = {name: head.real_outputs for name, head in heads.items()}
 
     def step(state: State, batches: Sequence[tuple[str, Batch]], seed_key: jax.Array) -> tuple[State, Metrics]:
         ((name, batch),) = batches
         shared, mine = split(state, name)
         with compilations.counted():
-            shared, mine, metrics = programs[name](shared, mine, batch, seed_key, heads[name].real_outputs)
+            shared, mine, metrics = programs[name](shared, mine, batch, seed_key, real[name])
         return join(state, name, shared, mine), metrics
 
     return step
