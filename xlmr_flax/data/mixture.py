@@ -137,7 +137,7 @@ def fixed_quotas(rates: np.ndarray, block: int = DEFAULT_BLOCK) -> Quotas:
 
 
 def _largest_remainder(rates: np.ndarray, total: int) -> np.ndarray:
-    """Rounds rates * total to integers that sum to `total`, largest remainders first; a rate above 0 gets at least 1."""
+    """Rounds rates * total to integers that sum to `total`, largest remainders first; rates above 0 get at least 1."""
     wanted = rates * total
     counts = np.where(rates > 0, np.maximum(np.floor(wanted), 1), 0)
     order = np.argsort(counts - wanted, kind='stable')

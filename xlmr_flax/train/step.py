@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.encoders.dropout import Key, PartKey
 from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.kinds.base import Batch
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
 from xlmr_flax.parallel.placement import placed
@@ -27,7 +28,6 @@ from xlmr_flax.train.optimizer import Optimizer, clip
 
 State = dict[str, Any]
 Metrics = dict[str, jax.Array]
-Batch = Mapping[str, jax.Array]
 StepFunction = Callable[[State, Sequence[tuple[str, Batch]], jax.Array], tuple[State, Metrics]]
 _HEAD = 'head'  # every head's name inside a program
 _MASKED = -1e30  # the logit of a column that pads a head
