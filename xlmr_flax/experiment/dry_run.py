@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import jax
 
 from xlmr_flax.experiment.plan.cost import (
+    BOUND,
     CACHED,
+    SAMPLED,
     Estimator,
     Speed,
-    Training,
+    TrainingCost,
     Work,
     layer_weights,
     machine_speed,
@@ -34,7 +36,7 @@ class Item:
 
     run: Run
     state: str
-    training: Training
+    training: TrainingCost
     evaluation: Work
     done: float
     left: Work
@@ -211,8 +213,8 @@ def _notes(runner: Runner, items: Sequence[Item], speed: Speed) -> str:
     basis = sorted(frozenset().union(*(item.training_work.basis | item.evaluation.basis for item in items)))
     lengths = {
         CACHED: 'the token cache',
-        'first rows': 'the first rows of a split',
-        'max_length': 'max_length, an upper bound',
+        SAMPLED: 'the first rows of a split',
+        BOUND: 'max_length, an upper bound',
     }
     return f"""{runner.setting.defaults.line()}
 

@@ -63,12 +63,11 @@ def loads_of(estimator: Estimator, run: Run) -> Iterator[Load]:
             yield load_of(drawn.dataset, each, recipe, arm.mix, drawn.draws / micro)
 
 
-def decided(plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer) -> Defaults:
-    """Decides for a resolved plan on the devices of this job.
+def plan_defaults(plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer) -> Defaults:
+    """The defaults of a resolved plan on the devices of this job, with the estimated seconds of its runs.
 
     Process 0 decides for all processes: it may have token caches that others lack.
     """
-
     by_run: dict[str, list[Load]] = {}
 
     def loads() -> list[Load]:
