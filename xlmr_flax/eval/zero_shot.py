@@ -121,6 +121,7 @@ class Evaluator:
         waiting: Sequence[tuple[str, Sequence[Example], Encoded]],
         progress: Progress | None,
     ) -> Iterator[tuple[str, dict[str, float], int]]:
+        """Computes the waiting languages together, writes their prediction files and scores them."""
         if not waiting:
             return
         outputs = self.outputs(task, [data.tokens for *_, data in waiting], progress)

@@ -223,6 +223,7 @@ def _notes(runner: Runner, items: Sequence[Item], speed: Speed) -> str:
 Estimates, with padding. Units: k, M, G = 10^3, 10^6, 10^9; T, P, E = 10^12, 10^15, 10^18.
 Training takes 6 N + 12 L D T operations a token, evaluation 2 N + 4 L D T (Kaplan et al. 2020; PaLM, appendix B):
 N = {layer_weights(shape):,}, L = {shape.num_layers}, D = {shape.hidden_size}, T the length of a row.
+The terms with T are XLM-R's; families with other attention have their own.
 Lengths: {', '.join(lengths[name] for name in basis)}. Rows are counted, not read: a task may drop some.
 Times are for this machine, at {_short(speed.flops)}FLOP/s: {speed.basis}. For TPUs: xlmr-flax estimate.
 Tokenizing and reading are not in them either. Several processes (--shard) divide them."""

@@ -29,7 +29,12 @@ from xlmr_flax.util.stopping import Stopped, asked, deferred, requests
 
 
 class _Loop:
-    """The state of one `train` call: parameters and moments, metrics not yet logged, dev selection, checkpoints."""
+    """The state of one `train` call: parameters and moments, metrics not yet logged, dev selection, checkpoints.
+
+    pending: (step, metrics) of the steps that are not logged yet. since: time of the last log. stale: evaluations since
+    the best one. unevaluated: a stop request interrupted the evaluation at the current step. watch: profiler and
+    diagnostics around steps and batches.
+    """
 
     def __init__(self, phase: Phase, params: Params):
         recipe = phase.recipe

@@ -102,7 +102,8 @@ def join(state: State, name: str, shared: State, head: State) -> State:
 
 
 def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """(params, batch, dropout key, count, outputs) -> (loss sum / count, correct sum / count)."""
+    """(params, batch, dropout key, count, outputs) -> (loss sum / count, correct sum / count). outputs: the real number
+    of outputs of a padded head (`ProgramHead.real_outputs`)."""
     kind = kind_of(head)
 
     def loss(
@@ -121,8 +122,11 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
 
 @lru_cache(maxsize=64)
 def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh, accumulation: int) -> Any:
-    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics). It is cached, so that later runs
-    of a plan with the same arguments compile nothing. It compiles once for each batch shape."""
+    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics). outputs: as in `head_loss`.
+
+    It is cached, so that later runs of a plan with the same arguments compile nothing. It compiles once for each batch
+    shape.
+    """
     grad = jax.value_and_grad(head_loss(placed(model, mesh), head), has_aux=True)
     spec = optimizer.spec
 

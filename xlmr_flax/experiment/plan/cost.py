@@ -2,12 +2,12 @@
 
 For a token in a row of T tokens, the forward pass of XLM-R takes 2 N + 4 L D T floating-point operations. L is the
 number of layers, D the width, and N = L (4 D² + 2 D F) the number of weights in the matrix products of the layers
-(embeddings are look-ups without products). Other families have other numbers (`layer_weights` and `attention_flops` of
-encoders/family.py). The second term is attention: the scores and the weighted sum of the values. The backward pass
-takes twice as many, so that training takes 6 N + 12 L D T per token. Sources: Kaplan et al. 2020 (Scaling laws for
-neural language models, section 2.1), and Chowdhery et al. 2022 (PaLM, appendix B) for the attention of an encoder,
-which sees the whole row. Rematerialisation of whole layers (`remat=full`) adds one forward pass. A masked-LM head
-multiplies its predicted tokens with the word embedding table.
+(embeddings are look-ups without products). The second term is attention: the scores and the weighted sum of the values.
+The backward pass takes twice as many, so that training takes 6 N + 12 L D T per token. Sources: Kaplan et al. 2020
+(Scaling laws for neural language models, section 2.1), and Chowdhery et al. 2022 (PaLM, appendix B) for the attention
+of an encoder, which sees the whole row. Rematerialisation of whole layers (`remat=full`) adds one forward pass. Other
+families have other numbers (`layer_weights` and `attention_flops` of encoders/family.py). A masked-LM head multiplies
+its predicted tokens with the word embedding table.
 Other heads, the optimizer and compilation are not counted. Padding counts as tokens, since it is computed.
 """
 
