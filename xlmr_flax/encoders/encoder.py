@@ -137,7 +137,7 @@ class Encoder(nnx.Module):
         return None
 
     def shared(self, segments: jax.Array, options: ComputeOptions) -> Any:
-        """What all layers share, the argument `visible` of `Attention`: for segments int32 [B, T]."""
+        """What the attention of all layers reads (its argument `visible`), from segments int32 [B, T]."""
         return prepared(segments, self.num_heads, options.attention)
 
     def seeds(self, key: Key, rows: int, tokens: int) -> Seeds:

@@ -208,20 +208,24 @@ class Estimator:
         return self._trainings[key]
 
     def _training(self, run: Run, arm: Arm, recipe: Recipe) -> TrainingCost:
-        datasets, rows = run.datasets, self.training_rows(run)
-        sizes = [
-            max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(datasets, rows, strict=True)
-        ]
-        steps = phase_steps(arm, recipe, datasets, sizes)
-        parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
-        mixture = mixture_of(arm, datasets, sizes, run.seed, run.where, steps, recipe.accumulation)
-        drawn, work = expected_draws(arm, recipe, datasets, sizes, mixture, steps), Work()
+        datasets, parts = run.datasets, recipe.accumulation if arm.mix == 'micro_batch' else 1
+        rows, steps, drawn = self.draws(run, arm, recipe)
+        work = Work()
         for each, part in zip(rows, drawn, strict=True):
             work += self._batches(part.dataset, each, recipe, recipe.batch_size // parts).times(float(part.draws))
         evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
         kinds = {(dataset.task.kind, length) for dataset in datasets for length in dataset.lengths}
         dev = self._dev(datasets).times(evaluations)
         return TrainingCost(steps, work, dev, tuple(drawn), len(kinds))
+
+    def draws(self, run: Run, arm: Arm, recipe: Recipe) -> tuple[list[Rows], int, list[Draws]]:
+        """Returns (sizes of each dataset of a run, its optimizer steps, the draws from each dataset). arm, recipe: the
+        run's, which has a training."""
+        datasets, rows = run.datasets, self.training_rows(run)
+        sizes = [max(1, round(each.units * data.spec.fraction)) for data, each in zip(datasets, rows, strict=True)]
+        steps = phase_steps(arm, recipe, datasets, sizes)
+        mixture = mixture_of(arm, datasets, sizes, run.seed, run.where, steps, recipe.accumulation)
+        return rows, steps, expected_draws(arm, recipe, datasets, sizes, mixture, steps)
 
     def training_rows(self, run: Run) -> list[Rows]:
         """Returns the sizes of each dataset of a run, before `fraction` is applied."""
