@@ -43,13 +43,13 @@ def test_a_stop_whose_state_is_not_saved(
         patch.setattr(Handler, 'finalize', full)
         patch.setattr(loop, 'put_batch', stopped)
         if disk == 'everything':
-            real = loop._Run.stop
+            real = loop._Loop.stop
 
             def stop(self: Any, step: int) -> None:
                 patch.setattr(module, 'write_atomically', full)
                 real(self, step)
 
-            patch.setattr(loop._Run, 'stop', stop)
+            patch.setattr(loop._Loop, 'stop', stop)
         assert main(command) == 1
     said = capsys.readouterr()
     error = said.err.splitlines()[-1]

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from one_head import single
 from simulated_devices import output_of
 
 from xlmr_flax.config import parse
@@ -31,7 +32,7 @@ from xlmr_flax.parallel.machine import TPU, Machine
 from xlmr_flax.parallel.mesh import fetch, make_mesh, path_name
 from xlmr_flax.train.loop import train
 from xlmr_flax.train.phase import Phase
-from xlmr_flax.train.streams import Stream, TrainingData, single
+from xlmr_flax.train.streams import Stream, TrainingData
 
 STEPS, LENGTH, WORDS, HEAD = 20, 32, 128, HeadSpec('pair', 3)
 CONFIG = EncoderConfig(

@@ -19,7 +19,7 @@ import pytest
 
 from xlmr_flax.train import checkpoint
 from xlmr_flax.train.checkpoint import CheckpointError, differences
-from xlmr_flax.train.resume import Saved, newest_decides
+from xlmr_flax.train.resume import TrainingCheckpoints, newest_decides
 from xlmr_flax.util.manifest import ManifestError
 
 
@@ -37,20 +37,20 @@ def assert_same(a: Any, b: Any) -> None:
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Iterator[Saved]:
+def saved(tmp_path: Path) -> Iterator[TrainingCheckpoints]:
     found = make(tmp_path)
     yield found
     found.close()
 
 
-def make(folder: Path, keep: int = 2, run_hash: str = 'h', **decides: Any) -> Saved:
+def make(folder: Path, keep: int = 2, run_hash: str = 'h', **decides: Any) -> TrainingCheckpoints:
     said: list[str] = []
-    found = Saved(folder, run_hash, decides, keep, said.append)
+    found = TrainingCheckpoints(folder, run_hash, decides, keep, said.append)
     found.said = said  # type: ignore[attr-defined]
     return found
 
 
-def save(saved: Saved, *steps: int, best: int = 0) -> None:
+def save(saved: TrainingCheckpoints, *steps: int, best: int = 0) -> None:
     for step in steps:
         saved.save_last(step, state_of(step), best_step=best)
     saved.wait()
@@ -76,7 +76,7 @@ class Gate:
         monkeypatch.setattr(checkpoint, 'write_manifest', write_manifest)
 
 
-def test_steps_go_on_while_it_is_written(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_go_on_while_it_is_written(saved: TrainingCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     """The arrays are donated and overwritten before anything is on disk, and what is read is what was saved."""
     gate = Gate(monkeypatch)
     step = jax.jit(lambda state: jax.tree.map(lambda x: x * 3 + 1, state), donate_argnums=0)
@@ -94,7 +94,7 @@ def test_steps_go_on_while_it_is_written(saved: Saved, monkeypatch: pytest.Monke
 
 
 def test_the_next_save_and_the_end_wait_for_one_that_is_under_way(
-    saved: Saved, monkeypatch: pytest.MonkeyPatch
+    saved: TrainingCheckpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
     saved.save_last(4, state_of(4), best_step=0)
@@ -114,7 +114,7 @@ def test_the_last_so_many_stay(keep: int, tmp_path: Path) -> None:
     saved.close()
 
 
-def test_best_weights_stay_as_long_as_a_state_names_them(saved: Saved) -> None:
+def test_best_weights_stay_as_long_as_a_state_names_them(saved: TrainingCheckpoints) -> None:
     """A run that goes on from an older state needs the best weights that there were then."""
     weights = {'w': jnp.ones(3)}
     saved.save_best(2, weights, 1.0)
@@ -136,7 +136,7 @@ def test_best_weights_stay_as_long_as_a_state_names_them(saved: Saved) -> None:
 
 
 @pytest.mark.parametrize('how', ['flipped', 'cut', 'lost'])
-def test_every_file_that_is_damaged_is_named(how: str, saved: Saved) -> None:
+def test_every_file_that_is_damaged_is_named(how: str, saved: TrainingCheckpoints) -> None:
     save(saved, 4)
     names = files(saved.directory / 'last' / '4')
     assert len(names) > 8
@@ -164,7 +164,7 @@ def damage(folder: Path) -> Path:
     return path
 
 
-def test_an_older_one_is_taken_where_the_newest_is_damaged(saved: Saved) -> None:
+def test_an_older_one_is_taken_where_the_newest_is_damaged(saved: TrainingCheckpoints) -> None:
     save(saved, 3, 6)
     path = damage(saved.directory / 'last' / '6')
     again = make(saved.directory)
@@ -178,7 +178,7 @@ def test_an_older_one_is_taken_where_the_newest_is_damaged(saved: Saved) -> None
     again.close()
 
 
-def test_a_state_whose_best_weights_are_damaged_is_passed_over(saved: Saved) -> None:
+def test_a_state_whose_best_weights_are_damaged_is_passed_over(saved: TrainingCheckpoints) -> None:
     saved.save_best(2, {'w': jnp.ones(3000)}, 1.0)
     save(saved, 3, best=2)
     saved.save_best(5, {'w': jnp.ones(3000)}, 2.0)
@@ -191,7 +191,7 @@ def test_a_state_whose_best_weights_are_damaged_is_passed_over(saved: Saved) -> 
     assert again.best.steps() == [2]
 
 
-def test_best_weights_that_are_damaged_during_the_training(saved: Saved) -> None:
+def test_best_weights_that_are_damaged_during_the_training(saved: TrainingCheckpoints) -> None:
     saved.save_best(2, {'w': jnp.ones(3000)}, 1.0)
     saved.wait()
     path = damage(saved.directory / 'best' / '2')
@@ -200,7 +200,7 @@ def test_best_weights_that_are_damaged_during_the_training(saved: Saved) -> None
 
 
 @pytest.mark.parametrize('before', [True, False])
-def test_a_disk_that_is_full(before: bool, saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full(before: bool, saved: TrainingCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the list of files here; tests/train/test_resume_points.py has it in Orbax's own threads."""
     if before:
         save(saved, 3)
@@ -223,7 +223,7 @@ def test_a_disk_that_is_full(before: bool, saved: Saved, monkeypatch: pytest.Mon
     assert saved.last.steps() == [3, 6][not before :]
 
 
-def test_what_a_killed_process_left_is_deleted(saved: Saved) -> None:
+def test_what_a_killed_process_left_is_deleted(saved: TrainingCheckpoints) -> None:
     save(saved, 3)
     left = saved.directory / 'last' / '6.orbax-checkpoint-tmp' / 'tree'
     left.mkdir(parents=True)
@@ -233,7 +233,7 @@ def test_what_a_killed_process_left_is_deleted(saved: Saved) -> None:
     assert not left.parent.exists()
 
 
-def test_best_weights_of_a_training_without_a_state_are_forgotten(saved: Saved) -> None:
+def test_best_weights_of_a_training_without_a_state_are_forgotten(saved: TrainingCheckpoints) -> None:
     saved.save_best(2, {'w': jnp.ones(3)}, 1.0)
     saved.wait()
     assert make(saved.directory).start() is None
@@ -241,7 +241,7 @@ def test_best_weights_of_a_training_without_a_state_are_forgotten(saved: Saved) 
 
 
 @pytest.mark.parametrize('content', [b'', b'[]', b'{}', b'\xff', b'{"run_hash": 5}', b'[' * 9999])
-def test_facts_that_cannot_be_read(content: bytes, saved: Saved) -> None:
+def test_facts_that_cannot_be_read(content: bytes, saved: TrainingCheckpoints) -> None:
     save(saved, 3)
     path = saved.last.path(3)
     (path / 'facts' / 'metadata').write_bytes(content)

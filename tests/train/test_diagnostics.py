@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from one_head import single
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.encode import Encoded
@@ -37,7 +38,6 @@ from xlmr_flax.train.loop import train
 from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.phase import Phase
 from xlmr_flax.train.step import step_program
-from xlmr_flax.train.streams import single
 
 GIB = 1 << 30
 RECIPE = Recipe(
@@ -136,7 +136,7 @@ def test_a_batch_of_another_type_or_shape_is_reported_once(bench: Any, monkeypat
 
 
 def test_a_known_program_that_is_compiled_again_is_reported(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = loop._Run.flush
+    real = loop._Loop.flush
 
     def flush(run: Any, step: int) -> None:
         real(run, step)
@@ -144,7 +144,7 @@ def test_a_known_program_that_is_compiled_again_is_reported(bench: Any, monkeypa
             step_array = jax.device_put(jnp.asarray(5), run.state['step'].sharding)
             run.state = {**run.state, 'step': step_array}
 
-    monkeypatch.setattr(loop._Run, 'flush', flush)
+    monkeypatch.setattr(loop._Loop, 'flush', flush)
     records, said = bench()
     assert [r['step'] for r in records if 'recompiled' in r] == [6]
     assert "the program for pair batches of 6 x 12 ('toy') was compiled again" in said[0]

@@ -83,7 +83,7 @@ def test_a_loss_that_is_not_finite_names_the_state_that_is_there(
 ) -> None:
     from xlmr_flax.train import loop
 
-    job, real = Job(tmp_path, checkpoint_every=every, eval_every=0), loop._Run.batches
+    job, real = Job(tmp_path, checkpoint_every=every, eval_every=0), loop._Loop.batches
 
     def batches(self: Any, step: int) -> Any:
         if step == 4:
@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_names_the_state_that_is_there(
             self.step_function = broken
         return real(self, step)
 
-    monkeypatch.setattr(loop._Run, 'batches', batches)
+    monkeypatch.setattr(loop._Loop, 'batches', batches)
     with pytest.raises(NonFiniteLoss, match=rf'step 4 of .*\. .*{left}'):
         job.train()
     assert (tmp_path / 'c' / 'last' / '3').exists() == bool(every)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from one_head import single
 
 from xlmr_flax.config import OptimizerSpec, Recipe
 from xlmr_flax.data.batches import rows_at
@@ -24,7 +25,6 @@ from xlmr_flax.train import streams
 from xlmr_flax.train.checkpoint import CheckpointError
 from xlmr_flax.train.loop import train
 from xlmr_flax.train.phase import NonFiniteLoss, Phase, Trained, total_steps
-from xlmr_flax.train.streams import single
 from xlmr_flax.util.stopping import Stopped
 
 LENGTHS = (12,)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from one_head import make_train_step
+from one_head import make_train_step, single
 from simulated_devices import output_of
 
 from xlmr_flax.config import OptimizerSpec, Recipe
@@ -36,7 +36,7 @@ from xlmr_flax.train.mixed import gradient_program
 from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.phase import Phase
 from xlmr_flax.train.step import init_state
-from xlmr_flax.train.streams import Stream, TrainingData, single
+from xlmr_flax.train.streams import Stream, TrainingData
 
 LENGTH, SIZE, PAD = 32, 8, 1
 SPEC = OptimizerSpec(learning_rate=1e-2, epsilon=1e-2, warmup=0.0, clip_norm=0.3, weight_decay=0.1)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from one_head import make_train_step
+from one_head import make_train_step, single
 from simulated_devices import output_of
 
 from xlmr_flax.config import OptimizerSpec, Recipe
@@ -90,7 +90,7 @@ def trained(model: Model, data: Encoded, params: Params, folder: Path, crash: in
     """Six steps; with `crash` in two goes, the first of which ends while that step's batch is made."""
     recipe = Recipe(steps=6, batch_size=8, max_length=12, checkpoint_every=2, optimizer=CALM)
     phase = Phase(
-        task='toy', model=model, recipe=recipe, data=streams.single('toy', 'x', HeadSpec('pair', 3), data, (12,), 7),
+        task='toy', model=model, recipe=recipe, data=single('toy', 'x', HeadSpec('pair', 3), data, (12,), 7),
         steps=6, seed=7, pad=1, mesh=make_mesh(), directory=folder, run_hash='h', evaluate=None, log=lambda _: None,
     )  # fmt: skip
     if crash:

@@ -39,7 +39,7 @@ _AGAIN = 'The same command begins again'
 STOPPABLE = {
     'run': 'The same command resumes from there',
     'compare': 'The same command resumes from there',
-    'bench': 'The same command begins again',
+    'bench': _AGAIN,
     'retrieval': 'The same command continues with the languages that are missing',
 }
 KNOWN_ERRORS = (UserError, flags.Error)  # their message is written for the user; any other keeps its traceback
@@ -195,7 +195,7 @@ class _Outcome:
             error = BrokenPipeError()
         if isinstance(error, BrokenPipeError):
             try:
-                print(flush=True)  # was it stdout, or a socket?
+                print(flush=True)  # raises again if the closed pipe is stdout, and not a socket
             except BrokenPipeError:  # `xlmr-flax ... | head`: the rest of the output is discarded, at exit too
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 self.code = UNREAD
@@ -211,7 +211,7 @@ class _Outcome:
         elif isinstance(error, KeyboardInterrupt):
             self.code = error.code if isinstance(error, Interrupted) else INTERRUPTED
             how = 'Terminated' if self.code == STOPPED else 'Interrupted'
-            line = f'{how}. What had been written stays; the same command resumes from there.'
+            line = f'{how}. Files that were written are kept; the same command resumes from there.'
         elif isinstance(error, OSError) and error.filename is not None and not isinstance(error, BrokenPipeError):
             # A full disk, or a folder that is a file: the name of the file says more than a traceback.
             self.code, line = 1, f'error: {error.filename}: {error.strerror}'

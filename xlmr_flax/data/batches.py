@@ -37,10 +37,10 @@ def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
 
 
-def rows_at(step: int, n: int, batch_size: int, seed: int) -> np.ndarray:
-    """Row numbers int64 [batch_size] of a step. Epochs over all n rows follow one another without a gap, and each
-    epoch has its own permutation."""
-    position = np.arange(step * batch_size, (step + 1) * batch_size)
+def rows_at(draw: int, n: int, batch_size: int, seed: int) -> np.ndarray:
+    """Row numbers int64 [batch_size] of a dataset's batch number `draw`, from 0. Epochs over all n rows follow one
+    another without a gap, and each epoch has its own permutation."""
+    position = np.arange(draw * batch_size, (draw + 1) * batch_size)
     epochs = position // n
     return np.concatenate([_permutation(seed, int(e), n)[position[epochs == e] % n] for e in np.unique(epochs)])
 
@@ -73,7 +73,7 @@ def unit_lengths(data: Encoded, units: np.ndarray) -> np.ndarray:
 
 def train_batch(
     data: Encoded,
-    step: int,
+    draw: int,
     batch_size: int,
     seed: int,
     lengths: Sequence[int],
@@ -81,19 +81,21 @@ def train_batch(
     part: slice = ALL,
     layout: Layout | None = None,
 ) -> Batch:
-    """Builds the training batch of a step, or only the rows `part` of it.
+    """Builds a dataset's training batch number `draw`, from 0, or only the rows `part` of it. A mixture has more steps
+    than a dataset has draws.
 
     Every batch has valid float32 [B]. The other arrays depend on the kind of the task:
       pair: ids, segments [B, T], label [B]
       choice: ids, segments [B, N, T], label [B]
       tag: ids, segments, labels [B, T]
       span: ids, segments [B, T], start, end [B]
+      mlm: ids, segments [B, T]; data/masking.py adds the labels
 
     part: T is the length of the whole batch, also when only some of its rows are built.
     layout: the positions of the batch's examples in packed rows [R, T] with S slots. With a layout the result is that
     of `packed_batch`.
     """
-    units = rows_at(step, len(data), batch_size, seed)
+    units = rows_at(draw, len(data), batch_size, seed)
     if layout is not None:
         return packed_batch(data, units, layout, pad, part)
     rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
@@ -190,8 +192,9 @@ def eval_batches(
         yield rows, batch
 
 
-_PASS = {'cpu': 1024}  # on a CPU, more tokens were slower for rows of 128 (docs/benchmarks.md)
-_ACCELERATOR_PASS = 8192  # tokens a device; docs/estimate.md
+# Tokens in a forward pass of evaluation.
+_CPU_PASS = 1024  # more tokens were slower for rows of 128 (docs/benchmarks.md)
+_ACCELERATOR_PASS = 8192  # on each device (docs/estimate.md)
 
 
 def pass_tokens(wanted: int, platform: str, devices: int = 1) -> int:
@@ -199,7 +202,7 @@ def pass_tokens(wanted: int, platform: str, devices: int = 1) -> int:
 
     wanted: evaluation.batch_tokens. 0 means 1,024 on a CPU, and 8,192 for each device of an accelerator ('gpu', 'tpu').
     """
-    return wanted or _PASS.get(platform, _ACCELERATOR_PASS * devices)
+    return wanted or (_CPU_PASS if platform == 'cpu' else _ACCELERATOR_PASS * devices)
 
 
 def eval_batch_size(length: int, batch_tokens: int, multiple: int = 1) -> int:

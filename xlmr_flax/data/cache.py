@@ -147,12 +147,12 @@ def _is_kept(task: Task, examples: Sequence[Example]) -> bool:
 
 
 @lru_cache
-def _code_digest(kind: str) -> str:
+def _code_digest(module_name: str) -> str:
     """sha256 (hex) of the source files of all modules that encode, so that a change of their code changes entry names.
-    kind: the name of the kind's module."""
+    module_name: the module of the task's kind."""
     digest = hashlib.sha256()
     shared = (encode_module, tokenize_module, tagging_module, spans_module, corpus_module, file_module)
-    for module in (*shared, sys.modules[kind]):
+    for module in (*shared, sys.modules[module_name]):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 

@@ -98,47 +98,47 @@ def read_input(
     return Input(Task('input', form.kind, (), (), (), {}, lambda row, task, language: form.parse(row)), examples, rows)
 
 
-def input_table(path: Path, wanted: InputForm) -> Table:
+def input_table(path: Path, form: InputForm) -> Table:
     """Determines the format of a file by its ending or its first character. Raises DataError if neither is known."""
-    content, known = read_text(path), wanted.endings
-    form, start = known.get(path.suffix.lower()), content.lstrip()[:1]
-    if form is None and start in ('[', '{'):
-        form = 'json'
-    if form is None and path.suffix.lower() not in _TEXT_ENDINGS:
-        form = known.get('.txt')
-    if form is None:
+    content, known = read_text(path), form.endings
+    name, start = known.get(path.suffix.lower()), content.lstrip()[:1]
+    if name is None and start in ('[', '{'):
+        name = 'json'
+    if name is None and path.suffix.lower() not in _TEXT_ENDINGS:
+        name = known.get('.txt')
+    if name is None:
         raise DataError(
-            f'{path}: for a head of kind {wanted.kind!r} a file ending in {" or ".join(known)} is expected, or one of '
+            f'{path}: for a head of kind {form.kind!r} a file ending in {" or ".join(known)} is expected, or one of '
             'JSON'
         )
-    if form == 'json' and start == '{':
-        form = _of_object(content, wanted)
-    columns = wanted.columns
-    if form == 'squad':
-        return Table(path.name, form, ('id', *columns))
-    if form in ('conll', 'conllu'):
-        return Table(path.name, form, ())
-    if form == 'tsv':
+    if name == 'json' and start == '{':
+        name = _json_format(content, form)
+    columns = form.columns
+    if name == 'squad':
+        return Table(path.name, name, ('id', *columns))
+    if name in ('conll', 'conllu'):
+        return Table(path.name, name, ())
+    if name == 'tsv':
         line = content.split('\n', 1)[0].rstrip('\r')
         header = columns[0] in line.split('\t')
         if is_json_object(line):
             raise DataError(f'{path}, line 1: JSON lines; call the file .jsonl')
         if not header and _HEADER.issuperset(line.lower().split('\t')):
             raise DataError(f'{path}, line 1: a header line; its columns must be called {columns[0]}, text_b, id')
-        return Table(path.name, form, columns, header=header, optional=() if header else wanted.positional)
-    return Table(path.name, form, columns)
+        return Table(path.name, name, columns, header=header, optional=() if header else form.positional)
+    return Table(path.name, name, columns)
 
 
-def _of_object(content: str, wanted: InputForm) -> str:
+def _json_format(content: str, form: InputForm) -> str:
     """Determines the format of a JSON file that begins with an object: JSON lines, SQuAD's form or an object of
     rows."""
     try:
         first = strict_json.loads(content.split('\n', 1)[0], surrogates=True)
     except strict_json.JsonError:
-        return 'squad' if wanted.squad else 'json'
-    if 'data' in first and wanted.squad:
+        return 'squad' if form.squad else 'json'
+    if 'data' in first and form.squad:
         return 'squad'
-    return 'jsonl' if wanted.columns[0] in first else 'json'
+    return 'jsonl' if form.columns[0] in first else 'json'
 
 
 def input_text(row: Row, column: str) -> str:

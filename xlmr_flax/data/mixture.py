@@ -24,6 +24,7 @@ DEFAULT_BLOCK = 100
 _SLACK = 1e-9  # tolerance for the float error of rate * steps
 _RESOLUTION = 2**20  # draws after which the counts of fixed rates repeat
 _AHEAD = 4096  # maximum number of blocks to search for the deadline of a stream whose rate falls towards 0
+_NEVER = 2**40  # blocks ahead: the deadline of a stream that is not due again
 
 
 class MixtureError(UserError, ValueError):
@@ -34,11 +35,9 @@ def language_shares(sizes: Sequence[int], alpha: float) -> np.ndarray:
     """Shares float64 [n] of the languages in the rate of one dataset: size ** alpha, normalised to sum 1 (Conneau and
     Lample 2019, section 3.1).
     """
-    return (
-        mixture_rates('temperature', sizes, temperature=1.0 / alpha)
-        if alpha > 0
-        else np.full(len(sizes), 1 / len(sizes))
-    )
+    if alpha > 0:
+        return mixture_rates('temperature', sizes, temperature=1.0 / alpha)
+    return np.full(len(sizes), 1 / len(sizes))
 
 
 def mixture_rates(
@@ -129,16 +128,16 @@ def fixed_quotas(rates: np.ndarray, block: int = DEFAULT_BLOCK) -> Quotas:
     computed in O(1).
     """
     period = -(-_RESOLUTION // block)
-    per_block = _whole(rates, period * block) / period
+    per_block = _largest_remainder(rates, period * block) / period
 
     def deadline(i: int, level: float, done: int) -> int:
-        return math.floor(level / per_block[i]) + 1 if per_block[i] > 0 else done + 2**40
+        return math.floor(level / per_block[i]) + 1 if per_block[i] > 0 else done + _NEVER
 
     return Quotas(lambda blocks: per_block * blocks, block, deadline, period)
 
 
-def _whole(rates: np.ndarray, total: int) -> np.ndarray:
-    """Rounds rates * total to integers with the sum `total` (largest remainder); every rate above 0 gets at least 1."""
+def _largest_remainder(rates: np.ndarray, total: int) -> np.ndarray:
+    """Rounds rates * total to integers that sum to `total`, largest remainders first; rates above 0 get at least 1."""
     wanted = rates * total
     counts = np.where(rates > 0, np.maximum(np.floor(wanted), 1), 0)
     order = np.argsort(counts - wanted, kind='stable')
@@ -187,7 +186,7 @@ def timed_quotas(
         while wanted(high)[i] <= level:
             low, high = high, done + 2 * (high - done)
             if high - done > _AHEAD:
-                return done + 2**40
+                return done + _NEVER
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if sums[middle][i] > level else (middle, high)

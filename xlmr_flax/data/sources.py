@@ -21,7 +21,7 @@ from xlmr_flax.data.readers.paths import (
     resolve_data_root,
     split_files,
 )
-from xlmr_flax.data.readers.tables import DataError, Problem, read_lines, read_rows, read_text
+from xlmr_flax.data.readers.tables import DataError, Problem, read_rows
 from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, has_label
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.stopping import check
@@ -36,16 +36,15 @@ __all__ = [
     'leave_out',
     'needs_data_root',
     'read_gold',
-    'read_lines',
     'read_pairs',
     'read_split',
-    'read_text',
     'resolve_data_root',
     'with_labels',
     'world_rows',
 ]
 
-# Exceptions of a task's `parse` for a row that it cannot read. All but RowError: nested JSON fields of another form.
+# Exceptions of a task's `parse` for a row that it cannot read: RowError, and those of Python for a nested JSON field
+# that is missing or has another type.
 _BAD = (RowError, KeyError, IndexError, TypeError, AttributeError)
 TRAINING = ('train', 'translate_train')  # splits whose rows must have labels
 

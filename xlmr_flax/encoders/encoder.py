@@ -101,7 +101,7 @@ class Layer(nnx.Module):
         """x [B, T, D] -> [B, T, D]. visible: as for `Attention`. seeds: of dropout, None = none."""
         weights_seed, *sum_seeds = seeds or NO_SEEDS
         y = self.attention(x, visible, weights_seed, options)
-        # The same array twice: one for the residual sum, one for the feed-forward layer.
+        # The same array twice, for the residual sum and for the feed-forward layer: the kernel adds up their gradients.
         x, again = add_and_norm(
             self.attention_norm, x, y, self.attention.out_bias[...], options,
             seed=sum_seeds[0], rate=self.rate, name=SUMS[0], uses=2,
@@ -137,7 +137,7 @@ class Encoder(nnx.Module):
         return None
 
     def shared(self, segments: jax.Array, options: ComputeOptions) -> Any:
-        """What all layers share, the argument `visible` of `Attention`: for segments int32 [B, T]."""
+        """What the attention of all layers reads (its argument `visible`), from segments int32 [B, T]."""
         return prepared(segments, self.num_heads, options.attention)
 
     def seeds(self, key: Key, rows: int, tokens: int) -> Seeds:
@@ -166,7 +166,7 @@ class Encoder(nnx.Module):
         read: a function of one hidden state; then its values for all of them, stacked in the order of transformers'
         hidden_states, are returned ([L + 1, ...]). It is applied layer by layer, so that no hidden state is kept.
         """
-        before = self.first_position - 1
+        before = self.first_position - 1  # of padding: in XLM-R the row of the padding id
         positions = jnp.where(segments > 0, before + positions_of(segments), max(before, 0))
         types = self.token_types(ids, segments)
         x = self.embeddings(ids, positions, types, jnp.dtype(options.dtype), options.place)

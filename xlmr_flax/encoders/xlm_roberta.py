@@ -40,7 +40,7 @@ def norm_names(path: tuple[str, ...], name: str) -> Names:
     return {(*path, 'scale'): f'{name}.weight', (*path, 'bias'): f'{name}.bias'}
 
 
-def layer_names(attention_norm: str, ffn_norm: str) -> Names:
+def names_in_layer(attention_norm: str, ffn_norm: str) -> Names:
     """The names in a layer, except those of attention's projections. attention_norm, ffn_norm: the norms' names."""
     return {**_FFN, **norm_names(('attention_norm',), attention_norm), **norm_names(('ffn_norm',), ffn_norm)}
 
@@ -64,7 +64,7 @@ class XlmRoberta(Family):
     """
 
     names: ClassVar[Names] = {**EMBEDDINGS, **norm_names(('embeddings', 'norm'), 'embeddings.LayerNorm')}
-    layer_names: ClassVar[Names] = layer_names('attention.output.LayerNorm', 'output.LayerNorm')
+    layer_names: ClassVar[Names] = names_in_layer('attention.output.LayerNorm', 'output.LayerNorm')
     projections: ClassVar[tuple[str, str, str]] = ('query', 'key', 'value')
 
     model_type = 'xlm-roberta'

@@ -22,7 +22,7 @@ from xlmr_flax.encoders.encoder import NO_SEEDS, Encoder, Layer, PlainEmbeddings
 from xlmr_flax.encoders.kernels.feed_forward import feed_forward
 from xlmr_flax.encoders.layers import LayerNorm
 from xlmr_flax.encoders.logical_axes import ROWS
-from xlmr_flax.encoders.xlm_roberta import EMBEDDINGS, Names, XlmRoberta, layer_names, norm_names
+from xlmr_flax.encoders.xlm_roberta import EMBEDDINGS, Names, XlmRoberta, names_in_layer, norm_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class XlmRobertaXl(XlmRoberta):
     prefixes = ('', 'roberta.')
     class_name = 'XLMRobertaXL'
     names: ClassVar[Names] = {**EMBEDDINGS, **norm_names(('final_norm',), 'encoder.LayerNorm')}
-    layer_names: ClassVar[Names] = layer_names('attention.self_attn_layer_norm', 'LayerNorm')
+    layer_names: ClassVar[Names] = names_in_layer('attention.self_attn_layer_norm', 'LayerNorm')
     sizes: ClassVar[Mapping[str, EncoderConfig]] = {
         'tiny': XlmRobertaXlConfig(
             vocab_size=2048, hidden_size=64, num_layers=2, num_heads=4, ffn_size=128, max_positions=130

@@ -75,9 +75,7 @@ class Evaluator:
         `out` in XTREME's layout."""
         if task.embeds:
             return self._retrieve(task, language, split, out, progress)
-        limit = self.evaluation.max_examples or None
-        examples = read_split(task, language, split, self.data_root, limit, self.bad_rows)
-        are_labelled(task, language, split, self.data_root, examples)  # raises DataError if only some are
+        examples = self._read(task, language, split)
         path = prediction_path(out, task, language, split)
         self.predict(task, examples, path, progress, task.answer_language(language, split))
         scores = on_leader('scores', lambda: score_files(task, language, path, examples, split))
@@ -100,10 +98,7 @@ class Evaluator:
         waiting: list[tuple[str, Sequence[Example], Encoded]] = []
         for language in languages:
             try:
-                examples = read_split(
-                    task, language, split, self.data_root, self.evaluation.max_examples or None, self.bad_rows
-                )
-                are_labelled(task, language, split, self.data_root, examples)  # raises DataError if only some are
+                examples = self._read(task, language, split)
                 waiting.append((language, examples, self._encode(task, examples)))
             except Exception:
                 yield from self._finish(task, split, out, waiting, progress)
@@ -113,6 +108,13 @@ class Evaluator:
                 waiting = []
         yield from self._finish(task, split, out, waiting, progress)
 
+    def _read(self, task: Task, language: str, split: str) -> list[Example]:
+        """Reads the rows of a language. Raises DataError for rows that cannot be read, and if only some have labels."""
+        limit = self.evaluation.max_examples or None
+        examples = read_split(task, language, split, self.data_root, limit, self.bad_rows)
+        are_labelled(task, language, split, self.data_root, examples)
+        return examples
+
     def _finish(
         self,
         task: Task,
@@ -121,6 +123,7 @@ class Evaluator:
         waiting: Sequence[tuple[str, Sequence[Example], Encoded]],
         progress: Progress | None,
     ) -> Iterator[tuple[str, dict[str, float], int]]:
+        """Computes the waiting languages together, writes their prediction files and scores them."""
         if not waiting:
             return
         outputs = self.outputs(task, [data.tokens for *_, data in waiting], progress)

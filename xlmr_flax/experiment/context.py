@@ -23,9 +23,11 @@ from xlmr_flax.train.diagnostics.profile import Profiler
 
 @dataclass(frozen=True)
 class Setting:
-    """The objects that all runs of a plan share. log: writes a metrics record. defaults: what was decided for these
-    devices. bad_rows: collects rows that cannot be read and are then skipped. profiler: records the traces that the
-    user has requested."""
+    """The objects that all runs of a plan share.
+
+    log: writes a metrics record. defaults: those of the plan on these devices. bad_rows: collects rows that cannot be
+    read and are then skipped. profiler: records the traces that the user has requested.
+    """
 
     config: Config
     source: EncoderSource

@@ -45,7 +45,7 @@ class DevSet:
     weight: float
 
 
-def _is_masked(data: Encoded, tokenizer: Tokenizer) -> bool:
+def _has_masked_tokens(data: Encoded, tokenizer: Tokenizer) -> bool:
     """Returns whether masking selects any token of a text. A few short lines may have none, and so no perplexity."""
     return bool((mask_rows(data.tokens, 0, Masking.of(tokenizer))[1].flat != IGNORED).any())
 
@@ -78,7 +78,7 @@ class Selection:
                     f'{files}: no row has a label; dev rows of {task.name} with labels select the checkpoint'
                 )
             data = encode_cached(task, examples, tokenizer, read.max_length)
-            if task.is_text and not _is_masked(data, tokenizer):
+            if task.is_text and not _has_masked_tokens(data, tokenizer):
                 continue
             parts = {d.task.name for d in datasets if d.member == dataset.member and d.selects()}
             weight = 0.0 if task.is_text else dataset.spec.select / len(parts)
@@ -100,7 +100,7 @@ class Selection:
         alone is selected by the lowest mean perplexity: its dev_metric is the negative mean.
         """
         params = evaluation_weights(params, model, setting.eval_mesh)
-        scores = {dev.name: self._one(dev, setting, model, params, run, remap) for dev in self.sets}
+        scores = {dev.name: self._score(dev, setting, model, params, run, remap) for dev in self.sets}
         labelled = [dev for dev in self.sets if not dev.dataset.task.is_text]
         weights = [dev.weight for dev in labelled]
         if labelled:  # if no weight is above 0, all have equal weight
@@ -112,7 +112,7 @@ class Selection:
         each = {f'dev/{name}': value for name, value in scores.items()} if len(scores) > 1 else {}
         return {'dev_metric': mean, **each}
 
-    def _predictions(self, setting: Setting, run: Run, dev: DevSet) -> Path:
+    def _prediction_path(self, setting: Setting, run: Run, dev: DevSet) -> Path:
         name = '' if len(self.sets) == 1 else f'-{dev.name.replace("/", "-")}'
         return setting.workdir.run_dir(run) / f'dev-predictions{name}.{kind_of(dev.dataset.task).suffix}'
 
@@ -125,14 +125,14 @@ class Selection:
         """
         outcomes: dict[str, str] = {}
         for dev in self.sets:
-            task, path = dev.dataset.task, self._predictions(setting, run, dev)
+            task, path = dev.dataset.task, self._prediction_path(setting, run, dev)
             if len(dev.examples) < FEWEST_ROWS or dev.dataset.spec.shuffle_labels or not path.is_file():
                 continue
             if classes := kind_of(task).classified(task, path, dev.examples):
                 outcomes[dev.name] = one_class(*classes)
         return describe(outcomes)
 
-    def _one(
+    def _score(
         self,
         dev: DevSet,
         setting: Setting,
@@ -157,7 +157,7 @@ class Selection:
         if task.is_text:
             forward = evaluator.forward(dev.dataset.lengths)
             return masked_perplexity(forward, dev.dataset.head, dev.data.tokens, Masking.of(setting.tokenizer))
-        path = self._predictions(setting, run, dev)
+        path = self._prediction_path(setting, run, dev)
         evaluator.predict(task, dev.examples, path)
 
         def score() -> float:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import jax
 
 from xlmr_flax.experiment.plan.cost import (
+    BOUND,
     CACHED,
+    SAMPLED,
     Estimator,
     Speed,
-    Training,
+    TrainingCost,
     Work,
     layer_weights,
     machine_speed,
@@ -34,7 +36,7 @@ class Item:
 
     run: Run
     state: str
-    training: Training
+    training: TrainingCost
     evaluation: Work
     done: float
     left: Work
@@ -211,8 +213,8 @@ def _notes(runner: Runner, items: Sequence[Item], speed: Speed) -> str:
     basis = sorted(frozenset().union(*(item.training_work.basis | item.evaluation.basis for item in items)))
     lengths = {
         CACHED: 'the token cache',
-        'first rows': 'the first rows of a split',
-        'max_length': 'max_length, an upper bound',
+        SAMPLED: 'the first rows of a split',
+        BOUND: 'max_length, an upper bound',
     }
     return f"""{runner.setting.defaults.line()}
 
@@ -221,6 +223,7 @@ def _notes(runner: Runner, items: Sequence[Item], speed: Speed) -> str:
 Estimates, with padding. Units: k, M, G = 10^3, 10^6, 10^9; T, P, E = 10^12, 10^15, 10^18.
 Training takes 6 N + 12 L D T operations a token, evaluation 2 N + 4 L D T (Kaplan et al. 2020; PaLM, appendix B):
 N = {layer_weights(shape):,}, L = {shape.num_layers}, D = {shape.hidden_size}, T the length of a row.
+The terms with T are XLM-R's; families with other attention have their own.
 Lengths: {', '.join(lengths[name] for name in basis)}. Rows are counted, not read: a task may drop some.
 Times are for this machine, at {_short(speed.flops)}FLOP/s: {speed.basis}. For TPUs: xlmr-flax estimate.
 Tokenizing and reading are not in them either. Several processes (--shard) divide them."""

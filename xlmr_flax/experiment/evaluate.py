@@ -16,7 +16,7 @@ from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.eval.retrieval import layer_note
 from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator, label_order
-from xlmr_flax.experiment.out_of_memory import scored
+from xlmr_flax.experiment.out_of_memory import with_messages
 from xlmr_flax.experiment.plan.defaults import dtype_of
 from xlmr_flax.experiment.plan.runs import Run, default_split
 from xlmr_flax.experiment.result_rows import result_rows
@@ -179,7 +179,7 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
         line(done, total, done)
 
     outcomes = evaluator.run_all(task, languages, split, request.out / 'predictions', progress)
-    for language, metrics, n in scored(evaluator, request.encoder, outcomes):
+    for language, metrics, n in with_messages(evaluator, request.encoder, outcomes):
         new_rows = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
         new_rows = [row | assumed for row in new_rows]
         rows += new_rows

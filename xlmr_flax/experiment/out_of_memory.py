@@ -52,8 +52,9 @@ def evaluating(
     return explained(f'evaluation of {name}, batches of {tokens} tokens in rows of up to {longest}', params, advice)
 
 
-def scored(evaluator: Evaluator, name: str, results: Iterable[Any]) -> Iterator[Any]:
-    """Yields the results of an evaluator, explains out-of-memory errors and prints which languages have no labels."""
+def with_messages(evaluator: Evaluator, name: str, results: Iterable[Any]) -> Iterator[Any]:
+    """Yields the results of an evaluator unchanged; explains its out-of-memory errors, and prints which languages have
+    no labels."""
     e = evaluator
     with evaluating(name, e.model, e.params, e.mesh, e.evaluation, e.max_length):
         for language, metrics, n in results:

@@ -21,10 +21,10 @@ from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.collapse import over_phases
 from xlmr_flax.experiment.context import Setting, make_model
-from xlmr_flax.experiment.out_of_memory import scored
+from xlmr_flax.experiment.out_of_memory import with_messages
 from xlmr_flax.experiment.plan.arms import task_of
-from xlmr_flax.experiment.plan.defaults import settled
-from xlmr_flax.experiment.plan.load_estimates import decided
+from xlmr_flax.experiment.plan.defaults import with_dtype
+from xlmr_flax.experiment.plan.load_estimates import plan_defaults
 from xlmr_flax.experiment.plan.reads import check_dev_labels
 from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
@@ -56,14 +56,14 @@ class Runner:
         self.config, self.command, self.share, self.plan = setting.config, command, share, plan
         self.workdir, self.bad_rows = setting.workdir, setting.bad_rows
         self.setting = replace(setting, log=self._log)
-        self._digests: dict[Split, str] = {}  # of scored rows, which are needed often
+        self._digests: dict[Split, str] = {}  # of scored rows: their files are looked at once
         self._board = Board(self.workdir.path / 'tensorboard') if self.config.tensorboard and not look_only else None
         self.claims = Claims(self.workdir.path / 'claims', share.label, share.claim_timeout, look_only)
         self.outcomes: dict[str, str] = {}  # run name -> outcome, of the runs that are settled
         self._claim: Claim | None = None
         self.train: Callable[[Setting, Run], None] = train_run
-        self._written = time.monotonic()
-        self._retried: set[str] = set()  # tokens of failures of an earlier start that are tried again
+        self._results_written = time.monotonic()
+        self._retried: set[str] = set()  # tokens of the failure records that --retry_failed ignores
 
     @classmethod
     def open(
@@ -73,7 +73,7 @@ class Runner:
         DataError and ModelError."""
         if not distributed.is_leader():
             be_quiet()
-        config = settled(config, this_machine())
+        config = with_dtype(config, this_machine())
         share, plan = share or Share(), make_plan(config)
         bad_rows = collector(config.skip_bad_rows and not look_only, workdir)
         look_only |= not distributed.is_leader()
@@ -81,7 +81,7 @@ class Runner:
         source = open_source(config.encoder.source, seed=config.seeds[0])
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)
         plan, model = resolve(plan, source), make_model(config, source)
-        mesh = make_mesh(**to_dict((defaults := decided(plan, model.config, tokenizer)).mesh))
+        mesh = make_mesh(**to_dict((defaults := plan_defaults(plan, model.config, tokenizer)).mesh))
         setting = Setting(config, source, model, tokenizer, mesh, place, place.log, defaults, bad_rows)
         check_dev_labels(plan, config.skip_bad_rows)
         return cls(setting, plan, command, share, look_only=look_only)
@@ -203,7 +203,7 @@ class Runner:
         return {run.name: holder for run in left if (holder := self.claims.holder(run.name))}
 
     def _take(self, run: Run) -> Claim | None:
-        """Claims a run, unless its parent is not trained yet or another process has claimed one of both."""
+        """Claims a run; None if its parent is not trained yet or another process holds the run."""
         if run.start and not self.is_trained(run.start):
             return None
         return self.claims.take(run.name)
@@ -292,7 +292,7 @@ class Runner:
         collapsed = over_phases(trained_facts(self.setting, each) for each in run.lineage)
         line = Line(f'evaluate {run.name}', 'languages')
         found = evaluator.run_all(task, missing, split, self.workdir.predictions(run))
-        for number, (language, metrics, n) in enumerate(scored(evaluator, run.name, found)):
+        for number, (language, metrics, n) in enumerate(with_messages(evaluator, run.name, found)):
             distributed.on_leader('claim', self._check_claim)
             if not distributed.is_leader():
                 continue
@@ -318,9 +318,9 @@ class Runner:
 
     def _write_partial_results(self, now: bool) -> None:
         """Writes results.jsonl so far, at most every ten seconds unless `now`: it reads the rows of the whole plan."""
-        if now or time.monotonic() - self._written > 10:
+        if now or time.monotonic() - self._results_written > 10:
             self.workdir.write_results(self.results())
-            self._written = time.monotonic()
+            self._results_written = time.monotonic()
 
     def _evaluator(self, run: Run) -> Evaluator:
         setting, config = self.setting, self.config

@@ -69,7 +69,7 @@ def start_params(setting: Setting, run: Run) -> Params:
 def parent_dir(setting: Setting, run: Run) -> str:
     """The run directory of a run's parent, found by its id."""
     matches = sorted((setting.workdir.path / 'runs').glob(f'*-{run.parent[:8]}'))
-    matches.sort(key=lambda path: not (path / 'model').is_dir())  # two arms of one definition are one run by two names
+    matches.sort(key=lambda path: not (path / 'model').is_dir())  # plans may give one run two arm names
     return str(matches[0]) if matches else f'{setting.workdir.path}/runs/(of {run.parent})'
 
 
@@ -198,7 +198,7 @@ def train_run(setting: Setting, run: Run) -> None:
     """Trains a run from its parent's or the source's weights and saves its model directory."""
     training = Training(setting, run)
     recipe = training.recipe
-    # The whole word table lives no longer than this line: it is read again when the model is saved.
+    # No variable keeps the whole word table, which is large: `_save` reads it again.
     active, params = _cut(training, initial_params(setting, run))
     model = _cut_model(setting.model, active)
     model = dataclasses.replace(model, unroll=setting.defaults.unroll_of(training.steps))
@@ -209,15 +209,15 @@ def train_run(setting: Setting, run: Run) -> None:
         for text in training.mixture_table():
             say(text)
     if not (directory := setting.workdir.run_dir(run) / 'checkpoints').exists():
-        for text in other_states(setting, run):
+        for text in unused_checkpoints(setting, run):
             say(text)
     line = Line(f'train {run.name}')
-    scored = dataclasses.replace(model, unroll=setting.model.unroll)
+    eval_model = dataclasses.replace(model, unroll=setting.model.unroll)
     facts = {'run': run.name, 'intermediate': run.intermediate, 'target': run.target, 'task': run.task}
 
     def evaluate(params: Params) -> Mapping[str, float]:
-        with evaluating(run.name, scored, params, setting.eval_mesh, setting.config.evaluation, recipe.max_length):
-            return training.selection.evaluate(setting, scored, params, run, active.remap)
+        with evaluating(run.name, eval_model, params, setting.eval_mesh, setting.config.evaluation, recipe.max_length):
+            return training.selection.evaluate(setting, eval_model, params, run, active.remap)
 
     phase = Phase(
         task=run.task,
@@ -251,7 +251,7 @@ def train_run(setting: Setting, run: Run) -> None:
     line.close(f'{trained.step} steps, dev {trained.metric:.2f}, {trained.programs} programs compiled')
 
 
-def other_states(setting: Setting, run: Run) -> list[str]:
+def unused_checkpoints(setting: Setting, run: Run) -> list[str]:
     """Lists checkpoints of unfinished trainings of the same arm, target and seed under another configuration, each with
     the settings that differ, as messages. A run resumes only from its own checkpoints."""
     messages = []

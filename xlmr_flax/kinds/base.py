@@ -72,8 +72,6 @@ class Encoding(Protocol):
     def encode(
         self, params: dict[str, Any], ids: jax.Array, segments: jax.Array, key: Key | None = None
     ) -> jax.Array: ...
-    def pool(self, params: dict[str, Any], hidden: jax.Array) -> jax.Array: ...
-    def first_tokens(self, hidden: jax.Array, starts: jax.Array | None) -> jax.Array: ...
     def text_vectors(
         self, params: dict[str, Any], hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, reads: str
     ) -> jax.Array: ...
@@ -144,7 +142,8 @@ class Kind(ABC):
         """The count of `loss_sums`, computed from the batch alone."""
         return batch['valid'].sum().astype(jnp.float32)
 
-    # transformers
+    # transformers. A kind gives the head in XLM-R's form: `make_head`, `tensor_names`, `reads_pooler`. Callers use
+    # `new_head`, `names` and `reads`, which first ask the family of the encoder for a form of its own.
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:
         """Returns {our parameter path: tensor name of XLM-R's class}, or {} if transformers has no such head."""
@@ -227,12 +226,12 @@ class Kind(ABC):
 
     # Scores by example, for resampling
 
-    def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
-        """Reads the gold labels of the first `limit` rows (0 = all) of a split. skip_bad: leave out unreadable rows.
+    def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad_rows: bool) -> GoldSet:
+        """Reads the gold labels of the first `limit` rows (0 = all) of a split.
 
-        Raises DataError.
+        skip_bad_rows: leave out rows that cannot be read. Raises DataError.
         """
-        return read_gold_set(task, language, split, data_root, limit, skip_bad)
+        return read_gold_set(task, language, split, data_root, limit, skip_bad_rows)
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         """Scores a prediction file by example: (numerator, denominator); the metric is the ratio of their sums.
@@ -296,7 +295,7 @@ class TokenLoss(Kind):
         return (batch['labels'] != IGNORED) * batch['valid'].astype(jnp.float32)[:, None]
 
 
-def head_key(key: Key | None) -> Key | None:
+def head_dropout_key(key: Key | None) -> Key | None:
     """Derives the head's dropout key from the model's; None = no dropout."""
     return None if key is None else fold_in(key, 2)
 

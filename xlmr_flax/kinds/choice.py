@@ -17,7 +17,18 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import ClassificationHead, LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
-from xlmr_flax.kinds.base import Encoding, Kind, Output, Record, Rows, Scores, example_ids, head_key, rounded, softmax
+from xlmr_flax.kinds.base import (
+    Encoding,
+    Kind,
+    Output,
+    Record,
+    Rows,
+    Scores,
+    example_ids,
+    head_dropout_key,
+    rounded,
+    softmax,
+)
 from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, mean_of
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification
@@ -74,7 +85,7 @@ class Choice(Kind):
         hidden = model.encode(params, ids, segments, key)
         reads = self.reads(model.config, model.style)
         vectors = model.text_vectors(params, hidden, segments, rows.starts, reads)  # [B*N, D], packed [B*N*S, D]
-        out = model.place(head(vectors, head_key(key)), ROWS, None)
+        out = model.place(head(vectors, head_dropout_key(key)), ROWS, None)
         if rows.starts is None:
             return out.reshape(examples, choices)
         return out.reshape(examples, choices, -1).swapaxes(1, 2)
@@ -97,15 +108,17 @@ class Choice(Kind):
         return files.read_choices(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[ChoiceExample]) -> Scores:
-        scores = classification.accuracy(gold_labels(task, examples), self.read(path))
-        files.check_indices(path, self.read(path), len(task.labels))
+        predicted = self.read(path)
+        scores = classification.accuracy(gold_labels(task, examples), predicted)
+        files.check_indices(path, predicted, len(task.labels))
         return scores
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         if metric != 'accuracy':
             return super().example_sums(gold, path, metric)
-        matches = classification.matches(gold_labels(gold.task, gold.examples), self.read(path))
-        files.check_indices(path, self.read(path), len(gold.task.labels))
+        predicted = self.read(path)
+        matches = classification.matches(gold_labels(gold.task, gold.examples), predicted)
+        files.check_indices(path, predicted, len(gold.task.labels))
         return mean_of(matches)
 
     def records(self, examples: Sequence[Any], data: Encoded, out: Any, labels: Sequence[str]) -> list[Record]:

@@ -48,12 +48,12 @@ class GoldSet:
         return replace(self, ids=list(compress(self.ids, keep)), examples=examples)
 
 
-def read_gold_set(task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
+def read_gold_set(task: Task, language: str, split: str, data_root: str, limit: int, skip_bad_rows: bool) -> GoldSet:
     """Reads labelled examples as a GoldSet. Takes the arguments of Kind.gold.
 
     Raises NoGold if no example has a label, and DataError if some have none.
     """
-    examples = read_split(task, language, split, data_root, limit or None, [] if skip_bad else None)
+    examples = read_split(task, language, split, data_root, limit or None, [] if skip_bad_rows else None)
     if examples and not are_labelled(task, language, split, data_root, examples):
         raise NoGold(f'{task.name} {split} {language}: the files have no gold labels')
     start = f'{task.name}-{split}-{language}-'

@@ -17,7 +17,18 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import ClassificationHead
 from xlmr_flax.encoders.logical_axes import ROWS
-from xlmr_flax.kinds.base import Encoding, Kind, Output, Record, Rows, Scores, example_ids, head_key, rounded, softmax
+from xlmr_flax.kinds.base import (
+    Encoding,
+    Kind,
+    Output,
+    Record,
+    Rows,
+    Scores,
+    example_ids,
+    head_dropout_key,
+    rounded,
+    softmax,
+)
 from xlmr_flax.kinds.gold import GoldSet, Sums, gold_labels, mean_of
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification
@@ -72,7 +83,7 @@ class Pair(Kind):
         hidden = model.encode(params, rows.ids, rows.segments, key)
         reads = self.reads(model.config, model.style)
         vectors = model.text_vectors(params, hidden, rows.segments, rows.starts, reads)  # [B, D], packed [B*S, D]
-        out = model.place(head(vectors, head_key(key)), ROWS, None)
+        out = model.place(head(vectors, head_dropout_key(key)), ROWS, None)
         return out if rows.starts is None else out.reshape(len(rows.ids), -1, out.shape[-1])
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:
@@ -101,20 +112,20 @@ class Pair(Kind):
         return files.read_labels(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[PairExample]) -> Scores:
-        gold, predicted = self._gold_names(task, examples), self._known(task, path)
+        gold, predicted = self._gold_names(task, examples), self._read_known(task, path)
         measures = {'f1': classification.binary_f1, 'class_f1': classification.class_f1}
         return measures.get(task.scorer, classification.accuracy)(gold, predicted)
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         if metric != 'accuracy':
             return super().example_sums(gold, path, metric)
-        right, predicted = self._gold_names(gold.task, gold.examples), self._known(gold.task, path)
+        right, predicted = self._gold_names(gold.task, gold.examples), self._read_known(gold.task, path)
         return mean_of(classification.matches(right, predicted))
 
     def classified(self, task: Task, path: Path, examples: Sequence[PairExample]) -> tuple[list[str], list[str]]:
-        return self._gold_names(task, examples), self._known(task, path)
+        return self._gold_names(task, examples), self._read_known(task, path)
 
-    def _known(self, task: Task, path: Path) -> list[str]:
+    def _read_known(self, task: Task, path: Path) -> list[str]:
         """Reads predictions. Raises DataError for a label that the task does not have."""
         labels = self.read(path)
         files.check_labels(task, path, enumerate(labels, 1))

@@ -55,11 +55,12 @@ class Retrieval(Kind):
     def score(self, task: Task, language: str, path: Path, examples: Sequence[SentenceExample]) -> Scores:
         """Accuracy; row i of the pool is correct for query i. The file has the queries in the order of
         `Task.query_order`."""
-        scores = classification.accuracy(task.query_order([e.text for e in examples]), self.read(path))
-        files.check_indices(path, self.read(path), len(examples))
+        predicted = self.read(path)
+        scores = classification.accuracy(task.query_order([e.text for e in examples]), predicted)
+        files.check_indices(path, predicted, len(examples))
         return scores
 
-    def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
+    def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad_rows: bool) -> GoldSet:
         if split in task.gold:
             answers: dict[str, list[str]] = {}
             for query, right in () if task.mines else read_gold(task, language, split, data_root):

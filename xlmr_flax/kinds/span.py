@@ -31,7 +31,7 @@ from xlmr_flax.kinds.base import (
     Scores,
     cross_entropy,
     example_ids,
-    head_key,
+    head_dropout_key,
 )
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, mean_of, read_gold_set
 from xlmr_flax.scoring import files
@@ -74,7 +74,9 @@ class Span(Kind):
         return LinearHead(config, 2, use_dropout=False, rngs=rngs)
 
     def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
-        return model.place(head(model.encode(params, rows.ids, rows.segments, key), head_key(key)), ROWS, None, None)
+        return model.place(
+            head(model.encode(params, rows.ids, rows.segments, key), head_dropout_key(key)), ROWS, None, None
+        )
 
     def loss_sums(self, logits: jax.Array, batch: Batch) -> LossSums:
         """The mean of the start and end cross-entropies over the tokens of a window, summed over windows.
@@ -131,8 +133,8 @@ class Span(Kind):
             return qa.mlqa(gold, predicted, language)
         return qa.squad_v1(gold, predicted)
 
-    def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad: bool) -> GoldSet:
-        gold = read_gold_set(task, language, split, data_root, limit, skip_bad)
+    def gold(self, task: Task, language: str, split: str, data_root: str, limit: int, skip_bad_rows: bool) -> GoldSet:
+        gold = read_gold_set(task, language, split, data_root, limit, skip_bad_rows)
         gold.normalise = normaliser(task, language)
         return gold
 

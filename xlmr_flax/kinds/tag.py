@@ -19,7 +19,17 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
-from xlmr_flax.kinds.base import Encoding, Output, Record, Rows, Scores, TokenLoss, example_ids, head_key, rounded
+from xlmr_flax.kinds.base import (
+    Encoding,
+    Output,
+    Record,
+    Rows,
+    Scores,
+    TokenLoss,
+    example_ids,
+    head_dropout_key,
+    rounded,
+)
 from xlmr_flax.kinds.gold import GoldSet, Sums
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification, tagging
@@ -69,7 +79,9 @@ class Tag(TokenLoss):
         return LinearHead(config, outputs, use_dropout=True, rngs=rngs)
 
     def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
-        return model.place(head(model.encode(params, rows.ids, rows.segments, key), head_key(key)), ROWS, None, None)
+        return model.place(
+            head(model.encode(params, rows.ids, rows.segments, key), head_dropout_key(key)), ROWS, None, None
+        )
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:
         return {('out', 'kernel'): 'classifier.weight', ('out', 'bias'): 'classifier.bias'}
@@ -90,7 +102,7 @@ class Tag(TokenLoss):
         return files.read_tags(path)
 
     def score(self, task: Task, language: str, path: Path, examples: Sequence[TagExample]) -> Scores:
-        gold, predicted = _gold_tags(task, examples), self._known(task, path)
+        gold, predicted = _gold_tags(task, examples), self._read_known(task, path)
         entities = tagging.entity_scores(gold, predicted)
         words = classification.accuracy([t for tags in gold for t in tags], [t for tags in predicted for t in tags])
         if task.scorer == 'token_accuracy':
@@ -105,14 +117,14 @@ class Tag(TokenLoss):
         """f1: (2 TP, predicted + gold chunks) per sentence. accuracy: (correct tags, tags) per sentence."""
         if metric not in ('f1', 'accuracy'):
             return super().example_sums(gold, path, metric)
-        right, predicted = _gold_tags(gold.task, gold.examples), self._known(gold.task, path)
+        right, predicted = _gold_tags(gold.task, gold.examples), self._read_known(gold.task, path)
         correct, guessed, wanted = tagging.chunk_counts(right, predicted).T.astype(float)
         if metric == 'f1':
             return 2 * correct, guessed + wanted
         words = [classification.matches(*pair) for pair in zip(right, predicted, strict=True)]
         return np.asarray([each.sum() for each in words]), np.asarray([len(each) for each in words], float)
 
-    def _known(self, task: Task, path: Path) -> list[list[str]]:
+    def _read_known(self, task: Task, path: Path) -> list[list[str]]:
         """Reads predictions. Raises DataError for a tag that the task does not have."""
         sentences, line = self.read(path), 1
         for tags in sentences:

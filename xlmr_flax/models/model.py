@@ -142,29 +142,18 @@ class Model:
         head = nnx.merge(_head_graph(spec, self.style, self.config), params['heads'][name])
         return kind_of(spec).logits(self, params, head, Rows(ids, segments, starts, positions), key)
 
-    def first_tokens(self, hidden: jax.Array, starts: jax.Array | None) -> jax.Array:
-        """The hidden states of each row's first token, [B, T, D] -> [B, D]; for packed rows of each slot's, [B*S, D].
-
-        starts: int32 [B, S] or, for a choice head, [B, N, S]; None = not packed.
-        """
-        return first_token(hidden) if starts is None else self._firsts(hidden, starts)
-
-    def _firsts(self, hidden: jax.Array, starts: jax.Array) -> jax.Array:
-        """The hidden states of the first token of every slot of packed rows: [B, T, D] -> [B*S, D]."""
-        starts = starts.reshape(-1, starts.shape[-1])  # a choice head has [B, N, S]
-        return jnp.take_along_axis(hidden, starts[..., None], axis=1).reshape(-1, hidden.shape[-1])
-
     def text_vectors(
         self, params: Params, hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, reads: str
     ) -> jax.Array:
         """What a head of a whole text reads: hidden [B, T, D] -> [B, D], for packed rows [B*S, D], in hidden's dtype.
 
-        reads: FIRST, POOLER or MEAN of encoders/family.py. starts: as for `first_tokens`.
+        reads: FIRST, POOLER or MEAN of encoders/family.py. starts: int32 [B, S] or, for a choice head, [B, N, S];
+        None = not packed.
         """
         if reads == MEAN:
             means = _means(hidden.astype(jnp.float32), segments, starts)
             return means.reshape(-1, hidden.shape[-1]).astype(hidden.dtype)
-        first = self.first_tokens(hidden, starts)
+        first = _first_tokens(hidden, starts)
         return self.pool(params, first[:, None]) if reads == POOLER else first
 
     def embed(
@@ -231,6 +220,14 @@ def check_pooling(params: Params, pooling: str, encoder: str = 'the encoder') ->
         raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
     if pooling == LABSE and 'pooler' not in params:
         raise ModelError(f'{encoder}: pooling {LABSE!r} reads the pooler, and this encoder has none')
+
+
+def _first_tokens(hidden: jax.Array, starts: jax.Array | None) -> jax.Array:
+    """The hidden states of each row's first token, [B, T, D] -> [B, D]; for packed rows of each slot's, [B*S, D]."""
+    if starts is None:
+        return first_token(hidden)
+    starts = starts.reshape(-1, starts.shape[-1])  # a choice head has [B, N, S]
+    return jnp.take_along_axis(hidden, starts[..., None], axis=1).reshape(-1, hidden.shape[-1])
 
 
 def _means(hidden: jax.Array, segments: jax.Array, starts: jax.Array | None) -> jax.Array:

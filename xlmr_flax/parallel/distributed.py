@@ -63,7 +63,7 @@ class Store(Protocol):
 
 
 class ProcessGroup:
-    """One process's view of the job. All processes must make the calls with a label, in the same order."""
+    """One process's view of the job. All processes must call the methods that take a label, in the same order."""
 
     def __init__(self, store: Store, index: int, count: int):
         self.index, self.count = index, count

@@ -32,7 +32,7 @@ class Machine:
 
     @property
     def label(self) -> str:
-        """'8 × TPU v5e'."""
+        """Number and name of the devices, for the user: '8 × TPU v5e'."""
         name = f'TPU {self.chip.name}' if self.platform == TPU and self.chip.name else self.kind
         return f'{self.devices} × {name}'
 

@@ -14,6 +14,7 @@ from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.encoders import FAMILIES
+from xlmr_flax.encoders.logical_axes import EMBED, FFN, HEADS, WORDS
 from xlmr_flax.util.errors import UserError
 
 P = PartitionSpec
@@ -52,7 +53,7 @@ def make_mesh(
 
 
 def rows_mesh(mesh: Mesh) -> Mesh:
-    """The same devices in the same order with all of them along the data axis: rows are shared, weights are not."""
+    """The same devices in the same order with all of them along the data axis: rows are sharded, weights replicated."""
     return Mesh(mesh.devices.reshape(-1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
@@ -78,7 +79,7 @@ def _across_slices(sizes: Sequence[int], slices: int, devices: Sequence[Any]) ->
 
 
 # Logical axes of parameters (encoders/logical_axes.py) -> mesh axes.
-_PARAMETER_AXES = {None: None, 'words': 'model', 'heads': 'model', 'ffn': 'model', 'embed': 'fsdp'}
+_PARAMETER_AXES = {None: None, WORDS: 'model', HEADS: 'model', FFN: 'model', EMBED: 'fsdp'}
 
 
 def _encoder_rules() -> Iterator[tuple[str, PartitionSpec]]:

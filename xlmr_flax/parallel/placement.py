@@ -17,20 +17,18 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.encoders.attention.choose import platform_of
+from xlmr_flax.encoders.logical_axes import FFN, HEADS, ROWS, WORDS, Dims
 from xlmr_flax.parallel.mesh import BATCH_AXES, MeshError
 
 P = PartitionSpec
 # Logical axes of activations (encoders/logical_axes.py) -> mesh axes.
-DIMENSIONS: dict[str | None, tuple[str, ...]] = {
+_ACTIVATION_AXES: dict[str | None, tuple[str, ...]] = {
     None: (),
-    'rows': BATCH_AXES,
-    'heads': ('model',),
-    'ffn': ('model',),
-    'words': ('model',),
+    ROWS: BATCH_AXES,
+    HEADS: ('model',),
+    FFN: ('model',),
+    WORDS: ('model',),
 }
-
-
-Dims = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,12 @@ class Placement:
 
     def spec(self, shape: Sequence[int], dims: Sequence[str | None]) -> PartitionSpec:
         """Returns the PartitionSpec of an array. Raises MeshError for an unknown name or a wrong number of names."""
-        if len(shape) != len(dims) or any(d not in DIMENSIONS for d in dims):
-            known = ', '.join(str(d) for d in DIMENSIONS)
+        if len(shape) != len(dims) or any(d not in _ACTIVATION_AXES for d in dims):
+            known = ', '.join(str(d) for d in _ACTIVATION_AXES)
             raise MeshError(
                 f'dimensions {tuple(dims)} of an array of shape {tuple(shape)}: expected one of {known} each'
             )
-        return P(*(self._axes(size, DIMENSIONS[d]) for size, d in zip(shape, dims, strict=True)))
+        return P(*(self._axes(size, _ACTIVATION_AXES[d]) for size, d in zip(shape, dims, strict=True)))
 
     def _axes(self, size: int, axes: tuple[str, ...]) -> tuple[str, ...] | None:
         count = int(np.prod([self.mesh.shape[a] for a in axes]))
@@ -67,7 +65,7 @@ class Placement:
         """
         rows, columns = self._axes(ids.shape[0], ('data',)), self._axes(table.shape[1], ('fsdp',))
         values = table[self._constrain(ids, P(rows, None))]
-        return self(self._constrain(values, P(rows, None, columns)), 'rows', None, None)
+        return self(self._constrain(values, P(rows, None, columns)), ROWS, None, None)
 
     def mapped(
         self, function: Callable[..., Any], inputs: Sequence[Dims], outputs: Dims | tuple[Dims, ...]

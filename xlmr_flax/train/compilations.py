@@ -12,7 +12,8 @@ _EVENT = '/jax/core/compile/backend_compile_duration'
 
 
 class Compilations:
-    """Number and seconds of the compilations inside `counted`. Reads from the compilation cache count, too."""
+    """Number and seconds of the compilations inside `counted`. A program that is read from the compilation cache
+    counts as compiled."""
 
     def __init__(self) -> None:
         self.count, self.seconds = 0, 0.0

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from xlmr_flax.kinds.base import Batch
 from xlmr_flax.models.model import Params
 from xlmr_flax.parallel.distributed import count
 from xlmr_flax.parallel.mesh import own_rows, put_batch, put_tree
@@ -20,15 +21,20 @@ from xlmr_flax.train.head_padding import program_heads
 from xlmr_flax.train.mixed import make_mixed_step
 from xlmr_flax.train.optimizer import Optimizer, schedule
 from xlmr_flax.train.phase import NonFiniteLoss, Phase, Trained
-from xlmr_flax.train.resume import Saved
-from xlmr_flax.train.step import Batch, State, init_state, make_train_step
+from xlmr_flax.train.resume import TrainingCheckpoints
+from xlmr_flax.train.step import State, init_state, make_train_step
 from xlmr_flax.train.streams import BatchPlan
 from xlmr_flax.train.vote import StopVote
 from xlmr_flax.util.stopping import Stopped, asked, deferred, requests
 
 
-class _Run:
-    """The state of one `train` call: parameters and moments, metrics not yet logged, dev selection, checkpoints."""
+class _Loop:
+    """The state of one `train` call: parameters and moments, metrics not yet logged, dev selection, checkpoints.
+
+    pending: (step, metrics) of the steps that are not logged yet. since: time of the last log. stale: evaluations since
+    the best one. unevaluated: a stop request interrupted the evaluation at the current step. watch: profiler and
+    diagnostics around steps and batches.
+    """
 
     def __init__(self, phase: Phase, params: Params):
         recipe = phase.recipe
@@ -51,7 +57,9 @@ class _Run:
         self.metric, self.best_metric, self.best_step, self.stale = math.nan, -math.inf, 0, 0
         self.start, self.done, self.unevaluated = 0, False, False
         self.since = time.monotonic()
-        self.saved = Saved(phase.directory, phase.run_hash, phase.decides, recipe.keep_checkpoints, phase.say)
+        self.saved = TrainingCheckpoints(
+            phase.directory, phase.run_hash, phase.decides, recipe.keep_checkpoints, phase.say
+        )
         if facts := self.saved.start():
             self.start, self.done = facts['step'], facts['done']
             self.metric, self.best_metric, self.stale = facts['metric'], facts['best_metric'], facts['stale']
@@ -210,39 +218,39 @@ def train(phase: Phase, params: Params) -> Trained:
     CheckpointError, and Stopped after SIGTERM or SIGINT, when the state has been saved.
     """
     with placing(phase, params):
-        run = _Run(phase, params)
-    recipe, step = phase.recipe, run.start
+        loop = _Loop(phase, params)
+    recipe, step = phase.recipe, loop.start
     try:
-        with run.watch, requests(), deferred():
-            run.watch.begin(step)
-            if run.unevaluated:
-                run.select(step)
-                if run.unevaluated:
-                    run.stop(step)
+        with loop.watch, requests(), deferred():
+            loop.watch.begin(step)
+            if loop.unevaluated:
+                loop.select(step)
+                if loop.unevaluated:
+                    loop.stop(step)
             vote = StopVote(phase.mesh, asked)
-            while step < run.steps and not run.done:
-                with run.watch.step(step, lambda: run.state):
-                    batches, efficiency = run.batches(step)
-                    run.state, metrics = run.step_function(run.state, batches, run.key)
-                run.pending.append((step, metrics | {'packing_efficiency': efficiency}))
-                run.saved.check()
+            while step < loop.steps and not loop.done:
+                with loop.watch.step(step, lambda: loop.state):
+                    batches, efficiency = loop.batches(step)
+                    loop.state, metrics = loop.step_function(loop.state, batches, loop.key)
+                loop.pending.append((step, metrics | {'packing_efficiency': efficiency}))
+                loop.saved.check()
                 step += 1
-                at_end = run.done = step == run.steps
+                at_end = loop.done = step == loop.steps
                 if step % recipe.log_every == 0 or at_end:
-                    run.flush(step)
+                    loop.flush(step)
                     if phase.progress:
-                        phase.progress(step, run.steps, step * recipe.batch_size)
+                        phase.progress(step, loop.steps, step * recipe.batch_size)
                 if phase.evaluate and (at_end or (recipe.eval_every and step % recipe.eval_every == 0)):
-                    run.flush(step)
-                    run.select(step)
-                stop = vote(metrics['loss'], run.done)
-                if saves := recipe.checkpoint_every and step % recipe.checkpoint_every == 0 and not run.done:
-                    run.flush(step)
+                    loop.flush(step)
+                    loop.select(step)
+                stop = vote(metrics['loss'], loop.done)
+                if saves := recipe.checkpoint_every and step % recipe.checkpoint_every == 0 and not loop.done:
+                    loop.flush(step)
                 if stop:
-                    run.stop(step)
+                    loop.stop(step)
                 if saves:
-                    run.save_last(step)
-            run.end()
-            return run.finish(step)
+                    loop.save_last(step)
+            loop.end()
+            return loop.finish(step)
     finally:
-        run.saved.close()
+        loop.saved.close()

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.kinds.base import Batch
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.placement import placed
 from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.optimizer import Optimizer, clip_factor, global_norm
-from xlmr_flax.train.step import Batch, Metrics, State, StepFunction, head_loss, join, split, updated
+from xlmr_flax.train.step import Metrics, State, StepFunction, head_loss, join, split, updated
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ from xlmr_flax.train.checkpoint import CheckpointError, Checkpoints, OtherRun, s
 from xlmr_flax.util.manifest import ManifestError
 
 
-class Saved:
+class TrainingCheckpoints:
     """The checkpoints of one training in DIRECTORY/last and DIRECTORY/best, written in the background one at a time.
 
     keep: the number of last states to keep. A state names the step of its best weights (fact `best_step`, 0 = none),
@@ -129,7 +129,7 @@ class Saved:
 
 
 def newest_decides(directory: Path) -> dict[int, Mapping[str, Any]]:
-    """Returns {step: settings that decided the training} of the newest state in a folder of `Saved`; {} = no state."""
+    """Returns {step: settings that decided the training} of the newest state in a folder; {} = no state."""
     last = Checkpoints(directory / 'last', '')
     with contextlib.suppress(ManifestError):
         return {step: saved_facts(last.path(step))['decides'] for step in last.steps()[-1:]}

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.encoders.dropout import Key, PartKey
 from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.kinds.base import Batch
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
 from xlmr_flax.parallel.placement import placed
@@ -27,7 +28,6 @@ from xlmr_flax.train.optimizer import Optimizer, clip
 
 State = dict[str, Any]
 Metrics = dict[str, jax.Array]
-Batch = Mapping[str, jax.Array]
 StepFunction = Callable[[State, Sequence[tuple[str, Batch]], jax.Array], tuple[State, Metrics]]
 _HEAD = 'head'  # every head's name inside a program
 _MASKED = -1e30  # the logit of a column that pads a head
@@ -103,7 +103,8 @@ def join(state: State, name: str, shared: State, head: State) -> State:
 
 
 def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """(params, batch, dropout key, count, outputs) -> (loss sum / count, correct sum / count)."""
+    """(params, batch, dropout key, count, outputs) -> (loss sum / count, correct sum / count). outputs: the real number
+    of outputs of a padded head (`ProgramHead.real_outputs`)."""
     kind = kind_of(head)
 
     def loss(
@@ -122,8 +123,11 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
 
 @lru_cache(maxsize=64)
 def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh, accumulation: int) -> Any:
-    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics). It is cached, so that later runs
-    of a plan with the same arguments compile nothing. It compiles once for each batch shape."""
+    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics). outputs: as in `head_loss`.
+
+    It is cached, so that later runs of a plan with the same arguments compile nothing. It compiles once for each batch
+    shape.
+    """
     grad = jax.value_and_grad(head_loss(placed(model, mesh), head), has_aux=True)
     spec = optimizer.spec
 

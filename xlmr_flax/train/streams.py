@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from xlmr_flax.data.batches import ALL, Batch, padded_length, rows_at, train_batch, unit_lengths
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking, mask_batch, pack_masked
-from xlmr_flax.data.mixture import Mixture, fixed_quotas, stream_seed
+from xlmr_flax.data.mixture import Mixture
 from xlmr_flax.data.packing import Layout, Packing
 from xlmr_flax.kinds import HeadSpec
 
@@ -114,9 +113,3 @@ class TrainingData:
         """Returns {stream name: number of its draws in the first `steps` steps}."""
         counts = self.mixture.counts(steps * (parts if self.mix == 'micro_batch' else 1))
         return dict(zip(self.mixture.names, (int(n) for n in counts), strict=True))
-
-
-def single(name: str, head_name: str, head: HeadSpec, data: Encoded, lengths: Sequence[int], seed: int) -> TrainingData:
-    """Makes the TrainingData of a single dataset."""
-    stream = Stream(name, head_name, head, data, tuple(lengths), stream_seed(seed, name, 1))
-    return TrainingData((stream,), Mixture((name,), fixed_quotas(np.ones(1)), seed))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
 
 _quiet = False  # one value per process, since standard output is one per process
 
@@ -41,8 +40,8 @@ def warn(text: str) -> None:
 class Line:
     """Progress line of one task: call it after each step, and `close` it with the result."""
 
-    def __init__(self, label: str, unit: str = 'examples', stream: TextIO | None = None):
-        self.label, self.unit, self.stream = label, unit, stream or sys.stderr
+    def __init__(self, label: str, unit: str = 'examples'):
+        self.label, self.unit, self.stream = label, unit, sys.stderr
         self.started = time.monotonic()
         self.drawn, self.open = self.started, False
         self.first: tuple[float, int, int] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 torch = pytest.importorskip('torch', reason='the baseline is torch')
 
 from xlmr_flax.config import Config, parse  # noqa: E402
+from xlmr_flax.eval.zero_shot import Evaluator  # noqa: E402
 from xlmr_flax.experiment.runner import Runner  # noqa: E402
 from xlmr_flax.report.rows import read_rows  # noqa: E402
 from xlmr_flax.tools.torch import agreement, torch_run  # noqa: E402
+from xlmr_flax.tools.torch.torch_evaluate import TorchEvaluator  # noqa: E402
 
 TARGETS = ('world_spans', 'world_pos', 'world_choices', 'world_retrieval')
 
@@ -34,6 +37,15 @@ def make_config() -> Config:
         },
         'tensorboard': False,
     })  # fmt: skip
+
+
+def test_the_evaluator_overrides_methods_with_their_parameters() -> None:
+    own = [name for name, value in vars(TorchEvaluator).items() if callable(value) and not name.startswith('__')]
+    overridden = [name for name in own if hasattr(Evaluator, name)]
+    assert set(overridden) >= {'_head_outputs', '_embed'}
+    for name in overridden:
+        ours, theirs = (list(inspect.signature(getattr(each, name)).parameters) for each in (Evaluator, TorchEvaluator))
+        assert ours == theirs, name
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """Estimates the cost of a plan: FLOPs from its sizes, and time from a measured speed.
 
-For a token in a row of T tokens, the forward pass takes 2 N + 4 L D T floating-point operations. L is the number of
-layers, D the width, and N = L (4 D² + 2 D F) the number of weights in the matrix products of the layers (embeddings
-are look-ups without products). The second term is attention: the scores and the weighted sum of the values. The
-backward pass takes twice as many, so that training takes 6 N + 12 L D T per token. Sources: Kaplan et al. 2020 (Scaling
-laws for neural language models, section 2.1), and Chowdhery et al. 2022 (PaLM, appendix B) for the attention of an
-encoder, which sees the whole row. Rematerialisation of whole layers (`remat=full`) adds one forward pass. A masked-LM
-head multiplies its predicted tokens with the word embedding table.
+For a token in a row of T tokens, the forward pass of XLM-R takes 2 N + 4 L D T floating-point operations. L is the
+number of layers, D the width, and N = L (4 D² + 2 D F) the number of weights in the matrix products of the layers
+(embeddings are look-ups without products). The second term is attention: the scores and the weighted sum of the values.
+The backward pass takes twice as many, so that training takes 6 N + 12 L D T per token. Sources: Kaplan et al. 2020
+(Scaling laws for neural language models, section 2.1), and Chowdhery et al. 2022 (PaLM, appendix B) for the attention
+of an encoder, which sees the whole row. Rematerialisation of whole layers (`remat=full`) adds one forward pass. Other
+families have other numbers (`layer_weights` and `attention_flops` of encoders/family.py). A masked-LM head multiplies
+its predicted tokens with the word embedding table.
 Other heads, the optimizer and compilation are not counted. Padding counts as tokens, since it is computed.
 """
 
@@ -66,7 +67,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingCost:
     """The estimated training of a run. steps: optimizer steps. work: all training steps. dev: the evaluations on dev
     rows. draws: one per dataset. programs: number of training programs that may be compiled, head kinds x row lengths;
     one is compiled when a batch first needs it. Packed rows have a few more shapes.
@@ -144,7 +145,7 @@ class Estimator:
         self.config, self.plan, self.shape, self.tokenizer = plan.config, plan, shape, tokenizer
         self._rows: dict[tuple[Split, int, int], Rows] = {}
         self._counts: dict[Split, int] = {}
-        self._trainings: dict[str, Training] = {}
+        self._trainings: dict[str, TrainingCost] = {}
         self._evaluations: dict[tuple[object, ...], Work] = {}
         self._entries: Mapping[str, list[tuple[Path, dict[str, Any]]]] | None = None
 
@@ -197,30 +198,34 @@ class Estimator:
         data = encode(split.task, examples, self.tokenizer, max_length)
         return Rows(n, round(n * len(data) / len(examples)), data.tokens.lengths, data.group, SAMPLED)
 
-    def training(self, run: Run) -> Training:
+    def training(self, run: Run) -> TrainingCost:
         """Estimates the training of a run. Raises DataError and ConfigError."""
         if run.arm is None or run.recipe is None:
-            return Training(0, Work(), Work())
+            return TrainingCost(0, Work(), Work())
         key = digest([to_dict(run.arm), to_dict(run.recipe)])
         if key not in self._trainings:
             self._trainings[key] = self._training(run, run.arm, run.recipe)
         return self._trainings[key]
 
-    def _training(self, run: Run, arm: Arm, recipe: Recipe) -> Training:
-        datasets, rows = run.datasets, self.training_rows(run)
-        sizes = [
-            max(1, round(each.units * dataset.spec.fraction)) for dataset, each in zip(datasets, rows, strict=True)
-        ]
-        steps = phase_steps(arm, recipe, datasets, sizes)
-        parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
-        mixture = mixture_of(arm, datasets, sizes, run.seed, run.where, steps, recipe.accumulation)
-        drawn, work = expected_draws(arm, recipe, datasets, sizes, mixture, steps), Work()
+    def _training(self, run: Run, arm: Arm, recipe: Recipe) -> TrainingCost:
+        datasets, parts = run.datasets, recipe.accumulation if arm.mix == 'micro_batch' else 1
+        rows, steps, drawn = self.draws(run, arm, recipe)
+        work = Work()
         for each, part in zip(rows, drawn, strict=True):
             work += self._batches(part.dataset, each, recipe, recipe.batch_size // parts).times(float(part.draws))
         evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
         kinds = {(dataset.task.kind, length) for dataset in datasets for length in dataset.lengths}
         dev = self._dev(datasets).times(evaluations)
-        return Training(steps, work, dev, tuple(drawn), len(kinds))
+        return TrainingCost(steps, work, dev, tuple(drawn), len(kinds))
+
+    def draws(self, run: Run, arm: Arm, recipe: Recipe) -> tuple[list[Rows], int, list[Draws]]:
+        """Returns (sizes of each dataset of a run, its optimizer steps, the draws from each dataset). arm, recipe: the
+        run's, which has a training."""
+        datasets, rows = run.datasets, self.training_rows(run)
+        sizes = [max(1, round(each.units * data.spec.fraction)) for data, each in zip(datasets, rows, strict=True)]
+        steps = phase_steps(arm, recipe, datasets, sizes)
+        mixture = mixture_of(arm, datasets, sizes, run.seed, run.where, steps, recipe.accumulation)
+        return rows, steps, expected_draws(arm, recipe, datasets, sizes, mixture, steps)
 
     def training_rows(self, run: Run) -> list[Rows]:
         """Returns the sizes of each dataset of a run, before `fraction` is applied."""

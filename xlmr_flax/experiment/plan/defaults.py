@@ -1,9 +1,9 @@
-"""What a config leaves open, decided for the devices: dtype, mesh, unrolled layers, tokens of a forward pass.
+"""Defaults that depend on the devices: dtype, mesh, unrolled layers, tokens of a forward pass.
 
-The only place where platforms decide. Nothing here touches a device: a decision is a function of the config, the
-shape of the encoder, the machine (parallel/machine.py) and the plan's batches (experiment/plan/load.py), so that
-`run`, `run --dry_run` and `estimate` decide alike. On a CPU all is as if nothing were decided: float32, rows shared,
-one layer a step of the scan.
+They are set here and nowhere else, and nothing here touches a device: they are a function of the config, the shape of
+the encoder, the machine (parallel/machine.py) and the plan's batches (experiment/plan/load.py). So `run`,
+`run --dry_run` and `estimate` have the same defaults. On a CPU they are float32, rows sharded over all devices, and
+scanned layers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from xlmr_flax.experiment.plan.mesh_cost import Sizes, choose, merged_parts, ste
 from xlmr_flax.parallel.machine import CPU, TPU, Machine
 
 AUTO = 'auto'
-USEFUL = 0.3  # share of useful tokens below which a training says what would mend it
-# Layers one by one save at least this share of a step on a TPU, and a program takes these seconds longer to compile
-# for each layer (docs/estimate.md); a training has about two programs.
+USEFUL = 0.3  # share of useful tokens below which a training prints a setting that raises it
+# On a TPU, unrolled layers save at least this share of a step, and a program takes these seconds longer to compile for
+# each layer (docs/estimate.md); a training has about two programs.
 _SAVED, _COMPILED, _PROGRAMS = 0.25, 3.0, 2
 _REPLICA = 0.4  # share of a device's memory that the weights of an evaluation may take on each device
 
@@ -36,7 +36,7 @@ def dtype_of(spec: EncoderSpec, machine: Machine) -> str:
     return 'bfloat16' if machine.platform != CPU and machine.has_bfloat16 else 'float32'
 
 
-def settled(config: Config, machine: Machine) -> Config:
+def with_dtype(config: Config, machine: Machine) -> Config:
     """The config with the dtype that decides the ids of its runs."""
     return dataclasses.replace(
         config, encoder=dataclasses.replace(config.encoder, dtype=dtype_of(config.encoder, machine))
@@ -45,10 +45,10 @@ def settled(config: Config, machine: Machine) -> Config:
 
 @dataclass(frozen=True)
 class Defaults:
-    """The decisions for a plan on some devices.
+    """The defaults of a plan on some devices.
 
-    dtype: compute dtype. mesh: devices along each axis. rows_only: evaluation shares rows over all devices, and each
-    has all weights. unroll: encoder.unroll, -1 = by length: layers one by one in trainings of at least
+    dtype: compute dtype. mesh: devices along each axis. rows_only: in evaluation, rows are sharded over all devices,
+    and each device has all weights. unroll: encoder.unroll, -1 = by length: unrolled layers in trainings of at least
     `unrolled_from` steps (0 = never). tokens: of a forward pass over all devices. rows: text on the rows of a step.
     seconds: of the training of each run by its name, by the cost model; empty on a CPU.
     """
@@ -96,12 +96,12 @@ class Defaults:
 
     @property
     def shards(self) -> int:
-        """The number of devices that share the rows of a batch."""
+        """The number of devices over which the rows of a batch are sharded."""
         data, fsdp, _ = self._sizes()
         return data * fsdp
 
     def line(self) -> str:
-        """The decisions in one line for people, with what changes them."""
+        """The defaults in one line for the user, with the settings that change them."""
         data, fsdp, model = self._sizes()
         layers = {0: 'layers unrolled', 1: 'layers scanned'}.get(self.unroll, f'{self.unroll} layers a scan step')
         if self.unroll < 0:
@@ -127,7 +127,7 @@ class Defaults:
 
 
 def decide(config: Config, shape: EncoderConfig, machine: Machine, loads: Callable[[], Sequence[Load]]) -> Defaults:
-    """Decides for a plan. loads: called on accelerators only, as it reads lengths of the training data."""
+    """The defaults of a plan. loads: called on accelerators only, as it reads lengths of the training data."""
     spec, is_auto = config.mesh, not (config.mesh.data or config.mesh.fsdp or config.mesh.model)
     found = loads() if machine.platform != CPU else ()
     mesh, rows_only, unrolled = _filled(spec), False, 0
@@ -171,7 +171,7 @@ def _rows_text(loads: Sequence[Load], sizes: Sizes) -> str:
 
 
 def remedy(load: Load, defaults: Defaults) -> str:
-    """A sentence where few tokens of a training are useful, with the setting that mends it; '' = enough are."""
+    """A message if most tokens of a training are padding, with the setting that changes it; '' = they are not."""
     shards, devices = defaults.shards, defaults.machine.devices
     useful = load.useful(shards)
     if useful >= USEFUL or (shards == 1 and load.packing is not None):

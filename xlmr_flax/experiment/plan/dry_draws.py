@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from xlmr_flax.config import Arm, Config, Member
 from xlmr_flax.experiment.data_check.gaps import MARK, find_gaps
-from xlmr_flax.experiment.plan.cost import Estimator, Training
+from xlmr_flax.experiment.plan.cost import Estimator, TrainingCost
 from xlmr_flax.experiment.plan.draws import Draws
 from xlmr_flax.experiment.plan.reads import own_training_rows
 from xlmr_flax.experiment.plan.runs import Run
@@ -15,7 +15,7 @@ from xlmr_flax.kinds import kind_of
 HEAD = ['arm', 'member', 'rows', 'split', 'rate', 'batches', 'passes']
 
 
-def draws_table(estimator: Estimator, trainings: Iterable[tuple[Run, Training]]) -> list[list[str]]:
+def draws_table(estimator: Estimator, trainings: Iterable[tuple[Run, TrainingCost]]) -> list[list[str]]:
     """Returns a table with one row per dataset of every mixture, for the first seed; [] if there is no mixture.
 
     A training on just the training rows of one task is not a mixture. Column `rows`: used rows, of those in the files

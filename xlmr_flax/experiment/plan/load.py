@@ -50,7 +50,7 @@ class Load:
         ]
 
     def rows(self, shards: int) -> int:
-        """Typical number of rows of a step, over all its micro-batches. shards: devices that share the rows of each."""
+        """Typical number of rows of a step, over all its micro-batches. shards: devices over which each is sharded."""
         size = self.draws.shape[1]
         if self.packing is None:
             return size

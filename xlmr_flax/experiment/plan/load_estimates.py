@@ -14,10 +14,9 @@ from xlmr_flax.config import Recipe
 from xlmr_flax.data.packing import Packing
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
-from xlmr_flax.experiment.plan.arms import Dataset, mixture_of, phase_steps
+from xlmr_flax.experiment.plan.arms import Dataset
 from xlmr_flax.experiment.plan.cost import CACHED, Estimator, Rows
 from xlmr_flax.experiment.plan.defaults import Defaults, decide
-from xlmr_flax.experiment.plan.draws import expected_draws
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.runs import Plan, Run
 from xlmr_flax.parallel.distributed import on_leader
@@ -53,22 +52,19 @@ def loads_of(estimator: Estimator, run: Run) -> Iterator[Load]:
     """Yields the loads of a run's training, one for each dataset. Raises DataError and ConfigError."""
     if run.arm is None or run.recipe is None:
         return
-    arm, recipe, datasets, rows = run.arm, run.recipe, run.datasets, estimator.training_rows(run)
-    sizes = [max(1, round(each.units * data.spec.fraction)) for data, each in zip(datasets, rows, strict=True)]
-    steps = phase_steps(arm, recipe, datasets, sizes)
-    mixture = mixture_of(arm, datasets, sizes, run.seed, run.where, steps, recipe.accumulation)
+    arm, recipe = run.arm, run.recipe
+    rows, _, draws = estimator.draws(run, arm, recipe)
     micro = recipe.accumulation if arm.mix == 'micro_batch' else 1
-    for drawn, each in zip(expected_draws(arm, recipe, datasets, sizes, mixture, steps), rows, strict=True):
+    for drawn, each in zip(draws, rows, strict=True):
         if drawn.draws:
             yield load_of(drawn.dataset, each, recipe, arm.mix, drawn.draws / micro)
 
 
-def decided(plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer) -> Defaults:
-    """Decides for a resolved plan on the devices of this job.
+def plan_defaults(plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer) -> Defaults:
+    """The defaults of a resolved plan on the devices of this job, with the estimated seconds of its runs.
 
     Process 0 decides for all processes: it may have token caches that others lack.
     """
-
     by_run: dict[str, list[Load]] = {}
 
     def loads() -> list[Load]:

@@ -42,7 +42,7 @@ class Sizes:
 
     @property
     def shards(self) -> int:
-        """The number of devices that share the rows of a batch."""
+        """The number of devices over which the rows of a batch are sharded."""
         return self.data * self.fsdp
 
     @property

@@ -25,7 +25,7 @@ from xlmr_flax.experiment.plan.arms import (
     target_arm,
     training_task,
 )
-from xlmr_flax.experiment.plan.defaults import settled
+from xlmr_flax.experiment.plan.defaults import with_dtype
 from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.parallel.machine import this_machine
@@ -323,7 +323,7 @@ def _check_head(target: Task, datasets: Sequence[Dataset]) -> None:
 def _decides(config: Config, source: EncoderSource, run: Run) -> dict[str, object]:
     """Returns the data of which a run's id is the hash. Its start and datasets must be resolved."""
     # The mesh and these fields change where and how numbers are computed, but not the requested result.
-    encoder = _without(to_dict(settled(config, this_machine()).encoder), 'source', 'unroll', 'remat', 'attention')
+    encoder = _without(to_dict(with_dtype(config, this_machine()).encoder), 'source', 'unroll', 'remat', 'attention')
     decides = {'format': _FORMAT, 'encoder': encoder, 'weights': source.digest, 'parent': run.parent, 'seed': run.seed}
     if run.arm is None or run.recipe is None:
         return decides

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -106,7 +106,7 @@ class Waiting:
     again: float = 600.0
     _pause: float = 0.0
     _said: tuple[str, ...] = ()
-    _when: float = field(default=0.0)
+    _when: float = 0.0
 
     def __call__(self, held: Mapping[str, Holder], left: int) -> None:
         """Pauses once. held: run -> the process that holds it. left: number of unfinished runs of the plan."""

@@ -221,18 +221,18 @@ def trip_count(module: Module, loop: Instruction, scope: Computation) -> int | N
     condition = module.computations[name]
     inner = {i.name: i for i in (*condition.values(), *module.within(module.root(name)))}
     compare = next((i for i in inner.values() if i.opcode == 'compare'), None)
-    limits = [n for i in inner.values() if i.opcode == 'constant' and (n := _whole(inner, i.name)) is not None]
+    limits = [n for i in inner.values() if i.opcode == 'constant' and (n := _constant(inner, i.name)) is not None]
     counter = next((i for i in condition.values() if i.opcode == 'get-tuple-element'), None)
     place = re.search(r'index=(\d+)', counter.rest) if counter else None
     if compare is None or 'direction=LT' not in compare.rest or len(limits) != 1 or place is None:
         return None
     index, init, body = int(place[1]), scope.get(loop.operands[0]), module.computations[loop.attribute('body')]
-    start = _whole(scope, init.operands[index]) if init and index < len(init.operands) else None
+    start = _constant(scope, init.operands[index]) if init and index < len(init.operands) else None
     step = _step(body, module.root(loop.attribute('body')), index)
     return None if start is None or not step else max(0, -(-(limits[0] - start) // step))
 
 
-def _whole(scope: Computation, name: str) -> int | None:
+def _constant(scope: Computation, name: str) -> int | None:
     """Value of a 32-bit integer scalar constant, also through copies; None for anything else."""
     source = scope.get(name)
     while source is not None and source.opcode in ('copy', 'bitcast') and source.operands:
@@ -249,7 +249,7 @@ def _step(body: Computation, root: Instruction, index: int) -> int | None:
         grown = body.get(grown.operands[0])
     if grown is None or grown.opcode != 'add':
         return None
-    steps = [n for name in grown.operands if (n := _whole(body, name)) is not None]
+    steps = [n for name in grown.operands if (n := _constant(body, name)) is not None]
     return steps[0] if len(steps) == 1 else None
 
 
@@ -261,7 +261,7 @@ def _operation(
     is_kernel = instruction.opcode == 'custom-call' and 'custom_call_target="tpu_custom_call"' in instruction.rest
     cycles, marked = instruction.cycles, False
     if cycles is None:
-        seconds = _roofline(instruction, inner, codes, operands, is_kernel, chip)
+        seconds = _roofline(instruction, codes, operands, is_kernel, chip)
         if not seconds:
             return None
         cycles, marked = seconds * chip.clock, True
@@ -282,7 +282,6 @@ def _operation(
 
 def _roofline(
     instruction: Instruction,
-    inner: list[Instruction],
     codes: set[str],
     operands: list[Instruction],
     is_kernel: bool,

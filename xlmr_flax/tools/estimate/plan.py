@@ -21,7 +21,7 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.experiment.context import make_model
 from xlmr_flax.experiment.plan.cost import Estimator, Work, forward_flops, layer_weights
-from xlmr_flax.experiment.plan.defaults import Defaults, decide, remedy, settled
+from xlmr_flax.experiment.plan.defaults import Defaults, decide, remedy, with_dtype
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.load_estimates import loads_of
 from xlmr_flax.experiment.plan.reads import dev_reads
@@ -106,7 +106,7 @@ class PlanWork(Estimator):
     """
 
     def __init__(self, config: Config, active_rows: int = 0):
-        config = settled(config, Machine(TPU, '', 1))  # the dtype is that of accelerators, whatever this machine has
+        config = with_dtype(config, Machine(TPU, '', 1))  # the dtype is that of accelerators, whatever this machine has
         source = open_source(config.encoder.source, seed=config.seeds[0])
         self.model, self.active_rows = make_model(config, source), active_rows
         tokenizer = Tokenizer(source.tokenizer, source.config.vocab_size)

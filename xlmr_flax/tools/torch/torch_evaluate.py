@@ -44,9 +44,7 @@ class TorchEvaluator(Evaluator):
             return [row[: int(n)] for row, n in zip(out, tokens.lengths, strict=True)]
         return np.stack(out)
 
-    def _embed(
-        self, task: str, tokens: Ragged, max_length: int, tick: Callable[[int], None], out: Path | None = None
-    ) -> np.ndarray:
+    def _embed(self, task: str, tokens: Ragged, tick: Callable[[int], None], out: Path | None = None) -> np.ndarray:
         assert self.torch_model is not None
         encoder = self.torch_model.encoder
         pooling = self.evaluation.pooling
@@ -62,7 +60,7 @@ class TorchEvaluator(Evaluator):
             mask = segments[..., None].float()
             return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
 
-        vectors = np.stack(self._rows(forward, tokens, row_lengths(max_length), tick))
+        vectors = np.stack(self._rows(forward, tokens, row_lengths(self._sentence_length), tick))
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             np.save(out, vectors)
