@@ -179,7 +179,7 @@ SMALL = Preset(
     },
     recipe={'epochs': 1.0, 'max_length': 96, 'max_train': 2400},
     recipes={
-        'xnli': {'epochs': 1.0, 'max_length': 96, 'max_train': 2400},
+        'xnli': {'epochs': 1.0, 'max_length': 96, 'max_train': 6000},
         'sib200': {'epochs': 2.0, 'max_length': 96, 'max_train': 0},
         'panx': {'epochs': 1.0, 'max_length': 64, 'max_train': 2400},
     },
