@@ -12,7 +12,8 @@ import pytest
 from xlmr_flax.analysis import paired
 from xlmr_flax.cli.main import main
 from xlmr_flax.config import parse, to_dict
-from xlmr_flax.data.sources import DataError, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import read_split
 from xlmr_flax.kinds import gold, prediction_path, score_files
 from xlmr_flax.kinds.gold import NoGold
 from xlmr_flax.scoring import files

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.kinds import read_gold_set
 from xlmr_flax.tasks import get_task
 

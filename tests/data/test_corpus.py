@@ -11,7 +11,8 @@ import pytest
 from xlmr_flax.data import cache
 from xlmr_flax.data.cache import from_arrays, to_arrays
 from xlmr_flax.data.corpus import hold_out, read_texts, text_rows
-from xlmr_flax.data.sources import DataError, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.kinds import cache_entry, encode
 from xlmr_flax.tasks import get_task

@@ -14,7 +14,8 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from xlmr_flax.data.sources import read_split, resolve_data_root
+from xlmr_flax.data.readers.paths import resolve_data_root
+from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.spans import SpanRows, answer_tokens, span_rows
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer

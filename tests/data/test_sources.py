@@ -9,16 +9,9 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.data.sources import (
-    BadRow,
-    DataError,
-    needs_data_root,
-    read_gold,
-    read_pairs,
-    read_split,
-    resolve_data_root,
-    with_labels,
-)
+from xlmr_flax.data.readers.paths import resolve_data_root
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow, needs_data_root, read_gold, read_pairs, read_split, with_labels
 from xlmr_flax.data.split import Split
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import PairExample, TaskError

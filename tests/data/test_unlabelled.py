@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import BadRow, DataError, are_labelled, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow, are_labelled, read_split
 from xlmr_flax.experiment.plan.reads import check_dev_labels
 from xlmr_flax.experiment.plan.runs import make_plan
 from xlmr_flax.tasks import get_task

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.eval import mining
 from xlmr_flax.eval.by_gold import Embed, MinedSide, mine, rank

@@ -12,7 +12,7 @@ import pytest
 from simulated_devices import output_of
 
 from xlmr_flax.config import Evaluation
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval import layer_retrieval as module

@@ -12,7 +12,8 @@ import pytest
 from tasks import tiny_files
 
 from xlmr_flax.config import Evaluation
-from xlmr_flax.data.sources import BadRow, DataError, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval import predict, zero_shot

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import DataError, read_gold, read_pairs, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import read_gold, read_pairs, read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.runs import default_split

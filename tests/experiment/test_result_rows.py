@@ -14,7 +14,8 @@ from tfds_files import write
 
 from xlmr_flax.config import NONE, Arm, Config, Member, Recipe
 from xlmr_flax.data.readers.paths import resolve_data_root
-from xlmr_flax.data.sources import BadRow, DataError
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import datasets
 from xlmr_flax.experiment.plan.runs import Run

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlmr_flax.data.readers.tables import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.kinds import kind_of, prediction_path
 from xlmr_flax.scoring import files
 from xlmr_flax.tasks import get_task

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlmr_flax.data.sources import DataError, read_pairs
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import read_pairs
 from xlmr_flax.kinds import example_sums, read_gold_set, score_files
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.score import coverage_lines, score_folder

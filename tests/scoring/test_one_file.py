@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.data.readers.tables import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.kinds import example_sums, score_files
 from xlmr_flax.kinds.gold import GoldSet
 from xlmr_flax.scoring.score import score_folder, warnings

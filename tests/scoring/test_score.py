@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 
 from xlmr_flax.cli.score import define_flags
-from xlmr_flax.data.readers.tables import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.kinds import score_files
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, XTREME, XTREME_R, Benchmark

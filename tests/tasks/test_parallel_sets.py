@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.data.sources import DataError, read_pairs, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import read_pairs, read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import ChoiceExample as Choice

@@ -11,7 +11,8 @@ import pytest
 from tasks import tiny_files
 from tasks.tiny_files import LAKE, SEE
 
-from xlmr_flax.data.sources import BadRow, DataError, read_gold, read_pairs, read_split, with_labels
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow, read_gold, read_pairs, read_split, with_labels
 from xlmr_flax.data.spans import answer_tokens
 from xlmr_flax.data.split import Split
 from xlmr_flax.tasks import all_tasks, get_task

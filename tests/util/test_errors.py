@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.data.expression import Expression, ExpressionError
-from xlmr_flax.data.sources import BadRow, DataError, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.scoring import files
 from xlmr_flax.tasks import get_task
 from xlmr_flax.util.errors import UserError, quote, shorten

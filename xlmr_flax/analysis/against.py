@@ -10,7 +10,7 @@ from typing import Any
 
 from xlmr_flax.analysis.paired import Pairing, pair_systems
 from xlmr_flax.config import Config, ConfigError, named, parse_saved
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.kinds.gold import NoExampleScores, NoGold
 from xlmr_flax.report.table import Table

@@ -15,7 +15,7 @@ import numpy as np
 from xlmr_flax.analysis.crossed_effects import Examples, shared_variance
 from xlmr_flax.analysis.language_effects import Comparison, comparisons
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.workdir.files import Workdir

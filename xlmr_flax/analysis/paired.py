@@ -16,7 +16,7 @@ import numpy as np
 
 from xlmr_flax.analysis.bootstrap import ALPHA, Interval, Part, bootstrap, enough_resamples, holm, interval
 from xlmr_flax.config import Config
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.runs import evaluation_languages, evaluation_split
 from xlmr_flax.experiment.result_rows import language_facts

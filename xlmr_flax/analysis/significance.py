@@ -20,7 +20,7 @@ import numpy as np
 
 from xlmr_flax.analysis.bootstrap import ALPHA, Part, bootstrap, enough_resamples, holm, interval
 from xlmr_flax.config import NONE, Config, digest
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.workdir.files import Workdir

@@ -125,7 +125,8 @@ def _keep(values: flags.FlagValues, compiled: Compiled) -> None:
 
 
 def _plan(values: flags.FlagValues, topologies: Sequence[Topology]) -> tuple[str, object]:
-    from xlmr_flax.data.sources import DataError, MissingFile
+    from xlmr_flax.data.readers.paths import MissingFile
+    from xlmr_flax.data.readers.text import DataError
     from xlmr_flax.tools.estimate.one_run_a_chip import compare, single_chip
     from xlmr_flax.tools.estimate.plan import PlanWork, estimate_plan
     from xlmr_flax.tools.estimate.report import plan_dict, plan_text

@@ -53,7 +53,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
-    from xlmr_flax.data.readers.paths import DataError, MissingFile
+    from xlmr_flax.data.readers.paths import MissingFile
+    from xlmr_flax.data.readers.text import DataError
     from xlmr_flax.data.readers.tfds import DIRECTORY_VARIABLE
 
     if values.config is not None and values.tasks:
@@ -122,7 +123,7 @@ def _build(values: flags.FlagValues) -> int:
 
 
 def _check(values: flags.FlagValues) -> int:
-    from xlmr_flax.data.sources import DATA_ROOT_VARIABLE
+    from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE
     from xlmr_flax.experiment.data_check.gaps import find_gaps
     from xlmr_flax.experiment.data_check.inventory import check, find_overlaps
 
@@ -336,7 +337,8 @@ def _task(name: str) -> Any:
 
 def _root(flag: str, names: Sequence[str]) -> Path:
     """Returns the data root, or an empty path if the tasks need no files (the embedded world)."""
-    from xlmr_flax.data.sources import needs_data_root, resolve_data_root
+    from xlmr_flax.data.readers.paths import resolve_data_root
+    from xlmr_flax.data.sources import needs_data_root
 
     tasks = [_task(name) for name in names if name != NONE]
     if tasks and not any(needs_data_root(task, split) for task in tasks for split in task.splits):

@@ -162,7 +162,8 @@ def refusals(config: Config, workdir: Path, dry_run: bool) -> Iterator[None]:
     """A context for the checks before training. If data or weights are missing, raises an error of the same type that
     also names the command which lists everything missing. Removes folders that this call created and left empty.
     """
-    from xlmr_flax.data.sources import DataError, MissingFile
+    from xlmr_flax.data.readers.paths import MissingFile
+    from xlmr_flax.data.readers.text import DataError
     from xlmr_flax.encoders.config import ModelError
     from xlmr_flax.models.hf import MissingWeights
     from xlmr_flax.util.stopping import Stopped
@@ -198,7 +199,8 @@ def with_command(error: Exception) -> str:
 def _missing_data(config: Config) -> str:
     """'; and ...' where the data of a config are not there either."""
     from xlmr_flax.config import ConfigError
-    from xlmr_flax.data.sources import DataError, MissingFile
+    from xlmr_flax.data.readers.paths import MissingFile
+    from xlmr_flax.data.readers.text import DataError
     from xlmr_flax.experiment.data_check.tokenise import encoded_reads
     from xlmr_flax.tasks.base import TaskError
 

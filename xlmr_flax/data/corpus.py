@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmr_flax.data.sources import BadRow, DataError, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import Example, SentenceExample, Task, TaskError

@@ -25,8 +25,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from xlmr_flax.data.readers.tables import DataError, Problem, read_rows, read_text
-from xlmr_flax.data.readers.text import is_json_object
+from xlmr_flax.data.readers.tables import Problem, read_rows, read_text
+from xlmr_flax.data.readers.text import DataError, is_json_object
 from xlmr_flax.data.sources import BadRow, leave_out
 from xlmr_flax.tasks.base import Example, RowError, Table, Task
 from xlmr_flax.tasks.parsers import Row, text

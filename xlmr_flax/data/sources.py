@@ -13,35 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data import world
-from xlmr_flax.data.readers.paths import (
-    DATA_ROOT_VARIABLE,
-    Found,
-    MissingFile,
-    find_files,
-    resolve_data_root,
-    split_files,
-)
-from xlmr_flax.data.readers.tables import DataError, Problem, read_rows
+from xlmr_flax.data.readers.paths import Found, find_files, resolve_data_root, split_files
+from xlmr_flax.data.readers.tables import Problem, read_rows
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.tasks.base import Embedded, Example, RowError, SentenceExample, Table, Task, TaskError, has_label
 from xlmr_flax.util.errors import quote
 from xlmr_flax.util.stopping import check
-
-__all__ = [
-    'DATA_ROOT_VARIABLE',
-    'TRAINING',
-    'BadRow',
-    'DataError',
-    'MissingFile',
-    'are_labelled',
-    'leave_out',
-    'needs_data_root',
-    'read_gold',
-    'read_pairs',
-    'read_split',
-    'resolve_data_root',
-    'with_labels',
-    'world_rows',
-]
 
 # Exceptions of a task's `parse` for a row that it cannot read: RowError, and those of Python for a nested JSON field
 # that is missing or has another type.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xlmr_flax.data.readers import tfds
 from xlmr_flax.data.readers.paths import Found, resolve_data_root, split_files, split_tables, stand_in_notes
-from xlmr_flax.data.readers.tables import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.sources import (
     TRAINING,
     BadRow,

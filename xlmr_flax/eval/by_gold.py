@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 from jax.sharding import Mesh
 
-from xlmr_flax.data.sources import DataError, read_gold, read_pairs
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import read_gold, read_pairs
 from xlmr_flax.data.split import Split
 from xlmr_flax.eval.mining import best_threshold, neighbours, ratio_candidates
 from xlmr_flax.parallel.distributed import on_leader

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xlmr_flax.data.sources import DataError, read_pairs
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import read_pairs
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.eval.predict import embed_layers
 from xlmr_flax.eval.retrieval import nearest, normalise

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from xlmr_flax.config import Evaluation
 from xlmr_flax.data.batches import pass_tokens, row_lengths
 from xlmr_flax.data.encode import Encoded
-from xlmr_flax.data.sources import BadRow, DataError, are_labelled, read_pairs, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow, are_labelled, read_pairs, read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.by_gold import Embed, mine, rank
 from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, head_outputs

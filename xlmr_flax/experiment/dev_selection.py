@@ -15,7 +15,8 @@ from xlmr_flax.config import Recipe
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.masking import Masking, mask_rows
-from xlmr_flax.data.sources import BadRow, DataError
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.perplexity import masked_perplexity
 from xlmr_flax.eval.weights import evaluation_weights

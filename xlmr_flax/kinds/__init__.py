@@ -9,7 +9,7 @@ from typing import Protocol
 
 from xlmr_flax.data.cache import Entry, lookup
 from xlmr_flax.data.encode import Encoded
-from xlmr_flax.data.readers.tables import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.kinds.base import HeadSpec, Kind, Scores
 from xlmr_flax.kinds.choice import Choice

@@ -12,7 +12,8 @@ from itertools import compress
 
 import numpy as np
 
-from xlmr_flax.data.sources import DataError, are_labelled, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import are_labelled, read_split
 from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, Task
 
 Sums = tuple[np.ndarray, np.ndarray]  # (numerator, denominator), float64 [n] each

@@ -10,7 +10,8 @@ import numpy as np
 
 from xlmr_flax.data.encode import NO_LABELS, Encoded
 from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm, input_text
-from xlmr_flax.data.sources import DataError, read_gold, read_pairs
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import read_gold, read_pairs
 from xlmr_flax.data.tokenize import Tokenizer, pair_rows, single_rows
 from xlmr_flax.kinds.base import Kind, Scores, example_ids
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, NoGold, Sums, mean_of

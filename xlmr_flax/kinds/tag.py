@@ -12,7 +12,7 @@ from flax import nnx
 
 from xlmr_flax.data.encode import NO_LABELS, Encoded
 from xlmr_flax.data.inputs import JSON_ENDINGS, InputForm
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.tagging import join_tags, join_words, tag_rows
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig

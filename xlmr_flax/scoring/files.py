@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.readers.tables import DataError, read_lines, read_text
+from xlmr_flax.data.readers.tables import read_lines, read_text
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.tasks.base import Task
 from xlmr_flax.tasks.squad import PLACEHOLDER
 from xlmr_flax.util import strict_json

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xlmr_flax.data.readers.tables import DataError, read_lines
+from xlmr_flax.data.readers.tables import read_lines
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics import classification, qa, retrieval, tagging
 from xlmr_flax.tasks.base import Task

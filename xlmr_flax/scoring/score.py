@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_flax.data.readers.tables import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, QA, Benchmark, Part
 from xlmr_flax.scoring.metrics.sums import total

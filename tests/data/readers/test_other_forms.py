@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.readers.tables import DataError, Problem, read_rows, read_text
+from xlmr_flax.data.readers.tables import Problem, read_rows, read_text
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import ChoiceExample, PairExample, RowError, Table

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.data.readers.paths import Found, MissingFile, find_files, stand_in_notes
-from xlmr_flax.data.readers.tables import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Table, TagExample

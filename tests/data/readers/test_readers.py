@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from xlmr_flax.data.readers.tables import DataError, Problem, read_rows
+from xlmr_flax.data.readers.tables import Problem, read_rows
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.tasks.base import Table
 
 JSON = Table('x.json', 'json', ('text', 'label'))

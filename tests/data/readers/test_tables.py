@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.readers.tables import DataError, Problem, read_lines, read_rows
+from xlmr_flax.data.readers.tables import Problem, read_lines, read_rows
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.tasks.base import Table
 
 TSV = Table('x.tsv', 'tsv', ('id', 'text'))

@@ -13,7 +13,8 @@ from tfds_files import write
 
 from xlmr_flax.data.readers import tfds
 from xlmr_flax.data.readers.tables import READERS
-from xlmr_flax.data.sources import DataError, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import PairExample, SpanExample, Table

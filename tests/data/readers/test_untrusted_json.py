@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.data.readers.tables import DataError, Problem, read_rows
+from xlmr_flax.data.readers.tables import Problem, read_rows
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.tasks.base import Table
 
 JSONL, JSON = Table('f', 'jsonl', ('text',)), Table('f', 'json', ('text',))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from xlmr_flax.config import Config, parse
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.data_check.tokenise import encoded_reads
 from xlmr_flax.experiment.plan.reads import DEV, LABELS, TEST, TRAIN, UNUSED, Read, read_tasks, reads

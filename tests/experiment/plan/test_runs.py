@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from xlmr_flax.config import Config, ConfigError
-from xlmr_flax.data.sources import DataError
+from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import dev_metrics
 from xlmr_flax.experiment.plan.runs import make_plan, resolve

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from xlmr_flax.config import Config, ConfigError, parse
-from xlmr_flax.data.sources import DATA_ROOT_VARIABLE
+from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE
 from xlmr_flax.experiment.plan.arms import arm_of, datasets, shuffled_labels, training_examples
 from xlmr_flax.experiment.studies import logic as logic_study
 from xlmr_flax.experiment.studies.presets import preset

@@ -10,7 +10,8 @@ from pawsx_files import BAD, HEADER, ROWS, write_pawsx
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.cache import entry_name
-from xlmr_flax.data.sources import BadRow, DataError, read_split
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow, read_split
 from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.experiment.runner import Runner

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from xlmr_flax.data.readers import tfds
 from xlmr_flax.data.readers.paths import codes_present, find_files
-from xlmr_flax.data.sources import BadRow, DataError
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow
 from xlmr_flax.data.split import Split
 from xlmr_flax.download.facts import official_rows
 from xlmr_flax.experiment.data_check.overlap import Report, check_overlap

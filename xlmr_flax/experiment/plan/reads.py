@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from xlmr_flax.config import Config
 from xlmr_flax.data.corpus import read_texts
-from xlmr_flax.data.sources import BadRow, DataError, are_labelled
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.sources import BadRow, are_labelled
 from xlmr_flax.data.split import Split
 from xlmr_flax.eval.by_gold import MinedSide
 from xlmr_flax.experiment.plan.arms import Dataset, training_examples
