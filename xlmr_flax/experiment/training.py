@@ -38,7 +38,7 @@ from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import batch_devices, fetch
 from xlmr_flax.train.checkpoint import differences
 from xlmr_flax.train.loop import train
-from xlmr_flax.train.optimizer import Optimizer
+from xlmr_flax.train.optimizer import Optimizer, method_of
 from xlmr_flax.train.phase import Phase, Trained
 from xlmr_flax.train.resume import newest_decides
 from xlmr_flax.train.streams import Stream, TrainingData
@@ -147,7 +147,7 @@ class Training:
     def active(self, rows: int) -> ActiveRows:
         """The rows of the word table that are trained. All of them if a language model's head has an output for each,
         or if the optimizer has no closed form for the other rows."""
-        if any(dataset.task.is_text for dataset in self.datasets) or self.optimizer.untouched_factor(0, 0) is None:
+        if any(dataset.task.is_text for dataset in self.datasets) or method_of(self.recipe.optimizer).untouched is None:
             return ActiveRows.all(rows)
         return ActiveRows.of([*(data.tokens for data in self.data), *self.selection.tokens()], rows)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from xlmr_flax.config import defaults
+from xlmr_flax.config import NONE, defaults
 from xlmr_flax.experiment.studies import logic, presets
 from xlmr_flax.experiment.studies.phang2020 import arm, member
 
@@ -78,7 +78,7 @@ def _logic_sweep(variants: Sequence[str], seeds: Sequence[int]) -> dict[str, Any
         steps = math.ceil(rows / batch)
         raw['arms'][f'{LOGIC}-{name}'] = logic.all_arms(rows, steps, True)[LOGIC]
         raw['recipes'][f'{LOGIC}-{name}'] = recipe | {'batch_size': batch, 'steps': steps, 'optimizer': own}
-    raw['intermediate'] = ('none', *raw['arms'])
+    raw['intermediate'] = (NONE, *raw['arms'])
     return raw
 
 
