@@ -142,3 +142,18 @@ def test_an_untied_language_model_starts_what_needs_no_head_of_it(
     assert set(start['heads']) == {'world_nli'}
     with pytest.raises(ModelError, match=r'model\.safetensors: lm_head\.decoder\.weight'):
         initial_params(runner.setting, runs['with_text'])
+
+
+def test_layer_decay_reaches_word_rows_outside_the_data(config_of: Configs, tmp_path: Path) -> None:
+    """A saved row without gradient has decayed at the rate of the embeddings: below two layers, 0.5 ** 3 of the peak."""
+    optimizer = {'learning_rate': 0.1, 'weight_decay': 0.5, 'warmup': 0.0, 'schedule': 'constant', 'layer_decay': 0.5}
+    config = config_of(
+        intermediate=('world_pairs',), targets=('world_retrieval',), recipe__optimizer=optimizer, keep_models='all'
+    )
+    runner = Runner.open(config, tmp_path / 'w', 'x')
+    runner.run()
+    word = 'encoder/embeddings/word'
+    (saved,) = (tmp_path / 'w').rglob('runs/*/model/*.safetensors')
+    start = initial_params(runner.setting, runner.plan[0])['encoder']['embeddings']['word']
+    ratio = np.median(load_file(saved)[word] / start)  # most rows are not in the data
+    assert ratio == pytest.approx((1 - 0.1 * 0.125 * 0.5) ** 3, rel=1e-6)
