@@ -145,7 +145,7 @@ def test_an_untied_language_model_starts_what_needs_no_head_of_it(
 
 
 def test_layer_decay_reaches_word_rows_outside_the_data(config_of: Configs, tmp_path: Path) -> None:
-    """A saved row without gradient has decayed at the rate of the embeddings: below two layers, 0.5 ** 3 of the peak."""
+    """A saved row without gradient has decayed at the embeddings' rate: below two layers, 0.5 ** 3 of the peak."""
     optimizer = {'learning_rate': 0.1, 'weight_decay': 0.5, 'warmup': 0.0, 'schedule': 'constant', 'layer_decay': 0.5}
     config = config_of(
         intermediate=('world_pairs',), targets=('world_retrieval',), recipe__optimizer=optimizer, keep_models='all'
