@@ -1,4 +1,4 @@
-"""The sweep that chose the preset `small`: what it trains, and that the preset is one of its variants."""
+"""The sweep that chose the preset `small`: what it trains, and that the preset is made of its variants."""
 
 from __future__ import annotations
 
@@ -30,25 +30,27 @@ def test_every_variant_is_an_arm_that_reads_english_rows_of_the_task(task: str) 
     assert (config.targets, config.evaluation.max_examples) == (('tatoeba',), 8)
 
 
-def test_the_preset_is_a_variant() -> None:
-    swept = parse(ConfigDict(from_argument('task=mnli,variants=batch8-rate2e-4-decay85,seeds=1+2')).to_dict())
-    small = parse(preset('small', ('xnli', 'sib200', 'panx')))
+def test_the_preset_is_made_of_variants() -> None:
+    variants = {'xnli': 'batch32-rate4e-4-beta98', 'sib200': 'batch8-rate2e-4-beta98', 'panx': 'batch8-rate2e-4-beta98'}
+    swept = parse(ConfigDict(from_argument(f'task=mnli,variants={"+".join({*variants.values()})},seeds=1+2')).to_dict())
+    small = parse(preset('small', tuple(variants)))
     assert swept.seeds == (1, 2) and swept.encoder.head == small.encoder.head
-    for target in small.targets:
-        chosen, recipe = small.recipe_for(target), swept.recipe_for('mnli-batch8-rate2e-4-decay85')
-        assert chosen.optimizer == recipe.optimizer and chosen.batch_size == recipe.batch_size == 8
+    for target, name in variants.items():
+        chosen, recipe = small.recipe_for(target), swept.recipe_for(f'mnli-{name}')
+        assert (chosen.optimizer, chosen.batch_size) == (recipe.optimizer, recipe.batch_size), target
+    assert [small.recipe_for(name).batch_size for name in small.targets] == [32, 8, 8]
     assert [small.recipe_for(name).max_train for name in small.targets] == [6000, 0, 2400]
     assert [small.recipe_for(name).epochs for name in small.targets] == [1.0, 2.0, 1.0]
 
 
 def test_the_arms_of_the_study_are_a_variant_of_the_mixture() -> None:
     study = parse(ConfigDict(logic.from_argument('size=small,where=core,seeds=3')).to_dict())
-    names = 'batch8-rate1e-4-decay85', 'batch16-rate1e-4'
+    names = 'batch16-rate15e-5-beta98', 'batch8-rate1e-4'
     swept = parse(ConfigDict(from_argument(f'task=logic,variants={"+".join(names)},seeds=3')).to_dict())
     chosen, other = (f'logic-{name}' for name in names)
     assert swept.intermediate == ('none', chosen, other)
     assert (swept.arms[chosen], swept.recipe_for(chosen)) == (study.arms['logic'], study.recipe_for('logic'))
-    assert (swept.recipe_for(other).steps, swept.arms[other].block) == (250, 250)
+    assert (swept.recipe_for(other).steps, swept.arms[other].block) == (500, 500)
     for target in swept.targets:
         assert swept.recipe_for(target) == study.recipe_for(target)
     assert swept.evaluation.languages == {'xnli_plus': ('en',), 'sib200': ('en',)}

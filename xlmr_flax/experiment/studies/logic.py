@@ -25,7 +25,7 @@ from xlmr_flax.tasks import get_task
 NAME = 'logic_low_resource'
 WHERE = ('core', 'full')
 SEEDS = (1, 2, 3)
-CORE_SEEDS = (1, 2, 3, 4, 5)
+CORE_SEEDS = (11, 12, 13, 14, 15)  # not used by any trial of a recipe
 # Inference data sets of the mixture that share one head. The other two have two classes, and so separate heads.
 SHARED = ('control_whole', 'folio', 'help', 'med', 'conjnli', 'sick', 'proofwriter', 'clutrr_nli')
 MIXTURE = ('logiqa2_nli_new', 'logicbench', *SHARED)
@@ -63,7 +63,8 @@ CORE_LANGUAGES = {
 }  # fmt: skip
 ROWS = {'small': 4000, 'base': 4500, 'large': 4500, 'tiny': 64}  # 4,500 is the size of SICK's train split
 EPOCHS = 3.0
-SMALL_ARM_RATE = 1e-4  # peak learning rate of the arms of the small encoder (docs/presets.md#small)
+# Rows a step and peak learning rate of the arms of the small encoder (docs/presets.md#small).
+SMALL_ARM_BATCH, SMALL_ARM_RATE = 16, 1.5e-4
 # (arm, control): besides 'none', the arm is compared with this control. If the difference remains, what both share does
 # not explain the effect.
 CONTRASTS = (
@@ -86,7 +87,7 @@ def study(
     presets.one_of('where', where, WHERE)
     rows, compact = rows or ROWS[size], size in ('small', 'tiny')
     names = CORE_ARMS if where == 'core' else FULL_ARMS
-    batch = SMALL.common['batch_size'] if compact else 32
+    batch = SMALL_ARM_BATCH if compact else 32
     steps = math.ceil((1.0 if compact else EPOCHS) * rows / batch)
     targets = CORE_TARGETS if where == 'core' else FULL_TARGETS
     seeds = tuple(seeds) or (CORE_SEEDS if where == 'core' else SEEDS)

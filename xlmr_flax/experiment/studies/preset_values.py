@@ -174,12 +174,15 @@ SMALL = Preset(
         'batch_size': 8, 'accumulation': 1, 'eval_every': 0, 'eval_examples': 300, 'dev_score': 'first', 'patience': 0,
         'keep': 'last',
         'optimizer': _adamw(
-            learning_rate=2e-4, layer_decay=0.85, weight_decay=0.01, warmup=0.1, clip_per='step', epsilon=1e-6
+            learning_rate=2e-4, layer_decay=0.85, weight_decay=0.01, warmup=0.2, clip_per='step', beta2=0.98,
+            epsilon=1e-6,
         ),
     },
     recipe={'epochs': 1.0, 'max_length': 96, 'max_train': 2400},
     recipes={
-        'xnli': {'epochs': 1.0, 'max_length': 96, 'max_train': 6000},
+        'xnli': {
+            'epochs': 1.0, 'max_length': 96, 'max_train': 6000, 'batch_size': 32, 'optimizer': {'learning_rate': 4e-4},
+        },
         'sib200': {'epochs': 2.0, 'max_length': 96, 'max_train': 0},
         'panx': {'epochs': 1.0, 'max_length': 64, 'max_train': 2400},
     },

@@ -12,13 +12,14 @@ from xlmr_flax.experiment.studies.phang2020 import arm, member
 
 # Task -> (training rows, epochs, tokens per row).
 TASKS = {
-    'mnli': (2400, 1.0, 64),
+    'mnli': (6000, 1.0, 96),
     'sib200': (0, 2.0, 64),
     'panx': (1600, 1.0, 64),
     'proofwriter': (1600, 1.0, 192),
 }
 LOGIC = 'logic'  # the mixture of the logic study, followed by its targets
 _BASE = {'learning_rate': 1e-4, 'layer_decay': 1.0, 'epsilon': 1e-6, 'warmup': 0.1, 'batch_size': 16}
+_SLOW_START = {'layer_decay': 0.85, 'warmup': 0.2, 'beta2': 0.98}
 VARIANTS = {
     'batch8-rate5e-5': {'batch_size': 8, 'learning_rate': 5e-5},
     'batch8-rate1e-4': {'batch_size': 8},
@@ -29,6 +30,10 @@ VARIANTS = {
     'batch16-rate1e-4': {},
     'batch16-rate2e-4': {'learning_rate': 2e-4},
     'batch16-rate1e-4-warm30': {'warmup': 0.3},
+    'batch8-rate2e-4-beta98': {'batch_size': 8, 'learning_rate': 2e-4} | _SLOW_START,
+    'batch16-rate15e-5-beta98': {'learning_rate': 1.5e-4} | _SLOW_START,
+    'batch16-rate3e-4-beta98': {'learning_rate': 3e-4} | _SLOW_START,
+    'batch32-rate4e-4-beta98': {'batch_size': 32, 'learning_rate': 4e-4} | _SLOW_START,
 }
 
 
