@@ -300,15 +300,13 @@ class Runner:
                 self.config,
                 self.setting.source,
                 run,
-                task,
-                language,
-                split,
-                metrics,
-                n,
-                facts['step'],
-                self.command,
-                self.bad_rows,
-                collapsed,
+                Split(task, language, split, self.config.data_root),
+                metrics=metrics,
+                n=n,
+                step=facts['step'],
+                command=self.command,
+                bad_rows=self.bad_rows,
+                collapsed=collapsed,
             )
             path = self.workdir.evaluation_path(run, language, split)
             write_evaluation(path, self._evaluation_key(run, language), rows)
