@@ -107,7 +107,7 @@ class Parity:
         """Our tree under transformers' names."""
         family = family_of(self.config)
         tensors = dict(family.export_encoder(params['encoder'], self.config))
-        if kind_of(self.spec).reads(self.config, 'hf') == POOLER:
+        if kind_of(self.spec).head_input(self.config, 'hf') == POOLER:
             tensors |= dict(export_pooler(params['pooler']))
         found = {family.prefixes[1] + name: value for name, value in tensors.items()}
         return found | dict(export_head(params['heads']['x'], self.spec, 'hf', self.config))
