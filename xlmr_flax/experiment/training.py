@@ -198,7 +198,7 @@ def train_run(setting: Setting, run: Run) -> None:
     """Trains a run from its parent's or the source's weights and saves its model directory."""
     training = Training(setting, run)
     recipe = training.recipe
-    # No variable keeps the whole word table, which is large: `_save` reads it again.
+    # The whole word table is large. Nothing keeps it during the training; `_save` reads it again.
     active, params = _cut(training, initial_params(setting, run))
     model = _cut_model(setting.model, active)
     model = dataclasses.replace(model, unroll=setting.defaults.unroll_of(training.steps))
