@@ -107,7 +107,7 @@ class Parity:
         """Our tree under transformers' names."""
         family = family_of(self.config)
         tensors = dict(family.export_encoder(params['encoder'], self.config))
-        if kind_of(self.spec).reads(self.config, 'hf') == POOLER:
+        if kind_of(self.spec).head_input(self.config, 'hf') == POOLER:
             tensors |= dict(export_pooler(params['pooler']))
         found = {family.prefixes[1] + name: value for name, value in tensors.items()}
         return found | dict(export_head(params['heads']['x'], self.spec, 'hf', self.config))
@@ -136,7 +136,7 @@ class Parity:
         spec = OptimizerSpec(learning_rate=1e-4, epsilon=1e-6, warmup=0.2, clip_norm=0.5, layer_decay=0.7)
         mesh, optimizer = make_mesh(), Optimizer(spec, steps)
         state = init_state(put_tree(self.params, mesh), optimizer, mesh)
-        step = make_train_step(self.model, ProgramHead('x', self.spec), optimizer, mesh=mesh)
+        step = make_train_step(self.model, 'x', ProgramHead(self.spec), optimizer, mesh=mesh)
         rows = {'ids': self.ids, 'segments': self.segments, **self.targets()}
         torch_optimizer = make_optimizer(self.torch, spec)
         schedule = learning_rates(torch_optimizer, spec, steps)

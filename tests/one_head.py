@@ -15,10 +15,10 @@ from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.streams import Stream, TrainingData
 
 
-def make_train_step(model: Any, head: ProgramHead, optimizer: Any, **more: Any) -> Callable[..., Any]:
+def make_train_step(model: Any, name: str, head: ProgramHead, optimizer: Any, **more: Any) -> Callable[..., Any]:
     """(state, batch, seed key) -> (state, metrics), as module.make_train_step has them for several heads."""
-    step = module.make_train_step(model, {head.name: head}, optimizer, **more)
-    return lambda state, batch, key: step(state, [(head.name, batch)], key)
+    step = module.make_train_step(model, {name: head}, optimizer, **more)
+    return lambda state, batch, key: step(state, [(name, batch)], key)
 
 
 def single(name: str, head_name: str, head: HeadSpec, data: Encoded, lengths: Sequence[int], seed: int) -> TrainingData:

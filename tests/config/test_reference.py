@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.config import QA_DECODINGS, REPEATED, SAMPLERS, Config, Recipe
+from xlmr_flax.config import QA_DECODINGS, REPEATED, Config, Recipe
 from xlmr_flax.config.reference import as_markdown, field_docs, fields
+from xlmr_flax.data.mixture import SAMPLERS, TIME_DEPENDENT
 
 pytestmark = pytest.mark.fast
 
@@ -50,7 +51,7 @@ def test_a_field_without_documentation_is_noticed() -> None:
 @pytest.mark.parametrize(
     ('path', 'values'),
     [
-        ('arms.NAME.sampler', SAMPLERS),
+        ('arms.NAME.sampler', (*SAMPLERS, TIME_DEPENDENT)),
         ('evaluation.qa_decoding', QA_DECODINGS),
         ('evaluation.repeated_sentences', REPEATED),
     ],

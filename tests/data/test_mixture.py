@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xlmr_flax.config import Arm, Member
 from xlmr_flax.data.batches import rows_at
 from xlmr_flax.data.expression import Expression, ExpressionError
 from xlmr_flax.data.mixture import (
@@ -99,7 +100,7 @@ def test_a_far_position_costs_what_a_near_one_does() -> None:
 def test_all_hosts_see_one_stream(hosts: int) -> None:
     """Each takes its rows of the same draw by index; together they are the batch of one host."""
     names, sizes, batch = ('a', 'b', 'c'), (50, 333, 1000), 16
-    rates = mixture_rates('proportional', sizes)
+    rates = mixture_rates(Arm(sampler='proportional'), sizes)
     for step in (0, 7, 123, 4567):
         whole: list[tuple[int, int]] = []
         for host in range(hosts):
@@ -116,7 +117,7 @@ def test_all_hosts_see_one_stream(hosts: int) -> None:
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(0, 99))
 def test_every_example_of_an_epoch_comes_once(sizes: list[int], seed: int) -> None:
     """Whatever else is drawn between, a stream's draws cut its epochs end to end."""
-    mix, batch = mixture(mixture_rates('uniform', sizes), 10, seed), 4
+    mix, batch = mixture(mixture_rates(Arm(sampler='uniform'), sizes), 10, seed), 4
     seen: list[list[int]] = [[] for _ in sizes]
     for position in range(40 * len(sizes)):
         stream, draw = mix.at(position)
@@ -140,6 +141,9 @@ def test_the_seed_changes_the_order_and_not_the_counts() -> None:
     assert len({tuple(a[i : i + 50]) for i in range(0, 200, 50)}) == 4, 'every block has an order of its own'
 
 
+WEIGHTS = {'a': Member(weight=1.0), 'b': Member(weight=0.0), 'c': Member(weight=3.0)}
+
+
 @pytest.mark.parametrize(
     ('sampler', 'more', 'want'),
     [
@@ -149,11 +153,11 @@ def test_the_seed_changes_the_order_and_not_the_counts() -> None:
         ('temperature', {'temperature': 2.0}, [10 / 51.8154, 17.3205 / 51.8154, 24.4949 / 51.8154]),  # square roots
         ('temperature', {'temperature': 2.0, 'cap': 400}, [10 / 47.3205, 17.3205 / 47.3205, 20 / 47.3205]),
         ('temperature', {'temperature': 1.0, 'cap': 200}, [0.2, 0.4, 0.4]),  # the same as capped
-        ('weights', {'weights': [1.0, 0.0, 3.0]}, [0.25, 0.0, 0.75]),
+        ('weights', {'tasks': WEIGHTS}, [0.25, 0.0, 0.75]),
     ],
 )
 def test_rates_by_hand(sampler: str, more: dict, want: list[float]) -> None:
-    np.testing.assert_allclose(mixture_rates(sampler, [100, 300, 600], **more), want, atol=1e-5)
+    np.testing.assert_allclose(mixture_rates(Arm(sampler=sampler, **more), [100, 300, 600]), want, atol=1e-5)
 
 
 def test_language_shares() -> None:
@@ -195,8 +199,6 @@ def test_rates_that_are_no_rates(texts: list[str], message: str) -> None:
 
 def test_samplers_say_what_they_lack() -> None:
     with pytest.raises(MixtureError, match='at least one example'):
-        mixture_rates('uniform', [10, 0])
-    with pytest.raises(MixtureError, match='needs a cap'):
-        mixture_rates('capped', [10])
+        mixture_rates(Arm(sampler='uniform'), [10, 0])
     with pytest.raises(MixtureError, match='not all 0'):
-        mixture_rates('weights', [10, 10], weights=[0, 0])
+        mixture_rates(Arm({'a': Member(weight=0.0)}, 'weights'), [10])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.encoders import attention as attention_of_any_length
-from xlmr_flax.encoders.attention import attend, blocked, prepared
+from xlmr_flax.encoders.attention import attend, attention_mask, blocked
 from xlmr_flax.encoders.attention import cpu as attention_cpu
 from xlmr_flax.encoders.attention.choose import AUTO, CPU, CUDNN, IMPLEMENTATIONS, INTERPRET, TPU, XLA, choose
 from xlmr_flax.encoders.attention.tpu import heads_together
@@ -40,8 +40,8 @@ def reference(qkv: np.ndarray, bias: np.ndarray, segments: np.ndarray, heads: in
     _, b, t, d = qkv.shape
     size = d // heads
     q, k, v = (qkv.astype(np.float64) + bias[:, None, None]).reshape(3, b, t, heads, size).transpose(0, 1, 3, 2, 4)
-    seen = (segments[:, None, :, None] == segments[:, None, None, :]) & (segments[:, None, None, :] > 0)
-    scores = np.where(seen, q @ k.swapaxes(-1, -2) * size**-0.5, -1e30)
+    mask = (segments[:, None, :, None] == segments[:, None, None, :]) & (segments[:, None, None, :] > 0)
+    scores = np.where(mask, q @ k.swapaxes(-1, -2) * size**-0.5, -1e30)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     mixed = (weights * drop) @ v
@@ -71,10 +71,10 @@ def test_values_and_gradients(implementation: str, t: int, heads: int, size: int
     key = jax.random.key(5)
     drop = kept(key, 0, (len(segments), heads, t, t), rate) if rate else 1.0
     want = reference(qkv, bias, segments, heads, drop, given)
-    seen = prepared(segments, heads, implementation)
+    mask = attention_mask(segments, heads, implementation)
 
     def run(qkv: jax.Array, bias: jax.Array) -> jax.Array:
-        return attend(qkv, bias, seen, heads=heads, implementation=implementation, seed=seed_of(key, 0), rate=rate)
+        return attend(qkv, bias, mask, heads=heads, implementation=implementation, seed=seed_of(key, 0), rate=rate)
 
     mixed, pull = jax.vjp(run, qkv, bias)
     assert np.isfinite(mixed).all()
@@ -94,11 +94,11 @@ def test_rows_beyond_the_kernels(implementation: str, rate: float, monkeypatch: 
     key = jax.random.key(5)
     drop = kept(key, 0, (len(segments), 3, 45, 45), rate) if rate else 1.0
     want = reference(qkv, bias, segments, 3, drop, given)
-    seen = prepared(segments, 3, implementation)
-    assert seen is segments
+    mask = attention_mask(segments, 3, implementation)
+    assert mask is segments
 
     def run(qkv: jax.Array, bias: jax.Array) -> jax.Array:
-        return attend(qkv, bias, seen, heads=3, implementation=implementation, seed=seed_of(key, 0), rate=rate)
+        return attend(qkv, bias, mask, heads=3, implementation=implementation, seed=seed_of(key, 0), rate=rate)
 
     mixed, pull = jax.vjp(run, qkv, bias)
     real = (segments > 0)[..., None]
@@ -114,8 +114,8 @@ def test_long_rows_have_no_whole_matrix_of_scores(implementation: str) -> None:
     segments = jax.ShapeDtypeStruct((1, 640), jnp.int32)
 
     def total(qkv: jax.Array, bias: jax.Array, segments: jax.Array) -> jax.Array:
-        seen = prepared(segments, 2, implementation)
-        return attend(qkv, bias, seen, heads=2, implementation=implementation, seed=seed_of(KEY, 0), rate=0.1).sum()
+        mask = attention_mask(segments, 2, implementation)
+        return attend(qkv, bias, mask, heads=2, implementation=implementation, seed=seed_of(KEY, 0), rate=0.1).sum()
 
     text = jax.jit(jax.grad(total, argnums=(0, 1))).lower(*shapes, segments).as_text()
     assert '640x640' not in text and '128x640' in text
@@ -135,7 +135,7 @@ def test_blocks_on_a_cpu(rate: float, most: int, blocks: tuple[int, int], monkey
 
     def run(qkv: jax.Array, bias: jax.Array) -> jax.Array:
         return attend(
-            qkv, bias, prepared(segments, 4, CPU), heads=4, implementation=CPU, seed=seed_of(key, 0), rate=rate
+            qkv, bias, attention_mask(segments, 4, CPU), heads=4, implementation=CPU, seed=seed_of(key, 0), rate=rate
         )
 
     mixed, pull = jax.vjp(run, qkv, bias)
@@ -185,8 +185,8 @@ def test_blocks_fit_a_cache() -> None:
 def test_what_other_segments_hold_is_never_read(implementation: str) -> None:
     qkv, bias, segments, _ = case(16, 32)
     other = np.where((segments == 2)[None, ..., None], qkv, 1e3).astype(np.float32)
-    seen = prepared(segments, 4, implementation)
-    one, two = (attend(x, bias, seen, heads=4, implementation=implementation) for x in (qkv, other))
+    mask = attention_mask(segments, 4, implementation)
+    one, two = (attend(x, bias, mask, heads=4, implementation=implementation) for x in (qkv, other))
     np.testing.assert_array_equal(np.asarray(one)[segments == 2], np.asarray(two)[segments == 2])
 
 
@@ -196,7 +196,7 @@ def test_a_kernel_gives_no_gradient_from_queries_in_padding() -> None:
     def run(qkv: jax.Array) -> jax.Array:
         seed = seed_of(jax.random.key(5), 0)
         return attend(
-            qkv, bias, prepared(segments, 4, INTERPRET), heads=4, implementation=INTERPRET, seed=seed, rate=0.3
+            qkv, bias, attention_mask(segments, 4, INTERPRET), heads=4, implementation=INTERPRET, seed=seed, rate=0.3
         )
 
     pull = jax.vjp(run, qkv)[1]
@@ -209,7 +209,7 @@ def test_bfloat16(implementation: str) -> None:
     qkv, bias, segments, given = case(16, 32)
     low = jnp.asarray(qkv, jnp.bfloat16)
     want = reference(np.asarray(low, np.float32), bias, segments, 4, 1.0, given)
-    found = attend(low, bias, prepared(segments, 4, implementation), heads=4, implementation=implementation)
+    found = attend(low, bias, attention_mask(segments, 4, implementation), heads=4, implementation=implementation)
     assert found.dtype == jnp.bfloat16
     real = (segments > 0)[..., None]
     np.testing.assert_allclose(found * real, want[0] * real, atol=0.06)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from xlmr_flax.encoders.attention import attend, prepared
+from xlmr_flax.encoders.attention import attend, attention_mask
 from xlmr_flax.encoders.attention.choose import CUDNN, INTERPRET_TRITON, TRITON, XLA, choose, cudnn_takes, platform_of
 from xlmr_flax.encoders.attention.gpu import block_shape
 from xlmr_flax.encoders.config import SIZES, ModelError
@@ -67,9 +67,9 @@ def outcome(implementation: str, t: int, heads: int, size: int, rate: float, dty
 
     @functools.partial(jax.jit, compiler_options=ROUNDS)
     def run(qkv: jax.Array, bias: jax.Array, segments: jax.Array) -> tuple[jax.Array, ...]:
-        seen, more = prepared(segments, heads, implementation), {'seed': seed_of(key, 0), 'rate': rate}
+        mask, more = attention_mask(segments, heads, implementation), {'seed': seed_of(key, 0), 'rate': rate}
         mixed, pull = jax.vjp(
-            lambda *x: attend(*x, seen, heads=heads, implementation=implementation, **more), qkv, bias
+            lambda *x: attend(*x, mask, heads=heads, implementation=implementation, **more), qkv, bias
         )
         return mixed, *pull(given)
 
@@ -117,13 +117,13 @@ def test_the_mask_is_that_of_the_other_formulations_bit_by_bit(t: int) -> None:
     seed = seed_of(jax.random.key(7), 0)
     bits = np.asarray(hash_bits(seed, (1, heads, t, t))) >= np.uint32(round(rate * 2**16) << 16)
     segments = jnp.ones((1, t), jnp.int32)
-    seen = prepared(segments, heads, INTERPRET_TRITON)
+    mask = attention_mask(segments, heads, INTERPRET_TRITON)
 
     @jax.jit
     def run(values: jax.Array) -> jax.Array:
         qkv = jnp.zeros((3, 1, t, heads * size)).at[2, 0].set(values)
         bias = jnp.zeros((3, heads * size))
-        return attend(qkv, bias, seen, heads=heads, implementation=INTERPRET_TRITON, seed=seed, rate=rate)
+        return attend(qkv, bias, mask, heads=heads, implementation=INTERPRET_TRITON, seed=seed, rate=rate)
 
     for first in range(0, t, size):  # as many keys at a time as a head has columns
         keys = np.arange(first, min(t, first + size))
@@ -170,8 +170,8 @@ def compiled(name: str, t: int, dtype: str, rate: float, implementation: str = T
     place, width = SingleDeviceSharding(gpu_devices(parse_topology(name))[0]), 16 * 64
 
     def run(qkv: jax.Array, bias: jax.Array, segments: jax.Array, seed: jax.Array, given: jax.Array) -> Any:
-        seen, more = prepared(segments, 16, implementation), {'seed': seed if rate else None, 'rate': rate}
-        mixed, pull = jax.vjp(lambda *x: attend(*x, seen, heads=16, implementation=implementation, **more), qkv, bias)
+        mask, more = attention_mask(segments, 16, implementation), {'seed': seed if rate else None, 'rate': rate}
+        mixed, pull = jax.vjp(lambda *x: attend(*x, mask, heads=16, implementation=implementation, **more), qkv, bias)
         return mixed, pull(given)
 
     whole = (8, t, width)

@@ -71,8 +71,9 @@ def test_a_split_of_files_and_of_the_embedded_world(tmp_path: Path) -> None:
 
 
 def result(config: Config, run: Run, target: str, **more: Any) -> dict[str, Any]:
+    rows, metrics = Split(get_task(target), 'en', 'dev', config.data_root), {'accuracy': 50.0}
     found = result_rows(
-        config, open_source('random:tiny'), run, get_task(target), 'en', 'dev', {'accuracy': 50.0}, 4, 3, 'x', **more
+        config, open_source('random:tiny'), run, rows, metrics=metrics, n=4, step=3, command='x', **more
     )
     return found[0]
 

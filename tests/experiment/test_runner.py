@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from claim_files import claims_of
 from faked_runner import PLAN, Faked
 
 from xlmr_flax.experiment.plan.runs import Run
@@ -174,7 +175,7 @@ def test_what_a_silent_process_held_is_taken_over(walk: Callable[..., Faked]) ->
     held_elsewhere(mine.workdir.path / 'claims', mine.plan[0], age=61)
     mine.run()
     assert mine.did == PLAN
-    assert [h.released for h in mine.claims.history(mine.plan[0].name)] == ['', 'finished']
+    assert [c['released'] for c in claims_of(mine.claims.directory, mine.plan[0].name)] == ['', 'finished']
 
 
 def test_a_run_that_was_taken_over_is_left_to_the_other(walk: Callable[..., Faked]) -> None:
@@ -213,7 +214,7 @@ def test_a_finish_between_the_look_and_the_claim_is_seen(walk: Callable[..., Fak
     mine.claims.take = late
     mine.run()
     assert mine.did == PLAN[1:]
-    assert [h.released for h in mine.claims.history(mine.plan[0].name)] == ['nothing left to do']
+    assert [c['released'] for c in claims_of(mine.claims.directory, mine.plan[0].name)] == ['nothing left to do']
 
 
 def test_weights_of_targets_may_go_when_all_is_evaluated(config_of: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from claim_files import claims_of
 from faked_runner import PLAN, Faked
 
 from xlmr_flax.experiment.workdir.scheduling import Share
@@ -21,7 +22,7 @@ def test_a_stop_is_no_failure_and_lets_go(walk: Callable[..., Faked]) -> None:
     with pytest.raises(Stopped):
         first.run()
     assert not (first.workdir.path / 'failed').exists()
-    assert [h.released for h in first.claims.history(first.plan[1].name)] == ['stopped']
+    assert [c['released'] for c in claims_of(first.claims.directory, first.plan[1].name)] == ['stopped']
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
@@ -41,7 +42,9 @@ def test_a_signal_stops_and_lets_go(walk: Callable[..., Faked], number: int, dur
     assert found.value.code == 128 + number
     assert first.did == PLAN[: 1 if during_run else 2]
     assert not (first.workdir.path / 'failed').exists()
-    assert [h.released for h in first.claims.history(first.plan[1].name)] == ['stopped' if during_run else 'finished']
+    assert [c['released'] for c in claims_of(first.claims.directory, first.plan[1].name)] == [
+        'stopped' if during_run else 'finished'
+    ]
     assert signal.getsignal(number) is before
 
 

@@ -18,7 +18,7 @@ torch = pytest.importorskip('torch', reason='parity is measured against torch')
 from family_parity import Parity, check_packed  # noqa: E402
 from torch_reference import random_params  # noqa: E402
 
-from xlmr_flax.encoders.attention.window import prepared_window, window_attention  # noqa: E402
+from xlmr_flax.encoders.attention.window import window_attention, window_mask  # noqa: E402
 from xlmr_flax.encoders.config import ModelError  # noqa: E402
 from xlmr_flax.encoders.logical_axes import UNCONSTRAINED  # noqa: E402
 from xlmr_flax.encoders.modernbert import ModernBert  # noqa: E402
@@ -97,12 +97,12 @@ def test_window_attention_is_attention_under_a_window_mask() -> None:
         scores = jnp.einsum('bqhk,bshk->bhqs', qkv[0], qkv[1]) * 6**-0.5
         weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -1e30), axis=-1)
         want = jnp.einsum('bhqs,bshk->bqhk', weights, qkv[2]).reshape(2, length, 12)
-        found = window_attention(qkv, prepared_window(segments, side), None, 0.0, UNCONSTRAINED)
+        found = window_attention(qkv, window_mask(segments, side), None, 0.0, UNCONSTRAINED)
         real = np.asarray(segments) > 0
         np.testing.assert_allclose(np.asarray(found)[real], np.asarray(want)[real], atol=1e-5)
     shape = jax.ShapeDtypeStruct((3, 1, 512, 2, 6), jnp.float32)
     mask = jax.ShapeDtypeStruct((1, 512), jnp.int32)
-    compute = jax.jit(lambda q, s: window_attention(q, prepared_window(s, 32), None, 0.0, UNCONSTRAINED))
+    compute = jax.jit(lambda q, s: window_attention(q, window_mask(s, 32), None, 0.0, UNCONSTRAINED))
     text = compute.lower(shape, mask)
     assert '512x512' not in text.as_text() and '32x96' in text.as_text()
 

@@ -159,7 +159,7 @@ def test_adamw_steps(case: Case, steps: int) -> None:
     optimizer = Optimizer(spec, steps)
     trained = {k: case.params[k] for k in ('encoder', 'heads')}
     state = init_state(put_tree(trained, mesh), optimizer, mesh)
-    step = make_train_step(case.model, ProgramHead('x', PAIR), optimizer, mesh=mesh)
+    step = make_train_step(case.model, 'x', ProgramHead(PAIR), optimizer, mesh=mesh)
     rows = {'ids': case.ids, 'segments': case.segments, 'label': case.labels, 'valid': np.ones(6, np.float32)}
     losses = []
     for _ in range(steps):

@@ -38,8 +38,8 @@ def test_parts_of_a_training_batch_make_it_up(kind: str, processes: int) -> None
     stream, size = stream_of(kind), 8
     each = size // processes
     for draw in range(6):
-        whole = stream.batch(draw, size, PAD)
-        parts = [stream.batch(draw, size, PAD, slice(i, i + each)) for i in range(0, size, each)]
+        whole = stream.plan(draw, size).batch(PAD)
+        parts = [stream.plan(draw, size).batch(PAD, slice(i, i + each)) for i in range(0, size, each)]
         for name, value in whole.items():
             np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), value, name)
 

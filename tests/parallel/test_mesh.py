@@ -174,7 +174,7 @@ def losses(sizes: tuple[int, int, int]) -> dict[str, Any]:
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
     optimizer = Optimizer(spec, 3)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    step = make_train_step(model, ProgramHead('x', head), optimizer, mesh=mesh, accumulation=2)
+    step = make_train_step(model, 'x', ProgramHead(head), optimizer, mesh=mesh, accumulation=2)
     random, found = np.random.default_rng(0), []
     for _ in range(3):
         batch = {

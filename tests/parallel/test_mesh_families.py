@@ -74,7 +74,7 @@ def steps(name: str, mesh_name: str) -> tuple[dict[str, Any], dict[str, np.ndarr
     params = jax.device_get(jax.jit(lambda: model.init(jax.random.key(0), {'x': head}))())
     optimizer = Optimizer(SPEC, STEPS)
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    step = make_train_step(model, ProgramHead('x', head), optimizer, mesh=mesh)
+    step = make_train_step(model, 'x', ProgramHead(head), optimizer, mesh=mesh)
     random, found = np.random.default_rng(0), []
     for number in range(STEPS):
         state, metrics = step(state, put_batch(batch(random, number % 2 > 0), mesh), jax.random.key(1))

@@ -57,7 +57,7 @@ def _step(model: Model, head: HeadSpec, spec: OptimizerSpec, accumulation: int, 
     """Compiled once for all tests that ask for the same."""
     optimizer = Optimizer(spec, total)
     return optimizer, make_train_step(
-        model, ProgramHead('x', head), optimizer, mesh=make_mesh(), accumulation=accumulation
+        model, 'x', ProgramHead(head), optimizer, mesh=make_mesh(), accumulation=accumulation
     )
 
 

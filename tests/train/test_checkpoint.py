@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from xlmr_flax.train import checkpoint
-from xlmr_flax.train.checkpoint import CheckpointError, differences
-from xlmr_flax.train.resume import TrainingCheckpoints, newest_decides
+from xlmr_flax.train.checkpoint import CheckpointError, changed_settings
+from xlmr_flax.train.training_checkpoints import TrainingCheckpoints, newest_decides
 from xlmr_flax.util.manifest import ManifestError
 
 
@@ -278,8 +278,8 @@ def test_differences_of_which_there_are_many(tmp_path: Path) -> None:
 
 
 def test_differences() -> None:
-    assert differences({'a': (1, 2), 'b': {}, 'c': None}, {'a': [1, 2], 'b': {}, 'c': None}) == []
-    assert differences({'a': {'x': 1}}, {'a': 'none', 'd': True}) == [
+    assert changed_settings({'a': (1, 2), 'b': {}, 'c': None}, {'a': [1, 2], 'b': {}, 'c': None}) == []
+    assert changed_settings({'a': {'x': 1}}, {'a': 'none', 'd': True}) == [
         'a.x: 1 in the checkpoint, nothing now',
         'a: nothing in the checkpoint, "none" now',
         'd: nothing in the checkpoint, true now',

@@ -114,7 +114,7 @@ def test_five_steps_lead_to_the_same_parameters(clip_per: str, tiny: Any) -> Non
     more = {'parts': 2} if clip_per == 'micro_batch' else {'multiple': 2}
     found = []
     for stream in (stream_of('pair', True, **more), stream_of('pair', False)):
-        found.append(tiny.steps([stream.batch(draw, SIZE, PAD) for draw in range(5)], spec, accumulation=2))
+        found.append(tiny.steps([stream.plan(draw, SIZE).batch(PAD) for draw in range(5)], spec, accumulation=2))
     (params, metrics), (want, wanted) = found
     assert_close(params, want)
     for a, b in zip(metrics, wanted, strict=True):
@@ -160,10 +160,10 @@ def losses(sizes: tuple[int, int, int]) -> list[list[float]]:
     optimizer = Optimizer(SPEC, 3)
     params = jax.device_get(model.init(jax.random.key(0), {'x': head}))
     state = init_state(put_tree(params, mesh), optimizer, mesh)
-    step = make_train_step(model, ProgramHead('x', head), optimizer, mesh=mesh)
+    step = make_train_step(model, 'x', ProgramHead(head), optimizer, mesh=mesh)
     stream, found = stream_of('pair', True, multiple=batch_devices(mesh)), []
     for draw in range(3):
-        state, metrics = step(state, put_batch(stream.batch(draw, 32, PAD), mesh), jax.random.key(1))
+        state, metrics = step(state, put_batch(stream.plan(draw, 32).batch(PAD), mesh), jax.random.key(1))
         found.append([float(metrics[k]) for k in ('loss', 'grad_norm', 'accuracy')])
     leaves = jax.tree.leaves(fetch(state['params'], mesh))
     return [*found, [float(sum(np.abs(leaf).sum() for leaf in leaves))]]

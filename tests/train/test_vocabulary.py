@@ -142,11 +142,11 @@ def on_a_mesh() -> float:
         word = state['params']['encoder']['embeddings']['word']
         assert word.sharding.shard_shape(word.shape) == (word.shape[0] // 2, 8)
         step, stream = (
-            make_train_step(own, ProgramHead('x', head), optimizer, mesh=mesh),
+            make_train_step(own, 'x', ProgramHead(head), optimizer, mesh=mesh),
             streams.Stream('x', 'x', head, used, (12,), 7),
         )
         for draw in range(3):
-            state, _ = step(state, put_batch(stream.batch(draw, 8, 1), mesh), jax.random.key(1))
+            state, _ = step(state, put_batch(stream.plan(draw, 8).batch(1), mesh), jax.random.key(1))
         found.append(fetch(state['params'], mesh))
     full = params['encoder']['embeddings']['word']
     small = active.restore(found[1], full, factor_of(CALM, 3, 3))

@@ -7,7 +7,7 @@ ConfigDict.
 
 from __future__ import annotations
 
-from xlmr_flax.config.checks import CLS, E5, LABSE, MEAN, POOLINGS, QA_DECODINGS, REPEATED, SAMPLERS
+from xlmr_flax.config.checks import CLS, E5, LABSE, MEAN, POOLINGS, QA_DECODINGS, REPEATED
 from xlmr_flax.config.parsing import defaults, digest, named, parse, parse_saved, to_dict
 from xlmr_flax.config.spec import (
     NONE,
@@ -31,7 +31,6 @@ __all__ = [
     'POOLINGS',
     'QA_DECODINGS',
     'REPEATED',
-    'SAMPLERS',
     'Arm',
     'Config',
     'ConfigError',

@@ -13,11 +13,10 @@ MEAN, CLS, E5, LABSE = 'mean', 'cls', 'e5', 'labse'
 POOLINGS = (MEAN, CLS, E5, LABSE)
 QA_DECODINGS = ('offsets', 'reference')
 REPEATED = ('kept', 'expanded', 'dropped')
-SAMPLERS = ('uniform', 'proportional', 'capped', 'temperature', 'weights', 'time_dependent')
 
 
 def check(config: Config) -> None:
-    """Raises ConfigError for a value out of its range or set. Task names are checked by the plan, not here."""
+    """Raises ConfigError for a value out of its range or set. The plan checks names of tasks and samplers."""
     choices = {
         'encoder.head': (config.encoder.head, ('jiant', 'hf')),
         'encoder.dtype': (config.encoder.dtype, ('auto', 'float32', 'bfloat16')),
@@ -91,4 +90,4 @@ def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
             values = f'fraction {member.fraction}, weight {member.weight}, select {member.select}'
             reason = f'max_train {member.max_train}: expected 0 < fraction <= 1 and the others not below 0'
             raise ConfigError(f'{at}: {values}, {reason}')
-    return {f'{where}.sampler': (arm.sampler, SAMPLERS), f'{where}.mix': (arm.mix, ('step', 'micro_batch'))}
+    return {f'{where}.mix': (arm.mix, ('step', 'micro_batch'))}

@@ -81,8 +81,8 @@ def train_batch(
     part: slice = ALL,
     layout: Layout | None = None,
 ) -> Batch:
-    """Builds a dataset's training batch number `draw`, from 0, or only the rows `part` of it. A mixture has more steps
-    than a dataset has draws.
+    """Builds a dataset's training batch number `draw`, from 0, or only the rows `part` of it. In a mixture, `draw` is
+    not the step: a step draws from one of the datasets.
 
     Every batch has valid float32 [B]. The other arrays depend on the kind of the task:
       pair: ids, segments [B, T], label [B]
@@ -170,7 +170,8 @@ def eval_batches(
 
     All batches of one length have the same shape: batch_tokens // length rows, rounded up to `multiple` (the number of
     devices along the batch axes). Rows are sorted from long to short, and each batch is as long as its first row needs,
-    so that only the last batch is not full. The number of row numbers is the number of real rows in a batch.
+    so that only the last batch is not full. A batch may have more rows than there are row
+    numbers; the rest is padding.
     own: maps the size of a batch to the rows that this process builds. The row numbers are those of the whole batch.
     """
     order = np.argsort(-tokens.lengths, kind='stable')

@@ -2,9 +2,8 @@
 
 The schedule is the same on all hosts. Rates are jiant's (proj/main/components/task_sampler.py). Draws are not
 independent: the counts follow the rates. At the end of every block, the number of draws of each stream differs from
-rate * steps by less than one (Tijdeman, The chairman assignment problem, 1980; the bound is 1 - 1 / (2n - 2)). So the
-fraction of a draw that a low-rate stream is due carries over to the next block. Within a block, the order is a seeded
-permutation.
+rate * steps by less than one (Tijdeman, The chairman assignment problem, 1980; the bound is 1 - 1 / (2n - 2)). So a
+stream with a low rate is drawn in some blocks and not in others. Within a block, the order is a seeded permutation.
 """
 
 from __future__ import annotations
@@ -17,10 +16,22 @@ from functools import lru_cache
 
 import numpy as np
 
+from xlmr_flax.config import Arm
 from xlmr_flax.data.expression import Expression
 from xlmr_flax.util.errors import UserError
 
 DEFAULT_BLOCK = 100
+# Samplers with fixed rates, by jiant's formulas: (sizes of an arm's members float64 [n], the arm) -> rates float64 [n],
+# not normalised.
+SAMPLERS: dict[str, Callable[[np.ndarray, Arm], np.ndarray]] = {
+    'uniform': lambda sizes, arm: np.ones(len(sizes)),
+    'proportional': lambda sizes, arm: sizes,
+    'capped': lambda sizes, arm: np.minimum(sizes, arm.cap),
+    'temperature': lambda sizes, arm: (np.minimum(sizes, arm.cap) if arm.cap else sizes) ** (1.0 / arm.temperature),
+    'weights': lambda sizes, arm: np.asarray([member.weight for member in arm.tasks.values()], np.float64),
+}
+CAPPED = ('capped', 'temperature')  # samplers for which `cap` also limits the number of steps, as in jiant
+TIME_DEPENDENT = 'time_dependent'  # the sampler whose rates change with the step: `timed_quotas`
 _SLACK = 1e-9  # tolerance for the float error of rate * steps
 _RESOLUTION = 2**20  # draws after which the counts of fixed rates repeat
 _AHEAD = 4096  # maximum number of blocks to search for the deadline of a stream whose rate falls towards 0
@@ -36,38 +47,18 @@ def language_shares(sizes: Sequence[int], alpha: float) -> np.ndarray:
     Lample 2019, section 3.1).
     """
     if alpha > 0:
-        return mixture_rates('temperature', sizes, temperature=1.0 / alpha)
+        return mixture_rates(Arm(sampler='temperature', temperature=1.0 / alpha), sizes)
     return np.full(len(sizes), 1 / len(sizes))
 
 
-def mixture_rates(
-    sampler: str, sizes: Sequence[int], *, cap: int = 0, temperature: float = 1.0, weights: Sequence[float] = ()
-) -> np.ndarray:
-    """Sampling probabilities float64 [n] of the datasets, by jiant's formulas.
-
-    Unnormalised rates by sampler: uniform 1/n; proportional size; capped min(size, cap); temperature min(size, cap) **
-    (1 / temperature), where cap 0 = no cap; weights as given. They are normalised to sum 1. Raises MixtureError.
-    """
+def mixture_rates(arm: Arm, sizes: Sequence[int]) -> np.ndarray:
+    """Sampling probabilities float64 [n] of an arm's members, by its sampler of SAMPLERS. Raises MixtureError."""
     counts = np.asarray(sizes, np.float64)
     if not len(counts) or (counts <= 0).any():
-        raise MixtureError(f'sampler {sampler!r}: every dataset needs at least one example, got sizes {list(sizes)}')
-    capped = np.minimum(counts, cap) if cap else counts
-    if sampler == 'uniform':
-        mass = np.ones(len(counts))
-    elif sampler == 'proportional':
-        mass = counts
-    elif sampler == 'capped':
-        if cap <= 0:
-            raise MixtureError("sampler 'capped' needs a cap above 0")
-        mass = capped
-    elif sampler == 'temperature':
-        mass = capped ** (1.0 / temperature)
-    elif sampler == 'weights':
-        mass = np.asarray(weights, np.float64)
-        if len(mass) != len(counts) or (mass < 0).any() or mass.sum() <= 0:
-            raise MixtureError(f"sampler 'weights': one weight >= 0 a dataset, not all 0; got {list(weights)}")
-    else:
-        raise MixtureError(f'sampler {sampler!r} has no fixed rates')
+        raise MixtureError(f'sampler {arm.sampler!r}: every dataset needs at least one example, got {list(sizes)}')
+    mass = SAMPLERS[arm.sampler](counts, arm)
+    if (mass < 0).any() or mass.sum() <= 0:
+        raise MixtureError(f'sampler {arm.sampler!r}: one weight >= 0 a dataset, not all 0; got {mass.tolist()}')
     return mass / mass.sum()
 
 

@@ -106,8 +106,8 @@ class DisentangledAttention(Attention):
         assert isinstance(cfg, DebertaV2Config)
         self.position_rate, self.furthest = cfg.dropout, cfg.furthest
 
-    def __call__(self, x: jax.Array, visible: Shared, seed: jax.Array | None, options: ComputeOptions) -> jax.Array:
-        """x [B, T, D] -> [B, T, D] without out_bias, which `add_and_norm` adds. visible: of `DebertaV2Encoder`.
+    def __call__(self, x: jax.Array, shared: Shared, seed: jax.Array | None, options: ComputeOptions) -> jax.Array:
+        """x [B, T, D] -> [B, T, D] without out_bias, which `add_and_norm` adds. shared: from `DebertaV2Encoder.shared`.
 
         seed: int32 [2, 2], of attention weights and of relative embeddings; None = no dropout.
         """
@@ -117,10 +117,10 @@ class DisentangledAttention(Attention):
         # Two-dimensional products, as in `self_attention`.
         qkv = checkpoint_name(x.reshape(b * t, d) @ kernel.reshape(d, -1), 'qkv').reshape(b, t, 3, h, k) + bias
         qkv = place(qkv, ROWS, None, None, HEADS, None).transpose(2, 0, 1, 3, 4)
-        relative = dropped(visible.relative, None if seed is None else seed[1:], self.position_rate)  # [2 S, D]
+        relative = dropped(shared.relative, None if seed is None else seed[1:], self.position_rate)  # [2 S, D]
         position = (relative @ kernel[:, :2].reshape(d, -1)).reshape(-1, 2, h, k) + bias[:2]
         position = place(position, None, None, HEADS, None).swapaxes(0, 1)
-        mixed = disentangled_attention(qkv, position, visible.segments, self.furthest, seed, self.rate, place)
+        mixed = disentangled_attention(qkv, position, shared.segments, self.furthest, seed, self.rate, place)
         mixed = checkpoint_name(mixed, 'mixed').reshape(b * t, d)
         return (mixed @ place(self.out[...].astype(x.dtype), HEADS, None, None).reshape(d, d)).reshape(b, t, d)
 

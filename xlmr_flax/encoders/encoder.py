@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from xlmr_flax.encoders.attention import prepared, self_attention
+from xlmr_flax.encoders.attention import attention_mask, self_attention
 from xlmr_flax.encoders.compute import SUMS, ComputeOptions, rematerialised
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.dropout import Key, dropout, fold_in, layer_seeds
@@ -72,13 +72,14 @@ class Attention(nnx.Module):
         self.out_bias = nnx.Param(jnp.zeros(d))
         self.rate = cfg.attention_dropout
 
-    def __call__(self, x: jax.Array, visible: Any, seed: jax.Array | None, options: ComputeOptions) -> jax.Array:
+    def __call__(self, x: jax.Array, shared: Any, seed: jax.Array | None, options: ComputeOptions) -> jax.Array:
         """x [B, T, D] -> [B, T, D] without out_bias, which `add_and_norm` adds.
 
-        visible: from `prepared` of encoders/attention. seed: of the dropout of attention weights, None = no dropout.
+        shared: from `Encoder.shared`; here the attention mask. seed: of the dropout of attention weights, None = no
+        dropout.
         """
         return self_attention(
-            x, self.qkv[...], self.qkv_bias[...], self.out[...], visible,
+            x, self.qkv[...], self.qkv_bias[...], self.out[...], shared,
             implementation=options.attention, seed=seed, rate=self.rate, place=options.place,
         )  # fmt: skip
 
@@ -97,11 +98,11 @@ class Layer(nnx.Module):
         self.ffn_norm = LayerNorm(d, cfg.layer_norm_eps)
         self.rate = cfg.dropout
 
-    def __call__(self, x: jax.Array, visible: Any, seeds: Seeds | None, options: ComputeOptions) -> jax.Array:
-        """x [B, T, D] -> [B, T, D]. visible: as for `Attention`. seeds: of dropout, None = none."""
+    def __call__(self, x: jax.Array, shared: Any, seeds: Seeds | None, options: ComputeOptions) -> jax.Array:
+        """x [B, T, D] -> [B, T, D]. shared: as for `Attention`. seeds: of dropout, None = none."""
         weights_seed, *sum_seeds = seeds or NO_SEEDS
-        y = self.attention(x, visible, weights_seed, options)
-        # The same array twice, for the residual sum and for the feed-forward layer: the kernel adds up their gradients.
+        y = self.attention(x, shared, weights_seed, options)
+        # Two names for one array, which has two uses: the kernel's backward pass adds their gradients.
         x, again = add_and_norm(
             self.attention_norm, x, y, self.attention.out_bias[...], options,
             seed=sum_seeds[0], rate=self.rate, name=SUMS[0], uses=2,
@@ -137,8 +138,8 @@ class Encoder(nnx.Module):
         return None
 
     def shared(self, segments: jax.Array, options: ComputeOptions) -> Any:
-        """What the attention of all layers reads (its argument `visible`), from segments int32 [B, T]."""
-        return prepared(segments, self.num_heads, options.attention)
+        """The argument `shared` of all layers, from segments int32 [B, T]: computed once. Here the attention mask."""
+        return attention_mask(segments, self.num_heads, options.attention)
 
     def seeds(self, key: Key, rows: int, tokens: int) -> Seeds:
         """The dropout seeds of all layers, [L, ...] each, for a batch of this shape."""
@@ -163,20 +164,21 @@ class Encoder(nnx.Module):
         """ids, segments int32 [B, T] (segment 0 = padding) -> hidden states [B, T, D] in the compute dtype.
 
         layer: stop after that many layers (0 = embeddings; transformers' hidden_states index); None = all.
-        read: a function of one hidden state; then its values for all of them, stacked in the order of transformers'
-        hidden_states, are returned ([L + 1, ...]). It is applied layer by layer, so that no hidden state is kept.
+        read: applied to each hidden state as soon as it is computed, so that none is kept. With it, the results are
+        returned instead, stacked in the order of transformers' hidden_states: [L + 1, ...].
         """
-        before = self.first_position - 1  # of padding: in XLM-R the row of the padding id
+        before = self.first_position - 1
+        # Padding has position `before`, in XLM-R the padding id, or 0 where positions start at 0.
         positions = jnp.where(segments > 0, before + positions_of(segments), max(before, 0))
         types = self.token_types(ids, segments)
         x = self.embeddings(ids, positions, types, jnp.dtype(options.dtype), options.place)
         if key is not None:
             x = dropout(x, fold_in(key, 0), 3, self.rate)
-        visible = self.shared(segments, options)
+        shared = self.shared(segments, options)
 
         def block(x: jax.Array, item: tuple[Layer, Seeds | None]) -> tuple[jax.Array, jax.Array | None]:
             module, seeds = item
-            y = module(x, visible, seeds, options)
+            y = module(x, shared, seeds, options)
             return y, (read(y) if read else None)
 
         depth = self.num_layers if layer is None else layer

@@ -24,24 +24,25 @@ FIRST, POOLER, MEAN = 'first', 'pooler', 'mean'
 
 @dataclasses.dataclass(frozen=True)
 class HeadForm:
-    """A head of one of the family's classes in transformers, where it is not of XLM-R's form (kinds/ has that).
+    """A task head that transformers builds differently for this family than for XLM-R (kinds/ has XLM-R's heads).
 
-    make: (outputs, rngs) -> module, called as the kind's own. names: our parameter path -> transformers' tensor name.
-    reads: what a head for a whole text reads: the FIRST token, the POOLER's output or the MEAN over its tokens.
-    decoder: name of a language model's decoder, whose weight is the word table and whose bias is the head's.
+    make: (number of outputs, rngs) -> module; the kind calls it as it calls its own head. tensor_names: {our parameter
+    path: transformers' tensor name}. input: what a head for a whole text reads: the FIRST token, the POOLER's output or
+    the MEAN over its tokens. decoder: transformers' name of a language model's decoder; its weight is tied to the word
+    table, its bias is the head's.
     """
 
     make: Callable[[int, nnx.Rngs], nnx.Module]
-    names: Mapping[tuple[str, ...], str]
-    reads: str = FIRST
+    tensor_names: Mapping[tuple[str, ...], str]
+    input: str = FIRST
     decoder: str = 'lm_head.decoder'
 
 
 class Family(abc.ABC):
     """Base class of encoder families. Subclasses are stateless; the registry (`FAMILIES`) has one instance of each.
 
-    model_type: the value in config.json. prefixes: prefixes of tensor names in transformers' checkpoints; the first is
-    the one without a head, the second the one that is written with a head. class_name: the start of the names of
+    model_type: the value in config.json. prefixes: prefixes of tensor names in transformers' checkpoints. An export
+    without a head has the first one, an export with a head the second. class_name: the start of the names of
     transformers' classes. has_pooler: whether transformers' class without a head has a pooler. model_inputs: the inputs
     that it takes from a tokenizer, () = transformers' default. word_table: name of the word embeddings' tensor. sizes:
     configs of `random:` sources. config_class: its fields are stored in model.json. module: the flax module,
@@ -74,7 +75,10 @@ class Family(abc.ABC):
         return config
 
     def head_form(self, architecture: str, config: EncoderConfig) -> HeadForm | None:
-        """Returns the form of a head that differs from XLM-R's, else None. architecture: as `Kind.architecture`."""
+        """Returns this family's head for a class in transformers; None = XLM-R's head.
+
+        architecture: the suffix of the class, as in `Kind.architecture`.
+        """
         del architecture, config
         return None
 

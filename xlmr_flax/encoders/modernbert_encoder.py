@@ -17,8 +17,8 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from xlmr_flax.encoders.attention import attend, prepared
-from xlmr_flax.encoders.attention.window import prepared_window, window_attention
+from xlmr_flax.encoders.attention import attend, attention_mask
+from xlmr_flax.encoders.attention.window import window_attention, window_mask
 from xlmr_flax.encoders.compute import SUMS, ComputeOptions, rematerialised
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.dropout import Key, dropout, dropped, fold_in, layer_seeds
@@ -71,15 +71,16 @@ class ModernBertConfig(EncoderConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """What all layers of one kind share: rotary angles cos, sin float32 [B, T, 1, K / 2], and the mask.
+    """What all global layers share, or all local ones: rotary angles cos, sin float32 [B, T, 1, K / 2], and the mask.
 
-    visible: from `prepared`, for global layers; None for local ones. bias: from `prepared_window`, for local layers.
+    mask: from `attention_mask`, for global layers, else None. window: from `window_mask`, for local layers, else None.
+    In rows that a window covers, local layers have `mask` as well.
     """
 
     cos: jax.Array
     sin: jax.Array
-    visible: Any = None
-    bias: jax.Array | None = None
+    mask: Any = None
+    window: jax.Array | None = None
 
 
 class Attention(nnx.Module):
@@ -100,14 +101,14 @@ class Attention(nnx.Module):
         qkv = place(qkv, ROWS, None, None, HEADS, None)
         query, key = (rotated(qkv[:, :, i], shared) for i in (0, 1))
         parts = jnp.stack([query, key, qkv[:, :, 2]])  # [3, B, T, H, K]
-        if shared.bias is None:
+        if shared.window is None:
             parts, bias = parts.reshape(3, b, t, d), jnp.zeros((3, d), x.dtype)
             mixed = attend(
-                parts, bias, shared.visible,
+                parts, bias, shared.mask,
                 heads=h, implementation=options.attention, seed=seed, rate=self.rate, place=place,
             )  # fmt: skip
         else:
-            mixed = checkpoint_name(window_attention(parts, shared.bias, seed, self.rate, place), 'mixed')
+            mixed = checkpoint_name(window_attention(parts, shared.window, seed, self.rate, place), 'mixed')
         weight = place(self.out[...].astype(x.dtype), HEADS, None, None).reshape(d, d)
         return (mixed.reshape(b * t, d) @ weight).reshape(b, t, d)
 
@@ -236,11 +237,11 @@ class ModernBertEncoder(nnx.Module):
     def _shared(self, segments: jax.Array, options: ComputeOptions) -> tuple[Shared, Shared]:
         """What the global and the local layers share, computed once, outside of the layers."""
         cfg, positions = self.cfg, positions_of(segments) - 1
-        visible = prepared(segments, cfg.num_heads, options.attention)
-        whole = Shared(*angles(positions, cfg.head_size, cfg.global_theta), visible)
+        mask = attention_mask(segments, cfg.num_heads, options.attention)
+        whole = Shared(*angles(positions, cfg.head_size, cfg.global_theta), mask)
         is_whole = self._is_whole(segments.shape[1])
-        bias = None if is_whole else prepared_window(segments, cfg.window // 2)
-        local = Shared(*angles(positions, cfg.head_size, cfg.local_theta), visible if is_whole else None, bias)
+        window = None if is_whole else window_mask(segments, cfg.window // 2)
+        local = Shared(*angles(positions, cfg.head_size, cfg.local_theta), mask if is_whole else None, window)
         return whole, local
 
     def _seeds(self, key: Key | None, rows: int, tokens: int) -> Seeds | None:
@@ -256,7 +257,7 @@ class ModernBertEncoder(nnx.Module):
         return weights_seed, others[0], others[1]
 
     def _is_whole(self, tokens: int) -> bool:
-        """Whether a window covers rows of this length from anywhere: a local layer then sees what a global one sees."""
+        """Whether every token's window covers the whole row: then a local layer sees what a global one sees."""
         return tokens <= self.cfg.window // 2 + 1
 
 

@@ -35,9 +35,9 @@ class XlmRobertaXlConfig(EncoderConfig):
 class PreNormLayer(Layer):
     """One pre-norm block: x = x + dropout(attention(norm(x))), then x = x + ffn(norm(x))."""
 
-    def __call__(self, x: jax.Array, visible: Any, seeds: Seeds | None, options: ComputeOptions) -> jax.Array:
+    def __call__(self, x: jax.Array, shared: Any, seeds: Seeds | None, options: ComputeOptions) -> jax.Array:
         weights_seed, sum_seed, _ = seeds or NO_SEEDS
-        y = self.attention(self.attention_norm(x), visible, weights_seed, options)
+        y = self.attention(self.attention_norm(x), shared, weights_seed, options)
         y = options.place(y, ROWS, None, None) + self.attention.out_bias[...].astype(x.dtype)
         x = checkpoint_name(x + dropped(y, sum_seed, self.rate), SUMS[0])
         y = feed_forward(self.ffn_norm(x), self.ffn_in, self.ffn_out, options)

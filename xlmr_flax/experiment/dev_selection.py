@@ -22,10 +22,10 @@ from xlmr_flax.eval.perplexity import masked_perplexity
 from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.collapse import FEWEST_ROWS, describe, one_class
-from xlmr_flax.experiment.context import Setting
 from xlmr_flax.experiment.plan.arms import Dataset, dev_metrics
 from xlmr_flax.experiment.plan.reads import Read, dev_reads
 from xlmr_flax.experiment.plan.runs import Run
+from xlmr_flax.experiment.setting import Setting
 from xlmr_flax.kinds import encode_cached, head_spec, kind_of, score_files
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import on_leader

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 import xlmr_flax
 from xlmr_flax.config import LABSE, NONE, Config, EncoderSpec, Evaluation
 from xlmr_flax.data.sources import with_labels
+from xlmr_flax.data.split import Split
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.eval.retrieval import layer_note
@@ -180,7 +181,10 @@ def evaluate(request: Request) -> list[dict[str, Any]]:
 
     outcomes = evaluator.run_all(task, languages, split, request.out / 'predictions', progress)
     for language, metrics, n in with_messages(evaluator, request.encoder, outcomes):
-        new_rows = result_rows(config, source, run, task, language, split, metrics, n, 0, request.command, bad_rows)
+        scored = Split(task, language, split, config.data_root)
+        new_rows = result_rows(
+            config, source, run, scored, metrics=metrics, n=n, step=0, command=request.command, bad_rows=bad_rows
+        )
         new_rows = [row | assumed for row in new_rows]
         rows += new_rows
         line.label += f' {language}'

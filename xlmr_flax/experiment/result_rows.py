@@ -22,9 +22,8 @@ def result_rows(
     config: Config,
     source: EncoderSource,
     run: Run,
-    task: Task,
-    language: str,
-    split: str,
+    rows: Split,
+    *,
     metrics: Mapping[str, float],
     n: int,
     step: int,
@@ -32,15 +31,16 @@ def result_rows(
     bad_rows: Sequence[BadRow] | None = None,
     collapsed: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Returns the rows of one evaluation, with the task's main metric first. Values are percentages.
+    """Returns the result rows of one evaluation, with the task's main metric first. Values are percentages.
 
-    Some fields: source is the origin of the scored rows, 'file', 'tfds' or 'world', several joined by '+'. tfds is the
+    rows: the split that was scored. n: number of scored examples. step: training steps of the scored weights. Some
+    fields: source is the origin of the scored rows, 'file', 'tfds' or 'world', several joined by '+'. tfds is the
     builder and version of rows from TFDS. left_out is the number of rows of the scored split that could not be read, if
     any (bad_rows.py). collapsed names the trainings of the scored model that ended in one class, '' = none
     (collapse.py); it is missing (None) if no dev rows could tell. note is shown with every retrieval score
     (`retrieval_note`). qa_decoding, for question answering, is that of config.Evaluation.
     """
-    rows = Split(task, language, split, config.data_root)
+    task, language = rows.task, rows.language
     stood_in = stand_ins(run, rows)
     left_out = count_among(bad_rows, rows.files()) if bad_rows else 0
     note = {'note': retrieval_note(config, source, task)} if task.embeds else {}
@@ -52,7 +52,7 @@ def result_rows(
             'intermediate': run.intermediate,
             'target': run.target,
             'language': language,
-            'split': split,
+            'split': rows.name,
             'metric': metric,
             'value': metrics[metric],
             'n': n,

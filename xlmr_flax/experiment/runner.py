@@ -20,7 +20,6 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.eval.weights import evaluation_weights
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.collapse import over_phases
-from xlmr_flax.experiment.context import Setting, make_model
 from xlmr_flax.experiment.out_of_memory import with_messages
 from xlmr_flax.experiment.plan.arms import task_of
 from xlmr_flax.experiment.plan.defaults import with_dtype
@@ -29,6 +28,7 @@ from xlmr_flax.experiment.plan.reads import check_dev_labels
 from xlmr_flax.experiment.plan.runs import Plan, Run, evaluation_languages, make_plan, resolve, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.reuse import evaluation_key
+from xlmr_flax.experiment.setting import Setting, make_model
 from xlmr_flax.experiment.training import head_of, start_params, train_run, trained_facts
 from xlmr_flax.experiment.workdir.bad_rows import collector
 from xlmr_flax.experiment.workdir.claims import Claim, ClaimLost, Claims, Holder
@@ -300,15 +300,13 @@ class Runner:
                 self.config,
                 self.setting.source,
                 run,
-                task,
-                language,
-                split,
-                metrics,
-                n,
-                facts['step'],
-                self.command,
-                self.bad_rows,
-                collapsed,
+                Split(task, language, split, self.config.data_root),
+                metrics=metrics,
+                n=n,
+                step=facts['step'],
+                command=self.command,
+                bad_rows=self.bad_rows,
+                collapsed=collapsed,
             )
             path = self.workdir.evaluation_path(run, language, split)
             write_evaluation(path, self._evaluation_key(run, language), rows)

@@ -15,7 +15,6 @@ from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
 from xlmr_flax.data.packing import Packing
 from xlmr_flax.encoders.tensors import read_json
-from xlmr_flax.experiment.context import Setting
 from xlmr_flax.experiment.dev_selection import Selection
 from xlmr_flax.experiment.out_of_memory import evaluating
 from xlmr_flax.experiment.plan.arms import (
@@ -31,17 +30,18 @@ from xlmr_flax.experiment.plan.draws import expected_draws
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.load_estimates import load_of
 from xlmr_flax.experiment.plan.runs import Run
+from xlmr_flax.experiment.setting import Setting
 from xlmr_flax.kinds import HeadSpec, encode_cached, head_spec, kind_of
 from xlmr_flax.models.model import Model, Params, check_pooling, head_key
 from xlmr_flax.models.source import MODEL_FILE, open_source, save_checkpoint
 from xlmr_flax.parallel.distributed import on_leader
 from xlmr_flax.parallel.mesh import batch_devices, fetch
-from xlmr_flax.train.checkpoint import differences
+from xlmr_flax.train.checkpoint import changed_settings
 from xlmr_flax.train.loop import train
 from xlmr_flax.train.optimizer import Optimizer, method_of
 from xlmr_flax.train.phase import Phase, Trained
-from xlmr_flax.train.resume import newest_decides
 from xlmr_flax.train.streams import Stream, TrainingData
+from xlmr_flax.train.training_checkpoints import newest_decides
 from xlmr_flax.train.vocabulary import ActiveRows
 from xlmr_flax.util.console import Line, say
 from xlmr_flax.util.stopping import check, deferred, requests
@@ -198,7 +198,7 @@ def train_run(setting: Setting, run: Run) -> None:
     """Trains a run from its parent's or the source's weights and saves its model directory."""
     training = Training(setting, run)
     recipe = training.recipe
-    # No variable keeps the whole word table, which is large: `_save` reads it again.
+    # The whole word table is large. Nothing keeps it during the training; `_save` reads it again.
     active, params = _cut(training, initial_params(setting, run))
     model = _cut_model(setting.model, active)
     model = dataclasses.replace(model, unroll=setting.defaults.unroll_of(training.steps))
@@ -257,7 +257,7 @@ def unused_checkpoints(setting: Setting, run: Run) -> list[str]:
     messages = []
     for directory in sorted((setting.workdir.path / 'runs').glob(f'{run.name.removesuffix(run.id[:8])}*/checkpoints')):
         for step, decides in newest_decides(directory).items():
-            different = '; '.join(differences(decides, run.decides)[:8])
+            different = '; '.join(changed_settings(decides, run.decides)[:8])
             messages.append(f'{directory}: step {step} of another configuration is not used ({different})')
     return messages
 

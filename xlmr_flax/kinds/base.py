@@ -142,41 +142,41 @@ class Kind(ABC):
         """The count of `loss_sums`, computed from the batch alone."""
         return batch['valid'].sum().astype(jnp.float32)
 
-    # transformers. A kind gives the head in XLM-R's form: `make_head`, `tensor_names`, `reads_pooler`. Callers use
-    # `new_head`, `names` and `reads`, which first ask the family of the encoder for a form of its own.
+    # The head by family. A kind defines XLM-R's head: `make_head`, `tensor_names`, `reads_pooler`. The four methods
+    # after these are for callers: they use the head of the encoder's family, if it has its own (`Family.head_form`).
 
     def tensor_names(self, style: str) -> dict[tuple[str, ...], str]:
-        """Returns {our parameter path: tensor name of XLM-R's class}, or {} if transformers has no such head."""
+        """Returns {our parameter path: tensor name} of XLM-R's head, or {} if transformers has no such head."""
         return {}
 
     def reads_pooler(self, style: str) -> bool:
-        """Whether the head of XLM-R's form reads the pooler's output."""
+        """Whether XLM-R's head reads the pooler's output."""
         return False
 
-    def form(self, config: EncoderConfig, style: str) -> HeadForm | None:
-        """Returns the form that the encoder's family gives the head, None = XLM-R's form, which this kind has.
+    def head_form(self, config: EncoderConfig, style: str) -> HeadForm | None:
+        """Returns the head of the encoder's family; None = the family has XLM-R's head.
 
-        A style without a class in transformers ('jiant' for classification) has the same head in every family.
+        A style without a class in transformers ('jiant' for classification) has XLM-R's head in every family.
         """
         if not self.architecture or self.tensor_names(style) != self.tensor_names('hf'):
             return None
         return family_of(config).head_form(self.architecture, config)
 
     def new_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
-        """Makes a newly initialised head of the family's or of XLM-R's form. Raises TaskError as `make_head`."""
-        form = self.form(config, style)
+        """Makes a newly initialised head. Raises TaskError as `make_head`."""
+        form = self.head_form(config, style)
         return self.make_head(config, outputs, style, rngs) if form is None else form.make(outputs, rngs)
 
-    def names(self, config: EncoderConfig, style: str) -> Mapping[tuple[str, ...], str]:
-        """Returns {our parameter path: transformers' tensor name} for the encoder's family, {} = no class there."""
-        form = self.form(config, style)
-        return self.tensor_names(style) if form is None else form.names
+    def head_tensor_names(self, config: EncoderConfig, style: str) -> Mapping[tuple[str, ...], str]:
+        """Returns {our parameter path: transformers' tensor name}, or {} if transformers has no such head."""
+        form = self.head_form(config, style)
+        return self.tensor_names(style) if form is None else form.tensor_names
 
-    def reads(self, config: EncoderConfig, style: str) -> str:
+    def head_input(self, config: EncoderConfig, style: str) -> str:
         """What the head of a whole text reads: FIRST, POOLER or MEAN of encoders/family.py."""
-        form = self.form(config, style)
+        form = self.head_form(config, style)
         if form is not None:
-            return form.reads
+            return form.input
         return POOLER if self.reads_pooler(style) else FIRST
 
     # Predictions

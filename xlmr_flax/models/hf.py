@@ -150,7 +150,7 @@ class HfModel:
         kind = next((k for k in KINDS.values() if k.architecture and architecture.endswith(k.architecture)), None)
         if kind is None:
             return None
-        names = kind.names(self.config, 'hf')
+        names = kind.head_tensor_names(self.config, 'hf')
         bias = names.get(('out', 'bias')) or next(iter(names.values()))
         if bias not in self.tensors.where:
             if not kind.pretraining:
@@ -174,8 +174,8 @@ class HfModel:
     def _check_head(self, spec: HeadSpec) -> None:
         """Checks the shapes of the head's tensors and of the pooler that it reads. Raises ModelError."""
         tree = jax.eval_shape(lambda: Model(self.config, 'hf').init_head(jax.random.key(0), spec))
-        shapes = self._pooler_shapes() if kind_of(spec).reads(self.config, 'hf') == POOLER else {}
-        for path, name in kind_of(spec).names(self.config, 'hf').items():
+        shapes = self._pooler_shapes() if kind_of(spec).head_input(self.config, 'hf') == POOLER else {}
+        for path, name in kind_of(spec).head_tensor_names(self.config, 'hf').items():
             if not (kind_of(spec).pretraining and path == ('bias',)):  # `_check_tied` checks that one
                 shapes[name] = leaf(tree, path).shape[::-1]
         self._check(shapes, f'a {spec.kind} head with {spec.outputs} outputs has')
@@ -217,8 +217,8 @@ class HfModel:
     def _decoder(self) -> tuple[str, str]:
         """Names in transformers: of a language model's decoder, and of the head's bias."""
         assert self.head is not None
-        form = kind_of(self.head).form(self.config, 'hf')
-        names = kind_of(self.head).names(self.config, 'hf')
+        form = kind_of(self.head).head_form(self.config, 'hf')
+        names = kind_of(self.head).head_tensor_names(self.config, 'hf')
         return HeadForm.decoder if form is None else form.decoder, names['bias',]
 
     def _get_head(self, name: str) -> np.ndarray:
@@ -269,7 +269,7 @@ def save(
     prefix = '' if head is None else family.prefixes[1]
     for name, value in family.export_encoder(params['encoder'], config):
         tensors[prefix + name] = value
-    pooled = family.has_pooler if head is None else kind_of(head[1]).reads(config, 'hf') == POOLER
+    pooled = family.has_pooler if head is None else kind_of(head[1]).head_input(config, 'hf') == POOLER
     if 'pooler' in params and pooled:
         tensors.update((prefix + name, value) for name, value in export_pooler(params['pooler']))
     raw = family.write_config(config) | {'architectures': [f'{family.class_name}Model'], 'torch_dtype': 'float32'}

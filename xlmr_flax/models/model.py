@@ -214,8 +214,10 @@ class Model:
 
 
 def check_pooling(params: Params, pooling: str, encoder: str = 'the encoder') -> None:
-    """Raises ModelError for an unknown pooling of sentence vectors, and for one that needs the pooler that `params`
-    lack. encoder: its name, for the message."""
+    """Raises ModelError for an unknown pooling of sentence vectors, and for 'labse' if `params` have no pooler.
+
+    encoder: its name, for the message.
+    """
     if pooling not in POOLINGS:
         raise ModelError(f'pooling {pooling!r} is not one of {", ".join(POOLINGS)}')
     if pooling == LABSE and 'pooler' not in params:

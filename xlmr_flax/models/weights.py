@@ -20,7 +20,7 @@ Get = Callable[[str], np.ndarray]
 
 def head_names(spec: HeadSpec, style: str, config: EncoderConfig) -> Mapping[tuple[str, ...], str]:
     """Returns {our path: transformers' name} of one head. Raises ModelError if transformers has no such head."""
-    names = kind_of(spec).names(config, style)
+    names = kind_of(spec).head_tensor_names(config, style)
     if not names:
         raise ModelError(
             f'a {spec.kind!r} head of style {style!r} (two tanh layers, as jiant) has no class in transformers; '

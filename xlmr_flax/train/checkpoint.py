@@ -59,7 +59,7 @@ def abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Lists the differences of two nested mappings, such as 'recipe.steps: 100 in the checkpoint, 200 now'."""
     before, after = _flat(saved), _flat(now)
     return [
@@ -234,7 +234,7 @@ class OtherRun(CheckpointError):
     """Raised for a checkpoint of another configuration. The message lists the differences."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any], run_hash: str, decides: Mapping[str, Any]):
-        different = differences(facts.get('decides', {}), decides)
+        different = changed_settings(facts.get('decides', {}), decides)
         text = f'{path}: belongs to run {facts["run_hash"]}, this is {run_hash}; use another workdir'
         if different:
             more = [f'and {len(different) - _SHOWN} more'] if len(different) > _SHOWN else []

@@ -17,11 +17,10 @@ from xlmr_flax.kinds import HeadSpec
 class ProgramHead:
     """A head in the form that a training program uses.
 
-    name: its key in the state's params['heads']. spec: its padded shape. outputs: its real number of outputs if the
-    heads of its kind differ (`spec` has the largest number); 0 = not padded.
+    spec: its shape in the program; if the heads of its kind have different numbers of outputs, it has the largest.
+    outputs: the number of outputs that it really has, 0 = as in `spec`: not padded.
     """
 
-    name: str
     spec: HeadSpec
     outputs: int = 0
 
@@ -51,8 +50,8 @@ def program_heads(heads: Mapping[str, HeadSpec]) -> dict[str, ProgramHead]:
     for head in heads.values():
         sizes.setdefault(head.kind, set()).add(head.outputs)
 
-    def one(name: str, head: HeadSpec) -> ProgramHead:
+    def one(head: HeadSpec) -> ProgramHead:
         own = head.outputs if len(sizes[head.kind]) > 1 else 0
-        return ProgramHead(name, dataclasses.replace(head, outputs=max(sizes[head.kind])), own)
+        return ProgramHead(dataclasses.replace(head, outputs=max(sizes[head.kind])), own)
 
-    return {name: one(name, head) for name, head in heads.items()}
+    return {name: one(head) for name, head in heads.items()}

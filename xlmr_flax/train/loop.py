@@ -21,9 +21,9 @@ from xlmr_flax.train.head_padding import program_heads
 from xlmr_flax.train.mixed import make_mixed_step
 from xlmr_flax.train.optimizer import Optimizer, schedule
 from xlmr_flax.train.phase import NonFiniteLoss, Phase, Trained
-from xlmr_flax.train.resume import TrainingCheckpoints
 from xlmr_flax.train.step import State, init_state, make_train_step
 from xlmr_flax.train.streams import BatchPlan
+from xlmr_flax.train.training_checkpoints import TrainingCheckpoints
 from xlmr_flax.train.vote import StopVote
 from xlmr_flax.util.stopping import Stopped, asked, deferred, requests
 

@@ -88,8 +88,8 @@ def lion(spec: OptimizerSpec) -> optax.GradientTransformation:
 
 
 def decay_alone(spec: OptimizerSpec, rates: np.ndarray) -> float:
-    """The factor of decoupled weight decay, prod(1 - rate * decay). For optimizers without another update where the
-    gradient has been zero in every step."""
+    """The factor of decoupled weight decay, prod(1 - rate * decay). For optimizers in which only the decay changes a
+    weight whose gradient has always been zero."""
     return float(np.prod(1.0 - rates * spec.weight_decay))
 
 
@@ -99,9 +99,9 @@ class Method:
 
     direction: makes the transformation from clipped gradients to the direction of an update, without the learning rate;
     parameters with `decays` decay. Arrays of its state have the shape of a parameter and a path that ends with the
-    parameter's, or are scalars named `count`, so that the sharding rules hold. untouched: (spec, learning rates of the
-    steps, float64) -> the factor by which these steps multiply a decaying parameter whose gradient is zero in each of
-    them; None = there is no such factor, and runs train the whole word table (train/vocabulary.py).
+    parameter's, or are scalars named `count`, so that the sharding rules hold. untouched: (spec, float64 learning
+    rates of some steps) -> the factor by which these steps multiply a decaying parameter if its gradient is always
+    zero; None = there is no such factor, and runs train the whole word table (train/vocabulary.py).
     """
 
     direction: Callable[[OptimizerSpec], optax.GradientTransformation]

@@ -35,11 +35,11 @@ class Phase:
 
     task: name for messages. steps: number of optimizer steps. pad: id of the padding token. evaluate: params -> dev
     metrics by name (higher is better), of which 'dev_metric' selects the best weights; None = no evaluation. log:
-    called with one record per log_every steps and per evaluation. directory: folder for checkpoints. run_hash: the
-    checkpoints of another run give an error; decides: the settings that it covers, to show the differences. restarted:
-    called with the step at which training starts (0 or a checkpoint's), and whether an evaluation was made at that
-    step. write_log: returns when all records are written; called before a state is saved. say: called with messages for
-    the user. trace: records some of the steps for a profiler, None = none.
+    called with one record per log_every steps and per evaluation. directory: folder for checkpoints. run_hash: a
+    checkpoint with another hash is an error. decides: the settings that the hash covers; the error shows which differ.
+    restarted: called with the step at which training starts (0 or a checkpoint's), and whether an evaluation was made
+    at that step. write_log: returns when all records are written; called before a state is saved. say: called with
+    messages for the user. trace: records some of the steps for a profiler, None = none.
     """
 
     task: str

@@ -30,7 +30,7 @@ State = dict[str, Any]
 Metrics = dict[str, jax.Array]
 StepFunction = Callable[[State, Sequence[tuple[str, Batch]], jax.Array], tuple[State, Metrics]]
 _HEAD = 'head'  # every head's name inside a program
-_MASKED = -1e30  # the logit of a column that pads a head
+_MASKED = -1e30  # the logit of an output that only pads a head
 
 
 def init_state(params: Params, optimizer: Optimizer, mesh: Mesh) -> State:
@@ -172,7 +172,7 @@ def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh,
 
 
 def updated(part: State, grads: Params, optimizer: Optimizer, now: jax.Array, mesh: Mesh) -> State:
-    """One part of a state after its gradients, placed as the rules say."""
+    """One optimizer update of a part of a state, with the shardings of the rules."""
     own = {k: grads[k] for k in part['params']}
     updates, opt = optimizer.update(own, part['opt'], part['params'], now)
     new = {'params': optax.apply_updates(part['params'], updates), 'opt': opt}

@@ -37,10 +37,6 @@ class Stream:
         lengths = unit_lengths(self.data, rows_at(draw, len(self.data), size, self.seed))
         return BatchPlan(self, draw, lengths, self.packing.layout(lengths) if self.packing else None)
 
-    def batch(self, draw: int, size: int, pad: int, part: slice = ALL) -> Batch:
-        """Makes the host batch of a draw, or a part of its rows."""
-        return self.plan(draw, size).batch(pad, part)
-
     def example_ids(self, draw: int, size: int) -> list[str]:
         """Returns the ids of the examples of a draw."""
         return [self.data.unit_id(int(row)) for row in rows_at(draw, len(self.data), size, self.seed)]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from xlmr_flax.config import Arm, Config, ConfigError, Member, Recipe
+from xlmr_flax.data.mixture import SAMPLERS
 from xlmr_flax.experiment.plan.arms import (
     arm_tasks,
     datasets,
@@ -85,7 +86,10 @@ def test_rates_of_members_are_divided_among_their_datasets(config_of: Configs) -
         ({'intermediate': ('word_nli',)}, "'word_nli' is no arm and no task .did you mean 'world_nli'"),
         ({'arms': {'world_nli': arm(world_pos={})}}, 'arms.world_nli: the name of a task'),
         ({'arms': {'a': {'tasks': {}}}}, 'arms.a.tasks: expected at least one entry'),
-        ({'arms': {'a': arm(world_nli={}, sampler='uniforn')}}, "arms.a.sampler: 'uniforn' is not one of"),
+        (
+            {'arms': {'a': arm(world_nli={}, sampler='uniforn')}, 'intermediate': ('a',)},
+            "arms.a.sampler: 'uniforn' is not one of uniform",
+        ),
         ({'arms': {'a': arm(world_nli={}, sampler='capped')}}, 'a cap for the sampler'),
         ({'arms': {'a': arm(world_nli={'fraction': 0.0})}}, 'arms.a.tasks.world_nli: fraction 0.0'),
         ({'arms': {'a': arm(world_nli={'langauges': ('en',)})}}, "arms.a.tasks.world_nli.langauges.*'languages'"),
@@ -107,6 +111,14 @@ def test_rates_of_members_are_divided_among_their_datasets(config_of: Configs) -
 def test_an_arm_that_cannot_be_says_why(changes: dict[str, Any], message: str, config_of: Configs) -> None:
     with pytest.raises(ConfigError, match=message):
         plan_of(config_of(**changes))
+
+
+def test_a_sampler_is_one_line_of_the_registry(config_of: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SAMPLERS, 'square', lambda sizes, arm: sizes**2)
+    parts = {'a': arm(world_nli={}, world_pos={}, sampler='square')}
+    (run, *_) = plan_of(config_of(intermediate=('a',), arms=parts))
+    assert run.arm is not None
+    assert mixture_of(run.arm, run.datasets, [100, 300], 0, 'x').counts(1000).tolist() == [100, 900]
 
 
 def test_rates_that_cannot_be_name_the_arm(config_of: Configs) -> None:

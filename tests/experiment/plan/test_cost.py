@@ -138,7 +138,7 @@ def test_a_training_costs_what_its_batches_have(packing: bool, config_of: Config
     lengths = row_lengths(32, (16, 24))
     layout = Packing.of(data.tokens.lengths[:, None], lengths) if packing else None
     stream = Stream('x', 'x', head_spec(task), data, lengths, 1, None, layout)
-    real = [stream.batch(step, 8, 0)['ids'].shape for step in range(found.steps)]
+    real = [stream.plan(step, 8).batch(0)['ids'].shape for step in range(found.steps)]
     tokens = sum(rows * length for rows, length in real)
     assert found.work.tokens == pytest.approx(tokens, rel=0.1)
     flops = 3 * sum(forward_flops(mine.shape, rows * length, length) for rows, length in real)

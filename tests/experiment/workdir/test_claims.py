@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from claim_files import claims_of
 
 from xlmr_flax.experiment.workdir import claims
 from xlmr_flax.experiment.workdir.claims import Claim, ClaimLost, Claims, Holder
@@ -78,7 +79,7 @@ def test_one_holds_until_it_lets_go(folder: Path) -> None:
     claim.release('finished')
     assert second.holder('run') is None
     assert second.take('run')
-    assert [(h.shard, h.released) for h in first.history('run')] == [('1/2', 'finished'), ('2/2', '')]
+    assert [(c['shard'], c['released']) for c in claims_of(folder, 'run')] == [('1/2', 'finished'), ('2/2', '')]
 
 
 def test_leaving_lets_go_of_everything(folder: Path) -> None:
@@ -115,7 +116,7 @@ def test_a_killed_process_of_this_machine_is_noticed_at_once(folder: Path) -> No
         while claims._began(process.pid)[1] not in ('Z', ''):
             time.sleep(0.01)
         assert mine.take('run'), 'not even its parent has looked'
-    assert [h.pid for h in mine.history('run')] == [process.pid, os.getpid()]
+    assert [c['pid'] for c in claims_of(folder, 'run')] == [process.pid, os.getpid()]
 
 
 def test_a_process_number_that_was_given_again(folder: Path) -> None:

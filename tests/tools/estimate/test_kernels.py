@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from xlmr_flax.encoders.attention import attend, prepared
+from xlmr_flax.encoders.attention import attend, attention_mask
 from xlmr_flax.encoders.attention.choose import TPU
 from xlmr_flax.encoders.kernels.norm import sum_and_norm
 from xlmr_flax.encoders.logical_axes import UNCONSTRAINED
@@ -42,10 +42,10 @@ def test_attention(slice: str, rows: int, length: int, heads: int, size: int, dt
     width = heads * size
 
     def run(qkv: jax.Array, bias: jax.Array, segments: jax.Array, seed: jax.Array, given: jax.Array) -> Any:
-        seen = prepared(segments, heads, TPU)
+        mask = attention_mask(segments, heads, TPU)
 
         def forward(qkv: jax.Array, bias: jax.Array) -> jax.Array:
-            return attend(qkv, bias, seen, heads=heads, implementation=TPU, seed=seed, rate=0.1)
+            return attend(qkv, bias, mask, heads=heads, implementation=TPU, seed=seed, rate=0.1)
 
         mixed, pull = jax.vjp(forward, qkv, bias)
         return mixed, pull(given)

@@ -35,12 +35,12 @@ from xlmr_flax.encoders.logical_axes import HEADS, ROWS, UNCONSTRAINED, Constrai
 
 
 def self_attention(
-    x: jax.Array, qkv_kernel: jax.Array, qkv_bias: jax.Array, out_kernel: jax.Array, visible: Any, *,
+    x: jax.Array, qkv_kernel: jax.Array, qkv_bias: jax.Array, out_kernel: jax.Array, mask: Any, *,
     implementation: str, seed: jax.Array | None, rate: float, place: Constrain,
 ) -> jax.Array:  # fmt: skip
     """Multi-head self-attention with its projections: attention(x W_qkv + b_qkv) W_out, [B, T, D], without out bias.
 
-    x [B, T, D], qkv_kernel [D, 3, H, K], qkv_bias [3, H, K], out_kernel [H, K, D]. visible: from `prepared`.
+    x [B, T, D], qkv_kernel [D, 3, H, K], qkv_bias [3, H, K], out_kernel [H, K, D]. mask: from `attention_mask`.
     seed, rate: of dropout; seed None = no dropout.
     """
     (b, t, d), (_, _, h, k) = x.shape, qkv_kernel.shape
@@ -51,21 +51,21 @@ def self_attention(
         qkv = checkpoint_name(x.reshape(b * t, d) @ kernel.reshape(d, -1), 'qkv')
         qkv = qkv + qkv_bias.reshape(-1).astype(x.dtype)
         qkv = place(qkv.reshape(b, t, 3, h, k), ROWS, None, None, HEADS, None)
-        mixed = checkpoint_name(on_cpu(qkv, visible, seed, rate, place), 'mixed')
+        mixed = checkpoint_name(on_cpu(qkv, mask, seed, rate, place), 'mixed')
         return (mixed.reshape(b * t, d) @ weight).reshape(b, t, d)
     # [3, B, T, H * K]: queries, keys and values as separate arrays, the layout that the kernels take.
     qkv = jnp.einsum('btd,dce->cbte', x, kernel.reshape(d, 3, h * k))
     qkv = checkpoint_name(place(qkv, None, ROWS, None, HEADS), 'qkv')
     bias = qkv_bias.reshape(3, h * k)
     return attend(
-        qkv, bias, visible, heads=h, implementation=implementation, seed=seed, rate=rate, weight=weight, place=place
+        qkv, bias, mask, heads=h, implementation=implementation, seed=seed, rate=rate, weight=weight, place=place
     )
 
 
 def attend(
     qkv: jax.Array,
     bias: jax.Array,
-    visible: Any,
+    mask: Any,
     *,
     heads: int,
     implementation: str = XLA,
@@ -76,7 +76,7 @@ def attend(
 ) -> jax.Array:
     """Attention on projected inputs: softmax(q k^T / sqrt(K)) v, [B, T, H * K]; with a weight, times it, [B, T, D].
 
-    qkv [3, B, T, H * K]: queries, keys, values. bias [3, H * K]: added to qkv. visible: from `prepared`. heads: H.
+    qkv [3, B, T, H * K]: queries, keys, values. bias [3, H * K]: added to qkv. mask: from `attention_mask`. heads: H.
     weight [H * K, D]: the output projection, or None. seed, rate: of dropout, as in `encoders.dropout.dropped`; seed
     None = no dropout.
     """
@@ -84,12 +84,12 @@ def attend(
     rate = 0.0 if seed is None else rate
     _, b, t, width = qkv.shape
     if implementation == CUDNN and cudnn_takes(t, width // heads, rate):
-        mixed = _by_cudnn(qkv, bias, visible[0], heads, place)
+        mixed = _by_cudnn(qkv, bias, mask[0], heads, place)  # mask[0]: the segments
     elif kernels := _kernels(implementation, t):
         kernel = kernels.fused_kernel(heads, rate, implementation in (INTERPRET, INTERPRET_TRITON))
-        return fused.attention(qkv, bias, visible, no_seed() if seed is None else seed, weight, kernel, place)
+        return fused.attention(qkv, bias, mask, no_seed() if seed is None else seed, weight, kernel, place)
     else:
-        mixed = checkpoint_name(_values(qkv, bias, visible, heads, implementation, seed, rate, place), 'mixed')
+        mixed = checkpoint_name(_values(qkv, bias, mask, heads, implementation, seed, rate, place), 'mixed')
     return mixed if weight is None else (mixed.reshape(b * t, width) @ weight).reshape(b, t, -1)
 
 
@@ -107,13 +107,13 @@ def _kernels(implementation: str, t: int) -> Any:
 
 
 def _values(
-    qkv: jax.Array, bias: jax.Array, visible: jax.Array, heads: int, implementation: str,
+    qkv: jax.Array, bias: jax.Array, mask: jax.Array, heads: int, implementation: str,
     seed: jax.Array | None, rate: float, place: Constrain,
 ) -> jax.Array:  # fmt: skip
     split = _split(qkv, bias, heads, place)
     if implementation == CPU:
-        return on_cpu(split.transpose(1, 2, 0, 3, 4), visible, seed, rate, place)
-    return (attention if qkv.shape[2] <= MOST_TOKENS else blocked_attention)(split, visible, seed, rate, place)
+        return on_cpu(split.transpose(1, 2, 0, 3, 4), mask, seed, rate, place)
+    return (attention if qkv.shape[2] <= MOST_TOKENS else blocked_attention)(split, mask, seed, rate, place)
 
 
 def _split(qkv: jax.Array, bias: jax.Array, heads: int, place: Constrain) -> jax.Array:
@@ -130,22 +130,23 @@ def _by_cudnn(qkv: jax.Array, bias: jax.Array, segments: jax.Array, heads: int, 
     return mixed.reshape(qkv.shape[1:])
 
 
-def prepared(segments: jax.Array, heads: int, implementation: str) -> Any:
-    """Precomputes the argument `visible` of `attend` from segments int32 [B, T], for one implementation. heads: H.
+def attention_mask(segments: jax.Array, heads: int, implementation: str) -> Any:
+    """The argument `mask` of `attend` from segments int32 [B, T], in the form that the implementation reads. heads: H.
 
-    It is computed once for all layers, outside of them; inside a layer, rematerialisation would repeat it.
+    That is a bias [B, 1, T, T] (`segment_bias`), a kernel's arrays (`mask_arrays` of tpu.py and gpu.py) or the segments
+    themselves. Computed once for all layers, outside of them; inside a layer, rematerialisation would repeat it.
     """
     tokens = segments.shape[1]
     if implementation == CPU and tokens <= MOST_TOKENS:
         return segment_bias(segments)
     kernels = _kernels(implementation, tokens)
-    return kernels.numbers(segments, heads) if kernels else segments
+    return kernels.mask_arrays(segments, heads) if kernels else segments
 
 
-def on_cpu(qkv: jax.Array, visible: jax.Array, seed: jax.Array | None, rate: float, place: Constrain) -> jax.Array:
-    """Attention on a CPU: qkv [B, T, 3, H, K], visible from `prepared` -> [B, T, H * K]."""
+def on_cpu(qkv: jax.Array, mask: jax.Array, seed: jax.Array | None, rate: float, place: Constrain) -> jax.Array:
+    """Attention on a CPU: qkv [B, T, 3, H, K], mask from `attention_mask` -> [B, T, H * K]."""
     if qkv.shape[1] > MOST_TOKENS:
-        return blocked_attention(qkv.transpose(2, 0, 1, 3, 4), visible, seed, rate, place)
+        return blocked_attention(qkv.transpose(2, 0, 1, 3, 4), mask, seed, rate, place)
     if seed is None:
-        return cpu_attention(qkv, visible, no_seed(), 0.0, place)
-    return cpu_attention(qkv, visible, seed, rate, place)
+        return cpu_attention(qkv, mask, no_seed(), 0.0, place)
+    return cpu_attention(qkv, mask, seed, rate, place)

@@ -68,8 +68,8 @@ def choose(name: str, platform: str, dtype: str) -> str:
 def cudnn_takes(tokens: int, size: int, rate: float) -> bool:
     """Whether cuDNN's kernel computes a training step of rows of `tokens` and heads of `size` with this dropout rate.
 
-    With a mask it needs an even number of tokens (jax's check_is_flash_attention). Its dropout has a seed that is a
-    constant of the program, so it serves for none.
+    With a mask it needs an even number of tokens (jax's check_is_flash_attention). Its dropout is not used: its
+    seed would be a constant of the program.
     """
     return rate == 0.0 and tokens % 2 == 0 and size % 8 == 0 and size <= _CUDNN_SIZE
 

@@ -104,7 +104,7 @@ def _scores(query: jax.Array, key: jax.Array, of_query: jax.Array, of_key: jax.A
 def _shifted(x: jax.Array) -> jax.Array:
     """Reads diagonals as columns: x [..., W, 2 W - 1] -> y [..., W, W] with y[i, j] = x[i, W - 1 - i + j].
 
-    Without the first W - 1 numbers, rows of one number less begin one column further left each.
+    The flat numbers from W - 1 on are cut into rows of 2 W - 2 numbers: row i then begins with x[i, W - 1 - i].
     """
     *lead, w, m = x.shape
     flat = x.reshape(*lead, w * m)[..., w - 1 : w - 1 + w * (m - 1)]
@@ -114,7 +114,8 @@ def _shifted(x: jax.Array) -> jax.Array:
 def _dropped(weights: jax.Array, dropping: tuple[jax.Array, float] | None, first: jax.Array, t: int) -> jax.Array:
     """Dropout for a block's weights [B, H, W, keys], with the mask of encoders/dropout.py for weights [B, H, T, T].
 
-    first: the number of the block's first query. t: T. The mask of keys in padding at the end is any.
+    first: the number of the block's first query. t: T. Keys that fill up the last tile have weight 0: their mask does
+    not matter.
     """
     if dropping is None:
         return weights

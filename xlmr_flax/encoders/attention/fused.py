@@ -1,4 +1,4 @@
-"""Attention by a kernel, differentiable: what the kernels of tpu.py and gpu.py have in common around them.
+"""Attention by a kernel with its gradient: the code that tpu.py and gpu.py share.
 
 The product with the output projection is computed here, because its gradient reads the kernel's output as well. What
 the forward pass keeps besides qkv has checkpoint names (KEPT).
@@ -26,19 +26,19 @@ _MIXED: Dims = (ROWS, None, HEADS)  # attention's output, its gradient; the bias
 class Fused:
     """A kernel for one device's rows and heads.
 
-    call: (static, keeps, of_backward, qkv, bias, seed, *about) -> the output and, if `keeps`, the residuals; with
+    call: (static, keeps, of_backward, qkv, bias, seed, *mask) -> the output and, if `keeps`, the residuals; with
     of_backward (the residuals, the output, its gradient), the gradients of qkv and of the bias [programs, 3, D].
-    about, residuals: logical axes of these arrays.
+    mask, residuals: the logical axes of the arrays of `mask_arrays` and of the residuals.
     """
 
     call: Callable[..., Any]
     static: Static
-    about: tuple[Dims, ...]
+    mask: tuple[Dims, ...]
     residuals: tuple[Dims, ...]
 
     @property
     def inputs(self) -> tuple[Dims, ...]:
-        return (_QKV, (None, HEADS), (None, None), *self.about)
+        return (_QKV, (None, HEADS), (None, None), *self.mask)
 
     def run(self, place: Constrain, keeps: bool) -> Callable[..., Any]:
         """The forward pass on each device's shard."""
@@ -57,35 +57,35 @@ class Fused:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def attention(
-    qkv: jax.Array, bias: jax.Array, about: tuple[jax.Array, ...], seed: jax.Array, weight: jax.Array | None,
+    qkv: jax.Array, bias: jax.Array, mask: tuple[jax.Array, ...], seed: jax.Array, weight: jax.Array | None,
     kernel: Fused, place: Constrain,
 ) -> jax.Array:  # fmt: skip
     """qkv [3, B, T, H * K] -> [B, T, H * K]; with a weight [H * K, D], times it, [B, T, D].
 
-    bias: float32 [3, H * K], added to qkv. about: from `numbers` of tpu.py or gpu.py. seed: of `seed_of`. The dropout
-    mask is that of encoders/dropout.py for weights [B, H, T, T]; it does not depend on the device that computes a row
-    and head. Queries in padding get no gradient.
+    bias: float32 [3, H * K], added to qkv. mask: from `mask_arrays` of tpu.py or gpu.py. seed: of `seed_of`. The
+    dropout mask is that of encoders/dropout.py for weights [B, H, T, T]; it does not depend on the device that computes
+    a row and head. Queries in padding get no gradient.
     """
-    return _times(kernel.run(place, False)(qkv, bias, seed, *about)[0], weight)
+    return _times(kernel.run(place, False)(qkv, bias, seed, *mask)[0], weight)
 
 
 def _forward(
-    qkv: jax.Array, bias: jax.Array, about: tuple[jax.Array, ...], seed: jax.Array, weight: jax.Array | None,
+    qkv: jax.Array, bias: jax.Array, mask: tuple[jax.Array, ...], seed: jax.Array, weight: jax.Array | None,
     kernel: Fused, place: Constrain,
 ) -> Any:  # fmt: skip
-    results = kernel.run(place, True)(qkv, bias, seed, *about)
+    results = kernel.run(place, True)(qkv, bias, seed, *mask)
     kept = [checkpoint_name(x, name) for x, name in zip(results, KEPT, strict=False)]
-    return _times(results[0], weight), (qkv, bias, about, seed, weight, *kept)
+    return _times(results[0], weight), (qkv, bias, mask, seed, weight, *kept)
 
 
 def _backward(kernel: Fused, place: Constrain, kept: Any, gradient: jax.Array) -> Any:
-    qkv, bias, about, seed, weight, mixed, *more = kept
+    qkv, bias, mask, seed, weight, mixed, *more = kept
     of_weight = None
     if weight is not None:
         flat = gradient.reshape(-1, gradient.shape[-1])
         of_weight = mixed.reshape(-1, weight.shape[0]).T @ flat
         gradient = (flat @ weight.T).reshape(mixed.shape)
-    of_qkv, of_bias = kernel.run_backward(place)(qkv, bias, seed, *about, *more, mixed, gradient)
+    of_qkv, of_bias = kernel.run_backward(place)(qkv, bias, seed, *mask, *more, mixed, gradient)
     return of_qkv, of_bias.sum(0), None, None, of_weight
 
 

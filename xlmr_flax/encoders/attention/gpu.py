@@ -21,8 +21,8 @@ from xlmr_flax.encoders.attention.fused import Fused
 from xlmr_flax.encoders.kernels.gpu_attention import Shape, backward, forward, shares
 from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Dims
 
-Numbers = tuple[jax.Array, jax.Array, jax.Array]
-_NUMBERS: tuple[Dims, ...] = ((ROWS, None), (ROWS,), (HEADS,))
+MaskArrays = tuple[jax.Array, jax.Array, jax.Array]
+_MASK: tuple[Dims, ...] = ((ROWS, None), (ROWS,), (HEADS,))
 _SUMS: Dims = (ROWS, HEADS, None)
 # (queries, keys) of a block and warps of a program, by bytes of a number, for the forward and the backward pass.
 _FORWARD = {2: (64, 64, 4), 4: (32, 32, 4)}
@@ -33,8 +33,8 @@ _WORK = {'forward': (2, 10, 6), 'shares': (2, 9, 6), 'backward': (7, 24, 14)}
 _NAMES = {'forward': 'attention', 'shares': 'attention_shares', 'backward': 'attention_gradients'}
 
 
-def numbers(segments: jax.Array, heads: int) -> Numbers:
-    """Precomputes the argument `about` of `fused.attention` from segments int32 [B, T].
+def mask_arrays(segments: jax.Array, heads: int) -> MaskArrays:
+    """The argument `mask` of `fused.attention` from segments int32 [B, T].
 
     Returns segments [B, T], row numbers [B], head numbers [H]: which rows and heads a device's shard has, on which the
     dropout mask depends.
@@ -44,7 +44,7 @@ def numbers(segments: jax.Array, heads: int) -> Numbers:
 
 def fused_kernel(heads: int, rate: float, interpret: bool) -> Fused:
     """The kernel for `fused.attention`, for rows of any length. rate: of dropout, 0 = none."""
-    return Fused(_call, (heads, rate, interpret), _NUMBERS, (_SUMS,))
+    return Fused(_call, (heads, rate, interpret), _MASK, (_SUMS,))
 
 
 def block_shape(
@@ -66,16 +66,19 @@ def _call(
     of_backward: Sequence[jax.Array],
     qkv: jax.Array,
     bias: jax.Array,
-    *about: jax.Array,
+    seed: jax.Array,
+    segments: jax.Array,
+    rows: jax.Array,
+    heads: jax.Array,
 ) -> Any:
-    """Runs the kernel on one device's rows and heads. about: seed, segments, rows, heads.
+    """Runs the kernel on one device's rows and heads. segments, rows, heads: of `mask_arrays`.
 
     Forward: returns attention's output [B, T, D] and, if `keeps`, the log-sum-exps float32 [B, H, T]. Backward:
     of_backward has these, the output and its gradient; returns the gradient of qkv and that of the bias, float32
     [1, 3, D].
     """
-    h, (b, t, width) = about[3].shape[0], qkv.shape[1:]
-    inputs = (about[0], about[2], about[3], about[1], _cut(qkv, h), _cut(bias, h))
+    h, (b, t, width) = heads.shape[0], qkv.shape[1:]
+    inputs = (seed, rows, heads, segments, _cut(qkv, h), _cut(bias, h))
     if not of_backward:
         mixed, *sums = _run(forward, static, ['mixed', 'row'][: 2 if keeps else 1], *inputs)
         return (mixed.reshape(b, t, width), *sums)

@@ -29,20 +29,20 @@ _TOKENS = 512  # tokens per grid program: with shorter rows, a program takes sev
 _WORK = {(False, False): (8.5, 0), (False, True): (16, 1), (True, False): (10.5, 0), (True, True): (14.5, 0)}
 _VMEM = 14 << 20  # bytes that a grid program may use; a v4's core has 16 MiB, of which the compiler uses some
 
-Numbers = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+MaskArrays = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 # Logical axes of segments of keys, of queries, row numbers, head numbers.
-_NUMBERS: tuple[Dims, ...] = ((ROWS, None, None), (ROWS, None, None), (ROWS,), (HEADS,))
+_MASK: tuple[Dims, ...] = ((ROWS, None, None), (ROWS, None, None), (ROWS,), (HEADS,))
 _OF_HEADS: Dims = (ROWS, HEADS, None, None)  # residuals that the forward pass keeps for each program's heads
 
 
 def heads_together(heads: int, size: int) -> int:
-    """The number of heads per grid program: those that fill a register's lanes, or all if these do not divide so."""
+    """The number of heads per grid program: as many as fill a register's lanes, or all if that does not divide them."""
     together = max(1, LANES // size)
     return together if heads % together == 0 and together * size % LANES == 0 else heads
 
 
-def numbers(segments: jax.Array, heads: int) -> Numbers:
-    """Precomputes the argument `about` of `fused.attention` from segments int32 [B, T].
+def mask_arrays(segments: jax.Array, heads: int) -> MaskArrays:
+    """The argument `mask` of `fused.attention` from segments int32 [B, T].
 
     Returns segments of keys [B, T, 1], segments of queries [B, 1, T], row numbers [B], head numbers [H]. The numbers
     tell a device which rows and heads its shard has; the dropout mask depends on them.
@@ -56,7 +56,7 @@ def numbers(segments: jax.Array, heads: int) -> Numbers:
 
 def fused_kernel(heads: int, rate: float, interpret: bool) -> Fused:
     """The kernel for `fused.attention`, for rows of up to 512 tokens. rate: of dropout, 0 = none."""
-    return Fused(_call, (heads, rate, interpret), _NUMBERS, (_OF_HEADS,) * (2 if rate else 1))
+    return Fused(_call, (heads, rate, interpret), _MASK, (_OF_HEADS,) * (2 if rate else 1))
 
 
 def _call(

@@ -16,7 +16,7 @@ from xlmr_flax.encoders.logical_axes import HEADS, ROWS, Constrain
 _MASKED = -1e30
 
 
-def prepared_window(segments: jax.Array, side: int) -> jax.Array:
+def window_mask(segments: jax.Array, side: int) -> jax.Array:
     """The mask of `window_attention`: segments int32 [B, T] -> float32 [B, N, 1, W, 3 W], 0 = visible, else -1e30.
 
     side: W, the window to one side; a token sees those of its segment that are at most that far away.
@@ -29,17 +29,17 @@ def prepared_window(segments: jax.Array, side: int) -> jax.Array:
 
 
 def window_attention(
-    qkv: jax.Array, bias: jax.Array, seed: jax.Array | None, rate: float, place: Constrain
+    qkv: jax.Array, mask: jax.Array, seed: jax.Array | None, rate: float, place: Constrain
 ) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v within windows: qkv [3, B, T, H, K] -> [B, T, H * K].
 
-    bias: from `prepared_window`. seed, rate: of dropout on the normalised weights; seed None = no dropout.
+    mask: from `window_mask`. seed, rate: of dropout on the normalised weights; seed None = no dropout.
     """
     _, b, t, h, size = qkv.shape
-    side = bias.shape[-2]
+    side = mask.shape[-2]
     query, key, value = (_blocks(x, side) for x in (qkv[0] * jnp.asarray(size**-0.5, qkv.dtype), qkv[1], qkv[2]))
     scores = jnp.einsum('bnqhk,bnshk->bnhqs', query, _neighbours(key))
-    weights, total = exponentials(scores, bias)
+    weights, total = exponentials(scores, mask)
     weights = dropped(weights, seed, rate).astype(qkv.dtype)
     mixed = jnp.einsum('bnhqs,bnshk->bnqhk', weights, _neighbours(value))
     mixed = mixed / total.astype(qkv.dtype).swapaxes(2, 3)  # [B, N, W, H, K]

@@ -16,7 +16,10 @@ from xlmr_flax.data.batches import row_lengths
 from xlmr_flax.data.corpus import read_texts
 from xlmr_flax.data.expression import Expression, ExpressionError
 from xlmr_flax.data.mixture import (
+    CAPPED,
     DEFAULT_BLOCK,
+    SAMPLERS,
+    TIME_DEPENDENT,
     Mixture,
     MixtureError,
     fixed_quotas,
@@ -290,7 +293,7 @@ def mixture_of(
         share[own] = language_shares([sizes[i] for i in own], spec.alpha)
     names, block = tuple(d.name for d in datasets), arm.block or DEFAULT_BLOCK
     try:
-        if arm.sampler == 'time_dependent':
+        if arm.sampler == TIME_DEPENDENT:
             rates = [Expression(arm.tasks[d.member].rate) for d in datasets]
             per_step = parts if arm.mix == 'micro_batch' else 1
             quotas = timed_quotas(rates, names, block, shares=share.tolist(), per_step=per_step, steps=steps)
@@ -305,15 +308,17 @@ def mixture_of(
 def _member_rates(arm: Arm, datasets: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, float]:
     """Returns {member: rate} for samplers with fixed rates. Raises MixtureError."""
     totals = [n for n, _ in member_sizes(arm, datasets, sizes).values()]
-    weights = [spec.weight for spec in arm.tasks.values()]
-    rates = mixture_rates(arm.sampler, totals, cap=arm.cap, temperature=arm.temperature, weights=weights)
-    return dict(zip(arm.tasks, rates.tolist(), strict=True))
+    return dict(zip(arm.tasks, mixture_rates(arm, totals).tolist(), strict=True))
 
 
 def check_rates(arm: Arm, datasets: Sequence[Dataset], where: str) -> None:
-    """Raises ConfigError for rates that are invalid for any data, or that the sampler ignores; reads no data."""
+    """Raises ConfigError for an unknown sampler and for rates that are invalid for any data, or that the sampler
+    ignores; reads no data."""
+    if arm.sampler not in (*SAMPLERS, TIME_DEPENDENT):
+        known = ', '.join((*SAMPLERS, TIME_DEPENDENT))
+        raise ConfigError(f'{where}.sampler: {arm.sampler!r} is not one of {known}')
     for name, member in arm.tasks.items():
-        for field, sampler in (('weight', 'weights'), ('rate', 'time_dependent')):
+        for field, sampler in (('weight', 'weights'), ('rate', TIME_DEPENDENT)):
             if getattr(member, field) != getattr(Member, field) and arm.sampler != sampler:
                 raise ConfigError(
                     f'{where}: tasks.{name}.{field} is read by sampler {sampler!r} alone; this one is {arm.sampler!r}'
@@ -331,7 +336,7 @@ def phase_steps(arm: Arm, recipe: Recipe, datasets: Sequence[Dataset], sizes: Se
     members = member_sizes(arm, datasets, sizes)
     tasks = {member: capped for member, (_, capped) in members.items() if member not in text}
     steps = total_steps(recipe, *(tasks or {m: capped for m, (_, capped) in members.items()}).values())
-    if recipe.steps or not text or not tasks or arm.sampler == 'time_dependent':
+    if recipe.steps or not text or not tasks or arm.sampler == TIME_DEPENDENT:
         return steps
     rates = _member_rates(arm, datasets, sizes)
     share = sum(rate for member, rate in rates.items() if member in tasks)
@@ -341,5 +346,5 @@ def phase_steps(arm: Arm, recipe: Recipe, datasets: Sequence[Dataset], sizes: Se
 def member_sizes(arm: Arm, datasets: Sequence[Dataset], sizes: Sequence[int]) -> dict[str, tuple[int, int]]:
     """Returns {member: (examples, examples limited by the cap)}; the second sets the number of steps, as in jiant."""
     totals = {m: sum(n for d, n in zip(datasets, sizes, strict=True) if d.member == m) for m in arm.tasks}
-    cap = arm.cap if arm.sampler in ('capped', 'temperature') else 0
+    cap = arm.cap if arm.sampler in CAPPED else 0
     return {m: (n, min(n, cap) if cap else n) for m, n in totals.items()}

@@ -122,7 +122,7 @@ class Claims:
     """The claims of one process, in a folder that all processes see. Leaving the context releases all claims."""
 
     def __init__(self, directory: Path, shard: str = '', timeout: float = TIMEOUT, look_only: bool = False):
-        """Opens the folder. look_only: write nothing; only `holder` and `history` can be called."""
+        """Opens the folder. look_only: write nothing; only `holder` can be called."""
         self.directory, self.shard, self.timeout, self.look_only = directory, shard, timeout, look_only
         self._held: list[Claim] = []
         self._end = threading.Event()
@@ -162,10 +162,6 @@ class Claims:
         """Returns the process that holds a run; None if the run is free."""
         _, path = self._top(name)
         return None if path is None else self._holds(path)
-
-    def history(self, name: str) -> list[Holder]:
-        """Returns all processes that have claimed a run, in order."""
-        return [holder for _, path in sorted(self._files(name)) if (holder := _read(path))]
 
     def _path(self, name: str, number: int) -> Path:
         return self.directory / f'{name}.{number}.json'

@@ -12,8 +12,8 @@ from xlmr_flax.config import NONE, Config, parse, to_dict
 from xlmr_flax.tools.bench.subject import BenchError, Options
 
 if TYPE_CHECKING:
-    from xlmr_flax.experiment.context import Setting
     from xlmr_flax.experiment.plan.runs import Run
+    from xlmr_flax.experiment.setting import Setting
 
 # glibc tunables: use transparent huge pages and keep freed memory. Without them both sides spend 10 % of a step or more
 # in page faults: torch allocates memory tensor by tensor, XLA its temporary arena at every step.

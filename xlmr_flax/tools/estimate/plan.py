@@ -19,13 +19,13 @@ from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval.retrieval import retrieval_layer
-from xlmr_flax.experiment.context import make_model
 from xlmr_flax.experiment.plan.cost import Estimator, Work, forward_flops, layer_weights
 from xlmr_flax.experiment.plan.defaults import Defaults, decide, remedy, with_dtype
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.load_estimates import loads_of
 from xlmr_flax.experiment.plan.reads import dev_reads
 from xlmr_flax.experiment.plan.runs import Run, evaluation_languages, make_plan, resolve
+from xlmr_flax.experiment.setting import make_model
 from xlmr_flax.experiment.training import head_of
 from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.models.model import Model

@@ -57,7 +57,7 @@ def export_start(
         about[name] = {
             'class': f'{family.class_name}{kind.architecture}',
             'num_labels': spec.outputs if kind.classes else 2,
-            'pooler': kind.reads(config, own) == POOLER,
+            'pooler': kind.head_input(config, own) == POOLER,
             'style': own,
             'dropout': config.dropout,
             'file': file,

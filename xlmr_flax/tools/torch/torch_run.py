@@ -28,11 +28,12 @@ from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.config.flag import check_arguments, define_config_flag, define_data_root, load_config
 from xlmr_flax.config.reference import as_text
 from xlmr_flax.data.batches import train_batch
-from xlmr_flax.experiment.context import Setting
+from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.plan.arms import heads_of, task_of
 from xlmr_flax.experiment.plan.runs import Run, scored_length
 from xlmr_flax.experiment.result_rows import result_rows
 from xlmr_flax.experiment.runner import Runner
+from xlmr_flax.experiment.setting import Setting
 from xlmr_flax.experiment.training import Training, head_of, initial_params, save_model, start_params, trained_facts
 from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models.model import Params
@@ -179,9 +180,10 @@ def _evaluate(runner: Runner, run: Run, command: str) -> list[dict[str, Any]]:
     line, rows = Line(f'evaluate {run.name}{SUFFIX}', 'languages'), []
     for number, language in enumerate(languages, 1):
         metrics, n = evaluator.run(task, language, split, setting.workdir.predictions(run))
+        scored = Split(task, language, split, config.data_root)
         rows += result_rows(
-            config, source, run, task, language, split, metrics, n, step, command, setting.bad_rows
-        )  # fmt: skip
+            config, source, run, scored, metrics=metrics, n=n, step=step, command=command, bad_rows=setting.bad_rows
+        )
         line(number, len(languages), number)
     line.close(f'{len(languages)} languages')
     return rows

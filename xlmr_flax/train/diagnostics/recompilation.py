@@ -56,7 +56,7 @@ def arguments(tree: Any) -> Arguments:
     return {path_name(path): one(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def differences(now: Arguments, before: Arguments) -> list[str]:
+def changed_arguments(now: Arguments, before: Arguments) -> list[str]:
     """Lists the arguments that differ, such as 'ids: int32[8, 20] on P() instead of int32[8, 16] on P()'."""
     changes = [
         f'{name}: {now[name]} instead of {before[name]}'
@@ -154,7 +154,7 @@ class Programs:
 
         def changed(batch: StepBatch) -> list[str]:
             known = self.known.get(batch.key)
-            return differences(batch.arguments(), known) if known else []
+            return changed_arguments(batch.arguments(), known) if known else []
 
         batch = next((batch for batch in batches if changed(batch)), batches[-1])
         kind, (name, rows, length) = batch.plan.stream.head.kind, batch.place
@@ -166,9 +166,9 @@ class Programs:
             return
         self._said.add(what)
         now = batch.arguments()
-        changes = min((differences(now, known) for known in self.known.values()), key=len, default=[])
+        changes = min((changed_arguments(now, known) for known in self.known.values()), key=len, default=[])
         if batch.key in self.known:
-            changes = differences(now, self.known[batch.key])
+            changes = changed_arguments(now, self.known[batch.key])
         shown = '; '.join(changes[:_SHOWN]) + (f'; and {len(changes) - _SHOWN} more' if len(changes) > _SHOWN else '')
         self._say(
             step,

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xlmr_flax.encoders.attention import attend, prepared
+from xlmr_flax.encoders.attention import attend, attention_mask
 from xlmr_flax.encoders.attention.choose import (
     CUDNN,
     IMPLEMENTATIONS,
@@ -109,8 +109,8 @@ def _attend(name: str, rate: float, segments: jax.Array) -> Callable[..., jax.Ar
     seed = seed_of(jax.random.key(0), 0) if rate else None
 
     def run(qkv: jax.Array, bias: jax.Array) -> jax.Array:
-        visible = prepared(segments, HEADS, name)
-        return attend(qkv, bias, visible, heads=HEADS, implementation=name, seed=seed, rate=rate)
+        mask = attention_mask(segments, HEADS, name)
+        return attend(qkv, bias, mask, heads=HEADS, implementation=name, seed=seed, rate=rate)
 
     return run
 

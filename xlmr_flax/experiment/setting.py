@@ -48,7 +48,7 @@ class Setting:
 
 def make_model(config: Config, source: EncoderSource) -> Model:
     """Makes the model of a plan: the encoder config of the source, with the dropout, dtype and other options of
-    `config.encoder`. Where these depend on the length of a training, layers are scanned."""
+    `config.encoder`. Layers are scanned if `unroll` is left to each training (-1)."""
     spec, shape = config.encoder, source.config
     rates = {'dropout': spec.dropout, 'attention_dropout': spec.attention_dropout}
     shape = dataclasses.replace(shape, **{k: v for k, v in rates.items() if v >= 0})
