@@ -30,7 +30,7 @@ def test_a_run(source: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('head', ['hf', 'jiant'])
+@pytest.mark.parametrize('head', ['hf', 'jiant', 'mean'])
 @pytest.mark.parametrize('source', FAMILIES)
 def test_the_run_in_pytorch_has_the_same_losses(source: str, head: str, tmp_path: Path) -> None:
     """The two sides of `compare`, step by step; `jiant` with the pooler that these families lack in transformers."""

@@ -211,16 +211,22 @@ def test_other_heads(kind: str, outputs: int, tmp_path: Path, tiny_tokenizer: Pa
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-def test_jiant_pair_head_is_pooler_then_two_layers(tmp_path: Path, tiny_tokenizer: Path) -> None:
-    """The authors' head on transformers' pooler output (jiant: modeling/heads.py), written out in torch."""
+@pytest.mark.parametrize('style', ['jiant', 'mean'])
+def test_two_layer_pair_heads_written_out_in_torch(style: str, tmp_path: Path, tiny_tokenizer: Path) -> None:
+    """The authors' head on transformers' pooler output (jiant: modeling/heads.py), and on the mean over the tokens."""
     config = tiny_config()
-    model = Model(config, style='jiant')
+    model = Model(config, style=style)
     params = random_params(model, {'x': PAIR})
     module = torch_model(config, params, tiny_tokenizer, tmp_path / 'm')
     ids, segments = batch(config)
     head = jax.tree.map(torch.tensor, params['heads']['x'])
     with torch.no_grad():
-        pooled = module(torch.tensor(ids).long(), torch.tensor(segments).long()).pooler_output
-        inner = torch.tanh(pooled @ head['dense']['kernel'] + head['dense']['bias'])
+        outputs, real = (
+            module(torch.tensor(ids).long(), torch.tensor(segments).long()),
+            torch.tensor(segments)[..., None],
+        )
+        mean = (outputs.last_hidden_state * real).sum(1) / real.sum(1)
+        vector = outputs.pooler_output if style == 'jiant' else mean
+        inner = torch.tanh(vector @ head['dense']['kernel'] + head['dense']['bias'])
         want = inner @ head['out']['kernel'] + head['out']['bias']
     np.testing.assert_allclose(model.logits(params, 'x', PAIR, ids, segments), want.numpy(), atol=1e-4)

@@ -88,7 +88,13 @@ def assert_close(a: Any, b: Any, rtol: float = 1e-5) -> None:
     jax.tree.map(one, a, b)
 
 
-@pytest.mark.parametrize(('kind', 'style'), [*((kind, 'jiant') for kind in HEADS), ('pair', 'hf'), ('choice', 'hf')])
+PACKED = [
+    *((kind, 'jiant') for kind in HEADS),
+    *((kind, style) for kind in ('pair', 'choice') for style in ('hf', 'mean')),
+]
+
+
+@pytest.mark.parametrize(('kind', 'style'), PACKED)
 def test_losses_and_gradients_are_those_of_padded_rows(kind: str, style: str, tiny_of: Callable[..., Any]) -> None:
     tiny = tiny_of(kind, HEADS[kind].outputs, style)
     params = {**tiny.params, 'heads': {'head': tiny.params['heads']['x']}}

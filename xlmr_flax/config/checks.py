@@ -18,7 +18,7 @@ REPEATED = ('kept', 'expanded', 'dropped')
 def check(config: Config) -> None:
     """Raises ConfigError for a value out of its range or set. The plan checks names of tasks and samplers."""
     choices = {
-        'encoder.head': (config.encoder.head, ('jiant', 'hf')),
+        'encoder.head': (config.encoder.head, ('jiant', 'hf', 'mean')),
         'encoder.dtype': (config.encoder.dtype, ('auto', 'float32', 'bfloat16')),
         'encoder.attention': (config.encoder.attention, ATTENTIONS),
         'encoder.remat': (config.encoder.remat, ('auto', 'none', 'dots', 'full')),

@@ -25,8 +25,8 @@ class EncoderSpec:
     source: str = 'embedded'
     """`embedded`, `hf:NAME-OR-DIR`, `ckpt:DIR` (a model that a run saved) or `random:SIZE`."""
     head: str = 'jiant'
-    """`jiant` (the head of the authors' code: a pooler and a two-layer head) or `hf` (the heads of Hugging Face
-    transformers; such models can be exported)."""
+    """`jiant` (the head of the authors' code: a pooler and a two-layer head), `hf` (the heads of Hugging Face
+    transformers; such models can be exported) or `mean` (the two-layer head on the mean over the tokens)."""
     dtype: str = 'auto'
     """Compute type: `float32`, `bfloat16` or `auto` (`bfloat16` on TPUs and on GPUs with fast products in
     it, else `float32`). Parameters and the optimizer's moments are always float32."""

@@ -1,9 +1,11 @@
-"""The pooler and the task heads, in the style of jiant (modeling/heads.py, taskmodels.py) or of transformers.
+"""The pooler and the task heads: as in jiant (modeling/heads.py, taskmodels.py), as in transformers, or on a mean.
 
 style 'jiant', as the authors used: the pair and choice heads read the pooler's output, so that two freshly initialised
 tanh layers follow each other. The pooler is part of the encoder and is passed on between phases.
 style 'hf': the pair head reads the first token, as XLMRobertaForSequenceClassification does; the choice head is one
 linear layer on the pooler, as in XLMRobertaForMultipleChoice. These heads can be exported.
+style 'mean': the pair and choice heads are jiant's on the mean over the tokens, in place of the pooler's output. For
+encoders that were trained with it, such as multilingual-e5: their first token hardly depends on the text.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from xlmr_flax.encoders.dropout import Key, dropout
 from xlmr_flax.encoders.kernels.gelu import gelu
 from xlmr_flax.encoders.layers import Dense, LayerNorm
 
-STYLES = ('jiant', 'hf')
+STYLES = ('jiant', 'hf', 'mean')
 
 
 @jax.custom_vjp

@@ -25,7 +25,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.dropout import Key, fold_in
-from xlmr_flax.encoders.family import FIRST, POOLER, HeadForm
+from xlmr_flax.encoders.family import FIRST, MEAN, POOLER, HeadForm
 from xlmr_flax.encoders.logical_axes import Constrain
 from xlmr_flax.kinds.gold import GoldSet, NoExampleScores, Sums, read_gold_set
 from xlmr_flax.scoring.spans import Decoder
@@ -123,7 +123,7 @@ class Kind(ABC):
     # Head and loss
 
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
-        """Makes a newly initialised head of style 'jiant' or 'hf'. Raises TaskError if the kind has no head."""
+        """Makes a newly initialised head of a style of encoders/heads.py. Raises TaskError if the kind has no head."""
         raise TaskError(f'kind {self.name!r} has no head')
 
     def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
@@ -156,7 +156,8 @@ class Kind(ABC):
     def head_form(self, config: EncoderConfig, style: str) -> HeadForm | None:
         """Returns the head of the encoder's family; None = the family has XLM-R's head.
 
-        A style without a class in transformers ('jiant' for classification) has XLM-R's head in every family.
+        A style without a class in transformers ('jiant' and 'mean' for classification) has XLM-R's head in every
+        family.
         """
         if not self.architecture or self.tensor_names(style) != self.tensor_names('hf'):
             return None
@@ -177,6 +178,8 @@ class Kind(ABC):
         form = self.head_form(config, style)
         if form is not None:
             return form.input
+        if style == 'mean':
+            return MEAN
         return POOLER if self.reads_pooler(style) else FIRST
 
     # Predictions

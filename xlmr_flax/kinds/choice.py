@@ -75,9 +75,9 @@ class Choice(Kind):
         return {'ids': (rows, choices, length), 'segments': (rows, choices, length), 'label': (rows,)}
 
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
-        if style == 'jiant':
-            return ClassificationHead(config, 1, rngs=rngs)
-        return LinearHead(config, 1, use_dropout=True, rngs=rngs)
+        if style == 'hf':
+            return LinearHead(config, 1, use_dropout=True, rngs=rngs)
+        return ClassificationHead(config, 1, rngs=rngs)
 
     def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         examples, choices, length = rows.ids.shape

@@ -36,7 +36,7 @@ Params = dict[str, Any]
 class Model:
     """The forward functions of one encoder shape.
 
-    style: 'jiant' or 'hf' heads (encoders/heads.py). dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
+    style: of the heads, one of encoders/heads.py. dtype: compute dtype, 'float32' or 'bfloat16'; parameters are
     always float32. remat: what the backward pass of a layer recomputes: 'none', 'dots' (everything except matrix
     products and attention) or 'full' (the whole layer); 'auto' = 'dots'. unroll: layers per scan step, 0 = all.
     attention: an implementation of encoders/attention/choose.py. place: adds a mesh's sharding constraints to

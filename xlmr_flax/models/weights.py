@@ -23,7 +23,7 @@ def head_names(spec: HeadSpec, style: str, config: EncoderConfig) -> Mapping[tup
     names = kind_of(spec).head_tensor_names(config, style)
     if not names:
         raise ModelError(
-            f'a {spec.kind!r} head of style {style!r} (two tanh layers, as jiant) has no class in transformers; '
+            f'a {spec.kind!r} head of style {style!r} has no class in transformers; '
             f"train with encoder.head='hf' to export it"
         )
     return names

@@ -31,7 +31,7 @@ def test_every_variant_is_an_arm_that_reads_english_rows_of_the_task(task: str) 
 
 
 def test_the_preset_is_made_of_variants() -> None:
-    variants = {'xnli': 'batch32-rate4e-4-beta98', 'sib200': 'batch8-rate2e-4-beta98', 'panx': 'batch8-rate2e-4-beta98'}
+    variants = {'xnli': 'batch32-rate3e-4-beta98', 'sib200': 'batch8-rate2e-4-beta98', 'panx': 'batch8-rate2e-4-beta98'}
     swept = parse(ConfigDict(from_argument(f'task=mnli,variants={"+".join({*variants.values()})},seeds=1+2')).to_dict())
     small = parse(preset('small', tuple(variants)))
     assert swept.seeds == (1, 2) and swept.encoder.head == small.encoder.head

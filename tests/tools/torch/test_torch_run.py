@@ -15,7 +15,7 @@ torch = pytest.importorskip('torch', reason='the baseline is torch')
 from xlmr_flax.config import Config, ConfigError, OptimizerSpec, parse  # noqa: E402
 from xlmr_flax.experiment.runner import Runner  # noqa: E402
 from xlmr_flax.tools.torch import agreement, torch_run  # noqa: E402
-from xlmr_flax.tools.torch.torch_modules import JiantHead, make_optimizer  # noqa: E402
+from xlmr_flax.tools.torch.torch_modules import TwoLayerHead, make_optimizer  # noqa: E402
 
 STEPS, LANGUAGES, ROWS = 20, ('en', 'de', 'ru'), 64
 Pair = tuple[agreement.Side, agreement.Side]
@@ -37,7 +37,11 @@ def make_config(head: str, steps: int = STEPS, dropout: float = 0.0, **changes: 
 
 
 MICRO_BATCHES = {'schedule': 'constant', 'warmup_steps': 4, 'clip_norm': 0.05, 'clip_per': 'micro_batch'}
-CONFIGS = {'hf': make_config('hf'), 'jiant': make_config('jiant', accumulation=2, optimizer=MICRO_BATCHES)}
+CONFIGS = {
+    'hf': make_config('hf'),
+    'jiant': make_config('jiant', accumulation=2, optimizer=MICRO_BATCHES),
+    'mean': make_config('mean'),
+}
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -148,7 +152,7 @@ def test_the_decayed_group() -> None:
     weight, bias = torch.tensor([[0.0, 2.0], [1.0, 3.0]]), torch.tensor([4.0, 5.0])
     tensors = {f'{layer}.{name}': value for layer in ('dense', 'out') for name, value in
                (('weight', weight), ('bias', bias))}  # fmt: skip
-    model = JiantHead(encoder, tensors, 0.1)
+    model = TwoLayerHead(encoder, tensors, 0.1, mean=False)
     assert model.dense(torch.tensor([1.0, 0.0])).tolist() == [4.0, 6.0]
     names = {id(p): name for name, p in model.named_parameters()}
     groups = {group['weight_decay']: group for group in make_optimizer(model, OptimizerSpec()).param_groups}

@@ -9,6 +9,7 @@ from typing import Any
 from xlmr_flax.config import NONE, defaults
 from xlmr_flax.experiment.studies import logic, presets
 from xlmr_flax.experiment.studies.phang2020 import arm, member
+from xlmr_flax.experiment.studies.preset_values import SMALL
 
 # Task -> (training rows, epochs, tokens per row).
 TASKS = {
@@ -33,7 +34,7 @@ VARIANTS = {
     'batch8-rate2e-4-beta98': {'batch_size': 8, 'learning_rate': 2e-4} | _SLOW_START,
     'batch16-rate15e-5-beta98': {'learning_rate': 1.5e-4} | _SLOW_START,
     'batch16-rate3e-4-beta98': {'learning_rate': 3e-4} | _SLOW_START,
-    'batch32-rate4e-4-beta98': {'batch_size': 32, 'learning_rate': 4e-4} | _SLOW_START,
+    'batch32-rate3e-4-beta98': {'batch_size': 32, 'learning_rate': 3e-4} | _SLOW_START,
 }
 
 
@@ -53,7 +54,7 @@ def sweep(task: str, variants: Sequence[str] = tuple(VARIANTS), seeds: Sequence[
     }
     # A plan needs a target. This one is not trained and is scored on eight sentences; the sweep does not use the score.
     raw['evaluation'] |= {'languages': {'tatoeba': ('de',)}, 'max_examples': 8}
-    raw['encoder'] |= {'source': 'embedded', 'head': 'hf'}
+    raw['encoder'] |= {'source': 'embedded', 'head': SMALL.head}
     raw |= {'seeds': tuple(seeds), 'arms': {}, 'recipes': {}, 'keep_models': 'intermediate'}
     for name in variants:
         own = _BASE | VARIANTS[name]

@@ -51,7 +51,7 @@ def export_start(
     for i, (name, spec) in enumerate(heads.items()):
         kind = kind_of(spec)
         own, head = head_style(kind, style), params['heads'][name]
-        tensors = _jiant_tensors(head) if own == 'jiant' else dict(export_head(head, spec, own, config))
+        tensors = dict(export_head(head, spec, own, config)) if own == 'hf' else _two_layer_tensors(head)
         file = f'head_{i}.safetensors'
         save_file({k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}, folder / file)
         about[name] = {
@@ -66,7 +66,7 @@ def export_start(
     (folder / 'heads.json').write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
 
 
-def _jiant_tensors(head: Params) -> dict[str, np.ndarray]:
+def _two_layer_tensors(head: Params) -> dict[str, np.ndarray]:
     return {
         f'{layer}.{ours}': np.asarray(head[layer][theirs]).T if theirs == 'kernel' else np.asarray(head[layer][theirs])
         for layer in ('dense', 'out')
@@ -92,7 +92,7 @@ def import_trained(
     }
     for name, spec in specs.items():
         own = heads[name]
-        if head_style(kind_of(spec), style) == 'jiant':
+        if head_style(kind_of(spec), style) != 'hf':
             params['heads'][name] = {
                 layer: {'kernel': np.ascontiguousarray(own[f'{layer}.weight'].T), 'bias': own[f'{layer}.bias']}
                 for layer in ('dense', 'out')

@@ -49,11 +49,13 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(hidden[:, 0]))
 
 
-class JiantHead(nn.Module):
-    """The head of the paper's authors (encoder.head='jiant'): pooler output, dropout, dense, tanh, dropout, linear."""
+class TwoLayerHead(nn.Module):
+    """Dropout, dense, tanh, dropout and linear, on the pooler's output (encoder.head='jiant', the head of the paper's
+    authors) or on the mean over the tokens ('mean')."""
 
-    def __init__(self, encoder: nn.Module, tensors: Tensors, rate: float):
+    def __init__(self, encoder: nn.Module, tensors: Tensors, rate: float, mean: bool):
         super().__init__()
+        self.mean = mean
         self.encoder: Any = encoder
         self.dropout = nn.Dropout(rate)
         sizes = [tensors[f'{name}.weight'].shape for name in ('dense', 'out')]
@@ -66,11 +68,14 @@ class JiantHead(nn.Module):
         token_type_ids where the encoder has types."""
         shape = input_ids.shape
         flat = {name: value.reshape(-1, shape[-1]) for name, value in masks.items()}
-        hidden = self.encoder(input_ids=input_ids.reshape(-1, shape[-1]), **flat)
-        pooled: Any = hidden.get('pooler_output')
-        if pooled is None:
-            pooled = self.encoder.pooler(hidden.last_hidden_state)
-        out = self.out(self.dropout(torch.tanh(self.dense(self.dropout(pooled)))))
+        outputs = self.encoder(input_ids=input_ids.reshape(-1, shape[-1]), **flat)
+        vector: Any = outputs.get('pooler_output')
+        if self.mean:
+            real = flat['attention_mask'][..., None].to(outputs.last_hidden_state.dtype)
+            vector = (outputs.last_hidden_state * real).sum(1) / real.sum(1)
+        elif vector is None:
+            vector = self.encoder.pooler(outputs.last_hidden_state)
+        out = self.out(self.dropout(torch.tanh(self.dense(self.dropout(vector)))))
         return out.reshape(shape[:2]) if len(shape) == 3 else out
 
 
@@ -133,8 +138,8 @@ def open_start(folder: Path, pooler: bool = True) -> MultiTask:
 
 
 def _make_head(encoder: Any, about: Mapping[str, Any], tensors: Tensors) -> nn.Module:
-    if about['style'] == 'jiant':
-        return JiantHead(encoder, tensors, about['dropout'])
+    if about['style'] != 'hf':
+        return TwoLayerHead(encoder, tensors, about['dropout'], about['style'] == 'mean')
     config = copy.deepcopy(encoder.config)
     config.num_labels = about['num_labels']
     with torch.device('meta'):  # without memory: its encoder is replaced
