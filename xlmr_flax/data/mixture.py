@@ -58,7 +58,9 @@ def mixture_rates(arm: Arm, sizes: Sequence[int]) -> np.ndarray:
         raise MixtureError(f'sampler {arm.sampler!r}: every dataset needs at least one example, got {list(sizes)}')
     mass = SAMPLERS[arm.sampler](counts, arm)
     if (mass < 0).any() or mass.sum() <= 0:
-        raise MixtureError(f'sampler {arm.sampler!r}: one weight >= 0 a dataset, not all 0; got {mass.tolist()}')
+        raise MixtureError(
+            f'sampler {arm.sampler!r}, cap {arm.cap}: rates {mass.tolist()}; expected: none below 0, and not all 0'
+        )
     return mass / mass.sum()
 
 
