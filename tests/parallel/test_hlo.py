@@ -51,7 +51,7 @@ def lowered_step(sizes: str, *, accumulation: int = 1) -> str:
     }
     program = step.step_program(Model(CONFIG), head, optimizer, mesh, accumulation)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return program.lower(*step.split(state, 'x'), batch, key, None).compile().as_text()
+    return program.lower(*step.split_state(state, 'x'), batch, key, None).compile().as_text()
 
 
 def kernel_gradients(sizes: str, attention: str) -> list[float]:

@@ -21,7 +21,7 @@ from xlmr_flax.parallel.placement import placed
 from xlmr_flax.train.compilations import compilations
 from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.optimizer import Optimizer, clip_factor, global_norm
-from xlmr_flax.train.step import Metrics, State, StepFunction, head_loss, join, split, updated
+from xlmr_flax.train.step import Metrics, State, StepFunction, head_loss, join_state, split_state, updated
 
 
 @lru_cache(maxsize=64)
@@ -77,7 +77,7 @@ def make_mixed_step(
         own: dict[str, Any] = {}
         values = []
         for index, (name, batch) in enumerate(parts):
-            shared, head = split(state, name)
+            shared, head = split_state(state, name)
             params = {**shared['params'], **head['params']}
             part_key = jax.random.fold_in(key, index)
             with compilations.counted():
@@ -88,11 +88,11 @@ def make_mixed_step(
             values.append((loss, right))
         norm = jnp.sqrt(sum(_norm(tree) ** 2 for tree in (total, *own.values()))) / len(parts)
         factor = 1.0 / len(parts) * (clip_factor(norm, limit) if limit > 0 else 1.0)
-        updated_heads = {name: update(split(state, name)[1], own[name], factor, now) for name in own}
-        shared = split(state, parts[0][0])[0]
+        updated_heads = {name: update(split_state(state, name)[1], own[name], factor, now) for name in own}
+        shared = split_state(state, parts[0][0])[0]
         shared = {**update({k: shared[k] for k in ('params', 'opt')}, total, factor, now), 'step': now + 1}
         for name, head in updated_heads.items():
-            state = join(state, name, shared, head)
+            state = join_state(state, name, shared, head)
         loss, right = (jnp.stack(v).mean() for v in zip(*values, strict=True))
         return state, {'loss': loss, 'accuracy': right, 'grad_norm': norm}
 

@@ -80,22 +80,22 @@ def make_train_step(
 
     def step(state: State, batches: Sequence[tuple[str, Batch]], seed_key: jax.Array) -> tuple[State, Metrics]:
         ((name, batch),) = batches
-        shared, mine = split(state, name)
+        shared, mine = split_state(state, name)
         with compilations.counted():
             shared, mine, metrics = programs[name](shared, mine, batch, seed_key, real[name])
-        return join(state, name, shared, mine), metrics
+        return join_state(state, name, shared, mine), metrics
 
     return step
 
 
-def split(state: State, name: str) -> tuple[State, State]:
+def split_state(state: State, name: str) -> tuple[State, State]:
     """(the shared part, one head's part) of a state."""
     shared = {k: v for k, v in state['params'].items() if k != 'heads'}
     head = {'params': {'heads': {_HEAD: state['params']['heads'][name]}}, 'opt': state['opt']['heads'][name]}
     return {'params': shared, 'opt': state['opt']['shared'], 'step': state['step']}, head
 
 
-def join(state: State, name: str, shared: State, head: State) -> State:
+def join_state(state: State, name: str, shared: State, head: State) -> State:
     """The state with both parts put back; the other heads' arrays are the same ones."""
     heads = {**state['params']['heads'], name: head['params']['heads'][_HEAD]}
     opt = {'shared': shared['opt'], 'heads': {**state['opt']['heads'], name: head['opt']}}

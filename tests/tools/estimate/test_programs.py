@@ -29,7 +29,7 @@ from xlmr_flax.tools.estimate.programs import (
 )
 from xlmr_flax.tools.estimate.report import columns, compiled_dict, number, program_text
 from xlmr_flax.train.optimizer import Optimizer
-from xlmr_flax.train.step import split, state_shapes, step_program
+from xlmr_flax.train.step import split_state, state_shapes, step_program
 
 TINY = Model(SIZES['tiny'], dtype='bfloat16')
 KINDS = {'pair': 3, 'choice': 1, 'span': 1, 'tag': 5, 'mlm': 1}
@@ -61,7 +61,7 @@ def test_batches_are_those_that_the_step_takes(kind: str, slots: int) -> None:
     program = train_program(kind, slots=slots)
     optimizer = Optimizer(program.optimizer, 10)
     state = state_shapes(TINY.shapes({'x': program.head}), optimizer)
-    shared, mine = split(state, 'x')
+    shared, mine = split_state(state, 'x')
     key = jax.eval_shape(lambda: jax.random.key(0))
     step = step_program(TINY, program.head, optimizer, mesh, 1)
     after, _, metrics = jax.eval_shape(step, shared, mine, batch_shapes(program, mesh), key, None)

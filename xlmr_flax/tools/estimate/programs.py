@@ -35,7 +35,7 @@ from xlmr_flax.tools.estimate.gpu_cost import gpu_cost
 from xlmr_flax.tools.estimate.gpus import COMPILER_OPTIONS, gpu_devices
 from xlmr_flax.tools.estimate.hlo import parse
 from xlmr_flax.train.optimizer import Optimizer
-from xlmr_flax.train.step import split, state_shapes, step_program
+from xlmr_flax.train.step import split_state, state_shapes, step_program
 
 TRAIN, EVALUATE, EMBED = 'train', 'evaluate', 'embed'
 
@@ -249,7 +249,7 @@ def _lower(program: Program, mesh: Mesh) -> tuple[tuple[float, float], Any]:
         return (_bytes(placed), 0.0), run.lower(placed, rows, rows)
     optimizer = Optimizer(program.optimizer, 1000)  # the number of steps is a constant and costs nothing
     state = _placed(state_shapes(model.shapes({HEAD: head}), optimizer), mesh)
-    shared, mine = split(state, HEAD)
+    shared, mine = split_state(state, HEAD)
     key = jax.eval_shape(lambda: jax.random.key(0))
     run = step_program(model, head, optimizer, mesh, program.accumulation)
     own = (_bytes(state['params']), _bytes(state['opt']))

@@ -28,7 +28,7 @@ from xlmr_flax.train.head_padding import ProgramHead
 from xlmr_flax.train.mixed import gradient_program
 from xlmr_flax.train.optimizer import Optimizer
 from xlmr_flax.train.phase import Phase
-from xlmr_flax.train.step import State, split, state_shapes, step_program
+from xlmr_flax.train.step import State, split_state, state_shapes, step_program
 from xlmr_flax.train.streams import BatchPlan
 from xlmr_flax.util.heap import give_back
 
@@ -112,7 +112,7 @@ class Instrumentation:
 
     def _given(self, plan: BatchPlan) -> Any:
         """The part of the state that is an argument of the batch's program."""
-        shared, mine = split(self._state, plan.stream.head_name)
+        shared, mine = split_state(self._state, plan.stream.head_name)
         given = {'shared': shared, 'head': mine}
         return {name: part['params'] for name, part in given.items()} if self._mixed else given
 
@@ -144,7 +144,7 @@ class Instrumentation:
         def shape(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
-        shared, mine = split(self._state, batch.plan.stream.head_name)
+        shared, mine = split_state(self._state, batch.plan.stream.head_name)
         params = jax.tree.map(shape, {**shared['params'], **mine['params']})
         whole, own = (
             sum(a.bytes for a in named_arrays(tree))
