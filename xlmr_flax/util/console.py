@@ -64,7 +64,8 @@ class Line:
         elapsed = now - since
         text = f'{self.label}  {done}/{total}'
         if done > done0 and elapsed > 0:
-            text += f'  {(examples - examples0) / elapsed:.1f} {self.unit}/s'
+            rate = (examples - examples0) / elapsed
+            text += f'  {rate:.{1 if rate >= 1 else 2}f} {self.unit}/s'
             text += f'  {duration((total - done) * elapsed / (done - done0))} left'
         text += ''.join(f'  {k} {v:.4g}' for k, v in values.items())
         if terminal:
