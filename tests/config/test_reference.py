@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from xlmr_flax.cli.main import main
-from xlmr_flax.config import QA_DECODINGS, REPEATED, Config, Recipe
+from xlmr_flax.config import HEAD_STYLES, QA_DECODINGS, REPEATED, Config, Recipe
 from xlmr_flax.config.reference import as_markdown, field_docs, fields
 from xlmr_flax.data.mixture import SAMPLERS, TIME_DEPENDENT
 
@@ -52,6 +52,7 @@ def test_a_field_without_documentation_is_noticed() -> None:
     ('path', 'values'),
     [
         ('arms.NAME.sampler', (*SAMPLERS, TIME_DEPENDENT)),
+        ('encoder.head', HEAD_STYLES),
         ('evaluation.qa_decoding', QA_DECODINGS),
         ('evaluation.repeated_sentences', REPEATED),
     ],

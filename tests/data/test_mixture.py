@@ -200,5 +200,7 @@ def test_rates_that_are_no_rates(texts: list[str], message: str) -> None:
 def test_samplers_say_what_they_lack() -> None:
     with pytest.raises(MixtureError, match='at least one example'):
         mixture_rates(Arm(sampler='uniform'), [10, 0])
+    with pytest.raises(MixtureError, match='cap 0'):
+        mixture_rates(Arm(sampler='capped'), [10])
     with pytest.raises(MixtureError, match='not all 0'):
         mixture_rates(Arm({'a': Member(weight=0.0)}, 'weights'), [10])

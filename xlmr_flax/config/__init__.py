@@ -7,7 +7,7 @@ ConfigDict.
 
 from __future__ import annotations
 
-from xlmr_flax.config.checks import CLS, E5, LABSE, MEAN, POOLINGS, QA_DECODINGS, REPEATED
+from xlmr_flax.config.checks import CLS, E5, HEAD_STYLES, LABSE, MEAN, POOLINGS, QA_DECODINGS, REPEATED
 from xlmr_flax.config.parsing import defaults, digest, named, parse, parse_saved, to_dict
 from xlmr_flax.config.spec import (
     NONE,
@@ -25,6 +25,7 @@ from xlmr_flax.config.spec import (
 __all__ = [
     'CLS',
     'E5',
+    'HEAD_STYLES',
     'LABSE',
     'MEAN',
     'NONE',

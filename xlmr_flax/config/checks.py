@@ -13,12 +13,13 @@ MEAN, CLS, E5, LABSE = 'mean', 'cls', 'e5', 'labse'
 POOLINGS = (MEAN, CLS, E5, LABSE)
 QA_DECODINGS = ('offsets', 'reference')
 REPEATED = ('kept', 'expanded', 'dropped')
+HEAD_STYLES = ('jiant', 'hf', 'mean')  # encoders/heads.py says what they are
 
 
 def check(config: Config) -> None:
     """Raises ConfigError for a value out of its range or set. The plan checks names of tasks and samplers."""
     choices = {
-        'encoder.head': (config.encoder.head, ('jiant', 'hf', 'mean')),
+        'encoder.head': (config.encoder.head, HEAD_STYLES),
         'encoder.dtype': (config.encoder.dtype, ('auto', 'float32', 'bfloat16')),
         'encoder.attention': (config.encoder.attention, ATTENTIONS),
         'encoder.remat': (config.encoder.remat, ('auto', 'none', 'dots', 'full')),

@@ -170,8 +170,7 @@ def eval_batches(
 
     All batches of one length have the same shape: batch_tokens // length rows, rounded up to `multiple` (the number of
     devices along the batch axes). Rows are sorted from long to short, and each batch is as long as its first row needs,
-    so that only the last batch is not full. A batch may have more rows than there are row
-    numbers; the rest is padding.
+    so that only the last batch is not full. A batch may have more rows than there are row numbers; the rest is padding.
     own: maps the size of a batch to the rows that this process builds. The row numbers are those of the whole batch.
     """
     order = np.argsort(-tokens.lengths, kind='stable')

@@ -19,8 +19,6 @@ from xlmr_flax.encoders.dropout import Key, dropout
 from xlmr_flax.encoders.kernels.gelu import gelu
 from xlmr_flax.encoders.layers import Dense, LayerNorm
 
-STYLES = ('jiant', 'hf', 'mean')
-
 
 @jax.custom_vjp
 def first_token(x: jax.Array) -> jax.Array:

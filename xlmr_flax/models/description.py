@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xlmr_flax.config import HEAD_STYLES
 from xlmr_flax.encoders import DEFAULT, family_named
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
-from xlmr_flax.encoders.heads import STYLES
 from xlmr_flax.encoders.tensors import read_json
 from xlmr_flax.kinds import KINDS, HeadSpec
 from xlmr_flax.kinds.base import Kind, name_problem
@@ -37,8 +37,8 @@ def read_description(path: Path) -> Description:
         heads = {name: _head(f'heads.{name}', spec) for name, spec in _field(raw, 'heads', dict).items()}
         labels = {name: _labels(name, names, heads) for name, names in _field(raw, 'labels', dict).items()}
         style, max_length = _field(raw, 'style', str), _field(raw, 'max_length', int)
-        if style not in STYLES:
-            raise ModelError(f"field 'style' is {quote(style)}, which is not one of {', '.join(STYLES)}")
+        if style not in HEAD_STYLES:
+            raise ModelError(f"field 'style' is {quote(style)}, which is not one of {', '.join(HEAD_STYLES)}")
         if max_length < 0:
             raise ModelError(f"field 'max_length' is {max_length}; a number of tokens is expected")
         return Description(_config(raw, path), heads, labels, style, _field(raw, 'note', str), max_length)

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from xlmr_flax.config import CLS, E5, LABSE, POOLINGS
+from xlmr_flax.config import CLS, E5, HEAD_STYLES, LABSE, POOLINGS
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.attention.choose import AUTO, check_name, choose, platform_of
 from xlmr_flax.encoders.compute import DOTS, REMAT, ComputeOptions
 from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.family import FIRST, MEAN, POOLER
-from xlmr_flax.encoders.heads import STYLES, Pooler, first_token
+from xlmr_flax.encoders.heads import Pooler, first_token
 from xlmr_flax.encoders.logical_axes import UNCONSTRAINED, Constrain
 from xlmr_flax.kinds import HeadSpec, kind_of
 from xlmr_flax.kinds.base import Rows
@@ -54,8 +54,8 @@ class Model:
     platform: str = ''
 
     def __post_init__(self) -> None:
-        if self.style not in STYLES:
-            raise ModelError(f'head style {self.style!r} is not one of {", ".join(STYLES)}')
+        if self.style not in HEAD_STYLES:
+            raise ModelError(f'head style {self.style!r} is not one of {", ".join(HEAD_STYLES)}')
         if self.dtype not in ('float32', 'bfloat16'):
             raise ModelError(f'compute dtype {self.dtype!r} is not float32 or bfloat16')
         if self.remat not in (AUTO, *REMAT):

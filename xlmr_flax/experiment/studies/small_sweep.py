@@ -20,7 +20,7 @@ TASKS = {
 }
 LOGIC = 'logic'  # the mixture of the logic study, followed by its targets
 _BASE = {'learning_rate': 1e-4, 'layer_decay': 1.0, 'epsilon': 1e-6, 'warmup': 0.1, 'batch_size': 16}
-_SLOW_START = {'layer_decay': 0.85, 'warmup': 0.2, 'beta2': 0.98}
+_BETA98 = {'layer_decay': 0.85, 'warmup': 0.2, 'beta2': 0.98}  # what 'beta98' in a name stands for
 VARIANTS = {
     'batch8-rate5e-5': {'batch_size': 8, 'learning_rate': 5e-5},
     'batch8-rate1e-4': {'batch_size': 8},
@@ -31,10 +31,10 @@ VARIANTS = {
     'batch16-rate1e-4': {},
     'batch16-rate2e-4': {'learning_rate': 2e-4},
     'batch16-rate1e-4-warm30': {'warmup': 0.3},
-    'batch8-rate2e-4-beta98': {'batch_size': 8, 'learning_rate': 2e-4} | _SLOW_START,
-    'batch16-rate15e-5-beta98': {'learning_rate': 1.5e-4} | _SLOW_START,
-    'batch16-rate3e-4-beta98': {'learning_rate': 3e-4} | _SLOW_START,
-    'batch32-rate3e-4-beta98': {'batch_size': 32, 'learning_rate': 3e-4} | _SLOW_START,
+    'batch8-rate2e-4-beta98': {'batch_size': 8, 'learning_rate': 2e-4} | _BETA98,
+    'batch16-rate15e-5-beta98': {'learning_rate': 1.5e-4} | _BETA98,
+    'batch16-rate3e-4-beta98': {'learning_rate': 3e-4} | _BETA98,
+    'batch32-rate3e-4-beta98': {'batch_size': 32, 'learning_rate': 3e-4} | _BETA98,
 }
 
 
