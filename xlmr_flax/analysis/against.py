@@ -19,17 +19,18 @@ from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 
 
-def read_workdir(path: Path) -> Config:
-    """Reads the config of a workdir. Raises ConfigError if the folder is not a workdir."""
+def read_workdir(path: Path) -> tuple[Config, object]:
+    """Reads the config and the saved command of a workdir. Raises ConfigError if the folder is not a workdir."""
     file = path / 'config.json'
     try:
-        raw = strict_json.read_object(file).get('config')
+        saved = strict_json.read_object(file)
     except (OSError, strict_json.JsonError) as e:
         raise ConfigError(f'{file}: no workdir of xlmr-flax run ({e})') from None
+    raw = saved.get('config')
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}: field 'config' is {quote(raw)}")
     with named(file):
-        return parse_saved(raw)
+        return parse_saved(raw), saved.get('command')
 
 
 def runs_of(workdir: Path, config: Config, arm: str) -> list[Path]:
@@ -46,7 +47,7 @@ def against(workdir: Path, foreign: Path, *, allow_missing: bool = False) -> str
     DataError if the folder has none of the targets, if a file is missing, and if a file does not match the rows that
     the workdir scored.
     """
-    config = read_workdir(workdir)
+    config, _ = read_workdir(workdir)
     if not foreign.is_dir():
         raise DataError(f'{foreign}: no such folder of predictions')
     folders = {target: task_of(config, target).prediction_folder for target in config.targets}

@@ -41,8 +41,8 @@ def example_noise(
 ) -> Noise:
     """Computes the variance of every comparison of the workdir's rows that is not in `known`, in squared points.
 
-    A target whose score is no ratio of sums over examples, with files that are missing or with the mean of two metrics
-    has none. contrasts: as for `language_effects.effects`.
+    Left out are comparisons whose score is not a ratio of sums over examples or is the mean of two metrics, or whose
+    files are missing. contrasts: as for `language_effects.effects`.
     """
     found: Noise = {}
     cache: dict[tuple[str, ...], np.ndarray | None] = {}
@@ -130,8 +130,9 @@ def _of_file(workdir: Workdir, gold: GoldSet, of: Comparison, arm: str, seed: in
 
 
 def _units(golds: Sequence[GoldSet]) -> list[np.ndarray]:
-    """Numbers the examples of each language. Those of two languages are the same if all their gold labels agree, row by
-    row; ids and rows without this check would mix benchmarks that number their rows alike."""
+    """Numbers the examples of each language. Two languages have the same examples if their gold labels agree in every
+    row. Ids alone would also join unrelated benchmarks that number their rows alike.
+    """
     numbers: dict[tuple[Any, ...], int] = {}
     result = []
     for gold in golds:

@@ -77,7 +77,10 @@ class Comparison:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """All fields as text: what a saved number belongs to. It fits no rows that came later."""
+        """All fields as text, the key of a saved variance.
+
+        It changes with the languages and seeds, so that a variance is never used for other rows.
+        """
         about = (self.encoder, self.target, self.metric, self.split, self.arm, self.against, self.group)
         return (*about, '+'.join(self.languages), '+'.join(map(str, self.seeds)))
 
@@ -87,7 +90,7 @@ def comparisons(rows: Iterable[Row], contrasts: Sequence[tuple[str, str]] = ()) 
     rows = [row for row in rows if not row.get('collapsed')]
     for encoder, target in _places(rows):
         study = _Target(select(rows, encoder=encoder, target=target), target, {}, {})
-        for _, pairs in study.pairs(contrasts):
+        for pairs in study.pairs(contrasts):
             yield from (each for each, _ in study.compared(pairs))
 
 
@@ -165,7 +168,7 @@ class _Target:
         error that comes from shared test examples. languages: each with its facts and, by arm,
         difference and standard deviation over seeds.
         """
-        (_, pairs), (_, further) = self.pairs(contrasts)
+        pairs, further = self.pairs(contrasts)
         return {
             'means': self._means(pairs) + self._means(further),
             'lines': self._lines(pairs),
@@ -174,10 +177,10 @@ class _Target:
             'languages': self._languages(pairs),
         }
 
-    def pairs(self, contrasts: Sequence[tuple[str, str]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    def pairs(self, contrasts: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """Returns the pairs of arms whose means are compared: every arm with 'none', and those of `contrasts`."""
         with_none = [(name, NONE) for name in self.values if name != NONE and NONE in self.values]
-        return [(NONE, with_none), ('', [pair for pair in contrasts if set(pair) <= set(self.values)])]
+        return with_none, [pair for pair in contrasts if set(pair) <= set(self.values)]
 
     def compared(self, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[Comparison, np.ndarray]]:
         """Yields the comparisons that have enough languages and seeds, with their differences [L, S]."""
@@ -261,8 +264,8 @@ class _Target:
     def _power(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
         """Computes the smallest mean difference that this design can detect, from the arms' average variances.
 
-        The arms are those of the shape (languages, seeds) that most of them have, and of several such shapes the
-        largest: a run that is left out takes its seed from its arm.
+        Arms may differ in shape (languages, seeds), since a collapsed run removes its seed from its arm. Only arms of
+        the most frequent shape count; of several such shapes, the largest.
         """
         by_group: dict[str, list[tuple[Comparison, np.ndarray]]] = {}
         for each, d in self.compared(pairs):

@@ -1,4 +1,4 @@
-"""Significance tests of a study's differences to the baseline: paired bootstrap over test examples, Holm's correction.
+"""Significance tests of a study's differences from arm 'none': paired bootstrap over test examples, Holm's correction.
 
 For each intermediate arm and target, the difference is the target's score (report/study.py), averaged over languages,
 with the arm minus that without it ('none'). With several seeds, each side is the mean over its seeds. Test examples are
@@ -135,12 +135,12 @@ class _Target:
         out = [row for name, reason in skipped.items() for row in self._without([name], reason)]
         try:
             task = task_of(self.config, self.target)
-            parts, spoken = self._parts(task, runs)
+            parts, in_training_language = self._parts(task, runs)
         except NoExampleScores as e:
             return self._without(arms, str(e), final=True)
         except (DataError, TaskError) as e:
             return self._without(arms, f'no scores by example: {e}')
-        kept = {ALL_LANGUAGES: np.ones(len(parts)), ZERO_SHOT: ~np.asarray(spoken)}
+        kept = {ALL_LANGUAGES: np.ones(len(parts)), ZERO_SHOT: ~np.asarray(in_training_language)}
         kept = {which: keep for which, keep in kept.items() if keep.any()}
         weights = np.stack([keep / keep.sum() for keep in kept.values()])
         observed, resampled = bootstrap(parts, weights, self.resamples, self.seed)
@@ -157,16 +157,16 @@ class _Target:
         settings = (config.data_root, config.evaluation.max_examples, config.skip_bad_rows)
         sums: list[tuple[np.ndarray, np.ndarray]] = []
         golds: list[GoldSet] = []
-        spoken: list[bool] = []
+        in_training_language: list[bool] = []
         for code in self.codes:
             gold = read_gold_set(task, code, self.split, *settings)
             for metric in self.metrics:
                 pairs = [self._sums(gold, metric, name, seed, task) for name, seed in runs]
                 sums.append((np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])))
                 golds.append(gold)
-                spoken.append(any(is_english(row) for row in self.shown if row['language'] == code))
+                in_training_language.append(any(is_english(row) for row in self.shown if row['language'] == code))
         units = number_units([gold.ids for gold in golds])
-        return [Part(u, over, under) for u, (over, under) in zip(units, sums, strict=True)], spoken
+        return [Part(u, over, under) for u, (over, under) in zip(units, sums, strict=True)], in_training_language
 
     def _sums(self, gold: GoldSet, metric: str, name: str, seed: int, task: Task) -> tuple[np.ndarray, np.ndarray]:
         path = self.path(name, seed, gold.language, task)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.analysis import example_noise
+from xlmr_flax.analysis.against import read_workdir
 from xlmr_flax.analysis.fertility import fertility
 from xlmr_flax.analysis.language_effects import effects
 from xlmr_flax.analysis.significance import read_tests, significance
-from xlmr_flax.config import Config, ConfigError, named, parse_saved
+from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.experiment.plan.arms import dev_metrics
 from xlmr_flax.experiment.plan.reads import read_tasks, reads
 from xlmr_flax.experiment.plan.runs import evaluation_languages, make_plan
@@ -58,7 +59,7 @@ def write_results_report(folder: Path) -> str:
     if (folder / 'config.json').is_file():
         config, command = _saved_config(folder)
     title, remarks = (config.title or config.name, notes(config)) if config else ('', [])
-    study = make_study(rows, plan(config) if config else {}, read_tests(folder / 'significance.json'))
+    study = make_study(rows, planned(config) if config else {}, read_tests(folder / 'significance.json'))
     paths = write_tables(folder, study, title, remarks, command)
     encoder = config.encoder.source if config else ''
     paths += write_effects(folder, study_effects(folder, rows, encoder), title, remarks, command)
@@ -104,7 +105,7 @@ def _saved_tokens(path: Path) -> dict[str, dict[str, float]]:
             if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _MOST_TOKENS:
                 tokens.setdefault(target, {})[code] = value
             else:
-                warn(f'{path}: {quote(target)}, {quote(code)}: left out: {quote(value)} is no number of tokens')
+                warn(f'{path}: {quote(target)}, {quote(code)}: left out: {quote(value)} is not a number of tokens')
     return tokens
 
 
@@ -117,19 +118,11 @@ def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
 def _saved_config(path: Path) -> tuple[Config, str]:
     """Reads the config and the command of a workdir. Raises ConfigError, which names the file."""
     file = path / 'config.json'
-    try:
-        saved = strict_json.read_object(file)
-    except (OSError, strict_json.JsonError) as e:
-        raise ConfigError(f'{file}: no workdir of xlmr-flax run ({e})') from None
-    raw, command = saved.get('config'), saved.get('command')
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{file}: field 'config' is {quote(raw)}")
+    config, command = read_workdir(path)
     if not isinstance(command, str):
         raise ConfigError(f"{file}: field 'command' is {quote(command)}")
-    with named(file):
-        config = parse_saved(raw)
     try:
-        plan(config)  # looks up languages
+        planned(config)  # looks up languages
         used_tasks(config)
     except TaskError as e:
         raise ConfigError(f'{file}: {e}') from None
@@ -141,7 +134,7 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     report = workdir.path / 'report'
     points = curves(workdir.metrics(), config)
     tested = significance(workdir, config, rows, report / 'significance.json')
-    study = make_study(rows, plan(config), tested, points)
+    study = make_study(rows, planned(config), tested, points)
     _save_noise(workdir, config, rows)
     title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
     effect_records = study_effects(workdir.path, rows, config.encoder.source)
@@ -189,8 +182,10 @@ def failures(workdir: Workdir, config: Config) -> list[str]:
     return lines
 
 
-def plan(config: Config) -> dict[str, Any]:
-    """Returns the planned arms, targets, seeds, languages and kept checkpoints, with which tables compare results."""
+def planned(config: Config) -> dict[str, Any]:
+    """Returns what the config plans, for comparison with the results: arms, targets, seeds, languages, and which
+    checkpoints are kept.
+    """
     return {
         'intermediate': list(config.intermediate),
         'targets': list(config.targets),

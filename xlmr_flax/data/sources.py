@@ -99,7 +99,7 @@ def read_pairs(
     a row that cannot be read is always an error.
     """
     if not task.embeds:
-        raise TaskError(f'task {task.name!r} is no retrieval task: read it with read_split')
+        raise TaskError(f'task {task.name!r} is not a retrieval task: read it with read_split')
     sources, by_id = task.sources(split), split in task.gold
     bad = skip_bad_rows if by_id else None
     sides = [

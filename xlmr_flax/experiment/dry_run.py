@@ -201,7 +201,7 @@ def _compiled(items: Sequence[Item]) -> str:
     left = [item for item in items if item.done < 1 and item.run.recipe]
     programs = sum(item.training.programs for item in left)
     if not programs:
-        return 'Compilation comes on top of these times: the programs of the evaluation.'
+        return 'These times do not include the compilation of the evaluation programs.'
     most = 'about' if any(item.run.recipe and item.run.recipe.packing for item in left) else 'at most'
     return f"""Compilation comes on top of these times, and can be most of a short plan: {most}
 {_count(programs, 'training program')} (head kinds × row lengths, {_count(len(left), 'training')}; seeds may share them)
@@ -226,7 +226,7 @@ N = {layer_weights(shape):,}, L = {shape.num_layers}, D = {shape.hidden_size}, T
 The terms with T are XLM-R's; families with other attention have their own.
 Lengths: {', '.join(lengths[name] for name in basis)}. Rows are counted, not read: a task may drop some.
 Times are for this machine, at {_short(speed.flops)}FLOP/s: {speed.basis}. For TPUs: xlmr-flax estimate.
-Tokenizing and reading are not in them either. Several processes (--shard) divide them."""
+They do not include tokenizing and reading either. Several processes (--shard) share the work."""
 
 
 def _short(number: float) -> str:

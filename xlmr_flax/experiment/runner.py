@@ -183,7 +183,9 @@ class Runner:
         return f'[{self.plan.index(run) + 1}/{len(self.plan)}] {run.name}'
 
     def is_trained(self, run: Run) -> bool:
-        """Whether the weights of a run are there (true of retrieval, which trains none)."""
+        """Whether a run has finished training, even if its weights have been deleted since (always true of retrieval,
+        which trains nothing).
+        """
         return not run.task or trained_facts(self.setting, run) is not None
 
     def must_train_again(self, run: Run) -> bool:

@@ -6,12 +6,20 @@ import os
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from xlmr_flax.util.stopping import pause
 
 _EVERY = 0.1  # seconds between two polls of a child
 _LATE = 0.2  # seconds to wait for a signal that was sent to the whole process group to arrive here, too
+
+
+def with_package(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with this package in PYTHONPATH, so that a child can import it without installation."""
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(p for p in (root, environment.get('PYTHONPATH')) if p)
+    return {**environment, 'PYTHONPATH': path}
 
 
 def run_child(command: Sequence[str], env: Mapping[str, str], out: IO[Any] | None = None) -> int:

@@ -83,7 +83,7 @@ def test_rates_of_members_are_divided_among_their_datasets(config_of: Configs) -
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'intermediate': ('word_nli',)}, "'word_nli' is no arm and no task .did you mean 'world_nli'"),
+        ({'intermediate': ('word_nli',)}, "'word_nli' is no arm or task .did you mean 'world_nli'"),
         ({'arms': {'world_nli': arm(world_pos={})}}, 'arms.world_nli: the name of a task'),
         ({'arms': {'a': {'tasks': {}}}}, 'arms.a.tasks: expected at least one entry'),
         (
@@ -249,7 +249,7 @@ def test_a_target_must_train_the_head_it_is_scored_with(
         ({'arms': {'a': arm(x={'task': 'world_nli+world_nli'})}}, "'x/world_nli' occurs twice"),
         ({'arms': {'a': arm(world_nli={'weight': 0.0}, sampler='weights')}}, 'arms.a: .*not all 0'),
         ({'arms': {'a': arm(world_nli={'rate': '1+'}, sampler='time_dependent')}}, "arms.a: rate '1\\+'"),
-        ({'arms': {'a': arm(world_nli={'weight': 2.0})}}, "world_nli.weight .* 'weights' alone; .* 'proportional'"),
+        ({'arms': {'a': arm(world_nli={'weight': 2.0})}}, "world_nli.weight .* 'weights'; .* 'proportional'"),
         ({'arms': {'a': arm(world_nli={'rate': 't'}, sampler='weights')}}, "world_nli.rate .* 'time_dependent' alone"),
         (
             {'evaluation__languages': {'world_pairs': ('en', 'en')}},

@@ -141,7 +141,7 @@ NO_LANGUAGES = {'evaluation__languages': {}}
     ('change', 'error', 'said'),
     [
         ({'targets': ('world_pair',)}, TaskError, "unknown task 'world_pair' (did you mean 'world_pairs'?)"),
-        ({'intermediate': ('world_nl',)}, ConfigError, "'world_nl' is no arm and no task (did you mean 'world_nli'?)"),
+        ({'intermediate': ('world_nl',)}, ConfigError, "'world_nl' is no arm or task (did you mean 'world_nli'?)"),
         (
             {'evaluation__languages': {'world_pairs': ('en', 'dee')}}, TaskError,
             "task 'world_pairs' has no language 'dee' (did you mean 'de'?)",

@@ -123,5 +123,5 @@ def test_full_rows(tmp_path: Path, options_of: Make) -> None:
     assert rows.lengths.tolist() == [80] * 8
     assert sorted(rows.targets['label'].tolist()) == [0, 0, 1, 1, 1, 2, 2, 2]
     assert 'each of 80 tokens' in train.title(options)
-    with pytest.raises(BenchError, match="full rows are made of 'mnli' alone"):
+    with pytest.raises(BenchError, match="full rows can be made only from 'mnli'"):
         train.inputs(options_of('world_pairs') | {'full_rows': True}, tmp_path)

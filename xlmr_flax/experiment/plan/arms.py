@@ -110,7 +110,7 @@ def arm_of(config: Config, name: str) -> Arm:
     try:
         get_task(name)
     except TaskError:
-        raise ConfigError(f'intermediate: {name!r} is no arm and no task{closest(name, known_names(config))}') from None
+        raise ConfigError(f'intermediate: {name!r} is no arm or task{closest(name, known_names(config))}') from None
     return Arm(tasks={name: Member()})
 
 
@@ -136,7 +136,7 @@ def training_task(target: Task) -> Task:
     """Returns the task whose English train split fine-tunes a target. Raises ConfigError for evaluation-only tasks."""
     if target.train_task is None:
         if 'train' not in target.splits:
-            raise ConfigError(f'targets: {target.name!r} has no training data and is no retrieval task')
+            raise ConfigError(f'targets: {target.name!r} has no training data and is not a retrieval task')
         return target
     return get_task(target.train_task)
 
@@ -321,7 +321,7 @@ def check_rates(arm: Arm, datasets: Sequence[Dataset], where: str) -> None:
         for field, sampler in (('weight', 'weights'), ('rate', TIME_DEPENDENT)):
             if getattr(member, field) != getattr(Member, field) and arm.sampler != sampler:
                 raise ConfigError(
-                    f'{where}: tasks.{name}.{field} is read by sampler {sampler!r} alone; this one is {arm.sampler!r}'
+                    f'{where}: tasks.{name}.{field} is used only by sampler {sampler!r}; this one is {arm.sampler!r}'
                 )
     mixture_of(arm, datasets, [1] * len(datasets), 0, where, steps=1)
 

@@ -102,6 +102,11 @@ def forward_flops(shape: EncoderConfig, tokens: float, length: float) -> float:
     return tokens * (2 * layer_weights(shape) + family_of(shape).attention_flops(shape, length))
 
 
+def evaluation_count(recipe: Recipe, steps: int) -> int:
+    """Returns how often a training is evaluated on its dev rows: every `eval_every` steps, and at the end."""
+    return (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
+
+
 def count_rows(split: Split) -> int:
     """Counts the rows in the files of a split (both sides of a retrieval task) without parsing them. Raises
     DataError."""
@@ -213,7 +218,7 @@ class Estimator:
         work = Work()
         for each, part in zip(rows, drawn, strict=True):
             work += self._batches(part.dataset, each, recipe, recipe.batch_size // parts).times(float(part.draws))
-        evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
+        evaluations = evaluation_count(recipe, steps)
         kinds = {(dataset.task.kind, length) for dataset in datasets for length in dataset.lengths}
         dev = self._dev(datasets).times(evaluations)
         return TrainingCost(steps, work, dev, tuple(drawn), len(kinds))

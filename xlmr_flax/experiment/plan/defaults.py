@@ -9,6 +9,7 @@ scanned layers.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,7 @@ def dtype_of(spec: EncoderSpec, machine: Machine) -> str:
 
 
 def with_dtype(config: Config, machine: Machine) -> Config:
-    """The config with the dtype that decides the ids of its runs."""
+    """The config with encoder.dtype resolved for these devices; the dtype is part of the ids of runs."""
     return dataclasses.replace(
         config, encoder=dataclasses.replace(config.encoder, dtype=dtype_of(config.encoder, machine))
     )
@@ -49,8 +50,8 @@ class Defaults:
 
     dtype: compute dtype. mesh: devices along each axis. rows_only: in evaluation, rows are sharded over all devices,
     and each device has all weights. unroll: encoder.unroll, -1 = by length: unrolled layers in trainings of at least
-    `unrolled_from` steps (0 = never). tokens: of a forward pass over all devices. rows: text on the rows of a step.
-    seconds: of the training of each run by its name, by the cost model; empty on a CPU.
+    `unrolled_from` steps (0 = never). tokens: of a forward pass over all devices. batch_text: the part of `line` about
+    a step's batch. seconds: run name -> estimated seconds of its training; empty on a CPU.
     """
 
     machine: Machine
@@ -60,12 +61,12 @@ class Defaults:
     unroll: int
     unrolled_from: int
     tokens: int
-    rows: str = ''
+    batch_text: str = ''
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def with_seconds(self, shape: EncoderConfig, loads: Mapping[str, Sequence[Load]]) -> Defaults:
         """With the seconds of runs. loads: of each run by its name."""
-        sizes = Sizes(*self._sizes())
+        sizes = self.sizes
 
         def of_run(own: Sequence[Load]) -> float:
             return sum(load.steps * step_seconds(shape, load, sizes, self.machine) for load in own)
@@ -79,39 +80,37 @@ class Defaults:
         return 0 if 0 < self.unrolled_from <= steps else 1
 
     def parts(self, shape: EncoderConfig, recipe: Recipe, loads: Sequence[Load]) -> int:
-        """Micro-batches of a step: the recipe's, or fewer where they exist for memory alone and it suffices."""
+        """Number of micro-batches per step: the recipe's, or fewer if they only save memory and fewer fit."""
         if self.machine.platform == CPU or not loads:
             return recipe.accumulation
-        sizes = Sizes(*self._sizes())
+        sizes = self.sizes
         return max(merged_parts(shape, load, sizes, self.machine) for load in loads)
 
-    def _sizes(self) -> tuple[int, int, int]:
-        given, n = [self.mesh.data, self.mesh.fsdp, self.mesh.model], self.machine.devices
+    @property
+    def sizes(self) -> Sizes:
+        """The mesh, with -1 replaced by the remaining devices."""
+        given = [self.mesh.data, self.mesh.fsdp, self.mesh.model]
         if -1 in given:
-            known = 1
-            for size in given:
-                known *= size if size > 0 else 1
-            given[given.index(-1)] = max(1, n // known)
-        return given[0], given[1], given[2]
+            given[given.index(-1)] = max(1, self.machine.devices // math.prod(n for n in given if n > 0))
+        return Sizes(*given)
 
     @property
     def shards(self) -> int:
         """The number of devices over which the rows of a batch are sharded."""
-        data, fsdp, _ = self._sizes()
-        return data * fsdp
+        return self.sizes.shards
 
     def line(self) -> str:
         """The defaults in one line for the user, with the settings that change them."""
-        data, fsdp, model = self._sizes()
+        sizes = self.sizes
         layers = {0: 'layers unrolled', 1: 'layers scanned'}.get(self.unroll, f'{self.unroll} layers a scan step')
         if self.unroll < 0:
             layers = f'layers unrolled from {self.unrolled_from:,} steps on' if self.unrolled_from else 'layers scanned'
         each = 'chip' if self.machine.platform == TPU else 'device'
         parts = [
             f'{self.machine.label}: {self.dtype}',
-            f'mesh data={data} fsdp={fsdp} model={model}',
+            f'mesh data={sizes.data} fsdp={sizes.fsdp} model={sizes.model}',
             layers,
-            *([self.rows] if self.rows else []),
+            *([self.batch_text] if self.batch_text else []),
             f'evaluation {-(-self.tokens // self.machine.devices):,} tokens a {each}',
         ]
         return ', '.join(parts) + '; change with encoder.dtype, mesh, encoder.unroll, evaluation.batch_tokens'
@@ -138,10 +137,10 @@ def decide(config: Config, shape: EncoderConfig, machine: Machine, loads: Callab
     made = Defaults(
         machine, dtype_of(config.encoder, machine), mesh, rows_only, config.encoder.unroll, unrolled, tokens
     )
-    sizes = Sizes(*made._sizes())
+    sizes = made.sizes
     if machine.platform == TPU and config.encoder.unroll < 0 and found:
         unrolled = _unrolled_from(shape, found, sizes, machine)
-    return dataclasses.replace(made, unrolled_from=unrolled, rows=_rows_text(found, sizes))
+    return dataclasses.replace(made, unrolled_from=unrolled, batch_text=_rows_text(found, sizes))
 
 
 def _filled(spec: MeshSpec) -> MeshSpec:

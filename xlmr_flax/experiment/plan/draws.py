@@ -25,13 +25,13 @@ class Draws:
 
 
 def expected_draws(
-    arm: Arm, recipe: Recipe, found: Sequence[Dataset], sizes: Sequence[int], mixture: Mixture, steps: int
+    arm: Arm, recipe: Recipe, datasets: Sequence[Dataset], sizes: Sequence[int], mixture: Mixture, steps: int
 ) -> list[Draws]:
     """Computes the draws of a training of `steps` steps, in the order of its datasets. sizes: their examples."""
     parts = recipe.accumulation if arm.mix == 'micro_batch' else 1
     total, size = steps * parts, recipe.batch_size // parts
-    members, drawn = member_sizes(arm, found, sizes), []
-    for dataset, rows, n in zip(found, sizes, mixture.counts(total).tolist(), strict=True):
+    members, drawn = member_sizes(arm, datasets, sizes), []
+    for dataset, rows, n in zip(datasets, sizes, mixture.counts(total).tolist(), strict=True):
         examples, capped = members[dataset.member]
         drawn.append(Draws(dataset, rows, arm.cap if capped < examples else 0, n, n / total, n * size / rows))
     return drawn

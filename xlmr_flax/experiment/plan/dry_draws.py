@@ -37,7 +37,8 @@ def draws_notes(config: Config, table: list[list[str]]) -> list[str]:
     notes = []
     if table:
         notes.append(
-            'A batch, or micro-batch, has rows of one member. passes: how often each is seen. Of the first seed.'
+            'A batch, or micro-batch, has rows of one member. passes: how often each row is seen. '
+            'All numbers are for the first seed.'
         )
     if any(MARK in row[HEAD.index('split')] for row in table):
         notes.append(

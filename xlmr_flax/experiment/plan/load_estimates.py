@@ -73,7 +73,7 @@ def plan_defaults(plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer) -> Def
         return [load for own in by_run.values() for load in own]
 
     def found() -> dict[str, Any]:
-        made = decide(plan.config, shape, this_machine(), loads)  # reads loads on accelerators alone
+        made = decide(plan.config, shape, this_machine(), loads)  # calls loads only on accelerators
         return made.with_seconds(shape, by_run).as_json()
 
     return Defaults.from_json(on_leader('defaults', found))

@@ -69,7 +69,7 @@ def _divisors(n: int) -> list[int]:
 
 
 def weights(shape: EncoderConfig, load: Load) -> tuple[float, float]:
-    """(weights of the layers, rows of the word table times width) that a training keeps."""
+    """Returns (weights in the layers, weights in the trained rows of the word table)."""
     rows = shape.vocab_size if load.whole_table else min(_WORDS, shape.vocab_size)
     return float(family_of(shape).layer_weights(shape)), float(rows * shape.hidden_size)
 
@@ -126,8 +126,9 @@ def choose(shape: EncoderConfig, loads: Sequence[Load], machine: Machine) -> Siz
 
 
 def merged_parts(shape: EncoderConfig, load: Load, sizes: Sizes, machine: Machine) -> int:
-    """The fewest micro-batches, a divisor of the load's, whose activations fit; its own number if they are packed
-    apart, because gradients are then clipped after each or come from different tasks."""
+    """The smallest divisor of the load's number of micro-batches with which the activations fit. The load's own number
+    if micro-batches are `apart`: gradients are then clipped after each, or come from different tasks.
+    """
     if load.apart:
         return load.parts
     fewer = [k for k in _divisors(load.parts) if step_bytes(shape, load, sizes, k) <= _ROOM * machine.chip.hbm]

@@ -18,7 +18,7 @@ from typing import Any
 from xlmr_flax.config import NONE, Arm, Config, ConfigError
 from xlmr_flax.data.split import Split
 from xlmr_flax.experiment.studies import presets
-from xlmr_flax.experiment.studies.phang2020 import SIZES, arm, member, only
+from xlmr_flax.experiment.studies.phang2020 import SIZES, arm, member, only, scored_languages
 from xlmr_flax.experiment.studies.preset_values import SMALL
 from xlmr_flax.tasks import get_task
 
@@ -109,31 +109,11 @@ def study(
         raw['evaluation']['languages'] = {t: CORE_LANGUAGES[t] for t in targets if t in CORE_LANGUAGES}
     else:
         for target in targets:
-            split, there = scored_languages(target)
+            split, there = scored_languages(target, beyond=True)  # low-resource ones are among these
             if there:  # otherwise the plan raises an error that names the missing files
                 raw['evaluation']['languages'] = {**raw['evaluation']['languages'], target: there}
                 raw['evaluation']['split'] = {**raw['evaluation']['split'], target: split}
     return raw
-
-
-def scored_languages(target: str) -> tuple[str, tuple[str, ...]]:
-    """Returns the split with labelled files in the most languages (test before dev), and these languages.
-
-    Languages beyond the benchmark's are included, since low-resource ones are among them. Without a data root, there
-    are none.
-    """
-    task = get_task(target)
-    by_split = {
-        split: tuple(
-            code
-            for code in (*task.languages, *task.more_languages)
-            if (rows := Split(task, code, split)).is_there() and rows.has_gold()
-        )
-        for split in ('test', 'dev')
-        if split in task.splits
-    }
-    split = max(by_split, key=lambda s: len(by_split[s]))
-    return split, by_split[split]
 
 
 def all_arms(rows: int, steps: int, compact: bool) -> dict[str, dict[str, Any]]:

@@ -169,7 +169,7 @@ def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
     """
     raw = study('main' if table == 'subset' else table, 'small')
     raw |= {'name': f'paper_small_{table}', 'preset': '', 'seeds': tuple(seeds) or (1,)}
-    raw['title'] = f'Check of the plumbing, not a result: {table} of the study at a small size'
+    raw['title'] = f'Pipeline check, not a result: {table} of the study at a small size'
     steps = {'learning_rate': 1e-4, 'epsilon': 1e-6, 'clip_per': 'step'}
     short = {'batch_size': 8, 'accumulation': 1, 'max_length': 64, 'lengths': (64,), 'max_train': 600, 'steps': 16}
     quiet = {'eval_every': 0, 'eval_examples': 32, 'dev_score': 'first', 'patience': 0, 'keep': 'last', 'log_every': 6}
@@ -197,20 +197,33 @@ def small(table: str, seeds: Sequence[int] = ()) -> dict[str, Any]:
     return only(raw, {})
 
 
+def scored_languages(target: str, *, beyond: bool) -> tuple[str, tuple[str, ...]]:
+    """Returns the split with labelled files in the most languages (test before dev), and these languages.
+
+    beyond: also languages beyond the benchmark's. Without a data root, there are none.
+    """
+    task = get_task(target)
+    by_split = {
+        split: tuple(
+            code
+            for code in (*task.languages, *(task.more_languages if beyond else ()))
+            if (rows := Split(task, code, split)).is_there() and rows.has_gold()
+        )
+        for split in ('test', 'dev')
+        if split in task.splits
+    }
+    split = max(by_split, key=lambda s: len(by_split[s]))
+    return split, by_split[split]
+
+
 def _scored_there(raw: dict[str, Any]) -> None:
     """Restricts each target to the split with the most labelled languages under the data root and to these."""
     for name in raw['targets']:
-        task = get_task(name)
-        there = {
-            split: tuple(c for c in task.languages if (s := Split(task, c, split)).is_there() and s.has_gold())
-            for split in ('test', 'dev')
-            if split in task.splits
-        }
-        split = max(there, key=lambda s: len(there[s]))
+        split, there = scored_languages(name, beyond=False)
         if name == 'bucc2018':  # max_examples does not limit its pools, which are large: use two languages only
-            there[split] = there[split][:2]
-        if there[split]:  # otherwise the plan raises an error that names the missing files
-            raw['evaluation']['languages'] = {**raw['evaluation']['languages'], name: there[split]}
+            there = there[:2]
+        if there:  # otherwise the plan raises an error that names the missing files
+            raw['evaluation']['languages'] = {**raw['evaluation']['languages'], name: there}
             raw['evaluation']['split'] = {**raw['evaluation']['split'], name: split}
 
 

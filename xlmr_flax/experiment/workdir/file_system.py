@@ -1,4 +1,4 @@
-"""What a workdir asks of its file system before any work: that files can be written and folders renamed."""
+"""Checks that the file system of a workdir can write files and rename folders; removes what killed processes left."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _RECORD = {
 
 # Folders in which any process may write. The folders of a run belong to the process that has claimed it.
 _SHARED = ('', 'claims', 'failed', 'report', 'report/figures', 'report/latex')
-_LONGEST = 1e12  # seconds; a larger number is no time of work
+_LONGEST = 1e12  # seconds; a larger number is not plausible
 
 
 class Workdir:
@@ -250,10 +250,10 @@ class Workdir:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    """Reads a metrics.jsonl. Warns of lines that are no records, and leaves them out.
+    """Reads a metrics.jsonl. Warns of lines that are not records, and leaves them out.
 
-    Without a warning go a last line without an end, which another process is writing or a killed one has left, and
-    records of a value that was not finite (`Workdir.log` writes it as null).
+    There is no warning for an incomplete last line (another process is writing it, or was killed while writing) and for
+    records with a value that was not finite (`Workdir.log` writes null).
     """
     if not path.is_file():
         return []

@@ -72,8 +72,9 @@ def order(plan: Sequence[Run], share: Share, seconds: Mapping[str, float] | None
 
 
 def longest_first(plan: Sequence[Run], seconds: Mapping[str, float]) -> list[Run]:
-    """Orders a plan by the seconds of each run and of the longest line of runs that start from it: so that no long
-    training begins when little else is left. seconds: by name; 0 for a run that has none."""
+    """Orders a plan so that no long training begins last: by the seconds of each run plus those of the longest chain of
+    runs that start from it, largest first. seconds: run name -> seconds; 0 for a run that is missing.
+    """
     lasts: dict[str, float] = {}
     after: dict[str, float] = {}
     for run in reversed(plan):

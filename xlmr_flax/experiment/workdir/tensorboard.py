@@ -30,8 +30,9 @@ class Board:
 
 
 def _summary_writer_class() -> Any:
-    """Imports tensorboardX without torch: where torch is installed, tensorboardX imports it, which takes seconds, and
-    goes on without it where that import fails."""
+    """Imports tensorboardX with torch hidden. tensorboardX would import an installed torch, which takes seconds, and
+    works without it.
+    """
     hide = 'torch' not in sys.modules
     if hide:
         sys.modules['torch'] = None  # pyright: ignore[reportArgumentType]

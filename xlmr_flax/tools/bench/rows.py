@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 class Rows:
     """Encoded rows of a set.
 
-    kind: the task's kind. flat int32 and offsets int64 [rows + 1]: the tokens. `group` rows form a unit (the choices of
+    flat int32 and offsets int64 [rows + 1]: the tokens. `group` rows form a unit (the choices of
     an example). targets, depending on the kind: label [units]; start and end [units]; or labels, int32 like flat.
     """
 
-    kind: str
     flat: np.ndarray
     offsets: np.ndarray
     group: int
@@ -66,18 +65,14 @@ def write_rows(path: Path, data: Encoded, pad: int) -> None:
     if data.spans is not None:
         targets = {'start': data.spans.start, 'end': data.spans.end}
     arrays = {f'target_{k}': v for k, v in targets.items()}
-    kind = np.asarray([ord(c) for c in data.kind], np.int32)
     about = np.asarray([data.group, pad], np.int64)
-    np.savez(
-        path, allow_pickle=False, flat=data.tokens.flat, offsets=data.tokens.offsets, kind=kind, about=about, **arrays
-    )
+    np.savez(path, allow_pickle=False, flat=data.tokens.flat, offsets=data.tokens.offsets, about=about, **arrays)
 
 
 def read_rows(path: Path) -> Rows:
     """Reads a file that `write_rows` wrote."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    kind = ''.join(map(chr, arrays['kind']))
     targets = {k.removeprefix('target_'): v for k, v in arrays.items() if k.startswith('target_')}
     group, pad = map(int, arrays['about'])
-    return Rows(kind, arrays['flat'], arrays['offsets'], group, pad, targets)
+    return Rows(arrays['flat'], arrays['offsets'], group, pad, targets)

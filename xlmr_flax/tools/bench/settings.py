@@ -1,4 +1,4 @@
-"""Configs, environment variables and the run of the benchmarks of training and evaluation, made from their options."""
+"""Makes configs and environment variables for the benchmarks of training and evaluation, and opens their runs."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def located(options: Options, folder: Path) -> dict[str, Any]:
 def write_full_rows(options: Options, folder: Path) -> None:
     """Writes an MNLI file in which every pair is longer than max_length, so that no batch has padding.
 
-    Its sentences are joined ones of MNLI. This measures the training step alone. Raises BenchError for another task.
+    Its sentences are joined from MNLI's. This measures only the training step. Raises BenchError for another task.
     """
     from xlmr_flax.data.sources import read_split
     from xlmr_flax.tasks import get_task
@@ -147,7 +147,7 @@ def write_full_rows(options: Options, folder: Path) -> None:
 
     config = options['config']
     if options['task'] != FULL:
-        raise BenchError(f'task {options["task"]!r}: full rows are made of {FULL!r} alone')
+        raise BenchError(f'task {options["task"]!r}: full rows can be made only from {FULL!r}')
     recipe, task = config['recipe'], get_task(FULL)
     rows = read_split(task, 'en', 'train', config['data_root'], recipe['max_train'] or None)
     pairs = [row for row in rows if isinstance(row, PairExample) and row.label is not None]

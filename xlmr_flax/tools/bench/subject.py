@@ -25,7 +25,7 @@ class BenchError(UserError, ValueError):
     """The benchmark cannot run, or the contestants do not compute the same result."""
 
 
-def takes_part(options: Options) -> str:
+def never_refuses(options: Options) -> str:
     """Default of `Contestant.refuses`: the contestant always takes part."""
     del options
     return ''
@@ -41,7 +41,7 @@ class Contestant:
 
     prepare: Callable[[Options, Path], Run]
     needs: str = ''
-    refuses: Callable[[Options], str] = takes_part
+    refuses: Callable[[Options], str] = never_refuses
 
 
 class Subject(Protocol):

@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 
 from xlmr_flax.tools.bench.subject import BenchError, Options, Subject, load_subject
-from xlmr_flax.util.children import hear_signals
+from xlmr_flax.util.children import hear_signals, with_package
 from xlmr_flax.util.stopping import check
 
 REST = 0.3  # seconds between two runs, in which the thread pools of the last run stop spinning
@@ -189,10 +189,8 @@ def installed(package: str) -> bool:
 
 
 def child_environment(threads: int) -> dict[str, str]:
-    """Environment variables of a benchmark process. PYTHONPATH makes this package importable without installation."""
-    root = str(Path(__file__).parents[3])
-    path = os.pathsep.join(p for p in (root, os.environ.get('PYTHONPATH')) if p)
-    return os.environ | {'OMP_NUM_THREADS': str(threads), 'PYTHONPATH': path}
+    """Environment variables of a benchmark process."""
+    return with_package(os.environ) | {'OMP_NUM_THREADS': str(threads)}
 
 
 def bench(
@@ -242,7 +240,7 @@ def bench(
         left_out={name: why for name, why in left_out.items() if why},
         threads=f'{threads} of {usable_cores()} cores for each contestant'
         if pinned
-        else f'{threads} threads; XLA uses every core, for this system cannot keep a process to some of them',
+        else f'{threads} threads; XLA uses every core, because this system cannot restrict a process to some of them',
         machine=machine(),
         unit=module.UNIT,
         rounds=rounds,

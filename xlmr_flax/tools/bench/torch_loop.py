@@ -34,7 +34,13 @@ from xlmr_flax.tools.torch.torch_modules import (
 )
 
 MEGA_BATCHES = 50  # number of batches sorted together: get_length_grouped_indices' default for large sets
-ON_GPU = 8  # padded lengths are multiples of 8, as in transformers' examples with mixed precision
+GPU_MULTIPLE = 8  # on a GPU, padded lengths are multiples of 8, as in transformers' examples with mixed precision
+
+
+def padded_to(longest: int, most: int, device: torch.device) -> int:
+    """Tokens to which a batch is padded: its longest row, on a GPU rounded up to a multiple of 8, at most `most`."""
+    multiple = GPU_MULTIPLE if device.type == 'cuda' else 1
+    return min(-(-longest // multiple) * multiple, most)
 
 
 def device_of(options: Options) -> torch.device:
@@ -89,8 +95,8 @@ class Training:
 
     def _tensors(self, units: np.ndarray) -> dict[str, torch.Tensor]:
         longest = int(self.rows.lengths[units].max())
-        multiple = ON_GPU if self.device.type == 'cuda' else 1
-        length = self.about['max_length'] if self.to_max else min(-(-longest // multiple) * multiple, 512)
+        most = self.about['max_length']
+        length = most if self.to_max else padded_to(longest, most, self.device)
         tensors = {k: torch.from_numpy(v) for k, v in self.rows.batch(units, length).items()}
         if self.device.type == 'cuda':
             tensors = {k: v.pin_memory().to(self.device, non_blocking=True) for k, v in tensors.items()}
@@ -180,8 +186,8 @@ class Forward:
             yield from ((code, order[start : start + size]) for start in range(0, len(order), size))
 
     def _outputs(self, rows: Rows, units: np.ndarray) -> torch.Tensor:
-        multiple, longest = ON_GPU if self.device.type == 'cuda' else 1, int(rows.lengths[units].max())
-        length = self.about['max_length'] if self.to_max else min(-(-longest // multiple) * multiple, 512)
+        longest, most = int(rows.lengths[units].max()), self.about['max_length']
+        length = most if self.to_max else padded_to(longest, most, self.device)
         batch = rows.batch(units, length)
         ids, segments = (torch.from_numpy(batch[k]).to(self.device) for k in ('ids', 'segments'))
         with torch.inference_mode(), self.autocast or nullcontext():

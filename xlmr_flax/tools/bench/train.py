@@ -69,7 +69,7 @@ def inputs(options: Options, folder: Path) -> None:
     heads, params = heads_of(training.datasets), initial_params(setting, run)
     export_start(folder / 'start', setting.model.config, params, setting.tokenizer.path, heads, setting.model.style)
     write_rows(folder / 'train.npz', data, setting.tokenizer.pad)
-    (stream,) = training.training_data(ActiveRows(np.arange(setting.model.config.vocab_size, dtype=np.int32))).streams
+    (stream,) = training.training_data(ActiveRows.all(setting.model.config.vocab_size)).streams
     text = {
         'head': next(iter(heads)),
         'dtype': setting.model.dtype,
@@ -137,7 +137,7 @@ def _torch(order: str, options: Options, folder: Path, *, to_max: bool, share: f
     return Training(options, folder, order, to_max=to_max, share=share, compiled=compiled)
 
 
-def compiled_only_there(options: Options) -> str:
+def compile_refusal(options: Options) -> str:
     """Why torch.compile is left out, '' = it takes part. On a CPU it compiles for a minute and is no faster."""
     return '' if options['device'] == 'gpu' or options.get('compile') else 'on a CPU only with --compile'
 
@@ -148,7 +148,7 @@ CONTESTANTS: dict[str, Contestant] = {
     'torch-dynamic': Contestant(partial(_torch, 'random', to_max=False, share=0.5), 'torch'),
     'torch-padded': Contestant(partial(_torch, 'random', to_max=True, share=0.25), 'torch'),
     'torch-compiled': Contestant(
-        partial(_torch, 'grouped', to_max=False, share=1.0, compiled=True), 'torch', compiled_only_there
+        partial(_torch, 'grouped', to_max=False, share=1.0, compiled=True), 'torch', compile_refusal
     ),
 }
 

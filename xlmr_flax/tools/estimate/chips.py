@@ -12,7 +12,7 @@ from xlmr_flax.parallel.chips import GPUS, TPUS, Chip
 from xlmr_flax.tools.estimate import EstimateError
 from xlmr_flax.util.errors import closest
 
-# The chips with a compiler without hardware: gpus.py has the descriptions of the GPUs.
+# Chips for which programs can be compiled without hardware: gpus.py describes the GPUs.
 CHIPS = TPUS | {name: GPUS[name] for name in ('h100', 'a100')}
 MOST_GPUS = 8  # of a machine, joined by NVLink; several machines are not estimated
 _QUIET = {
@@ -80,7 +80,7 @@ def devices(topology: Topology) -> list[Any]:
     from jax.experimental import topologies
 
     if not has_libtpu():
-        raise EstimateError("libtpu is not installed, the compiler for TPUs: pip install -e '.[tpu]' in the checkout")
+        raise EstimateError("libtpu, the compiler for TPUs, is not installed: pip install -e '.[tpu]' in the checkout")
     options: dict[str, Any] = {'chip_config_name': topology.chip.config}
     if 1 in topology.shape[:2]:
         options['chips_per_host_bounds'] = (*topology.shape[:2], 1)

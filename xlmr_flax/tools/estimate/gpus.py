@@ -49,8 +49,8 @@ def gpu_devices(topology: Topology) -> list[Any]:
     """Device descriptions of the GPUs of a machine; needs no GPU. Raises EstimateError without JAX's CUDA plugin."""
     if not has_cuda():
         raise EstimateError(
-            "JAX's plugin for CUDA is not installed, the compiler for NVIDIA GPUs: pip install -e '.[estimate-gpu]' in "
-            'the checkout'
+            "JAX's plugin for CUDA, the compiler for NVIDIA GPUs, is not installed: pip install -e "
+            "'.[estimate-gpu]' in the checkout"
         )
     # The plugin looks for a driver and for GPUs when jax loads it; where there is none, it would not load.
     for name, value in _WITHOUT_DRIVER.items():

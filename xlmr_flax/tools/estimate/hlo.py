@@ -1,4 +1,4 @@
-"""Parses the HLO text of a program that XLA has compiled for a TPU.
+"""Parses the HLO text of a program that XLA has compiled for a TPU or a GPU.
 
 It reads the computations with their instructions in the order of the schedule (OpenXLA's HLO text, hlo_parser.cc), the
 cost model's `estimated_cycles` in an instruction's backend_config, the trip counts of loops, and the tables of stack

@@ -19,7 +19,7 @@ from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.eval.retrieval import retrieval_layer
-from xlmr_flax.experiment.plan.cost import Estimator, Work, forward_flops, layer_weights
+from xlmr_flax.experiment.plan.cost import Estimator, Work, evaluation_count, forward_flops, layer_weights
 from xlmr_flax.experiment.plan.defaults import Defaults, decide, remedy, with_dtype
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.load_estimates import loads_of
@@ -150,7 +150,7 @@ class PlanWork(Estimator):
                 slots=load.slots,
             )
             yield Part(phase, what, run.name, program, steps=load.steps, load=load, run_steps=steps)
-        evaluations = (steps - 1) // recipe.eval_every + 1 if recipe.eval_every else 1
+        evaluations = evaluation_count(recipe, steps)
         yield from self._dev_parts(run, evaluations)
 
     def _dev_parts(self, run: Run, evaluations: int) -> Iterable[Part]:

@@ -29,7 +29,7 @@ class WordRows:
         samples = [self._sample(read) for read in training_reads(run) if read.purpose == TRAIN]
         half = np.concatenate([tokens.flat[: tokens.offsets[len(tokens) // 2]] for tokens, _ in samples])
         whole = np.concatenate([tokens.flat for tokens, _ in samples])
-        # The dataset of which least was read decides for all: of a mixture, this counts too many rather than too few.
+        # In a mixture, the dataset with the smallest share read decides for all: rather too many rows than too few.
         found = extrapolated(len(np.unique(half)), len(np.unique(whole)), max(share for _, share in samples))
         return min(_STEP * math.ceil(found / _STEP), self.estimator.shape.vocab_size)
 

@@ -30,7 +30,7 @@ from xlmr_flax.tools.torch.agreement import read_records
 from xlmr_flax.tools.torch.comparison_report import LEAST_SECONDS, LEAST_STEPS, Comparison, Curve, report, tables
 from xlmr_flax.tools.torch.limits import check
 from xlmr_flax.util import strict_json
-from xlmr_flax.util.children import run_child
+from xlmr_flax.util.children import run_child, with_package
 from xlmr_flax.util.files import write_atomically
 from xlmr_flax.util.stopping import Stopped
 from xlmr_flax.util.stopping import check as check_stop
@@ -67,11 +67,9 @@ def run_torch(runner: Runner, workdir: Path) -> bool:
         shutil.rmtree(folder)  # an unfinished run, or the run of another plan
     command = [sys.executable, '-m', 'xlmr_flax.tools.torch.torch_run', f'--saved={workdir}', f'--workdir={folder}']
     command += ['--end_with_input']
-    root = str(Path(__file__).parents[3])  # this package, also where it is not installed
-    path = os.pathsep.join(p for p in (root, os.environ.get('PYTHONPATH')) if p)
     # JAX makes the starting weights and reads the data on the CPU: torch uses the device.
     try:
-        code = run_child(command, {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path})
+        code = run_child(command, with_package(os.environ) | {'JAX_PLATFORMS': 'cpu'})
     except Stopped:
         raise Stopped('stopped during the PyTorch run, which is not saved; the JAX run is saved') from None
     if code:
@@ -108,8 +106,8 @@ def collect(runner: Runner, workdir: Path, versions: Mapping[str, str]) -> Compa
     curves = tuple(_curve(run, workdir) for run in runner.plan if run.recipe)
     if runner.setting.model.config.dropout or runner.setting.model.config.attention_dropout:
         notes.append(
-            'With dropout the losses of a step differ by its random masks. To hold them against each other step by '
-            'step: --config.encoder.dropout=0.0 --config.encoder.attention_dropout=0.0.'
+            'With dropout the losses of a step differ by its random masks. To compare them step by step: '
+            '--config.encoder.dropout=0.0 --config.encoder.attention_dropout=0.0.'
         )
     if config.encoder.dtype == 'bfloat16':
         notes.append('bfloat16: ours computes in it throughout, PyTorch by autocast.')

@@ -10,7 +10,7 @@ from xlmr_flax.tools.torch.torch_model import TRAINED
 
 
 def check(config: Config) -> None:
-    """Raises ConfigError, naming the field, if the PyTorch baseline does not support the config."""
+    """Raises ConfigError, naming the field, if the PyTorch side does not support the config."""
     for name, arm in {**config.arms, **config.training}.items():
         for key, member in arm.tasks.items():
             _check_kinds(f'arms.{name}.tasks.{key}', (member.task or key).split('+'))
@@ -24,12 +24,12 @@ def check(config: Config) -> None:
     for where, recipe in recipes.items():
         if recipe.optimizer.name != 'adamw':
             raise ConfigError(
-                f"{where}.optimizer.name {recipe.optimizer.name!r}: the PyTorch baseline has 'adamw' alone"
+                f"{where}.optimizer.name {recipe.optimizer.name!r}: the PyTorch side supports only 'adamw'"
             )
         if recipe.eval_every and (recipe.keep == 'best' or recipe.patience):
             raise ConfigError(
                 f'{where}.eval_every {recipe.eval_every} with keep {recipe.keep!r} and patience {recipe.patience}: the '
-                f"PyTorch baseline has no dev evaluation; compare with eval_every=0, or with keep='last' and patience=0"
+                f"PyTorch side has no dev evaluation; compare with eval_every=0, or with keep='last' and patience=0"
             )
 
 
@@ -37,4 +37,4 @@ def _check_kinds(where: str, names: Sequence[str]) -> None:
     for name in names:
         if (kind := get_task(name).kind) not in TRAINED:
             trained = ', '.join(TRAINED)
-            raise ConfigError(f'{where}: {name!r} is of kind {kind!r}; the PyTorch baseline trains {trained}')
+            raise ConfigError(f'{where}: {name!r} is of kind {kind!r}; the PyTorch side trains {trained}')

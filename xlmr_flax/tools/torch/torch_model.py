@@ -18,7 +18,7 @@ from xlmr_flax.models import hf
 from xlmr_flax.models.model import Params
 from xlmr_flax.models.weights import export_head, export_pooler, import_head, import_pooler
 
-# Kinds of task that the PyTorch baseline trains: those with a class in transformers and a prediction for each example.
+# Kinds of task that the PyTorch side trains: those with a class in transformers and a prediction for each example.
 TRAINED = tuple(kind.name for kind in KINDS.values() if kind.architecture and not kind.pretraining)
 
 
@@ -37,11 +37,11 @@ def export_start(
 ) -> None:
     """Writes `params` as a start folder (see torch_modules); the folder must not exist.
 
-    heads: the heads of params['heads'] to write. Raises ModelError for a kind of head that the baseline does not have.
+    heads: the heads of params['heads'] to write. Raises ModelError for heads that the PyTorch side does not have.
     """
     for name, spec in heads.items():
         if spec.kind not in TRAINED:
-            raise ModelError(f'head {name!r}: the PyTorch baseline has no head of kind {spec.kind!r}')
+            raise ModelError(f'head {name!r}: the PyTorch side has no head of kind {spec.kind!r}')
     family = family_of(config)
     hf.save(folder / 'encoder', config, params, tokenizer)
     if not family.has_pooler:

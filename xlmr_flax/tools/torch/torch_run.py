@@ -67,7 +67,7 @@ def run_baseline(config: Config, workdir: Path, command: str = '') -> list[dict[
     check(config)
     for name in ('metrics.jsonl', 'results.jsonl'):
         if (workdir / name).exists():
-            raise ConfigError(f'{workdir}: holds a run already ({name}); the baseline takes a folder of its own')
+            raise ConfigError(f'{workdir}: holds a run already ({name}); the PyTorch run needs a folder of its own')
     runner = Runner.open(dataclasses.replace(config, tensorboard=False), workdir, command)
     setting = runner.setting
     setting.workdir.save_config(dataclasses.replace(config, encoder=runner.config.encoder), command)
@@ -206,7 +206,7 @@ def load_arguments(values: flags.FlagValues, arguments: Sequence[str]) -> tuple[
         raise ConfigError(str(e.args[0]) if e.args else repr(e)) from None
     if len(left) > 1:
         raise ConfigError(f'unexpected argument {left[1]!r}; flags are written --name=value')
-    config = read_workdir(Path(values.saved)) if values.saved else load_config(values)
+    config = read_workdir(Path(values.saved))[0] if values.saved else load_config(values)
     if not values.workdir:
         raise ConfigError('--workdir=DIR is missing')
     return config, Path(values.workdir)
