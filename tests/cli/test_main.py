@@ -130,6 +130,19 @@ def test_score_goes_on_without_the_labels_of_a_task(tmp_path: Path, capsys: pyte
     assert main(['score', *folders, '--tasks=tatoeba']) == 1
 
 
+def test_score_takes_the_gold_of_a_data_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (
+        ('data/low_resource/nusax/sentiment/ngaju/test.csv', 'id,text,label\n1,a,positive\n2,b,negative\n'),
+        ('predictions/nusax/test-nij.tsv', 'positive\nneutral\n'),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    folders = [f'--predictions={tmp_path}/predictions', f'--data_root={tmp_path}/data', f'--out={tmp_path}/scores.json']
+    assert main(['score', *folders, '--benchmark=low-resource', '--allow_missing']) == 0
+    result = json.loads((tmp_path / 'scores.json').read_text())['tasks']['nusax']['languages']
+    assert result['nij']['accuracy'] == 50.0 and '## nusax' in capsys.readouterr().out
+
+
 def test_an_error_that_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError('a bug')

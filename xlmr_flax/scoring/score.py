@@ -102,10 +102,9 @@ def _score_task(task: str, part: Part, predictions: Path, source: GoldSource, al
     missing, unlabelled, notes = [], [], []
     for language in part.languages:
         path = file_of(predictions, task, part, language)
-        lacks = [missing_file(path, task, language), source.lacks(task, part, language)]
-        if any(lacks):
+        if lacks := missing_file(path, task, language) or source.lacks(task, part, language):
             if not allow_missing:
-                raise DataError(f'{lacks[0] or lacks[1]} (or allow missing files)')
+                raise DataError(f'{lacks} (or allow missing files)')
             missing.append(language)
             continue
         gold = source.read(task, part, language)
