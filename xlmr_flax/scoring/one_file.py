@@ -60,7 +60,7 @@ def score_file(task: Task, form: str, language: str, predicted: Path, gold: Gold
             return _score_indices(task, form, predicted, given, gold)
         if form == 'tags':
             if all(tag == 'O' for tags in right for tag in tags):
-                raise DataError(f'{gold.name}: no entity in this file, so that its F1 has no value')
+                raise DataError(f'{gold.name}: no entity, so that F1 has no value')
             return tagging.entity_scores(right, given)
         if form == 'pairs':
             return retrieval.pair_f1(right, given)
