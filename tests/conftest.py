@@ -52,9 +52,10 @@ FAST = (
     'data/readers/test_other_forms.py', 'data/test_packing.py', 'data/readers/test_readers.py',
     'data/readers/test_paths.py', 'data/test_sources.py', 'data/test_spans.py', 'data/readers/test_tables.py',
     'data/test_tagging.py', 'data/test_unlabelled.py', 'data/readers/test_untrusted_json.py', 'scoring/test_files.py',
-    'scoring/test_metrics.py', 'scoring/test_official_layout.py', 'scoring/test_score.py', 'scoring/test_tag_scores.py',
-    'report/test_untrusted_rows.py', 'tasks/test_parse.py', 'tasks/test_table.py', 'tasks/test_tiny_files.py',
-    'config/test_parsing.py', 'test_dependencies.py', 'test_house.py', 'util/test_errors.py', 'util/test_secrets.py',
+    'scoring/test_gold.py', 'scoring/test_metrics.py', 'scoring/test_official_layout.py', 'scoring/test_score.py',
+    'scoring/test_tag_scores.py', 'report/test_untrusted_rows.py', 'tasks/test_parse.py', 'tasks/test_table.py',
+    'tasks/test_tiny_files.py', 'config/test_parsing.py', 'test_dependencies.py', 'test_house.py',
+    'util/test_errors.py', 'util/test_secrets.py',
 )  # fmt: skip
 
 

@@ -95,7 +95,9 @@ def test_a_reader_that_ends_early_is_no_error() -> None:
         (['convert', '--source=embedded'], '--out is missing'),
         (['report'], '--workdir=DIR is missing'),
         (['score', '--labels=l'], '--predictions=DIR is missing'),
-        (['score', '--predictions=p'], '--labels=DIR is missing'),
+        (['score', '--predictions=p'], 'one of --labels=DIR and --data_root=DIR is needed; both are missing'),
+        (['score', '--predictions=p', '--labels=l', '--data_root=d'], '--data_root=DIR is needed; both are given'),
+        (['score', '--predictions=.', '--data_root=/nowhere/d'], "data root '/nowhere/d'"),
         (['report', '--wrkdir=w'], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
         (['run', '--conifg.recipe.steps=9'], "line flag 'conifg.recipe.steps'. Did you mean: config.recipe.steps ?"),
         (['run', '--recipe.steps=9'], "line flag 'recipe.steps'. Did you mean: config.recipe.steps ?"),
@@ -126,6 +128,19 @@ def test_score_goes_on_without_the_labels_of_a_task(tmp_path: Path, capsys: pyte
     assert '| pawsx | 100.00 |' in out and 'warning: tatoeba: ' in err
     assert json.loads((tmp_path / 'scores.json').read_text())['unlabelled_tasks'] == ['tatoeba']
     assert main(['score', *folders, '--tasks=tatoeba']) == 1
+
+
+def test_score_takes_the_gold_of_a_data_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (
+        ('data/low_resource/nusax/sentiment/ngaju/test.csv', 'id,text,label\n1,a,positive\n2,b,negative\n'),
+        ('predictions/nusax/test-nij.tsv', 'positive\nneutral\n'),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    folders = [f'--predictions={tmp_path}/predictions', f'--data_root={tmp_path}/data', f'--out={tmp_path}/scores.json']
+    assert main(['score', *folders, '--benchmark=low-resource', '--allow_missing']) == 0
+    result = json.loads((tmp_path / 'scores.json').read_text())['tasks']['nusax']['languages']
+    assert result['nij']['accuracy'] == 50.0 and '## nusax' in capsys.readouterr().out
 
 
 def test_an_error_that_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def check_labels(task: Task, path: Path, numbered: Iterable[tuple[int, str]]) ->
             raise DataError(f'{path}, line {line}: {label!r} is no label of {task.name!r}{closest(label, task.labels)}')
 
 
-def check_indices(path: Path, indices: Sequence[int], count: int) -> None:
+def check_indices(path: Path | str, indices: Sequence[int], count: int) -> None:
     """Raises DataError that names the line of the first index that is not one of 0 to `count` - 1."""
     for line, index in enumerate(indices, 1):
         if index >= count:

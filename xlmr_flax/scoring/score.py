@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_flax.data.readers.text import DataError
-from xlmr_flax.scoring import files
 from xlmr_flax.scoring.benchmarks import BENCHMARKS, QA, Benchmark, Part
+from xlmr_flax.scoring.gold import GoldFolder, GoldSource, file_of, missing_file
 from xlmr_flax.scoring.metrics.sums import total
 from xlmr_flax.scoring.one_file import Scores, coverage, score_file
 from xlmr_flax.tasks import get_task
@@ -23,39 +23,40 @@ from xlmr_flax.util.errors import closest
 
 def score_folder(
     predictions: Path | str,
-    labels: Path | str,
+    labels: Path | str | GoldSource,
     benchmark: str = 'xtreme',
     tasks: Iterable[str] | None = None,
     allow_missing: bool = False,
 ) -> dict[str, Any]:
-    """Scores ROOT/TASK/test-LANG prediction files against a folder of gold files with the same layout.
+    """Scores ROOT/TASK/test-LANG prediction files against gold labels.
 
+    labels: a folder of gold files with the same layout, or a data root (`gold.GoldOfDataRoot`).
     tasks: the tasks to score (default: every task of the benchmark that has a folder of predictions and one of labels,
-    as in evaluate.py).
+    as in evaluate.py, or with a data root a test file in one of its languages).
     Returns {'benchmark', 'tasks': {task: {'languages': {language: {metric: value}}, 'mean': {metric: value}, 'score',
-    'missing_languages', 'unlabelled_languages', 'coverage'}}, 'groups': {group: value or None}, 'overall': value or
-    None, 'missing_tasks', 'unlabelled_tasks', 'unscored', 'unknown_folders'}; all values are percentages. A group score
-    or the overall score is None unless all its tasks are complete.
+    'missing_languages', 'unlabelled_languages', 'coverage', 'stand_in'}}, 'groups': {group: value or None}, 'overall':
+    value or None, 'missing_tasks', 'unlabelled_tasks', 'unscored', 'unknown_folders'}; all values are percentages. A
+    group score or the overall score is None unless all its tasks are complete.
     coverage: {language: {'gold', 'unanswered', 'unknown'}}: numbers of gold ids, of gold ids without a prediction and
     of predictions without a gold id, for languages in which the ids differ.
-    unlabelled_tasks: tasks that are not scored because they have no folder of labels; they also count as missing.
-    unlabelled_languages: those whose gold file of questions has no answers; they are not scored. unscored: sentences
-    about these files, and about tasks with a folder of which no file is scored.
+    unlabelled_tasks: tasks that are not scored because there are no labels of them; they also count as missing.
+    unlabelled_languages: those whose gold rows have no labels; they are not scored. unscored: sentences about these
+    files, and about tasks with a folder of which no file is scored. stand_in: notes on gold rows of a data root that
+    stand in for the dataset's, '' for real ones.
     Raises DataError for a file that is missing (unless allow_missing), has another suffix, is unreadable, of another
     length than the gold file or has labels that the task does not have, and if no predicted task has labels.
     """
-    predictions, labels = Path(predictions), Path(labels)
-    bench = _benchmark(benchmark)
-    for root, what in ((predictions, 'predictions'), (labels, 'labels')):
-        if not root.is_dir():
-            raise DataError(f'{root}: no such folder of {what}')
+    predictions, bench = Path(predictions), _benchmark(benchmark)
+    if not predictions.is_dir():
+        raise DataError(f'{predictions}: no such folder of predictions')
+    source = GoldFolder(Path(labels)) if isinstance(labels, Path | str) else labels
     present = sorted(path.name for path in predictions.iterdir() if path.is_dir())
     wanted = _wanted(bench, tasks, present)
-    unlabelled = [] if tasks is not None else [task for task in wanted if not (labels / task).is_dir()]
+    unlabelled = [] if tasks is not None else [task for task in wanted if not source.has(task, bench.parts[task])]
     if wanted and wanted == unlabelled:
-        raise DataError(f'{labels}: no folder of labels for any of the predicted tasks ({", ".join(wanted)})')
+        raise DataError(f'{source}: no {source.what} for any of the predicted tasks ({", ".join(wanted)})')
     wanted = [task for task in wanted if task not in unlabelled]
-    scored = {task: _score_task(task, bench.parts[task], predictions, labels, allow_missing) for task in wanted}
+    scored = {task: _score_task(task, bench.parts[task], predictions, source, allow_missing) for task in wanted}
     empty = {task: result for task, result in scored.items() if not result['languages']}
     scored = {task: result for task, result in scored.items() if task not in empty}
     gaps = ('missing_languages', 'unlabelled_languages')
@@ -67,7 +68,7 @@ def score_folder(
         'overall': _mean_of(whole, bench.parts),
         'missing_tasks': [task for task in bench.parts if task not in scored],
         'unlabelled_tasks': unlabelled,
-        'unscored': _unscored(labels, bench, scored | empty),
+        'unscored': _unscored(source, bench, scored | empty),
         'unknown_folders': [name for name in present if name not in bench.parts],
     }
 
@@ -95,24 +96,24 @@ def _mean_of(scores: Mapping[str, float], tasks: Iterable[str]) -> float | None:
     return total(scores[task] for task in tasks) / len(tasks)
 
 
-def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_missing: bool) -> dict[str, Any]:
+def _score_task(task: str, part: Part, predictions: Path, source: GoldSource, allow_missing: bool) -> dict[str, Any]:
     by_language: dict[str, Scores] = {}
     counts: dict[str, dict[str, int]] = {}
-    missing, unlabelled = [], []
+    missing, unlabelled, notes = [], [], []
     for language in part.languages:
-        paths = [root / task / f'test-{language}.{part.suffix}' for root in (predictions, labels)]
-        absent = [path for path in paths if not path.is_file()]
-        for path in absent:
-            _refuse_other_suffix(path)
-        if not absent and part.form in ('squad', 'mlqa') and not any(files.read_gold_answers(paths[1]).values()):
-            unlabelled.append(language)
-        elif not absent:
-            counts[language] = coverage(part.form, paths[0], paths[1])
-            by_language[language] = score_file(get_task(task), part.form, language, paths[0], paths[1])
-        elif allow_missing:
+        path = file_of(predictions, task, part, language)
+        if lacks := missing_file(path, task, language) or source.lacks(task, part, language):
+            if not allow_missing:
+                raise DataError(f'{lacks} (or allow missing files)')
             missing.append(language)
-        else:
-            raise DataError(f'{absent[0]}: no such file, needed for {task!r} in {language!r} (or allow missing files)')
+            continue
+        gold = source.read(task, part, language)
+        if gold.values is None:
+            unlabelled.append(language)
+            continue
+        counts[language] = coverage(part.form, path, gold)
+        by_language[language] = score_file(get_task(task), part.form, language, path, gold)
+        notes.append(gold.stand_in)
     metrics = next(iter(by_language.values()), {})
     mean = {name: total(scores[name] for scores in by_language.values()) / len(by_language) for name in metrics}
     score = None
@@ -126,35 +127,30 @@ def _score_task(task: str, part: Part, predictions: Path, labels: Path, allow_mi
         'missing_languages': missing,
         'unlabelled_languages': unlabelled,
         'coverage': {language: each for language, each in counts.items() if any(list(each.values())[1:])},
+        'stand_in': '; '.join(filter(None, dict.fromkeys(notes))),
     }
 
 
-def _unscored(labels: Path, bench: Benchmark, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _unscored(source: GoldSource, bench: Benchmark, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Sentences about files that are there and are not scored: without labels, or in no language of the task."""
     sentences = []
     for task, result in results.items():
+        part = bench.parts[task]
         for language in result['unlabelled_languages']:
-            path = labels / task / f'test-{language}.{bench.parts[task].suffix}'
-            sentences.append(
-                f'{task} {language}: {path} has no answers (a public test file has placeholders): not scored'
-            )
+            where = source.name(task, part, language)
+            sentences.append(f'{task} {language}: {where} has no labels (a public test file): not scored')
         if not result['languages'] and not result['unlabelled_languages']:
-            name = f'test-LANG.{bench.parts[task].suffix}'
+            name = f'test-LANG.{part.suffix}'
             sentences.append(f'{task}: no language has a file {name} of predictions and one of labels: not scored')
     return sentences
 
 
-def _refuse_other_suffix(path: Path) -> None:
-    """Raises DataError if a file is missing, but the folder has it with another suffix."""
-    for other in sorted(path.parent.glob(f'{path.stem}.*')):
-        if other.stem == path.stem and other.is_file():
-            raise DataError(f'{other}: the format of this task is {path.suffix}: {path.name} is expected')
-
-
 def warnings(scores: Mapping[str, Any]) -> list[str]:
-    """Warnings about a result of score_folder: tasks and files that are not scored, and `coverage_lines`."""
-    unlabelled = [f'{task}: predictions, but no folder of labels: not scored' for task in scores['unlabelled_tasks']]
-    return unlabelled + scores['unscored'] + coverage_lines(scores)
+    """Warnings about a result of score_folder: tasks and files that are not scored, stand-ins, and `coverage_lines`."""
+    unlabelled = [f'{task}: predictions, but no labels: not scored' for task in scores['unlabelled_tasks']]
+    notes = {task: result['stand_in'] for task, result in scores['tasks'].items()}
+    stand_ins = [f'{task}: the gold rows stand in for the dataset: {note}' for task, note in notes.items() if note]
+    return unlabelled + scores['unscored'] + stand_ins + coverage_lines(scores)
 
 
 def coverage_lines(scores: Mapping[str, Any]) -> list[str]:
