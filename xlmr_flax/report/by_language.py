@@ -14,7 +14,9 @@ Record = Mapping[str, Any]
 # A target with more languages than this has a sortable table and a strip plot in the page. A static table of so many
 # rows, and a figure with a line for each language, are longer than two screens.
 MANY_LANGUAGES = 40
-SORT_NOTE = 'Click on a heading to sort; words in the field above the table select rows by language, script, family and class.'
+SORT_NOTE = (
+    'Click on a heading to sort; words in the field above the table select rows by language, script, family and class.'
+)
 # Column -> field of a record or row.
 _FACTS = (
     (Column('Language'), 'language_name'),

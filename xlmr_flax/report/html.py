@@ -70,8 +70,10 @@ def page(
     title = str(info.get('title') or 'Cross-lingual transfer')
     head = _caveats(rows, info, figures)
     sections = [('results', 'Results', _results(study, figures))]
+    # A table of several encoders is without tokens per word: their tokenizers differ.
+    tokens = info.get('tokens_per_word', {}).get(study.encoders[0], {}) if len(study.encoders) == 1 else {}
     for i, target in enumerate(study.scored_targets):
-        sections.append((f'target-{i}', target, _target(study, target, figures, info.get('tokens_per_word', {}))))
+        sections.append((f'target-{i}', target, _target(study, target, figures, tokens.get(target, {}))))
     for id_, name, body in (
         ('differences', 'Differences by language', _differences(study, figures)),
         ('effects', 'Effects by language property', _effects(info.get('effects'), figures)),
@@ -170,11 +172,10 @@ def _folded(name: str, tables: Iterable[Table | None], figures: _Figures) -> str
     return f'<details><summary>{escape(name)}</summary>{bodies}</details>' if bodies else ''
 
 
-def _target(study: Study, target: str, figures: _Figures, tokens: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+def _target(study: Study, target: str, figures: _Figures, tokens_per_word: Mapping[str, float]) -> str:
     rows, few = study.of_target(target), len(study.arms) <= FEW_ARMS
     many = len(study.codes(target)) > MANY_LANGUAGES
-    # One table of several encoders has no tokens per word: tokenizers differ.
-    about = facts_by_language(rows, tokens.get(study.encoders[0], {}).get(target, {}) if len(study.encoders) == 1 else {})
+    about = facts_by_language(rows, tokens_per_word)
     majors = score_metrics(rows, target)
     tables = language_tables(study, target)
     tables = [upright(t) if not few and len(t.columns) > MOST_COLUMNS else t for t in tables]

@@ -50,8 +50,8 @@ class Table:
     """A table.
 
     best: mark the highest value of each 'row' or of each 'column' (without rows of means); '' marks none. bold: mark
-    these cells instead. name: file name. hints: (line, column) -> source of the cell's number. sortable: a reader of the
-    page can sort and filter it.
+    these cells instead. name: file name. hints: (line, column) -> source of the cell's number. sortable: in the page,
+    a reader can sort and filter it.
     """
 
     title: str

@@ -22,10 +22,10 @@ Record = Mapping[str, Any]
 CC100_NOTE = 'CC-100 is the pretraining data of XLM-R.'
 PANELS = 3  # at most this many panels in a row
 # Scripts (ISO 15924) of the languages in CC-100, the pretraining data of XLM-R.
-CC100_SCRIPTS = frozenset(
-    'Arab Armn Beng Cyrl Deva Ethi Geor Grek Gujr Guru Hans Hant Hebr Jpan Khmr Knda Kore Laoo Latn Mlym Mymr Orya Sinh '
-    'Taml Telu Thai'.split()
-)
+CC100_SCRIPTS = frozenset((
+    'Arab', 'Armn', 'Beng', 'Cyrl', 'Deva', 'Ethi', 'Geor', 'Grek', 'Gujr', 'Guru', 'Hans', 'Hant', 'Hebr', 'Jpan',
+    'Khmr', 'Knda', 'Kore', 'Laoo', 'Latn', 'Mlym', 'Mymr', 'Orya', 'Sinh', 'Taml', 'Telu', 'Thai',
+))  # fmt: skip
 # Marker, face and edge: of the most frequent scripts, in this order; of the rest; of scripts that are not in CC-100.
 _LOOKS = (('o', PAPER, SOFT), ('^', '#009e73', '#009e73'), ('s', '#56b4e9', '#56b4e9'), ('D', '#cc79a7', '#cc79a7'))
 _REST, _NOT_IN = ('v', '#e69f00', '#e69f00'), ('X', '#d55e00', '#d55e00')
