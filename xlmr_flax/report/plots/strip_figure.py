@@ -26,18 +26,24 @@ CC100_SCRIPTS = frozenset((
     'Arab', 'Armn', 'Beng', 'Cyrl', 'Deva', 'Ethi', 'Geor', 'Grek', 'Gujr', 'Guru', 'Hans', 'Hant', 'Hebr', 'Jpan',
     'Khmr', 'Knda', 'Kore', 'Laoo', 'Latn', 'Mlym', 'Mymr', 'Orya', 'Sinh', 'Taml', 'Telu', 'Thai',
 ))  # fmt: skip
-# Marker, face and edge: of the most frequent scripts, in this order; of the rest; of scripts that are not in CC-100.
-_LOOKS = (('o', PAPER, SOFT), ('^', '#009e73', '#009e73'), ('s', '#56b4e9', '#56b4e9'), ('D', '#cc79a7', '#cc79a7'))
+# Script -> marker, face and edge, the same in all figures: the four scripts with most languages. The rest share a look.
+_LOOKS = {
+    'Latn': ('o', PAPER, SOFT),
+    'Arab': ('^', '#009e73', '#009e73'),
+    'Cyrl': ('s', '#56b4e9', '#56b4e9'),
+    'Deva': ('D', '#cc79a7', '#cc79a7'),
+}
 _REST, _NOT_IN = ('v', '#e69f00', '#e69f00'), ('X', '#d55e00', '#d55e00')
+_UNKNOWN = 'unknown'
 _WIDTH = 0.74  # of a strip, in units of the distance between two strips
 _GOLDEN = 0.618034
 # Name of a strip -> whether a language belongs to it. A language belongs to the first that fits.
 _STRIPS: dict[str, Callable[[Record], bool]] = {
     'high': lambda r: r.get('resource_level') == 'high',
     'mid': lambda r: r.get('resource_level') == 'mid',
-    'low,\nin\nCC-100': lambda r: r.get('resource_level') == 'low' and bool(r.get('cc100_gib')),
-    'low,\nnot in\nCC-100': lambda r: r.get('resource_level') == 'low' and r.get('cc100_gib') == 0,
-    'class\nor size\nunknown': lambda _: True,
+    'low, in\nCC-100': lambda r: r.get('resource_level') == 'low' and bool(r.get('cc100_gib')),
+    'low, not\nin CC-100': lambda r: r.get('resource_level') == 'low' and r.get('cc100_gib') == 0,
+    'unknown': lambda _: True,  # the class, or whether the language is in CC-100
 }
 Group = tuple[str, tuple[str, str, str], frozenset[str]]  # text of the legend, look, scripts
 
@@ -74,12 +80,13 @@ def strips(records: Sequence[Record], value: str, label: str, chance: float | No
             if value == 'difference':
                 axes.axhline(0, color=INK, lw=0.8)
             axes.grid(visible=True, axis='y')
+            axes.tick_params(axis='x', labelsize=8)
             axes.set_title(arm)
         for axes in grid[len(arms) :]:
             axes.set_visible(False)
         for axes in grid[max(0, len(arms) - across) : len(arms)]:  # the lowest panel of each column
             axes.tick_params(labelbottom=True)
-        grid[0].set_xticks(range(len(names)), [f'{name}\n({counts[name]})' for name in names], fontsize=8.5)
+        grid[0].set_xticks(range(len(names)), [f'{name}\n({counts[name]})' for name in names])
         grid[0].set_xlim(-0.6, len(names) - 0.4)
         grid[0].margins(y=0.1)  # room for the codes
         figure.supxlabel('resource class (languages); bar: mean of the class', fontsize=9.5)
@@ -89,18 +96,18 @@ def strips(records: Sequence[Record], value: str, label: str, chance: float | No
 
 
 def _groups(points: Sequence[Record]) -> list[Group]:
-    """The scripts with a look of their own, those that share one, and those that CC-100 lacks, with their numbers."""
-    counts = Counter({r['language']: str(r.get('script') or 'unknown') for r in points}.values())
-    order = sorted(counts, key=lambda script: (-counts[script], script))
-    lacking = [script for script in order if script not in CC100_SCRIPTS | {'unknown'}]
-    others = [script for script in order if script not in lacking]
-    sets: list[tuple[str, tuple[str, str, str], list[str]]] = [
-        (script, look, [script]) for script, look in zip(others, _LOOKS, strict=False)
-    ]
-    rest = others[len(_LOOKS) :]
-    sets += [('other scripts', _REST, rest)] if rest else []
-    sets += [(f'not in CC-100: {", ".join(sorted(lacking))}', _NOT_IN, lacking)] if lacking else []
-    return [(f'{name} ({sum(counts[s] for s in mine)})', look, frozenset(mine)) for name, look, mine in sets]
+    """The scripts with a look of their own, the rest, and those not in CC-100, with their numbers of languages."""
+    counts = Counter({r['language']: _script(r) for r in points}.values())
+    lacking = sorted(counts.keys() - CC100_SCRIPTS - {_UNKNOWN})
+    sets = [(script, look, [script]) for script, look in _LOOKS.items()]
+    sets.append(('other scripts', _REST, [script for script in counts if script not in (*_LOOKS, *lacking)]))
+    sets.append((f'not in CC-100: {", ".join(lacking)}', _NOT_IN, lacking))
+    numbers = [sum(counts[script] for script in scripts) for _, _, scripts in sets]
+    return [(f'{name} ({n})', look, frozenset(mine)) for (name, look, mine), n in zip(sets, numbers, strict=True) if n]
+
+
+def _script(record: Record) -> str:
+    return str(record.get('script') or _UNKNOWN)
 
 
 def _panel(axes: Axes, by_strip: Sequence[Sequence[Record]], value: str, groups: Sequence[Group]) -> None:
@@ -112,7 +119,7 @@ def _panel(axes: Axes, by_strip: Sequence[Sequence[Record]], value: str, groups:
         y = [r[value] for r in points]
         # Neighbours in value are far apart across the strip, in the same way each time.
         x = [place + _WIDTH * ((number * _GOLDEN) % 1 - 0.5) for number in range(len(points))]
-        placed += zip(x, y, [str(r.get('script') or 'unknown') for r in points], strict=True)
+        placed += zip(x, y, map(_script, points), strict=True)
         mean = fmean(y)
         axes.plot([place - _WIDTH / 2, place + _WIDTH / 2], [mean, mean], color=INK, lw=2, zorder=4)
         for number, shift in {0: -9, len(points) - 1: 4}.items():
