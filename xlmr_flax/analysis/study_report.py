@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from xlmr_flax.experiment.studies import presets
 from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.models import embedded
 from xlmr_flax.report import make_study, read_rows, write_effects, write_report, write_tables
+from xlmr_flax.report.by_language import MANY_LANGUAGES
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task, TaskError
 from xlmr_flax.util import strict_json
@@ -42,10 +44,18 @@ _WORLD_NOTE = (
 def write_run_report(runner: Runner, versions: Mapping[str, str]) -> str:
     """Writes WORKDIR/report/ after a run; returns text with the paths."""
     rows, path = read_rows(runner.workdir.results_path), runner.workdir.path / _TOKENS
-    if len({row['seed'] for row in rows}) > 1 and len({row['intermediate'] for row in rows}) > 1:
-        tokens = fertility(runner.plan, runner.setting.tokenizer)  # only a study of language effects needs it
+    if shows_tokens(rows):
+        tokens = fertility(runner.plan, runner.setting.tokenizer)
         write_atomically(path, json.dumps(tokens, indent=1, sort_keys=True) + '\n')
     return _write(runner.workdir, runner.config, runner.command, versions)
+
+
+def shows_tokens(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a report of these result rows has tokens per word: effects by language, or a table of many languages."""
+    rows = list(rows)
+    languages = Counter(target for target, _ in {(row['target'], row['language']) for row in rows})
+    has_effects = len({row['seed'] for row in rows}) > 1 and len({row['intermediate'] for row in rows}) > 1
+    return has_effects or any(count > MANY_LANGUAGES for count in languages.values())
 
 
 def write_results_report(folder: Path) -> str:
@@ -94,7 +104,7 @@ def _saved_tokens(path: Path) -> dict[str, dict[str, float]]:
     except FileNotFoundError:
         return {}
     except strict_json.JsonError as error:
-        warn(f'{error}; the effects are without tokens per word')
+        warn(f'{error}; the report is without tokens per word')
         return {}
     tokens: dict[str, dict[str, float]] = {}
     for target, by_language in saved.items():
@@ -137,7 +147,9 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
     study = make_study(rows, planned(config), tested, points)
     _save_noise(workdir, config, rows)
     title, remarks = config.title or config.name, notes(config) + failures(workdir, config)
-    effect_records = study_effects(workdir.path, rows, config.encoder.source)
+    tokens = {config.encoder.source: _saved_tokens(workdir.path / _TOKENS)}
+    noise = example_noise.read_noise(workdir.path / example_noise.FILE)
+    effect_records = effects(rows, _contrasts(rows), tokens, noise)
     tables = write_tables(report, study, title, remarks, command) + write_effects(
         report, effect_records, title, remarks, command
     )
@@ -153,6 +165,7 @@ def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str
         'data_notes': data_notes(config),
         'licences': licences(config),
         'effects': effect_records,
+        'tokens_per_word': tokens,
     }
     page = write_report(report / 'index.html', study, points, info)
     return f'report: {page}\ntables: {", ".join(str(t) for t in tables if t.suffix == ".md")}'

@@ -12,7 +12,7 @@ from typing import Any
 from xlmr_flax.report.latex import latex_document, latex_fragment
 from xlmr_flax.report.plots.canvas import svg
 from xlmr_flax.report.plots.effect_figures import forest, line_panels
-from xlmr_flax.report.plots.strip_figure import strips
+from xlmr_flax.report.plots.strip_figure import CC100_NOTE, strips
 from xlmr_flax.report.rows import NONE
 from xlmr_flax.report.study import MARKED, metric_name
 from xlmr_flax.report.table import Column, Line, Table, markdown, signed
@@ -207,11 +207,12 @@ def effect_figures(effects: Effects) -> dict[str, tuple[Any, str, str]]:
                 figures[f'effects-size-{target}{more}'] = (line_panels(lines), label, caption)
         languages = [r for r in effects['languages'] if r['encoder'] == encoder]
         for target in dict.fromkeys(r['target'] for r in languages):
-            drawn = strips([r for r in languages if r['target'] == target])
+            mine = [r for r in languages if r['target'] == target]
+            drawn = strips(mine, 'difference', f'{target}: difference (points)')
             if drawn is not None:
                 caption = (
                     f'{encoder}, {target}. Difference to no intermediate training of every language, the mean over '
-                    'seeds, by resource class.'
+                    f'seeds, by resource class and script. {CC100_NOTE}'
                 )
                 label = f'Effect by resource class, {target}'
                 figures[f'effects-classes-{target}{more}'] = (drawn, label, caption)

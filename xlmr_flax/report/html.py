@@ -8,7 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.by_language import SCRIPT, language_table, sortable
+from xlmr_flax.report.by_language import (
+    MANY_LANGUAGES,
+    SCRIPT,
+    facts_by_language,
+    language_table,
+    with_facts,
+)
 from xlmr_flax.report.effects import Effects, effect_figures, effect_sentences, effect_tables
 from xlmr_flax.report.findings import findings
 from xlmr_flax.report.html_table import Notes, html_list, html_table
@@ -16,8 +22,9 @@ from xlmr_flax.report.page_style import document
 from xlmr_flax.report.paper_tables import differences, intervals, runs_table, scores, upright
 from xlmr_flax.report.plots.canvas import inline, svg
 from xlmr_flax.report.plots.curves import training_curves
-from xlmr_flax.report.plots.figures import dumbbells, gains_by_language
+from xlmr_flax.report.plots.figures import dumbbells, gains_by_language, score_strips
 from xlmr_flax.report.plots.heatmaps import arms_by_targets, delta_heatmap
+from xlmr_flax.report.plots.strip_figure import CC100_NOTE
 from xlmr_flax.report.rows import NONE, Row, RowsError, distinct, facts, intermediates, languages, scored
 from xlmr_flax.report.study import TO_ENGLISH, Study, metric_name, metric_title, score_metrics
 from xlmr_flax.report.table import Table
@@ -40,8 +47,8 @@ def write_report(
 
     curves: dicts {run, intermediate, target, seed, step, loss?, metric?, value?}; those of an intermediate phase have
     the target ''. info: any of title, command, config (dict), versions (dict), sources (commits), seconds, date, notes,
-    data_notes and licences (lists of texts), and effects (records of analysis.language_effects). Raises RowsError if
-    there are no rows.
+    data_notes and licences (lists of texts), effects (records of analysis.language_effects), and tokens_per_word
+    (encoder -> target -> language -> value). Raises RowsError if there are no rows.
     """
     figures = _Figures()
     text = page(study, curves, info, figures)
@@ -63,8 +70,10 @@ def page(
     title = str(info.get('title') or 'Cross-lingual transfer')
     head = _caveats(rows, info, figures)
     sections = [('results', 'Results', _results(study, figures))]
+    # A table of several encoders is without tokens per word: their tokenizers differ.
+    tokens = info.get('tokens_per_word', {}).get(study.encoders[0], {}) if len(study.encoders) == 1 else {}
     for i, target in enumerate(study.scored_targets):
-        sections.append((f'target-{i}', target, _target(study, target, figures)))
+        sections.append((f'target-{i}', target, _target(study, target, figures, tokens.get(target, {}))))
     for id_, name, body in (
         ('differences', 'Differences by language', _differences(study, figures)),
         ('effects', 'Effects by language property', _effects(info.get('effects'), figures)),
@@ -163,11 +172,14 @@ def _folded(name: str, tables: Iterable[Table | None], figures: _Figures) -> str
     return f'<details><summary>{escape(name)}</summary>{bodies}</details>' if bodies else ''
 
 
-def _target(study: Study, target: str, figures: _Figures) -> str:
+def _target(study: Study, target: str, figures: _Figures, tokens_per_word: Mapping[str, float]) -> str:
     rows, few = study.of_target(target), len(study.arms) <= FEW_ARMS
+    many = len(study.codes(target)) > MANY_LANGUAGES
+    about = facts_by_language(rows, tokens_per_word)
     majors = score_metrics(rows, target)
     tables = language_tables(study, target)
     tables = [upright(t) if not few and len(t.columns) > MOST_COLUMNS else t for t in tables]
+    tables = [with_facts(t, about) if many else t for t in tables]
     main = tables[: 1 if few else len(study.encoders)]
     # Shows both directions of retrieval, so that neither is mistaken for the other.
     main += [table for table in tables if few and table.name == f'{target}-{TO_ENGLISH}']
@@ -176,7 +188,10 @@ def _target(study: Study, target: str, figures: _Figures) -> str:
     for number, encoder in enumerate(distinct(chosen, 'encoder'), 1):
         label = f'{target}: {metric_title(majors[0], rows)} by language, {encoder}'
         name = f'{target}-by-language' + (f'-{number}' if len(study.encoders) > 1 else '')
-        if few:
+        drawn = score_strips(rows, target, majors[0], encoder, about) if many else None
+        if drawn is not None:
+            caption = f'A point for each language, by resource class and script. {CC100_NOTE}'
+        elif few:
             caption = (
                 'Languages from high-resource to low-resource. Open: without intermediate training; filled: with it.'
             )
@@ -214,7 +229,8 @@ def _effects(effects: Effects | None, figures: _Figures) -> str:
     records = effects['languages']
     for encoder, target in dict.fromkeys((r['encoder'], r['target']) for r in records):
         mine = [r for r in records if (r['encoder'], r['target']) == (encoder, target)]
-        parts.append(sortable(language_table(mine, target, encoder), figures.notes))
+        table = language_table(mine, target, encoder)
+        parts.append(_folded(f'{len(table.lines)} languages', [table], figures))
     return '\n'.join([*parts, *(_folded(table.title, [table], figures) for table in effect_tables(effects))])
 
 

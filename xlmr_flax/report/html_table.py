@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from xlmr_flax.report.table import MISSING, Table
+from xlmr_flax.report.table import MISSING, Column, Table
 
 SHORT = 50  # a note of at most this many characters is repeated instead of referred to by number
 WIDE, WIDER = 9, 12  # tables with more columns get a smaller font, and a still smaller one
@@ -58,15 +58,15 @@ class Notes:
 def html_table(table: Table, notes: Notes | None = None, folded: bool = False) -> str:
     """The table as HTML: its title, a <table> that scrolls sideways, and its notes. notes: those of the page."""
     marked, groups, title = table.marked(), table.groups(), escape(table.title)
-    out = [f'<h3>{title}</h3>', f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">']
+    out = ['<div class="sortable">'] if table.sortable else []  # what by_language.SCRIPT looks for
+    out += [f'<h3>{title}</h3>', f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">']
     wide = html_class(len(table.columns) > WIDE and 'wide', len(table.columns) > WIDER and 'wider')
     out += [f'<table{wide} aria-label="{title}">', '<thead>']
     if groups:
         named = ' class="named" scope="colgroup"'
         cells = [f'<th colspan="{n}"{named if g else ""}><span>{escape(g)}</span></th>' for g, n in groups]
         out.append(f'<tr class="groups">{"".join(cells)}</tr>')
-    heads = [f'<th scope="col"{html_class(c.kind != "text" and "number")}>{escape(c.head)}</th>' for c in table.columns]
-    out += [f'<tr>{"".join(heads)}</tr>', '</thead>', '<tbody>']
+    out += [f'<tr>{"".join(map(_head, table.columns))}</tr>', '</thead>', '<tbody>']
     for i, (line, cells) in enumerate(zip(table.lines, table.texts(), strict=True)):
         first = line.mean and i and not table.lines[i - 1].mean
         out.append(f'<tr{html_class(line.mean and "mean", first and "first")}>')
@@ -82,10 +82,15 @@ def html_table(table: Table, notes: Notes | None = None, folded: bool = False) -
             title_of = f' title="{escape(hint)}"' if hint and cells[j] != MISSING else ''
             out.append(f'<td{names}{title_of}>{escape(cells[j])}</td>')
         out.append('</tr>')
-    out += ['</tbody>', '</table>', '</div>']
+    out += ['</tbody>', '</table>', '</div>', *(['</div>'] if table.sortable else [])]
     # The notes say bold. Here the rows of means are bold as well, and the style sheet makes the highest score blue.
     all_notes = [re.sub('^Bold: ', 'Blue: ', note) for note in table.all_notes()]
     return '\n'.join(out) + (notes.html(all_notes, folded=folded) if notes else html_list(all_notes, 'notes'))
+
+
+def _head(column: Column) -> str:
+    order = f' data-order="{escape(" ".join(column.order))}"' if column.order else ''
+    return f'<th scope="col"{html_class(column.kind != "text" and "number")}{order}>{escape(column.head)}</th>'
 
 
 def html_list(items: Sequence[str], name: str) -> str:

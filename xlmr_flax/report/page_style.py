@@ -56,9 +56,8 @@ thead tr.groups th { border-bottom: none; padding-bottom: 0; }
 thead tr.groups th.named span { display: block; border-bottom: 1px solid var(--soft); text-align: center; }
 tbody th { font-weight: 400; }
 thead tr:last-child th:first-child, tbody tr:not(.mean) th { position: sticky; left: 0; background: var(--paper); }
-tbody tr:nth-child(even):not(.mean) th { background: var(--band); }
-tbody tr:nth-child(even) { background: var(--band); }
-tbody tr.mean { background: none; font-weight: 600; }
+tbody tr:nth-child(even of :not([hidden], .mean)) > * { background: var(--band); }
+tbody tr.mean { font-weight: 600; }
 tbody tr.mean th { font-weight: 600; }
 tbody td.name { white-space: normal; overflow-wrap: anywhere; }
 tbody tr.mean.first > * { border-top: 1px solid var(--ink); }
@@ -71,7 +70,11 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .3rem; }
 svg { display: block; height: auto; max-width: 100%; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--grid); }
 footer { color: var(--soft); font-size: .85rem; }
+.sortable .scroll { max-height: 38rem; }
+.sortable thead { position: sticky; top: 0; z-index: 1; background: var(--paper); }
+.sortable thead tr:last-child th { box-shadow: 0 1.5px var(--ink); }
 .sortable button { all: unset; cursor: pointer; }
+.sortable button:hover { text-decoration: underline; }
 .sortable button:focus-visible { outline: 2px solid var(--mark); }
 .sortable th[aria-sort=ascending] button::after { content: ' ▲'; }
 .sortable th[aria-sort=descending] button::after { content: ' ▼'; }
@@ -79,6 +82,7 @@ footer { color: var(--soft); font-size: .85rem; }
   font: inherit; font-size: .9rem; width: 22rem; max-width: 100%; padding: .25rem .5rem; color: var(--ink);
   background: var(--paper); border: 1px solid var(--soft); border-radius: 4px;
 }
+.sortable output { display: inline-block; margin-left: .8rem; color: var(--soft); font-size: .88rem; }
 @media (min-width: 66rem) {
   .scroll:has(> table.wide) { margin-right: calc((62rem - min(100vw, 98rem)) / 2); max-width: none; }
 }
@@ -93,7 +97,8 @@ footer { color: var(--soft); font-size: .85rem; }
 @media print {
   main { max-width: none; padding: 0; }
   nav { display: none; }
-  .scroll { overflow: visible; }
+  .scroll, .sortable .scroll { overflow: visible; max-height: none; }
+  .sortable input, .sortable output { display: none; }
   table, table.wide, table.wider { font-size: 6.5pt; }
   .wide th, .wide td { padding: .15rem .25rem; }
   figure, tr { break-inside: avoid; }

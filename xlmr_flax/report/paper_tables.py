@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -111,16 +111,20 @@ def by_language(view: View, target: str, metric: str) -> Table:
             cells.append(view.whole_seeds(language_mean(here, [code]), here))
             hints[len(lines), len(cells) - 1] = view.runs(name, target, language=code)
         lines.append(Line(tuple(cells)))
-    names, sizes = facts(rows, 'language_name'), {r['language']: r['n'] for r in rows}
-    spelled = [f'{code} {names[code]}' for code in every if code in names]
-    counts = sorted(set(sizes.values()))
-    size = f'{counts[0]:,}' if len(counts) == 1 else f'{counts[0]:,} to {counts[-1]:,}'
+    counts = sorted({r['language']: r['n'] for r in rows}.values())
+    size = f'{counts[0]:,}' if counts[0] == counts[-1] else f'{counts[0]:,} to {counts[-1]:,}'
     notes = [f'In %, {rows[0]["split"]} split, {size} examples a language.']
-    notes += ([f'{"; ".join(spelled)}.'] if spelled else []) + common_notes(view, target)
+    notes += [*names_note(facts(rows, 'language_name'), every), *common_notes(view, target)]
     place = f'; {view.encoder}' if len(view.study.encoders) > 1 else ''
     title = f'{view.target_name(target)}: {metric_title(metric, rows)} by language{place}'
     slug = f'{target}-{metric}{replace(view, zero_shot=False).slug}'
     return Table(title, tuple(columns), tuple(lines), tuple(notes), 'column', slug, hints)
+
+
+def names_note(names: Mapping[str, str], codes: Sequence[str]) -> list[str]:
+    """A note with the names of the languages, [] if none is known."""
+    spelled = [f'{code} {names[code]}' for code in codes if code in names]
+    return [f'{"; ".join(spelled)}.'] if spelled else []
 
 
 def upright(table: Table) -> Table:

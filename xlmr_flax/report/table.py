@@ -25,7 +25,8 @@ class Column:
     """A column. head: one word. group: heading that neighbouring columns share, written once above them.
 
     kind: 'text' is left-aligned; 'count' is an integer or a text like '100–150'; 'score' is a number with fixed
-    decimals; 'delta' is the same with its sign. best: the column takes part in marking the highest value.
+    decimals; 'delta' is the same with its sign. best: the column takes part in marking the highest value. order: the
+    texts of the column in the order in which a page sorts them, if that is not the alphabetical one.
     """
 
     head: str
@@ -33,6 +34,7 @@ class Column:
     group: str = ''
     decimals: int = 1
     best: bool = False
+    order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Table:
     """A table.
 
     best: mark the highest value of each 'row' or of each 'column' (without rows of means); '' marks none. bold: mark
-    these cells instead. name: file name. hints: (line, column) -> source of the cell's number.
+    these cells instead. name: file name. hints: (line, column) -> source of the cell's number. sortable: in the page,
+    a reader can sort and filter it.
     """
 
     title: str
@@ -59,6 +62,7 @@ class Table:
     name: str = ''
     hints: Mapping[tuple[int, int], str] = field(default_factory=dict)
     bold: frozenset[tuple[int, int]] | None = None
+    sortable: bool = False
 
     def __post_init__(self) -> None:
         for line in self.lines:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xlmr_flax.report.plots.canvas import ACCENT, INK, PAPER, SOFT, new_figure, style, unique_legend
+from xlmr_flax.report.plots.strip_figure import strips
 from xlmr_flax.report.rows import (
     NONE,
     Row,
@@ -82,6 +83,24 @@ def dumbbells(
         figure.supxlabel(axis, fontsize=9.5)
         figure.legend(*unique_legend(grid), loc='outside upper right', ncols=4, fontsize=9)
     return figure
+
+
+def score_strips(
+    rows: Iterable[Row], target: str, metric: str, encoder: str, about: Mapping[str, Mapping[str, Any]]
+) -> Figure | None:
+    """Strip plot of scores by language (`strips`), means over seeds. about: `by_language.facts_by_language`."""
+    rows = list(rows)
+    chosen = scored(rows, target, metric)
+    found = {name: values for (e, name), values in columns(chosen).items() if e == encoder}
+    records = [
+        {**about[code], 'intermediate': name, 'language': code, 'score': score.mean}
+        for name, values in found.items()
+        for code, by_seed in values.items()
+        if (score := over_seeds(by_seed))
+    ]
+    chance = _chance(chosen)
+    label = f'{target}: {metric_title(metric, select(rows, target=target))} in %, {chosen[0]["split"]} split'
+    return strips(records, 'score', label, chance if chance is not None and _is_near(chance, found) else None)
 
 
 def _dumbbell_panel(axes: Axes, codes: Sequence[str], base: Values, values: Values, name: str) -> None:
@@ -186,4 +205,4 @@ def _gain_panel(axes: Axes, best: str, lines: Mapping[str, Sequence[Score | None
     axes.tick_params(axis='y', length=0)
 
 
-__all__ = ['dumbbells', 'gains_by_language']
+__all__ = ['dumbbells', 'gains_by_language', 'score_strips']
