@@ -1,4 +1,4 @@
-"""The table of published files against whole and cut files of a data root, with the numbers of rows in its MANIFEST.tsv."""
+"""The table of published files against files of a data root, with the numbers of rows in its MANIFEST.tsv."""
 
 from __future__ import annotations
 

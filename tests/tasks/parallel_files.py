@@ -1,4 +1,4 @@
-"""Small files in the layouts of parallel low-resource sets and generated logic sets: path under the data root -> content.
+"""Small files in the layouts of parallel low-resource and generated logic sets: path under the data root -> content.
 
 Written by hand for these tests, as those of tiny_files.py.
 """

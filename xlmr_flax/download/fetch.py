@@ -317,7 +317,7 @@ def _named(folder: Path, source: Source) -> list[Path]:
     """
     names = (source.name, source.urls[0].rsplit('/', 1)[1])
     found = sorted(path for path in folder.rglob(f'{source.name}*') if path.name in names and path.is_file())
-    if source.sum or sum(each.name == source.name for each in sources()) == 1:
+    if source.sum or sum(each.name == source.name for each in sources()) < 2:
         return found
     place = urllib.parse.unquote(source.urls[0].split('://', 1)[1])
     return [path for path in found if path.as_posix().endswith(f'/{place}')]
