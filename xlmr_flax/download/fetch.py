@@ -320,7 +320,7 @@ def _named(folder: Path, source: Source) -> list[Path]:
     if source.sum or sum(each.name == source.name for each in sources()) < 2:
         return found
     place = urllib.parse.unquote(source.urls[0].split('://', 1)[1])
-    return [path for path in found if path.as_posix().endswith(f'/{place}')]
+    return [path for path in found if f'/{path.as_posix()}'.endswith(f'/{place}')]
 
 
 def _begins_as_page(path: Path) -> bool:
