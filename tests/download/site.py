@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 
 @dataclass
@@ -47,6 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         site, path = self.site, self.path.lstrip('/')
+        path = path if path in site.files else unquote(path)
         span = self.headers.get('Range', '')
         site.asked.append((path, span))
         faults = site.faults.get(path, [''])

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tasks.tiny_files import FILES, tsv
+from tasks import parallel_files, tiny_files
+from tasks.tiny_files import tsv
 
 from xlmr_flax.download import facts, plan
 from xlmr_flax.download.facts import Source
@@ -29,6 +30,7 @@ PAIRS = [('A man runs .', 'A man moves .', 'entailment'), ('A "dog" .', 'No dog 
 LANGUAGES = {'en': 'english', 'ar': 'arabic', 'bn': 'bengali', 'fi': 'finnish', 'id': 'indonesian', 'ko': 'korean'}
 LANGUAGES |= {'ru': 'russian', 'sw': 'swahili', 'te': 'telugu'}
 NLI = ('entailment', 'neutral', 'contradiction')
+FILES = tiny_files.FILES | parallel_files.FILES
 SNLI = ('gold_label', 'sentence1', 'sentence2', 'label1', 'label2')
 
 
@@ -60,6 +62,10 @@ def content(target: str) -> str:
         return tsv(('id', 'sentence1', 'sentence2', 'label'), ('1', f'{target} .', 'b', '0'), ('2', 'c', 'd', '1'))
     if target.startswith('xtreme/tatoeba/'):
         return f'{name}\nTwo .\n'
+    if target.startswith('low_resource/sib200/'):
+        return tsv(('index_id', 'category', 'text'), ('7', 'sports', f'{target} .'), ('9', 'travel', 'Bye.'))
+    if target.startswith('low_resource/masakhanews/') and name == 'train.tsv':
+        return FILES['low_resource/masakhanews/few_shot_data/50_samples/eng/train.tsv']
     if target.startswith('xtreme/panx/'):
         return 'Hy\tO\nis\tO\n\nPous\tB-PER\nRomanus\tI-PER\n'
     if target.startswith('xtreme/udpos/'):
@@ -69,7 +75,9 @@ def content(target: str) -> str:
         asked |= {'answers': [{'text': 'Ann', 'answer_start': 0}]}
         paragraph = {'context': 'Ann sings.', 'qas': [asked]}
         return json.dumps({'version': '1', 'data': [{'paragraphs': [paragraph]}]}, ensure_ascii=False) + '\n'
-    if name == 'test.csv':
+    if target.startswith('logic/clutrr/'):
+        return FILES['logic/clutrr/data_089907f8/1.2_test.csv'].replace('i2', name.replace(',', '-'))
+    if target == 'intermediate/cosmosqa/test.csv':
         return 'id,context,question,answer0,answer1,answer2,answer3\nc2,"It rained, ""a lot""",Why?,a,b,c,d\n'
     if target == 'logic/fracas/fracas.tsv':
         return tsv(

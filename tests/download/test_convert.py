@@ -56,6 +56,14 @@ def test_panx_keeps_tags_sentences_and_words_of_white_space(tmp_path: Path) -> N
         made('panx', data, [*targets, 'xtreme/panx/test-de.tsv'], tmp_path)
 
 
+def test_two_objects_on_a_line_get_a_line_each(tmp_path: Path) -> None:
+    text = '{"id": 1, "type": {"a": true}}{"id": 2, "premise": "}{ü"}\n\n{"id": 3}'
+    found = made('json_lines', text.encode(), ['x/test_new.txt'], tmp_path)
+    assert found == {'x/test_new.txt': '{"id": 1, "type": {"a": true}}\n{"id": 2, "premise": "}{ü"}\n{"id": 3}\n'}
+    with pytest.raises(json.JSONDecodeError):
+        made('json_lines', b'{"id": 1}x\n', ['x/test_new.txt'], tmp_path)
+
+
 def test_tydiqa_is_split_by_the_ids_of_questions(tmp_path: Path) -> None:
     def asked(ident: str) -> dict[str, object]:
         return {'id': ident, 'question': 'Q', 'answers': []}

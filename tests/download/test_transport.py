@@ -12,7 +12,7 @@ from download.site import Site
 from download.small_world import World, place
 
 from xlmr_flax.cli import download as command
-from xlmr_flax.download import fetch, job
+from xlmr_flax.download import facts, fetch, job
 from xlmr_flax.download.facts import Source
 from xlmr_flax.download.records import DOWNLOADS, DownloadError
 
@@ -71,6 +71,20 @@ def test_a_mirror_on_a_web_server_with_wgets_names(download: Download, site: Sit
     site.files[path.replace('?', '%3F')] = site.files.pop(path)
     assert download('--tasks=panx', *ACCEPT)[0] == 0
     assert [asked for asked, _ in site.asked] == [path, path.replace('?', '%3F')]
+
+
+def test_an_archive_without_a_sum_must_lie_at_its_place(site: Site, tmp_path: Path) -> None:
+    """At host and path, where another file of the table has its name. A name of its own is enough."""
+    folder = tmp_path / 'elsewhere'
+    fetcher = fetch.Fetcher(tmp_path, fetch.Transport(site.address, folder), lambda *_: None, threading.Event())
+    fetcher.folder.mkdir()
+    shared = next(source.urls[0] for source in facts.sources() if source.name == 'train.tsv')
+    for name in ('other/train.tsv', place(shared), 'other/a b.txt'):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    for url, found in ((shared, place(shared)), ('https://h/a%20b.txt', 'other/a b.txt')):
+        source = Source('x', '', (url,), None, '', '', 'copy', (('', 'a'),))
+        assert fetcher.fetch(source)[0].read_text() == found
 
 
 def test_an_archive_with_another_content(download: Download, site: Site, world: World, tmp_path: Path) -> None:

@@ -164,6 +164,21 @@ def own_ids(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
     yield targets[0], lines()
 
 
+def json_lines(stream: IO[bytes], targets: list[str], budget: Budget) -> Made:
+    """Gives each JSON object a line of its own. A line of LogiQA 2.0's test_new.txt has two objects."""
+    decoder = json.JSONDecoder()
+
+    def lines() -> Iterator[bytes]:
+        for line in stream:
+            text = line.decode('utf-8').strip()
+            while text:
+                _, end = decoder.raw_decode(text)
+                yield text[:end].encode() + b'\n'
+                text = text[end:].lstrip()
+
+    yield targets[0], lines()
+
+
 def _of_width(stream: IO[bytes], pad: bool) -> Iterator[str]:
     width = 0
     for row in _fields(stream):
@@ -247,6 +262,7 @@ CONVERSIONS: dict[str, Callable[[IO[bytes], list[str], Budget], Made]] = {
     'padded_rows': padded_rows,
     'multinli': multinli,
     'own_ids': own_ids,
+    'json_lines': json_lines,
     'tagged_words': tagged_words,
     'fracas': fracas,
     'hub_nli': parquet.nli,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 MANUAL = 'manual'  # the conversion of a file that cannot be downloaded automatically
 FALLBACK = 'fallback'  # the use of a file that is fetched only if the first source of the same files fails
@@ -55,7 +56,7 @@ class Source:
     @property
     def name(self) -> str:
         """The file name at the end of the first URL."""
-        return self.urls[0].split('?')[0].rsplit('/', 1)[1] if self.urls else ''
+        return unquote(self.urls[0].split('?')[0].rsplit('/', 1)[1]) if self.urls else ''
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ import requests
 
 import xlmr_flax
 from xlmr_flax.download import hub
-from xlmr_flax.download.facts import HUB, Source
+from xlmr_flax.download.facts import HUB, Source, sources
 from xlmr_flax.download.records import WORK, DownloadError, Sums, size_of
 
 MIRROR_VARIABLE = 'XLMR_MIRROR'
@@ -311,9 +311,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _named(folder: Path, source: Source) -> list[Path]:
-    """The files below a folder with the name of a published file, with or without its URL's query."""
+    """The files below a folder with the name of a published file, with or without its URL's query.
+
+    A file without a published checksum whose name others have as well (train.tsv) must lie at HOST/PATH of its URL.
+    """
     names = (source.name, source.urls[0].rsplit('/', 1)[1])
-    return sorted(path for path in folder.rglob(f'{source.name}*') if path.name in names and path.is_file())
+    found = sorted(path for path in folder.rglob(f'{source.name}*') if path.name in names and path.is_file())
+    if source.sum or sum(each.name == source.name for each in sources()) < 2:
+        return found
+    place = urllib.parse.unquote(source.urls[0].split('://', 1)[1])
+    return [path for path in found if f'/{path.as_posix()}'.endswith(f'/{place}')]
 
 
 def _begins_as_page(path: Path) -> bool:

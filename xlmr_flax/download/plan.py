@@ -16,6 +16,7 @@ from xlmr_flax.tasks.base import Table
 # States of a published file in a data root. THERE: its targets exist and are recorded or have the known checksum.
 # UNPROVEN: the targets exist without a record. ABSENT: targets are missing.
 THERE, UNPROVEN, ABSENT = 'there', 'there, unproven', 'to fetch'
+Alternatives = tuple[list[list[str]], list[list[str]]]  # of a table: those of the dataset, and those that stand in
 _UNPACKED = 4  # approximate ratio of unpacked to compressed size of text
 
 
@@ -44,14 +45,14 @@ def disk_of(source: Source) -> int:
     return size if source.conversion == 'copy' else size * (1 + _UNPACKED)
 
 
-def paths_of(split: Split) -> list[list[list[str]]]:
-    """The paths of a split: for each table that it reads a list of alternatives (without stand-ins), each a list of
-    paths relative to the data root."""
+def paths_of(split: Split, stand_ins: bool = False) -> list[list[list[str]]]:
+    """The paths of a split: for each table that it reads a list of alternatives, each a list of paths relative to the
+    data root. stand_ins: the alternatives that stand in for the dataset instead of the others."""
     task, result = split.task, []
     for table in split.tables():
         for language in task.languages if table.every_language else (split.language,):
             code = task.local_code(language, '' if table.every_language else split.name)
-            alternatives = [each for each in (table, *table.alternatives) if not each.stand_in]
+            alternatives = [each for each in (table, *table.alternatives) if bool(each.stand_in) == stand_ins]
             result.append([[path.replace('{language}', code) for path in _names(each)] for each in alternatives])
     return result
 
@@ -70,9 +71,11 @@ def make_plan(
 ) -> Plan:
     """Makes the plan for some splits. replace: fetch published files again if the origin of existing files is unknown.
     failed: sources that must not be used; the next sources of the same data are used instead. hub: use the copies on
-    the Hugging Face hub where the table has one."""
+    the Hugging Face hub where the table has one. For files that cannot be fetched, published rows that stand in for
+    them are."""
     plan = Plan()
-    for alternatives in _unique(paths for split in splits for paths in paths_of(split)):
+    pairs = (pair for split in splits for pair in zip(paths_of(split), paths_of(split, stand_ins=True), strict=True))
+    for alternatives, stand_ins in _unique(pairs):
         chosen = _choose(alternatives, root, failed, hub)
         if chosen is None:
             by_hand = _by_hand(alternatives)
@@ -80,7 +83,7 @@ def make_plan(
                 plan.manual.setdefault(source, []).append(path)
             if not by_hand:
                 plan.unknown += [path for path in alternatives[0] if path not in plan.unknown]
-            continue
+            chosen = _choose(stand_ins, root, failed, hub) or []
         for source in chosen:
             if source not in plan.state:
                 plan.state[source] = _state(source, root, records, replace)
@@ -93,8 +96,8 @@ def _by_hand(alternatives: list[list[str]]) -> list[tuple[Source, str]]:
     return next(filter(None, known), [])
 
 
-def _unique(paths: Iterable[list[list[str]]]) -> list[list[list[str]]]:
-    return list({str(each): each for each in paths}.values())
+def _unique(pairs: Iterable[Alternatives]) -> list[Alternatives]:
+    return list({str(each): each for each in pairs}.values())
 
 
 def _choose(alternatives: list[list[str]], root: Path, failed: Collection[Source], hub: bool) -> list[Source] | None:

@@ -142,10 +142,11 @@ INFERENCE = (
         {
             'train': (
                 Table(
-                    'logic/control_whole/train.jsonl',
+                    'logic/control/train.jsonl',
                     'jsonl',
                     _CONTROL_COLUMNS,
                     alternatives=(
+                        Table('logic/control_whole/train.jsonl', 'jsonl', _CONTROL_COLUMNS),
                         Table(
                             'logic/control_whole/dev.jsonl', 'jsonl', _CONTROL_COLUMNS, stand_in='dev rows of ConTRoL'
                         ),
