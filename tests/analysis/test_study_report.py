@@ -1,4 +1,4 @@
-"""The committed study: its tables follow from its rows, and what the docs say of it stands in the tables."""
+"""The committed studies: their tables follow from their rows, and what the docs say of them stands in the tables."""
 
 from __future__ import annotations
 
@@ -13,26 +13,37 @@ import pytest
 from xlmr_flax.analysis.study_report import write_results_report
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / 'results' / 'logic_low_resource'
-GIVEN = ('results.jsonl', 'config.json', 'tokens_per_word.json', 'significance.json')
+RESULTS = ROOT / 'results'
+# Results folder -> (heading of its section in docs/logic_study.md, targets of the columns of its table).
+STUDIES = {
+    'logic_exploratory': ('The exploratory study', ('xnli_plus', 'panx', 'tatoeba')),
+    'logic_low_resource': ('The third study', ('xnli_plus', 'sib200')),
+}
+GIVEN = ('results.jsonl', 'config.json', 'tokens_per_word.json', 'significance.json', 'example_noise.json')
 NUMBER = r'[−+]?\d+\.\d'
 
 
+@pytest.fixture(scope='module', params=STUDIES)
+def study(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope='module')
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(study: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('results')
-    for name in GIVEN:
-        shutil.copy(FOLDER / name, folder / name)
+    for path in (RESULTS / study / name for name in GIVEN):
+        if path.is_file():
+            shutil.copy(path, folder / path.name)
     write_results_report(folder)
     return folder
 
 
-def test_the_tables_are_made_again_from_the_rows(made: Path) -> None:
+def test_the_tables_are_made_again_from_the_rows(made: Path, study: str) -> None:
     for name in ('effects.md', 'tables.md', 'effects-means.csv', 'results.csv'):
-        assert (made / name).read_bytes() == (FOLDER / name).read_bytes(), name
+        assert (made / name).read_bytes() == (RESULTS / study / name).read_bytes(), name
 
 
-def test_the_table_of_the_docs_is_that_of_the_results(made: Path) -> None:
+def test_the_table_of_the_docs_is_that_of_the_results(made: Path, study: str) -> None:
     with open(made / 'effects-means.csv', encoding='utf-8') as file:
         means = {
             (r['intermediate'], r['target']): tuple(
@@ -41,21 +52,22 @@ def test_the_table_of_the_docs_is_that_of_the_results(made: Path) -> None:
             for r in csv.DictReader(file)
             if (r['group'], r['against']) == ('low-resource', 'none')
         }
-    text = (ROOT / 'docs' / 'logic_study.md').read_text(encoding='utf-8').split('## The exploratory study')[1]
+    heading, targets = STUDIES[study]
+    text = (ROOT / 'docs' / 'logic_study.md').read_text(encoding='utf-8').split(f'\n## {heading}\n')[1]
     said = {}
     for line in text.split('\n## ')[0].splitlines():
         if line.startswith('| `'):
             arm, *cells = (cell.strip() for cell in line.strip('|').split('|'))
-            for target, cell in zip(('xnli_plus', 'panx', 'tatoeba'), cells, strict=True):
+            for target, cell in zip(targets, cells, strict=True):
                 found = [float(n.replace('−', '-')) for n in re.findall(NUMBER, cell)]
                 said[arm.strip('`'), target] = tuple(found)
-    assert len(said) == 15
+    assert said
     assert said == means
 
 
 def test_no_path_of_a_machine_is_in_them() -> None:
     texts: dict[str, bytes] = {}
-    for path in filter(Path.is_file, FOLDER.parent.rglob('*')):
+    for path in filter(Path.is_file, RESULTS.rglob('*')):
         if path.name.endswith('.tar.gz'):
             with tarfile.open(path) as archive:
                 for entry in filter(tarfile.TarInfo.isfile, archive):

@@ -54,7 +54,7 @@ def forest(records: Sequence[Record], power: Sequence[Record] = ()) -> Figure:
             axes.set_visible(False)
         grid[0].set_yticks(range(len(arms)), arms)
         grid[0].set_ylim(len(arms) - 0.5, -0.5)
-        figure.supxlabel('difference to no intermediate training (points), 95 % interval', fontsize=9.5)
+        figure.supxlabel('difference from no intermediate training (points), 95 % interval', fontsize=9.5)
         figure.legend(*unique_legend(grid), loc='outside upper right', ncols=3, fontsize=9)
     return figure
 
@@ -81,7 +81,7 @@ def line_panels(records: Sequence[Record]) -> Figure:
     across = min(len(records), PANELS)
     down = math.ceil(len(records) / across)
     with style():
-        figure = new_figure(0.9 + 2.9 * across, 0.7 + 2.5 * down)
+        figure = new_figure(max(5.2, 0.9 + 2.9 * across), 0.7 + 2.5 * down)
         grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten()
         for axes, record in zip(grid, records, strict=False):
             _line_panel(axes, record)
