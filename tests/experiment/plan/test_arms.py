@@ -250,7 +250,7 @@ def test_a_target_must_train_the_head_it_is_scored_with(
         ({'arms': {'a': arm(world_nli={'weight': 0.0}, sampler='weights')}}, 'arms.a: .*not all 0'),
         ({'arms': {'a': arm(world_nli={'rate': '1+'}, sampler='time_dependent')}}, "arms.a: rate '1\\+'"),
         ({'arms': {'a': arm(world_nli={'weight': 2.0})}}, "world_nli.weight .* 'weights'; .* 'proportional'"),
-        ({'arms': {'a': arm(world_nli={'rate': 't'}, sampler='weights')}}, "world_nli.rate .* 'time_dependent' alone"),
+        ({'arms': {'a': arm(world_nli={'rate': 't'}, sampler='weights')}}, "world_nli.rate .* 'time_dependent'"),
         (
             {'evaluation__languages': {'world_pairs': ('en', 'en')}},
             'evaluation.languages.world_pairs: a language twice',

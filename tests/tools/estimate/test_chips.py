@@ -60,5 +60,8 @@ def test_peaks_follow_from_the_matrix_units() -> None:
 
 def test_without_libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chips, 'has_libtpu', lambda: False)
-    with pytest.raises(EstimateError, match=r"libtpu is not installed.*pip install -e '\.\[tpu\]' in the checkout"):
+    with pytest.raises(
+        EstimateError,
+        match=r"libtpu, .* is not installed.*pip install -e '\.\[tpu\]' in the checkout",
+    ):
         devices(Topology(TPUS['v5e'], (2, 2)))

@@ -103,7 +103,7 @@ def test_a_plan_for_a_gpu_without_a_driver(tmp_path: Path) -> None:
         (['--topology=v5e:2x2', '--size=tiny', '--dtype=f32'], "compute dtype 'f32'"),
         (
             ['--topology=v5e:2x2', '--size=tiny', '--length=32'],
-            r"libtpu is not installed.*pip install -e '\.\[tpu\]' in the checkout",
+            r"libtpu, .* is not installed.*pip install -e '\.\[tpu\]' in the checkout",
         ),
     ],
 )
