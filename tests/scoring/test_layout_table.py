@@ -37,7 +37,7 @@ from xlmr_flax.tasks.base import SentenceExample
 DOCS = Path(__file__).parents[2] / 'docs' / 'layout.md'
 HEAD = """# Prediction files and gold files
 
-Every file under `predictions/` has the name, the order and the format of this page, and `xlmr-flax score` and
+Every file of these tasks under `predictions/` has the name, the order and the format of this page, and `xlmr-flax score` and
 `report --against` read the files of any other system in that layout. For the tasks of XTREME and XTREME-R it is the
 layout that their own `evaluate.py` expects; for the others (`--benchmark=low-resource`) it has the same forms. LANG is
 a code of [Tasks](tasks.md) (`sw`), not that of the dataset's files (`swh_Latn`), and labels are the names of this table

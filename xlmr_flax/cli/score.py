@@ -37,6 +37,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError
+    from xlmr_flax.data.readers.paths import resolve_data_root
     from xlmr_flax.scoring.gold import GoldOfDataRoot
     from xlmr_flax.scoring.score import score_folder, to_json, to_markdown, warnings
     from xlmr_flax.util.files import write_atomically
@@ -46,7 +47,7 @@ def run(values: flags.FlagValues) -> int:
     if bool(values.labels) == bool(values.data_root):
         given = 'both are given' if values.labels else 'both are missing'
         raise UsageError(f'exactly one of --labels=DIR and --data_root=DIR is needed; {given}')
-    labels = values.labels or GoldOfDataRoot(Path(values.data_root))
+    labels = values.labels or GoldOfDataRoot(resolve_data_root(values.data_root))
     scores = score_folder(
         values.predictions, labels, values.benchmark, values.tasks or None, allow_missing=values.allow_missing
     )

@@ -104,7 +104,7 @@ def _score_task(task: str, part: Part, predictions: Path, source: GoldSource, al
         path = file_of(predictions, task, part, language)
         if lacks := missing_file(path, task, language) or source.lacks(task, part, language):
             if not allow_missing:
-                raise DataError(f'{lacks} (or allow missing files)')
+                raise DataError(f'{lacks}. To leave such languages out: --allow_missing')
             missing.append(language)
             continue
         gold = source.read(task, part, language)
