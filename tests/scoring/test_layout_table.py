@@ -37,11 +37,11 @@ from xlmr_flax.tasks.base import SentenceExample
 DOCS = Path(__file__).parents[2] / 'docs' / 'layout.md'
 HEAD = """# Prediction files and gold files
 
-Every file of these tasks under `predictions/` has the name, the order and the format of this page, and `xlmr-flax score` and
-`report --against` read the files of any other system in that layout. For the tasks of XTREME and XTREME-R it is the
-layout that their own `evaluate.py` expects; for the others (`--benchmark=low-resource`) it has the same forms. LANG is
-a code of [Tasks](tasks.md) (`sw`), not that of the dataset's files (`swh_Latn`), and labels are the names of this table
-(`neutral`), not the dataset's numbers. The queries of retrieval are the English sentences.
+Every file of these tasks under `predictions/` has the name, the order and the format of this page, and
+`xlmr-flax score` and `report --against` read the files of any other system in that layout. For the tasks of XTREME and
+XTREME-R it is the layout that their own `evaluate.py` expects; for the others (`--benchmark=low-resource`) it has the
+same forms. LANG is a code of [Tasks](tasks.md) (`sw`), not that of the dataset's files (`swh_Latn`), and labels are the
+names of this table (`neutral`), not the dataset's numbers. The queries of retrieval are the English sentences.
 
 `score` takes the gold labels from one of two places. `--data_root=DATA`: the test files of the data root, which
 [Tasks](tasks.md) lists; no other gold files are needed. `--labels=DIR`: gold files with the names of this table and the
