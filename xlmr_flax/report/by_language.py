@@ -11,8 +11,8 @@ from xlmr_flax.report.rows import RESOURCE_LEVELS, Row, facts, is_english
 from xlmr_flax.report.table import BLANK, Cell, Column, Line, Table
 
 Record = Mapping[str, Any]
-# A target with more languages than this has a sortable table and a strip plot in the page. A static table of so many
-# rows, and a figure with a line for each language, are longer than two screens.
+# If a target has more languages than this, the page has a sortable table and a strip plot for it. A table without
+# filter, or a figure with a line for each language, would be longer than two screens.
 MANY_LANGUAGES = 40
 SORT_NOTE = (
     'Click on a heading to sort; words in the field above the table select rows by language, script, family and class.'

@@ -20,9 +20,9 @@ _SHOWN = 0.005  # share of the cycles below which a part of the model is not lis
 
 METHOD = """How to read it. Cycles are the compiler's own estimates of the operations in its schedule, added up: a model
 of the chip, not a measurement. ideal: the model's floating-point operations (without recomputation) at the chips'
-bfloat16 peak. estimated: cycles / clock, every collective hidden behind operations; with collectives: none hidden, at
-the speed of all links of a chip; a step lies between the two. * costed by a roofline: the compiler estimates no cycles
-for it."""
+bfloat16 peak. estimated: cycles / clock; this assumes that every collective overlaps with operations. with collectives:
+the same if none does, at the speed of all links of a chip. The time of a step lies between the two. * costed by a
+roofline: the compiler estimates no cycles for it."""
 METHOD_GPU = """How to read it. XLA has no cycles for a GPU: each operation takes the longest of its bytes at the speed
 of the memory, its products at peak FLOP/s and its elementwise operations at the rate of the lanes, a lower bound of
 its time. ideal: the model's floating-point operations (without recomputation) at the GPUs' bfloat16 peak. estimated:
