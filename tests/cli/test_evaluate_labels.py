@@ -125,7 +125,7 @@ def test_a_model_without_the_head_that_it_names(tmp_path: Path, tiny_tokenizer: 
     model = save(tmp_path / 'm', tiny_tokenizer, HeadSpec('pair', 3), (), 0)
     tensors = {k: v for k, v in load_file(model / 'model.safetensors').items() if not k.startswith('classifier')}
     save_file(tensors, model / 'model.safetensors')
-    said = "has no 'classifier.out_proj.bias', which config.json says (XLMRobertaForSequenceClassification)"
+    said = "has no 'classifier.out_proj.bias', which XLMRobertaForSequenceClassification of config.json needs"
     assert said in fails('convert', f'--source=hf:{model}', f'--out={tmp_path}/c')
     assert said in fails(*evaluate(model, 'xnli', 'test', root))
     assert main(['convert', f'--source=hf:{model}', f'--out={tmp_path}/c', '--head=none']) == 0

@@ -59,7 +59,9 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_list('accept_licence', [], 'Datasets whose licence is accepted, or all.', flag_values=values)
     flags.DEFINE_list('accept_changed', [], 'Datasets whose files are accepted with any checksum.', flag_values=values)
-    flags.DEFINE_bool('replace', False, 'Rename files of unknown origin and fetch theirs.', flag_values=values)
+    flags.DEFINE_bool(
+        'replace', False, 'Rename files of unknown origin and fetch the published ones.', flag_values=values
+    )
     flags.DEFINE_string('reclor_password', '', 'Password of the archive of ReClor.', flag_values=values)
     flags.DEFINE_float('timeout', 60.0, 'Seconds without data after which a request is repeated.', flag_values=values)
     flags.DEFINE_bool('count', True, 'Count the rows at the end.', flag_values=values)

@@ -53,8 +53,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         'active_rows',
         0,
-        'Rows of the word table that training keeps, those that its data use; 0 = estimated from samples of its data, '
-        "and without a config all. All are always kept in a language model's training.",
+        'Rows of the word table that are trained, those that the data use; 0 = estimated from samples of the data '
+        '(without a config: all rows). A language model always trains all rows.',
         flag_values=values,
     )
     flags.DEFINE_string('size', None, 'Without a config: an encoder size, as large.', flag_values=values)

@@ -123,7 +123,7 @@ def make_paths_absolute(values: flags.FlagValues) -> None:
 
 
 def set_up_jax() -> None:
-    """A compilation cache that outlives the process, unless the user has set one."""
+    """Sets up JAX's persistent compilation cache, unless the user has set one."""
     import jax
 
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):

@@ -153,7 +153,7 @@ def _check(values: flags.FlagValues) -> int:
     if left_out := [gap for gap in gaps if not gap.instead]:
         print(f'missing, and left out by a run: {", ".join(gap.name for gap in left_out)}')
     if lacking:
-        print(f'not so: {", ".join(dict.fromkeys(state.split.task.name for state in lacking))}')
+        print(f'missing or unreadable: {", ".join(dict.fromkeys(state.split.task.name for state in lacking))}')
     if command := _download(states, gaps, config is not None, root):
         print(f'to fetch what is missing: {command}')
     return 1 if lacking else 0

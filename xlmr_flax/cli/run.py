@@ -132,7 +132,7 @@ def run(values: flags.FlagValues) -> int:
         check('stopped before the report; all results are saved')
         on_leader('report', report)
         if profiler and not profiler.taken:
-            say('profile: nothing was traced, as no training of this start reached these steps')
+            say('profile: nothing was traced, as no training in this process reached these steps')
     if failed and is_leader():
         print(*(f'failed: {line}' for line in failed.failures), f'error: {failed}', sep='\n', file=sys.stderr)
     return int(failed is not None)

@@ -95,7 +95,8 @@ class Recipe:
     max_length: int = 128
     """Largest number of tokens of a row, special tokens included. Longer texts are truncated or split into windows."""
     lengths: tuple[int, ...] = ()
-    """Row lengths that are compiled (bucketing); a batch is padded to the shortest that holds it. () = lengths up to
+    """Allowed row lengths (bucketing). With packing, all training rows of a dataset have the shortest one that holds
+    its longest example. Without packing, each batch is padded to the shortest that holds it. () = lengths up to
     `max_length`, chosen automatically."""
     packing: bool = True
     """Pack several examples into one row. The loss is the same; dropout masks differ."""
@@ -174,7 +175,8 @@ class Arm:
     """`step` (one task per optimizer step, as in jiant) or `micro_batch` (one task per micro-batch; a step has
     `recipe.accumulation` of them)."""
     block: int = 0
-    """Number of draws after which each member's count matches its weight exactly; 0 = 100."""
+    """Number of draws in a block; at the end of each block, every member's count is within one draw of its rate times
+    the number of draws. 0 = 100."""
     joint: bool = False
     """The arm is not a separate phase: its members are mixed into the training of every target."""
 
@@ -186,7 +188,8 @@ class Evaluation:
     languages: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Task -> evaluated languages; absent = all languages of the task."""
     split: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Task -> evaluated split; absent = `test`."""
+    """Task -> evaluated split; absent = `test` if its files are there with gold labels in every language, else
+    `dev`."""
     max_examples: int = 0
     """Number of rows per language, from the first row on; 0 = all."""
     batch_tokens: int = 0
@@ -282,7 +285,8 @@ class Config:
     skip_bad_rows: bool = False
     """Skip rows that cannot be read, and count and list them; otherwise such a row is an error."""
     keep_models: str = 'all'
-    """Which trained models are kept after the plan: those of `all` runs, or only those of the `intermediate` phases."""
+    """Which trained models are kept: those of `all` runs, or only those of the `intermediate` phases. The weights of a
+    target are then deleted once it is evaluated in every language."""
     data_root: str = ''
     """Folder of the data files; '' = the environment variable XLMR_DATA_ROOT."""
     tensorboard: bool = True

@@ -1,6 +1,6 @@
 """Batches for training and evaluation: selects the rows of each step and builds padded or packed arrays.
 
-The stream of training batches is a pure function of (seed, step). The number of array shapes is small, because each
+The stream of training batches is a pure function of (seed, draw). The number of array shapes is small, because each
 shape compiles once: a padded batch has one of the recipe's row lengths, and a packed batch has one of a few numbers of
 rows (data/packing.py).
 """

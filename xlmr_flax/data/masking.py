@@ -61,8 +61,8 @@ def mask_tokens(
 
     In the returned ids the selected tokens are replaced. labels holds the original id of each selected token and
     IGNORED elsewhere.
-    ids, segments: int32 of the same shape; segment 0 is padding. key: (seed, step), the key of numpy's Philox
-    generator. Equal arguments give equal results on every machine.
+    ids, segments: int32 of the same shape; segment 0 is padding. key: (seed of the stream, number of the draw;
+    0 in evaluation), the key of numpy's Philox generator. Equal arguments give equal results on every machine.
     """
     generator = np.random.Generator(np.random.Philox(key=[key[0] ^ _STREAM, key[1]]))
     chosen, fate, word = np.moveaxis(generator.random((*ids.shape, 3)), -1, 0)

@@ -2,7 +2,7 @@
 
 The schedule is the same on all hosts. Rates are jiant's (proj/main/components/task_sampler.py). Draws are not
 independent: the counts follow the rates. At the end of every block, the number of draws of each stream differs from
-rate * steps by less than one (Tijdeman, The chairman assignment problem, 1980; the bound is 1 - 1 / (2n - 2)). So a
+rate * draws by less than one (Tijdeman, The chairman assignment problem, 1980; the bound is 1 - 1 / (2n - 2)). So a
 stream with a low rate is drawn in some blocks and not in others. Within a block, the order is a seeded permutation.
 """
 

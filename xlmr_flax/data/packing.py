@@ -76,8 +76,8 @@ class Packing:
       batch has at least 0.85 of the rows that examples of this length fill; this avoids compiling programs for the few
       batches that need fewer rows.
     multiple: the number of rows is a multiple of this (the number of devices along the batch axes).
-    parts: number of micro-batches that are packed separately, because gradient clipping uses the gradient of each one;
-      1 = the whole step is packed together.
+    parts: number of micro-batches that are packed separately, because the running sum of gradients is clipped after
+      each one; 1 = the whole step is packed together.
     """
 
     length: int

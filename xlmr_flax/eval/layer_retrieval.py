@@ -139,12 +139,12 @@ def _blocks(count: int, wide: int) -> Iterator[tuple[int, int]]:
 
 @jax.jit
 def _pair_hits(queries: jax.Array, pool: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[A, n, D], [B, n, D] -> int32 [A, B] each: right neighbours of queries in the pool and of the pool in queries."""
+    """[P, n, D], [Q, n, D] -> int32 [P, Q] each: right neighbours of queries in the pool and of the pool in queries."""
     (a, n, d), b = queries.shape, len(pool)
     flat = (queries.reshape(a * n, d), pool.reshape(b * n, d))
     # As in eval/retrieval.py, an accelerator's default would round the vectors.
     similar = jnp.matmul(flat[0], flat[1].T, precision=jax.lax.Precision.HIGHEST).reshape(a, n, b, n)
     right = jnp.arange(n)
-    there = (similar.argmax(3) == right[None, :, None]).sum(1)  # [A, n, B] -> [A, B]
-    back = (similar.argmax(1) == right[None, None, :]).sum(2)  # [A, B, n] -> [A, B]
+    there = (similar.argmax(3) == right[None, :, None]).sum(1)  # [P, n, Q] -> [P, Q]
+    back = (similar.argmax(1) == right[None, None, :]).sum(2)  # [P, Q, n] -> [P, Q]
     return there, back

@@ -56,23 +56,23 @@ def _group(size: int, k: int) -> int:
 # these k groups would contain a better value. Groups are consecutive indices and top_k prefers the lower index, so this
 # also holds for equal values, where the lower index counts as better. The maximum is memory-bound; top_k is slower.
 def _row_contenders(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """Candidates for the k best values of each row: scores [R, C] -> (values, columns) [R, k * g]; columns
+    """Candidates for the k best values of each row: scores [X, Y] -> (values, columns) [X, k * g]; columns
     ascending."""
     rows, size = scores.shape
     g = _group(size, k)
     grouped = scores.reshape(rows, size // g, g)
-    groups = jnp.sort(jax.lax.top_k(grouped.max(2), k)[1], axis=1)[:, :, None]  # [R, k, 1]
-    values = jnp.take_along_axis(grouped, groups, axis=1, mode='promise_in_bounds')  # [R, k, g]
+    groups = jnp.sort(jax.lax.top_k(grouped.max(2), k)[1], axis=1)[:, :, None]  # [X, k, 1]
+    values = jnp.take_along_axis(grouped, groups, axis=1, mode='promise_in_bounds')  # [X, k, g]
     return values.reshape(rows, -1), (groups * g + jnp.arange(g)).reshape(rows, -1)
 
 
 def _column_contenders(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """Candidates for the k best values of each column: scores [R, C] -> (values, rows) [C, k * g]; rows ascending."""
+    """Candidates for the k best values of each column: scores [X, Y] -> (values, rows) [Y, k * g]; rows ascending."""
     size, columns = scores.shape
     g = _group(size, k)
-    largest = scores.reshape(size // g, g, columns).max(1).T  # [C, R / g]
-    groups = jnp.sort(jax.lax.top_k(largest, k)[1], axis=1)[:, :, None]  # [C, k, 1]
-    rows = groups * g + jnp.arange(g)  # [C, k, g]
+    largest = scores.reshape(size // g, g, columns).max(1).T  # [Y, X / g]
+    groups = jnp.sort(jax.lax.top_k(largest, k)[1], axis=1)[:, :, None]  # [Y, k, 1]
+    rows = groups * g + jnp.arange(g)  # [Y, k, g]
     values = scores.at[rows, jnp.arange(columns)[:, None, None]].get(mode='promise_in_bounds')
     return values.reshape(columns, -1), rows.reshape(columns, -1)
 
@@ -92,7 +92,7 @@ def _one_block(
     x: jax.Array, y: jax.Array, of_x: Best, of_y: Best, sizes: jax.Array, *, k: int, masked: bool, sharded: bool
 ) -> tuple[Best, Best]:
     # With the default precision, an accelerator would round the vectors to fewer bits.
-    scores = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)  # [R, C]
+    scores = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)  # [X, Y]
     x0, n, y0, m = sizes
     if sharded:
         x0 += jax.lax.axis_index(BATCH_AXES) * x.shape[0]
@@ -114,7 +114,7 @@ def _one_block(
 def _block(
     x: jax.Array, y: jax.Array, of_x: Best, of_y: Best, sizes: jax.Array, *, k: int, masked: bool, mesh: Mesh | None
 ) -> tuple[Best, Best]:
-    """Computes one block [R, C] of scores and merges it into the running best of its rows and columns.
+    """Computes one block [X, Y] of scores and merges it into the running best of its rows and columns.
 
     sizes: int32 (index of the first row, n, index of the first column, m). masked: the block extends beyond n or m.
     """

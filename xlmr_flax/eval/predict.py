@@ -140,6 +140,7 @@ def logits_program(model: Model, head: HeadSpec, mesh: Mesh, scored_tags: bool =
 
 @lru_cache(maxsize=32)
 def embed_program(model: Model, layer: int | None, pooling: str, mesh: Mesh) -> Program:
+    """The compiled program for sentence embeddings [B, D] of one layer; packed rows: [B, S, D]."""
     model = placed(model, mesh)
 
     def forward(params: Params, ids: jax.Array, segments: jax.Array, starts: jax.Array | None = None) -> jax.Array:

@@ -154,7 +154,7 @@ class HfModel:
         bias = names.get(('out', 'bias')) or next(iter(names.values()))
         if bias not in self.tensors.where:
             if not kind.pretraining:
-                self.missing = f'{self.tensors.files[0]} has no {bias!r}, which config.json says ({architecture})'
+                self.missing = f'{self.tensors.files[0]} has no {bias!r}, which {architecture} of config.json needs'
             return None
         shape = self.tensors.shapes[bias]
         if kind.classes and (len(shape) != 1 or not shape[0]):

@@ -31,10 +31,10 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Phase:
-    """A training phase: an encoder with the heads of its data.
+    """The input of a training: model, data, recipe, mesh and callbacks.
 
     task: name for messages. steps: number of optimizer steps. pad: id of the padding token. evaluate: params -> dev
-    metrics by name (higher is better), of which 'dev_metric' selects the best weights; None = no evaluation. log:
+    metrics by name, of which 'dev_metric' (higher is better) selects the best weights; None = no evaluation. log:
     called with one record per log_every steps and per evaluation. directory: folder for checkpoints. run_hash: a
     checkpoint with another hash is an error. decides: the settings that the hash covers; the error shows which differ.
     restarted: called with the step at which training starts (0 or a checkpoint's), and whether an evaluation was made

@@ -71,9 +71,10 @@ def make_train_step(
     fold_in(seed key, step). If gradients are clipped once per step, micro-batches have the dropout masks of the step as
     one batch (`PartKey` of encoders/dropout.py). If they are clipped after each micro-batch, each has a key of its own.
 
-    The loss is the sum over all micro-batches divided by the whole batch's count, so accumulation changes memory and
-    nothing else. metrics: loss, accuracy (correct / count), grad_norm (before clipping), all float32 scalars. The
-    state's arrays are donated.
+    The loss is the sum over all micro-batches divided by the whole batch's count. So if gradients are clipped once per
+    step, accumulation changes memory and nothing else, up to rounding. metrics: loss, accuracy (correct / count),
+    grad_norm, all float32 scalars. grad_norm is the norm before clipping; if gradients are clipped after each
+    micro-batch, it is the norm of their running sum after the last clipping. The state's arrays are donated.
     """
     programs = {name: step_program(model, head.spec, optimizer, mesh, accumulation) for name, head in heads.items()}
     real = {name: head.real_outputs for name, head in heads.items()}

@@ -133,7 +133,7 @@ class Instrumentation:
             arrays = named_arrays({**self._full_state(), 'batch': batch.arrays})
             return explain_step(error, what, self._as_shapes(batch), arrays, self._analysis(batch))
         except Exception as e:  # an error in the explanation must not hide the error that it explains
-            return f'out of memory: {what}\n  XLA: {summary(error)}\n  no account of it: {type(e).__name__}: {e}'
+            return f'out of memory: {what}\n  XLA: {summary(error)}\n  the explanation failed: {type(e).__name__}: {e}'
 
     def _full_state(self) -> State:
         return {k: v for k, v in self._state.items() if k != 'step'}

@@ -176,7 +176,7 @@ def explain_step(error: BaseException, what: str, step: StepShapes, arrays: list
         *([f'  the device: {use}'] if use else [f'  the device has {size(limit)}'] if limit else []),
         *block('largest arrays (bytes on one device)', largest),
         *block('largest buffers of the program, by the compiler', buffers_in(message)[:_LARGEST]),
-        *block('smaller by', option_lines(step, base, limit)),
+        *block('settings that need less memory', option_lines(step, base, limit)),
     ]
     return '\n'.join(lines)
 
@@ -202,6 +202,6 @@ def explained(what: str, tree: Any, advice: Sequence[str]) -> Iterator[None]:
             *block(f'largest of its arrays ({size(total)} on one device)', arrays[:_LARGEST]),
             *(block(f'other arrays there ({size(rest)})', others[:_LARGEST]) if rest > total / 10 else []),
             *block('largest buffers of the program, by the compiler', buffers_in(str(error))[:_LARGEST]),
-            *block('smaller by', advice),
+            *block('settings that need less memory', advice),
         ]
         raise OutOfMemory('\n'.join(lines)) from error
