@@ -120,7 +120,7 @@ def test_power_and_sentences(found: Any) -> None:
     assert 0 < power['xnli_plus', 'all']['smallest'] < 3
     said = effect_sentences(found)
     assert len(said) == 3 and said[0].startswith('xnli_plus (small), 12 low-resource languages: ')
-    assert 'mnli +' in said[0] and 'points was in reach' in said[0]
+    assert 'mnli +' in said[0] and 'smallest detectable difference is' in said[0]
 
 
 def test_a_language_without_all_seeds_and_an_arm_with_one_are_left_out(rows: list[dict[str, Any]]) -> None:
@@ -138,7 +138,7 @@ def test_files_come_from_a_folder_of_results_alone(rows: list[dict[str, Any]], t
     said = write_results_report(tmp_path)
     assert 'tables.md' in said and 'effects.md' in said
     text = (tmp_path / 'effects.md').read_text(encoding='utf-8')
-    assert '**What this design could have seen**' in text and '**Arms against controls**' in text
+    assert '**Power: smallest detectable differences**' in text and '**Arms against controls**' in text
     with open(tmp_path / 'effects-means.csv', encoding='utf-8') as file:
         assert {'estimate', 'low', 'high', 'p_holm', 'group'} <= set(next(csv.reader(file)))
     assert (tmp_path / 'effects.tex').read_text(encoding='utf-8').startswith(r'\documentclass')

@@ -27,7 +27,7 @@ def test_a_plan_with_the_defaults_of_a_slice(tmp_path: Path) -> None:
     out = done.stdout + done.stderr
     assert done.returncode == 0, out
     assert '8 × TPU v5e: bfloat16, mesh data=' in out
-    assert '1 micro-batches a step in place of 2' in out
+    assert 'micro-batches a step: 1 instead of 2' in out
     config = json.loads((tmp_path / 'config.json').read_text())['config']
     assert config['encoder']['dtype'] == 'bfloat16', 'the ids of the runs hold what was decided'
     rows = [json.loads(line) for line in (tmp_path / 'results.jsonl').read_text().splitlines()]

@@ -220,7 +220,7 @@ def test_findings_say_what_cannot_be_compared_and_what_is_chance(make_row):
     rows = [make_row('de', 50, chance=50.0), make_row('de', 54, chance=50.0, intermediate='mnli')]
     assert findings(rows)[0].endswith('Neither is clearly above chance (50.0).')  # n = 400: 4.9 points of margin
     higher = [row | {'value': row['value'] + 2} for row in rows]
-    assert findings(higher)[0].endswith('Only the second is clearly above chance (50.0).')
+    assert findings(higher)[0].endswith('Only the score with intermediate training is clearly above chance (50.0).')
     assert findings(higher[::-1])[0] == findings(higher)[0]
     retrieval = [row | {'target': 'tatoeba', 'value': 90.0} for row in rows]
     assert findings(retrieval)[0].endswith('Both are clearly above chance (50.0).')

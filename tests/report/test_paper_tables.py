@@ -129,7 +129,7 @@ def test_arms_that_tie_are_called_a_tie(make_row):
     rows += [make_row('de', v, intermediate=n, target='pawsx') for n, v in (('none', 70), ('mnli', 60), ('qqp', 60))]
     table = differences(View(make_study(rows), 'small'))
     assert [list(line[1:3]) for line in table.texts()[-2:]] == [['tie‡', 'none‡'], ['+10.0', '0.0']]
-    assert 'tie: several arms share the highest; the mean of theirs is given.' in table.notes
+    assert 'tie: several arms have the highest score; their mean is shown.' in table.notes
     assert [list(line[1:3]) for line in scores(View(make_study(rows), 'small')).texts()[-1:]] == [['60.0', '70.0']]
     dev = [make_row('de', 1, intermediate=n, split='dev') for n in ('none', 'mnli', 'qqp')]
     mixed = differences(View(make_study([*dev, *rows]), 'small'))
@@ -154,9 +154,12 @@ def test_means_say_which_targets_have_english(make_row):
     rows = [make_row(code, v, intermediate=n) for n, v in both for code in ('en', 'de')]
     rows += [make_row('de', v, intermediate=n, target='tatoeba') for n, v in both]
     notes = ' '.join(differences(View(make_study(rows), 'small')).notes)
-    assert 'Unweighted means over languages (with English xnli 2; without English tatoeba 1); test split.' in notes
+    assert (
+        'Unweighted means over languages (number with English: xnli 2; number without English: tatoeba 1); test split.'
+        in notes
+    )
     zero_shot = ' '.join(differences(View(make_study(rows), 'small', zero_shot=True)).notes)
-    assert 'Unweighted means over languages (without English xnli 1, tatoeba 1); test split.' in zero_shot
+    assert 'Unweighted means over languages (number without English: xnli 1, tatoeba 1); test split.' in zero_shot
 
 
 def test_tables_say_what_bold_means_where_something_is(make_row):

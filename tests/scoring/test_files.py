@@ -123,7 +123,7 @@ BROKEN: list[tuple[Callable[[Path], Any], str | bytes, str]] = [
     (files.read_pairs, 'a\tb\nc\n', r"line 2: two ids with a tab between them are expected, not 'c'"),
     (files.read_answers, '{"q": "a",\n "r" 1}', r'x, line 2: broken JSON: .* at column \d'),
     (files.read_answers, '{"q": 1}', r"the answer to 'q' is int"),
-    (files.read_answers, '{"q": "a", "q": "b"}', r"the key 'q' stands twice"),
+    (files.read_answers, '{"q": "a", "q": "b"}', r"the key 'q' occurs twice"),
     (files.read_answers, '[]', r'a JSON object by id is expected, not list'),
     (files.read_rankings, '{"m": "Q1"}', r"ranking of 'm' is not a list"),
     (files.read_no_answer_scores, '{"q": "0"}', r"score of 'q' is str"),

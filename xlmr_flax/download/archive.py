@@ -119,7 +119,7 @@ def _open(file: zipfile.ZipFile, info: zipfile.ZipInfo, password: str) -> IO[byt
 def _refuse_unsafe(name: str) -> None:
     path = PurePosixPath(name.replace('\\', '/'))
     if path.is_absolute() or '..' in path.parts or ':' in name.split('/')[0]:
-        raise DownloadError(f'member {name!r} leaves the folder: refused')
+        raise DownloadError(f'member {name!r} has a path outside of the folder: refused')
 
 
 def _filled(target: str, groups: tuple[str, ...]) -> str:

@@ -67,7 +67,7 @@ def check_room(sources: Collection[Source], root: Path) -> None:
     need = sum(disk_of(source) - max(part_size(source, root), 0) for source in sources) + _SPARE
     free = shutil.disk_usage(root).free
     if need > free:
-        raise UserError(f'{root}: {need / 1e6:.0f} MB are needed, about, and {free / 1e6:.0f} MB are free')
+        raise UserError(f'{root}: about {need / 1e6:.0f} MB are needed, and {free / 1e6:.0f} MB are free')
 
 
 class Job:

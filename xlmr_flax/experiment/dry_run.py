@@ -203,7 +203,7 @@ def _compiled(items: Sequence[Item]) -> str:
     if not programs:
         return 'These times do not include the compilation of the evaluation programs.'
     most = 'about' if any(item.run.recipe and item.run.recipe.packing for item in left) else 'at most'
-    return f"""Compilation comes on top of these times, and can be most of a short plan: {most}
+    return f"""Compilation comes on top of these times, and can take most of the time of a short plan: {most}
 {_count(programs, 'training program')} (head kinds × row lengths, {_count(len(left), 'training')}; seeds may share them)
 and those of the evaluation."""
 

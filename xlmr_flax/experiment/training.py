@@ -138,7 +138,8 @@ class Training:
         assert asked is not None
         lines = [remedy(load, defaults) for load in self.loads]
         if self.recipe.accumulation < asked.accumulation:
-            lines.append(f'{self.recipe.accumulation} micro-batches a step in place of {asked.accumulation}: they fit')
+            merged = f'micro-batches a step: {self.recipe.accumulation} instead of {asked.accumulation}'
+            lines.append(f'{merged}, since the activations fit into memory')
         elif asked.accumulation > 1 and defaults.shards > 1 and self.loads[0].apart:
             why = 'gradients are clipped after each' if self.arm.mix == 'step' else 'each has its own task'
             lines.append(f'{asked.accumulation} micro-batches a step stay apart: {why}')

@@ -77,7 +77,7 @@ def _means(records: Sequence[Record], title: str, name: str, encoder: str, targe
         f'{scale}; languages other than the training language; n: languages.',
         WITH_EXAMPLES if known else INTERVALS,
         f'{MARKED} p < {first["alpha"]:g} after Holm within the {"target, group and other arm" if targets else "group"}'
-        '; Seeds %: share of the variance of the mean that comes of seeds.',
+        '; Seeds %: share of the variance of the mean that comes from seeds.',
     ]
     return Table(f'{title}{_of(encoder)}', tuple(columns), tuple(lines), tuple(notes), name=name)
 
@@ -98,8 +98,8 @@ def _lines(records: Sequence[Record], target: str, encoder: str, together: bool 
     how = 'the properties in one regression' if together else 'each property by itself'
     notes = (
         'Slope: points of effect for one unit of the property (a factor of ten in size; one class; yes against no; one '
-        f'token), {how}: they go together (languages that are not in CC-100 are low-resource '
-        'and cut finely), so that a slope is no cause. Languages that are not in CC-100 stand at 0.05 GiB.',
+        f'token), {how}. The properties are correlated (languages that are not in CC-100 are low-resource and have many '
+        'tokens per word), so a slope does not show a cause. Languages that are not in CC-100 are plotted at 0.05 GiB.',
         'Tokens per word: of the scored texts; not of scripts without spaces between words.',
         INTERVALS,
         f'{MARKED} p < {records[0]["alpha"]:g} after Holm over all {records[0]["family"]} slopes of the target.',
@@ -124,14 +124,14 @@ def _power(records: Sequence[Record]) -> Table:
         cells += (r.get('error_examples'),) if known else ()
         lines.append(Line((*cells, r['smallest'])))
     notes = (
-        'Smallest Δ: the true difference to no intermediate training that this design rejects 0 for with a power of '
+        'Smallest Δ: the smallest true difference to no intermediate training that this design detects with a power of '
         '80 % at p < 0.05, for one arm without correction; by simulation from the components of variance that the '
         'arms have on average (standard deviations in points).'
         + (
             ' examples: what test examples that languages share add to the standard error of the mean.' if known else ''
         ),
     )
-    return Table('What this design could have seen', columns, tuple(lines), notes, name='effects-power')
+    return Table('Power: smallest detectable differences', columns, tuple(lines), notes, name='effects-power')
 
 
 def probability(p: float) -> str:
@@ -156,7 +156,11 @@ def effect_sentences(effects: Effects) -> list[str]:
             for r in effects['power']
             if (r['encoder'], r['target'], r['group']) == (encoder, target, group)
         ]
-        least = f'; a difference of {reach[0]:.1f} points was in reach' if reach and reach[0] >= 0.05 else ''
+        least = (
+            f'; the smallest detectable difference is {reach[0]:.1f} points (80 % power)'
+            if reach and reach[0] >= 0.05
+            else ''
+        )
         which = 'languages' if group == 'all' else 'low-resource languages'
         sentences.append(f'{target}{_of(encoder)}, {mine[0]["languages"]} {which}: {what}{least}.')
     return sentences + excluded_sentences(effects)
@@ -188,8 +192,8 @@ def effect_figures(effects: Effects) -> dict[str, tuple[Any, str, str]]:
         if mine:
             caption = (
                 f'{encoder}. Difference to no intermediate training with its 95 % interval over languages and seeds. '
-                'Filled: all languages; open: low-resource ones alone. Grey band: differences below what the design '
-                'could have seen in all languages.'
+                'Filled: all languages; open: low-resource ones alone. Grey band: differences below the smallest '
+                'detectable one in all languages.'
             )
             power = [r for r in effects['power'] if r['encoder'] == encoder]
             figures[f'effects-forest{more}'] = (forest(mine, power), 'Effects of arms by target', caption)

@@ -102,6 +102,10 @@ def _against_chance(rows: Sequence[Row], before: Score, after: Score) -> str:
     if not chances or margin is None:
         return ''
     above = [score.mean - max(chances) >= margin for score in (before, after)]
-    sentences = {(False, False): 'Neither is', (True, True): 'Both are', (False, True): 'Only the second is'}
+    sentences = {
+        (False, False): 'Neither is',
+        (True, True): 'Both are',
+        (False, True): 'Only the score with intermediate training is',
+    }
     levels = ' to '.join(dict.fromkeys(f'{level:.1f}' for level in (min(chances), max(chances))))
-    return f' {sentences.get((above[0], above[1]), "Only the first is")} clearly above chance ({levels}).'
+    return f' {sentences.get((above[0], above[1]), "Only the score without it is")} clearly above chance ({levels}).'

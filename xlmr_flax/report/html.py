@@ -291,10 +291,10 @@ def _reproduce(study: Study, info: Mapping[str, Any], figures: _Figures) -> str:
     seeds, sources = distinct(rows, 'seed'), info.get('sources', ())
     same = [f'the source of commit {_join(sources)}'] if sources else []
     same += ['the versions listed above', 'the same data', f'and seed{"s" * (len(seeds) > 1)} {_join(seeds)}']
+    begin = 'with' if info.get('command') else 'To reproduce the scores, use'
     parts.append(
-        f'<p>{"with" if info.get("command") else "The scores were made with"} {escape(", ".join(same))}. The order of '
-        'training examples depends on the seed alone; the last digits of a score can differ from one kind of hardware '
-        'to another.</p>'
+        f'<p>{begin} {escape(", ".join(same))}. The order of training examples depends on the '
+        'seed alone; the last digits of a score can differ from one kind of hardware to another.</p>'
     )
     parts.append(_folded('Run, preset and command of every score', [runs_table(study)], figures))
     return '\n'.join(parts)

@@ -159,7 +159,7 @@ def means_note(view: View) -> str:
 
     own = [t for t in view.targets if len(view.codes(t)) > len(study.codes(t, zero_shot=True))]
     others = [t for t in view.targets if t not in own]
-    parts = [f'{which} English {listed(ts)}' for which, ts in (('with', own), ('without', others)) if ts]
+    parts = [f'number {which} English: {listed(ts)}' for which, ts in (('with', own), ('without', others)) if ts]
     splits = {t: rows[0]['split'] for t in view.targets if (rows := study.of_target(t))}
     split = f'{next(iter(splits.values()))} split' if len(set(splits.values())) == 1 else (
         'split: ' + ', '.join(f'{t} {s}' for t, s in splits.items()))  # fmt: skip
@@ -206,7 +206,7 @@ def best_notes(chosen: Mapping[str, Best], view: View) -> list[str]:
         why = 'because there are no dev scores; its advantage is biased upwards'
         notes.append(f'{ON_SHOWN} Best arm{of}: chosen by the scores shown, {why}.')
     if any(len(best.arms) > 1 for best in chosen.values()):
-        notes.append(f'{TIE}: several arms share the highest; the mean of theirs is given.')
+        notes.append(f'{TIE}: several arms have the highest score; their mean is shown.')
     return notes
 
 
@@ -236,7 +236,9 @@ def seed_notes(seeds: Sequence[int]) -> list[str]:
     listed = ', '.join(map(str, seeds))
     if len(seeds) == 1:
         return [f'One seed ({listed}): no spread is known, and small differences may be noise.']
-    return [f'Mean ± sample standard deviation over seeds {listed}; for a difference, over those seed by seed.']
+    return [
+        f'Mean ± sample standard deviation over seeds {listed}; for a difference, over the differences of each seed.'
+    ]
 
 
 def row_notes(rows: Iterable[Row]) -> list[str]:

@@ -71,7 +71,7 @@ def check_indices(path: Path | str, indices: Sequence[int], count: int) -> None:
     """Raises DataError that names the line of the first index that is not one of 0 to `count` - 1."""
     for line, index in enumerate(indices, 1):
         if index >= count:
-            raise DataError(f'{path}, line {line}: {index} is not the index of one of {count} (0 to {count - 1})')
+            raise DataError(f'{path}, line {line}: index {index} is out of range (0 to {count - 1})')
 
 
 def _clean(path: Path, value: str) -> str:
@@ -194,7 +194,7 @@ def read_gold_answers(path: Path) -> dict[str, list[str]]:
     if len(without) not in (0, len(gold)):
         line = _line_of(text, without[0])
         raise DataError(
-            f'{path}, line {line}: question {without[0]!r} and {len(without) - 1} others have no gold answer'
+            f'{path}, line {line}: question {without[0]!r} has no gold answer ({len(without)} of {len(gold)} have none)'
         )
     return gold
 

@@ -58,7 +58,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise _Refused(f'the key {quote(twice)} stands twice in one object')
+        raise _Refused(f'the key {quote(twice)} occurs twice in one object')
     return result
 
 

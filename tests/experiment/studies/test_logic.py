@@ -126,7 +126,7 @@ def test_labels_dealt_anew_keep_their_numbers_and_say_nothing() -> None:
         ('size=smal', "not one of large, base, small, tiny (did you mean 'small'?)"),
         ('where=small', 'not one of core, full'),
         ('rows=many', 'a number is expected'),
-        ('intermediate=logik', "'logik' is not in it (did you mean 'logic'?)"),
+        ('intermediate=logik', "'logik' is not in the study (did you mean 'logic'?)"),
     ],
 )
 def test_unknown_values_are_refused_and_the_known_ones_named_once(argument: str, said: str) -> None:

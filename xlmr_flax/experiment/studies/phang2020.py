@@ -142,7 +142,7 @@ def only(raw: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
         for name in wanted:
             if name not in raw[key]:
                 raise ConfigError(
-                    f'config argument {key}={values[key]}: {name!r} is not in it{closest(name, raw[key])}'
+                    f'config argument {key}={values[key]}: {name!r} is not in the study{closest(name, raw[key])}'
                 )
         raw[key] = wanted
     raw['arms'] = {k: v for k, v in raw['arms'].items() if k in raw['intermediate']}

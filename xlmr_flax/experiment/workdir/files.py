@@ -139,7 +139,7 @@ class Workdir:
         self._log.add((path,) if self.shard else (path, self.metrics_path), line)
 
     def write_log(self) -> None:
-        """Returns when all records so far are written. Raises OSError."""
+        """Writes all records that were logged so far. Raises OSError."""
         self._log.flush()
 
     def metrics(self) -> list[dict[str, Any]]:

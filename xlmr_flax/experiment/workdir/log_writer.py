@@ -41,7 +41,7 @@ class LogWriter:
         self._thread: threading.Thread | None = None
 
     def add(self, paths: Sequence[Path], line: str) -> None:
-        """Takes a line for each of the files. Raises OSError."""
+        """Queues a line for each of the files. Raises OSError."""
         self._raise()
         with self._lock:
             for path in paths:
@@ -52,7 +52,7 @@ class LogWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Returns when all lines so far are written. Raises OSError."""
+        """Writes all lines that were added so far. Raises OSError."""
         self._drain()
         self._raise()
 
