@@ -189,13 +189,14 @@ is_one_host() {
   return 1
 }
 
-# Sets the array `training` to the `xlmr-flax run` command. On one host, a plan of many runs does one a chip. Of several
-# slices, the mesh is told: only the axis `data` may span them.
+# Sets the array `training` to the `xlmr-flax run` command. On one host, a plan of many runs does one a chip, also a --shard
+# of it; -1 changes nothing where the plan is too small or the workdir is an address. Of several slices, the mesh is told:
+# only the axis `data` may span them.
 training_command() {
   training=(xlmr-flax run "--config=$flag_config" "--workdir=$flag_workdir")
   if is_multislice; then
     training+=(--config.mesh.slices=-1)
-  elif [[ $flag_workdir != gs://* ]] && is_one_host "${flag_type:-}"; then
+  elif is_one_host "${flag_type:-}"; then
     training+=(--devices_a_run=-1)
   fi
   if [[ -n $flag_data_root ]]; then training+=("--config.data_root=$flag_data_root"); fi
