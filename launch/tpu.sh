@@ -244,6 +244,7 @@ explain() {
     143) echo 'stopped, its state saved: the same command goes on from there' ;;
     11 | 12) echo "xlmr-flax ended with exit code $(($1 - 10)); its message is above" ;;
     13) echo 'the installation failed; what pip said is above' ;;
+    14) echo 'still alive on a host: it saves its state, or waits for others; a second --stop waits for it again' ;;
     137) echo 'killed on the host; out of memory, perhaps (host memory, not TPU memory)' ;;
     1 | 255) echo 'gcloud or ssh failed, or the connection was lost; the run may still be alive on the hosts' ;;
     *) echo "ended with exit code $1" ;;
