@@ -50,5 +50,9 @@ if [[ -z $flag_dry_run ]]; then require_gcloud; fi
 status=0
 "${train[@]}" || status=$?
 if [[ -n $flag_dry_run || -n $flag_command ]]; then exit "$status"; fi
-note "$flag_name: $(explain "$status")"
+if ((status)) || [[ $wanted == ' --follow' || -z $wanted$flag_detach ]]; then
+  note "$flag_name: $(explain "$status")"
+elif [[ -z $wanted ]]; then
+  note "$flag_name: started; --follow shows the log"
+fi # else the hosts have said how it is
 exit "$(plain_code "$status")"

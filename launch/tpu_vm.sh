@@ -82,7 +82,11 @@ if [[ -n $flag_dry_run ]]; then
   fi
   exit 0
 fi
-note "$flag_name: $(explain "$status")"
+if [[ -n $flag_detach && $status == 0 ]]; then
+  note "$flag_name: started; launch/run_all_hosts.sh --follow shows the log"
+else
+  note "$flag_name: $(explain "$status")"
+fi
 if [[ -n $flag_delete ]]; then
   delete
 else
