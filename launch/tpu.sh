@@ -9,8 +9,12 @@ define_place_flags() {
   define_flag name '' 'name of the TPU, chosen by you'
 }
 
-define_tpu_flags() {
+define_type_flag() {
   define_flag type '' 'accelerator type, for instance v5litepod-8'
+}
+
+define_tpu_flags() {
+  define_type_flag
   define_flag version '' 'TPU software version; default: the one for the type'
   define_flag service_account '' "service account of the TPU's machines, NAME@PROJECT.iam.gserviceaccount.com"
   define_flag network '' "VPC network; default: the project's network named default"
@@ -196,7 +200,7 @@ training_command() {
   training=(xlmr-flax run "--config=$flag_config" "--workdir=$flag_workdir")
   if is_multislice; then
     training+=(--config.mesh.slices=-1)
-  elif is_one_host "${flag_type:-}"; then
+  elif is_one_host "$flag_type"; then
     training+=(--devices_a_run=-1)
   fi
   if [[ -n $flag_data_root ]]; then training+=("--config.data_root=$flag_data_root"); fi

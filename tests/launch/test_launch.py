@@ -163,7 +163,9 @@ def test_help(fakes: Fakes, script: str):
     [
         ('tpu_vm.sh', ['--zone=z'], '--project is required: id of the Cloud project'),
         ('queued_resource.sh', ['--project=p', '--zone=z', '--name=n'], '--type is required: accelerator type'),
-        ('run_all_hosts.sh', [*PLACE], '--config is required'),
+        ('run_all_hosts.sh', [*PLACE, *RUN], '--type is required'),
+        ('run_all_hosts.sh', [*PLACE, '--type=v4-8'], '--config is required'),
+        ('run_all_hosts.sh', [*PLACE, *RUN[:2], '--type=v4-8', '--download'], '--download needs --data_root'),
         ('run_all_hosts.sh', [*PLACE, '--stop', '--status'], 'only one of --status --stop at a time'),
         ('slurm.sbatch', ['--config=configs/tiny.py'], '--workdir is required'),
         ('slurm.sbatch', ['--config=configs/none.py', '--workdir=w'], '--config=configs/none.py: no file'),
@@ -237,8 +239,8 @@ def test_a_dry_run_says_that_it_is_no_script(gcloud: Fakes, script: str):
 
 
 def test_flags_and_values_may_be_two_words(gcloud: Fakes):
-    one = gcloud.dry('run_all_hosts.sh', *PLACE, *RUN)
-    apart = [part for flag in (*PLACE, *RUN) for part in flag.split('=', 1)]
+    one = gcloud.dry('run_all_hosts.sh', *PLACE, *RUN, '--type=v4-8')
+    apart = [part for flag in (*PLACE, *RUN, '--type=v4-8') for part in flag.split('=', 1)]
     assert gcloud.dry('run_all_hosts.sh', *apart) == one
 
 
