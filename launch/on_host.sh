@@ -24,7 +24,8 @@ stop     sends SIGTERM, upon which xlmr-flax saves its state, and waits for the 
 alive    exit code 0 if any run is alive here, else 1
 
 Exit code of run and follow: 0 done; 143 stopped and saved; 11 and 12 where the command ended with 1 and 2, since 1 and 2
-are gcloud's own; 13 the installation failed; else the command's. Of stop: 14 where the run is still alive after --wait seconds.
+are gcloud's own; 13 the installation failed; 15 another command runs under this name; else the command's. Of stop: 14 where
+the run is still alive after --wait seconds.
 TEXT
 }
 
@@ -150,7 +151,7 @@ start() {
     if [[ $(cat "$state/command") != "$words" ]]; then
       note "error: $flag_name runs another command: $(cat "$state/command")"
       note "stop it first: bash launch/on_host.sh stop --name=$flag_name"
-      exit 12
+      exit 15
     fi
     note "joining $flag_name, which runs already"
     return 0

@@ -22,8 +22,8 @@ Keep this script alive on a machine that stays on. Started again, it joins what 
   13   the installation on the hosts fails
   143  --max_attempts requests were made; the same command goes on
   130  interrupted; the request and the TPU stay; the same command goes on
-Where gcloud does not answer, or cannot delete the TPU, it may still exist and cost money; the last lines then say so, and
-how to delete it.
+Where gcloud does not answer or cannot delete the TPU, it may still exist and cost money, and where a run with other flags is
+alive on it, it stays (2); the last lines then say so, and how to delete it.
 TEXT
 }
 
@@ -198,6 +198,10 @@ train() {
   install_on_hosts || status=$?
   if ((!status)); then train_on_hosts '' || status=$?; fi
   note "$flag_name: $(explain "$status")"
+  if ((status == 15)); then
+    remains 'the TPU stays and costs money'
+    exit 2
+  fi
   if ((!status)); then finish 0 'the run is done'; fi
   if ((SECONDS - started > LONG)); then joins=0 unreachable=0; fi
   sleep "$flag_settle"

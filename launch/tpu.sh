@@ -236,9 +236,9 @@ train_on_hosts() {
   on_hosts "$(quote bash xlmr-flax/src/launch/on_host.sh run "--name=$flag_name" ${1:+"$1"} -- "${training[@]}")"
 }
 
-# Maps an exit code of on_host.sh to that of xlmr-flax: 11 and 12 stand for 1 and 2.
+# Maps an exit code of on_host.sh to that of xlmr-flax: 11 and 12 stand for 1 and 2. 15, a run with other flags, is 2, too.
 plain_code() {
-  case $1 in 11 | 12) echo $(($1 - 10)) ;; *) echo "$1" ;; esac
+  case $1 in 11 | 12) echo $(($1 - 10)) ;; 15) echo 2 ;; *) echo "$1" ;; esac
 }
 
 # explain CODE: prints one sentence that explains the exit code of the command on the hosts.
@@ -249,6 +249,7 @@ explain() {
     11 | 12) echo "xlmr-flax ended with exit code $(($1 - 10)); its message is above" ;;
     13) echo 'the installation failed; what pip said is above' ;;
     14) echo 'still alive on a host: it saves its state, or waits for others; a second --stop waits for it again' ;;
+    15) echo 'another command runs there under this name (see above); it goes on' ;;
     137) echo 'killed on the host; out of memory, perhaps (host memory, not TPU memory)' ;;
     1 | 255) echo 'gcloud or ssh failed, or the connection was lost; the run may still be alive on the hosts' ;;
     *) echo "ended with exit code $1" ;;

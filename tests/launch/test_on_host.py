@@ -73,7 +73,7 @@ def test_a_run_outlives_its_connection_is_joined_and_stopped(host: Fakes):
     assert (state / 'log').read_text().count('started') == 1
     assert host.run('on_host.sh', 'alive').returncode == 0
     other = host.run('on_host.sh', 'run', '--name=job', '--', 'xlmr-flax', 'else')
-    assert other.returncode == 12
+    assert other.returncode == 15
     assert 'job runs another command: xlmr-flax long' in other.stderr
     assert host.run('on_host.sh', 'stop', '--name=job').stdout.endswith('ended with exit code 143\n')
     assert (state / 'log').read_text().endswith('saved\n')

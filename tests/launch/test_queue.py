@@ -141,6 +141,17 @@ def test_a_real_error_stops_it(gcloud: Fakes, on_host: int, code: int):
     assert 'not started again' in result.stderr
 
 
+def test_a_tpu_on_which_another_command_runs_is_left(gcloud: Fakes):
+    gcloud.on(STATE, *states('ACTIVE'))
+    gcloud.on(NODE, ('READY', 0))
+    gcloud.on(TRAIN, ('error: my-tpu runs another command', 15))
+    result = launch(gcloud)
+    assert (result.returncode, acts(gcloud)) == (2, [INSTALL, RUN])
+    assert result.stderr.splitlines()[-1] == REMAINS
+    result = gcloud.run('tpu_vm.sh', *ARGUMENTS[:-3], '--delete')
+    assert (result.returncode, acts(gcloud)) == (2, [INSTALL, RUN] * 2)
+
+
 def test_an_error_on_a_tpu_that_was_taken_away_is_no_real_error(gcloud: Fakes):
     """When one host goes, the others fail in their own ways."""
     gcloud.on(STATE, *states('ACTIVE', 'SUSPENDED', 'ABSENT', 'ACTIVE'))
