@@ -20,11 +20,12 @@ run      starts the command so that it outlives the connection, and follows its 
          it runs joins it: gcloud repeats a command when the connection drops
 follow   joins a command that runs
 status   says whether it runs, or how it ended
-stop     sends SIGTERM, upon which xlmr-flax saves its state, and waits for the end
+stop     sends SIGTERM, upon which xlmr-flax saves its state, and waits for the end (--wait); again, it only waits
 alive    exit code 0 if any run is alive here, else 1
 
 Exit code of run and follow: 0 done; 143 stopped and saved; 11 and 12 where the command ended with 1 and 2, since 1 and 2
-are gcloud's own; 13 the installation failed; else the command's.
+are gcloud's own; 13 the installation failed; 15 another command runs under this name; else the command's. Of stop: 14 where
+the run is still alive after --wait seconds.
 TEXT
 }
 
@@ -101,19 +102,32 @@ running() {
   [[ -f $state/pid && $(ps -o args= -p "$(cat "$state/pid")" 2>/dev/null) == *supervise* ]]
 }
 
-# Runs the command and writes its exit code. Survives the end of the connection; forwards SIGTERM.
+# Runs the command and writes its exit code. Survives the end of the connection. Forwards the first SIGTERM alone, since a
+# second one ends xlmr-flax before it has saved. One that comes before the command starts ends this with 143.
 supervise() {
-  local child
-  trap : TERM
-  fetch_tokens
-  "$@" &
+  local child='' stopped=''
+  trap 'if [[ -z $stopped ]]; then stopped=1; tell "$child"; fi' TERM
+  fetch_tokens &
   child=$!
-  printf '%s' "$child" > "$state/child"
-  if [[ -n ${token_store:-} ]]; then store_tokens_while "$child" & fi
   await "$child"
-  store_tokens
+  awaited=143
+  if [[ -z $stopped ]]; then
+    child=
+    "$@" &
+    child=$!
+    if [[ -n $stopped ]]; then tell "$child"; fi # it came after the check above
+    if [[ -n ${token_store:-} ]]; then store_tokens_while "$child" & fi
+    await "$child"
+    child=
+    store_tokens
+  fi
   printf '%s' "$awaited" > "$state/exit.part"
   mv "$state/exit.part" "$state/exit"
+}
+
+# tell PID: sends SIGTERM, if there is a PID.
+tell() {
+  if [[ -n $1 ]]; then kill -TERM "$1" 2>/dev/null || true; fi
 }
 
 # mounted_bucket COMMAND...: prints where the bucket of the workdir is mounted, nothing if it is not.
@@ -137,17 +151,17 @@ start() {
     if [[ $(cat "$state/command") != "$words" ]]; then
       note "error: $flag_name runs another command: $(cat "$state/command")"
       note "stop it first: bash launch/on_host.sh stop --name=$flag_name"
-      exit 12
+      exit 15
     fi
     note "joining $flag_name, which runs already"
     return 0
   fi
   mkdir -p "$state"
-  rm -f "$state/exit" "$state/child"
+  rm -f "$state/exit"
   printf '%s' "$words" > "$state/command"
   : > "$state/log"
   keep_caches "$(mounted_bucket "$@")"
-  export -f supervise await fetch_tokens store_tokens store_tokens_while copy_entries
+  export -f supervise tell await fetch_tokens store_tokens store_tokens_while copy_entries
   export state
   cd "$here/.."
   # A separate session, so that the end of the connection does not stop it.
@@ -189,14 +203,13 @@ show_status() {
 
 stop() {
   local waited=0
-  if running && [[ -f $state/child ]]; then
-    kill -TERM "$(cat "$state/child")"
-    while running && ((waited < flag_wait * 2)); do
-      sleep 0.5
-      waited=$((waited + 1))
-    done
-  fi
+  if running; then tell "$(cat "$state/pid")"; fi
+  while running && ((waited < flag_wait * 2)); do
+    sleep 0.5
+    waited=$((waited + 1))
+  done
   show_status
+  if running; then return 14; fi
 }
 
 command=${1:-}

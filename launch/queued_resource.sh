@@ -21,6 +21,9 @@ Keep this script alive on a machine that stays on. Started again, it joins what 
   1, 2 a real error of the run or of gcloud; the message is above; the TPU is deleted, too (--keep: not)
   13   the installation on the hosts fails
   143  --max_attempts requests were made; the same command goes on
+  130  interrupted; the request and the TPU stay; the same command goes on
+Where gcloud does not answer or cannot delete the TPU, it may still exist and cost money, and where a run with other flags is
+alive on it, it stays (2); the last lines then say so, and how to delete it.
 TEXT
 }
 
@@ -128,14 +131,19 @@ refused() {
   grep --quiet --ignore-case -e permission -e INVALID -e 'not enabled' -e billing -e UNIMPLEMENTED <<<"$1"
 }
 
+# remains TEXT: says that there may be a TPU at the end of the script, and how to delete it.
+remains() {
+  note "$flag_name: $1; to delete it:"
+  note "  gcloud compute tpus queued-resources delete $(quote "$flag_name" "--project=$flag_project" "--zone=$flag_zone") --force"
+}
+
 # finish CODE MESSAGE: ends the script.
 finish() {
   note "$flag_name: $2"
   if [[ -n $flag_keep ]]; then
-    note 'the TPU is kept and costs money; to delete it:'
-    note "  gcloud compute tpus queued-resources delete $(quote "$flag_name" "--project=$flag_project" "--zone=$flag_zone") --force"
+    remains 'the TPU is kept and costs money'
   else
-    delete || note "error: $flag_name could not be deleted: look at it, and delete it by hand"
+    delete || remains 'error: it cannot be deleted (see above); a TPU may still exist and cost money'
   fi
   exit "$1"
 }
@@ -149,12 +157,13 @@ lose() {
   else
     undeleted=$((undeleted + 1))
     if ((undeleted >= TRIES)); then
-      note "error: $flag_name cannot be deleted, so no new one can be asked for"
+      remains 'error: it cannot be deleted (see above), so no new one can be asked for; a TPU may still exist and cost money'
       exit 1
     fi
   fi
   if ((attempts >= flag_max_attempts)); then
     note "$flag_name: $attempts requests were made, which is --max_attempts; started again, the run goes on"
+    if ((undeleted)); then remains 'it was not deleted (see above); a TPU may still exist and cost money'; fi
     exit 143
   fi
   joins=0
@@ -189,6 +198,10 @@ train() {
   install_on_hosts || status=$?
   if ((!status)); then train_on_hosts '' || status=$?; fi
   note "$flag_name: $(explain "$status")"
+  if ((status == 15)); then
+    remains 'the TPU stays and costs money'
+    exit 2
+  fi
   if ((!status)); then finish 0 'the run is done'; fi
   if ((SECONDS - started > LONG)); then joins=0 unreachable=0; fi
   sleep "$flag_settle"
@@ -243,7 +256,7 @@ step() {
     UNKNOWN)
       unknown=$((unknown + 1))
       if ((unknown >= 10 * TRIES)) || refused "$(cat "$messages")"; then
-        note "error: gcloud does not say how $flag_name is (see above)"
+        remains 'error: gcloud does not say how it is (see above); a TPU may still exist and cost money'
         exit 1
       fi
       sleep "$flag_poll"
@@ -272,5 +285,5 @@ fi
 require_gcloud
 messages=$(mktemp)
 trap 'rm -f "$messages"' EXIT
-trap 'note "$flag_name: the request, and a TPU that came, stay and cost money; the same command goes on"; exit 130' INT TERM
+trap 'remains "the request, and a TPU that came, stay and cost money; the same command goes on"; exit 130' INT TERM
 while true; do step; done

@@ -9,18 +9,21 @@ source launch/tpu.sh
 
 about() {
   cat <<'TEXT'
-usage: bash launch/run_all_hosts.sh --project=P --zone=Z --name=N --config=F --workdir=W [flags] [-- FLAGS OF THE RUN]
+usage: bash launch/run_all_hosts.sh --project=P --zone=Z --name=N --type=T --config=F --workdir=W [flags]
+                                    [-- FLAGS OF THE RUN]
        bash launch/run_all_hosts.sh --project=P --zone=Z --name=N --follow | --status | --stop
        bash launch/run_all_hosts.sh --project=P --zone=Z --name=N --command='df -h'
 
 Starts `xlmr-flax run` on all hosts of a TPU that is there and has the package (launch/tpu_vm.sh installs it), and shows
-the log of all of them. The run outlives the connection. Its log on each host: xlmr-flax/state/NAME/log.
+the log of all of them. A run of launch/tpu_vm.sh or launch/queued_resource.sh is joined if the flags are the same. It
+outlives the connection. Its log on each host: xlmr-flax/state/NAME/log.
 
   --follow    joins a run          --status   says how it is          --stop   SIGTERM: it saves its state and ends
 TEXT
 }
 
 define_place_flags
+define_type_flag
 define_slices_flag
 define_run_flags
 define_switch internal_ips 'connect to internal addresses, from a machine in the same network'
@@ -37,7 +40,8 @@ check_slices
 wanted="${flag_follow:+ --follow}${flag_status:+ --status}${flag_stop:+ --stop}${flag_command:+ --command}"
 case $wanted in
   '')
-    require_flags config workdir
+    require_flags type config workdir
+    check_data_root
     train=(train_on_hosts "${flag_detach:+--detach}")
     ;;
   ' --follow' | ' --status' | ' --stop')
@@ -50,5 +54,9 @@ if [[ -z $flag_dry_run ]]; then require_gcloud; fi
 status=0
 "${train[@]}" || status=$?
 if [[ -n $flag_dry_run || -n $flag_command ]]; then exit "$status"; fi
-note "$flag_name: $(explain "$status")"
+if ((status)) || [[ $wanted == ' --follow' || -z $wanted$flag_detach ]]; then
+  note "$flag_name: $(explain "$status")"
+elif [[ -z $wanted ]]; then
+  note "$flag_name: started; --follow shows the log"
+fi # else the hosts have said how it is
 exit "$(plain_code "$status")"

@@ -9,8 +9,12 @@ define_place_flags() {
   define_flag name '' 'name of the TPU, chosen by you'
 }
 
-define_tpu_flags() {
+define_type_flag() {
   define_flag type '' 'accelerator type, for instance v5litepod-8'
+}
+
+define_tpu_flags() {
+  define_type_flag
   define_flag version '' 'TPU software version; default: the one for the type'
   define_flag service_account '' "service account of the TPU's machines, NAME@PROJECT.iam.gserviceaccount.com"
   define_flag network '' "VPC network; default: the project's network named default"
@@ -189,13 +193,14 @@ is_one_host() {
   return 1
 }
 
-# Sets the array `training` to the `xlmr-flax run` command. On one host, a plan of many runs does one a chip. Of several
-# slices, the mesh is told: only the axis `data` may span them.
+# Sets the array `training` to the `xlmr-flax run` command. On one host, a plan of many runs does one a chip, also a --shard
+# of it; -1 changes nothing where the plan is too small or the workdir is an address. Of several slices, the mesh is told:
+# only the axis `data` may span them.
 training_command() {
   training=(xlmr-flax run "--config=$flag_config" "--workdir=$flag_workdir")
   if is_multislice; then
     training+=(--config.mesh.slices=-1)
-  elif [[ $flag_workdir != gs://* ]] && is_one_host "${flag_type:-}"; then
+  elif is_one_host "$flag_type"; then
     training+=(--devices_a_run=-1)
   fi
   if [[ -n $flag_data_root ]]; then training+=("--config.data_root=$flag_data_root"); fi
@@ -231,9 +236,9 @@ train_on_hosts() {
   on_hosts "$(quote bash xlmr-flax/src/launch/on_host.sh run "--name=$flag_name" ${1:+"$1"} -- "${training[@]}")"
 }
 
-# Maps an exit code of on_host.sh to that of xlmr-flax: 11 and 12 stand for 1 and 2.
+# Maps an exit code of on_host.sh to that of xlmr-flax: 11 and 12 stand for 1 and 2. 15, a run with other flags, is 2, too.
 plain_code() {
-  case $1 in 11 | 12) echo $(($1 - 10)) ;; *) echo "$1" ;; esac
+  case $1 in 11 | 12) echo $(($1 - 10)) ;; 15) echo 2 ;; *) echo "$1" ;; esac
 }
 
 # explain CODE: prints one sentence that explains the exit code of the command on the hosts.
@@ -243,6 +248,8 @@ explain() {
     143) echo 'stopped, its state saved: the same command goes on from there' ;;
     11 | 12) echo "xlmr-flax ended with exit code $(($1 - 10)); its message is above" ;;
     13) echo 'the installation failed; what pip said is above' ;;
+    14) echo 'still alive on a host: it saves its state, or waits for others; a second --stop waits for it again' ;;
+    15) echo 'another command runs there under this name (see above); it goes on' ;;
     137) echo 'killed on the host; out of memory, perhaps (host memory, not TPU memory)' ;;
     1 | 255) echo 'gcloud or ssh failed, or the connection was lost; the run may still be alive on the hosts' ;;
     *) echo "ended with exit code $1" ;;

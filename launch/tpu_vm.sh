@@ -12,7 +12,8 @@ about() {
 usage: bash launch/tpu_vm.sh --project=P --zone=Z --name=N --type=T --config=F --workdir=W [flags] [-- FLAGS OF THE RUN]
 
 One TPU, now: creates it unless it is there, installs this package on its hosts, starts `xlmr-flax run` on all of them,
-shows the log, and with --delete deletes the TPU when the run has ended, however it ended. Where there is no capacity, it
+shows the log, and with --delete deletes the TPU when the run has ended, however it ended (a TPU on which a run with other
+flags is alive stays). Where there is no capacity, it
 stops: launch/queued_resource.sh waits and starts again instead.
 
 The run outlives this script: after Ctrl-C or a lost connection, the same command joins it, and
@@ -82,8 +83,12 @@ if [[ -n $flag_dry_run ]]; then
   fi
   exit 0
 fi
-note "$flag_name: $(explain "$status")"
-if [[ -n $flag_delete ]]; then
+if [[ -n $flag_detach && $status == 0 ]]; then
+  note "$flag_name: started; launch/run_all_hosts.sh --follow shows the log"
+else
+  note "$flag_name: $(explain "$status")"
+fi
+if [[ -n $flag_delete ]] && ((status != 15)); then
   delete
 else
   note "the TPU is still there and costs money; to delete it:"

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# Functions shared by launch/quickstart.sh and tests/run.sh: find a Python, make .venv, install once. Source it.
+# Functions shared by launch/quickstart.sh, launch/on_host.sh, tests/run.sh and .ci/run: find a Python, make a virtual
+# environment, install once. Source it.
 
-# Finds a supported Python: $PYTHON if set, else the first of python3.13..3.11, python3 that works.
+# Finds a supported Python: $PYTHON if set, else the first of python3.11 to python3.13, python3 and python that works.
 find_python() {
   local candidate
   for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3 python; do

@@ -10,11 +10,25 @@ from pathlib import Path
 
 import pytest
 import simulated_devices
+from absl import flags
 
 from xlmr_flax.cli import device_processes
+from xlmr_flax.cli import run as cli_run
 from xlmr_flax.cli.device_processes import AUTO, commands, devices_per_process, environment, run_processes
+from xlmr_flax.cli.main import UsageError
+from xlmr_flax.config.flag import load_config
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
+
+
+def parsed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> flags.FlagValues:
+    """The flags of `xlmr-flax run` with a plan of 16 to 31 runs."""
+    command = ['xlmr-flax', f'--config={TINY}', '--workdir=w', '--config.seeds=(0, 1, 2, 3)', *arguments]
+    monkeypatch.setattr(sys, 'argv', command)
+    values = flags.FlagValues()
+    cli_run.define_flags(values)
+    values(command)
+    return values
 
 
 def test_each_process_sees_its_own_devices() -> None:
@@ -33,6 +47,38 @@ def test_commands_share_the_plan() -> None:
     found = commands(['run', '--config=c.py', '--devices_a_run=1', '--workdir=w'], 2)
     end = ['run', '--config=c.py', '--devices_a_run=1', '--workdir=w', '--devices_a_run=0', '--coordinator=none']
     assert [command[1:] for command in found] == [['-m', 'xlmr_flax', *end, f'--shard={i}/2'] for i in (1, 2)]
+    assert [command[-1] for command in commands([], 2, (3, 4))] == ['--shard=5/8', '--shard=6/8']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'count', 'called'),
+    [
+        (('--devices_a_run=1', '--shard=2/3'), 2, (2, 1, (2, 3))),
+        (('--devices_a_run=2',), 4, (4, 2, (1, 1))),
+        ((f'--devices_a_run={AUTO}',), 8, (8, 1, (1, 1))),
+        ((f'--devices_a_run={AUTO}', '--shard=1/2'), 4, (4, 1, (1, 2))),
+        ((f'--devices_a_run={AUTO}', '--shard=1/2'), 8, None),  # too few runs for all devices of both shards
+        ((f'--devices_a_run={AUTO}', '--num_processes=2'), 2, None),
+        ((f'--devices_a_run={AUTO}', '--workdir=gs://b/w'), 2, None),
+    ],
+)
+def test_a_plan_is_divided_among_shards_and_devices(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], count: int, called: tuple[object, ...] | None
+) -> None:
+    """called: devices of the host, devices of a process and the shard, None if one process is to run the shard."""
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(cli_run, 'host_devices', lambda: ('tpu', count))
+    monkeypatch.setattr(cli_run, 'run_processes', lambda _, platform, *rest: calls.append(rest) or 7)
+    values = parsed(monkeypatch, *arguments)
+    code = cli_run._in_processes(values, load_config(values))
+    assert (code, calls) == ((7, [called]) if called else (None, []))
+
+
+@pytest.mark.parametrize('other', ['--num_processes=2', '--workdir=gs://b/w'])
+def test_processes_that_cannot_share_a_plan_are_refused(monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    values = parsed(monkeypatch, '--devices_a_run=1', other)
+    with pytest.raises(UsageError, match='--devices_a_run: not with'):
+        cli_run._in_processes(values, load_config(values))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +107,7 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
     def made(codes: tuple[int, ...]) -> int:
         text = 'import os, sys; print("shard", os.environ["XLA_FLAGS"]); sys.exit(int(sys.argv[1]))'
         monkeypatch.setattr(
-            device_processes, 'commands', lambda a, n: [[sys.executable, '-c', text, str(c)] for c in codes]
+            device_processes, 'commands', lambda a, n, shard: [[sys.executable, '-c', text, str(c)] for c in codes]
         )
         return run_processes([], 'cpu', len(codes), 1)
 
@@ -93,7 +139,7 @@ def test_a_stop_request_reaches_every_process_and_starts_no_other(monkeypatch: p
         return process
 
     monkeypatch.setattr(device_processes, '_start', stopping)
-    monkeypatch.setattr(device_processes, 'commands', lambda a, n: [[sys.executable, '-c', SLEEPER]] * n)
+    monkeypatch.setattr(device_processes, 'commands', lambda a, n, shard: [[sys.executable, '-c', SLEEPER]] * n)
     handler = signal.getsignal(signal.SIGTERM)
     assert run_processes([], 'cpu', 3, 1) == 143
     assert [process.returncode for process in started] == [143, 143]

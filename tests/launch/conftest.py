@@ -100,6 +100,17 @@ def bash() -> str:
     return shutil.which('bash') or '/bin/bash'
 
 
+def remote(command: list[str]) -> str:
+    """The shell line that a gcloud ssh command runs on the hosts."""
+    return next(w.removeprefix('--command=') for w in command if w.startswith('--command='))
+
+
+def words(line: str) -> list[str]:
+    """The words a shell makes of a line."""
+    out = subprocess.run([bash(), '-c', f'printf "%s\\n" {line}'], capture_output=True, text=True, check=True)
+    return out.stdout.splitlines()
+
+
 def heeding(*command: str | Path) -> list[str]:
     """The command, to be stopped by SIGINT and SIGHUP although what started the tests may ignore them (a background
     job, nohup): a shell cannot trap what it inherits so. A small program puts them back; preexec_fn would do so in a

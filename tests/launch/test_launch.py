@@ -13,7 +13,7 @@ from absl import flags
 from xlmr_flax.cli import run as cli_run
 from xlmr_flax.config.flag import check_arguments, load_config
 
-from .conftest import LAUNCH, ROOT, Fakes, bash, checkout
+from .conftest import LAUNCH, ROOT, Fakes, bash, checkout, remote, words
 
 SCRIPTS = ('tpu_vm.sh', 'queued_resource.sh', 'run_all_hosts.sh', 'slurm.sbatch', 'on_host.sh')
 PLACE = ('--project=proj', '--zone=us-west4-a', '--name=my-tpu')
@@ -32,17 +32,6 @@ TRAINING = [
 ]
 ONE_HOST = [*TRAINING[:4], '--devices_a_run=-1', *TRAINING[4:]]  # of a slice with one host and several chips
 SOURCES = sorted([*LAUNCH.glob('*.sh'), *LAUNCH.glob('*.sbatch')])
-
-
-def remote(command: list[str]) -> str:
-    """The shell line that a gcloud ssh command runs on the hosts."""
-    return next(w.removeprefix('--command=') for w in command if w.startswith('--command='))
-
-
-def words(line: str) -> list[str]:
-    """The words a shell makes of a line."""
-    out = subprocess.run([bash(), '-c', f'printf "%s\\n" {line}'], capture_output=True, text=True, check=True)
-    return out.stdout.splitlines()
 
 
 # ---------------------------------------------------------------------------------------------- what a dry run prints
@@ -139,17 +128,6 @@ def test_several_slices_are_one_request_and_one_run(gcloud: Fakes):
     assert (result.returncode, 'only a run of one process' in result.stderr) == (2, True)
 
 
-def test_run_all_hosts(gcloud: Fakes):
-    ((*_, train),) = [gcloud.dry('run_all_hosts.sh', *PLACE, *RUN, '--detach', '--internal_ips', *MORE)]
-    assert '--internal-ip' in train
-    assert words(remote(train))[4:] == ['--detach', '--', *TRAINING]
-    for what in ('follow', 'status', 'stop'):
-        (command,) = gcloud.dry('run_all_hosts.sh', *PLACE, f'--{what}')
-        assert remote(command) == f'bash xlmr-flax/src/launch/on_host.sh {what} --name=my-tpu'
-    (command,) = gcloud.dry('run_all_hosts.sh', *PLACE, "--command=echo 'a  b' | wc")
-    assert remote(command) == "echo 'a  b' | wc"
-
-
 def test_slurm_starts_one_process_a_node_with_all_gpus(fakes: Fakes):
     step, requeue = fakes.dry('slurm.sbatch', *RUN, *MORE)
     assert step[0] == 'srun'
@@ -185,7 +163,9 @@ def test_help(fakes: Fakes, script: str):
     [
         ('tpu_vm.sh', ['--zone=z'], '--project is required: id of the Cloud project'),
         ('queued_resource.sh', ['--project=p', '--zone=z', '--name=n'], '--type is required: accelerator type'),
-        ('run_all_hosts.sh', [*PLACE], '--config is required'),
+        ('run_all_hosts.sh', [*PLACE, *RUN], '--type is required'),
+        ('run_all_hosts.sh', [*PLACE, '--type=v4-8'], '--config is required'),
+        ('run_all_hosts.sh', [*PLACE, *RUN[:2], '--type=v4-8', '--download'], '--download needs --data_root'),
         ('run_all_hosts.sh', [*PLACE, '--stop', '--status'], 'only one of --status --stop at a time'),
         ('slurm.sbatch', ['--config=configs/tiny.py'], '--workdir is required'),
         ('slurm.sbatch', ['--config=configs/none.py', '--workdir=w'], '--config=configs/none.py: no file'),
@@ -259,8 +239,8 @@ def test_a_dry_run_says_that_it_is_no_script(gcloud: Fakes, script: str):
 
 
 def test_flags_and_values_may_be_two_words(gcloud: Fakes):
-    one = gcloud.dry('run_all_hosts.sh', *PLACE, *RUN)
-    apart = [part for flag in (*PLACE, *RUN) for part in flag.split('=', 1)]
+    one = gcloud.dry('run_all_hosts.sh', *PLACE, *RUN, '--type=v4-8')
+    apart = [part for flag in (*PLACE, *RUN, '--type=v4-8') for part in flag.split('=', 1)]
     assert gcloud.dry('run_all_hosts.sh', *apart) == one
 
 
@@ -291,17 +271,19 @@ def test_every_script_is_bash_that_parses():
         assert max(map(len, path.read_text().splitlines())) <= 140, path.name
 
 
-def test_the_training_command_is_one_that_xlmr_flax_takes(monkeypatch: pytest.MonkeyPatch):
-    """What the scripts write are flags of the command, and the config takes the overrides."""
+@pytest.mark.parametrize('more', [[], ['--shard=2/4'], ['--num_processes=2'], ['--workdir=gs://b/q']])
+def test_the_training_command_is_one_that_xlmr_flax_takes(monkeypatch: pytest.MonkeyPatch, more: list[str]):
+    """What the scripts write are flags of the command, also with those after --, and the config takes the overrides."""
     monkeypatch.setattr(sys, 'argv', ['xlmr-flax', *ONE_HOST[2:]])
+    monkeypatch.setattr(cli_run, 'host_devices', lambda: ('tpu', 8))
+    check_arguments(ONE_HOST[2:])
     values = flags.FlagValues()
     cli_run.define_flags(values)
-    check_arguments(ONE_HOST[2:])
-    assert values([*sys.argv, '--shard=2/4']) == ['xlmr-flax'] and values['devices_a_run'].value == -1
+    assert values([*sys.argv, *more]) == ['xlmr-flax'] and values['devices_a_run'].value == -1
     config = load_config(values)
+    assert cli_run._in_processes(values, config) is None  # a plan of few runs: one process
     assert config.recipe.log_every == 1
     assert config.data_root == '/mnt/b/my data'
-    assert values['workdir'].value == '/mnt/b/runs/q'
 
 
 def test_sbatch_directives_come_before_the_first_command():

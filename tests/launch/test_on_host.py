@@ -19,6 +19,7 @@ WORKER = """#!/usr/bin/env bash
 echo "started in $PWD: $*"
 trap 'kill $!; sleep 0.2; echo saved; exit 143' TERM
 if [[ $1 == long ]]; then sleep 30 & wait $!; fi
+if [[ $1 == slow ]]; then trap 'echo asked' TERM; until [[ -e $2 ]]; do sleep 0.1; done; exit 143; fi
 [[ $1 != run ]] || exit 0
 exit "${2:-0}"
 """
@@ -39,6 +40,12 @@ def wait_for(path: Path, text: str) -> None:
     while not (path.exists() and text in path.read_text()):
         assert time.monotonic() < deadline, f'{text!r} does not come in {path}'
         time.sleep(0.05)
+
+
+def child(state: Path) -> int:
+    """The process of the command of a run."""
+    found = subprocess.run(['ps', '-o', 'pid=', '--ppid', (state / 'pid').read_text()], capture_output=True, text=True)
+    return int(found.stdout)
 
 
 @pytest.mark.parametrize(('code', 'returned'), [(0, 0), (1, 11), (2, 12), (143, 143), (137, 137), (127, 127)])
@@ -62,11 +69,11 @@ def test_a_run_outlives_its_connection_is_joined_and_stopped(host: Fakes):
         assert followed.poll() is None
         os.killpg(followed.pid, signal.SIGHUP)
         followed.wait(timeout=30)
-    os.kill(int((state / 'child').read_text()), 0)
+    os.kill(child(state), 0)
     assert (state / 'log').read_text().count('started') == 1
     assert host.run('on_host.sh', 'alive').returncode == 0
     other = host.run('on_host.sh', 'run', '--name=job', '--', 'xlmr-flax', 'else')
-    assert other.returncode == 12
+    assert other.returncode == 15
     assert 'job runs another command: xlmr-flax long' in other.stderr
     assert host.run('on_host.sh', 'stop', '--name=job').stdout.endswith('ended with exit code 143\n')
     assert (state / 'log').read_text().endswith('saved\n')
@@ -74,12 +81,44 @@ def test_a_run_outlives_its_connection_is_joined_and_stopped(host: Fakes):
     assert host.run('on_host.sh', 'alive').returncode == 1
 
 
+def test_a_run_is_told_to_stop_once_and_alive_until_it_ends(host: Fakes):
+    """A second SIGTERM would end xlmr-flax before it has saved; gcloud repeats a stop whose connection dropped."""
+    log, saved = host.folder / 'xlmr-flax' / 'state' / 'run' / 'log', host.folder / 'saved'
+    host.run('on_host.sh', 'run', '--detach', '--', 'xlmr-flax', 'slow', str(saved))
+    wait_for(log, 'started')
+    for _ in range(2):
+        stopping = host.run('on_host.sh', 'stop', '--wait=1')
+        assert (stopping.returncode, ': runs: xlmr-flax slow' in stopping.stdout) == (14, True)
+    saved.touch()
+    stopped = host.run('on_host.sh', 'stop')
+    assert (stopped.returncode, stopped.stdout.endswith('ended with exit code 143\n')) == (0, True)
+    assert log.read_text().count('asked') == 1
+
+
+def test_a_run_that_still_copies_its_tokens_never_starts_after_a_stop(host: Fakes):
+    store, copies = host.folder / 'tokens', host.folder / 'copies'
+    (store / 'entry').mkdir(parents=True)
+    for name in ('offsets.npy', 'index.json'):
+        (store / 'entry' / name).touch()
+    slow = host.folder / 'bin' / 'cp'
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\ntouch {copies}\nsleep 2\n')
+    slow.chmod(0o755)
+    caches = {'token_store': str(store), 'XLMR_CACHE': str(host.folder / 'cache')}
+    host.run('on_host.sh', 'run', '--detach', '--', 'xlmr-flax', 'short', env=caches)
+    wait_for(copies, '')
+    stopped = host.run('on_host.sh', 'stop')
+    assert (stopped.returncode, stopped.stdout.endswith('ended with exit code 143\n')) == (0, True)
+    assert 'started' not in (host.folder / 'xlmr-flax' / 'state' / 'run' / 'log').read_text()
+
+
 def test_a_run_that_was_killed_is_told_from_one_that_ended(host: Fakes):
     state = host.folder / 'xlmr-flax' / 'state' / 'run'
     host.run('on_host.sh', 'run', '--detach', '--', 'xlmr-flax', 'long')
     wait_for(state / 'log', 'started')
-    os.kill(int((state / 'pid').read_text()), signal.SIGKILL)
-    os.kill(int((state / 'child').read_text()), signal.SIGKILL)
+    command = child(state)
+    for process in (int((state / 'pid').read_text()), command):
+        os.kill(process, signal.SIGKILL)
     result = host.run('on_host.sh', 'follow')
     assert result.returncode == 137
     assert 'killed without leaving an exit code' in result.stderr

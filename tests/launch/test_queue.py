@@ -36,6 +36,7 @@ NODE = 'tpu-vm describe'
 CREATE, DELETE = 'queued-resources create', 'queued-resources delete'
 INSTALL, RUN = 'tpu-vm ssh install', 'tpu-vm ssh run'
 TRAIN = 'tpu-vm ssh|on_host.sh run'
+REMAINS = '  gcloud compute tpus queued-resources delete my-tpu --project=proj --zone=us-west4-a --force'
 
 
 def states(*names: str) -> list[tuple[str, int]]:
@@ -140,6 +141,17 @@ def test_a_real_error_stops_it(gcloud: Fakes, on_host: int, code: int):
     assert 'not started again' in result.stderr
 
 
+def test_a_tpu_on_which_another_command_runs_is_left(gcloud: Fakes):
+    gcloud.on(STATE, *states('ACTIVE'))
+    gcloud.on(NODE, ('READY', 0))
+    gcloud.on(TRAIN, ('error: my-tpu runs another command', 15))
+    result = launch(gcloud)
+    assert (result.returncode, acts(gcloud)) == (2, [INSTALL, RUN])
+    assert result.stderr.splitlines()[-1] == REMAINS
+    result = gcloud.run('tpu_vm.sh', *ARGUMENTS[:-3], '--delete')
+    assert (result.returncode, acts(gcloud)) == (2, [INSTALL, RUN] * 2)
+
+
 def test_an_error_on_a_tpu_that_was_taken_away_is_no_real_error(gcloud: Fakes):
     """When one host goes, the others fail in their own ways."""
     gcloud.on(STATE, *states('ACTIVE', 'SUSPENDED', 'ABSENT', 'ACTIVE'))
@@ -205,6 +217,7 @@ def test_gcloud_that_does_not_answer(gcloud: Fakes):
     result = launch(refused)
     assert result.returncode == 1
     assert len(refused.calls) == 1
+    assert REMAINS in result.stderr.splitlines()
     stuck = Fakes(gcloud.folder / 'stuck')
     stuck.command('gcloud')
     stuck.on(STATE, *states('SUSPENDED'))
@@ -212,7 +225,18 @@ def test_gcloud_that_does_not_answer(gcloud: Fakes):
     result = launch(stuck)
     assert result.returncode == 1
     assert acts(stuck) == [DELETE] * 3
-    assert 'cannot be deleted' in result.stderr
+    assert result.stderr.splitlines()[-1] == REMAINS
+
+
+@pytest.mark.parametrize(('state', 'more', 'code'), [('SUSPENDED', ['--max_attempts=0'], 143), ('ACTIVE', [], 0)])
+def test_a_tpu_that_is_not_deleted_is_named(gcloud: Fakes, state: str, more: list[str], code: int):
+    """At the end of the requests and of the run; one that is deleted is not."""
+    gcloud.on(STATE, *states(state))
+    gcloud.on(NODE, ('READY', 0))
+    gcloud.on(DELETE, ('ERROR: internal error', 1), OK)
+    for is_left in (True, False):
+        result = launch(gcloud, *more)
+        assert (result.returncode, REMAINS in result.stderr.splitlines()) == (code, is_left)
 
 
 def test_keep(gcloud: Fakes):
@@ -221,9 +245,7 @@ def test_keep(gcloud: Fakes):
     result = launch(gcloud, '--keep')
     assert result.returncode == 0
     assert acts(gcloud) == [INSTALL, RUN]
-    assert (
-        'gcloud compute tpus queued-resources delete my-tpu --project=proj --zone=us-west4-a --force' in result.stderr
-    )
+    assert REMAINS in result.stderr.splitlines()
 
 
 def test_a_workdir_that_is_lost_with_the_tpu_is_remarked_upon(gcloud: Fakes):
@@ -260,5 +282,5 @@ def test_an_interruption_leaves_the_request_and_says_so(gcloud: Fakes):
         time.sleep(0.05)
     os.killpg(loop.pid, signal.SIGINT)
     assert loop.wait(timeout=20) == 130
-    assert 'stay and cost money' in (gcloud.folder / 'log').read_text()
+    assert (gcloud.folder / 'log').read_text().splitlines()[-1] == REMAINS
     assert acts(gcloud) == []

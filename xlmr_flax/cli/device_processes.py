@@ -1,8 +1,9 @@
 """run --devices_a_run: one process for each device of this host, which share a plan.
 
 A small batch does not keep all chips of a slice busy. A plan has many runs, so each chip can train another one. The
-processes are those of `--shard=1/N` to `--shard=N/N`, and each sees only its own devices. This process starts them,
-forwards stop requests and waits for them.
+processes are those of `--shard=1/N` to `--shard=N/N`, and each sees only its own devices. If the command itself is a
+shard of a plan, K/M, they are its N parts: (K-1)N+1 to KN of MN. This process starts them, forwards stop requests and
+waits for them.
 """
 
 from __future__ import annotations
@@ -62,10 +63,12 @@ def environment(platform: str, first: int, count: int, base: Mapping[str, str]) 
     return env
 
 
-def commands(arguments: Sequence[str], count: int) -> list[list[str]]:
-    """The command of each of `count` processes. arguments: those of this process, without its name."""
+def commands(arguments: Sequence[str], count: int, shard: tuple[int, int] = (1, 1)) -> list[list[str]]:
+    """The command of each of `count` processes. arguments: those of this process, without its name. shard: the number
+    of this process among those that share the plan, from 1, and how many these are."""
     start, own = [sys.executable, '-m', 'xlmr_flax', *arguments], [f'--{FLAG}=0', '--coordinator=none']
-    return [[*start, *own, f'--shard={i}/{count}'] for i in range(1, count + 1)]
+    before, total = (shard[0] - 1) * count, shard[1] * count
+    return [[*start, *own, f'--shard={before + i}/{total}'] for i in range(1, count + 1)]
 
 
 def devices_per_process(asked: int, runs: int, platform: str, count: int) -> int:
@@ -82,8 +85,10 @@ def devices_per_process(asked: int, runs: int, platform: str, count: int) -> int
     return 0 if asked == count else asked
 
 
-def run_processes(arguments: Sequence[str], platform: str, count: int, each: int) -> int:
-    """Starts a process for each group of `each` devices and waits for all of them.
+def run_processes(
+    arguments: Sequence[str], platform: str, count: int, each: int, shard: tuple[int, int] = (1, 1)
+) -> int:
+    """Starts a process for each group of `each` devices and waits for all of them. shard: as in `commands`.
 
     A stop request is forwarded to them; after it, no further process is started. Returns the exit code: 0, that of a
     process that failed, or 143 if one was stopped.
@@ -97,7 +102,7 @@ def run_processes(arguments: Sequence[str], platform: str, count: int, each: int
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        for i, command in enumerate(commands(arguments, count // each)):
+        for i, command in enumerate(commands(arguments, count // each, shard)):
             if requests:
                 break
             process = _start(command, environment(platform, i * each, each, os.environ))

@@ -142,19 +142,24 @@ def _in_processes(values: flags.FlagValues, config: Config) -> int | None:
     """Runs the plan in one process for each device; returns their exit code, None if this process is to run it."""
     from xlmr_flax.cli.main import UsageError
     from xlmr_flax.experiment.plan.runs import make_plan
+    from xlmr_flax.experiment.workdir.scheduling import parse_shard
     from xlmr_flax.util.console import say
 
-    if values.shard or values.num_processes or '://' in values.workdir:
-        raise UsageError(f'--{FLAG}: not with --shard, --num_processes or a workdir on an object store')
+    if values.num_processes or '://' in values.workdir:
+        if values.devices_a_run == AUTO:
+            return None
+        raise UsageError(f'--{FLAG}: not with --num_processes or a workdir on an object store')
+    number, shards = parse_shard(values.shard)
     platform, count = host_devices()
     try:
-        each = devices_per_process(values.devices_a_run, len(make_plan(config)), platform, count)
+        # Every shard has as many devices as this host, presumably: -1 counts the runs of one shard.
+        each = devices_per_process(values.devices_a_run, len(make_plan(config)) // shards, platform, count)
     except ValueError as e:
         raise UsageError(f'--{FLAG}: {e}') from None
     if not each:
         return None
     say(f'{count // each} processes with {each} of {count} devices each share the plan')
-    return run_processes(sys.argv[1:], platform, count, each)
+    return run_processes(sys.argv[1:], platform, count, each, (number, shards))
 
 
 @contextlib.contextmanager
