@@ -65,9 +65,14 @@ def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fi
     return out
 
 
+def token_rows(data: Encoded, units: np.ndarray) -> np.ndarray:
+    """The row numbers of these units, int64 [units, N]; N = number of choices, else 1."""
+    return units[:, None] * data.group + np.arange(data.group)
+
+
 def unit_lengths(data: Encoded, units: np.ndarray) -> np.ndarray:
     """Number of tokens in each of the N rows of these units, int64 [units, N]; N = number of choices, else 1."""
-    rows = units[:, None] * data.group + np.arange(data.group)
+    rows = token_rows(data, units)
     return data.tokens.offsets[rows + 1] - data.tokens.offsets[rows]
 
 
@@ -98,10 +103,10 @@ def train_batch(
     units = rows_at(draw, len(data), batch_size, seed)
     if layout is not None:
         return packed_batch(data, units, layout, pad, part)
-    rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
+    rows = token_rows(data, units).reshape(-1)
     length = padded_length(int(data.tokens.lengths[rows].max()), lengths)
     units = units[part]
-    rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
+    rows = token_rows(data, units).reshape(-1)
     batch = pad_rows(data.tokens, rows, length, pad)
     batch['valid'] = np.ones(len(units), np.float32)
     if len(data.label):

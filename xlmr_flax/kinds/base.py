@@ -37,6 +37,7 @@ LossSums = tuple[jax.Array, jax.Array, jax.Array]  # float32 scalars: loss sum, 
 Output = np.ndarray | list[np.ndarray]  # logits by row; with by_token: one array per row, without padding
 Scores = dict[str, float]  # metric -> percent
 Record = dict[str, Any]
+HEAD = 'head'  # the name of the head inside compiled programs, whatever its name in the params
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,12 @@ class Model:
             found = _means(hidden, segments, starts)
         if pooling not in (E5, LABSE):
             return found
-        return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
+        return unit_vectors(found)
+
+
+def unit_vectors(vectors: jax.Array) -> jax.Array:
+    """Scales vectors [..., D] to length 1; a zero vector stays zero."""
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def check_pooling(params: Params, pooling: str, encoder: str = 'the encoder') -> None:

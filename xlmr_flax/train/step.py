@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.encoders.dropout import Key, PartKey
 from xlmr_flax.kinds import HeadSpec, kind_of
-from xlmr_flax.kinds.base import Batch
+from xlmr_flax.kinds.base import HEAD, Batch
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
 from xlmr_flax.parallel.placement import placed
@@ -29,7 +29,6 @@ from xlmr_flax.train.optimizer import Optimizer, clip
 State = dict[str, Any]
 Metrics = dict[str, jax.Array]
 StepFunction = Callable[[State, Sequence[tuple[str, Batch]], jax.Array], tuple[State, Metrics]]
-_HEAD = 'head'  # every head's name inside a program
 _MASKED = -1e30  # the logit of an output that only pads a head
 
 
@@ -57,7 +56,7 @@ def _fresh_program(
 
 def _fresh(optimizer: Optimizer) -> Callable[[Params], dict[str, Any]]:
     def fresh(params: Params) -> dict[str, Any]:
-        heads = {name: optimizer.init({'heads': {_HEAD: head}}) for name, head in params['heads'].items()}
+        heads = {name: optimizer.init({'heads': {HEAD: head}}) for name, head in params['heads'].items()}
         shared = optimizer.init({k: v for k, v in params.items() if k != 'heads'})
         return {'opt': {'shared': shared, 'heads': heads}, 'step': jnp.zeros((), jnp.int32)}
 
@@ -91,13 +90,13 @@ def make_train_step(
 def split_state(state: State, name: str) -> tuple[State, State]:
     """(the shared part, one head's part) of a state."""
     shared = {k: v for k, v in state['params'].items() if k != 'heads'}
-    head = {'params': {'heads': {_HEAD: state['params']['heads'][name]}}, 'opt': state['opt']['heads'][name]}
+    head = {'params': {'heads': {HEAD: state['params']['heads'][name]}}, 'opt': state['opt']['heads'][name]}
     return {'params': shared, 'opt': state['opt']['shared'], 'step': state['step']}, head
 
 
 def join_state(state: State, name: str, shared: State, head: State) -> State:
     """The state with both parts put back; the other heads' arrays are the same ones."""
-    heads = {**state['params']['heads'], name: head['params']['heads'][_HEAD]}
+    heads = {**state['params']['heads'], name: head['params']['heads'][HEAD]}
     opt = {'shared': shared['opt'], 'heads': {**state['opt']['heads'], name: head['opt']}}
     return {'params': {**shared['params'], 'heads': heads}, 'opt': opt, 'step': shared['step']}
 
@@ -111,7 +110,7 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
         params: Params, part: Batch, key: Key, total: jax.Array, outputs: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         logits = model.logits(
-            params, _HEAD, head, part['ids'], part['segments'], key, part.get('positions'), part.get('starts')
+            params, HEAD, head, part['ids'], part['segments'], key, part.get('positions'), part.get('starts')
         )
         if outputs is not None:
             logits = jnp.where(jnp.arange(head.outputs) < outputs, logits, _MASKED)

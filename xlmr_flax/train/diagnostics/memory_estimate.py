@@ -32,10 +32,10 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 class StepShapes:
     """The shapes of a training step.
 
-    params: the shared part and one head with the name 'head'. batch: the arrays of a program. examples: number of
-    examples in the batch (packed rows have several). accumulation: number of parts into which the program splits its
-    batch. optimizer: determines the moments. mesh: size of each axis. resident: other bytes of the state on a device
-    (other heads). programs: programs per optimizer step (micro-batches of a mixture).
+    params: the shared part and one head, named HEAD (kinds/base.py). batch: the arrays of a program. examples: number
+    of examples in the batch (packed rows have several). accumulation: number of micro-batches into which the program
+    splits its batch. optimizer: determines the moments. mesh: size of each axis. resident: other bytes of the state on
+    a device (other heads). programs: programs per optimizer step (micro-batches of a mixture).
     """
 
     model: Model
