@@ -147,7 +147,7 @@ def _parts(data: TrainingData, step: int, accumulation: int, batch_size: int, pa
 
 def _batch(stream: Stream, draw: int, size: int, pad: int) -> dict[str, torch.Tensor]:
     """The batch of a draw on the device, with one row per example, even if our side packs them."""
-    arrays = train_batch(stream.data, draw, size, stream.seed, stream.lengths, pad)
+    arrays = train_batch(stream.data, draw, size, stream.seed, stream.row_lengths, pad)
     return {k: torch.from_numpy(v).long().to(_device()) for k, v in arrays.items() if k != 'valid'}
 
 

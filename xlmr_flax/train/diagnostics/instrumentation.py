@@ -155,7 +155,7 @@ class Instrumentation:
             self._heads[batch.plan.stream.head_name].spec,
             params,
             {k: shape(v) for k, v in batch.arrays.items()},
-            len(batch.plan.lengths),
+            len(batch.plan.token_counts),
             1 if self._mixed else phase.recipe.accumulation,
             Optimizer(phase.recipe.optimizer, phase.steps),
             dict(phase.mesh.shape),
