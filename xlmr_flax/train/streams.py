@@ -68,19 +68,19 @@ class BatchPlan:
         length = padded_length(int(self.token_counts.max()), self.stream.row_lengths)
         return float(self.token_counts.sum()) / (self.token_counts.size * length)
 
-    def batch(self, pad: int, part: slice = ALL) -> Batch:
-        """Makes the arrays of data/batches.train_batch (masked LM: masking.mask_batch), or a part of their rows."""
+    def batch(self, pad: int, own_rows: slice = ALL) -> Batch:
+        """Makes the arrays of data/batches.train_batch (masked LM: masking.mask_batch), or only some of their rows."""
         stream, size = self.stream, len(self.token_counts)
         take = (stream.data, self.draw, size, stream.seed, stream.row_lengths, pad)
         if not stream.masking:
-            return train_batch(*take, part, self.layout)
-        # Masked tokens are sampled for the whole batch, so that they do not depend on `part`.
+            return train_batch(*take, own_rows, self.layout)
+        # Masked tokens are sampled for the whole batch, so that they do not depend on `own_rows`.
         arrays, key = train_batch(*take), (stream.seed, self.draw)
         if self.layout:
             arrays = pack_masked(arrays['ids'], arrays['segments'], key, stream.masking, self.layout, pad)
         else:
             arrays |= mask_batch(arrays['ids'], arrays['segments'], key, stream.masking)
-        return {k: v[part] for k, v in arrays.items()}
+        return {k: v[own_rows] for k, v in arrays.items()}
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,13 @@ class TrainingData:
         """Returns {name: HeadSpec} of all heads."""
         return {stream.head_name: stream.head for stream in self.streams}
 
-    def draws(self, step: int, parts: int) -> list[tuple[Stream, int]]:
-        """Returns (stream, its draw) of each batch of an optimizer step: one batch, or `parts` micro-batches."""
-        per_step = parts if self.mix == 'micro_batch' else 1
+    def draws(self, step: int, micro_batches: int) -> list[tuple[Stream, int]]:
+        """Returns (stream, its draw) of each batch of an optimizer step: one batch, or as many as `micro_batches`."""
+        per_step = micro_batches if self.mix == 'micro_batch' else 1
         drawn = (self.mixture.at(step * per_step + i) for i in range(per_step))
         return [(self.streams[stream], draw) for stream, draw in drawn]
 
-    def counts(self, steps: int, parts: int) -> dict[str, int]:
+    def counts(self, steps: int, micro_batches: int) -> dict[str, int]:
         """Returns {stream name: number of its draws in the first `steps` steps}."""
-        counts = self.mixture.counts(steps * (parts if self.mix == 'micro_batch' else 1))
+        counts = self.mixture.counts(steps * (micro_batches if self.mix == 'micro_batch' else 1))
         return dict(zip(self.mixture.names, (int(n) for n in counts), strict=True))
