@@ -39,7 +39,7 @@ def together(values: flags.FlagValues) -> Iterator[None]:
         yield
         distributed.barrier('end')
     except BaseException as error:
-        if distributed.count() == 1:
+        if distributed.process_count() == 1:
             raise
         if isinstance(error, Stopped):
             code, text = error.code, f'{error}. The same command resumes from there.'

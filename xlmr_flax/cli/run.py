@@ -92,7 +92,7 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.runner import PlanFailed, Runner
     from xlmr_flax.experiment.workdir.object_store import opened
     from xlmr_flax.experiment.workdir.scheduling import Share, parse_shard
-    from xlmr_flax.parallel.distributed import count, is_leader, on_leader
+    from xlmr_flax.parallel.distributed import is_leader, on_leader, process_count
     from xlmr_flax.train.diagnostics.profile import Profiler, Window
     from xlmr_flax.util.console import say
     from xlmr_flax.util.stopping import check
@@ -102,7 +102,7 @@ def run(values: flags.FlagValues) -> int:
     share = Share(*parse_shard(values.shard), values.claim_timeout, values.retry_failed)
     with (
         processes.together(values),
-        opened(values.workdir, shared=count() > 1 or share.count > 1, look_only=values.dry_run) as workdir,
+        opened(values.workdir, shared=process_count() > 1 or share.count > 1, look_only=values.dry_run) as workdir,
     ):
         with refusals(config, workdir, values.dry_run):
             check()
@@ -146,15 +146,15 @@ def _in_processes(values: flags.FlagValues, config: Config) -> int | None:
 
     if values.shard or values.num_processes or '://' in values.workdir:
         raise UsageError(f'--{FLAG}: not with --shard, --num_processes or a workdir on an object store')
-    platform, count = host_devices()
+    platform, devices = host_devices()
     try:
-        each = devices_per_process(values.devices_a_run, len(make_plan(config)), platform, count)
+        each = devices_per_process(values.devices_a_run, len(make_plan(config)), platform, devices)
     except ValueError as e:
         raise UsageError(f'--{FLAG}: {e}') from None
     if not each:
         return None
-    say(f'{count // each} processes with {each} of {count} devices each share the plan')
-    return run_processes(sys.argv[1:], platform, count, each)
+    say(f'{devices // each} processes with {each} of {devices} devices each share the plan')
+    return run_processes(sys.argv[1:], platform, devices, each)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, head_o
 from xlmr_flax.eval.retrieval import nearest, retrieval_layer, worded
 from xlmr_flax.kinds import HeadSpec, encode_cached, kind_of, prediction_path, score_files
 from xlmr_flax.models.model import Model, Params
-from xlmr_flax.parallel.distributed import index, is_leader, on_leader
+from xlmr_flax.parallel.distributed import is_leader, on_leader, process_index
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics.classification import accuracy
 from xlmr_flax.scoring.reference_spans import decode_reference
@@ -227,7 +227,7 @@ class Evaluator:
             return embed
 
         # Each process reads blocks of all vectors, so it has its own files.
-        folder = path.with_suffix('.embeddings' if is_leader() else f'.embeddings-{index()}')
+        folder = path.with_suffix('.embeddings' if is_leader() else f'.embeddings-{process_index()}')
         with VectorFiles(folder, self.model.config.hidden_size) as vectors:
             if task.mines:
                 repeated = self.evaluation.repeated_sentences

@@ -11,7 +11,7 @@ import numpy as np
 
 from xlmr_flax.kinds.base import Batch
 from xlmr_flax.models.model import Params
-from xlmr_flax.parallel.distributed import count
+from xlmr_flax.parallel.distributed import process_count
 from xlmr_flax.parallel.mesh import own_rows, put_batch, put_tree
 from xlmr_flax.train.checkpoint import CheckpointError
 from xlmr_flax.train.compilations import compilations
@@ -153,7 +153,7 @@ class _Loop:
         assert self.phase.evaluate is not None
         self.unevaluated = True
         try:
-            with self.watch.annotation(EVALUATE), deferred(count() > 1):
+            with self.watch.annotation(EVALUATE), deferred(process_count() > 1):
                 scores = dict(self.phase.evaluate(self.cut(self.state['params'])))
         except Stopped:
             return
