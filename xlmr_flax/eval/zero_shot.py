@@ -18,7 +18,7 @@ from xlmr_flax.data.sources import BadRow, are_labelled, read_pairs, read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.by_gold import Embed, mine, rank
 from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, head_outputs
-from xlmr_flax.eval.retrieval import nearest, retrieval_layer, worded
+from xlmr_flax.eval.retrieval import nearest, retrieval_layer, with_prefixes
 from xlmr_flax.kinds import HeadSpec, encode_cached, kind_of, prediction_path, score_files
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.distributed import is_leader, on_leader, process_index
@@ -243,7 +243,7 @@ class Evaluator:
 
     def sentence_tokens(self, task: Task, sentences: Sequence[SentenceExample], *, answers: bool = False) -> Ragged:
         """The token rows of sentences that are embedded. answers: they are the candidates of a ranking."""
-        given = worded(sentences, self.evaluation.pooling, answers=answers)
+        given = with_prefixes(sentences, self.evaluation.pooling, answers=answers)
         return encode_cached(task, given, self.tokenizer, self._sentence_length).tokens
 
     def sentence_forward(self) -> Forward:
