@@ -36,7 +36,11 @@ ROWS = {'retrieval': 30_000, 'train': 256, 'eval': 64}
 def define_flags(values: flags.FlagValues) -> None:
     define_config_flag(values)
     flags.DEFINE_integer(
-        'alternations', 0, 'Rounds; every implementation runs once in each (0: 5, retrieval 3).', flag_values=values
+        'alternations',
+        None,
+        'Rounds; each implementation runs once in each. Default: 5, retrieval 3.',
+        flag_values=values,
+        lower_bound=1,
     )
     flags.DEFINE_integer('threads', 0, 'Cores for each implementation; 0 = all.', flag_values=values)
     flags.DEFINE_list('sides', [], 'Implementations to run besides ours; default: all.', flag_values=values)
@@ -162,10 +166,8 @@ def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
     if subject in KERNELS:
         return _attention(values, say)
     options = _options(values, subject)
-    alternations = values.alternations if values['alternations'].present else 3 if subject == 'retrieval' else 5
-    outcome = bench(
-        subject, options, alternations=alternations, threads=values.threads, say=say, sides=tuple(values.sides)
-    )
+    rounds = values.alternations or (3 if subject == 'retrieval' else 5)
+    outcome = bench(subject, options, alternations=rounds, threads=values.threads, say=say, sides=tuple(values.sides))
     return to_markdown(outcome), outcome.to_json()
 
 
