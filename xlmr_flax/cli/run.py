@@ -101,7 +101,7 @@ def run(values: flags.FlagValues) -> int:
     command = command_line('xlmr-flax', sys.argv[1:])
     share = Share(*parse_shard(values.shard), values.claim_timeout, values.retry_failed)
     with (
-        processes.together(values),
+        processes.together(values, 'run'),
         opened(values.workdir, shared=process_count() > 1 or share.count > 1, look_only=values.dry_run) as workdir,
     ):
         with refusals(config, workdir, values.dry_run):
