@@ -181,7 +181,10 @@ def options(step: StepShapes, limit: float = 0.0, unrolled: bool = False) -> Ite
         enough = limit or 0.9 * estimate(step).total
         smaller = next((s for s in cut if estimate(s).total <= enough), cut[-1])
         setting = f'recipe.accumulation={smaller.accumulation} (now {micro_batches})'
-        yield setting, 'the same training, in smaller parts', smaller
+        meaning = 'the same training, in smaller micro-batches'
+        if step.optimizer.spec.clip_per == 'micro_batch':
+            meaning = 'another training: gradients are clipped after each micro-batch'
+        yield setting, meaning, smaller
     if step.model.remat != FULL and step.model.config.num_layers > 1:
         # If all layers are unrolled, XLA:CPU merges a layer's recomputation with its forward pass.
         unroll = ' encoder.unroll=1' if unrolled else ''

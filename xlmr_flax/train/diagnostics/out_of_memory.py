@@ -123,7 +123,7 @@ def device_limit(message: str = '') -> tuple[float, str]:
 
 
 def option_lines(step: StepShapes, base: MemoryEstimate, limit: float) -> list[str]:
-    """Lines with the effect of each setting on a step's memory; settings with the same training come first."""
+    """Lines with the effect of each setting on a step's memory and on the training."""
     lines, unrolled = [], step.model.unroll == 0 and jax.default_backend() == 'cpu'
     for setting, meaning, changed in options(step, limit, unrolled):
         after = estimate(changed)
