@@ -74,7 +74,7 @@ class Encoding(Protocol):
         self, params: dict[str, Any], ids: jax.Array, segments: jax.Array, key: Key | None = None
     ) -> jax.Array: ...
     def text_vectors(
-        self, params: dict[str, Any], hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, reads: str
+        self, params: dict[str, Any], hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, source: str
     ) -> jax.Array: ...
 
 
