@@ -74,7 +74,7 @@ def test_stopped_and_started_again_it_ends_as_if_nothing_had_been(
         error = process.communicate(timeout=120)[1]
     assert process.returncode == STOPPED == 143
     assert 'stopped at step 6 of 9' in error
-    assert error.strip().endswith('The same command resumes from there.')
+    assert error.strip().endswith('The same command resumes from what is saved.')
     assert 'Traceback' not in error
     assert [p.name for p in (parted / 'runs').glob('*/checkpoints/last/[0-9]*')] == ['6']
     assert not (parted / 'results.jsonl').exists()

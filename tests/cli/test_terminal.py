@@ -40,8 +40,9 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize('number', SIGNALS)
+@pytest.mark.parametrize(('command', 'resumes'), [('score', False), ('download', True)])
 def test_a_signal_in_a_command_is_one_line(
-    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, resumes: bool, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = [signal.getsignal(each) for each in SIGNALS]
     left = []
@@ -54,10 +55,11 @@ def test_a_signal_in_a_command_is_one_line(
             left.append('cleaned up')
         return 0
 
-    monkeypatch.setattr('xlmr_flax.cli.score.run', interrupted)
-    assert main(['score', '--predictions=a', '--labels=b']) == 128 + number
+    monkeypatch.setattr(f'xlmr_flax.cli.{command}.run', interrupted)
+    assert main([command]) == 128 + number
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(('Interrupted.', 'Terminated.'))
+    assert ('resumes' in line, 'begins again' in line) == (resumes, not resumes)
     assert left == ['cleaned up']
     assert [signal.getsignal(each) for each in SIGNALS] == before
 

@@ -114,6 +114,16 @@ def test_what_is_refused_and_how(raw: dict[str, Any], said: str) -> None:
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('field', ['arms', 'training'])
+def test_a_mixture_of_micro_batches_that_clips_each_is_refused_where_it_is_set(field: str) -> None:
+    mixed = {'tasks': {'world_nli': {}, 'world_pos': {}}, 'mix': 'micro_batch'}
+    recipes = {'world_pairs': {'optimizer': {'clip_per': 'micro_batch'}}}
+    parse({**MINIMAL, field: {'world_pairs': mixed}})
+    with pytest.raises(ConfigError) as caught:
+        parse({**MINIMAL, field: {'world_pairs': mixed}, 'recipes': recipes})
+    assert str(caught.value).startswith(f"{field}.world_pairs: mix 'micro_batch'")
+
+
 def test_an_int_serves_as_a_float_and_a_list_as_a_tuple() -> None:
     config = parse({'targets': ['world_pairs'], 'recipe': {'epochs': 2}, 'seeds': [3]})
     assert isinstance(config.recipe.epochs, float)

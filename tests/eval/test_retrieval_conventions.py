@@ -16,7 +16,7 @@ from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders import FAMILIES
 from xlmr_flax.encoders.config import SIZES, ModelError
 from xlmr_flax.eval import zero_shot
-from xlmr_flax.eval.retrieval import layer_note, retrieval_layer, worded
+from xlmr_flax.eval.retrieval import layer_note, retrieval_layer, with_prefixes
 from xlmr_flax.eval.zero_shot import Evaluator
 from xlmr_flax.experiment.result_rows import retrieval_note
 from xlmr_flax.models.model import Model
@@ -60,9 +60,9 @@ def test_a_row_says_that_the_layer_is_a_share() -> None:
 def test_prefixes() -> None:
     given = [SentenceExample('1', 'who?', 'a context'), SentenceExample('2', 'what?')]
     for pooling in (MEAN, CLS, LABSE):
-        assert worded(given, pooling, answers=True) is given
-    assert [each.text for each in worded(given, E5)] == ['query: who?', 'query: what?']
-    answers = worded(given, E5, answers=True)
+        assert with_prefixes(given, pooling, answers=True) is given
+    assert [each.text for each in with_prefixes(given, E5)] == ['query: who?', 'query: what?']
+    answers = with_prefixes(given, E5, answers=True)
     assert [each.text for each in answers] == ['passage: who?', 'passage: what?']
     assert (answers[0].id, answers[0].context) == ('1', 'a context')
 

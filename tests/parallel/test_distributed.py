@@ -84,7 +84,7 @@ class _Proxy:
 
 
 def test_one_process_needs_no_service() -> None:
-    assert (distributed.count(), distributed.index(), distributed.is_leader()) == (1, 0, True)
+    assert (distributed.process_count(), distributed.process_index(), distributed.is_leader()) == (1, 0, True)
     assert distributed.on_leader('work', lambda: (1, 2)) == (1, 2)
     assert distributed.gather('values', 5) == [5]
     distributed.require_equal({'config': 'a'})
@@ -99,7 +99,7 @@ def test_the_leader_works_and_all_have_the_result(together: Callable[..., list[A
     called: list[int] = []
 
     def work() -> list[Any]:
-        first = distributed.on_leader('first', lambda: called.append(distributed.index()) or {'f1': 12.5})
+        first = distributed.on_leader('first', lambda: called.append(distributed.process_index()) or {'f1': 12.5})
         return [first, distributed.on_leader('second', lambda: None), distributed.is_leader()]
 
     assert together(work) == [[{'f1': 12.5}, None, index == 0] for index in range(3)]
@@ -116,12 +116,12 @@ def test_an_error_of_the_leader_is_everybodys(together: Callable[..., list[Any]]
 
 
 def test_values_come_by_process(together: Callable[..., list[Any]]) -> None:
-    assert together(lambda: distributed.gather('steps', 10 * distributed.index()), 4) == [[0, 10, 20, 30]] * 4
+    assert together(lambda: distributed.gather('steps', 10 * distributed.process_index()), 4) == [[0, 10, 20, 30]] * 4
 
 
 def test_processes_at_different_places_notice(together: Callable[..., list[Any]]) -> None:
     def work() -> Any:
-        return distributed.gather('evaluation' if distributed.index() == 1 else 'training', 1)
+        return distributed.gather('evaluation' if distributed.process_index() == 1 else 'training', 1)
 
     found = together(work, 2)
     assert all(isinstance(e, DistributedError) for e in found)
@@ -131,7 +131,7 @@ def test_processes_at_different_places_notice(together: Callable[..., list[Any]]
 @pytest.mark.parametrize('who', [0, 2])
 def test_a_failure_of_one_is_agreed(together: Callable[..., list[Any]], who: int) -> None:
     def work() -> Any:
-        return distributed.agreed(OSError('disk full') if distributed.index() == who else None)
+        return distributed.agreed(OSError('disk full') if distributed.process_index() == who else None)
 
     found = together(work)
     assert isinstance(found[who], OSError)
@@ -149,7 +149,7 @@ def test_who_failed_does_not_wait_for_who_hangs(
     monkeypatch.setattr(distributed, '_ANSWER', 0.2)
 
     def work() -> Any:
-        if distributed.index() == 1:  # it hangs in a collective
+        if distributed.process_index() == 1:  # it hangs in a collective
             return None
         return distributed.agreed(OSError('connection closed by peer'))
 
@@ -170,7 +170,7 @@ def test_a_service_that_is_gone() -> None:
 
 def test_facts_must_be_equal(together: Callable[..., list[Any]]) -> None:
     def work() -> None:
-        own = 'b' if distributed.index() == 2 else 'a'
+        own = 'b' if distributed.process_index() == 2 else 'a'
         distributed.require_equal({'package': '1', 'config': own})
 
     found = together(work)
@@ -181,7 +181,7 @@ def test_facts_must_be_equal(together: Callable[..., list[Any]]) -> None:
 
 def test_a_fact_that_only_one_has(together: Callable[..., list[Any]]) -> None:
     def work() -> None:
-        distributed.require_equal({'package': '1'} | ({'run x': 'id'} if distributed.index() == 1 else {}))
+        distributed.require_equal({'package': '1'} | ({'run x': 'id'} if distributed.process_index() == 1 else {}))
 
     assert all('process 1 differs from process 0 in run x: id and None' in str(e) for e in together(work, 2))
 
@@ -191,7 +191,7 @@ def test_the_workdir_must_be_shared(together: Callable[..., list[Any]], tmp_path
     for folder in folders:
         folder.mkdir()
     assert together(lambda: distributed.require_shared(folders[0])) == [None] * 3
-    found = together(lambda: distributed.require_shared(folders[distributed.index() == 2]))
+    found = together(lambda: distributed.require_shared(folders[distributed.process_index() == 2]))
     assert all('process 2 does not see what process 0 writes there' in str(e) for e in found)
     assert not [path for folder in folders for path in folder.iterdir()]
 
@@ -236,7 +236,7 @@ def test_flags_that_make_no_job(arguments: tuple[str, int, int], message: str) -
 @pytest.mark.parametrize('arguments', [('', 0, -1), ('none', 0, -1), ('host:1', 1, 0)])
 def test_a_process_may_be_alone(arguments: tuple[str, int, int]) -> None:
     distributed.start(*arguments)
-    assert distributed.count() == 1
+    assert distributed.process_count() == 1
 
 
 def test_slurm_is_recognised_by_a_step_of_several_tasks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,14 @@ def test_what_settings_change_of_what_a_step_needs() -> None:
     assert first == 'recipe.accumulation=8 (now 1)', 'two gradients, and a part that is as small as that'
 
 
+@pytest.mark.parametrize(('clip_per', 'said'), [('step', 'the same training'), ('micro_batch', 'another training')])
+def test_more_micro_batches_are_the_same_training_only_if_gradients_are_clipped_once(clip_per: str, said: str) -> None:
+    optimizer = Optimizer(dataclasses.replace(RECIPE.optimizer, clip_per=clip_per), 8)
+    step = dataclasses.replace(step_of(Model(SIZES['tiny'])), optimizer=optimizer)
+    meanings = {setting.partition('=')[0]: meaning for setting, meaning, _ in options(step)}
+    assert meanings['recipe.accumulation'].startswith(said)
+
+
 def test_a_setting_that_makes_nothing_smaller_is_not_named() -> None:
     step = step_of(Model(SIZES['tiny']), rows=2, length=8)
     assert any(setting.startswith('recipe.accumulation') for setting, _, _ in options(step))

@@ -5,9 +5,10 @@ compute the same results. Subjects:
   train       our training loop and a PyTorch loop like that of transformers' Trainer (length grouping, dynamic padding,
               padding to --max_length; fused AdamW, SDPA; on a GPU bfloat16 and torch.compile)
   eval        zero-shot evaluation over the languages of --task; --embed: sentence vectors of a retrieval task
-  retrieval   exact nearest neighbours in both directions (--rows vectors of size --dim per side): torch
+  retrieval   exact nearest neighbours in both directions (--rows vectors of size --dim per side), against torch
 A subject that measures only our own code:
-  attention   each attention implementation of this device, and its error: --rows (8) of --max_length tokens, --dropout
+  attention   time and error of every attention implementation that this device supports; takes --rows (default 8),
+              --max_length and --dropout
 train takes --task, --encoder, --rows, --max_length, --batch and --dropout, or --config=FILE (the first training of its
 plan). Prints Markdown; --out writes it to DIR/SUBJECT.md, and all measured times to DIR/SUBJECT.json. Implementations
 that are not installed are skipped (pip install -e '.[torch]' in the checkout installs them).
@@ -35,10 +36,14 @@ ROWS = {'retrieval': 30_000, 'train': 256, 'eval': 64}
 def define_flags(values: flags.FlagValues) -> None:
     define_config_flag(values)
     flags.DEFINE_integer(
-        'alternations', 0, 'Rounds; every contestant runs once in each (0: 5, retrieval 3).', flag_values=values
+        'alternations',
+        None,
+        'Rounds; each implementation runs once in each. Default: 5, retrieval 3.',
+        flag_values=values,
+        lower_bound=1,
     )
-    flags.DEFINE_integer('threads', 0, 'Cores for each contestant; 0 = all.', flag_values=values)
-    flags.DEFINE_list('sides', [], 'Contestants to run beside ours; all by default.', flag_values=values)
+    flags.DEFINE_integer('threads', 0, 'Cores for each implementation; 0 = all.', flag_values=values)
+    flags.DEFINE_list('sides', [], 'Implementations to run besides ours; default: all.', flag_values=values)
     flags.DEFINE_string('out', None, 'Folder for the report and the times.', flag_values=values)
     flags.DEFINE_integer(
         'rows', 0, 'Training rows; eval: rows a language; retrieval: vectors a side (0: as fits the subject).',
@@ -61,7 +66,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_bool('compile', False, 'torch.compile on a CPU too.', flag_values=values)
     flags.DEFINE_bool(
-        'huge_pages', False, 'Huge pages and kept memory (glibc) for every contestant.', flag_values=values
+        'huge_pages', False, 'Huge pages and kept memory (glibc) for every implementation.', flag_values=values
     )
     flags.DEFINE_bool(
         'full_rows',
@@ -73,7 +78,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
-    """Returns the options of all contestants as JSON values."""
+    """Returns the options of all implementations as JSON values."""
     rows = values.rows or ROWS[subject]
     if subject == 'retrieval':
         from xlmr_flax.eval.mining import NEIGHBOURS
@@ -161,10 +166,8 @@ def _measure(values: flags.FlagValues, subject: str) -> tuple[str, str]:
     if subject in KERNELS:
         return _attention(values, say)
     options = _options(values, subject)
-    alternations = values.alternations if values['alternations'].present else 3 if subject == 'retrieval' else 5
-    outcome = bench(
-        subject, options, alternations=alternations, threads=values.threads, say=say, sides=tuple(values.sides)
-    )
+    rounds = values.alternations or (3 if subject == 'retrieval' else 5)
+    outcome = bench(subject, options, alternations=rounds, threads=values.threads, say=say, sides=tuple(values.sides))
     return to_markdown(outcome), outcome.to_json()
 
 

@@ -146,7 +146,7 @@ def run(values: flags.FlagValues) -> int:
         input=values.input,
         labels=tuple(values.labels),
     )
-    with processes.together(values):
+    with processes.together(values, 'evaluate'):
         if request.input:
             annotate(request)
         else:

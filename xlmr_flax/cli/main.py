@@ -34,13 +34,15 @@ COMMANDS = {
 }
 STOPPED = 143  # as after SIGTERM: launchers start the same command again
 INTERRUPTED = 130  # as after SIGINT (Ctrl-C)
-_AGAIN = 'The same command begins again'
-# Commands for which a signal is a stop request (util/stopping.py), and what they do when they are started again.
-STOPPABLE = {
-    'run': 'The same command resumes from there',
-    'compare': 'The same command resumes from there',
-    'bench': _AGAIN,
-    'retrieval': 'The same command continues with the languages that are missing',
+STOPPABLE = ('run', 'compare', 'bench', 'retrieval')  # a signal is a stop request (util/stopping.py)
+_RESUMES = 'The same command resumes from what is saved.'
+# What a command does when it is started again after a signal or a lost process. All others begin again.
+_RESTARTS = {
+    'run': _RESUMES,
+    'compare': _RESUMES,
+    'download': _RESUMES,
+    'prepare': 'The same command begins again; tokens that are in the cache are kept.',
+    'retrieval': 'The same command continues with the languages that are missing.',
 }
 KNOWN_ERRORS = (UserError, flags.Error)  # their message is written for the user; any other keeps its traceback
 UNREAD = 141  # as after SIGPIPE
@@ -111,6 +113,11 @@ def versions() -> dict[str, str]:
     )
     found = {'xlmr-flax': xlmr_flax.__version__, 'python': platform.python_version(), 'platform': platform.platform()}
     return found | {name: version(name) for name in names}
+
+
+def restart_note(command: str) -> str:
+    """A sentence that says what a command does when it is started again after a stop."""
+    return _RESTARTS.get(command, 'The same command begins again.')
 
 
 def make_paths_absolute(values: flags.FlagValues) -> None:
@@ -205,13 +212,13 @@ class _Outcome:
     def _is_known(self, error: BaseException) -> bool:
         """Prints the line of a known error and sets the exit code."""
         if isinstance(error, Stopped):
-            self.code, line = error.code, f'{error}. {STOPPABLE.get(self.command, _AGAIN)}.'
+            self.code, line = error.code, f'{error}. {restart_note(self.command)}'
         elif isinstance(error, KNOWN_ERRORS):
             self.code, line = 1, f'error: {error}'
         elif isinstance(error, KeyboardInterrupt):
             self.code = error.code if isinstance(error, Interrupted) else INTERRUPTED
             how = 'Terminated' if self.code == STOPPED else 'Interrupted'
-            line = f'{how}. Files that were written are kept; the same command resumes from there.'
+            line = f'{how}. Files that were written are kept. {restart_note(self.command)}'
         elif isinstance(error, OSError) and error.filename is not None and not isinstance(error, BrokenPipeError):
             # A full disk, or a folder that is a file: the name of the file says more than a traceback.
             self.code, line = 1, f'error: {error.filename}: {error.strerror}'

@@ -79,12 +79,6 @@ def _download_all(values: flags.FlagValues) -> str:
     return shlex.join(['xlmr-flax', 'download', *chosen, *root])
 
 
-def _config(values: flags.FlagValues) -> Any:
-    """Loads the config and sets its data_root from --data_root."""
-    config = load_config(values)
-    return dataclasses.replace(config, data_root=values.data_root or config.data_root)
-
-
 def _build(values: flags.FlagValues) -> int:
     from xlmr_flax.data.cache import cache_dir
     from xlmr_flax.data.tokenize import Tokenizer
@@ -95,7 +89,7 @@ def _build(values: flags.FlagValues) -> int:
     from xlmr_flax.util.console import Line
 
     if values.config is not None:
-        config = _config(values)
+        config = load_config(values)
         encoder, reads, skip = config.encoder.source, encoded_reads(config), config.skip_bad_rows
     else:
         encoder, skip = values.encoder, values.skip_bad_rows

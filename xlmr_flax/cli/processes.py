@@ -25,11 +25,13 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 @contextlib.contextmanager
-def together(values: flags.FlagValues) -> Iterator[None]:
+def together(values: flags.FlagValues, command: str) -> Iterator[None]:
     """Context in which all processes of a job run a command and end together. An exception in one process also ends the
     others with its exit code. Enter it before any JAX computation. Raises DistributedError.
+
+    command: its name, for messages.
     """
-    from xlmr_flax.cli.main import KNOWN_ERRORS
+    from xlmr_flax.cli.main import KNOWN_ERRORS, restart_note
     from xlmr_flax.parallel import distributed
     from xlmr_flax.util.stopping import Stopped, renew
 
@@ -39,12 +41,12 @@ def together(values: flags.FlagValues) -> Iterator[None]:
         yield
         distributed.barrier('end')
     except BaseException as error:
-        if distributed.count() == 1:
+        if distributed.process_count() == 1:
             raise
         if isinstance(error, Stopped):
-            code, text = error.code, f'{error}. The same command resumes from there.'
+            code, text = error.code, f'{error}. {restart_note(command)}'
         elif isinstance(error, distributed.ProcessLost):
-            code, text = distributed.LOST, f'error: {error}. The same command resumes from the last checkpoint.'
+            code, text = distributed.LOST, f'error: {error}. {restart_note(command)}'
         elif isinstance(error, KNOWN_ERRORS):
             code, text = 1, f'error: {error}'
         else:

@@ -85,7 +85,7 @@ def run(values: flags.FlagValues) -> int:
         evaluation=Evaluation(max_examples=values.max_examples, pooling=values.pooling),
         command=command_line('xlmr-flax', sys.argv[1:]),
     )
-    with processes.together(values):
+    with processes.together(values, 'retrieval'):
         retrieval(request, list(zip(values.names or values.encoder, values.encoder, strict=True)))
     return 0
 

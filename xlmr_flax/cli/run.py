@@ -93,7 +93,7 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.experiment.runner import PlanFailed, Runner
     from xlmr_flax.experiment.workdir.object_store import opened
     from xlmr_flax.experiment.workdir.scheduling import Share, parse_shard
-    from xlmr_flax.parallel.distributed import count, is_leader, on_leader
+    from xlmr_flax.parallel.distributed import is_leader, on_leader, process_count
     from xlmr_flax.train.diagnostics.profile import Profiler, Window
     from xlmr_flax.util.console import say
     from xlmr_flax.util.stopping import check
@@ -102,8 +102,8 @@ def run(values: flags.FlagValues) -> int:
     command = command_line('xlmr-flax', sys.argv[1:])
     share = Share(*parse_shard(values.shard), values.claim_timeout, values.retry_failed)
     with (
-        processes.together(values),
-        opened(values.workdir, shared=count() > 1 or share.count > 1, look_only=values.dry_run) as workdir,
+        processes.together(values, 'run'),
+        opened(values.workdir, shared=process_count() > 1 or share.count > 1, look_only=values.dry_run) as workdir,
     ):
         with refusals(config, workdir, values.dry_run):
             check()
@@ -151,16 +151,16 @@ def _in_processes(values: flags.FlagValues, config: Config) -> int | None:
             return None
         raise UsageError(f'--{FLAG}: not with --num_processes or a workdir on an object store')
     number, shards = parse_shard(values.shard)
-    platform, count = host_devices()
+    platform, devices = host_devices()
     try:
         # Every shard has as many devices as this host, presumably: -1 counts the runs of one shard.
-        each = devices_per_process(values.devices_a_run, len(make_plan(config)) // shards, platform, count)
+        each = devices_per_process(values.devices_a_run, len(make_plan(config)) // shards, platform, devices)
     except ValueError as e:
         raise UsageError(f'--{FLAG}: {e}') from None
     if not each:
         return None
-    say(f'{count // each} processes with {each} of {count} devices each share the plan')
-    return run_processes(sys.argv[1:], platform, count, each, (number, shards))
+    say(f'{devices // each} processes with {each} of {devices} devices each share the plan')
+    return run_processes(sys.argv[1:], platform, devices, each, (number, shards))
 
 
 @contextlib.contextmanager

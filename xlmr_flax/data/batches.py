@@ -65,9 +65,14 @@ def pad_values(values: Ragged, rows: Sequence[int] | np.ndarray, length: int, fi
     return out
 
 
+def token_rows(data: Encoded, units: np.ndarray) -> np.ndarray:
+    """The row numbers of these units, int64 [units, N]; N = number of choices, else 1."""
+    return units[:, None] * data.group + np.arange(data.group)
+
+
 def unit_lengths(data: Encoded, units: np.ndarray) -> np.ndarray:
     """Number of tokens in each of the N rows of these units, int64 [units, N]; N = number of choices, else 1."""
-    rows = units[:, None] * data.group + np.arange(data.group)
+    rows = token_rows(data, units)
     return data.tokens.offsets[rows + 1] - data.tokens.offsets[rows]
 
 
@@ -78,10 +83,10 @@ def train_batch(
     seed: int,
     lengths: Sequence[int],
     pad: int,
-    part: slice = ALL,
+    own_rows: slice = ALL,
     layout: Layout | None = None,
 ) -> Batch:
-    """Builds a dataset's training batch number `draw`, from 0, or only the rows `part` of it. In a mixture, `draw` is
+    """Builds a dataset's training batch number `draw`, from 0, or only its rows `own_rows`. In a mixture, `draw` is
     not the step: a step draws from one of the datasets.
 
     Every batch has valid float32 [B]. The other arrays depend on the kind of the task:
@@ -91,17 +96,17 @@ def train_batch(
       span: ids, segments [B, T], start, end [B]
       mlm: ids, segments [B, T]; data/masking.py adds the labels
 
-    part: T is the length of the whole batch, also when only some of its rows are built.
+    own_rows: T is the length of the whole batch, also when only some of its rows are built.
     layout: the positions of the batch's examples in packed rows [R, T] with S slots. With a layout the result is that
     of `packed_batch`.
     """
     units = rows_at(draw, len(data), batch_size, seed)
     if layout is not None:
-        return packed_batch(data, units, layout, pad, part)
-    rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
+        return packed_batch(data, units, layout, pad, own_rows)
+    rows = token_rows(data, units).reshape(-1)
     length = padded_length(int(data.tokens.lengths[rows].max()), lengths)
-    units = units[part]
-    rows = (units[:, None] * data.group + np.arange(data.group)).reshape(-1)
+    units = units[own_rows]
+    rows = token_rows(data, units).reshape(-1)
     batch = pad_rows(data.tokens, rows, length, pad)
     batch['valid'] = np.ones(len(units), np.float32)
     if len(data.label):
@@ -115,8 +120,8 @@ def train_batch(
     return batch
 
 
-def packed_batch(data: Encoded, units: np.ndarray, layout: Layout, pad: int, part: slice = ALL) -> Batch:
-    """Builds a packed batch of these units, or only the rows `part` of it. The segment number of an example is its
+def packed_batch(data: Encoded, units: np.ndarray, layout: Layout, pad: int, own_rows: slice = ALL) -> Batch:
+    """Builds a packed batch of these units, or only its rows `own_rows`. The segment number of an example is its
     slot + 1. The arrays depend on the kind of the task:
 
     pair: ids, segments [R, T], starts, label [R, S], valid float32 [R, S]
@@ -125,7 +130,7 @@ def packed_batch(data: Encoded, units: np.ndarray, layout: Layout, pad: int, par
     tag (and text, which has no labels): ids, segments, labels [R, T], valid [R]
     span: ids, segments [R, T], start, end (token positions in the row), valid [R, S]
     """
-    first, stop, _ = part.indices(layout.rows)
+    first, stop, _ = own_rows.indices(layout.rows)
     rows, spots = (stop - first, layout.length), (stop - first, layout.slots)
 
     def slotted(values: np.ndarray) -> np.ndarray:

@@ -12,9 +12,9 @@ lengths of the two sides.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.encoders.config import ModelError
-from xlmr_flax.parallel.mesh import BATCH_AXES, batch_devices
+from xlmr_flax.models.model import unit_vectors
+from xlmr_flax.parallel.mesh import BATCH_AXES, batch_devices, replicate
 from xlmr_flax.util import stopping
 
 P = PartitionSpec
@@ -127,14 +128,7 @@ def _block(
     return function(x, y, of_x, of_y, sizes)
 
 
-@lru_cache(maxsize=8)
-def _gathered(mesh: Mesh) -> Callable[[Best], Best]:
-    return jax.jit(lambda best: best, out_shardings=NamedSharding(mesh, P()))
-
-
-@jax.jit
-def _unit(vectors: jax.Array) -> jax.Array:
-    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+_unit = jax.jit(unit_vectors)
 
 
 def _put(part: np.ndarray, mesh: Mesh | None, spec: PartitionSpec) -> jax.Array:
@@ -216,7 +210,7 @@ def neighbours(
                 running.append(of_y[j])
                 if len(running) > 2:  # limits the host to a few blocks ahead of the devices
                     jax.block_until_ready(running.popleft())
-        of_x += [_host(each if mesh is None else _gathered(mesh)(each)) for each in best]
+        of_x += [_host(each if mesh is None else replicate(each, mesh)) for each in best]
     return _joined(of_x, n, k), _joined([_host(each) for each in of_y], m, k)
 
 

@@ -20,8 +20,9 @@ from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.masking import Masking, gather, mask_rows
 from xlmr_flax.data.packing import place
 from xlmr_flax.data.tokenize import Ragged
-from xlmr_flax.eval.predict import HEAD, Forward, Program
+from xlmr_flax.eval.predict import Forward, Program
 from xlmr_flax.kinds import HeadSpec
+from xlmr_flax.kinds.base import HEAD
 from xlmr_flax.kinds.mlm import Mlm
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, put_batch

@@ -20,6 +20,7 @@ from xlmr_flax.data.batches import Batch, eval_batch_size, eval_batches, packed_
 from xlmr_flax.data.packing import PackedBatch
 from xlmr_flax.data.tokenize import Ragged
 from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.kinds.base import HEAD
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import batch_devices, own_rows, put_batch
 from xlmr_flax.parallel.placement import placed
@@ -28,8 +29,6 @@ from xlmr_flax.util.stopping import check
 
 # Sentence vectors stay in memory as long as their total size is below this number of bytes.
 SMALL_VECTORS = 64 << 20
-
-HEAD = 'head'  # the name of the head inside compiled programs, whatever its name in the params
 
 Tick = Callable[[int], None]  # called with the number of rows just done
 Program = Callable[..., jax.Array]  # (params, ids, segments[, starts]) -> outputs by row [by slot]

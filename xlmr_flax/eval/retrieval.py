@@ -1,4 +1,4 @@
-"""The layer and the form of text of sentence vectors, and nearest-neighbour search between two sets of them.
+"""Chooses the layer and the text prefixes of sentence embeddings, and finds nearest neighbours.
 
 The search is Tatoeba's (XTREME: evaluate_retrieval.py).
 """
@@ -17,8 +17,8 @@ from xlmr_flax.encoders.config import EncoderConfig, ModelError
 from xlmr_flax.tasks.base import SentenceExample
 
 _BLOCK = 2048
-_MIDDLE, _OF = 14, 24  # the layer that jiant and XTREME read of XLM-R Large's
-_LAST = 12  # a depth of which the last layer is read: XLM-R Base's
+_LAYER, _DEPTH = 14, 24  # the layer that jiant and XTREME take of XLM-R Large, and its number of layers
+_LAST_LAYER_DEPTH = 12  # encoders with this number of layers (XLM-R Base): the last layer is taken
 # Before a text that asks and before a candidate that answers. Where both are translations, both ask, as
 # multilingual-e5's model card says of bitext mining.
 _E5_PREFIXES = ('query: ', 'passage: ')
@@ -34,21 +34,26 @@ def retrieval_layer(config: EncoderConfig, layer: int, pooling: str) -> int:
         if layer > depth:
             raise ModelError(f'evaluation.retrieval_layer {layer}: the encoder has {depth} layers')
         return layer
-    if pooling in (E5, LABSE) or depth == _LAST:
+    if pooling in (E5, LABSE) or depth == _LAST_LAYER_DEPTH:
         return depth
-    return (2 * _MIDDLE * depth + _OF) // (2 * _OF)  # rounded
+    return (2 * _LAYER * depth + _DEPTH) // (2 * _DEPTH)  # rounded
 
 
 def layer_note(config: EncoderConfig, layer: int, pooling: str) -> str:
     """Describes the layer and the pooling of sentence vectors: 'layer 13 of 22 (14/24 of the depth), mean pooling'."""
     found = retrieval_layer(config, layer, pooling)
-    is_share = layer < 0 and pooling not in (E5, LABSE) and config.num_layers not in (_OF, _LAST)
-    share = f' ({_MIDDLE}/{_OF} of the depth)' if is_share else ''
+    is_share = layer < 0 and pooling not in (E5, LABSE) and config.num_layers not in (_DEPTH, _LAST_LAYER_DEPTH)
+    share = f' ({_LAYER}/{_DEPTH} of the depth)' if is_share else ''
     return f'layer {found} of {config.num_layers}{share}, {pooling} pooling'
 
 
-def worded(sentences: Sequence[SentenceExample], pooling: str, *, answers: bool = False) -> Sequence[SentenceExample]:
-    """The sentences as their pooling's convention wants the text. answers: they are the candidates of a ranking."""
+def with_prefixes(
+    sentences: Sequence[SentenceExample], pooling: str, *, answers: bool = False
+) -> Sequence[SentenceExample]:
+    """Adds the 'query: ' or 'passage: ' prefix that the pooling `e5` needs; other poolings leave the text as it is.
+
+    answers: the sentences are the candidates of a ranking, which get 'passage: '.
+    """
     if pooling != E5:
         return sentences
     prefix = _E5_PREFIXES[answers]

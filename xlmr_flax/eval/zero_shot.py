@@ -18,10 +18,10 @@ from xlmr_flax.data.sources import BadRow, are_labelled, read_pairs, read_split
 from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.eval.by_gold import Embed, mine, rank
 from xlmr_flax.eval.predict import Forward, VectorFiles, embed_sentences, head_outputs
-from xlmr_flax.eval.retrieval import nearest, retrieval_layer, worded
+from xlmr_flax.eval.retrieval import nearest, retrieval_layer, with_prefixes
 from xlmr_flax.kinds import HeadSpec, encode_cached, kind_of, prediction_path, score_files
 from xlmr_flax.models.model import Model, Params
-from xlmr_flax.parallel.distributed import index, is_leader, on_leader
+from xlmr_flax.parallel.distributed import is_leader, on_leader, process_index
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics.classification import accuracy
 from xlmr_flax.scoring.reference_spans import decode_reference
@@ -227,7 +227,7 @@ class Evaluator:
             return embed
 
         # Each process reads blocks of all vectors, so it has its own files.
-        folder = path.with_suffix('.embeddings' if is_leader() else f'.embeddings-{index()}')
+        folder = path.with_suffix('.embeddings' if is_leader() else f'.embeddings-{process_index()}')
         with VectorFiles(folder, self.model.config.hidden_size) as vectors:
             if task.mines:
                 repeated = self.evaluation.repeated_sentences
@@ -243,7 +243,7 @@ class Evaluator:
 
     def sentence_tokens(self, task: Task, sentences: Sequence[SentenceExample], *, answers: bool = False) -> Ragged:
         """The token rows of sentences that are embedded. answers: they are the candidates of a ranking."""
-        given = worded(sentences, self.evaluation.pooling, answers=answers)
+        given = with_prefixes(sentences, self.evaluation.pooling, answers=answers)
         return encode_cached(task, given, self.tokenizer, self._sentence_length).tokens
 
     def sentence_forward(self) -> Forward:

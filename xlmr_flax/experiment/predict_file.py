@@ -14,7 +14,7 @@ from xlmr_flax.data.sources import with_labels
 from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.eval.predict import Forward, embed_sentences
 from xlmr_flax.eval.records import predict_records, readable
-from xlmr_flax.eval.retrieval import layer_note, retrieval_layer, worded
+from xlmr_flax.eval.retrieval import layer_note, retrieval_layer, with_prefixes
 from xlmr_flax.eval.zero_shot import counter, label_order
 from xlmr_flax.experiment.evaluate import (
     Opened,
@@ -153,7 +153,7 @@ def _write_vectors(request: Request, opened: Opened, forward: Forward, inputs: I
     layer = retrieval_layer(config, asked, pooling)
     line = Line(f'vectors {Path(request.input).name}')
     sentences = [each for each in inputs.examples if isinstance(each, SentenceExample)]
-    data = encode(inputs.task, worded(sentences, pooling), opened.tokenizer, opened.max_length)
+    data = encode(inputs.task, with_prefixes(sentences, pooling), opened.tokenizer, opened.max_length)
     tick = counter(lambda done, total: line(done, total, done), len(inputs.examples))
     out = request.out if is_leader() else None
     vectors = embed_sentences(forward, data.tokens, layer=layer, pooling=pooling, out=out, tick=tick)

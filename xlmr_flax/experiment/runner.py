@@ -87,7 +87,7 @@ class Runner:
         return cls(setting, plan, command, share, look_only=look_only)
 
     def _log(self, record: dict[str, Any]) -> None:
-        if distributed.count() == 1:  # several processes check it together, in `_recorded`
+        if distributed.process_count() == 1:  # several processes check it together, in `_recorded`
             self._check_claim()
         self.workdir.log(record)
         if self._board:

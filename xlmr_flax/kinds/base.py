@@ -37,6 +37,7 @@ LossSums = tuple[jax.Array, jax.Array, jax.Array]  # float32 scalars: loss sum, 
 Output = np.ndarray | list[np.ndarray]  # logits by row; with by_token: one array per row, without padding
 Scores = dict[str, float]  # metric -> percent
 Record = dict[str, Any]
+HEAD = 'head'  # the name of the head inside compiled programs, whatever its name in the params
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Encoding(Protocol):
         self, params: dict[str, Any], ids: jax.Array, segments: jax.Array, key: Key | None = None
     ) -> jax.Array: ...
     def text_vectors(
-        self, params: dict[str, Any], hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, reads: str
+        self, params: dict[str, Any], hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, source: str
     ) -> jax.Array: ...
 
 
@@ -174,7 +175,7 @@ class Kind(ABC):
         return self.tensor_names(style) if form is None else form.tensor_names
 
     def head_input(self, config: EncoderConfig, style: str) -> str:
-        """What the head of a whole text reads: FIRST, POOLER or MEAN of encoders/family.py."""
+        """Which vector of a text the head takes: FIRST, POOLER or MEAN of encoders/family.py."""
         form = self.head_form(config, style)
         if form is not None:
             return form.input

@@ -83,8 +83,8 @@ class Choice(Kind):
         examples, choices, length = rows.ids.shape
         ids, segments = (x.reshape(-1, length) for x in (rows.ids, rows.segments))  # [B, N, T] -> [B*N, T]
         hidden = model.encode(params, ids, segments, key)
-        reads = self.head_input(model.config, model.style)
-        vectors = model.text_vectors(params, hidden, segments, rows.starts, reads)  # [B*N, D], packed [B*N*S, D]
+        source = self.head_input(model.config, model.style)
+        vectors = model.text_vectors(params, hidden, segments, rows.starts, source)  # [B*N, D], packed [B*N*S, D]
         out = model.place(head(vectors, head_dropout_key(key)), ROWS, None)
         if rows.starts is None:
             return out.reshape(examples, choices)

@@ -81,8 +81,8 @@ class Pair(Kind):
 
     def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         hidden = model.encode(params, rows.ids, rows.segments, key)
-        reads = self.head_input(model.config, model.style)
-        vectors = model.text_vectors(params, hidden, rows.segments, rows.starts, reads)  # [B, D], packed [B*S, D]
+        source = self.head_input(model.config, model.style)
+        vectors = model.text_vectors(params, hidden, rows.segments, rows.starts, source)  # [B, D], packed [B*S, D]
         out = model.place(head(vectors, head_dropout_key(key)), ROWS, None)
         return out if rows.starts is None else out.reshape(len(rows.ids), -1, out.shape[-1])
 

@@ -143,18 +143,19 @@ class Model:
         return kind_of(spec).logits(self, params, head, Rows(ids, segments, starts, positions), key)
 
     def text_vectors(
-        self, params: Params, hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, reads: str
+        self, params: Params, hidden: jax.Array, segments: jax.Array, starts: jax.Array | None, source: str
     ) -> jax.Array:
-        """What a head of a whole text reads: hidden [B, T, D] -> [B, D], for packed rows [B*S, D], in hidden's dtype.
+        """Returns the vector of each text that a sequence-level head takes: hidden [B, T, D] -> [B, D], for packed rows
+        [B*S, D], in hidden's dtype.
 
-        reads: FIRST, POOLER or MEAN of encoders/family.py. starts: int32 [B, S] or, for a choice head, [B, N, S];
+        source: FIRST, POOLER or MEAN of encoders/family.py. starts: int32 [B, S] or, for a choice head, [B, N, S];
         None = not packed.
         """
-        if reads == MEAN:
+        if source == MEAN:
             means = _means(hidden.astype(jnp.float32), segments, starts)
             return means.reshape(-1, hidden.shape[-1]).astype(hidden.dtype)
         first = _first_tokens(hidden, starts)
-        return self.pool(params, first[:, None]) if reads == POOLER else first
+        return self.pool(params, first[:, None]) if source == POOLER else first
 
     def embed(
         self,
@@ -210,7 +211,12 @@ class Model:
             found = _means(hidden, segments, starts)
         if pooling not in (E5, LABSE):
             return found
-        return found / jnp.maximum(jnp.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
+        return unit_vectors(found)
+
+
+def unit_vectors(vectors: jax.Array) -> jax.Array:
+    """Scales vectors [..., D] to length 1; a zero vector stays zero."""
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def check_pooling(params: Params, pooling: str, encoder: str = 'the encoder') -> None:

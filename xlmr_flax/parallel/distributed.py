@@ -225,19 +225,19 @@ def _on_tpu() -> bool:
     return any(Path('/dev').glob('accel*')) or any(Path('/dev/vfio').glob('[0-9]*'))
 
 
-def count() -> int:
+def process_count() -> int:
     """The number of processes of this job."""
     return _group.count if _group else 1
 
 
-def index() -> int:
+def process_index() -> int:
     """This process's number, from 0."""
     return _group.index if _group else 0
 
 
 def is_leader() -> bool:
     """Whether this is process 0, which decides and writes."""
-    return index() == 0
+    return process_index() == 0
 
 
 def on_leader(label: str, function: Callable[[], Any]) -> Any:
@@ -270,7 +270,7 @@ def agreed(error: Exception | None) -> Exception | None:
     try:
         texts = gather('outcome', own, None if own is None else _ANSWER)
     except DistributedError as lost:
-        raise type(lost)(f'{lost}; process {index()}: {own}' if own else str(lost)) from error
+        raise type(lost)(f'{lost}; process {process_index()}: {own}' if own else str(lost)) from error
     failed = next(((process, text) for process, text in enumerate(texts) if text), None)
     if error is None and failed:
         return FailedElsewhere(f'process {failed[0]}: {failed[1]}')

@@ -168,8 +168,13 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, rows: int = 0) -> dic
 
 
 @lru_cache(maxsize=8)
-def _replicated(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-    return jax.jit(lambda leaf: leaf, out_shardings=NamedSharding(mesh, P()))
+def _replication(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Copies whole arrays of a tree to every device of the mesh."""
+    return _replication(mesh)(tree)
 
 
 def fetch(tree: Any, mesh: Mesh) -> Any:
@@ -177,7 +182,7 @@ def fetch(tree: Any, mesh: Mesh) -> Any:
 
     def one(leaf: jax.Array) -> np.ndarray:
         whole = leaf.is_fully_addressable or leaf.is_fully_replicated
-        return np.asarray(leaf if whole else _replicated(mesh)(leaf))
+        return np.asarray(leaf if whole else replicate(leaf, mesh))
 
     return jax.tree.map(one, tree)
 

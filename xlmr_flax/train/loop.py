@@ -11,7 +11,7 @@ import numpy as np
 
 from xlmr_flax.kinds.base import Batch
 from xlmr_flax.models.model import Params
-from xlmr_flax.parallel.distributed import count
+from xlmr_flax.parallel.distributed import process_count
 from xlmr_flax.parallel.mesh import own_rows, put_batch, put_tree
 from xlmr_flax.train.checkpoint import CheckpointError
 from xlmr_flax.train.compilations import compilations
@@ -81,7 +81,7 @@ class _Loop:
     def _batch(self, plan: BatchPlan) -> dict[str, jax.Array]:
         """A batch on the mesh; this process makes the rows of its own devices."""
         rows = own_rows(plan.rows, self.phase.mesh)
-        with self.watch.part(DATA):
+        with self.watch.annotation(DATA):
             batch = put_batch(plan.batch(self.phase.pad, rows), self.phase.mesh, plan.rows)
         return self.watch.batch(plan, batch)
 
@@ -98,7 +98,7 @@ class _Loop:
         facts: dict[str, Any] = {'metric': self.metric, 'best_metric': self.best_metric, 'best_step': self.best_step}
         if self.unevaluated:
             facts['unevaluated'] = True
-        with self.watch.part(SAVE):
+        with self.watch.annotation(SAVE):
             self.phase.write_log()  # a run that goes on from the state does not log these steps again
             self.saved.save_last(step, self.state, done=self.done, stale=self.stale, pending=pending, **facts)
 
@@ -135,14 +135,14 @@ class _Loop:
 
     def by_stream(self, step: int, records: list[tuple[int, dict[str, Any]]]) -> dict[str, float]:
         """For a mixture: draws of each stream so far and, if a step has one stream, the mean loss of each."""
-        data, parts = self.phase.data, self.recipe.accumulation
+        data, micro_batches = self.phase.data, self.recipe.accumulation
         if len(data.streams) == 1:
             return {}
-        record: dict[str, float] = {f'draws/{k}': v for k, v in data.counts(step, parts).items()}
+        record: dict[str, float] = {f'draws/{k}': v for k, v in data.counts(step, micro_batches).items()}
         if data.mix == 'step':
             losses: dict[str, list[float]] = {}
             for s, m in records:
-                losses.setdefault(data.draws(s, parts)[0][0].name, []).append(float(m['loss']))
+                losses.setdefault(data.draws(s, micro_batches)[0][0].name, []).append(float(m['loss']))
             record |= {f'loss/{k}': float(np.mean(v)) for k, v in losses.items()}
         return record
 
@@ -153,7 +153,7 @@ class _Loop:
         assert self.phase.evaluate is not None
         self.unevaluated = True
         try:
-            with self.watch.part(EVALUATE), deferred(count() > 1):
+            with self.watch.annotation(EVALUATE), deferred(process_count() > 1):
                 scores = dict(self.phase.evaluate(self.cut(self.state['params'])))
         except Stopped:
             return

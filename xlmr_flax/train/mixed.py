@@ -43,13 +43,13 @@ def gradient_program(model: Model, head: HeadSpec) -> Any:
 
 @lru_cache(maxsize=16)
 def _update_program(optimizer: Optimizer, mesh: Mesh) -> Any:
-    """The jitted update program: (part of a state, its gradients, factor, step) -> updated part.
+    """The jitted update program: (substate, its gradients, factor, step) -> updated substate.
 
     It compiles once for the shared part and once per kind of head. Cached, as `gradient_program` is.
     """
 
-    def update(part: State, grads: Params, factor: jax.Array, now: jax.Array) -> State:
-        return updated(part, jax.tree.map(lambda g: g * factor, grads), optimizer, now, mesh)
+    def update(substate: State, grads: Params, factor: jax.Array, now: jax.Array) -> State:
+        return updated(substate, jax.tree.map(lambda g: g * factor, grads), optimizer, now, mesh)
 
     return jax.jit(update, donate_argnums=0)
 
@@ -71,25 +71,25 @@ def make_mixed_step(
     real = {name: head.real_outputs for name, head in heads.items()}
     limit = optimizer.spec.clip_norm
 
-    def step(state: State, parts: Sequence[tuple[str, Batch]], seed_key: jax.Array) -> tuple[State, Metrics]:
+    def step(state: State, micro_batches: Sequence[tuple[str, Batch]], seed_key: jax.Array) -> tuple[State, Metrics]:
         key, now = jax.random.fold_in(seed_key, state['step']), state['step']
         total: Params | None = None
         own: dict[str, Any] = {}
         values = []
-        for index, (name, batch) in enumerate(parts):
+        for index, (name, batch) in enumerate(micro_batches):
             shared, head = split_state(state, name)
             params = {**shared['params'], **head['params']}
-            part_key = jax.random.fold_in(key, index)
+            dropout_key = jax.random.fold_in(key, index)
             with compilations.counted():
-                grads, loss, right = programs[name](params, batch, part_key, real[name])
+                grads, loss, right = programs[name](params, batch, dropout_key, real[name])
             mine = {'heads': grads.pop('heads')}
             total = grads if total is None else _add(total, grads)
             own[name] = _add(own[name], mine) if name in own else mine
             values.append((loss, right))
-        norm = jnp.sqrt(sum(_norm(tree) ** 2 for tree in (total, *own.values()))) / len(parts)
-        factor = 1.0 / len(parts) * (clip_factor(norm, limit) if limit > 0 else 1.0)
+        norm = jnp.sqrt(sum(_norm(tree) ** 2 for tree in (total, *own.values()))) / len(micro_batches)
+        factor = 1.0 / len(micro_batches) * (clip_factor(norm, limit) if limit > 0 else 1.0)
         updated_heads = {name: update(split_state(state, name)[1], own[name], factor, now) for name in own}
-        shared = split_state(state, parts[0][0])[0]
+        shared = split_state(state, micro_batches[0][0])[0]
         shared = {**update({k: shared[k] for k in ('params', 'opt')}, total, factor, now), 'step': now + 1}
         for name, head in updated_heads.items():
             state = join_state(state, name, shared, head)

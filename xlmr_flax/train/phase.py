@@ -24,9 +24,9 @@ class NonFiniteLoss(UserError, FloatingPointError):
 
 
 class Progress(Protocol):
-    """A progress callback, called after every step."""
+    """A progress callback, called every `log_every` steps and after the last one: steps done, all steps, examples."""
 
-    def __call__(self, done: int, total: int, examples: int, **values: float) -> None: ...
+    def __call__(self, done: int, total: int, examples: int) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlmr_flax.encoders.dropout import Key, PartKey
 from xlmr_flax.kinds import HeadSpec, kind_of
-from xlmr_flax.kinds.base import Batch
+from xlmr_flax.kinds.base import HEAD, Batch
 from xlmr_flax.models.model import Model, Params
 from xlmr_flax.parallel.mesh import BATCH_AXES, shardings
 from xlmr_flax.parallel.placement import placed
@@ -29,7 +29,6 @@ from xlmr_flax.train.optimizer import Optimizer, clip
 State = dict[str, Any]
 Metrics = dict[str, jax.Array]
 StepFunction = Callable[[State, Sequence[tuple[str, Batch]], jax.Array], tuple[State, Metrics]]
-_HEAD = 'head'  # every head's name inside a program
 _MASKED = -1e30  # the logit of an output that only pads a head
 
 
@@ -57,7 +56,7 @@ def _fresh_program(
 
 def _fresh(optimizer: Optimizer) -> Callable[[Params], dict[str, Any]]:
     def fresh(params: Params) -> dict[str, Any]:
-        heads = {name: optimizer.init({'heads': {_HEAD: head}}) for name, head in params['heads'].items()}
+        heads = {name: optimizer.init({'heads': {HEAD: head}}) for name, head in params['heads'].items()}
         shared = optimizer.init({k: v for k, v in params.items() if k != 'heads'})
         return {'opt': {'shared': shared, 'heads': heads}, 'step': jnp.zeros((), jnp.int32)}
 
@@ -90,33 +89,34 @@ def make_train_step(
 
 
 def split_state(state: State, name: str) -> tuple[State, State]:
-    """(the shared part, one head's part) of a state."""
+    """Splits a state into two substates: (the shared part, one head's part)."""
     shared = {k: v for k, v in state['params'].items() if k != 'heads'}
-    head = {'params': {'heads': {_HEAD: state['params']['heads'][name]}}, 'opt': state['opt']['heads'][name]}
+    head = {'params': {'heads': {HEAD: state['params']['heads'][name]}}, 'opt': state['opt']['heads'][name]}
     return {'params': shared, 'opt': state['opt']['shared'], 'step': state['step']}, head
 
 
 def join_state(state: State, name: str, shared: State, head: State) -> State:
     """The state with both parts put back; the other heads' arrays are the same ones."""
-    heads = {**state['params']['heads'], name: head['params']['heads'][_HEAD]}
+    heads = {**state['params']['heads'], name: head['params']['heads'][HEAD]}
     opt = {'shared': shared['opt'], 'heads': {**state['opt']['heads'], name: head['opt']}}
     return {'params': {**shared['params'], 'heads': heads}, 'opt': opt, 'step': shared['step']}
 
 
 def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """(params, batch, dropout key, count, outputs) -> (loss sum / count, correct sum / count). outputs: the real number
-    of outputs of a padded head (`ProgramHead.real_outputs`)."""
+    """(params, micro-batch, dropout key, count, outputs) -> (loss sum / count, correct sum / count).
+
+    count: of the whole batch. outputs: the real number of outputs of a padded head (`ProgramHead.real_outputs`)."""
     kind = kind_of(head)
 
     def loss(
-        params: Params, part: Batch, key: Key, total: jax.Array, outputs: jax.Array | None
+        params: Params, micro_batch: Batch, key: Key, total: jax.Array, outputs: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        logits = model.logits(
-            params, _HEAD, head, part['ids'], part['segments'], key, part.get('positions'), part.get('starts')
-        )
+        ids, segments = micro_batch['ids'], micro_batch['segments']
+        positions, starts = micro_batch.get('positions'), micro_batch.get('starts')
+        logits = model.logits(params, HEAD, head, ids, segments, key, positions, starts)
         if outputs is not None:
             logits = jnp.where(jnp.arange(head.outputs) < outputs, logits, _MASKED)
-        value, _, right = kind.loss_sums(logits, part)
+        value, _, right = kind.loss_sums(logits, micro_batch)
         return value / total, right / total
 
     return loss
@@ -137,22 +137,22 @@ def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh,
     ) -> tuple[tuple[jax.Array, jax.Array], Params]:
         """((loss, accuracy), gradients) summed over the micro-batches of a batch."""
         sharded = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
-        parts = {k: v.reshape(accumulation, v.shape[0] // accumulation, *v.shape[1:]) for k, v in batch.items()}
-        parts = {k: jax.lax.with_sharding_constraint(v, sharded) for k, v in parts.items()}
+        cut = {k: v.reshape(accumulation, v.shape[0] // accumulation, *v.shape[1:]) for k, v in batch.items()}
+        micro_batches = {k: jax.lax.with_sharding_constraint(v, sharded) for k, v in cut.items()}
         whole = jax.random.fold_in(key, 0)
 
         def one(carry: Any, item: Any) -> tuple[Any, None]:
             grads, value, right = carry
-            index, part = item
+            index, micro_batch = item
             own = jax.random.fold_in(key, index) if spec.clip_per == 'micro_batch' else PartKey(whole, index)
-            (v, r), g = grad(params, part, own, total, outputs)
+            (v, r), g = grad(params, micro_batch, own, total, outputs)
             grads = jax.tree.map(jnp.add, grads, g)
             if spec.clip_per == 'micro_batch':
                 grads, _ = clip(grads, spec.clip_norm)
             return (grads, value + v, right + r), None
 
         zero = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()), jnp.zeros(()))
-        (grads, value, right), _ = jax.lax.scan(one, zero, (jnp.arange(accumulation), parts))
+        (grads, value, right), _ = jax.lax.scan(one, zero, (jnp.arange(accumulation), micro_batches))
         return (value, right), grads
 
     def step(
@@ -166,15 +166,15 @@ def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh,
         else:
             (value, right), grads = accumulated(params, batch, key, total, outputs)
         grads, norm = clip(grads, spec.clip_norm)
-        shared, mine = (updated(part, grads, optimizer, now, mesh) for part in (shared, mine))
+        shared, mine = (updated(substate, grads, optimizer, now, mesh) for substate in (shared, mine))
         return {**shared, 'step': now + 1}, mine, {'loss': value, 'accuracy': right, 'grad_norm': norm}
 
     return jax.jit(step, donate_argnums=(0, 1))
 
 
-def updated(part: State, grads: Params, optimizer: Optimizer, now: jax.Array, mesh: Mesh) -> State:
-    """One optimizer update of a part of a state, with the shardings of the rules."""
-    own = {k: grads[k] for k in part['params']}
-    updates, opt = optimizer.update(own, part['opt'], part['params'], now)
-    new = {'params': optax.apply_updates(part['params'], updates), 'opt': opt}
+def updated(substate: State, grads: Params, optimizer: Optimizer, now: jax.Array, mesh: Mesh) -> State:
+    """One optimizer update of a substate of `split_state`, with the shardings of the rules."""
+    own = {k: grads[k] for k in substate['params']}
+    updates, opt = optimizer.update(own, substate['opt'], substate['params'], now)
+    new = {'params': optax.apply_updates(substate['params'], updates), 'opt': opt}
     return jax.lax.with_sharding_constraint(new, shardings(new, mesh))

@@ -17,8 +17,8 @@ _IN_FLIGHT = 2  # votes in flight: the host reads a vote this many steps later, 
 class StopVote:
     """Decides whether to stop after a step. All processes of the mesh get the same answer at the same step.
 
-    A single process uses `asked()`. With several, every process votes at every step, the devices count the votes, and
-    the answer is the count of a few steps ago, so that no process waits for it.
+    A single process uses `asked()`. With several, every process votes at every step, the devices compute the maximum
+    of the votes, and the answer is that of a few steps ago, so that no process waits for it.
     """
 
     def __init__(self, mesh: Mesh, asked: Callable[[], bool]):
@@ -30,14 +30,14 @@ class StopVote:
         """Votes and returns whether to stop.
 
         after: a finite scalar that the step computed; the dependency gives votes and steps the same order on every
-        process. last: whether this is the last step, so that all votes are counted now.
+        process. last: whether this is the last step, so that all votes are read now.
         """
         if not self._several:
             return self._asked()
         sharding = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
         own = np.full(self._mesh.size, self._asked(), np.float32)
         votes = jax.make_array_from_callback(own.shape, sharding, lambda place: own[place])
-        self._votes.append(_counter(self._mesh)(votes, after))
+        self._votes.append(_any_vote(self._mesh)(votes, after))
         in_flight = 0 if last else _IN_FLIGHT
         stop = False
         while len(self._votes) > in_flight:
@@ -46,10 +46,10 @@ class StopVote:
 
 
 @lru_cache(maxsize=8)
-def _counter(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The compiled program that counts votes. Cached, so that later runs of a plan do not compile it again."""
+def _any_vote(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The compiled maximum over all votes. Cached, so that later runs of a plan do not compile it again."""
 
-    def total(votes: jax.Array, after: jax.Array) -> jax.Array:
+    def largest(votes: jax.Array, after: jax.Array) -> jax.Array:
         return jnp.maximum(votes.max(), 0 * after)
 
-    return partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))(total)
+    return partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))(largest)

@@ -23,7 +23,7 @@ def test_the_same_outputs(task: str, tmp_path: Path, options_of: Make) -> None:
     evaluation.inputs(options, tmp_path)
     outcomes = {}
     for name in ('ours', 'torch-sorted'):
-        run: Any = evaluation.CONTESTANTS[name].prepare(options, tmp_path)
+        run: Any = evaluation.IMPLEMENTATIONS[name].prepare(options, tmp_path)
         outcomes[name] = dict(run())
         assert run() == {}
         assert run.facts['units'] == (32 if task == 'world_retrieval' else 16)
@@ -43,7 +43,7 @@ def test_blocks_of_a_part(tmp_path: Path, options_of: Make) -> None:
     pytest.importorskip('torch')
     options = options_of('world_pairs', rows=16, target=True, languages=('de', 'ru'))
     evaluation.inputs(options, tmp_path)
-    run: Any = evaluation.CONTESTANTS['torch-padded'].prepare(options, tmp_path)
+    run: Any = evaluation.IMPLEMENTATIONS['torch-padded'].prepare(options, tmp_path)
     run()
     done = run.facts['units']
     for _ in range(3):
@@ -61,4 +61,4 @@ def test_the_command(more: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     tiny = ['--encoder=random:tiny', '--rows=8', '--batch=4', '--max_length=48', '--threads=1', '--alternations=1']
     assert main(['bench', 'eval', *more, *tiny, '--device=cpu', '--sides=torch-sorted']) == 0
     out = capsys.readouterr().out
-    assert 'Every contestant has the same outputs' in out and '| torch-sorted |' in out
+    assert 'Every implementation has the same outputs' in out and '| torch-sorted |' in out

@@ -44,30 +44,30 @@ def test_the_command_without_the_others(
 def test_all_that_are_installed_agree_and_are_compared() -> None:
     outcome = timing.bench('retrieval', OPTIONS, alternations=1)
     names = list(outcome.measured)
-    assert names == [name for name in retrieval.CONTESTANTS if name not in outcome.left_out]
+    assert names == [name for name in retrieval.IMPLEMENTATIONS if name not in outcome.left_out]
     assert list(outcome.ratios) == names[1:]
-    assert outcome.agreement.startswith('Every contestant found the same neighbours')
+    assert outcome.agreement.startswith('Every implementation found the same neighbours')
 
 
 @pytest.fixture
 def outcomes(tmp_path: Path) -> tuple[Path, dict[str, retrieval.Outcome]]:
     """The inputs' folder, ours, and a copy of it."""
     retrieval.inputs(OPTIONS, tmp_path)
-    ours = dict(retrieval.CONTESTANTS['ours'].prepare(OPTIONS, tmp_path)())
+    ours = dict(retrieval.IMPLEMENTATIONS['ours'].prepare(OPTIONS, tmp_path)())
     return tmp_path, {'ours': ours, 'other': {key: value.copy() for key, value in ours.items()}}
 
 
-@pytest.mark.parametrize('name', list(retrieval.CONTESTANTS)[1:])
+@pytest.mark.parametrize('name', list(retrieval.IMPLEMENTATIONS)[1:])
 def test_the_others_find_the_same(
     name: str, outcomes: tuple[Path, dict[str, retrieval.Outcome]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contestant = retrieval.CONTESTANTS[name]
-    pytest.importorskip(contestant.needs)
+    implementation = retrieval.IMPLEMENTATIONS[name]
+    pytest.importorskip(implementation.needs)
     monkeypatch.setattr(retrieval, 'BLOCK', 64)
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     folder, both = outcomes
-    both['other'] = dict(contestant.prepare(OPTIONS, folder)())
-    assert retrieval.check(OPTIONS, folder, both).startswith('Every contestant found the same neighbours')
+    both['other'] = dict(implementation.prepare(OPTIONS, folder)())
+    assert retrieval.check(OPTIONS, folder, both).startswith('Every implementation found the same neighbours')
 
 
 def test_what_counts_as_the_same(outcomes: tuple[Path, dict[str, retrieval.Outcome]]) -> None:
@@ -107,7 +107,8 @@ def test_ours_in_the_bench_are_the_neighbours(outcomes: tuple[Path, dict[str, re
         (['bench', 'startup'], "unknown bench subject 'startup'"),
         (['bench', 'retreival'], "unknown bench subject 'retreival' (did you mean 'retrieval'?)"),
         (['bench', 'retrieval', 'train'], "unexpected argument 'train'"),
-        ([*TINY, '--alternations=0'], '0 alternations: at least one is needed'),
+        ([*TINY, '--alternations=0'], '--alternations=0'),
+        (['bench', 'attention', '--alternations=0'], '--alternations=0'),
         ([*TINY, '--threads=100000'], '100000 threads: this process may use'),
         (['bench', 'retrieval', '--rows=3'], 'rows 3, dim 768: at least 4 rows'),
     ],
@@ -121,5 +122,5 @@ def test_command_lines_that_cannot_be(arguments: list[str], said: str, capsys: p
 @pytest.mark.parametrize('name', SUBJECTS)
 def test_a_subject_is_whole(name: str) -> None:
     module = load_subject(name)
-    assert not next(iter(module.CONTESTANTS.values())).needs, 'the first is ours and always there'
+    assert not next(iter(module.IMPLEMENTATIONS.values())).needs, 'the first is ours and always there'
     assert all(hasattr(module, part) for part in ('UNIT', 'environment', 'inputs', 'check', 'title'))

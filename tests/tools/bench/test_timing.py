@@ -73,14 +73,14 @@ def test_footnotes_say_why_rounds_differ_and_what_the_first_run_has() -> None:
     for measured, units in zip(found.measured.values(), (64, 16), strict=True):
         measured.facts = [{'units': units}] * 3
     text = to_markdown(found)
-    assert 'examples a round: slower contestants have a share of the rows' in text
+    assert 'examples a round: slower implementations have a share of the rows' in text
     assert 'First run: before the timed ones' in text and 'includes compilation' in text
     for measured in found.measured.values():
         measured.facts = [{'units': 64}] * 3
     assert 'a share of the rows' not in to_markdown(found)
 
 
-def test_a_contestant_that_stops_says_why(tmp_path: Path) -> None:
+def test_an_implementation_that_stops_says_why(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"bench: nobody stopped with exit code 1: KeyError: 'nobody'"):
         Worker('retrieval', 'nobody', {}, tmp_path, 1)
 
@@ -124,7 +124,7 @@ def test_a_worker_keeps_to_its_cores() -> None:
 def test_a_stop_leaves_no_process_and_no_file(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the first run of a contestant, as a launcher or a terminal stops it."""
+    """In the first run of an implementation, as a launcher or a terminal stops it."""
     started: list[Any] = []
     real = Worker.run
 

@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, options_of: Make) -> tuple[di
 def test_all_train_the_same(made: tuple[dict[str, Any], Path]) -> None:
     (options, folder), outcomes, facts = made, {}, {}
     for name in ('ours', 'torch-grouped', 'torch-padded'):
-        run: Any = train.CONTESTANTS[name].prepare(options, folder)
+        run: Any = train.IMPLEMENTATIONS[name].prepare(options, folder)
         outcomes[name] = dict(run())
         assert run() == {}, 'later blocks compare nothing'
         facts[name] = run.facts
@@ -56,7 +56,7 @@ def test_orders_of_torch(made: tuple[dict[str, Any], Path]) -> None:
     pytest.importorskip('torch')
     (options, folder), spreads = made, {}
     for name in ('torch-grouped', 'torch-dynamic'):
-        run: Any = train.CONTESTANTS[name].prepare(options, folder)
+        run: Any = train.IMPLEMENTATIONS[name].prepare(options, folder)
         batches = [next(run.batches) for _ in range(8)]
         assert sorted(np.concatenate(batches)) == list(range(32))
         # The longest batch comes first and holds the longest row of all, whatever the others are.

@@ -161,6 +161,6 @@ def test_a_stop_on_the_other_side(
         assert main(command(tmp_path)) == 143
         assert len(codes) == count
         last = capsys.readouterr().err.splitlines()[-1]
-        assert 'PyTorch' in last and last.endswith('The same command resumes from there.')
+        assert 'PyTorch' in last and last.endswith('The same command resumes from what is saved.')
         assert not (tmp_path / 'torch' / comparison.DONE).exists()
         assert not (tmp_path / 'compare').exists()

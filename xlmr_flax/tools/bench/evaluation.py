@@ -16,7 +16,7 @@ import numpy as np
 
 from xlmr_flax.tools.bench import settings
 from xlmr_flax.tools.bench.memory import forget_peak
-from xlmr_flax.tools.bench.subject import BenchError, Contestant, Options, Run
+from xlmr_flax.tools.bench.subject import BenchError, Implementation, Options, Run
 from xlmr_flax.tools.bench.train import compile_refusal, unit_flops
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def inputs(options: Options, folder: Path) -> None:
 
 
 class Ours:
-    """Our contestant: each call is one pass over the rows of every language."""
+    """Our implementation: each call is one pass over the rows of every language."""
 
     def __init__(self, options: Options, folder: Path):
         from xlmr_flax.data.tokenize import Ragged
@@ -157,19 +157,19 @@ def _torch(order: str, options: Options, folder: Path, *, to_max: bool, share: f
     return Forward(options, folder, order, to_max=to_max, share=share, compiled=compiled)
 
 
-CONTESTANTS: dict[str, Contestant] = {
-    'ours': Contestant(Ours),
-    'torch-sorted': Contestant(partial(_torch, 'sorted', to_max=False, share=1.0), 'torch'),
-    'torch-dynamic': Contestant(partial(_torch, 'file', to_max=False, share=0.5), 'torch'),
-    'torch-padded': Contestant(partial(_torch, 'file', to_max=True, share=0.25), 'torch'),
-    'torch-compiled': Contestant(
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    'ours': Implementation(Ours),
+    'torch-sorted': Implementation(partial(_torch, 'sorted', to_max=False, share=1.0), 'torch'),
+    'torch-dynamic': Implementation(partial(_torch, 'file', to_max=False, share=0.5), 'torch'),
+    'torch-padded': Implementation(partial(_torch, 'file', to_max=True, share=0.25), 'torch'),
+    'torch-compiled': Implementation(
         partial(_torch, 'sorted', to_max=False, share=1.0, compiled=True), 'torch', compile_refusal
     ),
 }
 
 
 def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Compares every contestant's outputs (logits, vectors, or the best tags) with ours. Raises BenchError."""
+    """Compares every implementation's outputs (logits, vectors, or the best tags) with ours. Raises BenchError."""
     about = json.loads((folder / 'about.json').read_text(encoding='utf-8'))
     ours, furthest, tags = next(iter(outcomes.values())), 0.0, about['best_only']
     for name, outcome in outcomes.items():
@@ -187,4 +187,4 @@ def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np
                 raise BenchError(f'{name} gives other results in {code}: {apart:.3g} apart')
             furthest = max(furthest, apart)
     how = 'the same tags for all but a share of' if tags else 'the same outputs, relative to the largest within'
-    return f'Every contestant has {how} {furthest:.1e}, in {len(ours)} language(s).'
+    return f'Every implementation has {how} {furthest:.1e}, in {len(ours)} language(s).'

@@ -17,7 +17,7 @@ def _others(measured: Measured) -> float | None:
 
 
 def to_markdown(outcome: Outcome) -> str:
-    """The report: a table with one row for each contestant, and notes on how to read it."""
+    """The report: a table with one row for each implementation, and notes on how to read it."""
     head, lines = (_rates if outcome.unit else _times)(outcome)
     rule = '|'.join(['', '---', *('---:' for _ in head[1:]), ''])
     text = [f'# {outcome.title}', '', _quietness(outcome), '', _what(outcome), '', f'| {" | ".join(head)} |', rule]
@@ -25,7 +25,7 @@ def to_markdown(outcome: Outcome) -> str:
     text += ['', *(f'- {note}' for note in _footnotes(outcome)), '', outcome.agreement]
     text += [f'Left out: {name}: {why}.' for name, why in outcome.left_out.items()]
     if outcome.settings:
-        text.append('Set for every contestant: ' + ', '.join(f'{k}={v}' for k, v in outcome.settings.items()) + '.')
+        text.append('Set for every implementation: ' + ', '.join(f'{k}={v}' for k, v in outcome.settings.items()) + '.')
     text += ['', '; '.join(f'{key} {value}' for key, value in outcome.machine.items() if value), '']
     return '\n'.join(text)
 
@@ -44,8 +44,8 @@ def _footnotes(outcome: Outcome) -> list[str]:
              if outcome.unit}  # fmt: skip
     if len(set(units.values())) > 1:
         notes.append(
-            f'{outcome.unit} a round: slower contestants have a share of the rows in each round, so that a round takes '
-            'none of them much longer than the others; the speeds can be compared all the same.'
+            f'{outcome.unit} a round: slower implementations have a share of the rows in each round, so that a round '
+            'takes none of them much longer than the others; the speeds can be compared all the same.'
         )
     notes.append('First run: before the timed ones, and in none of them; it includes compilation (ours: by XLA).')
     return notes
@@ -61,7 +61,7 @@ def _what(outcome: Outcome) -> str:
     counted = len(outcome.rounds) or rounds
     text = f'Medians of {rounds} round(s)'
     text += f', of which the {counted} quiet ones count' if counted < rounds else ''
-    text += f'; in each round every contestant ran once, in turn, in a process of its own, on {outcome.threads}. '
+    text += f'; in each round every implementation ran once, in turn, in a process of its own, on {outcome.threads}. '
     if outcome.unit:
         return text + (
             'The ratio is our speed over theirs: of the medians (lowest to highest of a round); above 1 ours is faster.'

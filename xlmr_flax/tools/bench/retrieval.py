@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmr_flax.tools.bench.subject import BenchError, Contestant, Options, Run
+from xlmr_flax.tools.bench.subject import BenchError, Implementation, Options, Run
 
 BLOCK = 2048  # rows of a block in torch
 NEAR = 1e-5  # float32 inner products of unit vectors differ by less when only the order of summation differs
@@ -16,7 +16,7 @@ Outcome = dict[str, np.ndarray]
 
 
 def environment(options: Options) -> dict[str, str]:
-    """Environment variables: every contestant runs on the CPU."""
+    """Environment variables: every implementation runs on the CPU."""
     del options
     return {'JAX_PLATFORMS': 'cpu'}
 
@@ -104,15 +104,15 @@ def _torch_one_pass(options: Options, folder: Path) -> Run:
     return run
 
 
-CONTESTANTS: dict[str, Contestant] = {
-    'ours': Contestant(_ours),
-    'torch, two passes': Contestant(_torch_two_passes, 'torch'),
-    'torch, one pass': Contestant(_torch_one_pass, 'torch'),
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    'ours': Implementation(_ours),
+    'torch, two passes': Implementation(_torch_two_passes, 'torch'),
+    'torch, one pass': Implementation(_torch_one_pass, 'torch'),
 }
 
 
 def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Compares every contestant's neighbours with ours. Raises BenchError.
+    """Compares every implementation's neighbours with ours. Raises BenchError.
 
     The scores at each rank must agree. Where the neighbours differ, the float64 score of the other neighbour must be
     equally high (a tie).
@@ -134,6 +134,6 @@ def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np
                 raise BenchError(f'{name} finds other neighbours than ours ({way}): scores differ by {apart:.3g}')
             furthest, swapped = max(furthest, apart), swapped + len(row)
     return (
-        f'Every contestant found the same neighbours: scores within {furthest:.1e}, {swapped} neighbours of nearly '
+        f'Every implementation found the same neighbours: scores within {furthest:.1e}, {swapped} neighbours of nearly '
         'equal score in another order.'
     )

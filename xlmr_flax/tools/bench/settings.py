@@ -55,7 +55,7 @@ def peak_flops(name: str) -> float:
 
 
 def environment(options: Options) -> dict[str, str]:
-    """Environment variables of every contestant: device, allocator, no token cache and no network.
+    """Environment variables of every implementation: device, allocator, no token cache and no network.
 
     Tokens are made before the timed rounds and stay in memory.
     """

@@ -1,4 +1,4 @@
-"""Types of a benchmark subject: contestants, the subject's module, and errors."""
+"""Types of a benchmark subject: implementations, the subject's module, and errors."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ MODULES = {'eval': 'evaluation'}  # subject -> module, where the names differ
 
 
 class BenchError(UserError, ValueError):
-    """The benchmark cannot run, or the contestants do not compute the same result."""
+    """The benchmark cannot run, or the implementations do not compute the same result."""
 
 
 def never_refuses(options: Options) -> str:
-    """Default of `Contestant.refuses`: the contestant always takes part."""
+    """Default of `Implementation.refuses`: the implementation always takes part."""
     del options
     return ''
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Implementation:
     """One implementation.
 
-    prepare: (options, folder of the inputs) -> Run; it is not timed. needs: a package; the contestant is left out
-    without it. refuses: options -> the reason why the contestant is left out, '' = it takes part.
+    prepare: (options, folder of the inputs) -> Run; it is not timed. needs: a package; the implementation is left out
+    without it. refuses: options -> the reason why the implementation is left out, '' = it takes part.
     """
 
     prepare: Callable[[Options, Path], Run]
@@ -47,7 +47,7 @@ class Contestant:
 class Subject(Protocol):
     """Interface of a subject's module; the package's docstring describes it."""
 
-    CONTESTANTS: Mapping[str, Contestant]
+    IMPLEMENTATIONS: Mapping[str, Implementation]
     UNIT: str
 
     def environment(self, options: Options) -> Mapping[str, str]: ...

@@ -1,4 +1,4 @@
-"""Times the contestants in turn: medians, ratios within each round, peak memory, and the load of the machine."""
+"""Times the implementations in turn: medians, ratios within each round, peak memory, and the load of the machine."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def rate_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
 
 @dataclass
 class Measured:
-    """Measurements of one contestant.
+    """Measurements of one implementation.
 
     seconds, cpu_seconds: of each round. others: cores that other processes kept busy in each round (None: the system
-    does not report it). facts: the contestant's own numbers of each round (`subject.Run`). first: seconds of the first
-    run, which includes compilation and is not counted. memory: peak bytes of its process. loaded: peak bytes before its
-    first run (interpreter, libraries, inputs).
+    does not report it). facts: the implementation's own numbers of each round (`subject.Run`). first: seconds of the
+    first run, which includes compilation and is not counted. memory: peak bytes of its process. loaded: peak bytes
+    before its first run (interpreter, libraries, inputs).
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Measured:
 
 
 def quiet_rounds(measured: Mapping[str, Measured]) -> list[int]:
-    """Indices of the rounds in which other processes disturbed no contestant, as far as the system reports it."""
+    """Indices of the rounds in which other processes disturbed no implementation, as far as the system reports it."""
     rounds = min(len(m.seconds) for m in measured.values())
     return [i for i in range(rounds) if all((m.others[i] or 0) <= QUIET for m in measured.values())]
 
@@ -99,7 +99,7 @@ class Outcome:
 
     The first entry of `measured` is ours; `ratios` has the others. left_out: name -> reason. unit: `UNIT` of the
     subject. rounds: indices of the rounds that medians and ratios count. peak_flops: peak FLOP/s of the accelerator,
-    0 = none or unknown. settings: variables of the allocator and of XLA, the same for every contestant.
+    0 = none or unknown. settings: variables of the allocator and of XLA, the same for every implementation.
     """
 
     subject: str
@@ -121,7 +121,7 @@ class Outcome:
 
 
 class Worker:
-    """Starts the process of a contestant and talks to it over pipes."""
+    """Starts the process of an implementation and talks to it over pipes."""
 
     def __init__(self, subject: str, name: str, options: Options, folder: Path, threads: int):
         environment = child_environment(threads) | dict(load_subject(subject).environment(options))
@@ -166,7 +166,7 @@ class Worker:
         return json.loads(line)
 
     def run(self) -> dict[str, Any]:
-        """Runs the contestant once; returns {'seconds', 'cpu_seconds', 'others', 'memory', 'facts'}."""
+        """Runs the implementation once; returns {'seconds', 'cpu_seconds', 'others', 'memory', 'facts'}."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write('run\n')
@@ -202,17 +202,18 @@ def bench(
     say: Callable[[str], None] = lambda line: None,
     sides: Sequence[str] = (),
 ) -> Outcome:
-    """Runs every contestant of a subject once, compares their results, then times them in turn.
+    """Runs every implementation of a subject once, compares their results, then times them in turn.
 
-    alternations: number of rounds; each round runs every contestant once, starting with a different one. threads: cores
-    of each contestant, 0 = all that this process may use. sides: contestants to run besides ours, () = all. Raises
-    BenchError if a contestant stops or computes another result, and Stopped; no process is left running.
+    alternations: number of rounds; each round runs every implementation once, starting with a different one. threads:
+    cores of each implementation, 0 = all that this process may use. sides: implementations to run besides ours, () =
+    all. Raises BenchError if an implementation stops or computes another result, and Stopped; no process is left
+    running.
     """
     if alternations < 1:
         raise BenchError(f'{alternations} alternations: at least one is needed')
     module, threads = load_subject(subject), cores(threads)
     left_out = _left_out(module, options, sides)
-    names = [name for name in module.CONTESTANTS if name not in left_out]
+    names = [name for name in module.IMPLEMENTATIONS if name not in left_out]
     measured = {name: Measured() for name in names}
     with tempfile.TemporaryDirectory(prefix='xlmr-bench-') as temporary, ExitStack() as stack:
         folder = Path(temporary)
@@ -238,7 +239,7 @@ def bench(
         measured=measured,
         ratios=_ratios(measured, rounds, module.UNIT),
         left_out={name: why for name, why in left_out.items() if why},
-        threads=f'{threads} of {usable_cores()} cores for each contestant'
+        threads=f'{threads} of {usable_cores()} cores for each implementation'
         if pinned
         else f'{threads} threads; XLA uses every core, because this system cannot restrict a process to some of them',
         machine=machine(),
@@ -250,21 +251,21 @@ def bench(
 
 
 def _left_out(module: Subject, options: Options, sides: Sequence[str]) -> dict[str, str]:
-    """Contestants that are left out: name -> reason, '' for those that `sides` does not name."""
-    ours, *others = module.CONTESTANTS
+    """Implementations that are left out: name -> reason, '' for those that `sides` does not name."""
+    ours, *others = module.IMPLEMENTATIONS
     for name in sides:
-        if name not in module.CONTESTANTS:
-            raise BenchError(f'no side {name!r}; there are: {", ".join(module.CONTESTANTS)}')
+        if name not in module.IMPLEMENTATIONS:
+            raise BenchError(f'no side {name!r}; there are: {", ".join(module.IMPLEMENTATIONS)}')
     found = {}
     for name in others:
-        contestant = module.CONTESTANTS[name]
+        implementation = module.IMPLEMENTATIONS[name]
         if sides and name not in sides:
             found[name] = ''
-        elif not installed(contestant.needs):
-            found[name] = f'{contestant.needs} is not installed'
-        elif why := contestant.refuses(options):
+        elif not installed(implementation.needs):
+            found[name] = f'{implementation.needs} is not installed'
+        elif why := implementation.refuses(options):
             found[name] = why
-    if why := module.CONTESTANTS[ours].refuses(options):
+    if why := module.IMPLEMENTATIONS[ours].refuses(options):
         raise BenchError(why)
     return found
 
@@ -296,7 +297,7 @@ def _ratios(measured: Mapping[str, Measured], rounds: Sequence[int], unit: str) 
 
 
 def allocation(more: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables of the allocator and of XLA that are set for every contestant."""
+    """Environment variables of the allocator and of XLA that are set for every implementation."""
     variables = {name: {**os.environ, **more}.get(name, '') for name in ALLOCATION}
     return {name: value for name, value in variables.items() if value}
 

@@ -1,4 +1,4 @@
-"""PyTorch contestants with transformers' models: a training loop like that of Trainer, and batched forward passes.
+"""PyTorch implementations with transformers' models: a training loop like that of Trainer, and batched forward passes.
 
 The loop does what Trainer does: rows in random order or grouped by length (transformers' get_length_grouped_indices), a
 collator that pads to the longest row of a batch, forward pass, backward pass, clipping by global norm, fused AdamW and
@@ -62,10 +62,10 @@ def graphs() -> int:
 
 
 class Training:
-    """Contestant of the training benchmark: each call trains one block of steps.
+    """Implementation of the training benchmark: each call trains one block of steps.
 
     order: 'random' or 'grouped' (by length). to_max: pad every row to max_length. share: share of all rows that a block
-    has (every contestant sees all rows within a few blocks). compiled: use torch.compile.
+    has (every implementation sees all rows within a few blocks). compiled: use torch.compile.
     """
 
     def __init__(self, options: Options, folder: Path, order: str, *, to_max: bool, share: float, compiled: bool):
@@ -150,7 +150,7 @@ class Training:
 
 
 class Forward:
-    """Contestant of the evaluation benchmark: each call runs one block of forward passes over several languages.
+    """Implementation of the evaluation benchmark: each call runs one block of forward passes over several languages.
 
     order: 'file' or 'sorted' (by length, so that the rows of a batch have similar lengths). to_max: pad every row to
     max_length. share: share of all batches that a block has.

@@ -1,7 +1,7 @@
 """Benchmark of training on one task: our loop and input pipeline against a loop like that of transformers' Trainer.
 
-Every contestant takes the same number of examples a step, from the same rows, with the same weights and recipe. Before
-the timed rounds, each trains the first steps without dropout on the same rows, and the losses are compared.
+Every implementation takes the same number of examples a step, from the same rows, with the same weights and recipe.
+Before the timed rounds, each trains the first steps without dropout on the same rows, and the losses are compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from xlmr_flax.tools.bench import settings
 from xlmr_flax.tools.bench.memory import forget_peak
 from xlmr_flax.tools.bench.paced import Paced
-from xlmr_flax.tools.bench.subject import BenchError, Contestant, Options, Run
+from xlmr_flax.tools.bench.subject import BenchError, Implementation, Options, Run
 
 if TYPE_CHECKING:
     from xlmr_flax.encoders.config import EncoderConfig
@@ -93,7 +93,7 @@ def unit_flops(shape: EncoderConfig, lengths: np.ndarray, group: int, passes: in
 
 
 class Ours:
-    """Our contestant: each call trains one block, which is one epoch."""
+    """Our implementation: each call trains one block, which is one epoch."""
 
     def __init__(self, options: Options, folder: Path):
         self.options, self.folder, self.facts = options, folder, {}
@@ -142,19 +142,19 @@ def compile_refusal(options: Options) -> str:
     return '' if options['device'] == 'gpu' or options.get('compile') else 'on a CPU only with --compile'
 
 
-CONTESTANTS: dict[str, Contestant] = {
-    'ours': Contestant(Ours),
-    'torch-grouped': Contestant(partial(_torch, 'grouped', to_max=False, share=1.0), 'torch'),
-    'torch-dynamic': Contestant(partial(_torch, 'random', to_max=False, share=0.5), 'torch'),
-    'torch-padded': Contestant(partial(_torch, 'random', to_max=True, share=0.25), 'torch'),
-    'torch-compiled': Contestant(
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    'ours': Implementation(Ours),
+    'torch-grouped': Implementation(partial(_torch, 'grouped', to_max=False, share=1.0), 'torch'),
+    'torch-dynamic': Implementation(partial(_torch, 'random', to_max=False, share=0.5), 'torch'),
+    'torch-padded': Implementation(partial(_torch, 'random', to_max=True, share=0.25), 'torch'),
+    'torch-compiled': Implementation(
         partial(_torch, 'grouped', to_max=False, share=1.0, compiled=True), 'torch', compile_refusal
     ),
 }
 
 
 def check(options: Options, folder: Path, outcomes: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Compares every contestant's losses without dropout with ours, step by step. Raises BenchError."""
+    """Compares every implementation's losses without dropout with ours, step by step. Raises BenchError."""
     del folder
     ours = next(iter(outcomes.values()))['losses']
     near, furthest = NEAR[options['config']['encoder']['dtype']], 0.0

@@ -1,8 +1,8 @@
-"""Runs one contestant in a separate process, so that memory, thread pools and libraries are the contestant's alone.
+"""Runs one implementation in a separate process, so that it shares no memory, thread pools or libraries.
 
-`python -m xlmr_flax.tools.bench.worker SUBJECT CONTESTANT FOLDER THREADS OPTIONS` runs the contestant once after each
-line on standard input and answers with one line of JSON. With the contestant '' it writes the subject's inputs into
-FOLDER and exits.
+`python -m xlmr_flax.tools.bench.worker SUBJECT IMPLEMENTATION FOLDER THREADS OPTIONS` runs the implementation once
+after each line on standard input and answers with one line of JSON. With the implementation '' it writes the subject's
+inputs into FOLDER and exits.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ def main(arguments: Sequence[str]) -> None:
         module.inputs(json.loads(options), Path(folder))
         answer(pinned=pinned, memory=peak_memory())
         return
-    run = module.CONTESTANTS[name].prepare(json.loads(options), Path(folder))
+    run = module.IMPLEMENTATIONS[name].prepare(json.loads(options), Path(folder))
     answer(pinned=pinned, memory=peak_memory())
     for count, _ in enumerate(sys.stdin):
         load, used, start = Load(), own(), time.perf_counter()
         outcome = run()
         seconds, used, others = time.perf_counter() - start, own() - used, load.others()
-        memory = peak_memory()  # read before the outcome is written, which is not the contestant's work
+        memory = peak_memory()  # read before the outcome is written, which is not the implementation's work
         if not count:
             import numpy as np
 

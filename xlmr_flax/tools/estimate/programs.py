@@ -20,10 +20,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from xlmr_flax.config import MeshSpec, OptimizerSpec
-from xlmr_flax.eval.predict import HEAD, embed_program, logits_program
+from xlmr_flax.eval.predict import embed_program, logits_program
 from xlmr_flax.eval.weights import converted
 from xlmr_flax.experiment.plan.cost import forward_flops
 from xlmr_flax.kinds import HeadSpec, kind_of
+from xlmr_flax.kinds.base import HEAD
 from xlmr_flax.models.model import Model
 from xlmr_flax.parallel.chips import GIB
 from xlmr_flax.parallel.mesh import batch_devices, batch_sharding, make_mesh, shardings

@@ -119,9 +119,10 @@ def _train(setting: Setting, run: Run) -> None:
     model.train()
     since = time.monotonic()
     for step in range(training.steps):
-        parts = _parts(data, step, recipe.accumulation, recipe.batch_size, setting.tokenizer.pad)
+        micro_batches = _micro_batches(data, step, recipe.accumulation, recipe.batch_size, setting.tokenizer.pad)
         rate = scheduler.get_last_lr()[0]
-        metrics = {k: float(v) for k, v in train_step(model, parts, optimizer, recipe.optimizer, autocast).items()}
+        found = train_step(model, micro_batches, optimizer, recipe.optimizer, autocast)
+        metrics = {k: float(v) for k, v in found.items()}
         scheduler.step()
         now = time.monotonic()
         speed, since = recipe.batch_size / max(now - since, 1e-9), now
@@ -131,7 +132,7 @@ def _train(setting: Setting, run: Run) -> None:
     _save(setting, run, training, model, heads)
 
 
-def _parts(data: TrainingData, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
+def _micro_batches(data: TrainingData, step: int, accumulation: int, batch_size: int, pad: int) -> list[Piece]:
     """The micro-batches of an optimizer step, with the same rows as our step."""
     drawn = data.draws(step, accumulation)
     if data.mix != 'micro_batch':
@@ -147,7 +148,7 @@ def _parts(data: TrainingData, step: int, accumulation: int, batch_size: int, pa
 
 def _batch(stream: Stream, draw: int, size: int, pad: int) -> dict[str, torch.Tensor]:
     """The batch of a draw on the device, with one row per example, even if our side packs them."""
-    arrays = train_batch(stream.data, draw, size, stream.seed, stream.lengths, pad)
+    arrays = train_batch(stream.data, draw, size, stream.seed, stream.row_lengths, pad)
     return {k: torch.from_numpy(v).long().to(_device()) for k, v in arrays.items() if k != 'valid'}
 
 

@@ -51,15 +51,15 @@ def placing(phase: Phase, params: Params) -> AbstractContextManager[None]:
 
 
 class Instrumentation:
-    """A context manager for the training of a phase, with `step` and `part` for its pieces.
+    """A context manager for the training of a phase, with `step` and `annotation` for its pieces.
 
     Raises OutOfMemory instead of XLA's error.
     """
 
     def __init__(self, phase: Phase, heads: Mapping[str, ProgramHead]):
         self.phase, self._heads, self._mixed = phase, heads, phase.data.mix == 'micro_batch'
-        parts = phase.recipe.accumulation if self._mixed else 1
-        self.programs = Programs(phase.data.streams, phase.recipe.batch_size // parts, self._report)
+        micro_batches = phase.recipe.accumulation if self._mixed else 1
+        self.programs = Programs(phase.data.streams, phase.recipe.batch_size // micro_batches, self._report)
         self._batches: list[StepBatch] = []
         self._state: State = {}
         self._step = 0
@@ -100,7 +100,7 @@ class Instrumentation:
             trace.after(step, state()['step'])
 
     @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[None]:
+    def annotation(self, name: str) -> Iterator[None]:
         """Names a piece of the work in a trace."""
         with jax.profiler.TraceAnnotation(name):
             yield
@@ -114,19 +114,19 @@ class Instrumentation:
         """The part of the state that is an argument of the batch's program."""
         shared, mine = split_state(self._state, plan.stream.head_name)
         given = {'shared': shared, 'head': mine}
-        return {name: part['params'] for name, part in given.items()} if self._mixed else given
+        return {name: substate['params'] for name, substate in given.items()} if self._mixed else given
 
     def _explain(self, error: BaseException) -> str:
         phase, recipe, batch = self.phase, self.phase.recipe, self._batches[-1]
         name, rows, length = batch.place
         config, head = phase.model.config, batch.plan.stream.head
         shape = f'{rows} x {batch.arrays["ids"].shape[1]}' if batch.arrays['ids'].ndim == 3 else f'{rows}'
-        parts = f' in {recipe.accumulation} parts' if recipe.accumulation > 1 and not self._mixed else ''
+        cut = f' in {recipe.accumulation} micro-batches' if recipe.accumulation > 1 and not self._mixed else ''
         mesh = ' '.join(f'{axis}={count}' for axis, count in phase.mesh.shape.items())
         device = phase.mesh.devices.flat[0].device_kind
         what = (
             f'training step {self._step + 1} of task {phase.task!r}: {head.kind} batch of {name!r}, {shape} rows of '
-            f'{length} tokens{parts}, {config.num_layers} layers of {config.hidden_size} in {phase.model.dtype}, mesh '
+            f'{length} tokens{cut}, {config.num_layers} layers of {config.hidden_size} in {phase.model.dtype}, mesh '
             f'{mesh} of {device}'
         )
         try:
@@ -155,7 +155,7 @@ class Instrumentation:
             self._heads[batch.plan.stream.head_name].spec,
             params,
             {k: shape(v) for k, v in batch.arrays.items()},
-            len(batch.plan.lengths),
+            len(batch.plan.token_counts),
             1 if self._mixed else phase.recipe.accumulation,
             Optimizer(phase.recipe.optimizer, phase.steps),
             dict(phase.mesh.shape),

@@ -32,10 +32,10 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 class StepShapes:
     """The shapes of a training step.
 
-    params: the shared part and one head with the name 'head'. batch: the arrays of a program. examples: number of
-    examples in the batch (packed rows have several). accumulation: number of parts into which the program splits its
-    batch. optimizer: determines the moments. mesh: size of each axis. resident: other bytes of the state on a device
-    (other heads). programs: programs per optimizer step (micro-batches of a mixture).
+    params: the shared part and one head, named HEAD (kinds/base.py). batch: the arrays of a program. examples: number
+    of examples in the batch (packed rows have several). accumulation: number of micro-batches into which the program
+    splits its batch. optimizer: determines the moments. mesh: size of each axis. resident: other bytes of the state on
+    a device (other heads). programs: programs per optimizer step (micro-batches of a mixture).
     """
 
     model: Model
@@ -56,7 +56,7 @@ class StepShapes:
 
     @property
     def rows(self) -> int:
-        """The number of rows of one part of the batch."""
+        """The number of rows of one micro-batch."""
         return -(-self.batch['valid'].shape[0] // self.accumulation)
 
     @property
@@ -77,8 +77,8 @@ class MemoryEstimate:
     def total(self) -> float:
         return self.parameters + self.moments + self.gradients + self.activations
 
-    def parts(self) -> str:
-        """Formats the parts: 'parameters 2.1 GiB, ...'."""
+    def text(self) -> str:
+        """Formats the amounts: 'parameters 2.1 GiB, ...'."""
         return ', '.join(f'{f.name} {size(getattr(self, f.name))}' for f in dataclasses.fields(self))
 
 
@@ -106,8 +106,8 @@ def residuals(
     """The shapes of the arrays that the backward pass reads for a batch of `rows` rows, including parameters."""
     leaves, tree = jax.tree.flatten(params)
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    part = tuple((k, jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype)) for k, v in batch.items())
-    return _residuals(model, head, shapes, tree, part)
+    arrays = tuple((k, jax.ShapeDtypeStruct((rows, *v.shape[1:]), v.dtype)) for k, v in batch.items())
+    return _residuals(model, head, shapes, tree, arrays)
 
 
 # Settings are compared by steps that share most of their shapes, and a trace of a deep encoder takes seconds.
@@ -117,16 +117,16 @@ def _residuals(
     head: HeadSpec,
     leaves: tuple[jax.ShapeDtypeStruct, ...],
     tree: Any,
-    part: tuple[tuple[str, jax.ShapeDtypeStruct], ...],
+    arrays: tuple[tuple[str, jax.ShapeDtypeStruct], ...],
 ) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """The result of `residuals`. leaves, tree: the parameters. part: the arrays of the batch with their names."""
+    """The result of `residuals`. leaves, tree: the parameters. arrays: those of the batch, with their names."""
     loss, key = head_loss(model, head), jax.eval_shape(lambda: jax.random.key(0))
 
-    def forward(params: Params, part: Any, key: jax.Array) -> list[jax.Array]:
-        _, backward = jax.vjp(lambda p: loss(p, part, key, jnp.float32(1), None)[0], params)
+    def forward(params: Params, batch: Any, key: jax.Array) -> list[jax.Array]:
+        _, backward = jax.vjp(lambda p: loss(p, batch, key, jnp.float32(1), None)[0], params)
         return list({id(leaf): leaf for leaf in jax.tree.leaves(backward)}.values())
 
-    return tuple(jax.eval_shape(forward, jax.tree.unflatten(tree, leaves), dict(part), key))
+    return tuple(jax.eval_shape(forward, jax.tree.unflatten(tree, leaves), dict(arrays), key))
 
 
 def activations(step: StepShapes) -> list[jax.ShapeDtypeStruct]:
@@ -166,7 +166,7 @@ def estimate(step: StepShapes) -> MemoryEstimate:
     if step.model.options().remat != NONE:
         whole = dataclasses.replace(step, model=dataclasses.replace(step.model, remat=NONE))
         held += sum(map(_bytes, activations(whole))) / max(1, step.model.config.num_layers)
-    summed = 2 if step.accumulation > 1 else 1  # the sum so far, and the gradients of the current part
+    summed = 2 if step.accumulation > 1 else 1  # the sum so far, and the gradients of the current micro-batch
     return MemoryEstimate(parameters * (1 + others), moments * (1 + others), summed * parameters, held / step.shards)
 
 
@@ -174,14 +174,17 @@ def options(step: StepShapes, limit: float = 0.0, unrolled: bool = False) -> Ite
     """Yields (setting, its side effects, the changed step) for every setting that makes a step smaller.
 
     limit: bytes of a device, 0 = unknown. unrolled: whether the program has its layers unrolled, without a scan."""
-    n, parts = step.examples, step.accumulation
-    more = [k for k in range(parts + 1, n + 1) if n % k == 0 and n // k % step.shards == 0]
+    n, micro_batches = step.examples, step.accumulation
+    more = [k for k in range(micro_batches + 1, n + 1) if n % k == 0 and n // k % step.shards == 0]
     if cut := [_with(step, accumulation=k) for k in more if step.programs == 1]:
-        # The fewest parts that fit or that save at least 10 %, because small matrix products are slow.
+        # The fewest micro-batches that fit or that save at least 10 %, because small matrix products are slow.
         enough = limit or 0.9 * estimate(step).total
         smaller = next((s for s in cut if estimate(s).total <= enough), cut[-1])
-        setting = f'recipe.accumulation={smaller.accumulation} (now {parts})'
-        yield setting, 'the same training, in smaller parts', smaller
+        setting = f'recipe.accumulation={smaller.accumulation} (now {micro_batches})'
+        meaning = 'the same training, in smaller micro-batches'
+        if step.optimizer.spec.clip_per == 'micro_batch':
+            meaning = 'another training: gradients are clipped after each micro-batch'
+        yield setting, meaning, smaller
     if step.model.remat != FULL and step.model.config.num_layers > 1:
         # If all layers are unrolled, XLA:CPU merges a layer's recomputation with its forward pass.
         unroll = ' encoder.unroll=1' if unrolled else ''
@@ -196,7 +199,7 @@ def options(step: StepShapes, limit: float = 0.0, unrolled: bool = False) -> Ite
         yield f'mesh.data=1 mesh.fsdp={spread}', 'the same numbers, more traffic', _with(step, mesh=wide)
     elif spread * mesh['model'] == 1:
         yield 'mesh.fsdp=8 on 8 devices', 'the same training', _with(step, mesh={**mesh, 'fsdp': 8})
-    if n % 2 == 0 and n // 2 % (parts * step.shards) == 0:
+    if n % 2 == 0 and n // 2 % (micro_batches * step.shards) == 0:
         half = {k: jax.ShapeDtypeStruct((v.shape[0] // 2, *v.shape[1:]), v.dtype) for k, v in step.batch.items()}
         setting = f'recipe.batch_size={n // 2 * step.programs} (now {n * step.programs})'
         yield setting, 'another training', _with(step, batch=half, examples=n // 2)

@@ -123,16 +123,16 @@ def device_limit(message: str = '') -> tuple[float, str]:
 
 
 def option_lines(step: StepShapes, base: MemoryEstimate, limit: float) -> list[str]:
-    """Lines with the effect of each setting on a step's memory; settings with the same training come first."""
+    """Lines with the effect of each setting on a step's memory and on the training."""
     lines, unrolled = [], step.model.unroll == 0 and jax.default_backend() == 'cpu'
     for setting, meaning, changed in options(step, limit, unrolled):
         after = estimate(changed)
         if after.total >= base.total:
             continue
         before, now = ({k: round(v) for k, v in vars(n).items()} for n in (base, after))
-        parts = [f'{k} {size(before[k])} -> {size(now[k])}' for k in before if before[k] != now[k]]
+        changes = [f'{k} {size(before[k])} -> {size(now[k])}' for k in before if before[k] != now[k]]
         fits = ', fits' if limit and after.total <= limit else ''
-        lines.append(f'{setting}: {", ".join(parts)}; total {size(after.total)}{fits} ({meaning})')
+        lines.append(f'{setting}: {", ".join(changes)}; total {size(after.total)}{fits} ({meaning})')
     return lines
 
 
@@ -171,7 +171,7 @@ def explain_step(error: BaseException, what: str, step: StepShapes, arrays: list
     lines = [
         f'out of memory: {what}',
         f'  XLA: {summary(error)}',
-        f'  needed on a device, by arithmetic: {size(base.total)}: {base.parts()}',
+        f'  needed on a device, by arithmetic: {size(base.total)}: {base.text()}',
         *([f'  needed on a device, by the compiler: {compiled_line(analysis)}'] if analysis else []),
         *([f'  the device: {use}'] if use else [f'  the device has {size(limit)}'] if limit else []),
         *block('largest arrays (bytes on one device)', largest),

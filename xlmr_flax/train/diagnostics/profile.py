@@ -110,7 +110,7 @@ class Trace:
         # The hosts of a job write to one session, one file each. Two processes of one host would write the same file.
         hosts = distributed.gather('profile', socket.gethostname())
         session = distributed.on_leader('profile session', lambda: time.strftime('%Y_%m_%d_%H_%M_%S'))
-        folder, own = self.folder, distributed.index()
+        folder, own = self.folder, distributed.process_index()
         if hosts.count(hosts[own]) > 1 and own:
             folder = folder / f'process-{own}'
         options = jax.profiler.ProfileOptions()

@@ -97,7 +97,7 @@ def announced(streams: Sequence[Stream], examples: int) -> dict[str, set[tuple[i
     def shapes(stream: Stream) -> set[tuple[int, int]]:
         if stream.packing:
             return {(rows, stream.packing.length) for rows in stream.packing.counts(examples)}
-        return {(examples, length) for length in stream.lengths}
+        return {(examples, length) for length in stream.row_lengths}
 
     return {stream.name: shapes(stream) for stream in streams}
 
