@@ -153,7 +153,7 @@ def _in_processes(values: flags.FlagValues, config: Config) -> int | None:
     number, shards = parse_shard(values.shard)
     platform, devices = host_devices()
     try:
-        # Every shard has as many devices as this host, presumably: -1 counts the runs of one shard.
+        # Assumes that every shard has as many devices as this host: -1 counts the runs of one shard.
         each = devices_per_process(values.devices_a_run, len(make_plan(config)) // shards, platform, devices)
     except ValueError as e:
         raise UsageError(f'--{FLAG}: {e}') from None
