@@ -70,6 +70,13 @@ def test_config(tmp_path: Path, fails: Fails, content: bytes) -> None:
         assert str(path) in fails('report', f'--workdir={tmp_path}', f'--against={tmp_path}')
 
 
+@pytest.mark.parametrize('changed', [{'split': 'dev'}, {'language': 'ru'}])
+def test_f1_and_em_of_different_rows(tmp_path: Path, fails: Fails, changed: dict[str, str]) -> None:
+    path, rows = tmp_path / 'results.jsonl', [ROW | {'metric': 'f1'}, ROW | {'metric': 'exact_match'} | changed]
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+    assert str(path) in fails('report', f'--results={tmp_path}')
+
+
 @pytest.mark.parametrize(
     ('content', 'named'),
     [
