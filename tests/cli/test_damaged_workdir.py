@@ -81,10 +81,11 @@ def test_f1_and_em_of_different_rows(tmp_path: Path, fails: Fails, changed: dict
     ('content', 'named'),
     [
         (b'5\n', 'not int'), (b'\xff\xfe\n', 'UTF-8'), (b'{"loss": NaN}\n', 'NaN'), (b'[1]\n', 'not list'),
-        (b'{"run"', ''), (b'{"run"\n', 'column'), (b'{"run": []}\n', "'run'"), (b'{"loss": 1.0}\n', "'run'"),
+        (b'{"run"', ''), (b'{"run"\n', 'column'), (b'{"run": [], "step": 1}\n', "'run'"), (b'{"loss": 1.0}\n', "'run'"),
         (b'{}\n', "'run'"), (b'{"run": "r", "step": "x", "loss": 1.0}\n', "'step'"), (b'\n', ''),
         (b'{"run": "r", "step": 1, "dev_metric": {}}\n', "'dev_metric'"), (b'[' * 9999 + b'\n', 'nested'),
-        (b'{"run": "r", "step": 1, "loss": null}\n', ''),
+        (b'{"run": "r", "step": 1, "loss": null}\n', ''), (b'{"run": "r", "loss": 1.0}\n', "'step'"),
+        (b'{"run": "r", "dev_metric": 1.0}\n', "'step'"),
     ],
 )  # fmt: skip
 def test_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, named: str) -> None:

@@ -27,7 +27,7 @@ from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 from xlmr_flax.util.secrets import hide
 
-# Fields of a metrics.jsonl record that are read later, with their types. Every record has the first one.
+# Fields of a metrics.jsonl record that are read later, with their types. Every record has run and step.
 _RECORD = {
     'run': str, 'intermediate': str, 'target': str, 'task': str, 'seed': int, 'step': int,
     'loss': int | float, 'dev_metric': int | float, 'examples_per_s': int | float,
@@ -183,8 +183,8 @@ class Workdir:
         self.write_log()
         path = self._run_metrics(run)
         records = _records(path if path.is_file() else self.metrics_path)
-        kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
-        kept = [r for r in kept if evaluated or r.get('step') != after or 'dev_metric' not in r]
+        kept = [r for r in records if r.get('run') == run and r['step'] <= after]
+        kept = [r for r in kept if evaluated or r['step'] != after or 'dev_metric' not in r]
         write_atomically(path, ''.join(json.dumps(r) + '\n' for r in kept))
         if not self.shard:
             self.gather_metrics()
@@ -280,8 +280,8 @@ def _record(line: bytes) -> tuple[Any, str]:
         return None, f'not UTF-8 at byte {error.start} of the line'
     if not isinstance(record, dict):
         return record, f'an object is expected, not {type(record).__name__}'
-    if 'run' not in record:
-        return record, "field 'run' is missing"
+    if missing := [name for name in ('run', 'step') if name not in record]:
+        return record, f'field {missing[0]!r} is missing'
     wrong = [name for name, kind in _RECORD.items() if name in record and not isinstance(record[name], kind)]
     return record, f'field {wrong[0]!r} is {quote(record[wrong[0]])}' if wrong else ''
 
