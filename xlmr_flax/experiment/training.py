@@ -14,6 +14,7 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
 from xlmr_flax.data.packing import Packing
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.encoders.tensors import read_json
 from xlmr_flax.experiment.dev_selection import Selection
 from xlmr_flax.experiment.out_of_memory import evaluating
@@ -92,7 +93,12 @@ def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
     """{'run', 'step', 'metric' and, if its dev rows could tell, 'collapsed'} of a run that has finished training, else
     None. Raises ModelError."""
     path = setting.workdir.run_dir(run) / 'model' / MODEL_FILE
-    return read_json(path)['trained'] if path.is_file() else None
+    if not path.is_file():
+        return None
+    facts = read_json(path).get('trained')
+    if not isinstance(facts, dict) or not isinstance(facts.get('step'), int):
+        raise ModelError(f"{path}: no field 'trained' with the step; this is not the model of a run")
+    return facts
 
 
 class Training:
