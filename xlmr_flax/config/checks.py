@@ -55,14 +55,13 @@ def check(config: Config) -> None:
             raise ConfigError(f'{where}: {reason}')
     for where, arm in [(f'{f}.{k}', v) for f in ('arms', 'training') for k, v in getattr(config, f).items()]:
         choices |= _check_arm(where, arm)
+        recipe = config.recipe_for(where.partition('.')[2])
+        if arm.mix == 'micro_batch' and recipe.optimizer.clip_per == 'micro_batch' and recipe.optimizer.clip_norm:
+            reason = "mix 'micro_batch' clips once per step; set optimizer.clip_per='step' in its recipe"
+            raise ConfigError(f'{where}: {reason}')
     for where, (value, known) in choices.items():
         if value not in known:
             raise ConfigError(f'{where}: {value!r} is not one of {", ".join(known)}')
-    for name, arm in {**config.arms, **config.training}.items():
-        recipe = config.recipe_for(name)
-        if arm.mix == 'micro_batch' and recipe.optimizer.clip_per == 'micro_batch' and recipe.optimizer.clip_norm:
-            reason = "mix 'micro_batch' clips once per step; set optimizer.clip_per='step' in its recipe"
-            raise ConfigError(f'arms.{name}: {reason}')
     for where, items in (('seeds', config.seeds), ('intermediate', config.intermediate), ('targets', config.targets)):
         if not items or len(set(items)) != len(items):
             raise ConfigError(f'{where}: expected at least one entry and no entry twice, got {items!r}')

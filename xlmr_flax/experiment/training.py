@@ -28,6 +28,7 @@ from xlmr_flax.experiment.plan.arms import (
 from xlmr_flax.experiment.plan.cost import CACHED, Rows
 from xlmr_flax.experiment.plan.defaults import remedy
 from xlmr_flax.experiment.plan.draws import expected_draws
+from xlmr_flax.experiment.plan.fields import phase_field
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.load_estimates import load_of
 from xlmr_flax.experiment.plan.runs import Run
@@ -116,7 +117,8 @@ class Training:
         self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
         self.optimizer = Optimizer(self.recipe.optimizer, self.steps)
         parts = self.recipe.accumulation
-        self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, run.where, self.steps, parts)
+        where = phase_field(setting.config, run.intermediate, run.target or run.warms)
+        self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, where, self.steps, parts)
         self.selection = Selection.of(setting.tokenizer, self.datasets, self.recipe, setting.bad_rows)
 
     def _encoded(self, dataset: Dataset) -> Encoded:
