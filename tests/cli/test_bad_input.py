@@ -165,7 +165,7 @@ MISFIT = 'weights do not fit config.json: '
         (change(model_type='gpt2'), "config.json: model_type is 'gpt2'; the known ones are xlm-roberta, roberta, bert"),
         (change(hidden_act='relu'), "config.json: hidden_act is 'relu'"),
         (change(position_embedding_type='relative_key'), "position_embedding_type 'relative_key'"),
-        (lambda m: (m / 'config.json').write_text('{'), 'config.json: not JSON'),
+        (lambda m: (m / 'config.json').write_text('{'), 'config.json, line 1: '),
         (lambda m: (m / 'config.json').unlink(), 'config.json is missing'),
         (without('vocab_size'), "config.json: field 'vocab_size' is missing"),
         (lambda m: (m / 'tokenizer.json').unlink(), 'no tokenizer.json or sentencepiece.bpe.model or spm.model'),

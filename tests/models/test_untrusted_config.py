@@ -113,6 +113,13 @@ def test_an_index_that_names_a_file_outside(name: str, tmp_path: Path) -> None:
 NO_OBJECTS = ['{"a": Infinity}', '[]', '{', '[' * 100_000, '{"n": ' + '1' * 5000 + '}', '"\\ud83d"']
 
 
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / 'config.json'
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ModelError, match=f'{path}: .*byte 7$'):
+        hf.HfModel(tmp_path)
+
+
 @pytest.mark.parametrize('text', NO_OBJECTS)
 def test_a_file_that_is_no_json_object(tmp_path: Path, text: str) -> None:
     (tmp_path / 'config.json').write_text(text, 'utf-8')
