@@ -74,7 +74,9 @@ class EncoderConfig:
                 kind = 'an integer' if isinstance(highest, int) else 'a number'
                 raise FieldError(name, f'is {quote(value)}; {kind} from {lowest} to {highest} is expected')
         if self.hidden_size % self.num_heads:
-            raise FieldError('num_heads', f'is {self.num_heads}; hidden_size {self.hidden_size} is not a multiple of it')
+            raise FieldError(
+                'num_heads', f'is {self.num_heads}; hidden_size {self.hidden_size} is not a multiple of it'
+            )
 
     @property
     def head_size(self) -> int:

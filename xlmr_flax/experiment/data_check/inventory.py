@@ -57,10 +57,12 @@ class State:
         return WHOLE if self.official[0] == self.official[1] else PART
 
     def is_fine(self, skip_bad_rows: bool = False) -> bool:
-        """Returns whether a run can read the split or does not need it."""
+        """Returns whether a run can read the split or does not need it. skip_bad_rows: the run leaves bad rows out, which
+        it never does for retrieval (`Read.examples`).
+        """
         if self.state == MISSING:
             return not self.required
-        return self.state == READABLE or (skip_bad_rows and self.state == BAD)
+        return self.state == READABLE or (skip_bad_rows and self.state == BAD and not self.split.task.embeds)
 
 
 def wanted(
