@@ -1,4 +1,5 @@
-"""Writes the report of a workdir (tables, figures, HTML page) from its files alone."""
+"""Writes the report of a workdir (tables, figures, HTML page) from its files, with tests over examples if the data is
+there."""
 
 from __future__ import annotations
 
@@ -133,7 +134,9 @@ def _saved_tokens(path: Path) -> dict[str, dict[str, float]]:
 
 
 def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
-    """Writes WORKDIR/report/ from the files of the workdir. Raises ConfigError if `path` is not a workdir."""
+    """Writes WORKDIR/report/ from the files of the workdir, with tests over examples if the data is there. Raises
+    ConfigError if `path` is not a workdir.
+    """
     config, command = _saved_config(path)  # before Workdir(path), which would create the folder
     return _write(Workdir(path), config, command, versions)
 

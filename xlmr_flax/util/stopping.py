@@ -8,10 +8,10 @@
 The handler only records the signal. It does not raise: Python drops an exception that is raised in a callback of the
 garbage collector, in a __del__ and in some other places, and the request would be lost.
 
-A second signal ends the process at once, with exit code 128 + signal. This damages no file, since all writes are
-atomic. Python runs its handlers only between two instructions of the main thread, which can be late while XLA
-compiles. The interpreter therefore also writes each signal to a pipe at once (signal.set_wakeup_fd), and a thread
-reads the pipe.
+A second signal ends the process at once, with exit code 128 + signal. Results and checkpoints are written atomically,
+so that this damages none of them; a log to which lines are appended may lose its last line. Python runs its handlers
+only between two instructions of the main thread, which can be late while XLA compiles. The interpreter therefore also
+writes each signal to a pipe at once (signal.set_wakeup_fd), and a thread reads the pipe.
 
 Work that does not check the flag is in a `raised` block, in which a signal raises Interrupted. The entry point calls
 `end_at_once`, so that a signal at any time is one line and exit code 128 + signal.

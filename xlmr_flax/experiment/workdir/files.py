@@ -1,4 +1,8 @@
-"""Reads and writes the files of a workdir: config, metrics, results, runs. Text files are written atomically."""
+"""Reads and writes the files of a workdir: config, metrics, results, runs.
+
+Files are written atomically, except the metrics, to which lines are appended: a killed process may leave the last one
+unfinished.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,8 @@ class Workdir:
     config.json, results.jsonl, metrics.jsonl, time.json, runs/NAME/, predictions/NAME/, claims/, failed/, report/.
 
     Several processes may work in it. Only the process that has claimed a run writes below runs/NAME/, which includes
-    the run's metrics. The files directly in W are assembled from these and replaced as a whole.
+    the run's metrics. The files directly in W are assembled from these. They are replaced as a whole, except that
+    records are also appended to metrics.jsonl while runs train.
     shard: the part of this process ('1/2'), '' = it does the whole plan. look_only: create and write nothing (in a dry
     run, and in all but the first process of a multi-process job).
     """
