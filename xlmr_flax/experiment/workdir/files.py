@@ -22,7 +22,7 @@ from typing import Any
 from xlmr_flax.config import Config, to_dict
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.workdir.file_system import check_writable, remove_abandoned
-from xlmr_flax.experiment.workdir.git_version import source
+from xlmr_flax.experiment.workdir.git_version import commit
 from xlmr_flax.experiment.workdir.log_writer import LogWriter
 from xlmr_flax.report.rows import RowsError, check_row
 from xlmr_flax.util import strict_json
@@ -69,7 +69,7 @@ class Workdir:
         text = json.dumps({'command': command, 'config': to_dict(config)}, indent=2, sort_keys=True)
         self._write(self.path / 'config.json', text + '\n')
         if not self.look_only:
-            source()  # cached before the work starts, since the checkout may change later
+            commit()  # cached before the work starts, since the checkout may change later
 
     def _write(self, path: Path, text: str) -> None:
         if not self.look_only:
@@ -199,7 +199,7 @@ class Workdir:
         return sum(each['seconds'] for each in self._times())
 
     def sources(self) -> list[str]:
-        """Returns the known git commits of the code that did the work (`git_version.source`)."""
+        """Returns the known git commits of the code that did the work (`git_version.commit`)."""
         return list(dict.fromkeys(source for each in self._times() for source in each.get('sources', ())))
 
     def _times(self) -> list[dict[str, Any]]:
@@ -208,7 +208,7 @@ class Workdir:
     def add_seconds(self, seconds: float) -> None:
         """Records seconds of work and the git commit. Prints a message if the file cannot be written."""
         path = self.path / (f'time-{self.shard.replace("/", "of")}.json' if self.shard else 'time.json')
-        before, now = _time(path), source()
+        before, now = _time(path), commit()
         sources = list(dict.fromkeys([*before.get('sources', ()), *([now] if now else [])]))
         facts = {'seconds': before['seconds'] + seconds} | ({'sources': sources} if sources else {})
         self._write_or_say(path, json.dumps(facts) + '\n')
