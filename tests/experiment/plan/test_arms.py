@@ -261,6 +261,13 @@ def test_a_target_must_train_the_head_it_is_scored_with(
         ),
         ({'arms': {'a': arm(world_nli={'rate': 't'}, sampler='weights')}}, "world_nli.rate .* 'time_dependent'"),
         (
+            {
+                'training': {'world_pairs': arm(world_pairs={}, mix='micro_batch')},
+                'recipes': {'world_pairs': {'optimizer': {'clip_per': 'micro_batch'}}},
+            },
+            "training.world_pairs: mix 'micro_batch'",
+        ),
+        (
             {'evaluation__languages': {'world_pairs': ('en', 'en')}},
             'evaluation.languages.world_pairs: a language twice',
         ),
