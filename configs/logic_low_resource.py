@@ -1,6 +1,6 @@
 """The logic study: does intermediate training on logical inference help zero-shot transfer to low-resource languages?
 
-    --config=configs/logic_low_resource.py:size=small,where=core    7 arms x 4 targets x 5 seeds, on one core
+    --config=configs/logic_low_resource.py:size=small,where=core    7 arms x 4 targets x 5 seeds, on one CPU core
     --config=configs/logic_low_resource.py:size=large,where=full    16 arms x 13 targets x 3 seeds, XLM-R Large
 
 Keys of the argument: size (small: the embedded encoder; base; large; tiny), where (core or full), rows (training rows

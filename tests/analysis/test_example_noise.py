@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,17 @@ def test_missing_predictions_and_other_scores_have_no_number(tmp_path: Path) -> 
     assert example_noise(place, CONFIG, [{**row, 'metric': 'macro_f1'} for row in rows]) == {}
     next(place.path.rglob('world_nli-seed2/**/*-ru.tsv')).unlink()
     assert example_noise(place, CONFIG, rows) == {}
+
+
+@pytest.mark.parametrize('target', ['ccg', 'no_such_task'])
+def test_targets_without_labels_or_task_have_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    """CCG's labels come from its files."""
+    place, rows = _workdir(tmp_path, shared=True)
+    config = replace(CONFIG, data_root=str(tmp_path / 'nowhere'))
+    assert example_noise(place, config, [{**row, 'target': target} for row in rows]) == {}
+    assert target in capsys.readouterr().err
 
 
 def test_it_is_saved_and_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,7 +133,13 @@ def test_questions_that_a_system_left_out(write: Write) -> None:
     assert '20 of 40' in note
     assert note in f1.table('ours', 'theirs').notes
     files.write_answers(path, {'other': 'x'})
-    with pytest.raises(DataError, match=r'test-de\.json'):
+    for first, second in (([ours], [theirs]), ([theirs], [ours]), ([ours, theirs], [ours])):
+        with pytest.raises(DataError, match=f'^{path}: '):
+            paired.pair_systems(parse(raw_config()), 'world_spans', first, second)
+    half = prediction_path(ours, get_task('world_spans'), 'de')
+    files.write_answers(half, dict(list(said.items())[:20]))
+    files.write_answers(path, dict(list(said.items())[20:]))
+    with pytest.raises(DataError, match=f'^{path}: .* other files'):
         paired.pair_systems(parse(raw_config()), 'world_spans', [ours], [theirs])
 
 

@@ -105,7 +105,7 @@ def test_a_file_may_take_an_argument(parsed: Callable[..., Any], tmp_path: Path)
         ('--config.encoder.source=foo', "error: encoder source 'foo' is not one of embedded, hf:NAME-OR-DIR, ckpt:DIR"),
         ('--config.encoder.source=random:tny', "error: random:tny: size 'tny' is not one of tiny, small, base, large"),
         ('--config.mesh.data=3', 'error: mesh data=3 fsdp=1 model=1 does not fit'),
-        ("--config.targets=('world_pair',)", "error: unknown task 'world_pair' (did you mean 'world_pairs'?)"),
+        ("--config.targets=('world_pair',)", "error: targets: unknown task 'world_pair' (did you mean 'world_pairs'?)"),
         (
             "--config.intermediate=('mnly',)",
             "error: intermediate: 'mnly' is no arm or task (did you mean 'mnli'?)",

@@ -70,14 +70,22 @@ def test_config(tmp_path: Path, fails: Fails, content: bytes) -> None:
         assert str(path) in fails('report', f'--workdir={tmp_path}', f'--against={tmp_path}')
 
 
+@pytest.mark.parametrize('changed', [{'split': 'dev'}, {'language': 'ru'}])
+def test_f1_and_em_of_different_rows(tmp_path: Path, fails: Fails, changed: dict[str, str]) -> None:
+    path, rows = tmp_path / 'results.jsonl', [ROW | {'metric': 'f1'}, ROW | {'metric': 'exact_match'} | changed]
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+    assert str(path) in fails('report', f'--results={tmp_path}')
+
+
 @pytest.mark.parametrize(
     ('content', 'named'),
     [
         (b'5\n', 'not int'), (b'\xff\xfe\n', 'UTF-8'), (b'{"loss": NaN}\n', 'NaN'), (b'[1]\n', 'not list'),
-        (b'{"run"', ''), (b'{"run"\n', 'column'), (b'{"run": []}\n', "'run'"), (b'{"loss": 1.0}\n', "'run'"),
+        (b'{"run"', ''), (b'{"run"\n', 'column'), (b'{"run": [], "step": 1}\n', "'run'"), (b'{"loss": 1.0}\n', "'run'"),
         (b'{}\n', "'run'"), (b'{"run": "r", "step": "x", "loss": 1.0}\n', "'step'"), (b'\n', ''),
         (b'{"run": "r", "step": 1, "dev_metric": {}}\n', "'dev_metric'"), (b'[' * 9999 + b'\n', 'nested'),
-        (b'{"run": "r", "step": 1, "loss": null}\n', ''),
+        (b'{"run": "r", "step": 1, "loss": null}\n', ''), (b'{"run": "r", "loss": 1.0}\n', "'step'"),
+        (b'{"run": "r", "dev_metric": 1.0}\n', "'step'"),
     ],
 )  # fmt: skip
 def test_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, named: str) -> None:

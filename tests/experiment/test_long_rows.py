@@ -109,11 +109,16 @@ def test_the_limit_is_the_encoders(
 ) -> None:
     """Refused before anything is trained, also where only a later run has such rows."""
     for source, limit in ((encoder, 8192), ('random:tiny', 128), ('random:deberta-v2-tiny', 256)):
-        with pytest.raises(ConfigError, match=rf'max_length {limit + 1}: {source} has positions for {limit} tokens'):
+        with pytest.raises(
+            ConfigError, match=rf'^recipe.max_length {limit + 1}: {source} has positions for {limit} tokens'
+        ):
             opened(config_of, source, root, tmp_path / 'w', 'nusax', recipe__max_length=limit + 1)
     longer = {'nusax': {'tasks': {'nusax': {'max_length': 129}}}}
-    with pytest.raises(ConfigError, match='nusax: max_length 129: random:tiny'):
+    with pytest.raises(ConfigError, match=r'^training\.nusax\.tasks\.nusax\.max_length 129: random:tiny'):
         opened(config_of, 'random:tiny', root, tmp_path / 'w', 'nusax', recipe__max_length=64, training=longer)
+    own = {'nusax': {'max_length': 129, 'lengths': ()}}
+    with pytest.raises(ConfigError, match=r'^recipes\.nusax\.max_length 129: random:tiny'):
+        opened(config_of, 'random:tiny', root, tmp_path / 'w', 'nusax', recipe__max_length=64, recipes=own)
     assert not list((tmp_path / 'w' / 'runs').glob('*'))
     command = ['evaluate', '--task=world_retrieval', '--languages=de', f'--out={tmp_path}/e']
     assert main([*command, '--encoder=random:tiny', '--max_length=129']) == 1

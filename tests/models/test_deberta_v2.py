@@ -237,10 +237,10 @@ def test_a_directory_of_the_real_layout(tmp_path: Path, monkeypatch: pytest.Monk
         ({'conv_kernel_size': 3}, 'conv_kernel_size'),
         ({'pos_att_type': 'c2p'}, 'pos_att_type'),
         ({'pos_att_type': 3}, 'pos_att_type'),
-        ({'position_buckets': -1}, 'buckets'),
-        ({'max_relative_positions': 4}, 'furthest'),
+        ({'position_buckets': -1}, 'position_buckets'),
+        ({'max_relative_positions': 4}, 'max_relative_positions'),
         ({'legacy': 3}, 'legacy'),
-        ({'cls_dropout': 'x'}, 'head_dropout'),
+        ({'cls_dropout': 'x'}, 'cls_dropout'),
     ],
 )
 def test_what_is_not_computed_is_refused(change: dict[str, Any], name: str) -> None:

@@ -157,7 +157,7 @@ def test_export_and_import_are_inverse(pair: Parity, tmp_path: Path, tiny_tokeni
         ({'global_attn_every_n_layers': 0}, 'global_attn_every_n_layers'),
         ({'rope_parameters': {'full_attention': {'rope_type': 'yarn'}}}, 'rope_parameters'),
         ({'local_rope_theta': 'x'}, 'local_rope_theta'),
-        ({'local_attention': 1}, 'window'),
+        ({'local_attention': 1}, 'local_attention'),
     ],
 )
 def test_what_is_not_computed_is_refused(change: dict[str, Any], name: str) -> None:

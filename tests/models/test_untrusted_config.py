@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from xlmr_flax.data.tokenize import Tokenizer, TokenizerError
-from xlmr_flax.encoders import family_of
+from xlmr_flax.encoders import family_named, family_of
 from xlmr_flax.encoders.config import SIZES, ModelError
 from xlmr_flax.encoders.tensors import TensorFiles
 from xlmr_flax.models import hf
@@ -59,6 +59,49 @@ def test_a_field_of_another_type_or_size(directory: Path, change: dict[str, Any]
         path.write_text(before, 'utf-8')
 
 
+SHAPE = {
+    'num_hidden_layers': 0, 'hidden_size': 0, 'num_attention_heads': 0, 'intermediate_size': 0, 'vocab_size': 0,
+    'max_position_embeddings': 0,
+}  # fmt: skip
+RATES = {'hidden_dropout_prob': 7, 'attention_probs_dropout_prob': 7, 'layer_norm_eps': 7}
+WRONG: dict[str, dict[str, Any]] = {
+    'xlm-roberta': SHAPE | RATES,
+    'xlm-roberta-xl': SHAPE | RATES,
+    'bert': SHAPE | RATES,
+    'deberta-v2': SHAPE
+    | RATES
+    | {'position_buckets': 3, 'max_relative_positions': 3, 'cls_dropout': 7, 'pad_token_id': -1, 'legacy': 7},
+    'modernbert': SHAPE
+    | {'norm_eps': 7, 'local_attention': 1, 'classifier_dropout': 7, 'attention_dropout': 7, 'pad_token_id': -1},
+}
+
+
+@pytest.mark.parametrize(
+    ('family', 'name', 'value'),
+    [(family, name, value) for family, wrong in WRONG.items() for name, value in wrong.items()],
+)
+def test_messages_name_the_field_and_the_value_of_the_file(family: str, name: str, value: object) -> None:
+    found = family_named(family, 'x')
+    raw = found.write_config(found.sizes['tiny'])
+    assert name in raw
+    with pytest.raises(ModelError, match=rf'^config\.json: {name} is {value}[;,]'):
+        found.read_config(raw | {name: value}, 'config.json')
+
+
+def test_heads_that_do_not_divide_the_width() -> None:
+    for family in WRONG:
+        found = family_named(family, 'x')
+        with pytest.raises(ModelError, match=r'^config\.json: num_attention_heads is 5; '):
+            found.read_config(found.write_config(found.sizes['tiny']) | {'num_attention_heads': 5}, 'config.json')
+
+
+def test_distances_of_deberta_that_follow_from_the_positions() -> None:
+    found = family_named('deberta-v2', 'x')
+    raw = found.write_config(found.sizes['tiny']) | {'max_relative_positions': -1, 'max_position_embeddings': 8}
+    with pytest.raises(ModelError, match=r'^config\.json: max_position_embeddings is 8;'):
+        found.read_config(raw, 'config.json')
+
+
 @pytest.mark.parametrize('name', ['../m/model.safetensors', '/etc/passwd', 'a/../../b'])
 def test_an_index_that_names_a_file_outside(name: str, tmp_path: Path) -> None:
     index = tmp_path / 'model.safetensors.index.json'
@@ -68,6 +111,13 @@ def test_an_index_that_names_a_file_outside(name: str, tmp_path: Path) -> None:
 
 
 NO_OBJECTS = ['{"a": Infinity}', '[]', '{', '[' * 100_000, '{"n": ' + '1' * 5000 + '}', '"\\ud83d"']
+
+
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / 'config.json'
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ModelError, match=f'{path}: .*byte 7$'):
+        hf.HfModel(tmp_path)
 
 
 @pytest.mark.parametrize('text', NO_OBJECTS)

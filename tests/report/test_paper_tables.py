@@ -14,6 +14,7 @@ from xlmr_flax.report.html_table import html_table
 from xlmr_flax.report.paper_tables import by_language, differences, intervals, runs_table, scores, upright
 from xlmr_flax.report.plots import canvas, figures, heatmaps
 from xlmr_flax.report.plots import curves as curve_figures
+from xlmr_flax.report.rows import RowsError
 from xlmr_flax.report.study import F1_AND_EM, make_study, score_rows
 from xlmr_flax.report.tables import all_tables
 from xlmr_flax.report.view import ON_SHOWN, View, stand_in_notes
@@ -78,6 +79,13 @@ def test_question_answering_counts_as_the_mean_of_f1_and_em(rows, view):
 def test_a_language_without_its_em_has_no_score(make_row):
     rows = [make_row('de', 60, metric='f1'), make_row('de', 40, metric='exact_match'), make_row('sw', 50, metric='f1')]
     assert [(r['language'], r['value']) for r in score_rows(rows, 'xnli')] == [('de', 50)]
+
+
+@pytest.mark.parametrize('changed', [{'split': 'dev'}, {'language': 'ru'}, {'seed': 3}, {'intermediate': 'mnli'}])
+def test_f1_and_em_of_another_split_language_seed_or_arm_give_no_score(make_row, changed):
+    rows = [make_row('de', 60, metric='f1'), make_row(**{'language': 'de', 'metric': 'exact_match', **changed})]
+    with pytest.raises(RowsError, match='xnli'):
+        score_rows(rows, 'xnli')
 
 
 def test_gaps_are_counted_and_named():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_flax.util.children import hear_signals, run_child
+from xlmr_flax.util.children import check_after_signal, run_child
 from xlmr_flax.util.stopping import Stopped, requests
 
 ROOT = Path(__file__).parents[2]
@@ -71,11 +71,11 @@ def test_a_stop_request_ends_the_child(tmp_path: Path) -> None:
 def test_a_child_that_the_same_signal_ended_is_no_failure() -> None:
     """A signal to a whole group of processes may end the child before this process hears of it."""
     with requests(hand_on=False):
-        hear_signals(-signal.SIGKILL)  # by something else, without a request
+        check_after_signal(-signal.SIGKILL)  # by something else, without a request
         os.kill(os.getpid(), signal.SIGTERM)
-        hear_signals(1)
+        check_after_signal(1)
         with pytest.raises(Stopped):
-            hear_signals(-signal.SIGTERM)
+            check_after_signal(-signal.SIGTERM)
 
 
 def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:

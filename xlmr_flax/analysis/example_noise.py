@@ -108,9 +108,9 @@ def _influence(
 
 
 def _golds(config: Config, of: Comparison) -> list[GoldSet] | None:
-    task = task_of(config, of.target)
     settings = (config.data_root, config.evaluation.max_examples, config.skip_bad_rows)
     try:
+        task = task_of(config, of.target)  # some tasks read their labels from their files
         return [read_gold_set(task, code, of.split, *settings) for code in of.languages]
     except (DataError, TaskError) as error:
         warn(f'{of.target}: the effects are without the noise of test examples: {error}')

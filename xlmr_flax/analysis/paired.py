@@ -169,7 +169,9 @@ def _common(golds: Sequence[GoldSet], paths: Sequence[Sequence[Path]]) -> tuple[
         there = [kind_of(gold.task).predicted(gold, path) for path in each]
         keep = [all(column) for column in zip(*there, strict=True)]
         if not any(keep):
-            raise DataError(f'{each[-1]}: none of its ids is that of an example which the other files have, too')
+            empty = [path for path, column in zip(each, there, strict=True) if not any(column)]
+            which = 'an example' if empty else 'an example which the other files have, too'
+            raise DataError(f'{[*empty, each[-1]][0]}: none of its ids is that of {which}')
         for path, column in zip(each, there, strict=True):
             if lacks := column.count(False):
                 sentences.append(

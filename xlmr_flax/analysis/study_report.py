@@ -1,4 +1,5 @@
-"""Writes the report of a workdir (tables, figures, HTML page) from its files alone."""
+"""Writes the report of a workdir (tables, figures, HTML page) from its files, with tests over examples if the data is
+there."""
 
 from __future__ import annotations
 
@@ -24,8 +25,10 @@ from xlmr_flax.experiment.studies import phang2020 as paper
 from xlmr_flax.experiment.studies import presets
 from xlmr_flax.experiment.workdir.files import Workdir
 from xlmr_flax.models import embedded
-from xlmr_flax.report import make_study, read_rows, write_effects, write_report, write_tables
+from xlmr_flax.report import RowsError, make_study, read_rows, write_effects, write_report, write_tables
 from xlmr_flax.report.by_language import MANY_LANGUAGES
+from xlmr_flax.report.rows import distinct
+from xlmr_flax.report.study import score_rows
 from xlmr_flax.tasks import all_tasks, get_task
 from xlmr_flax.tasks.base import Task, TaskError
 from xlmr_flax.util import strict_json
@@ -65,7 +68,7 @@ def write_results_report(folder: Path) -> str:
     notes), tokens_per_word.json, example_noise.json (for the intervals of effects) and significance.json (tests over
     examples). No data or weights are needed. Raises RowsError and ConfigError.
     """
-    rows, config, command = read_rows(folder / 'results.jsonl'), None, ''
+    rows, config, command = _rows(folder / 'results.jsonl'), None, ''
     if (folder / 'config.json').is_file():
         config, command = _saved_config(folder)
     title, remarks = (config.title or config.name, notes(config)) if config else ('', [])
@@ -74,6 +77,17 @@ def write_results_report(folder: Path) -> str:
     encoder = config.encoder.source if config else ''
     paths += write_effects(folder, study_effects(folder, rows, encoder), title, remarks, command)
     return '\n'.join(f'written: {path}' for path in paths if path.suffix == '.md')
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Reads result rows. Raises RowsError, which names the file, also if the rows of a target give no score."""
+    rows = read_rows(path)
+    try:
+        for target in distinct(rows, 'target'):
+            score_rows(rows, target)
+    except RowsError as error:
+        raise RowsError(f'{path}: {error}') from None
+    return rows
 
 
 def study_effects(
@@ -120,7 +134,9 @@ def _saved_tokens(path: Path) -> dict[str, dict[str, float]]:
 
 
 def write_report_again(path: Path, versions: Mapping[str, str]) -> str:
-    """Writes WORKDIR/report/ from the files of the workdir. Raises ConfigError if `path` is not a workdir."""
+    """Writes WORKDIR/report/ from the files of the workdir, with tests over examples if the data is there. Raises
+    ConfigError if `path` is not a workdir.
+    """
     config, command = _saved_config(path)  # before Workdir(path), which would create the folder
     return _write(Workdir(path), config, command, versions)
 
@@ -140,7 +156,7 @@ def _saved_config(path: Path) -> tuple[Config, str]:
 
 
 def _write(workdir: Workdir, config: Config, command: str, versions: Mapping[str, str]) -> str:
-    rows = read_rows(workdir.results_path)
+    rows = _rows(workdir.results_path)
     report = workdir.path / 'report'
     points = curves(workdir.metrics(), config)
     tested = significance(workdir, config, rows, report / 'significance.json')

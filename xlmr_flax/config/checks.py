@@ -53,17 +53,15 @@ def check(config: Config) -> None:
         if recipe.max_length < 8 or any(n > recipe.max_length for n in recipe.lengths):
             reason = f'max_length {recipe.max_length} is below 8 or below one of lengths {recipe.lengths}'
             raise ConfigError(f'{where}: {reason}')
-    arms = {f'{field}.{k}': v for field in ('arms', 'training') for k, v in getattr(config, field).items()}
-    for where, arm in arms.items():
+    for where, arm in [(f'{f}.{k}', v) for f in ('arms', 'training') for k, v in getattr(config, f).items()]:
         choices |= _check_arm(where, arm)
-    for where, (value, known) in choices.items():
-        if value not in known:
-            raise ConfigError(f'{where}: {value!r} is not one of {", ".join(known)}')
-    for where, arm in arms.items():
-        recipe = config.recipe_for(where.split('.', 1)[1])
+        recipe = config.recipe_for(where.partition('.')[2])
         if arm.mix == 'micro_batch' and recipe.optimizer.clip_per == 'micro_batch' and recipe.optimizer.clip_norm:
             reason = "mix 'micro_batch' clips once per step; set optimizer.clip_per='step' in its recipe"
             raise ConfigError(f'{where}: {reason}')
+    for where, (value, known) in choices.items():
+        if value not in known:
+            raise ConfigError(f'{where}: {value!r} is not one of {", ".join(known)}')
     for where, items in (('seeds', config.seeds), ('intermediate', config.intermediate), ('targets', config.targets)):
         if not items or len(set(items)) != len(items):
             raise ConfigError(f'{where}: expected at least one entry and no entry twice, got {items!r}')

@@ -283,7 +283,8 @@ class Config:
     mesh: MeshSpec = MeshSpec()
     """Number of devices along each axis of the mesh."""
     skip_bad_rows: bool = False
-    """Skip rows that cannot be read, and count and list them; otherwise such a row is an error."""
+    """Skip rows that cannot be read, and count and list them; otherwise such a row is an error. Retrieval never skips
+    rows."""
     keep_models: str = 'all'
     """Which trained models are kept: those of `all` runs, or only those of the `intermediate` phases. The weights of a
     target are then deleted once it is evaluated in every language."""

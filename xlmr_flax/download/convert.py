@@ -1,4 +1,4 @@
-"""Converts published files to the files that tasks read: UTF-8, LF line ends, no quoting except in CSV. Pure Python.
+"""Converts published files to the files that tasks read: UTF-8, LF line ends, no quoting except in CSV.
 
 A conversion takes a stream and its targets and yields (target, chunks of bytes).
 """

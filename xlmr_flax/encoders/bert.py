@@ -23,7 +23,7 @@ import numpy as np
 
 from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.encoders.encoder import Encoder, segment_starts
-from xlmr_flax.encoders.family import POOLER, GetTensor, HeadForm, Params
+from xlmr_flax.encoders.family import POOLER, GetTensor, HeadForm, Params, field_names
 from xlmr_flax.encoders.heads import LinearHead, MlmHead
 from xlmr_flax.encoders.tensors import put
 from xlmr_flax.encoders.xlm_roberta import POSITIONS, TOKEN_TYPES, XlmRoberta
@@ -80,12 +80,12 @@ class Bert(XlmRoberta):
     has_own_special_ids = True
 
     def read_config(self, raw: Mapping[str, Any], where: str) -> EncoderConfig:
-        positions, types = raw.get('max_position_embeddings'), raw.get('type_vocab_size', BertConfig.token_types)
-        if isinstance(positions, int) and not isinstance(positions, bool):
-            raw = {**raw, 'max_position_embeddings': positions + OFFSET}
+        types = raw.get('type_vocab_size', BertConfig.token_types)
         if types not in (1, BertConfig.token_types):
             raise ModelError(f'{where}: type_vocab_size is {quote(types)}; 1 or 2 is expected')
-        return super().read_config(raw, where)
+        config = super().read_config(raw, where)
+        with field_names(where, {'max_positions': 'max_position_embeddings'}):
+            return dataclasses.replace(config, max_positions=config.max_positions + OFFSET)
 
     def with_tokenizer(self, config: EncoderConfig, read: Callable[[], SpecialTokens]) -> EncoderConfig:
         tokens = read()

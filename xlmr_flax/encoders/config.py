@@ -13,6 +13,14 @@ class ModelError(UserError, ValueError):
     """Raised for a model, weight file or tokenizer that cannot be used. The message names the file and the field."""
 
 
+class FieldError(ModelError):
+    """Raised for the value of one field of an EncoderConfig. field: its name. reason: the text after the name."""
+
+    def __init__(self, field: str, reason: str):
+        super().__init__(f'{field} {reason}')
+        self.field, self.reason = field, reason
+
+
 # Field -> the smallest and largest accepted value. A value outside comes from a damaged or malicious file.
 _BOUNDS: dict[str, tuple[float, float]] = {
     'vocab_size': (1, 10_000_000),
@@ -64,9 +72,11 @@ class EncoderConfig:
             kinds = (int,) if isinstance(highest, int) else (int, float)
             if not isinstance(value, kinds) or isinstance(value, bool) or not lowest <= value <= highest:
                 kind = 'an integer' if isinstance(highest, int) else 'a number'
-                raise ModelError(f'{name} is {quote(value)}; {kind} from {lowest} to {highest} is expected')
+                raise FieldError(name, f'is {quote(value)}; {kind} from {lowest} to {highest} is expected')
         if self.hidden_size % self.num_heads:
-            raise ModelError(f'hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}')
+            raise FieldError(
+                'num_heads', f'is {self.num_heads}; hidden_size {self.hidden_size} is not a multiple of it'
+            )
 
     @property
     def head_size(self) -> int:

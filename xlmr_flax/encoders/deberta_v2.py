@@ -20,10 +20,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from xlmr_flax.encoders.attention.disentangled import disentangled_attention
 from xlmr_flax.encoders.compute import ComputeOptions
-from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.config import EncoderConfig, FieldError, ModelError
 from xlmr_flax.encoders.dropout import Key, another_seed, dropout, dropped, of_step
 from xlmr_flax.encoders.encoder import Attention, Encoder, Layer, Seeds
-from xlmr_flax.encoders.family import FIRST, AxisRule, HeadForm
+from xlmr_flax.encoders.family import FIRST, AxisRule, HeadForm, field_names
 from xlmr_flax.encoders.heads import MlmHead
 from xlmr_flax.encoders.kernels.gelu import gelu
 from xlmr_flax.encoders.layers import Dense, LayerNorm
@@ -74,13 +74,13 @@ class DebertaV2Config(EncoderConfig):
         for name, lowest in (('buckets', 4), ('furthest', self.buckets // 2 + 2)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise ModelError(f'{name} is {quote(value)}; an integer from {lowest} is expected')
+                raise FieldError(name, f'is {quote(value)}; an integer from {lowest} is expected')
         rate = self.head_dropout
         is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
         if rate is not None and not (is_number and 0 <= rate <= 1):
-            raise ModelError(f'head_dropout is {quote(rate)}; a number from 0 to 1 is expected')
+            raise FieldError('head_dropout', f'is {quote(rate)}; a number from 0 to 1 is expected')
         if not isinstance(self.legacy, bool):
-            raise ModelError(f'legacy is {quote(self.legacy)}; true or false is expected')
+            raise FieldError('legacy', f'is {quote(self.legacy)}; true or false is expected')
 
     @property
     def first_position(self) -> int:
@@ -233,7 +233,9 @@ class DebertaV2(XlmRoberta):
             raise ModelError(f"{where}: pos_att_type is {quote(kinds)}; 'c2p' and 'p2c' are expected")
         shape = super().read_config(raw, where)
         furthest = raw.get('max_relative_positions', -1)
-        try:
+        distances = 'max_position_embeddings' if furthest == -1 else 'max_relative_positions'
+        names = {'pad_id': 'pad_token_id', 'buckets': 'position_buckets', 'head_dropout': 'cls_dropout'}
+        with field_names(where, {**names, 'furthest': distances}):
             return DebertaV2Config(
                 **dataclasses.asdict(shape) | {'pad_id': raw.get('pad_token_id', 0), 'bos_id': DebertaV2Config.bos_id},
                 buckets=raw.get('position_buckets', -1),
@@ -241,8 +243,6 @@ class DebertaV2(XlmRoberta):
                 head_dropout=raw.get('cls_dropout'),
                 legacy=raw.get('legacy', True),
             )
-        except ModelError as e:
-            raise ModelError(f'{where}: {e}') from None
 
     def with_tokenizer(self, config: EncoderConfig, read: Callable[[], SpecialTokens]) -> EncoderConfig:
         tokens = read()

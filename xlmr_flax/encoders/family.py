@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from flax import nnx
 
-from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.config import EncoderConfig, FieldError, ModelError
 from xlmr_flax.encoders.logical_axes import Dims
 from xlmr_flax.util.tokenizer_file import SpecialTokens
 
@@ -115,3 +116,16 @@ def field(raw: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in raw:
         raise ModelError(f'{where}: field {name!r} is missing')
     return raw[name]
+
+
+@contextlib.contextmanager
+def field_names(where: str, names: Mapping[str, str]) -> Iterator[None]:
+    """Context in which a ModelError names config.json and its field. where: the path of config.json. names: {field of
+    the EncoderConfig: field of config.json}; fields with the same name in both can be left out.
+    """
+    try:
+        yield
+    except FieldError as e:
+        raise ModelError(f'{where}: {names.get(e.field, e.field)} {e.reason}') from None
+    except ModelError as e:
+        raise ModelError(f'{where}: {e}') from None

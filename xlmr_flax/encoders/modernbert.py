@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.config import EncoderConfig, FieldError, ModelError
 from xlmr_flax.encoders.dropout import Key, dropout
-from xlmr_flax.encoders.family import FIRST, MEAN, AxisRule, Family, GetTensor, HeadForm, Params, field
+from xlmr_flax.encoders.family import FIRST, MEAN, AxisRule, Family, GetTensor, HeadForm, Params, field, field_names
 from xlmr_flax.encoders.heads import MlmHead
 from xlmr_flax.encoders.kernels.gelu import gelu
 from xlmr_flax.encoders.layers import Dense, Linear, ScaleNorm
@@ -144,13 +144,11 @@ class ModernBert(Family):
         values |= {ours: raw.get(theirs, default) for ours, (theirs, default) in _OPTIONAL.items()}
         if values['pooling'] not in ('cls', 'mean'):
             raise ModelError(f"{where}: classifier_pooling is {quote(values['pooling'])}; 'cls' or 'mean' is expected")
-        try:
+        with field_names(where, {**_SHAPE, **{ours: theirs for ours, (theirs, _) in _OPTIONAL.items()}}):
             config = ModernBertConfig(**values)
             if config.num_layers < 2:
-                raise ModelError(f'num_hidden_layers is {config.num_layers}; 2 or more are expected')
+                raise FieldError('num_layers', f'is {config.num_layers}; 2 or more are expected')
             return dataclasses.replace(config, global_every=_period(raw, config.num_layers), **_thetas(raw))
-        except ModelError as e:
-            raise ModelError(f'{where}: {e}') from None
 
     def write_config(self, config: EncoderConfig) -> dict[str, Any]:
         assert isinstance(config, ModernBertConfig)

@@ -20,7 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from xlmr_flax.encoders.attention import attend, attention_mask
 from xlmr_flax.encoders.attention.window import window_attention, window_mask
 from xlmr_flax.encoders.compute import SUMS, ComputeOptions, rematerialised
-from xlmr_flax.encoders.config import EncoderConfig, ModelError
+from xlmr_flax.encoders.config import EncoderConfig, FieldError
 from xlmr_flax.encoders.dropout import Key, dropout, dropped, fold_in, layer_seeds
 from xlmr_flax.encoders.encoder import Read, positions_of
 from xlmr_flax.encoders.kernels.gelu import gelu
@@ -60,9 +60,10 @@ class ModernBertConfig(EncoderConfig):
         for name, lowest in (('window', 2), ('global_every', 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise ModelError(f'{name} is {quote(value)}; an integer from {lowest} is expected')
+                raise FieldError(name, f'is {quote(value)}; an integer from {lowest} is expected')
         if self.head_size % 2:
-            raise ModelError(f'hidden_size / num_heads is {self.head_size}; rotary positions need an even number')
+            reason = f'hidden_size / it is {self.head_size}, and rotary positions need an even number'
+            raise FieldError('num_heads', f'is {self.num_heads}; {reason}')
 
     @property
     def max_length(self) -> int:

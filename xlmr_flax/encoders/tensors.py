@@ -111,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ModelError(f'{path} is missing') from None
     except strict_json.JsonError as e:
-        raise ModelError(f'{path}: not JSON (line {e.line}: {e.reason})') from None
+        raise ModelError(str(e)) from None
     if not isinstance(data, dict):
         raise ModelError(f'{path}: not a JSON object')
     return data

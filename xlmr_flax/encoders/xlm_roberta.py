@@ -14,7 +14,7 @@ import numpy as np
 
 from xlmr_flax.encoders.config import SIZES, EncoderConfig, ModelError
 from xlmr_flax.encoders.encoder import Encoder
-from xlmr_flax.encoders.family import AxisRule, Family, GetTensor, Params, field
+from xlmr_flax.encoders.family import AxisRule, Family, GetTensor, Params, field, field_names
 from xlmr_flax.encoders.logical_axes import EMBED, FFN, HEADS, WORDS
 from xlmr_flax.encoders.tensors import at, matrix, put
 from xlmr_flax.util.errors import quote
@@ -54,6 +54,7 @@ _REQUIRED = {
     'ffn_size': 'intermediate_size',
     'max_positions': 'max_position_embeddings',
 }
+_RATES = {'dropout': 'hidden_dropout_prob', 'attention_dropout': 'attention_probs_dropout_prob'}
 
 
 class XlmRoberta(Family):
@@ -98,16 +99,10 @@ class XlmRoberta(Family):
             raise ModelError(f'{where}: position_embedding_type {value} is not absolute')
         if not self.has_own_special_ids:
             _check_special_ids(raw, where)
-        required = {ours: field(raw, theirs, where) for ours, theirs in _REQUIRED.items()}
-        try:
-            return EncoderConfig(
-                **required,
-                layer_norm_eps=raw.get('layer_norm_eps', self.default_eps),
-                dropout=raw.get('hidden_dropout_prob', 0.1),
-                attention_dropout=raw.get('attention_probs_dropout_prob', 0.1),
-            )
-        except ModelError as e:
-            raise ModelError(f'{where}: {e}') from None
+        values = {ours: field(raw, theirs, where) for ours, theirs in _REQUIRED.items()}
+        values |= {ours: raw.get(theirs, 0.1) for ours, theirs in _RATES.items()}
+        with field_names(where, {**_REQUIRED, **_RATES}):
+            return EncoderConfig(**values, layer_norm_eps=raw.get('layer_norm_eps', self.default_eps))
 
     def write_config(self, config: EncoderConfig) -> dict[str, Any]:
         return {
@@ -116,8 +111,7 @@ class XlmRoberta(Family):
             'type_vocab_size': 1,
             'layer_norm_eps': config.layer_norm_eps,
             'hidden_act': 'gelu',
-            'hidden_dropout_prob': config.dropout,
-            'attention_probs_dropout_prob': config.attention_dropout,
+            **{theirs: getattr(config, ours) for ours, theirs in _RATES.items()},
             'initializer_range': config.initializer_range,
             'pad_token_id': config.pad_id,
             'bos_token_id': config.bos_id,

@@ -22,7 +22,7 @@ def result_rows(
     config: Config,
     source: EncoderSource,
     run: Run,
-    rows: Split,
+    scored: Split,
     *,
     metrics: Mapping[str, float],
     n: int,
@@ -33,16 +33,16 @@ def result_rows(
 ) -> list[dict[str, Any]]:
     """Returns the result rows of one evaluation, with the task's main metric first. Values are percentages.
 
-    rows: the split that was scored. n: number of scored examples. step: training steps of the scored weights. Some
+    scored: the split that was scored. n: number of scored examples. step: training steps of the scored weights. Some
     fields: source is the origin of the scored rows, 'file', 'tfds' or 'world', several joined by '+'. tfds is the
     builder and version of rows from TFDS. left_out is the number of rows of the scored split that could not be read, if
     any (bad_rows.py). collapsed names the trainings of the scored model that ended in one class, '' = none
     (collapse.py); it is missing (None) if no dev rows could tell. note is shown with every retrieval score
     (`retrieval_note`). qa_decoding, for question answering, is that of config.Evaluation.
     """
-    task, language = rows.task, rows.language
-    stood_in = stand_ins(run, rows)
-    left_out = count_among(bad_rows, rows.files()) if bad_rows else 0
+    task, language = scored.task, scored.language
+    stood_in = stand_ins(run, scored)
+    left_out = count_among(bad_rows, scored.files()) if bad_rows else 0
     note = {'note': retrieval_note(config, source, task)} if task.embeds else {}
     if 'qa_decoding' in kind_of(task).settings:
         note = {'qa_decoding': config.evaluation.qa_decoding}
@@ -52,7 +52,7 @@ def result_rows(
             'intermediate': run.intermediate,
             'target': run.target,
             'language': language,
-            'split': rows.name,
+            'split': scored.name,
             'metric': metric,
             'value': metrics[metric],
             'n': n,
@@ -62,7 +62,7 @@ def result_rows(
             'preset': config.preset,
             'command': command,
             **language_facts(language, source.name),
-            **source_facts(rows),
+            **source_facts(scored),
             **chance(task, n, metric),
             **note,
             **({'stand_in': stood_in} if stood_in else {}),

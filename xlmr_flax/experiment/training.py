@@ -14,6 +14,7 @@ from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking
 from xlmr_flax.data.mixture import stream_seed
 from xlmr_flax.data.packing import Packing
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.encoders.tensors import read_json
 from xlmr_flax.experiment.dev_selection import Selection
 from xlmr_flax.experiment.out_of_memory import evaluating
@@ -27,6 +28,7 @@ from xlmr_flax.experiment.plan.arms import (
 from xlmr_flax.experiment.plan.cost import CACHED, Rows
 from xlmr_flax.experiment.plan.defaults import remedy
 from xlmr_flax.experiment.plan.draws import expected_draws
+from xlmr_flax.experiment.plan.fields import phase_field
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.load_estimates import load_of
 from xlmr_flax.experiment.plan.runs import Run
@@ -92,7 +94,12 @@ def trained_facts(setting: Setting, run: Run) -> dict[str, Any] | None:
     """{'run', 'step', 'metric' and, if its dev rows could tell, 'collapsed'} of a run that has finished training, else
     None. Raises ModelError."""
     path = setting.workdir.run_dir(run) / 'model' / MODEL_FILE
-    return read_json(path)['trained'] if path.is_file() else None
+    if not path.is_file():
+        return None
+    facts = read_json(path).get('trained')
+    if not isinstance(facts, dict) or not isinstance(facts.get('step'), int):
+        raise ModelError(f"{path}: no field 'trained' with the step; this is not the model of a run")
+    return facts
 
 
 class Training:
@@ -110,7 +117,8 @@ class Training:
         self.steps = phase_steps(self.arm, self.recipe, self.datasets, sizes)
         self.optimizer = Optimizer(self.recipe.optimizer, self.steps)
         parts = self.recipe.accumulation
-        self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, run.where, self.steps, parts)
+        where = phase_field(setting.config, run.intermediate, run.target or run.warms)
+        self.mixture = mixture_of(self.arm, self.datasets, sizes, run.seed, where, self.steps, parts)
         self.selection = Selection.of(setting.tokenizer, self.datasets, self.recipe, setting.bad_rows)
 
     def _encoded(self, dataset: Dataset) -> Encoded:

@@ -32,7 +32,7 @@ from xlmr_flax.models.weights import (
     import_pooler,
 )
 from xlmr_flax.util.errors import quote
-from xlmr_flax.util.files import readable
+from xlmr_flax.util.files import set_default_mode
 
 
 class MissingWeights(ModelError):
@@ -288,7 +288,7 @@ def save(
     try:
         contiguous = {k: np.ascontiguousarray(v, np.float32) for k, v in tensors.items()}
         save_file(contiguous, scratch / 'model.safetensors', metadata={'format': 'pt'})
-        readable(scratch / 'model.safetensors')
+        set_default_mode(scratch / 'model.safetensors')
         (scratch / 'config.json').write_text(json.dumps(raw, indent=2, sort_keys=True) + '\n', encoding='utf-8')
         save_tokenizer(scratch, tokenizer, config)
         if out.exists():

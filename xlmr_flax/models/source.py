@@ -31,7 +31,7 @@ from xlmr_flax.kinds import HeadSpec
 from xlmr_flax.models import embedded, hf, sentencepiece
 from xlmr_flax.models.description import read_description
 from xlmr_flax.models.model import Model, Params
-from xlmr_flax.util.files import readable
+from xlmr_flax.util.files import set_default_mode
 from xlmr_flax.util.manifest import MANIFEST, ManifestError, check_manifest, write_manifest
 
 MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = 'model.json', 'model.safetensors', 'tokenizer.json'
@@ -240,7 +240,7 @@ def _save_tensors(tensors: dict[str, np.ndarray], path: Path, out: Path) -> None
     """
     try:
         save_file(tensors, path)
-        readable(path)
+        set_default_mode(path)
     except (SafetensorError, OSError) as e:
         need, free = sum(t.nbytes for t in tensors.values()), shutil.disk_usage(out.parent).free
         sizes = f'{need / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'

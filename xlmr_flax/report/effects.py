@@ -24,8 +24,8 @@ Effects = Mapping[str, Sequence[Record]]
 SIZE = 'log10 CC-100 GiB'
 KEYS = ('means', 'lines', 'joint', 'power', 'languages', 'excluded')
 INTERVALS = (
-    'Intervals: 95 %, languages and seeds drawn as crossed clusters (mean of a Satterthwaite and a generalized test; '
-    'its coverage is held by simulation). Test examples are not resampled; the bootstrap of the other tables does that.'
+    'Intervals: 95 %, languages and seeds as crossed random factors (mean of a Satterthwaite and a generalized test; '
+    'simulations check the coverage). Test examples are not resampled; the bootstrap of the other tables does that.'
 )
 WITH_EXAMPLES = (
     'Intervals: 95 %, languages, seeds and test examples as crossed random factors (mean of a Satterthwaite and a '

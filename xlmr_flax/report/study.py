@@ -15,6 +15,7 @@ from typing import Any
 from xlmr_flax.report.rows import (
     NONE,
     Row,
+    RowsError,
     Values,
     columns,
     distinct,
@@ -73,19 +74,22 @@ def score_metrics(rows: Iterable[Row], target: str) -> tuple[str, ...]:
 def score_rows(rows: Iterable[Row], target: str, split: str | None = None) -> list[Row]:
     """The rows with a target's score, one for each encoder, intermediate, language and seed.
 
-    Their metric is the target's metric, or F1_AND_EM for question answering.
+    Their metric is the target's metric, or F1_AND_EM for question answering. Raises RowsError if there is no such row.
     """
     rows = list(rows)
     metrics = score_metrics(rows, target)
     if len(metrics) == 1:
         return scored(rows, target, metrics[0], split)
     other = {_place(row): row for row in scored(rows, target, metrics[1], split)}
-    pairs = [(row, other.get(_place(row))) for row in scored(rows, target, metrics[0], split)]
-    return [{**row, 'metric': F1_AND_EM, 'value': fmean([row['value'], twin['value']])} for row, twin in pairs if twin]
+    first = scored(rows, target, metrics[0], split)
+    pairs = [(row, twin) for row in first if (twin := other.get(_place(row)))]
+    if not pairs:
+        raise RowsError(f'no {first[0]["split"]} row of {target!r} has both f1 and exact_match')
+    return [{**row, 'metric': F1_AND_EM, 'value': fmean([row['value'], twin['value']])} for row, twin in pairs]
 
 
 def _place(row: Row) -> tuple:
-    return tuple(row[name] for name in ('encoder', 'intermediate', 'language', 'seed'))
+    return tuple(row[name] for name in ('encoder', 'intermediate', 'language', 'split', 'seed'))
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class Table:
 
     path: relative to the data root. `{language}` is replaced by the task's own code of the language and, in
       alternatives, `{benchmark_language}` by the benchmark's code. `*` and `[...]` match as in a shell; all matches are
-      read in the order of their names. also: further paths, read after `path`.
+      read in the order of their names. also: further paths, read after `path`. Each has to match a file.
     format: a key of data/readers/tables.READERS: 'tsv' (no quoting: xTune's advice for XTREME's files), 'csv'
       (RFC 4180), 'csv_tabs' (the same with tabs), 'jsonl', 'json' (an array or an object of objects), 'lines', 'squad',
       'squad_sentences', 'conll', 'conllu', 'iob2', 'stagged', 'ccgbank', 'logicbench'.

@@ -37,14 +37,14 @@ def run_child(command: Sequence[str], env: Mapping[str, str], out: IO[Any] | Non
         try:
             while process.poll() is None:
                 pause(_EVERY)
-            hear_signals(process.returncode)
+            check_after_signal(process.returncode)
         except BaseException:
             process.kill()
             raise
     return process.returncode
 
 
-def hear_signals(code: int) -> None:
+def check_after_signal(code: int) -> None:
     """Raises Stopped if a signal ended the child (code < 0) and this process receives a stop request, too.
 
     It waits a short time for the request.

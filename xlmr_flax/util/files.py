@@ -24,7 +24,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
-        readable(name)
+        set_default_mode(name)
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
@@ -77,7 +77,7 @@ def safe_name(text: str) -> str:
     return name if name == text and name else f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
 
 
-def readable(path: str | Path) -> None:
+def set_default_mode(path: str | Path) -> None:
     """Sets the mode of a file to that of a new file under the umask; mkstemp and safetensors make private files."""
     umask = os.umask(0)
     os.umask(umask)

@@ -8,10 +8,10 @@
 The handler only records the signal. It does not raise: Python drops an exception that is raised in a callback of the
 garbage collector, in a __del__ and in some other places, and the request would be lost.
 
-A second signal ends the process at once, with exit code 128 + signal. This damages no file, since all writes are
-atomic. Python runs its handlers only between two instructions of the main thread, which can be late while XLA
-compiles. The interpreter therefore also writes each signal to a pipe at once (signal.set_wakeup_fd), and a thread
-reads the pipe.
+A second signal ends the process at once, with exit code 128 + signal. Results and checkpoints are written atomically,
+so that this damages none of them; a log to which lines are appended may lose its last line. Python runs its handlers
+only between two instructions of the main thread, which can be late while XLA compiles. The interpreter therefore also
+writes each signal to a pipe at once (signal.set_wakeup_fd), and a thread reads the pipe.
 
 Work that does not check the flag is in a `raised` block, in which a signal raises Interrupted. The entry point calls
 `end_at_once`, so that a signal at any time is one line and exit code 128 + signal.
@@ -57,12 +57,12 @@ class Interrupted(KeyboardInterrupt):
 
 class _Now:
     """The state of this process. number: the signal of the request, 0 = none. arrived: set by the listener thread when
-    a signal arrives. deferred: check() does nothing. listener: that of the outermost `requests`. raised: when a signal
-    raised Interrupted, by time.monotonic(); 0 = never."""
+    a signal arrives. deferred: check() does nothing. listener: that of the outermost `requests`. raised_at: when a
+    signal raised Interrupted, by time.monotonic(); 0 = never."""
 
     number = 0
     deferred = False
-    raised = 0.0
+    raised_at = 0.0
     listener: _Listener | None = None
     arrived = threading.Event()
 
@@ -141,7 +141,7 @@ def _take_over(handler: Callable[[int, Any], None]) -> dict[int, Any]:
 
 
 def _end(number: int, frame: Any = None) -> None:
-    if _now.raised and time.monotonic() - _now.raised <= SAME_REQUEST:
+    if _now.raised_at and time.monotonic() - _now.raised_at <= SAME_REQUEST:
         return
     _end_process(number)
 
@@ -170,10 +170,10 @@ def _raise(number: int, frame: Any) -> None:
     # An import can lose an exception or replace it by another one: initializations of C modules do.
     while frame is not None and not frame.f_code.co_filename.startswith('<frozen importlib'):
         frame = frame.f_back
-    if frame is not None or _now.raised:
+    if frame is not None or _now.raised_at:
         _end(number)
     else:
-        _now.raised = time.monotonic()
+        _now.raised_at = time.monotonic()
         raise Interrupted(number)
 
 
@@ -185,7 +185,7 @@ def raised() -> Iterator[None]:
     if _now.listener or not _in_main_thread():
         yield
         return
-    _now.raised = 0.0
+    _now.raised_at = 0.0
     before = _take_over(_raise)
     try:
         yield

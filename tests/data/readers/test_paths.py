@@ -43,8 +43,24 @@ def test_the_first_place_that_has_files(tmp_path: Path) -> None:
 def test_patterns_match_files_in_order_of_name(tmp_path: Path) -> None:
     touch(tmp_path, '02/b.x', '02/a.x', '13/c.x', '20/d.x', '01/e.y')
     (tmp_path / '01' / 'folder.x').mkdir()
-    table = Table('0[0-9]/*.x', 'tsv', (), also=('1[0-8]/*.x', '99/*.x'))
+    table = Table('0[0-9]/*.x', 'tsv', (), also=('1[0-8]/*.x',))
     assert found(tmp_path, table) == ['02/a.x', '02/b.x', '13/c.x']
+
+
+@pytest.mark.parametrize(('there', 'lacking'), [('and.tsv', 'or.tsv'), ('or.tsv', 'and.tsv')])
+def test_a_part_of_the_files_is_not_read(there: str, lacking: str, tmp_path: Path) -> None:
+    table = Table('whole.tsv', 'tsv', (), alternatives=(Table('and.tsv', 'tsv', (), also=('or.tsv',)), OTHER))
+    touch(tmp_path, there, 'stand/de.tsv')
+    with pytest.raises(MissingFile, match=rf'{lacking}: no such file, needed with .*{there}') as caught:
+        find_files(TASK, table, 'de', tmp_path)
+    assert caught.value.lacking == (tmp_path / lacking,)
+    touch(tmp_path, lacking)
+    assert found(tmp_path, table) == ['and.tsv', 'or.tsv']
+    patterns = Table('0[0-9]/*.x', 'tsv', (), also=('1[0-8]/*.x', '99/*.x'))
+    touch(tmp_path, '02/a.x', '13/b.x')
+    with pytest.raises(MissingFile) as caught:
+        find_files(TASK, patterns, 'de', tmp_path)
+    assert caught.value.lacking == (tmp_path / '99/*.x',)
 
 
 def test_the_closest_language_of_a_pattern(tmp_path: Path) -> None:

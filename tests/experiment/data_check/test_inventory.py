@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xlmr_flax.experiment.data_check.inventory import READABLE, check, find_overlaps, wanted
-from xlmr_flax.tasks import all_tasks
+import pytest
+
+from xlmr_flax.data.readers.text import DataError
+from xlmr_flax.data.split import Split
+from xlmr_flax.experiment.data_check.inventory import BAD, MISSING, READABLE, State, check, find_overlaps, wanted
+from xlmr_flax.experiment.plan.reads import TEST, Read
+from xlmr_flax.tasks import all_tasks, get_task
 
 
 def test_a_task_without_english_training_rows_is_checked_to_the_end(tmp_path: Path) -> None:
@@ -35,6 +40,34 @@ def test_a_split_that_a_dataset_does_not_have_in_a_language_is_not_missing(tmp_p
     named = wanted(['udpos'], tmp_path, languages=['th'])
     assert {split.name: must for split, must in named.items()} == {'train': False, 'dev': False, 'test': True}
     assert all(wanted(['udpos'], tmp_path, ['dev'], ['th']).values())
+
+
+def test_a_set_of_several_files_needs_all_of_them(tmp_path: Path) -> None:
+    """HELP's parts on conjunction and disjunction; CCGbank's sections."""
+    path = tmp_path / 'logic/help/leskexppmb_and.tsv'
+    path.parent.mkdir(parents=True)
+    path.write_text('ori_sentence\tnew_sentence\tgold_label\na\tb\tneutral\n', encoding='utf-8')
+    split = Split(get_task('help'), 'en', 'train', tmp_path)
+    assert not split.is_there()
+    state = check(split)
+    assert (state.state, state.missing) == (MISSING, (tmp_path / 'logic/help/leskexppmb_or.tsv',))
+    missing = check(Split(get_task('ccg'), 'en', 'train', tmp_path)).missing
+    assert [place.parent.name for place in missing] == ['0[0-9]', '1[0-8]']
+
+
+def test_bad_rows_of_retrieval_are_never_left_out(tmp_path: Path) -> None:
+    for name in ('en', 'de', 'gold'):
+        path = tmp_path / f'xtreme/bucc2018/de-en.test.{name}'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('de-1\ten-1\n' if name == 'gold' else f'{name}-1\tx\n{name}-2\n', encoding='utf-8')
+    split = Split(get_task('bucc2018'), 'de', 'test', tmp_path)
+    state = check(split)
+    assert (state.state, len(state.bad)) == (BAD, 2)
+    assert not state.is_fine(skip_bad_rows=True)
+    with pytest.raises(DataError, match='line 2'):
+        Read(split, TEST).examples([])
+    other = State(Split(get_task('xnli'), 'de', 'test', tmp_path), BAD)
+    assert other.is_fine(skip_bad_rows=True) and not other.is_fine()
 
 
 def test_every_unpublished_split_is_one_of_its_task() -> None:

@@ -85,6 +85,14 @@ def test_rates_of_members_are_divided_among_their_datasets(config_of: Configs) -
     [
         ({'intermediate': ('word_nli',)}, "'word_nli' is no arm or task .did you mean 'world_nli'"),
         ({'arms': {'world_nli': arm(world_pos={})}}, 'arms.world_nli: the name of a task'),
+        ({'arms': {'none': arm(world_pos={})}}, "arms.none: 'none' is reserved"),
+        (
+            {'arms': {'a': arm(x={'task': 'world_nly'})}, 'intermediate': ('a',)},
+            "arms.a.tasks.x: unknown task 'world_nly' .did you mean 'world_nli'",
+        ),
+        ({'training': {'world_pairs': arm(world_nly={})}}, 'training.world_pairs.tasks.world_nly: unknown task'),
+        ({'training': {'world_pairs': arm(world_pairs={}, joint=True)}}, 'training.world_pairs.joint: '),
+        ({'training': {'world_retrieval': arm(world_pairs={})}}, 'training.world_retrieval: a retrieval target'),
         ({'arms': {'a': {'tasks': {}}}}, 'arms.a.tasks: expected at least one entry'),
         (
             {'arms': {'a': arm(world_nli={}, sampler='uniforn')}, 'intermediate': ('a',)},
@@ -95,7 +103,7 @@ def test_rates_of_members_are_divided_among_their_datasets(config_of: Configs) -
         ({'arms': {'a': arm(world_nli={'langauges': ('en',)})}}, "arms.a.tasks.world_nli.langauges.*'languages'"),
         (
             {'arms': {'a': arm(world_nli={'languages': ('en', 'xx')})}, 'intermediate': ('a',)},
-            "arms.a: task 'world_nli' has no language 'xx'",
+            "arms.a.tasks.world_nli: task 'world_nli' has no language 'xx'",
         ),
         (
             {'arms': {'a': arm(world_spans={'shuffle_labels': True})}, 'intermediate': ('a',)},
@@ -186,13 +194,11 @@ def test_a_warm_up_comes_first_and_its_head_goes_on(
     config_of: Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As XCOPA: another task trains the target's head, then the target's own rows do."""
-    from xlmr_flax.experiment.plan import arms
-
     tasks = dict(all_tasks())
     tasks['world_choices'] = dataclasses.replace(tasks['world_choices'], warmup_task='warm')
     tasks['warm'] = dataclasses.replace(tasks['world_choices'], name='warm', warmup_task=None)
-    for module in (arms, __import__('xlmr_flax.experiment.plan.runs', fromlist=['x'])):
-        monkeypatch.setattr(module, 'get_task', lambda name: tasks[name])
+    for module in ('arms', 'fields', 'names', 'runs'):
+        monkeypatch.setattr(f'xlmr_flax.experiment.plan.{module}.get_task', lambda name: tasks[name])
     config = config_of(
         intermediate=('none',), targets=('world_choices',), recipes={'warm': {'steps': 2}}, evaluation__languages={}
     )
@@ -249,8 +255,18 @@ def test_a_target_must_train_the_head_it_is_scored_with(
         ({'arms': {'a': arm(x={'task': 'world_nli+world_nli'})}}, "'x/world_nli' occurs twice"),
         ({'arms': {'a': arm(world_nli={'weight': 0.0}, sampler='weights')}}, 'arms.a: .*not all 0'),
         ({'arms': {'a': arm(world_nli={'rate': '1+'}, sampler='time_dependent')}}, "arms.a: rate '1\\+'"),
-        ({'arms': {'a': arm(world_nli={'weight': 2.0})}}, "world_nli.weight .* 'weights'; .* 'proportional'"),
+        (
+            {'arms': {'a': arm(world_nli={'weight': 2.0})}},
+            "arms.a.tasks.world_nli.weight .* 'weights'; .* 'proportional'",
+        ),
         ({'arms': {'a': arm(world_nli={'rate': 't'}, sampler='weights')}}, "world_nli.rate .* 'time_dependent'"),
+        (
+            {
+                'training': {'world_pairs': arm(world_pairs={}, mix='micro_batch')},
+                'recipes': {'world_pairs': {'optimizer': {'clip_per': 'micro_batch'}}},
+            },
+            "training.world_pairs: mix 'micro_batch'",
+        ),
         (
             {'evaluation__languages': {'world_pairs': ('en', 'en')}},
             'evaluation.languages.world_pairs: a language twice',

@@ -140,7 +140,7 @@ NO_LANGUAGES = {'evaluation__languages': {}}
 @pytest.mark.parametrize(
     ('change', 'error', 'said'),
     [
-        ({'targets': ('world_pair',)}, TaskError, "unknown task 'world_pair' (did you mean 'world_pairs'?)"),
+        ({'targets': ('world_pair',)}, ConfigError, "targets: unknown task 'world_pair' (did you mean 'world_pairs'?)"),
         ({'intermediate': ('world_nl',)}, ConfigError, "'world_nl' is no arm or task (did you mean 'world_nli'?)"),
         (
             {'evaluation__languages': {'world_pairs': ('en', 'dee')}}, TaskError,

@@ -64,7 +64,7 @@ def test_without_git_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_workdir_keeps_every_source_that_worked_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(commit: str, shard: str = '') -> list[str]:
-        monkeypatch.setattr(workdir, 'source', lambda: commit)
+        monkeypatch.setattr(workdir, 'commit', lambda: commit)
         Workdir(tmp_path, shard).add_seconds(1.5)
         return Workdir(tmp_path).sources()
 

@@ -164,6 +164,59 @@ def test_a_copy_whose_notes_are_damaged_is_made_again(content: bytes, store: Any
     write(one.folder, 'a', 'changed where nobody worked')
     with Mirror(ADDRESS, tmp_path / 'one') as again:
         assert (again.folder / 'a').read_text() == '1'
+    assert (tmp_path / 'one.old1' / 'a').read_text() == 'changed where nobody worked'
+
+
+@pytest.mark.parametrize('changed', [True, False])
+def test_a_copy_with_files_that_were_not_uploaded_is_renamed(changed: bool, store: Any, tmp_path: Path) -> None:
+    """mirror.json is deleted, as the error about a damaged one says, on the machine with the only copy of results."""
+    dead = Mirror(ADDRESS, tmp_path / 'one')
+    dead._begin()
+    write(dead.folder, 'a', '1')
+    dead.push()
+    if changed:
+        write(dead.folder, 'results.jsonl', 'only here')
+    store.rm_file('/bucket/runs/w/mirror.json')
+    with Mirror(ADDRESS, tmp_path / 'one', look_only=True) as one:
+        assert {path.name for path in one.folder.iterdir()} == {'a', '.mirror.json'}
+    kept = tmp_path / 'one.old1'
+    assert kept.exists() == changed
+    if changed:
+        assert (kept / 'results.jsonl').read_text() == 'only here'
+    with Mirror(ADDRESS, tmp_path / 'one', look_only=True):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {'one', *(['one.old1'] if changed else [])}
+
+
+def test_a_copy_is_renamed_if_the_store_was_emptied(store: Any, tmp_path: Path) -> None:
+    with Mirror(ADDRESS, tmp_path / 'one') as one:
+        write(one.folder, 'a', '1')
+    store.store.clear()
+    with Mirror(ADDRESS, tmp_path / 'one') as again:
+        assert not (again.folder / 'a').exists()
+    assert (tmp_path / 'one.old1' / 'a').read_text() == '1'
+
+
+def test_a_download_that_was_interrupted_leaves_no_copy(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.pipe_file('/bucket/runs/w/a', b'1')
+    store.pipe_file('/bucket/runs/w/b', b'1')
+    real = type(store).get_file
+
+    def get_file(self: Any, remote: str, local: str, **more: Any) -> None:
+        if remote.endswith('/b'):
+            raise OSError('503 Service Unavailable')
+        real(self, remote, local, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), 'get_file', get_file)
+        with pytest.raises(MirrorError, match='503'), Mirror(ADDRESS, tmp_path / 'one'):
+            pass
+    assert not (tmp_path / 'one').exists()
+    with Mirror(ADDRESS, tmp_path / 'one') as one:
+        assert (one.folder / 'b').read_text() == '1'
+    assert [path.name for path in tmp_path.iterdir()] == ['one']
 
 
 def test_a_store_that_fails_for_a_while(

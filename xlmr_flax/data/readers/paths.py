@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,13 @@ FOR_TRAINING = f'{STAND_IN_MARK} for training'
 
 
 class MissingFile(DataError):
-    """A file that a split needs, or the whole data root, does not exist."""
+    """A file that a split needs, or the whole data root, does not exist. lacking: the files or patterns of a table that
+    do not exist although others of the same table do.
+    """
+
+    def __init__(self, text: str, lacking: Sequence[Path] = ()):
+        super().__init__(text)
+        self.lacking = tuple(lacking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,8 @@ def find_files(task: Task, table: Table, language: str, root: Path) -> list[Foun
     """The files of a table in reading order, from the first alternative that exists. Local files come first, then a
     dataset prepared by TFDS (data/readers/tfds.py), then stand-ins.
 
-    Raises MissingFile that names the path, the licence, the dataset's home and the closest language with files.
+    Raises MissingFile that names the path, the licence, the dataset's home and the closest language with files, or the
+    files of a table that are missing beside others.
     """
     if not table.every_language:
         return _find(task, table, language, root)
@@ -122,8 +130,12 @@ def _find(task: Task, table: Table, language: str, root: Path) -> list[Found]:
 def _find_local(task: Task, tables: list[Table], language: str, code: str, root: Path) -> list[Found]:
     for table in tables:
         patterns = [path.replace('{benchmark_language}', language) for path in (table.path, *table.also)]
-        paths = [path for pattern in patterns for path in _matches(root, pattern, code)]
+        matches = {pattern.replace('{language}', code): _matches(root, pattern, code) for pattern in patterns}
+        paths = [path for found in matches.values() for path in found]
         if paths:
+            if lacking := [root / pattern for pattern, found in matches.items() if not found]:
+                names = ', '.join(map(str, lacking))
+                raise MissingFile(f'{names}: no such file, needed with {paths[0]} for task {task.name!r}', lacking)
             label_paths = [_label_path(task, table, path, code, root) for path in paths]
             without = tuple(
                 (each, column) for path, column in table.without.items() for each in _matches(root, path, code)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xlmr_flax.data.readers import tfds
-from xlmr_flax.data.readers.paths import codes_present, find_files
+from xlmr_flax.data.readers.paths import MissingFile, codes_present, find_files
 from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.sources import BadRow
 from xlmr_flax.data.split import Split
@@ -57,10 +57,13 @@ class State:
         return WHOLE if self.official[0] == self.official[1] else PART
 
     def is_fine(self, skip_bad_rows: bool = False) -> bool:
-        """Returns whether a run can read the split or does not need it."""
+        """Returns whether a run can read the split or does not need it.
+
+        skip_bad_rows: the run leaves bad rows out, which it never does for retrieval (`Read.examples`).
+        """
         if self.state == MISSING:
             return not self.required
-        return self.state == READABLE or (skip_bad_rows and self.state == BAD)
+        return self.state == READABLE or (skip_bad_rows and self.state == BAD and not self.split.task.embeds)
 
 
 def wanted(
@@ -135,9 +138,10 @@ def missing_files(split: Split) -> dict[Path, str]:
             try:
                 find_files(task, table, each, root)
             except DataError as error:
-                paths = [table.path, *filter(None, [table.label_file])]
+                paths = [table.path, *table.also, *filter(None, [table.label_file])]
                 places = [root / path.replace('{language}', task.local_code(each)) for path in paths]
-                missing |= {place: str(error) for place in places if not place.is_file()}
+                lacking = error.lacking if isinstance(error, MissingFile) and error.lacking else places
+                missing |= {place: str(error) for place in lacking if not place.is_file()}
     return missing
 
 

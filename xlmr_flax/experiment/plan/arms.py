@@ -29,6 +29,7 @@ from xlmr_flax.data.mixture import (
 )
 from xlmr_flax.data.sources import BadRow, read_split, with_labels
 from xlmr_flax.data.split import Split
+from xlmr_flax.experiment.plan.fields import member_field, task_named
 from xlmr_flax.kinds import HeadSpec, head_spec, kind_of
 from xlmr_flax.kinds.mlm import Mlm
 from xlmr_flax.tasks import all_tasks, get_task
@@ -153,26 +154,26 @@ def target_arm(config: Config, target: Task, arm: str) -> Arm:
     if arm in config.arms and config.arms[arm].joint:
         joint = config.arms[arm]
         if twice := sorted(set(joint.tasks) & set(members)):
-            raise ConfigError(
-                f'arms.{arm}: joint, and target {target.name!r} is trained on {twice[0]!r} too: rename one'
-            )
+            raise ConfigError(f'arms.{arm}.tasks.{twice[0]}: target {target.name!r} is trained on it too: rename one')
         own = replace(joint, tasks={**members, **joint.tasks}, joint=False)
     return own
 
 
 def _own_head(target: Task, name: str, member: Member) -> str:
-    return MLM if get_task(member_tasks(name, member)[0]).is_text else target.name
+    task = task_named(member_tasks(name, member)[0], member_field(f'training.{target.name}', name))
+    return MLM if task.is_text else target.name
 
 
 def datasets(config: Config, arm: Arm, recipe: Recipe, where: str) -> tuple[Dataset, ...]:
     """Returns the datasets of a mixture, in the order of its members; opens no file. recipe: the recipe of its phase.
 
-    Raises ConfigError, which names the member, for a task that cannot be trained on, for a language without training
-    rows, and for members that share a head but not its shape.
+    where: the field of the mixture (`phase_field`). Raises ConfigError, which names the field, for an unknown task, for
+    one that cannot be trained on, for a language without training rows, and for members that share a head but not its
+    shape.
     """
     result: list[Dataset] = []
     for name, member in arm.tasks.items():
-        tasks = [get_task(task) for task in member_tasks(name, member)]
+        tasks = [task_named(task, member_field(where, name)) for task in member_tasks(name, member)]
         for task in tasks:
             for language in member.languages:
                 try:
@@ -181,7 +182,7 @@ def datasets(config: Config, arm: Arm, recipe: Recipe, where: str) -> tuple[Data
                         task.local_code(language, member.split)
                     split = member.split or task.training_split(language)
                 except TaskError as e:
-                    raise ConfigError(f'{where}: {e}') from None
+                    raise ConfigError(f'{member_field(where, name)}: {e}') from None
                 parts = [name]
                 parts += [task.name] if len(tasks) > 1 else []
                 parts += [language] if len(member.languages) > 1 else []
@@ -318,11 +319,10 @@ def check_rates(arm: Arm, datasets: Sequence[Dataset], where: str) -> None:
         known = ', '.join((*SAMPLERS, TIME_DEPENDENT))
         raise ConfigError(f'{where}.sampler: {arm.sampler!r} is not one of {known}')
     for name, member in arm.tasks.items():
-        for field, sampler in (('weight', 'weights'), ('rate', TIME_DEPENDENT)):
-            if getattr(member, field) != getattr(Member, field) and arm.sampler != sampler:
-                raise ConfigError(
-                    f'{where}: tasks.{name}.{field} is used only by sampler {sampler!r}; this one is {arm.sampler!r}'
-                )
+        for each, sampler in (('weight', 'weights'), ('rate', TIME_DEPENDENT)):
+            if getattr(member, each) != getattr(Member, each) and arm.sampler != sampler:
+                field = f'{member_field(where, name)}.{each}'
+                raise ConfigError(f'{field} is used only by sampler {sampler!r}; this one is {arm.sampler!r}')
     mixture_of(arm, datasets, [1] * len(datasets), 0, where, steps=1)
 
 

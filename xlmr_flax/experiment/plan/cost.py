@@ -36,6 +36,7 @@ from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.experiment.plan.arms import Dataset, mixture_of, phase_steps
 from xlmr_flax.experiment.plan.draws import Draws, expected_draws
+from xlmr_flax.experiment.plan.fields import phase_field
 from xlmr_flax.experiment.plan.reads import TRAIN, Read, dev_reads, test_reads, training_reads
 from xlmr_flax.experiment.plan.runs import Plan, Run, scored_length
 from xlmr_flax.kinds import encode
@@ -229,7 +230,8 @@ class Estimator:
         datasets, rows = run.datasets, self.training_rows(run)
         sizes = [max(1, round(each.units * data.spec.fraction)) for data, each in zip(datasets, rows, strict=True)]
         steps = phase_steps(arm, recipe, datasets, sizes)
-        mixture = mixture_of(arm, datasets, sizes, run.seed, run.where, steps, recipe.accumulation)
+        where = phase_field(self.config, run.intermediate, run.target or run.warms)
+        mixture = mixture_of(arm, datasets, sizes, run.seed, where, steps, recipe.accumulation)
         return rows, steps, expected_draws(arm, recipe, datasets, sizes, mixture, steps)
 
     def training_rows(self, run: Run) -> list[Rows]:

@@ -51,7 +51,8 @@ class Read:
     def examples(self, bad_rows: list[BadRow] | None = None) -> dict[str, Sequence[Example]]:
         """Reads the examples to encode: {'': examples}, or for retrieval {'asks': ..., 'searched': ...}.
 
-        bad_rows: a list that collects rows that cannot be read; without it, they raise DataError.
+        bad_rows: a list that collects rows that cannot be read; without it, they raise DataError. For retrieval they
+        always do: without them, the pairs or the pool would be others.
         """
         split, limit = self.split, self.limit or None
         if split.task.embeds:

@@ -21,18 +21,17 @@ from xlmr_flax.experiment.plan.arms import (
     datasets,
     dev_metrics,
     known_labels,
-    member_tasks,
     target_arm,
     training_task,
 )
 from xlmr_flax.experiment.plan.defaults import with_dtype
+from xlmr_flax.experiment.plan.fields import length_field, phase_field
+from xlmr_flax.experiment.plan.names import check_names
 from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.parallel.machine import this_machine
-from xlmr_flax.tasks import all_tasks, get_task
+from xlmr_flax.tasks import get_task
 from xlmr_flax.tasks.base import Task
-from xlmr_flax.train.optimizer import method_of
-from xlmr_flax.util.errors import closest
 
 # Increased when a change of the code changes what a run computes, so that results of an old workdir are not reused.
 _FORMAT = 3
@@ -88,11 +87,6 @@ class Run:
         return (*(self.start.lineage if self.start else ()), self)
 
     @property
-    def where(self) -> str:
-        """The config field that error messages about the run's data name."""
-        return f'targets {self.target or self.warms}' if self.target or self.warms else f'arms.{self.intermediate}'
-
-    @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks on which the run trains."""
         return tuple(dict.fromkeys(dataset.task.name for dataset in self.datasets))
@@ -122,7 +116,7 @@ def make_plan(config: Config) -> Plan:
 
     The runs have no id, and a target has every split on which it may be scored. Raises ConfigError and TaskError.
     """
-    _check_names(config)
+    check_names(config)
     runs = tuple(run for seed in config.seeds for arm in config.intermediate for run in _arm_runs(config, arm, seed))
     return Plan(config, runs, {name: _possible_splits(config, name) for name in config.targets})
 
@@ -153,7 +147,7 @@ def resolve(plan: Plan, source: EncoderSource) -> Plan:
     for run in plan:
         for dataset in run.datasets:
             if dataset.max_length > limit:
-                what = f'{dataset.name}: max_length {dataset.max_length}'
+                what = f'{_length_field(plan.config, run, dataset)} {dataset.max_length}'
                 raise ConfigError(f'{what}: {source.name} has positions for {limit} tokens')
         start = by_key[run.start.key] if run.start else None
         run = replace(run, start=start, datasets=tuple(dataset.labelled() for dataset in run.datasets))
@@ -166,10 +160,16 @@ def resolve(plan: Plan, source: EncoderSource) -> Plan:
             continue
         other = first.setdefault(run.id, run)
         if other.intermediate != run.intermediate:
-            raise ConfigError(
-                f'intermediate: {other.intermediate!r} and {run.intermediate!r} have the same training data'
-            )
+            names = f'{other.intermediate!r} and {run.intermediate!r}'
+            raise ConfigError(f'intermediate: {names} train in the same way (same members, recipe and data)')
     return replace(plan, runs=tuple(by_key.values()))
+
+
+def _length_field(config: Config, run: Run, dataset: Dataset) -> str:
+    """Returns the config field that sets the maximum length of a run's dataset."""
+    where = phase_field(config, run.intermediate, run.target or run.warms, dataset.member)
+    phases = (run.task, run.warms) if run.warms else (run.target or run.intermediate,)
+    return length_field(config, where, dataset.member, dataset.spec, phases)
 
 
 def scored_length(config: Config, run: Run) -> int:
@@ -229,56 +229,13 @@ def _possible_splits(config: Config, target: str) -> tuple[str, ...]:
     return splits
 
 
-def _check_names(config: Config) -> None:
-    for name, languages in config.evaluation.languages.items():
-        if len(set(languages)) != len(languages):
-            raise ConfigError(f'evaluation.languages.{name}: a language twice: {", ".join(languages)}')
-    for name in config.arms:
-        if name == NONE or name in all_tasks():
-            raise ConfigError(f'arms.{name}: the name of a task; give the mixture another')
-    for name in config.intermediate:
-        if name != NONE:
-            arm_of(config, name)
-    _check_recipe_names(config)
-    of_targets = {
-        'evaluation.languages': config.evaluation.languages,
-        'evaluation.split': config.evaluation.split,
-        'evaluation.retrieval_layers': config.evaluation.retrieval_layers,
-        'training': config.training,
-    }
-    for where, names in of_targets.items():
-        for name in names:  # a known task that this plan leaves out (--config.targets=...) is no error
-            if name not in config.targets and name not in all_tasks():
-                raise ConfigError(f'{where}.{name}: no such target{closest(name, {*config.targets, *all_tasks()})}')
-    for name in config.training:
-        if config.training[name].joint or get_task(name).embeds:
-            raise ConfigError(f'training.{name}: joint is for arms only, and a retrieval target has no training')
-
-
-def _check_recipe_names(config: Config) -> None:
-    """Checks the names in `recipes`: phases of this plan, or arms and tasks that it leaves out. A dataset of a mixture
-    has no recipe."""
-    targets = [get_task(name) for name in config.targets]
-    known = {*config.intermediate, *config.targets, *(t.warmup_task for t in targets if t.warmup_task)}
-    arms = [config.arms[name] for name in config.intermediate if name in config.arms]
-    arms += [arm for name, arm in config.training.items() if name in config.targets]
-    members = {t for arm in arms for name, member in arm.tasks.items() for t in (name, *member_tasks(name, member))}
-    others = {*config.arms, *all_tasks()} - members
-    method_of(config.recipe.optimizer)
-    for name, recipe in config.recipes.items():
-        method_of(recipe.optimizer, f'recipes.{name}')
-        if name not in known | others:
-            raise ConfigError(f'recipes.{name}: no such intermediate or target task in this plan{closest(name, known)}')
-
-
 def _arm_runs(config: Config, name: str, seed: int) -> list[Run]:
     """Returns the intermediate run of an arm, if it has one, then the runs of its targets."""
     runs: list[Run] = []
     if name != NONE and not arm_of(config, name).joint:
-        arm, where = arm_of(config, name), f'arms.{name}' if name in config.arms else 'intermediate'
-        recipe = config.recipe_for(name)
+        arm, where, recipe = arm_of(config, name), phase_field(config, name), config.recipe_for(name)
         parts = datasets(config, arm, recipe, where)
-        check_rates(arm, parts, f'arms.{name}')
+        check_rates(arm, parts, where)
         runs.append(Run('', name, '', name, seed, None, recipe, arm, parts))
     start = runs[0] if runs else None
     for target in config.targets:
@@ -300,9 +257,12 @@ def _target_runs(config: Config, arm: str, target: Task, seed: int, start: Run |
         # The warm-up phase trains on another task before the target's own rows, with the same head (XCOPA: Social IQa).
         first = Arm(tasks={target.warmup_task: Member(head=target.name)})
         recipe = config.recipes.get(target.warmup_task) or config.recipe_for(target.name)
-        data = datasets(config, first, recipe, f'targets {target.name}')
+        data = datasets(config, first, recipe, phase_field(config, arm, target.name))
         runs = [Run('', arm, '', target.warmup_task, seed, start, recipe, first, data, target.name)]
-    parts, recipe, where = target_arm(config, target, arm), config.recipe_for(target.name), f'training.{target.name}'
+    recipe, where = config.recipe_for(target.name), phase_field(config, arm, target.name)
+    if joint and target.name in config.training:  # so that errors in the target's own members name their field
+        datasets(config, config.training[target.name], recipe, f'training.{target.name}')
+    parts = target_arm(config, target, arm)
     data = datasets(config, parts, recipe, where)
     _check_head(target, data)
     check_rates(parts, data, where)

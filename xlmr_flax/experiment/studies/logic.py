@@ -4,7 +4,8 @@ Arms: no intermediate training; MNLI; each data set of logical inference; all of
 and controls: the same rows with shuffled labels, and a task without inference. Every arm has the same number of
 training rows (if its files have that many), of optimizer steps and of rows per step, so that arms differ only in their
 data. `size` selects the encoder and its recipe, `where` the part of the grid. All sizes have the same arms with the
-same names.
+same names. Which splits and languages have files is looked up while the config loads, before --data_root is read: only
+XLMR_DATA_ROOT counts.
 
 docs/logic_study.md lists the differences from the paper (Phang et al. 2020 trained each task on all its rows).
 """

@@ -1,4 +1,8 @@
-"""Reads and writes the files of a workdir: config, metrics, results, runs. Text files are written atomically."""
+"""Reads and writes the files of a workdir: config, metrics, results, runs.
+
+Files are written atomically, except the metrics, to which lines are appended: a killed process may leave the last one
+unfinished.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from typing import Any
 from xlmr_flax.config import Config, to_dict
 from xlmr_flax.experiment.plan.runs import Run
 from xlmr_flax.experiment.workdir.file_system import check_writable, remove_abandoned
-from xlmr_flax.experiment.workdir.git_version import source
+from xlmr_flax.experiment.workdir.git_version import commit
 from xlmr_flax.experiment.workdir.log_writer import LogWriter
 from xlmr_flax.report.rows import RowsError, check_row
 from xlmr_flax.util import strict_json
@@ -27,7 +31,7 @@ from xlmr_flax.util.errors import quote
 from xlmr_flax.util.files import write_atomically
 from xlmr_flax.util.secrets import hide
 
-# Fields of a metrics.jsonl record that are read later, with their types. Every record has the first one.
+# Fields of a metrics.jsonl record that are read later, with their types. Every record has run and step.
 _RECORD = {
     'run': str, 'intermediate': str, 'target': str, 'task': str, 'seed': int, 'step': int,
     'loss': int | float, 'dev_metric': int | float, 'examples_per_s': int | float,
@@ -44,7 +48,8 @@ class Workdir:
     config.json, results.jsonl, metrics.jsonl, time.json, runs/NAME/, predictions/NAME/, claims/, failed/, report/.
 
     Several processes may work in it. Only the process that has claimed a run writes below runs/NAME/, which includes
-    the run's metrics. The files directly in W are assembled from these and replaced as a whole.
+    the run's metrics. The files directly in W are assembled from these. They are replaced as a whole, except that
+    records are also appended to metrics.jsonl while runs train.
     shard: the part of this process ('1/2'), '' = it does the whole plan. look_only: create and write nothing (in a dry
     run, and in all but the first process of a multi-process job).
     """
@@ -64,7 +69,7 @@ class Workdir:
         text = json.dumps({'command': command, 'config': to_dict(config)}, indent=2, sort_keys=True)
         self._write(self.path / 'config.json', text + '\n')
         if not self.look_only:
-            source()  # cached before the work starts, since the checkout may change later
+            commit()  # cached before the work starts, since the checkout may change later
 
     def _write(self, path: Path, text: str) -> None:
         if not self.look_only:
@@ -183,8 +188,8 @@ class Workdir:
         self.write_log()
         path = self._run_metrics(run)
         records = _records(path if path.is_file() else self.metrics_path)
-        kept = [r for r in records if r.get('run') == run and r.get('step', 0) <= after]
-        kept = [r for r in kept if evaluated or r.get('step') != after or 'dev_metric' not in r]
+        kept = [r for r in records if r.get('run') == run and r['step'] <= after]
+        kept = [r for r in kept if evaluated or r['step'] != after or 'dev_metric' not in r]
         write_atomically(path, ''.join(json.dumps(r) + '\n' for r in kept))
         if not self.shard:
             self.gather_metrics()
@@ -194,7 +199,7 @@ class Workdir:
         return sum(each['seconds'] for each in self._times())
 
     def sources(self) -> list[str]:
-        """Returns the known git commits of the code that did the work (`git_version.source`)."""
+        """Returns the known git commits of the code that did the work (`git_version.commit`)."""
         return list(dict.fromkeys(source for each in self._times() for source in each.get('sources', ())))
 
     def _times(self) -> list[dict[str, Any]]:
@@ -203,7 +208,7 @@ class Workdir:
     def add_seconds(self, seconds: float) -> None:
         """Records seconds of work and the git commit. Prints a message if the file cannot be written."""
         path = self.path / (f'time-{self.shard.replace("/", "of")}.json' if self.shard else 'time.json')
-        before, now = _time(path), source()
+        before, now = _time(path), commit()
         sources = list(dict.fromkeys([*before.get('sources', ()), *([now] if now else [])]))
         facts = {'seconds': before['seconds'] + seconds} | ({'sources': sources} if sources else {})
         self._write_or_say(path, json.dumps(facts) + '\n')
@@ -280,8 +285,8 @@ def _record(line: bytes) -> tuple[Any, str]:
         return None, f'not UTF-8 at byte {error.start} of the line'
     if not isinstance(record, dict):
         return record, f'an object is expected, not {type(record).__name__}'
-    if 'run' not in record:
-        return record, "field 'run' is missing"
+    if missing := [name for name in ('run', 'step') if name not in record]:
+        return record, f'field {missing[0]!r} is missing'
     wrong = [name for name, kind in _RECORD.items() if name in record and not isinstance(record[name], kind)]
     return record, f'field {wrong[0]!r} is {quote(record[wrong[0]])}' if wrong else ''
 

@@ -11,7 +11,7 @@ _LONGEST = 10.0  # timeout of a git command in seconds, so that a run never wait
 
 
 @functools.cache
-def source() -> str:
+def commit() -> str:
     """Returns the commit as 40 hex digits, followed by ' (modified)' if a tracked file is changed. The first result is
     cached. Returns '' if the package is not in its own checkout (installed, copied, or inside another project's
     folder), and if git is missing or fails.
@@ -20,7 +20,7 @@ def source() -> str:
 
 
 def read(package: Path) -> str:
-    """Returns the same as `source` for the checkout that contains the folder of a package; not cached."""
+    """Returns the same as `commit` for the checkout that contains the folder of a package; not cached."""
     if _git(package, 'ls-files', '--error-unmatch', '__init__.py') is None:
         return ''  # the folder may be inside another project's repository, for example in a virtual environment
     described = _git(package, 'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty= (modified)')

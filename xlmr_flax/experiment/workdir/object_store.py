@@ -3,7 +3,8 @@
 All work is done in the copy, because it needs operations that an object store lacks (renaming folders, appending to
 files). Changes are uploaded every half minute and at the end, in the order in which they were written, so that the
 store never refers to data that it does not have. A checkpoint or model without its manifest.json was not uploaded
-completely; another machine that starts from the store ignores it.
+completely; another machine that starts from the store ignores it. A local copy that may have files which were never
+uploaded is not deleted but renamed when the store's contents replace it.
 
 Only one process may use the workdir at a time. It writes its name and the time into the object mirror.json. Others wait
 until it has released the workdir or has not updated this object for ten minutes. Several processes or hosts need a
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -144,27 +146,50 @@ class Mirror:
             # The next push deletes files that an interrupted upload left in the store and that do not exist here.
             self._pushed = {name: [-1, -1] for name in self._names()} | own['pushed']
         else:
-            self.pull()
+            self.pull(signed=bool(sign))
         if not self.look_only:
             self._remember()
             self._sign()
 
-    def pull(self) -> None:
-        """Replaces the copy by the contents of the store, without incompletely uploaded folders."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+    def pull(self, signed: bool = True) -> None:
+        """Replaces the copy by the contents of the store, without incompletely uploaded folders. signed: mirror.json
+        exists.
+        """
         names = self._names()
+        self._clear(names, signed)
+        # Renamed when complete, so that an interrupted download is not taken for a copy with work in it.
+        part = self.folder.with_name(f'{self.folder.name}.download')
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
         for name in sorted(names):
             listed = _LISTED.match(name)
             if not listed or f'{listed[1]}/{MANIFEST}' in names:
-                path = self.folder / name
+                path = part / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._fs.get_file(f'{self._root}/{name}', str(path))
+        part.rename(self.folder)
         self._pushed = {name: stamp for name, stamp in self._scan().items() if name in names}
+        self._remember()  # also with look_only: the next pull may delete these files
         # Delete folders without a manifest from the store: their step may be saved again with other files.
         for name in names - self._pushed.keys():
             if not self.look_only:
                 self._fs.rm_file(f'{self._root}/{name}')
+
+    def _clear(self, names: set[str], signed: bool) -> None:
+        """Deletes the local copy if the notes of its last process say that every file was uploaded; else renames it.
+
+        names: the files in the store. signed: mirror.json exists. Without it, the store may have lost files, so that an
+        uploaded file must still be there.
+        """
+        pushed = self._own_state().get('pushed', {})
+        here = self._scan()
+        if all(pushed.get(name) == stamp and (signed or name in names) for name, stamp in here.items()):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        places = (self.folder.with_name(f'{self.folder.name}.old{number}') for number in itertools.count(1))
+        place = next(place for place in places if not place.exists())
+        self.folder.rename(place)
+        say(f'{self.address}: the local copy has files that may not have been uploaded; it is kept as {place}')
 
     def push(self) -> None:
         """Uploads the files that have changed since the last push, then deletes removed files from the store. Raises
@@ -235,7 +260,7 @@ class Mirror:
             return sign
         raise MirrorError(
             f'{self.address}/{_SIGN}: damaged, so that it does not say which process works here; '
-            'delete it if there is none'
+            'if there is none, delete it; what this machine has not uploaded is then kept in another folder'
         )
 
     def _sign(self, released: bool = False) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 
 from xlmr_flax.tools.bench.subject import BenchError, Options, Subject, load_subject
-from xlmr_flax.util.children import hear_signals, with_package
+from xlmr_flax.util.children import check_after_signal, with_package
 from xlmr_flax.util.stopping import check
 
 REST = 0.3  # seconds between two runs, in which the thread pools of the last run stop spinning
@@ -158,7 +158,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            hear_signals(code)
+            check_after_signal(code)
             lines = self._log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
             raise BenchError(
                 f'bench: {self._name} stopped with exit code {code}: {lines[-1] if lines else "no message"}'
