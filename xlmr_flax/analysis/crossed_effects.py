@@ -33,7 +33,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-ALPHA = 0.05
+from xlmr_flax.analysis.bootstrap import ALPHA
+
 POWER = 0.8
 _DRAWS = 400
 _HALVINGS = 40

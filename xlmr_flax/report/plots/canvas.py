@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PANELS = 3  # at most this many panels in a row of a figure
 INK, GRID, SOFT, PAPER, ACCENT = '#1b1f24', '#d3d7dc', '#5b636d', '#fefefe', '#0072b2'
 VARIABLES = {
     INK: f'var(--ink, {INK})',

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.plots.canvas import ACCENT, GRID, INK, PAPER, SOFT, new_figure, style, unique_legend
+from xlmr_flax.report.plots.canvas import ACCENT, GRID, INK, PANELS, PAPER, SOFT, new_figure, style, unique_legend
 from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import signed
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
-PANELS = 3  # at most this many panels in a row
 _FOREST = (('all', ACCENT, ACCENT, -0.14), ('low-resource', PAPER, INK, 0.14))
 _NOTHING = 0.05  # points: smaller differences print as 0.0
 _APART = 0.38  # decades between the columns of languages that are not in CC-100

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.plots.canvas import ACCENT, INK, PAPER, SOFT, new_figure, style, unique_legend
+from xlmr_flax.report.plots.canvas import ACCENT, INK, PANELS, PAPER, SOFT, new_figure, style, unique_legend
 from xlmr_flax.report.plots.strip_figure import strips
 from xlmr_flax.report.rows import (
     NONE,
@@ -35,8 +35,6 @@ from xlmr_flax.report.view import View
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-PANELS = 3  # at most this many panels in a row
 
 
 def dumbbells(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.plots.canvas import INK, PAPER, SOFT, new_figure, style, unique_legend
+from xlmr_flax.report.plots.canvas import INK, PANELS, PAPER, SOFT, new_figure, style, unique_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 CC100_NOTE = 'CC-100 is the pretraining data of XLM-R.'
-PANELS = 3  # at most this many panels in a row
 # Scripts (ISO 15924) of the languages in CC-100, the pretraining data of XLM-R.
 CC100_SCRIPTS = frozenset((
     'Arab', 'Armn', 'Beng', 'Cyrl', 'Deva', 'Ethi', 'Geor', 'Grek', 'Gujr', 'Guru', 'Hans', 'Hant', 'Hebr', 'Jpan',
