@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xlmr_flax.config import Config
+from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.sources import read_gold, read_pairs, read_split
 from xlmr_flax.data.split import Split
@@ -24,7 +24,7 @@ from xlmr_flax.kinds import prediction_path, score_files
 from xlmr_flax.scoring import files
 from xlmr_flax.scoring.metrics.retrieval import map_at_k, pair_f1
 from xlmr_flax.tasks import all_tasks, get_task
-from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task, TaskError
+from xlmr_flax.tasks.base import ChoiceExample, Example, PairExample, TagExample, Task
 
 Configs = Callable[..., Config]
 
@@ -199,7 +199,7 @@ def test_a_task_without_rows_to_score_is_an_arm(name: str, config_of: Configs, t
     runner = Runner.open(_config(config_of, str(data_root), 'world_pairs', ['en'], name), tmp_path / 'w', 'x')
     runner.run()
     check_loss(runner, runner.plan[0].name)
-    with pytest.raises(TaskError, match=f'task {name!r} has no split'):
+    with pytest.raises(ConfigError, match=f'targets: task {name!r} has no split'):
         Runner.open(_config(config_of, str(data_root), name, ['en']), tmp_path / 'v', 'x')
 
 

@@ -16,7 +16,6 @@ from xlmr_flax.experiment.plan.arms import dev_metrics
 from xlmr_flax.experiment.plan.runs import make_plan, resolve
 from xlmr_flax.models.source import EncoderSource, open_source
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import TaskError
 
 Configs = Callable[..., Config]
 
@@ -143,8 +142,8 @@ NO_LANGUAGES = {'evaluation__languages': {}}
         ({'targets': ('world_pair',)}, ConfigError, "targets: unknown task 'world_pair' (did you mean 'world_pairs'?)"),
         ({'intermediate': ('world_nl',)}, ConfigError, "'world_nl' is no arm or task (did you mean 'world_nli'?)"),
         (
-            {'evaluation__languages': {'world_pairs': ('en', 'dee')}}, TaskError,
-            "task 'world_pairs' has no language 'dee' (did you mean 'de'?)",
+            {'evaluation__languages': {'world_pairs': ('en', 'dee')}}, ConfigError,
+            "evaluation.languages.world_pairs: task 'world_pairs' has no language 'dee' (did you mean 'de'?)",
         ),
         (
             {'evaluation__languages': {'world_pair': ('en',)}}, ConfigError,
@@ -158,7 +157,10 @@ NO_LANGUAGES = {'evaluation__languages': {}}
             {'evaluation__retrieval_layers': {'world_retrievl': 1}}, ConfigError,
             "evaluation.retrieval_layers.world_retrievl: no such target (did you mean 'world_retrieval'?)",
         ),
-        ({'evaluation__split': {'world_pairs': 'tets'}}, TaskError, "no split 'tets' (did you mean 'test'?)"),
+        (
+            {'evaluation__split': {'world_pairs': 'tets'}}, ConfigError,
+            "evaluation.split.world_pairs: task 'world_pairs' has no split 'tets' (did you mean 'test'?)",
+        ),
         (
             {'recipes': {'world_nly': {'steps': 1}}}, ConfigError,
             "recipes.world_nly: no such intermediate or target task in this plan (did you mean 'world_nli'?)",

@@ -7,6 +7,7 @@ plan = resolve(plan, source)    # calls find_data, reads labels and digests, and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,7 +32,7 @@ from xlmr_flax.kinds import kind_of
 from xlmr_flax.models.source import EncoderSource
 from xlmr_flax.parallel.machine import this_machine
 from xlmr_flax.tasks import get_task
-from xlmr_flax.tasks.base import Task
+from xlmr_flax.tasks.base import Task, TaskError
 
 # Increased when a change of the code changes what a run computes, so that results of an old workdir are not reused.
 _FORMAT = 3
@@ -219,13 +220,19 @@ def default_split(
 
 
 def _possible_splits(config: Config, target: str) -> tuple[str, ...]:
-    """Returns the splits on which a target may be scored. Raises TaskError for a split or language that it lacks."""
+    """Returns the splits on which a target may be scored. Raises ConfigError for a split or language that it lacks."""
     task, asked = get_task(target), config.evaluation.split.get(target, '')
     splits = (asked,) if asked else tuple(name for name in ('test', 'dev') if name in task.splits) or ('dev',)
-    for name in splits:
-        task.sources(name)
-        for language in evaluation_languages(config, target):
+    where = f'evaluation.split.{target}' if asked else 'targets'
+    try:
+        for name in splits:
+            task.sources(name)
+        if target in config.evaluation.languages:
+            where = f'evaluation.languages.{target}'
+        for name, language in itertools.product(splits, evaluation_languages(config, target)):
             task.local_code(language, name)
+    except TaskError as e:
+        raise ConfigError(f'{where}: {e}') from None
     return splits
 
 
