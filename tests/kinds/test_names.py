@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[2] / 'xlmr_flax'
 OTHER = {
     'tools/bench/__init__.py': {'retrieval'},
     'cli/bench.py': {'retrieval'},
+    'cli/retrieval.py': {'retrieval'},
     'cli/main.py': {'retrieval'},
     'cli/estimate.py': {'pair'},
     'data/world/__init__.py': {'retrieval'},
