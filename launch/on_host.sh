@@ -20,7 +20,8 @@ run      starts the command so that it outlives the connection, and follows its 
          it runs joins it: gcloud repeats a command when the connection drops
 follow   joins a command that runs
 status   says whether it runs, or how it ended
-stop     sends SIGTERM, upon which xlmr-flax saves its state, and waits for the end (--wait); again, it only waits
+stop     sends SIGTERM, upon which xlmr-flax saves its state, and waits up to --wait seconds for the end; a second
+         stop only waits
 alive    exit code 0 if any run is alive here, else 1
 
 Exit code of run and follow: 0 done; 143 stopped and saved; 11 and 12 where the command ended with 1 and 2, since 1 and 2

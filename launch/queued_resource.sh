@@ -22,8 +22,8 @@ Keep this script alive on a machine that stays on. Started again, it joins what 
   13   the installation on the hosts fails
   143  --max_attempts requests were made; the same command goes on
   130  interrupted; the request and the TPU stay; the same command goes on
-Where gcloud does not answer or cannot delete the TPU, it may still exist and cost money, and where a run with other flags is
-alive on it, it stays (2); the last lines then say so, and how to delete it.
+Where gcloud does not answer or cannot delete the TPU, it may still exist and cost money. Where a run with other flags is
+alive on the TPU, the TPU stays, and the exit code is 2. In both cases the last lines say how to delete it.
 TEXT
 }
 
@@ -285,5 +285,5 @@ fi
 require_gcloud
 messages=$(mktemp)
 trap 'rm -f "$messages"' EXIT
-trap 'remains "the request, and a TPU that came, stay and cost money; the same command goes on"; exit 130' INT TERM
+trap 'remains "the request, and a TPU that came, stay and cost money; the same command goes on"; exit 130' INT TERM HUP
 while true; do step; done

@@ -13,8 +13,7 @@ usage: bash launch/tpu_vm.sh --project=P --zone=Z --name=N --type=T --config=F -
 
 One TPU, now: creates it unless it is there, installs this package on its hosts, starts `xlmr-flax run` on all of them,
 shows the log, and with --delete deletes the TPU when the run has ended, however it ended (a TPU on which a run with other
-flags is alive stays). Where there is no capacity, it
-stops: launch/queued_resource.sh waits and starts again instead.
+flags is alive stays). Where there is no capacity, it stops: launch/queued_resource.sh waits and starts again instead.
 
 The run outlives this script: after Ctrl-C or a lost connection, the same command joins it, and
 launch/run_all_hosts.sh --stop ends it. Exit code: xlmr-flax's (0 done, 143 stopped and saved).

@@ -112,7 +112,7 @@ def test_a_file_may_take_an_argument(parsed: Callable[..., Any], tmp_path: Path)
         ),
         (
             "--config.evaluation.languages.world_pairs=('dee',)",
-            "error: task 'world_pairs' has no language 'dee' (did you mean 'de'?)",
+            "error: evaluation.languages.world_pairs: task 'world_pairs' has no language 'dee' (did you mean 'de'?)",
         ),
     ],
 )

@@ -41,7 +41,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string('encoder', None, 'embedded, hf:NAME-OR-DIR, ckpt:DIR or random:SIZE.', flag_values=values)
     flags.DEFINE_string('task', None, 'Task to evaluate on; with --input the head or its task.', flag_values=values)
     flags.DEFINE_list('languages', [], 'Language codes; default: all of the task.', flag_values=values)
-    flags.DEFINE_string('split', '', "Split; default 'test', or 'dev' if no test file has labels.", flag_values=values)
+    flags.DEFINE_string(
+        'split', '', "Split; default: 'test', or 'dev' if test labels are missing in some language.", flag_values=values
+    )
     flags.DEFINE_string('data_root', '', 'Root of the data files; default: XLMR_DATA_ROOT.', flag_values=values)
     flags.DEFINE_string('input', '', "A file of your own rows instead of a task's (see above).", flag_values=values)
     flags.DEFINE_list(

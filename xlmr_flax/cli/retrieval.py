@@ -36,7 +36,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list('names', [], 'Names of the encoders; default: their sources.', flag_values=values)
     flags.DEFINE_string('task', None, 'A retrieval task in which row i of both sides is a pair.', flag_values=values)
     flags.DEFINE_list('languages', [], 'Language codes; default: all of the task.', flag_values=values)
-    flags.DEFINE_string('split', '', "Split; default 'test', or 'dev' if no test file has labels.", flag_values=values)
+    flags.DEFINE_string(
+        'split', '', "Split; default: 'test', or 'dev' if test labels are missing in some language.", flag_values=values
+    )
     flags.DEFINE_string('data_root', '', 'Root of the data files; default: XLMR_DATA_ROOT.', flag_values=values)
     flags.DEFINE_string('out', None, 'Folder to write to.', flag_values=values)
     flags.DEFINE_list('results', [], 'Join the rows of these folders instead of computing.', flag_values=values)

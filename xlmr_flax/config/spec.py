@@ -189,7 +189,7 @@ class Evaluation:
     """Task -> evaluated languages; absent = all languages of the task."""
     split: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Task -> evaluated split; absent = `test` if its files are there with gold labels in every language, else
-    `dev`."""
+    `dev` if its files are, else `test`."""
     max_examples: int = 0
     """Number of rows per language, from the first row on; 0 = all."""
     batch_tokens: int = 0

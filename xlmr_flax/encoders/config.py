@@ -75,7 +75,7 @@ class EncoderConfig:
                 raise FieldError(name, f'is {quote(value)}; {kind} from {lowest} to {highest} is expected')
         if self.hidden_size % self.num_heads:
             raise FieldError(
-                'num_heads', f'is {self.num_heads}; hidden_size {self.hidden_size} is not a multiple of it'
+                'num_heads', f'is {self.num_heads}; hidden_size {self.hidden_size} cannot be divided by it'
             )
 
     @property

@@ -62,7 +62,7 @@ class ModernBertConfig(EncoderConfig):
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise FieldError(name, f'is {quote(value)}; an integer from {lowest} is expected')
         if self.head_size % 2:
-            reason = f'hidden_size / it is {self.head_size}, and rotary positions need an even number'
+            reason = f'each head has size {self.head_size}, and rotary positions need an even size'
             raise FieldError('num_heads', f'is {self.num_heads}; {reason}')
 
     @property

@@ -20,8 +20,8 @@ _KEPT = ('bias', '/scale')  # vectors; kernels read some of them in float32
 def evaluation_weights(params: Params, model: Model, mesh: Mesh) -> Params:
     """The parameters for forward passes: the layers' matrices in the compute dtype, all on `mesh`.
 
-    params: arrays on a mesh of the same devices. Otherwise every forward pass would convert the matrices again,
-    with the same results. The word table stays float32, as few of its rows are read. Parameters that
+    Without this, every forward pass would convert the matrices again, with the same results. params: arrays on a mesh
+    of the same devices. The word table stays float32, as few of its rows are read. Parameters that
     need no change are returned as they are.
     """
     if model.dtype == 'float32' and all(_lies_on(leaf, mesh) for leaf in jax.tree.leaves(params)):

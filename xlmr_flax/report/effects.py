@@ -99,7 +99,7 @@ def _lines(records: Sequence[Record], target: str, encoder: str, together: bool 
     notes = (
         'Slope: points of effect for one unit of the property (a factor of ten in size; one class; yes against no; one '
         f'token), {how}. The properties are correlated (languages that are not in CC-100 are low-resource and have '
-        'many tokens per word), so a slope does not show a cause. Languages that are not in CC-100 are plotted at '
+        'many tokens per word), so a slope does not show a cause. Languages that are not in CC-100 count as '
         '0.05 GiB.',
         'Tokens per word: of the scored texts; not of scripts without spaces between words.',
         INTERVALS,

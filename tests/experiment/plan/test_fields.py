@@ -49,12 +49,17 @@ def test_fields_of_members_and_lengths(config_of: Configs) -> None:
     [
         ({'a': {'tasks': {'pos': {'task': 'world_po'}}, 'joint': True}}, {}, 'arms.a.tasks.pos: '),
         ({'a': {'tasks': {'pos': {'task': 'world_pos'}}, 'joint': True}}, 'xx', 'training.world_pairs.tasks.p: '),
+        (
+            {'a': {'tasks': {'pos': {'task': 'world_pos'}}, 'joint': True}},
+            {'world_pairs': {'tasks': {'p': {'task': 'world_pairs', 'weight': 2.0}}, 'sampler': 'proportional'}},
+            'training.world_pairs.tasks.p.weight is used only by ',
+        ),
     ],
 )
 def test_members_of_a_joint_arm_and_of_its_target(
     arms: dict[str, object], training: object, field: str, config_of: Configs
 ) -> None:
-    if training:
+    if isinstance(training, str):
         training = {'world_pairs': {'tasks': {'p': {'task': 'world_pairs', 'languages': (training,)}}}}
     config = config_of(arms=arms, training=training, intermediate=('a',), targets=('world_pairs',))
     with pytest.raises(ConfigError) as caught:

@@ -6,7 +6,7 @@ The arm 'none' trains nothing. A name in `config.arms` is that mixture; any othe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -312,16 +312,16 @@ def _member_rates(arm: Arm, datasets: Sequence[Dataset], sizes: Sequence[int]) -
     return dict(zip(arm.tasks, mixture_rates(arm, totals).tolist(), strict=True))
 
 
-def check_rates(arm: Arm, datasets: Sequence[Dataset], where: str) -> None:
+def check_rates(arm: Arm, datasets: Sequence[Dataset], where: str, owner: Callable[[str], str] | None = None) -> None:
     """Raises ConfigError for an unknown sampler and for rates that are invalid for any data, or that the sampler
-    ignores; reads no data."""
+    ignores; reads no data. owner: member -> the field of the mixture that defines it; None = `where`."""
     if arm.sampler not in (*SAMPLERS, TIME_DEPENDENT):
         known = ', '.join((*SAMPLERS, TIME_DEPENDENT))
         raise ConfigError(f'{where}.sampler: {arm.sampler!r} is not one of {known}')
     for name, member in arm.tasks.items():
         for each, sampler in (('weight', 'weights'), ('rate', TIME_DEPENDENT)):
             if getattr(member, each) != getattr(Member, each) and arm.sampler != sampler:
-                field = f'{member_field(where, name)}.{each}'
+                field = f'{member_field(owner(name) if owner else where, name)}.{each}'
                 raise ConfigError(f'{field} is used only by sampler {sampler!r}; this one is {arm.sampler!r}')
     mixture_of(arm, datasets, [1] * len(datasets), 0, where, steps=1)
 

@@ -11,7 +11,7 @@ from xlmr_flax.util.errors import closest
 
 
 def check_names(config: Config) -> None:
-    """Raises ConfigError, which names the field, for a name that is unknown, twice or in the wrong place."""
+    """Raises ConfigError, which names the field, for an unknown, repeated or misplaced name."""
     for name, languages in config.evaluation.languages.items():
         if len(set(languages)) != len(languages):
             raise ConfigError(f'evaluation.languages.{name}: a language twice: {", ".join(languages)}')

@@ -272,7 +272,7 @@ def _target_runs(config: Config, arm: str, target: Task, seed: int, start: Run |
     parts = target_arm(config, target, arm)
     data = datasets(config, parts, recipe, where)
     _check_head(target, data)
-    check_rates(parts, data, where)
+    check_rates(parts, data, where, lambda member: phase_field(config, arm, target.name, member))
     task = data[0].task.name if len(data) == 1 else '+'.join(parts.tasks)
     return [*runs, Run('', arm, target.name, task, seed, runs[0] if runs else start, recipe, parts, data)]
 

@@ -189,7 +189,10 @@ class Mirror:
         places = (self.folder.with_name(f'{self.folder.name}.old{number}') for number in itertools.count(1))
         place = next(place for place in places if not place.exists())
         self.folder.rename(place)
-        say(f'{self.address}: the local copy has files that may not have been uploaded; it is kept as {place}')
+        say(
+            f'{self.address}: the local copy has files that may not have been uploaded; it is kept as {place}; '
+            'delete that folder if nothing in it is needed'
+        )
 
     def push(self) -> None:
         """Uploads the files that have changed since the last push, then deletes removed files from the store. Raises
