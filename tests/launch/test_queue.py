@@ -268,8 +268,10 @@ def test_tpu_vm_creates_only_what_is_missing(gcloud: Fakes):
     assert 'my-tpu is PREEMPTED; delete it first' in result.stderr
 
 
-def test_an_interruption_leaves_the_request_and_says_so(gcloud: Fakes):
-    """Ctrl-C, in the queue: the same command goes on later, and what stays is named since it costs money."""
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_leaves_the_request_and_says_so(number: signal.Signals, gcloud: Fakes):
+    """Ctrl-C, SIGTERM or a closed terminal, in the queue: the same command goes on later. What stays is named, since it
+    costs money."""
     gcloud.on(STATE, *states('WAITING_FOR_RESOURCES'))
     gcloud.run('queued_resource.sh', *ARGUMENTS, '--dry_run')  # writes the answers down
     environment = os.environ | {'PATH': f'{gcloud.folder / "bin"}{os.pathsep}{os.environ["PATH"]}'}
@@ -280,7 +282,7 @@ def test_an_interruption_leaves_the_request_and_says_so(gcloud: Fakes):
     while 'WAITING_FOR_RESOURCES' not in (gcloud.folder / 'log').read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(loop.pid, signal.SIGINT)
+    os.killpg(loop.pid, number)
     assert loop.wait(timeout=20) == 130
     assert (gcloud.folder / 'log').read_text().splitlines()[-1] == REMAINS
     assert acts(gcloud) == []

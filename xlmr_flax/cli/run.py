@@ -6,9 +6,9 @@ and repeats nothing. A config file may take an argument: --config=FILE:ARGUMENT.
 
 Several processes, on one machine or on several that all see DIR, can share a plan: the same command with --shard=1/4 to
 --shard=4/4. Each process claims a run before it starts it, helps the others when its own part is done, and ends when
-the plan is finished. --devices_a_run=1 starts such processes on one host, one for each chip or GPU; with
---shard they divide that part of the plan. A plan of many small runs finishes sooner this way than with all devices on
-each run (xlmr-flax estimate --one_run_a_chip compares).
+the plan is finished. --devices_a_run=1 starts such processes on one host, one for each chip or GPU; with --shard they
+divide that part of the plan. A plan of many small runs finishes sooner this way than with all devices on each run
+(xlmr-flax estimate --one_run_a_chip compares).
 Several hosts can compute each run together on one mesh: the same command on each, with --coordinator=HOST:PORT (of the
 first) --num_processes=N --process_id=0 to N-1. Under srun and on TPU slices these flags are not needed. All hosts must
 see DIR; the first one writes.

@@ -183,12 +183,7 @@ def options(step: StepShapes, limit: float = 0.0, unrolled: bool = False) -> Ite
         setting = f'recipe.accumulation={smaller.accumulation} (now {micro_batches})'
         meaning = 'the same training, in smaller micro-batches'
         if step.optimizer.spec.clip_per == 'micro_batch':
-            clips = step.optimizer.spec.clip_norm > 0
-            meaning = 'another training: ' + (
-                'gradients are clipped after each micro-batch'
-                if clips
-                else 'each micro-batch has dropout masks of its own'
-            )
+            meaning = 'another training: each micro-batch has dropout masks and clipping of its own'
         yield setting, meaning, smaller
     if step.model.remat != FULL and step.model.config.num_layers > 1:
         # If all layers are unrolled, XLA:CPU merges a layer's recomputation with its forward pass.
