@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,9 @@ def test_processes_stopped_by_the_clock(override: list[str], tmp_path: Path) -> 
         assert process.returncode in (0, STOPPED), said
         assert 'Traceback' not in said
         codes.append(process.returncode)
+        if codes == [0]:  # done before the signal: the first run took longer, since it compiled the programs
+            shutil.rmtree(parted / 'runs')
+            took, codes = took / 2, []
     assert STOPPED in codes
     subprocess.run(words, cwd=parted, env=env, check=True, capture_output=True)
     assert outcome(parted / 'runs' / 'tiny') == outcome(tmp_path / 'whole' / 'runs' / 'tiny')

@@ -182,7 +182,9 @@ def measured(data_root: Path, tokenizer: Tokenizer) -> list[Rates]:
     return list(rates(data_root))
 
 
-@pytest.mark.parametrize(('task', 'language', 'split'), [('tydiqa', 'fi', 'test'), ('mlqa', 'zh', 'dev')])
+@pytest.mark.parametrize(
+    ('task', 'language', 'split'), [('xquad', 'de', 'test'), ('tydiqa', 'fi', 'test'), ('mlqa', 'zh', 'dev')]
+)
 def test_a_row_of_the_committed_table(
     task: str, language: str, split: str, tokenizer: Tokenizer, data_root: Path
 ) -> None:
