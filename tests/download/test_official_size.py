@@ -102,10 +102,11 @@ def commonsenseqa(n: int) -> Iterator[tuple[str, Iterator[str]]]:
 
 def ccg(n: int) -> Iterator[tuple[str, Iterator[str]]]:
     leaves = ' '.join(f'(<L NP NNP NNP word{i} NP>)' for i in range(24))
-    yield (
-        'intermediate/ccg/data/AUTO/02/wsj_0201.auto',
-        (f'ID=wsj_0201.{i}\n(<T S[dcl] 0 2> {leaves})\n' for i in range(n)),
-    )
+    sections = range(19)  # jiant's training sections; the reader needs all of them
+    for section in sections:
+        numbers = range(section, n, len(sections))
+        rows = (f'ID=wsj_{section:02}01.{i}\n(<T S[dcl] 0 2> {leaves})\n' for i in numbers)
+        yield f'intermediate/ccg/data/AUTO/{section:02}/wsj_{section:02}01.auto', rows
 
 
 def pawsx(n: int) -> Iterator[tuple[str, Iterator[str]]]:
