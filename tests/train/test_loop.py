@@ -18,7 +18,7 @@ import pytest
 from one_head import single
 
 from xlmr_flax.config import OptimizerSpec, Recipe
-from xlmr_flax.data.batches import rows_at
+from xlmr_flax.data.batches import units_at
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train import streams
@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_names_step_task_and_examples(tiny: Any, data: 
         bench.train()
     message = str(caught.value)
     assert message.startswith("loss nan, gradient norm nan at step 0 of task 'toy'; examples: row-")
-    for row in rows_at(0, 50, 6, seed=7):
+    for row in units_at(0, 50, 6, seed=7):
         assert f'row-{row}' in message
     assert bench.records == []
     assert not list((tmp_path / 'c' / 'last').glob('[0-9]*')), 'a state that is no number is never saved'
