@@ -49,7 +49,7 @@ class Bench:
         self.phase = Phase(
             task='toy', model=tiny.model, recipe=recipe, data=single('toy', 'x', tiny.head, data, LENGTHS, 7),
             steps=total_steps(recipe, len(data)), seed=7, pad=1, mesh=make_mesh(), directory=folder, run_hash=run_hash,
-            evaluate=self.evaluate, log=self.records.append, restarted=self.forget,
+            evaluate=self.evaluate, log=self.records.append, on_start=self.forget,
         )  # fmt: skip
 
     def evaluate(self, params: Any) -> dict[str, float]:
@@ -114,7 +114,7 @@ def test_after_a_crash_it_goes_on_from_the_last_state(
     with pytest.raises(Crash):
         bench.train()
     starts: list[int] = []
-    bench.phase = dataclasses.replace(bench.phase, restarted=lambda s, e: (starts.append(s), bench.forget(s, e))[0])
+    bench.phase = dataclasses.replace(bench.phase, on_start=lambda s, e: (starts.append(s), bench.forget(s, e))[0])
     found = bench.train()
     assert starts == [step // 3 * 3]
     assert_same(found.params, want.params)
