@@ -150,7 +150,7 @@ class Estimator:
 
     def __init__(self, plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer):
         self.config, self.plan, self.shape, self.tokenizer = plan.config, plan, shape, tokenizer
-        self._rows: dict[tuple[Split, int, int], SplitSizes] = {}
+        self._sizes: dict[tuple[Split, int, int], SplitSizes] = {}
         self._counts: dict[Split, int] = {}
         self._trainings: dict[str, TrainingCost] = {}
         self._evaluations: dict[tuple[object, ...], Work] = {}
@@ -162,17 +162,17 @@ class Estimator:
             self._counts[split] = count_rows(split)
         return self._counts[split]
 
-    def rows(self, read: Read, max_length: int = 0) -> SplitSizes:
+    def sizes(self, read: Read, max_length: int = 0) -> SplitSizes:
         """Returns the sizes of a read (both sides of a retrieval task). max_length: 0 = that of the read."""
         task, max_length = read.split.task, max_length or read.max_length
         key = (read.split, read.limit, max_length)
-        if key not in self._rows:
+        if key not in self._sizes:
             sides = 2 if task.embeds else 1
             n = self.count(read.split)
             n = min(n, read.limit * sides) if read.limit else n
             cached = self._from_cache(task, n // sides, sides, max_length)
-            self._rows[key] = cached or self._sampled(read.split, n, max_length)
-        return self._rows[key]
+            self._sizes[key] = cached or self._sampled(read.split, n, max_length)
+        return self._sizes[key]
 
     def _from_cache(self, task: Task, n: int, sides: int, max_length: int) -> SplitSizes | None:
         """Estimates sizes from cache entries of this task and length, in any language, with about `n` examples (a task
@@ -228,16 +228,16 @@ class Estimator:
     def draws(self, run: Run, arm: Arm, recipe: Recipe) -> tuple[list[SplitSizes], int, list[Draws]]:
         """Returns (sizes of each dataset of a run, its optimizer steps, the draws from each dataset). arm, recipe: the
         run's, which has a training."""
-        datasets, rows = run.datasets, self.training_rows(run)
+        datasets, rows = run.datasets, self.training_sizes(run)
         sizes = [max(1, round(each.units * data.spec.fraction)) for data, each in zip(datasets, rows, strict=True)]
         steps = phase_steps(arm, recipe, datasets, sizes)
         where = phase_field(self.config, run.intermediate, run.target or run.warms)
         mixture = mixture_of(arm, datasets, sizes, run.seed, where, steps, recipe.accumulation)
         return rows, steps, expected_draws(arm, recipe, datasets, sizes, mixture, steps)
 
-    def training_rows(self, run: Run) -> list[SplitSizes]:
+    def training_sizes(self, run: Run) -> list[SplitSizes]:
         """Returns the sizes of each dataset of a run, before `fraction` is applied."""
-        return [self.rows(read) for read in training_reads(run) if read.purpose == TRAIN]
+        return [self.sizes(read) for read in training_reads(run) if read.purpose == TRAIN]
 
     def _batches(self, dataset: Dataset, rows: SplitSizes, recipe: Recipe, size: int) -> Work:
         """Estimates the forward and backward pass of an average batch of a dataset, padded or packed."""
@@ -263,7 +263,7 @@ class Estimator:
     def _dev(self, datasets: Iterable[Dataset]) -> Work:
         """Estimates one evaluation of the dev rows that select the checkpoint. Held-out text is not counted."""
         taken = (read for read in dev_reads(datasets) if not read.split.task.is_text and read.is_taken())
-        return sum((self._pass(self.rows(read), read.max_length) for read in taken), Work())
+        return sum((self._pass(self.sizes(read), read.max_length) for read in taken), Work())
 
     def evaluation(self, run: Run, language: str) -> Work:
         """Estimates the evaluation of a run in one language. Raises DataError."""
@@ -272,7 +272,7 @@ class Estimator:
         if key not in self._evaluations:
             all_reads = test_reads(self.config, run, self.plan.splits[run.target])
             those = [read for read in all_reads if read.split.language == language]
-            self._evaluations[key] = sum((self._pass(self.rows(read, length), length) for read in those), Work())
+            self._evaluations[key] = sum((self._pass(self.sizes(read, length), length) for read in those), Work())
         return self._evaluations[key]
 
     def _pass(self, rows: SplitSizes, max_length: int) -> Work:
