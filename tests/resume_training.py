@@ -70,7 +70,7 @@ class Job:
             task='two', model=self.model, recipe=dataclasses.replace(RECIPE, **recipe),
             data=TrainingData(tuple(streams), Mixture(('a', 'b'), fixed_quotas(np.asarray([0.6, 0.4]), STEPS), 5)),
             steps=STEPS, seed=7, pad=1, mesh=self.mesh, directory=folder / 'c', run_hash='h', evaluate=self.evaluate,
-            log=lambda r: self._append('log', r), restarted=self._restarted, say=self._say,
+            log=lambda r: self._append('log', r), on_start=self._restarted, say=self._say,
         )  # fmt: skip
 
     def _say(self, text: str) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xlmr_flax.data.batches import eval_batches, pad_rows, padded_length, pass_tokens, row_lengths, rows_at, train_batch
+from xlmr_flax.data.batches import (
+    eval_batches,
+    pad_rows,
+    padded_length,
+    pass_tokens,
+    row_lengths,
+    train_batch,
+    units_at,
+)
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.tokenize import Ragged
 
@@ -19,8 +27,8 @@ def ragged(lengths: list[int]) -> Ragged:
 @pytest.mark.parametrize(('n', 'size'), [(10, 4), (7, 7), (3, 8), (100, 32), (1, 5)])
 def test_every_row_once_per_pass_across_batch_borders(n: int, size: int) -> None:
     steps = 3 * n  # three passes at least
-    stream = np.concatenate([rows_at(s, n, size, seed=5) for s in range(steps)])
-    assert all(len(rows_at(s, n, size, seed=5)) == size for s in range(steps))
+    stream = np.concatenate([units_at(s, n, size, seed=5) for s in range(steps)])
+    assert all(len(units_at(s, n, size, seed=5)) == size for s in range(steps))
     for start in range(0, len(stream) - n + 1, n):
         assert sorted(stream[start : start + n]) == list(range(n)), start
     if n > 6:
@@ -29,21 +37,21 @@ def test_every_row_once_per_pass_across_batch_borders(n: int, size: int) -> None
 
 
 def test_rows_of_a_step_depend_on_seed_and_step_alone() -> None:
-    want = rows_at(13, 50, 8, seed=3)
+    want = units_at(13, 50, 8, seed=3)
     for seed in range(20):  # pushes the kept permutations out
-        rows_at(2, 50, 8, seed)
-    np.testing.assert_array_equal(rows_at(13, 50, 8, seed=3), want)
-    assert not np.array_equal(rows_at(13, 50, 8, seed=4), want)
-    assert not np.array_equal(rows_at(14, 50, 8, seed=3), want)
+        units_at(2, 50, 8, seed)
+    np.testing.assert_array_equal(units_at(13, 50, 8, seed=3), want)
+    assert not np.array_equal(units_at(13, 50, 8, seed=4), want)
+    assert not np.array_equal(units_at(14, 50, 8, seed=3), want)
     # Two batches of 4 are one batch of 8: the stream does not know the batch size.
-    halves = [rows_at(26, 50, 4, seed=3), rows_at(27, 50, 4, seed=3)]
+    halves = [units_at(26, 50, 4, seed=3), units_at(27, 50, 4, seed=3)]
     np.testing.assert_array_equal(np.concatenate(halves), want)
 
 
 def test_the_stream_is_the_same_next_year() -> None:
     """A change here changes every run; raise experiment.plan._FORMAT with it."""
-    assert rows_at(0, 10, 6, seed=1).tolist() == [6, 0, 7, 9, 4, 1]
-    assert rows_at(1, 10, 6, seed=1).tolist() == [8, 5, 2, 3, 2, 7]
+    assert units_at(0, 10, 6, seed=1).tolist() == [6, 0, 7, 9, 4, 1]
+    assert units_at(1, 10, 6, seed=1).tolist() == [8, 5, 2, 3, 2, 7]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +85,7 @@ def test_a_training_batch_holds_the_steps_rows_at_the_right_length() -> None:
     data = Encoded('pair', ragged(lengths), np.arange(8, dtype=np.int32) % 3, tuple('abcdefgh'))
     widths = set()
     for step in range(12):
-        rows = rows_at(step, 8, 2, seed=2)
+        rows = units_at(step, 8, 2, seed=2)
         batch = train_batch(data, step, 2, 2, (8, 16, 32), PAD)
         longest = max(lengths[r] for r in rows)
         assert batch['ids'].shape == (2, padded_length(longest, (8, 16, 32)))

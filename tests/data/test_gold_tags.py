@@ -89,8 +89,8 @@ def test_every_word_keeps_its_tag(name: str, every: int, tokenizer: Tokenizer, d
         for max_length in (128, 32):
             rows = tag_rows(tokenizer, examples, max_length)
             assert rows.tokens.lengths.max() <= max_length, where
-            assert (rows.labels.flat != IGNORED).sum() == rows.slots.flat.sum() == words, where
-            row_tags = [np.where(rows.slots[i] == 1, rows.labels[i], -7) for i in range(len(rows.labels))]
+            assert (rows.labels.flat != IGNORED).sum() == rows.word_starts.flat.sum() == words, where
+            row_tags = [np.where(rows.word_starts[i] == 1, rows.labels[i], -7) for i in range(len(rows.labels))]
             assert join_tags(rows, row_tags, len(examples)) == gold, where
             split_up += len(rows.tokens) > len(examples) if max_length == 32 else 0
         files += 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlmr_flax.config import Arm, Member
-from xlmr_flax.data.batches import rows_at
+from xlmr_flax.data.batches import units_at
 from xlmr_flax.data.expression import Expression, ExpressionError
 from xlmr_flax.data.mixture import (
     Mixture,
@@ -105,11 +105,11 @@ def test_all_hosts_see_one_stream(hosts: int) -> None:
         whole: list[tuple[int, int]] = []
         for host in range(hosts):
             stream, draw = Mixture(names, fixed_quotas(rates), 3).at(step)
-            rows = rows_at(draw, sizes[stream], batch, stream_seed(3, names[stream], 3))
+            rows = units_at(draw, sizes[stream], batch, stream_seed(3, names[stream], 3))
             whole += [(stream, int(r)) for r in rows[host * batch // hosts : (host + 1) * batch // hosts]]
         stream, draw = Mixture(names, fixed_quotas(rates), 3).at(step)
         assert whole == [
-            (stream, int(r)) for r in rows_at(draw, sizes[stream], batch, stream_seed(3, names[stream], 3))
+            (stream, int(r)) for r in units_at(draw, sizes[stream], batch, stream_seed(3, names[stream], 3))
         ]
 
 
@@ -121,7 +121,7 @@ def test_every_example_of_an_epoch_comes_once(sizes: list[int], seed: int) -> No
     seen: list[list[int]] = [[] for _ in sizes]
     for position in range(40 * len(sizes)):
         stream, draw = mix.at(position)
-        seen[stream] += rows_at(draw, sizes[stream], batch, stream_seed(seed, mix.names[stream], len(sizes))).tolist()
+        seen[stream] += units_at(draw, sizes[stream], batch, stream_seed(seed, mix.names[stream], len(sizes))).tolist()
     for size, rows in zip(sizes, seen, strict=True):
         for start in range(0, len(rows) - size + 1, size):
             assert sorted(rows[start : start + size]) == list(range(size))
@@ -129,7 +129,7 @@ def test_every_example_of_an_epoch_comes_once(sizes: list[int], seed: int) -> No
 
 def test_streams_of_one_size_are_not_read_in_step() -> None:
     """A dataset and its translation have the same rows: their orders differ."""
-    orders = [rows_at(0, 200, 200, stream_seed(1, name, 2)).tolist() for name in ('mnli/en', 'mnli/de')]
+    orders = [units_at(0, 200, 200, stream_seed(1, name, 2)).tolist() for name in ('mnli/en', 'mnli/de')]
     assert orders[0] != orders[1]
 
 

@@ -114,9 +114,9 @@ def test_a_packed_batch_has_the_examples_of_the_padded_one(kind: str, group: int
     packing = packing_of(data)
     for step in range(4):
         plain = train_batch(data, step, size, 5, (16, 32, LENGTH), PAD)
-        from xlmr_flax.data.batches import rows_at
+        from xlmr_flax.data.batches import units_at
 
-        layout = packing.layout(unit_lengths(data, rows_at(step, len(data), size, 5)))
+        layout = packing.layout(unit_lengths(data, units_at(step, len(data), size, 5)))
         batch = train_batch(data, step, size, 5, (16, 32, LENGTH), PAD, layout=layout)
         assert batch['ids'].shape == ((layout.rows, group, LENGTH) if kind == 'choice' else (layout.rows, LENGTH))
         assert layout.rows < size

@@ -35,7 +35,7 @@ def test_label_stands_on_the_first_sub_token_of_each_word(tokenizer: Tokenizer) 
     labels = np.full(len(want), IGNORED)
     labels[first] = [3, 1, 2, 0]
     np.testing.assert_array_equal(rows.labels[0], labels)
-    np.testing.assert_array_equal(np.flatnonzero(rows.slots[0]), first)
+    np.testing.assert_array_equal(np.flatnonzero(rows.word_starts[0]), first)
 
 
 @pytest.mark.parametrize('max_length', [8, 11, 16, 64])
@@ -57,7 +57,7 @@ def test_words_without_sub_tokens_or_with_too_many_become_unknown(tokenizer: Tok
     assert join_tags(rows, _gold(rows), 1) == [[0, 1, 2]]
 
 
-def test_unlabelled_sentences_have_slots_all_the_same(tokenizer: Tokenizer) -> None:
+def test_unlabelled_sentences_have_word_starts_all_the_same(tokenizer: Tokenizer) -> None:
     rows = tag_rows(tokenizer, [TagExample('a', ('Maria', 'sleeps'), None)], 32)
-    assert rows.slots[0].sum() == 2
+    assert rows.word_starts[0].sum() == 2
     assert (rows.labels[0] == IGNORED).all()

@@ -127,6 +127,12 @@ def test_ranking_by_cosine_whatever_the_lengths(root: Path, tmp_path: Path) -> N
     assert [str(file) for file in given] == ['test-queries.npy', 'test-pool.npy']
 
 
+def test_a_query_without_a_gold_pair_is_named_before_anything_is_embedded(root: Path, tmp_path: Path) -> None:
+    """The gold file of BUCC has pairs for the first PAIRS sentences alone."""
+    with pytest.raises(DataError, match=rf"bucc2018 test de: query 'de-\d+' has no gold pair \({ALONE} have none\)"):
+        rank(get_task('bucc2018'), 'de', 'test', str(root), None, tmp_path / 'out.json')  # type: ignore[arg-type]
+
+
 # The rows of each side by id; _vector makes texts of one number translations of each other.
 REPEATED = {
     'de': {'d0': '1 de', 'd1': '0 de', 'd2': '1 de ', 'd3': '2 de', 'd4': '3 de', 'd5': '1000 de'},

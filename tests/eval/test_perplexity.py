@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from xlmr_flax.data.batches import pad_rows, rows_at
+from xlmr_flax.data.batches import pad_rows, units_at
 from xlmr_flax.data.corpus import hold_out, text_rows
 from xlmr_flax.data.labels import IGNORED
 from xlmr_flax.data.masking import Masking, mask_batch, mask_rows
@@ -163,7 +163,7 @@ def test_training_the_head_of_the_embedded_encoder_lowers_it(
     optimizer = optax.adam(1e-2)
     state, step = optimizer.init(head), _head_step(model, optimizer)
     for i in range(STEPS):
-        batch = pad_rows(train, rows_at(i, len(train), BATCH, 0), LENGTH, tokenizer.pad)
+        batch = pad_rows(train, units_at(i, len(train), BATCH, 0), LENGTH, tokenizer.pad)
         batch |= mask_batch(batch['ids'], batch['segments'], (0, i), masking)
         head, state, _ = step(head, state, params, {k: jnp.asarray(v) for k, v in batch.items()})
     after, again = measure(head)

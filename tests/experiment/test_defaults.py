@@ -13,7 +13,7 @@ from xlmr_flax.data.packing import Packing
 from xlmr_flax.encoders.config import SIZES
 from xlmr_flax.experiment.plan.defaults import Defaults, decide, dtype_of, remedy
 from xlmr_flax.experiment.plan.load import Load
-from xlmr_flax.experiment.plan.mesh_cost import Sizes, choose, merged_parts, meshes, step_bytes, step_seconds
+from xlmr_flax.experiment.plan.mesh_cost import MeshSizes, choose, merged_parts, meshes, step_bytes, step_seconds
 from xlmr_flax.experiment.studies.preset_values import PRESETS
 from xlmr_flax.experiment.studies.presets import preset
 from xlmr_flax.parallel.machine import CPU, GPU, TPU, Machine
@@ -105,7 +105,7 @@ def test_small_batches_are_not_cut_into_empty_rows() -> None:
 
 def test_a_state_that_fits_no_device_is_cut() -> None:
     huge = dataclasses.replace(LARGE, num_layers=96)
-    assert step_bytes(huge, XTREME, Sizes(8, 1, 1)) > V5E.chip.hbm
+    assert step_bytes(huge, XTREME, MeshSizes(8, 1, 1)) > V5E.chip.hbm
     found = choose(huge, [XTREME], V5E)
     assert found.fsdp * found.model == 8
 
@@ -136,7 +136,7 @@ def test_the_cost_model_follows_the_compiler(name: str) -> None:
     found, want = [], []
     for sizes, milliseconds, collectives in COMPILED[name]:
         machine = ONE if sizes == (1, 1, 1) else V5E
-        found.append(1e3 * step_seconds(LARGE, each, Sizes(*sizes), machine))
+        found.append(1e3 * step_seconds(LARGE, each, MeshSizes(*sizes), machine))
         want.append(milliseconds + collectives)
     np.testing.assert_allclose(found, want, rtol=0.2)
     assert np.argmin(found) == np.argmin(want)
@@ -145,12 +145,12 @@ def test_the_cost_model_follows_the_compiler(name: str) -> None:
 def test_micro_batches_that_exist_for_memory_alone_are_merged() -> None:
     recipe = Recipe(batch_size=64, accumulation=8, optimizer=OptimizerSpec(clip_per='step'))
     together = load(recipe)
-    assert merged_parts(LARGE, together, Sizes(1, 1, 8), V5E) == 1
+    assert merged_parts(LARGE, together, MeshSizes(1, 1, 8), V5E) == 1
     small = dataclasses.replace(together, draws=np.full((2, 4096, 1), 100))
-    parts = merged_parts(LARGE, small, Sizes(1, 8, 1), V5E)
+    parts = merged_parts(LARGE, small, MeshSizes(1, 8, 1), V5E)
     assert 1 < parts <= 8 and 8 % parts == 0
-    assert step_bytes(LARGE, small, Sizes(1, 8, 1), parts) < V5E.chip.hbm
-    assert merged_parts(LARGE, JIANT, Sizes(1, 1, 8), V5E) == 8, 'clipped after each'
+    assert step_bytes(LARGE, small, MeshSizes(1, 8, 1), parts) < V5E.chip.hbm
+    assert merged_parts(LARGE, JIANT, MeshSizes(1, 1, 8), V5E) == 8, 'clipped after each'
 
 
 def test_padding_is_said_with_what_mends_it() -> None:
@@ -165,4 +165,4 @@ def test_padding_is_said_with_what_mends_it() -> None:
 def test_every_preset_is_better_than_rows_alone(name: str) -> None:
     each = load(recipe_of(name))
     best = choose(LARGE, [each], V5E)
-    assert step_seconds(LARGE, each, best, V5E) < 0.5 * step_seconds(LARGE, each, Sizes(8, 1, 1), V5E)
+    assert step_seconds(LARGE, each, best, V5E) < 0.5 * step_seconds(LARGE, each, MeshSizes(8, 1, 1), V5E)

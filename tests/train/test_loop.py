@@ -18,7 +18,7 @@ import pytest
 from one_head import single
 
 from xlmr_flax.config import OptimizerSpec, Recipe
-from xlmr_flax.data.batches import rows_at
+from xlmr_flax.data.batches import units_at
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.parallel.mesh import make_mesh
 from xlmr_flax.train import streams
@@ -49,7 +49,7 @@ class Bench:
         self.phase = Phase(
             task='toy', model=tiny.model, recipe=recipe, data=single('toy', 'x', tiny.head, data, LENGTHS, 7),
             steps=total_steps(recipe, len(data)), seed=7, pad=1, mesh=make_mesh(), directory=folder, run_hash=run_hash,
-            evaluate=self.evaluate, log=self.records.append, restarted=self.forget,
+            evaluate=self.evaluate, log=self.records.append, on_start=self.forget,
         )  # fmt: skip
 
     def evaluate(self, params: Any) -> dict[str, float]:
@@ -114,7 +114,7 @@ def test_after_a_crash_it_goes_on_from_the_last_state(
     with pytest.raises(Crash):
         bench.train()
     starts: list[int] = []
-    bench.phase = dataclasses.replace(bench.phase, restarted=lambda s, e: (starts.append(s), bench.forget(s, e))[0])
+    bench.phase = dataclasses.replace(bench.phase, on_start=lambda s, e: (starts.append(s), bench.forget(s, e))[0])
     found = bench.train()
     assert starts == [step // 3 * 3]
     assert_same(found.params, want.params)
@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_names_step_task_and_examples(tiny: Any, data: 
         bench.train()
     message = str(caught.value)
     assert message.startswith("loss nan, gradient norm nan at step 0 of task 'toy'; examples: row-")
-    for row in rows_at(0, 50, 6, seed=7):
+    for row in units_at(0, 50, 6, seed=7):
         assert f'row-{row}' in message
     assert bench.records == []
     assert not list((tmp_path / 'c' / 'last').glob('[0-9]*')), 'a state that is no number is never saved'

@@ -1,8 +1,9 @@
 """Batches for training and evaluation: selects the rows of each step and builds padded or packed arrays.
 
-The stream of training batches is a pure function of (seed, draw). The number of array shapes is small, because each
-shape compiles once: a padded batch has one of the recipe's row lengths, and a packed batch has one of a few numbers of
-rows (data/packing.py).
+The stream of training batches is a pure function of (seed, draw). A batch has a fixed number of units: a unit is what
+training draws, an example or, for tags, spans and text, one row of tokens (`Encoded.__len__`). The number of array
+shapes is small, because each shape compiles once: a padded batch has one of the recipe's row lengths, and a packed
+batch has one of a few numbers of rows (data/packing.py).
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
 
 
-def rows_at(draw: int, n: int, batch_size: int, seed: int) -> np.ndarray:
-    """Row numbers int64 [batch_size] of a dataset's batch number `draw`, from 0. Epochs over all n rows follow one
-    another without a gap, and each epoch has its own permutation."""
+def units_at(draw: int, n: int, batch_size: int, seed: int) -> np.ndarray:
+    """The numbers of the units in a dataset's batch number `draw`, from 0: int64 [batch_size]. Epochs over all n units
+    follow one another without a gap, and each epoch has its own permutation."""
     position = np.arange(draw * batch_size, (draw + 1) * batch_size)
     epochs = position // n
     return np.concatenate([_permutation(seed, int(e), n)[position[epochs == e] % n] for e in np.unique(epochs)])
@@ -100,7 +101,7 @@ def train_batch(
     layout: the positions of the batch's examples in packed rows [R, T] with S slots. With a layout the result is that
     of `packed_batch`.
     """
-    units = rows_at(draw, len(data), batch_size, seed)
+    units = units_at(draw, len(data), batch_size, seed)
     if layout is not None:
         return packed_batch(data, units, layout, pad, own_rows)
     rows = token_rows(data, units).reshape(-1)

@@ -258,7 +258,7 @@ def to_arrays(data: Encoded) -> dict[str, np.ndarray]:
     }
     if data.tags is not None:
         tags = data.tags
-        arrays |= {'slots': tags.slots.flat, 'tag_labels': tags.labels.flat, 'example': tags.example}
+        arrays |= {'slots': tags.word_starts.flat, 'tag_labels': tags.labels.flat, 'example': tags.example}
     if data.spans is not None:
         characters = [offsets.reshape(-1, 2) for offsets in data.spans.offsets]
         arrays |= {name: getattr(data.spans, name) for name in _SPAN_COLUMNS}
@@ -275,8 +275,8 @@ def from_arrays(kind: str, group: int, arrays: Mapping[str, np.ndarray]) -> Enco
     ids = tuple(text[start:end].decode('utf-8', 'surrogatepass') for start, end in itertools.pairwise(ends))
     tags = spans = None
     if 'slots' in arrays:
-        slots, labels = Ragged(arrays['slots'], offsets), Ragged(arrays['tag_labels'], offsets)
-        tags = TagRows(tokens, slots, labels, arrays['example'])
+        starts, labels = Ragged(arrays['slots'], offsets), Ragged(arrays['tag_labels'], offsets)
+        tags = TagRows(tokens, starts, labels, arrays['example'])
     if 'characters' in arrays:
         ends = arrays['character_offsets'].tolist()
         parts = (arrays['characters'][start:end] for start, end in itertools.pairwise(ends))

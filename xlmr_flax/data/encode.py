@@ -35,7 +35,7 @@ class Encoded:
     spans: SpanRows | None = None
 
     def __len__(self) -> int:
-        """Number of training units: examples, or rows for tags and spans (as in the reference scripts)."""
+        """Number of training units: examples, or rows for tags, spans and text (as in the reference scripts)."""
         return len(self.tokens) // self.group
 
     def unit_id(self, unit: int) -> str:

@@ -65,7 +65,7 @@ def mixture_rates(arm: Arm, sizes: Sequence[int]) -> np.ndarray:
 
 
 class Quotas:
-    """Integer counts of draws at the end of each block.
+    """The number of draws of each stream up to the end of each block.
 
     `wanted(b)`: float64 [n], the exact number of draws that the rates give in the first b blocks; its sum is b * block.
     The counts are stored in a prefix table, which is extended lazily and read in O(1). If the schedule is periodic, the
@@ -115,10 +115,10 @@ class Quotas:
 
 
 def fixed_quotas(rates: np.ndarray, block: int = DEFAULT_BLOCK) -> Quotas:
-    """Quotas of constant rates float64 [n] (sum 1), rounded to multiples of 2 ** -20 or a little less.
+    """Quotas of constant rates float64 [n] (sum 1), rounded to multiples of 1 / P.
 
-    After one period of draws every count is an exact integer. So the schedule is periodic, and any position is
-    computed in O(1).
+    P is the period: the smallest number of draws in whole blocks that is at least 2 ** 20. After P draws every count is
+    an exact integer. So the schedule is periodic, and any position is computed in O(1).
     """
     period = -(-_RESOLUTION // block)
     per_block = _largest_remainder(rates, period * block) / period

@@ -1,4 +1,5 @@
-"""Reads the examples of a task, language and split from local files in the official layouts or the embedded world.
+"""Reads the examples of a task, language and split: from local files in the official layouts, from datasets that TFDS
+has prepared (data/readers/tfds.py), or from the embedded world.
 
 Real data is stored under a data root (--data_root or XLMR_DATA_ROOT). The embedded world's tasks need no data root.
 """
@@ -281,7 +282,8 @@ def _file_rows(
 
 
 def _left_out(file: Found) -> dict[str, set[str]]:
-    """The texts of a column that are not read, as they are in a test file (`Table.without`): {column: texts}."""
+    """The texts of test files, by column: {column: texts}. A row of `file` with one of them is left out
+    (`Table.without`)."""
     taken: dict[str, set[str]] = {}
     for path, column in file.without:
         rows = read_rows(path, dataclasses.replace(file.table, columns=(column,)))

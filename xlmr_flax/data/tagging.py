@@ -12,20 +12,20 @@ from xlmr_flax.data.tokenize import Ragged, Tokenizer
 from xlmr_flax.tasks.base import TagExample
 from xlmr_flax.util.stopping import check
 
-Row = tuple[list[int], list[int], list[int]]  # tokens, slots, labels
+Row = tuple[list[int], list[int], list[int]]  # tokens, word_starts, labels
 
 
 @dataclass(frozen=True)
 class TagRows:
     """Encoded rows of tagged sentences.
 
-    tokens: the rows. slots: Ragged like tokens, 1 on each word's first sub-token, 0 elsewhere. labels: Ragged like
-    tokens, the tag on each word's first sub-token, IGNORED elsewhere. example int32 [rows]: the number of the row's
-    sentence; the parts of a sentence are in order.
+    tokens: the rows. word_starts: Ragged like tokens, 1 on each word's first sub-token, 0 elsewhere. labels: Ragged
+    like tokens, the tag on each word's first sub-token, IGNORED elsewhere. example int32 [rows]: the number of the
+    row's sentence; the parts of a sentence are in order.
     """
 
     tokens: Ragged
-    slots: Ragged
+    word_starts: Ragged
     labels: Ragged
     example: np.ndarray
 
@@ -74,16 +74,16 @@ def tag_rows(tokenizer: Tokenizer, examples: Sequence[TagExample], max_length: i
             row[2].extend([tag] + [IGNORED] * (len(piece) - 1))
         rows.append(_closed(tokenizer, *row))
         parents.append(number)
-    tokens, slots, labels = (Ragged.from_rows([row[i] for row in rows]) for i in range(3))
-    return TagRows(tokens, slots, labels, np.asarray(parents, np.int32))
+    tokens, word_starts, labels = (Ragged.from_rows([row[i] for row in rows]) for i in range(3))
+    return TagRows(tokens, word_starts, labels, np.asarray(parents, np.int32))
 
 
 def _new_row(tokenizer: Tokenizer) -> Row:
     return [tokenizer.bos], [0], [IGNORED]
 
 
-def _closed(tokenizer: Tokenizer, tokens: list[int], slots: list[int], labels: list[int]) -> Row:
-    return [*tokens, tokenizer.eos], [*slots, 0], [*labels, IGNORED]
+def _closed(tokenizer: Tokenizer, tokens: list[int], word_starts: list[int], labels: list[int]) -> Row:
+    return [*tokens, tokenizer.eos], [*word_starts, 0], [*labels, IGNORED]
 
 
 def join_words(rows: TagRows, per_token: Sequence[np.ndarray], sentences: int) -> list[np.ndarray]:
@@ -91,7 +91,7 @@ def join_words(rows: TagRows, per_token: Sequence[np.ndarray], sentences: int) -
     row -> [words, ...] for each sentence."""
     parts: list[list[np.ndarray]] = [[] for _ in range(sentences)]
     for i, values in enumerate(per_token):
-        parts[int(rows.example[i])].append(values[rows.slots[i] == 1])
+        parts[int(rows.example[i])].append(values[rows.word_starts[i] == 1])
     return [np.concatenate(part) for part in parts]
 
 

@@ -114,16 +114,21 @@ def rank(
     embed_pool: Embed | None = None,
 ) -> tuple[dict[str, float], int]:
     """Ranks the pool for every query by cosine similarity, writes the best 20 ids of each query to `path` and returns
-    (metrics, number of queries). embed_pool: embeds the pool, None = `embed`."""
+    (metrics, number of queries). embed_pool: embeds the pool, None = `embed`. Raises DataError for a query without a
+    gold pair, before anything is embedded."""
     queries, pool = read_pairs(task, language, split, data_root)
+    gold: dict[str, list[str]] = {}
+    for query, right in read_gold(task, language, split, data_root):
+        gold.setdefault(query, []).append(right)
+    if without := [query.id for query in queries if query.id not in gold]:
+        raise DataError(
+            f'{task.name} {split} {language}: query {without[0]!r} has no gold pair ({len(without)} have none)'
+        )
     x, y = embed(queries, Path(f'{split}-queries.npy')), (embed_pool or embed)(pool, Path(f'{split}-pool.npy'))
     nearest, _ = neighbours(x, y, RANKED, cosine=True, mesh=mesh)
     ranked = {
         query.id: [pool[i].id for i in row if i >= 0] for query, row in zip(queries, nearest.indices, strict=True)
     }
-    gold: dict[str, list[str]] = {}
-    for query, right in read_gold(task, language, split, data_root):
-        gold.setdefault(query, []).append(right)
     asked = {query.id: gold[query.id] for query in queries}
 
     def scores() -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Retrieval accuracy of every layer of an encoder, from one forward pass over each language.
 
-A language's sentences are searched among English ones and the reverse, as in eval/zero_shot.py, and, in parallel sets,
-those of every language among those of every other one.
+English queries are searched in each language, and each language's sentences in English, as in eval/zero_shot.py. In
+parallel sets, the sentences of each language are also searched in each other language.
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ _KEPT = ('bias', '/scale')  # vectors; kernels read some of them in float32
 
 
 def evaluation_weights(params: Params, model: Model, mesh: Mesh) -> Params:
-    """The parameters for forward passes: the layers' matrices in the compute dtype, all on `mesh`.
+    """The parameters for forward passes: the matrices of the stacked layers in the compute dtype, all on `mesh`.
 
-    Without this, every forward pass would convert the matrices again, with the same results. params: arrays on a mesh
-    of the same devices. The word table stays float32, as few of its rows are read. Parameters that
-    need no change are returned as they are.
+    Without this, every forward pass would convert the matrices again, with the same results. The word table stays
+    float32, as few of its rows are read; so does ModernBERT's first layer, which is not in the stack. params: arrays on
+    a mesh of the same devices. Parameters that need no change are returned as they are.
     """
     if model.dtype == 'float32' and all(_lies_on(leaf, mesh) for leaf in jax.tree.leaves(params)):
         return params
@@ -36,7 +36,7 @@ def _lies_on(leaf: jax.Array, mesh: Mesh) -> bool:
 
 @lru_cache(maxsize=4)  # one function for each dtype, so that jax finds its compiled programs again
 def converted(dtype: str) -> Callable[[Params], Params]:
-    """The function that converts the layers' matrices to a compute dtype."""
+    """The function that converts the matrices of the stacked layers to a compute dtype."""
 
     def one(path: Any, leaf: jax.Array) -> jax.Array:
         name = path_name(path)

@@ -232,9 +232,8 @@ class Evaluator:
             if task.mines:
                 repeated = self.evaluation.repeated_sentences
                 return mine(task, language, split, self.data_root, embedder(False), path, self.mesh, repeated)
-            ranking = path.with_suffix('.json')
-            sides = embedder(False), ranking, self.mesh, embedder(True)
-            return rank(task, language, split, self.data_root, *sides)
+            queries, pool, ranking = embedder(False), embedder(True), path.with_suffix('.json')
+            return rank(task, language, split, self.data_root, queries, ranking, self.mesh, pool)
 
     @property
     def _sentence_length(self) -> int:

@@ -144,7 +144,7 @@ def _parts(kind: Kind, examples: Sequence[Example], size: int = 4096) -> list[li
     without a second text. A group has at most `size` examples, which limits the memory of tokens and logits."""
     groups: dict[int, list[int]] = {}
     for i, example in enumerate(examples):
-        groups.setdefault(kind.alike(example), []).append(i)
+        groups.setdefault(kind.encoding_group(example), []).append(i)
     return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
 

@@ -25,7 +25,7 @@ from xlmr_flax.experiment.plan.arms import (
     phase_steps,
     training_examples,
 )
-from xlmr_flax.experiment.plan.cost import CACHED, Rows
+from xlmr_flax.experiment.plan.cost import CACHED, SplitSizes
 from xlmr_flax.experiment.plan.defaults import remedy
 from xlmr_flax.experiment.plan.draws import expected_draws
 from xlmr_flax.experiment.plan.fields import phase_field
@@ -129,8 +129,8 @@ class Training:
     def _loads(self) -> list[Load]:
         """The batches of each dataset (experiment/plan/load.py), from the lengths of all its rows."""
 
-        def sizes(data: Encoded) -> Rows:
-            return Rows(len(data), len(data), np.asarray(data.tokens.lengths), data.group, CACHED)
+        def sizes(data: Encoded) -> SplitSizes:
+            return SplitSizes(len(data), len(data), np.asarray(data.tokens.lengths), data.group, CACHED)
 
         both = zip(self.datasets, self.data, strict=True)
         return [load_of(dataset, sizes(data), self.recipe, self.arm.mix, 1.0) for dataset, data in both]
@@ -243,7 +243,7 @@ def train_run(setting: Setting, run: Run) -> None:
         evaluate=evaluate if training.selection.sets else None,
         log=lambda record: setting.log({**facts, 'seed': run.seed, **record}),
         progress=line,
-        restarted=lambda step, evaluated: setting.workdir.forget_metrics(run.name, step, evaluated),
+        on_start=lambda step, evaluated: setting.workdir.forget_metrics(run.name, step, evaluated),
         write_log=setting.workdir.write_log,
         say=say,
         trace=setting.profiler.of(run.name) if setting.profiler else None,

@@ -61,8 +61,8 @@ class Rows(NamedTuple):
     positions: jax.Array | None = None
 
 
-class Encoding(Protocol):
-    """The methods of models.model.Model that a kind's `logits` uses."""
+class ModelLike(Protocol):
+    """What a kind's `logits` uses of models.model.Model. A protocol, because kinds may not import models."""
 
     @property
     def config(self) -> EncoderConfig: ...
@@ -113,8 +113,8 @@ class Kind(ABC):
     def encode(self, task: Task, examples: Sequence[Any], tokenizer: Tokenizer, max_length: int) -> Encoded:
         """Encodes examples of this kind as tokens and targets. Raises TaskError."""
 
-    def alike(self, example: Any) -> int:
-        """A group key: examples with equal keys can be encoded together. For example, the number of choices."""
+    def encoding_group(self, example: Any) -> int:
+        """The group of an example: those of one group can be encoded together. For example, the number of choices."""
         return 0
 
     def batch_shapes(self, rows: int, length: int, choices: int, predicted: int) -> dict[str, tuple[int, ...]]:
@@ -127,7 +127,7 @@ class Kind(ABC):
         """Makes a newly initialised head of a style of encoders/heads.py. Raises TaskError if the kind has no head."""
         raise TaskError(f'kind {self.name!r} has no head')
 
-    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
+    def logits(self, model: ModelLike, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         """Computes the float32 logits of a head. key: for the dropout of encoder and head, None = no dropout."""
         raise TaskError(f'kind {self.name!r} has no head')
 

@@ -18,8 +18,8 @@ from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import ClassificationHead, LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import (
-    Encoding,
     Kind,
+    ModelLike,
     Output,
     Record,
     Rows,
@@ -68,7 +68,7 @@ class Choice(Kind):
         labels = label_array([e.label for e in examples])
         return Encoded(self.name, tokens, labels, example_ids(examples), sizes.pop())
 
-    def alike(self, example: ChoiceExample) -> int:
+    def encoding_group(self, example: ChoiceExample) -> int:
         return len(example.choices)
 
     def batch_shapes(self, rows: int, length: int, choices: int, predicted: int) -> dict[str, tuple[int, ...]]:
@@ -79,7 +79,7 @@ class Choice(Kind):
             return LinearHead(config, 1, use_dropout=True, rngs=rngs)
         return ClassificationHead(config, 1, rngs=rngs)
 
-    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
+    def logits(self, model: ModelLike, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         examples, choices, length = rows.ids.shape
         ids, segments = (x.reshape(-1, length) for x in (rows.ids, rows.segments))  # [B, N, T] -> [B*N, T]
         hidden = model.encode(params, ids, segments, key)

@@ -16,7 +16,7 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import MlmHead
 from xlmr_flax.encoders.logical_axes import ROWS, WORDS
-from xlmr_flax.kinds.base import Encoding, Rows, TokenLoss
+from xlmr_flax.kinds.base import ModelLike, Rows, TokenLoss
 from xlmr_flax.tasks.base import SentenceExample, Task
 
 
@@ -40,7 +40,7 @@ class Mlm(TokenLoss):
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
         return MlmHead(config, rngs=rngs)
 
-    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
+    def logits(self, model: ModelLike, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         hidden = model.encode(params, rows.ids, rows.segments, key)
         if rows.positions is not None:
             hidden = jnp.take_along_axis(hidden, rows.positions[..., None], axis=1)  # [B, M, D]

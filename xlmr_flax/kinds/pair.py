@@ -18,8 +18,8 @@ from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import ClassificationHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import (
-    Encoding,
     Kind,
+    ModelLike,
     Output,
     Record,
     Rows,
@@ -70,7 +70,7 @@ class Pair(Kind):
             tokens = pair_rows(tokenizer, first, [str(e.text_b) for e in examples], max_length)
         return Encoded(self.name, tokens, label_array([e.label for e in examples]), example_ids(examples))
 
-    def alike(self, example: PairExample) -> int:
+    def encoding_group(self, example: PairExample) -> int:
         return int(example.text_b is not None)
 
     def batch_shapes(self, rows: int, length: int, choices: int, predicted: int) -> dict[str, tuple[int, ...]]:
@@ -79,7 +79,7 @@ class Pair(Kind):
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
         return ClassificationHead(config, outputs, rngs=rngs)
 
-    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
+    def logits(self, model: ModelLike, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         hidden = model.encode(params, rows.ids, rows.segments, key)
         source = self.head_input(model.config, model.style)
         vectors = model.text_vectors(params, hidden, rows.segments, rows.starts, source)  # [B, D], packed [B*S, D]

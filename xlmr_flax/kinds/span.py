@@ -22,9 +22,9 @@ from xlmr_flax.encoders.heads import LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import (
     Batch,
-    Encoding,
     Kind,
     LossSums,
+    ModelLike,
     Output,
     Record,
     Rows,
@@ -73,7 +73,7 @@ class Span(Kind):
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
         return LinearHead(config, 2, use_dropout=False, rngs=rngs)
 
-    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
+    def logits(self, model: ModelLike, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         return model.place(
             head(model.encode(params, rows.ids, rows.segments, key), head_dropout_key(key)), ROWS, None, None
         )

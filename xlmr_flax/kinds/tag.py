@@ -20,7 +20,7 @@ from xlmr_flax.encoders.dropout import Key
 from xlmr_flax.encoders.heads import LinearHead
 from xlmr_flax.encoders.logical_axes import ROWS
 from xlmr_flax.kinds.base import (
-    Encoding,
+    ModelLike,
     Output,
     Record,
     Rows,
@@ -78,7 +78,7 @@ class Tag(TokenLoss):
     def make_head(self, config: EncoderConfig, outputs: int, style: str, rngs: nnx.Rngs) -> nnx.Module:
         return LinearHead(config, outputs, use_dropout=True, rngs=rngs)
 
-    def logits(self, model: Encoding, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
+    def logits(self, model: ModelLike, params: dict[str, Any], head: Any, rows: Rows, key: Key | None) -> jax.Array:
         return model.place(
             head(model.encode(params, rows.ids, rows.segments, key), head_dropout_key(key)), ROWS, None, None
         )

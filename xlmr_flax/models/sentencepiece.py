@@ -43,8 +43,9 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 class Layout:
     """How a kind of tokenizer uses a SentencePiece model.
 
-    kind: for messages. own: the file's first pieces. first: the tokens in their place; the fourth is the unknown one.
-    mask: follows the pieces unless it is one. single, pair: the post-processor's templates.
+    kind: for messages. own: the first pieces of the model file. first: the tokens that replace them; the fourth is the
+    unknown token. mask: the mask token, which is appended if no piece of the file is equal to it. single, pair: the
+    post-processor's templates.
     """
 
     kind: str
@@ -176,7 +177,8 @@ def build(model: SentencePiece, layout: Layout, added: list[tuple[int, AddedToke
             tokenizer.add_tokens([token])
         if (got := tokenizer.token_to_id(token.content)) != number:
             raise ModelError(
-                f'{where}: added token {quote(token.content)} has id {number} here, but {got} by its place'
+                f'{where}: added token {quote(token.content)} has id {number} in the files beside it, '
+                f'but the tokenizer gives it {got}'
             )
     return tokenizer
 

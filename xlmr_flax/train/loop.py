@@ -67,8 +67,8 @@ class _Loop:
             self.unevaluated = facts.get('unevaluated', False)
             self.pending = [(s, {k: np.float32(v) for k, v in m.items()}) for s, m in facts['pending']]
             self.state = self.saved.restore(self.start, self.state)
-        if phase.restarted:
-            phase.restarted(self.start, not self.unevaluated)
+        if phase.on_start:
+            phase.on_start(self.start, not self.unevaluated)
 
     def batches(self, step: int) -> tuple[list[tuple[str, Batch]], np.floating[Any]]:
         """The batches of an optimizer step as (head name, arrays on the mesh), and the packing efficiency float32: the

@@ -35,8 +35,8 @@ def gradient_program(model: Model, head: HeadSpec) -> Any:
     def gradients(
         params: Params, batch: Batch, key: jax.Array, outputs: jax.Array | None
     ) -> tuple[Params, jax.Array, jax.Array]:
-        (value, right), grads = grad(params, batch, key, jnp.maximum(kind_of(head).count(batch), 1.0), outputs)
-        return grads, value, right
+        (loss, accuracy), grads = grad(params, batch, key, jnp.maximum(kind_of(head).count(batch), 1.0), outputs)
+        return grads, loss, accuracy
 
     return jax.jit(gradients)
 
@@ -81,11 +81,11 @@ def make_mixed_step(
             params = {**shared['params'], **head['params']}
             dropout_key = jax.random.fold_in(key, index)
             with compilations.counted():
-                grads, loss, right = programs[name](params, batch, dropout_key, real[name])
-            mine = {'heads': grads.pop('heads')}
+                grads, loss, accuracy = programs[name](params, batch, dropout_key, real[name])
+            head_grads = {'heads': grads.pop('heads')}
             total = grads if total is None else _add(total, grads)
-            own[name] = _add(own[name], mine) if name in own else mine
-            values.append((loss, right))
+            own[name] = _add(own[name], head_grads) if name in own else head_grads
+            values.append((loss, accuracy))
         norm = jnp.sqrt(sum(_norm(tree) ** 2 for tree in (total, *own.values()))) / len(micro_batches)
         factor = 1.0 / len(micro_batches) * (clip_factor(norm, limit) if limit > 0 else 1.0)
         updated_heads = {name: update(split_state(state, name)[1], own[name], factor, now) for name in own}
@@ -93,7 +93,7 @@ def make_mixed_step(
         shared = {**update({k: shared[k] for k in ('params', 'opt')}, total, factor, now), 'step': now + 1}
         for name, head in updated_heads.items():
             state = join_state(state, name, shared, head)
-        loss, right = (jnp.stack(v).mean() for v in zip(*values, strict=True))
-        return state, {'loss': loss, 'accuracy': right, 'grad_norm': norm}
+        loss, accuracy = (jnp.stack(v).mean() for v in zip(*values, strict=True))
+        return state, {'loss': loss, 'accuracy': accuracy, 'grad_norm': norm}
 
     return step

@@ -37,7 +37,7 @@ class Phase:
     metrics by name, of which 'dev_metric' (higher is better) selects the best weights; None = no evaluation. log:
     called with one record per log_every steps and per evaluation. directory: folder for checkpoints. run_hash: a
     checkpoint with another hash is an error. decides: the settings that the hash covers; the error shows which differ.
-    restarted: called with the step at which training starts (0 or a checkpoint's), and whether an evaluation was made
+    on_start: called with the step at which training starts (0 or a checkpoint's), and whether an evaluation was made
     at that step. write_log: returns when all records are written; called before a state is saved. say: called with
     messages for the user. trace: records some of the steps for a profiler, None = none.
     """
@@ -55,7 +55,7 @@ class Phase:
     evaluate: Callable[[Params], Mapping[str, float]] | None
     log: Callable[[dict[str, Any]], None]
     progress: Progress | None = None
-    restarted: Callable[[int, bool], None] | None = None
+    on_start: Callable[[int, bool], None] | None = None
     decides: Mapping[str, Any] = field(default_factory=dict)
     write_log: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda text: None

@@ -36,39 +36,43 @@ def init_state(params: Params, optimizer: Optimizer, mesh: Mesh) -> State:
     """A fresh state at step 0. params: sharded arrays (kept, not copied); the moments are sharded by the same rules."""
     leaves, tree = jax.tree.flatten(params)
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    return {'params': params, **_fresh_program(optimizer, mesh, shapes, tree)(params)}
+    return {'params': params, **_opt_state_program(optimizer, mesh, shapes, tree)(params)}
 
 
 def state_shapes(params: Params, optimizer: Optimizer) -> State:
     """ShapeDtypeStructs of `init_state`, without allocating. params: arrays or ShapeDtypeStructs."""
-    return {'params': params, **jax.eval_shape(_fresh(optimizer), params)}
+    return {'params': params, **jax.eval_shape(_opt_state_maker(optimizer), params)}
 
 
 @lru_cache(maxsize=64)
-def _fresh_program(
+def _opt_state_program(
     optimizer: Optimizer, mesh: Mesh, leaves: tuple[jax.ShapeDtypeStruct, ...], tree: Any
 ) -> Callable[[Params], dict[str, Any]]:
-    """The jitted `_fresh`, cached: all runs of a process with the same shapes share it. leaves, tree: of the
-    parameters."""
-    fresh = _fresh(optimizer)
-    return jax.jit(fresh, out_shardings=shardings(jax.eval_shape(fresh, jax.tree.unflatten(tree, leaves)), mesh))
+    """The jitted function of `_opt_state_maker`. Cached, so that all runs of a process with the same shapes share it.
+    leaves, tree: of the parameters."""
+    make = _opt_state_maker(optimizer)
+    return jax.jit(make, out_shardings=shardings(jax.eval_shape(make, jax.tree.unflatten(tree, leaves)), mesh))
 
 
-def _fresh(optimizer: Optimizer) -> Callable[[Params], dict[str, Any]]:
-    def fresh(params: Params) -> dict[str, Any]:
+def _opt_state_maker(optimizer: Optimizer) -> Callable[[Params], dict[str, Any]]:
+    """The function params -> the rest of a state at step 0: {'opt', 'step'}."""
+
+    def make(params: Params) -> dict[str, Any]:
         heads = {name: optimizer.init({'heads': {HEAD: head}}) for name, head in params['heads'].items()}
         shared = optimizer.init({k: v for k, v in params.items() if k != 'heads'})
         return {'opt': {'shared': shared, 'heads': heads}, 'step': jnp.zeros((), jnp.int32)}
 
-    return fresh
+    return make
 
 
 def make_train_step(
     model: Model, heads: Mapping[str, ProgramHead], optimizer: Optimizer, *, mesh: Mesh, accumulation: int = 1
 ) -> StepFunction:
-    """(state, [(head name, batch)], seed key) -> (state, metrics): one optimizer step on one batch. The dropout key is
-    fold_in(seed key, step). If gradients are clipped once per step, micro-batches have the dropout masks of the step as
-    one batch (`PartKey` of encoders/dropout.py). If they are clipped after each micro-batch, each has a key of its own.
+    """Makes the train step: (state, [(head name, batch)], seed key) -> (state, metrics).
+
+    It is one optimizer step on one batch. The dropout key is fold_in(seed key, step). If gradients are clipped once per
+    step, micro-batches have the dropout masks of the step as one batch (`PartKey` of encoders/dropout.py). If they are
+    clipped after each micro-batch, each has a key of its own.
 
     The loss is the sum over all micro-batches divided by the whole batch's count. So if gradients are clipped once per
     step, accumulation changes memory and nothing else, up to rounding. metrics: loss, accuracy (correct / count),
@@ -80,10 +84,10 @@ def make_train_step(
 
     def step(state: State, batches: Sequence[tuple[str, Batch]], seed_key: jax.Array) -> tuple[State, Metrics]:
         ((name, batch),) = batches
-        shared, mine = split_state(state, name)
+        shared, head_state = split_state(state, name)
         with compilations.counted():
-            shared, mine, metrics = programs[name](shared, mine, batch, seed_key, real[name])
-        return join_state(state, name, shared, mine), metrics
+            shared, head_state, metrics = programs[name](shared, head_state, batch, seed_key, real[name])
+        return join_state(state, name, shared, head_state), metrics
 
     return step
 
@@ -103,9 +107,10 @@ def join_state(state: State, name: str, shared: State, head: State) -> State:
 
 
 def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """(params, micro-batch, dropout key, count, outputs) -> (loss sum / count, correct sum / count).
+    """The loss of a head as a function: (params, micro-batch, dropout key, total, outputs) -> (loss, accuracy).
 
-    count: of the whole batch. outputs: the real number of outputs of a padded head (`ProgramHead.real_outputs`)."""
+    Both are sums over the micro-batch, divided by `total`, the count (`Kind.count`) of the whole batch. outputs: the
+    real number of outputs of a padded head (`ProgramHead.real_outputs`)."""
     kind = kind_of(head)
 
     def loss(
@@ -116,15 +121,16 @@ def head_loss(model: Model, head: HeadSpec) -> Callable[..., tuple[jax.Array, ja
         logits = model.logits(params, HEAD, head, ids, segments, key, positions, starts)
         if outputs is not None:
             logits = jnp.where(jnp.arange(head.outputs) < outputs, logits, _MASKED)
-        value, _, right = kind.loss_sums(logits, micro_batch)
-        return value / total, right / total
+        loss_sum, _, correct = kind.loss_sums(logits, micro_batch)
+        return loss_sum / total, correct / total
 
     return loss
 
 
 @lru_cache(maxsize=64)
 def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh, accumulation: int) -> Any:
-    """The jitted (shared, head, batch, seed key, outputs) -> (shared, head, metrics). outputs: as in `head_loss`.
+    """The jitted program of a train step: (shared state, head state, batch, seed key, outputs) -> (shared state, head
+    state, metrics). outputs: as in `head_loss`.
 
     It is cached, so that later runs of a plan with the same arguments compile nothing. It compiles once for each batch
     shape.
@@ -142,32 +148,32 @@ def step_program(model: Model, head: HeadSpec, optimizer: Optimizer, mesh: Mesh,
         whole = jax.random.fold_in(key, 0)
 
         def one(carry: Any, item: Any) -> tuple[Any, None]:
-            grads, value, right = carry
+            grads, loss, accuracy = carry
             index, micro_batch = item
-            own = jax.random.fold_in(key, index) if spec.clip_per == 'micro_batch' else PartKey(whole, index)
-            (v, r), g = grad(params, micro_batch, own, total, outputs)
+            own_key = jax.random.fold_in(key, index) if spec.clip_per == 'micro_batch' else PartKey(whole, index)
+            (l, a), g = grad(params, micro_batch, own_key, total, outputs)
             grads = jax.tree.map(jnp.add, grads, g)
             if spec.clip_per == 'micro_batch':
                 grads, _ = clip(grads, spec.clip_norm)
-            return (grads, value + v, right + r), None
+            return (grads, loss + l, accuracy + a), None
 
         zero = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()), jnp.zeros(()))
-        (grads, value, right), _ = jax.lax.scan(one, zero, (jnp.arange(accumulation), micro_batches))
-        return (value, right), grads
+        (grads, loss, accuracy), _ = jax.lax.scan(one, zero, (jnp.arange(accumulation), micro_batches))
+        return (loss, accuracy), grads
 
     def step(
-        shared: State, mine: State, batch: Batch, seed_key: jax.Array, outputs: jax.Array | None
+        shared: State, head_state: State, batch: Batch, seed_key: jax.Array, outputs: jax.Array | None
     ) -> tuple[State, State, Metrics]:
         now = shared['step']
-        params, key = {**shared['params'], **mine['params']}, jax.random.fold_in(seed_key, now)
+        params, key = {**shared['params'], **head_state['params']}, jax.random.fold_in(seed_key, now)
         total = jnp.maximum(kind_of(head).count(batch), 1.0)
         if accumulation == 1:
-            (value, right), grads = grad(params, batch, jax.random.fold_in(key, 0), total, outputs)
+            (loss, accuracy), grads = grad(params, batch, jax.random.fold_in(key, 0), total, outputs)
         else:
-            (value, right), grads = accumulated(params, batch, key, total, outputs)
+            (loss, accuracy), grads = accumulated(params, batch, key, total, outputs)
         grads, norm = clip(grads, spec.clip_norm)
-        shared, mine = (updated(substate, grads, optimizer, now, mesh) for substate in (shared, mine))
-        return {**shared, 'step': now + 1}, mine, {'loss': value, 'accuracy': right, 'grad_norm': norm}
+        shared, head_state = (updated(substate, grads, optimizer, now, mesh) for substate in (shared, head_state))
+        return {**shared, 'step': now + 1}, head_state, {'loss': loss, 'accuracy': accuracy, 'grad_norm': norm}
 
     return jax.jit(step, donate_argnums=(0, 1))
 

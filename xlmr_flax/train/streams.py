@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xlmr_flax.data.batches import ALL, Batch, padded_length, rows_at, train_batch, unit_lengths
+from xlmr_flax.data.batches import ALL, Batch, padded_length, train_batch, unit_lengths, units_at
 from xlmr_flax.data.encode import Encoded
 from xlmr_flax.data.masking import Masking, mask_batch, pack_masked
 from xlmr_flax.data.mixture import Mixture
@@ -34,12 +34,12 @@ class Stream:
 
     def plan(self, draw: int, size: int) -> BatchPlan:
         """Plans the batch of a draw (0-based) of `size` examples. It depends only on the seed and the draw."""
-        counts = unit_lengths(self.data, rows_at(draw, len(self.data), size, self.seed))
+        counts = unit_lengths(self.data, units_at(draw, len(self.data), size, self.seed))
         return BatchPlan(self, draw, counts, self.packing.layout(counts) if self.packing else None)
 
     def example_ids(self, draw: int, size: int) -> list[str]:
         """Returns the ids of the examples of a draw."""
-        return [self.data.unit_id(int(row)) for row in rows_at(draw, len(self.data), size, self.seed)]
+        return [self.data.unit_id(int(unit)) for unit in units_at(draw, len(self.data), size, self.seed)]
 
 
 @dataclass(frozen=True)

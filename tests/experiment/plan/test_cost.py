@@ -76,20 +76,20 @@ def test_rows_are_those_that_are_read(name: str, config_of: Configs) -> None:
     task, tokenizer = get_task(name), estimator(config_of()).tokenizer
     examples = read_split(task, 'en', 'dev')
     data = encode(task, examples, tokenizer, 64)
-    found = estimator(config_of()).rows(Read(Split(task, 'en', 'dev'), TEST, 64))
+    found = estimator(config_of()).sizes(Read(Split(task, 'en', 'dev'), TEST, 64))
     assert (found.examples, found.group, found.basis) == (len(examples), data.group, 'first rows')
     assert found.units == pytest.approx(len(data), rel=0.1)
     assert found.lengths.mean() == pytest.approx(data.tokens.lengths.mean(), rel=0.1)
-    assert estimator(config_of()).rows(Read(Split(task, 'en', 'dev'), TEST, 64, 40)).examples == 40
+    assert estimator(config_of()).sizes(Read(Split(task, 'en', 'dev'), TEST, 64, 40)).examples == 40
 
 
 def test_both_sides_of_a_retrieval_task_count(config_of: Configs, monkeypatch: pytest.MonkeyPatch) -> None:
     split = Split(get_task('world_retrieval'), 'de', 'test')
     sides, read = split.read_pairs(), Read(split, TEST, 64, 16)
     assert count_rows(split) == len(sides[0]) + len(sides[1])
-    assert estimator(config_of()).rows(read).examples == 32
+    assert estimator(config_of()).sizes(read).examples == 32
     monkeypatch.setattr(cost, '_LARGE', 10)
-    found = estimator(config_of()).rows(read)
+    found = estimator(config_of()).sizes(read)
     assert (found.basis, len(found.lengths)) == ('max_length', 0)
     bound = estimator(config_of()).evaluation(runs(config_of())['none--world_retrieval'], 'de')
     assert bound.tokens == 32 * 64
@@ -106,18 +106,18 @@ def test_the_token_cache_is_used_where_it_is(
     config = config_of(data_root=str(tmp_path / 'data'))
     mine, task = estimator(config), get_task('pawsx')
     rows_64, rows_32 = (Read(Split(task, 'en', 'train', config.data_root), TEST, length) for length in (64, 32))
-    assert mine.rows(rows_64).basis == 'first rows'
+    assert mine.sizes(rows_64).basis == 'first rows'
     data = encode_cached(task, read_split(task, 'en', 'train', config.data_root), mine.tokenizer, 64)
-    found = estimator(config).rows(rows_64)
+    found = estimator(config).sizes(rows_64)
     assert (found.basis, found.examples, found.units) == ('token cache', 300, 300)
     np.testing.assert_array_equal(found.lengths, data.tokens.lengths)
-    assert estimator(config).rows(rows_32).basis == 'first rows', 'of another length'
+    assert estimator(config).sizes(rows_32).basis == 'first rows', 'of another length'
     (entry,) = (tmp_path / 'cache').iterdir()
     for name, contents in (('offsets.npy', [b'', b'x' * 99]), ('index.json', [b'[]', b'{}', b'\xff', b'[' * 9999])):
         before = (entry / name).read_bytes()
         for content in contents:
             (entry / name).write_bytes(content)
-            assert estimator(config).rows(rows_64).basis == 'first rows', (name, content[:9])
+            assert estimator(config).sizes(rows_64).basis == 'first rows', (name, content[:9])
         (entry / name).write_bytes(before)
 
 

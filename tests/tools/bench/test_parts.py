@@ -34,9 +34,9 @@ def test_rows_are_batches_as_ours(name: str, tmp_path: Path, tiny_tokenizer: Pat
     write_rows(tmp_path / 'rows.npz', data, tokenizer.pad)
     rows = read_rows(tmp_path / 'rows.npz')
     ours = train_batch(data, 0, len(data), 0, (48,), tokenizer.pad)
-    from xlmr_flax.data.batches import rows_at
+    from xlmr_flax.data.batches import units_at
 
-    theirs = rows.batch(rows_at(0, len(data), len(data), 0), 48)
+    theirs = rows.batch(units_at(0, len(data), len(data), 0), 48)
     assert len(rows) == len(data) and set(theirs) == set(ours) - {'valid'}
     for key, value in theirs.items():
         np.testing.assert_array_equal(value, ours[key], err_msg=key)

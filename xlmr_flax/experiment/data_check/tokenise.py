@@ -17,7 +17,7 @@ from xlmr_flax.kinds import cache_entry
 
 @dataclass(frozen=True)
 class Built:
-    """A tokenized Read. side: for a retrieval task 'asks' or 'searched', else ''."""
+    """A tokenized Read. side: for a retrieval task 'queries' or 'pool', else ''."""
 
     read: Read
     side: str

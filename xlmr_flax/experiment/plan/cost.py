@@ -82,9 +82,10 @@ class TrainingCost:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Sizes of a split. examples: number of examples. units: number of items that training draws from them. group:
-    encoded rows per unit. lengths: int [n], the tokens of a sample of rows; empty if unknown."""
+class SplitSizes:
+    """Sizes of a split. examples: number of examples. units: number of units that training draws (`Encoded.__len__`).
+    group: encoded rows per unit. lengths: int [n], the tokens of a sample of rows; empty if unknown. basis: where the
+    lengths come from (CACHED, SAMPLED, BOUND)."""
 
     examples: int
     units: int
@@ -149,7 +150,7 @@ class Estimator:
 
     def __init__(self, plan: Plan, shape: EncoderConfig, tokenizer: Tokenizer):
         self.config, self.plan, self.shape, self.tokenizer = plan.config, plan, shape, tokenizer
-        self._rows: dict[tuple[Split, int, int], Rows] = {}
+        self._sizes: dict[tuple[Split, int, int], SplitSizes] = {}
         self._counts: dict[Split, int] = {}
         self._trainings: dict[str, TrainingCost] = {}
         self._evaluations: dict[tuple[object, ...], Work] = {}
@@ -161,19 +162,19 @@ class Estimator:
             self._counts[split] = count_rows(split)
         return self._counts[split]
 
-    def rows(self, read: Read, max_length: int = 0) -> Rows:
+    def sizes(self, read: Read, max_length: int = 0) -> SplitSizes:
         """Returns the sizes of a read (both sides of a retrieval task). max_length: 0 = that of the read."""
         task, max_length = read.split.task, max_length or read.max_length
         key = (read.split, read.limit, max_length)
-        if key not in self._rows:
+        if key not in self._sizes:
             sides = 2 if task.embeds else 1
             n = self.count(read.split)
             n = min(n, read.limit * sides) if read.limit else n
             cached = self._from_cache(task, n // sides, sides, max_length)
-            self._rows[key] = cached or self._sampled(read.split, n, max_length)
-        return self._rows[key]
+            self._sizes[key] = cached or self._sampled(read.split, n, max_length)
+        return self._sizes[key]
 
-    def _from_cache(self, task: Task, n: int, sides: int, max_length: int) -> Rows | None:
+    def _from_cache(self, task: Task, n: int, sides: int, max_length: int) -> SplitSizes | None:
         """Estimates sizes from cache entries of this task and length, in any language, with about `n` examples (a task
         may drop some); None if there are none."""
         if self._entries is None:
@@ -189,20 +190,20 @@ class Estimator:
         group = matches[0][1]['group']
         units = round(float(np.mean([len(lengths) for lengths, _ in matches])) / group)
         examples = round(float(np.mean([index['examples'] for _, index in matches])))
-        return Rows(examples * sides, units * sides, np.concatenate([x for x, _ in matches]), group, CACHED)
+        return SplitSizes(examples * sides, units * sides, np.concatenate([x for x, _ in matches]), group, CACHED)
 
-    def _sampled(self, split: Split, n: int, max_length: int) -> Rows:
+    def _sampled(self, split: Split, n: int, max_length: int) -> SplitSizes:
         nothing = np.zeros(0, np.int64)
         if split.task.embeds:
             if n > _LARGE:
-                return Rows(n, n, nothing, 1, BOUND)
+                return SplitSizes(n, n, nothing, 1, BOUND)
             examples = [e for side in split.read_pairs(_SAMPLE) for e in side[:_SAMPLE]]
         else:
             examples = split.read(_SAMPLE, [])
         if not examples:
-            return Rows(n, n, nothing, 1, BOUND)
+            return SplitSizes(n, n, nothing, 1, BOUND)
         data = encode(split.task, examples, self.tokenizer, max_length)
-        return Rows(n, round(n * len(data) / len(examples)), data.tokens.lengths, data.group, SAMPLED)
+        return SplitSizes(n, round(n * len(data) / len(examples)), data.tokens.lengths, data.group, SAMPLED)
 
     def training(self, run: Run) -> TrainingCost:
         """Estimates the training of a run. Raises DataError and ConfigError."""
@@ -224,21 +225,21 @@ class Estimator:
         dev = self._dev(datasets).times(evaluations)
         return TrainingCost(steps, work, dev, tuple(drawn), len(kinds))
 
-    def draws(self, run: Run, arm: Arm, recipe: Recipe) -> tuple[list[Rows], int, list[Draws]]:
+    def draws(self, run: Run, arm: Arm, recipe: Recipe) -> tuple[list[SplitSizes], int, list[Draws]]:
         """Returns (sizes of each dataset of a run, its optimizer steps, the draws from each dataset). arm, recipe: the
         run's, which has a training."""
-        datasets, rows = run.datasets, self.training_rows(run)
+        datasets, rows = run.datasets, self.training_sizes(run)
         sizes = [max(1, round(each.units * data.spec.fraction)) for data, each in zip(datasets, rows, strict=True)]
         steps = phase_steps(arm, recipe, datasets, sizes)
         where = phase_field(self.config, run.intermediate, run.target or run.warms)
         mixture = mixture_of(arm, datasets, sizes, run.seed, where, steps, recipe.accumulation)
         return rows, steps, expected_draws(arm, recipe, datasets, sizes, mixture, steps)
 
-    def training_rows(self, run: Run) -> list[Rows]:
+    def training_sizes(self, run: Run) -> list[SplitSizes]:
         """Returns the sizes of each dataset of a run, before `fraction` is applied."""
-        return [self.rows(read) for read in training_reads(run) if read.purpose == TRAIN]
+        return [self.sizes(read) for read in training_reads(run) if read.purpose == TRAIN]
 
-    def _batches(self, dataset: Dataset, rows: Rows, recipe: Recipe, size: int) -> Work:
+    def _batches(self, dataset: Dataset, rows: SplitSizes, recipe: Recipe, size: int) -> Work:
         """Estimates the forward and backward pass of an average batch of a dataset, padded or packed."""
         length, lengths = dataset.max_length, dataset.lengths
         padded, batch_rows = float(length), float(size)
@@ -262,7 +263,7 @@ class Estimator:
     def _dev(self, datasets: Iterable[Dataset]) -> Work:
         """Estimates one evaluation of the dev rows that select the checkpoint. Held-out text is not counted."""
         taken = (read for read in dev_reads(datasets) if not read.split.task.is_text and read.is_taken())
-        return sum((self._pass(self.rows(read), read.max_length) for read in taken), Work())
+        return sum((self._pass(self.sizes(read), read.max_length) for read in taken), Work())
 
     def evaluation(self, run: Run, language: str) -> Work:
         """Estimates the evaluation of a run in one language. Raises DataError."""
@@ -271,10 +272,10 @@ class Estimator:
         if key not in self._evaluations:
             all_reads = test_reads(self.config, run, self.plan.splits[run.target])
             those = [read for read in all_reads if read.split.language == language]
-            self._evaluations[key] = sum((self._pass(self.rows(read, length), length) for read in those), Work())
+            self._evaluations[key] = sum((self._pass(self.sizes(read, length), length) for read in those), Work())
         return self._evaluations[key]
 
-    def _pass(self, rows: Rows, max_length: int) -> Work:
+    def _pass(self, rows: SplitSizes, max_length: int) -> Work:
         """Estimates one forward pass over every row, in batches of rows of similar length, or packed."""
         known = row_lengths(max_length)
         lengths = np.minimum(rows.lengths if len(rows.lengths) else np.asarray([max_length]), max_length)

@@ -19,7 +19,7 @@ from xlmr_flax.data.batches import pass_tokens
 from xlmr_flax.encoders import family_of
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.experiment.plan.load import Load
-from xlmr_flax.experiment.plan.mesh_cost import Sizes, choose, merged_parts, step_seconds
+from xlmr_flax.experiment.plan.mesh_cost import MeshSizes, choose, merged_parts, step_seconds
 from xlmr_flax.parallel.machine import CPU, TPU, Machine
 
 AUTO = 'auto'
@@ -50,8 +50,9 @@ class Defaults:
 
     dtype: compute dtype. mesh: devices along each axis. rows_only: in evaluation, rows are sharded over all devices,
     and each device has all weights. unroll: encoder.unroll, -1 = by length: unrolled layers in trainings of at least
-    `unrolled_from` steps (0 = never). tokens: of a forward pass over all devices. batch_text: the part of `line` about
-    a step's batch. seconds: run name -> estimated seconds of its training; empty on a CPU.
+    `unrolled_from` steps (0 = never). tokens: number of tokens in a forward pass of evaluation, over all devices.
+    batch_text: the part of `line` about a step's batch. seconds: run name -> estimated seconds of its training; empty
+    on a CPU.
     """
 
     machine: Machine
@@ -87,12 +88,12 @@ class Defaults:
         return max(merged_parts(shape, load, sizes, self.machine) for load in loads)
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> MeshSizes:
         """The mesh, with -1 replaced by the remaining devices."""
         given = [self.mesh.data, self.mesh.fsdp, self.mesh.model]
         if -1 in given:
             given[given.index(-1)] = max(1, self.machine.devices // math.prod(n for n in given if n > 0))
-        return Sizes(*given)
+        return MeshSizes(*given)
 
     @property
     def shards(self) -> int:
@@ -154,14 +155,14 @@ def _replica_bytes(shape: EncoderConfig) -> float:
     return 2 * family_of(shape).layer_weights(shape) + 4 * float(shape.vocab_size) * shape.hidden_size
 
 
-def _unrolled_from(shape: EncoderConfig, loads: Sequence[Load], sizes: Sizes, machine: Machine) -> int:
+def _unrolled_from(shape: EncoderConfig, loads: Sequence[Load], sizes: MeshSizes, machine: Machine) -> int:
     """The number of steps from which on unrolled layers save more time than their compilation takes."""
     total = sum(load.steps for load in loads)
     step = sum(load.steps * step_seconds(shape, load, sizes, machine) for load in loads) / max(total, 1.0)
     return round(_PROGRAMS * _COMPILED * shape.num_layers / (_SAVED * step))
 
 
-def _rows_text(loads: Sequence[Load], sizes: Sizes) -> str:
+def _rows_text(loads: Sequence[Load], sizes: MeshSizes) -> str:
     if not loads:
         return ''
     load = max(loads, key=lambda each: each.steps)
@@ -180,5 +181,6 @@ def remedy(load: Load, defaults: Defaults) -> str:
         return f'{said}; recipe.packing=True fills rows'
     whole = load.useful(1)
     if whole >= USEFUL:
-        return f'{said}; mesh.data=1 mesh.fsdp=1 mesh.model={devices} gives {whole:.0%}, and so does one run a device'
+        own = f'{said}; mesh.data=1 mesh.fsdp=1 mesh.model={devices} gives {whole:.0%}'
+        return f'{own}, and so does one device for each run (run --devices_a_run=1)'
     return f'{said}; a larger recipe.batch_size fills rows'

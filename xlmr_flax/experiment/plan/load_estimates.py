@@ -15,7 +15,7 @@ from xlmr_flax.data.packing import Packing
 from xlmr_flax.data.tokenize import Tokenizer
 from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.experiment.plan.arms import Dataset
-from xlmr_flax.experiment.plan.cost import CACHED, Estimator, Rows
+from xlmr_flax.experiment.plan.cost import CACHED, Estimator, SplitSizes
 from xlmr_flax.experiment.plan.defaults import Defaults, decide
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.experiment.plan.runs import Plan, Run
@@ -26,7 +26,7 @@ from xlmr_flax.train.optimizer import method_of
 _DRAWS = 16  # steps that are drawn to estimate rows and padding
 
 
-def load_of(dataset: Dataset, rows: Rows, recipe: Recipe, mix: str, steps: float) -> Load:
+def load_of(dataset: Dataset, rows: SplitSizes, recipe: Recipe, mix: str, steps: float) -> Load:
     """The Load of one dataset. rows: its sizes. mix: of the arm. steps: optimizer steps on it."""
     random, mixed = np.random.default_rng(0), mix == 'micro_batch'
     known = rows.lengths[: len(rows.lengths) // rows.group * rows.group]

@@ -18,23 +18,29 @@ from xlmr_flax.encoders.config import EncoderConfig
 from xlmr_flax.experiment.plan.load import Load
 from xlmr_flax.parallel.machine import TPU, Machine
 
-_WORDS = 32_768  # rows of the word table that a training keeps, typically; all of them with a language model's head
+_WORDS = 32_768  # typical number of trained rows of the word table; a language model's head trains the whole table
 # Bytes of memory that are read and written for each parameter on a device:
-_UPDATE = 37.0  # once a step: the norm of the gradients, clipping and AdamW
-_PART = 69.0  # once a micro-batch, for each own weight: converted, gradients written, added up and, if apart, clipped
-_THROUGH = 6.0  # once a micro-batch, for each weight that other devices send
-_TOKEN = 133.0  # once a layer, for each number of a hidden state on a device: work that axis model does not divide
+_UPDATE = 37.0  # once per step: the norm of the gradients, clipping and AdamW
+_PART = (
+    69.0  # once per micro-batch, for each weight of the device: conversion; writing, adding and clipping of gradients
+)
+_THROUGH = 6.0  # once per micro-batch, for each weight that other devices send
+_TOKEN = (
+    133.0  # once per layer, for each element of the hidden states: elementwise work, which axis model does not share
+)
 _SPEED = 0.7  # share of the peak that matrix products and attention reach
-_LAYER = 60e-6  # seconds a layer and micro-batch: operations that are too small to be limited by memory
+_LAYER = 60e-6  # seconds per layer and micro-batch: operations that are too small to be limited by memory
 _HOP = 2e-6  # seconds until a collective has begun on all devices
-_STATE = 20.0  # bytes a parameter: parameter, two moments and gradients in float32, and a copy in bfloat16
+_STATE = 20.0  # bytes per parameter: parameter, two moments and gradients in float32, and a copy in bfloat16
 _ROOM = 0.85  # share of a device's memory that a step may need by this model
-_LANES = 128  # a TPU kernel's heads fill multiples of it
+_LANES = (
+    128  # of a TPU's vector registers: the heads of a device must be a multiple of this wide, for the attention kernel
+)
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Devices along each axis of a mesh."""
+class MeshSizes:
+    """The shape of a mesh: the number of devices along each axis."""
 
     data: int
     fsdp: int
@@ -47,10 +53,11 @@ class Sizes:
 
     @property
     def spec(self) -> MeshSpec:
+        """The same as a config field."""
         return MeshSpec(self.data, self.fsdp, self.model)
 
 
-def meshes(shape: EncoderConfig, machine: Machine) -> Iterator[Sizes]:
+def meshes(shape: EncoderConfig, machine: Machine) -> Iterator[MeshSizes]:
     """Yields every mesh over all devices that the shape of the encoder allows."""
     n, width = machine.devices, shape.hidden_size // shape.num_heads
     for data, fsdp in itertools.product(_divisors(n), repeat=2):
@@ -61,7 +68,7 @@ def meshes(shape: EncoderConfig, machine: Machine) -> Iterator[Sizes]:
             continue
         if machine.platform == TPU and model > 1 and shape.num_heads // model * width % _LANES:
             continue
-        yield Sizes(data, fsdp, model)
+        yield MeshSizes(data, fsdp, model)
 
 
 def _divisors(n: int) -> list[int]:
@@ -74,7 +81,7 @@ def weights(shape: EncoderConfig, load: Load) -> tuple[float, float]:
     return float(family_of(shape).layer_weights(shape)), float(rows * shape.hidden_size)
 
 
-def step_bytes(shape: EncoderConfig, load: Load, sizes: Sizes, parts: int = 0) -> float:
+def step_bytes(shape: EncoderConfig, load: Load, sizes: MeshSizes, parts: int = 0) -> float:
     """Bytes of a device's memory that a step needs: the state, and the activations of one micro-batch that a layer
     keeps for its backward pass (encoders/compute.py `dots`). parts: number of micro-batches, 0 = the load's."""
     layers, table = weights(shape, load)
@@ -84,7 +91,7 @@ def step_bytes(shape: EncoderConfig, load: Load, sizes: Sizes, parts: int = 0) -
     return _STATE * (layers + table) / (sizes.fsdp * sizes.model) + tokens * (kept + logits / sizes.model)
 
 
-def step_seconds(shape: EncoderConfig, load: Load, sizes: Sizes, machine: Machine) -> float:
+def step_seconds(shape: EncoderConfig, load: Load, sizes: MeshSizes, machine: Machine) -> float:
     """Seconds of a step if no collective overlaps with computation."""
     chip, (layers, table) = machine.chip, weights(shape, load)
     data, fsdp, model = sizes.data, sizes.fsdp, sizes.model
@@ -105,19 +112,19 @@ def step_seconds(shape: EncoderConfig, load: Load, sizes: Sizes, machine: Machin
     return load.parts * part + update
 
 
-def choose(shape: EncoderConfig, loads: Sequence[Load], machine: Machine) -> Sizes:
+def choose(shape: EncoderConfig, loads: Sequence[Load], machine: Machine) -> MeshSizes:
     """The mesh that takes the least time for all steps of the loads, among those whose memory suffices.
 
     If it suffices on no mesh: the one that needs least. Without loads, only rows are sharded.
     """
     known = list(meshes(shape, machine))
     if not loads or not known:
-        return Sizes(machine.devices, 1, 1)
+        return MeshSizes(machine.devices, 1, 1)
 
-    def need(sizes: Sizes) -> float:
+    def need(sizes: MeshSizes) -> float:
         return max(step_bytes(shape, load, sizes) for load in loads)
 
-    def seconds(sizes: Sizes) -> float:
+    def seconds(sizes: MeshSizes) -> float:
         return sum(load.steps * step_seconds(shape, load, sizes, machine) for load in loads)
 
     known = [s for s in known if all(load.fits(s.shards) for load in loads)] or known
@@ -125,7 +132,7 @@ def choose(shape: EncoderConfig, loads: Sequence[Load], machine: Machine) -> Siz
     return min(room, key=seconds) if room else min(known, key=need)
 
 
-def merged_parts(shape: EncoderConfig, load: Load, sizes: Sizes, machine: Machine) -> int:
+def merged_parts(shape: EncoderConfig, load: Load, sizes: MeshSizes, machine: Machine) -> int:
     """The smallest divisor of the load's number of micro-batches with which the activations fit. The load's own number
     if micro-batches are `apart`: gradients are then clipped after each, or come from different tasks.
     """

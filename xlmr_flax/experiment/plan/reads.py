@@ -49,17 +49,17 @@ class Read:
         return not self.is_optional or self.split.is_there()
 
     def examples(self, bad_rows: list[BadRow] | None = None) -> dict[str, Sequence[Example]]:
-        """Reads the examples to encode: {'': examples}, or for retrieval {'asks': ..., 'searched': ...}.
+        """Reads the examples to encode: {'': examples}, or for retrieval {'queries': ..., 'pool': ...}.
 
-        bad_rows: a list that collects rows that cannot be read; without it, they raise DataError. For retrieval they
-        always do: without them, the pairs or the pool would be others.
+        bad_rows: a list that collects rows that cannot be read; None = such a row raises DataError. In retrieval it
+        always raises, because skipping it would change the pairs or the pool.
         """
         split, limit = self.split, self.limit or None
         if split.task.embeds:
-            asks, searched = split.read_pairs(limit)
+            queries, pool = split.read_pairs(limit)
             if split.task.mines:
-                asks, searched = (MinedSide.of(side, self.repeated).sentences for side in (asks, searched))
-            return {'asks': asks, 'searched': searched}
+                queries, pool = (MinedSide.of(side, self.repeated).sentences for side in (queries, pool))
+            return {'queries': queries, 'pool': pool}
         if self.purpose == TRAIN and self.dataset:
             return {'': training_examples(self.dataset, self.seed, bad_rows)}
         if split.task.is_text:

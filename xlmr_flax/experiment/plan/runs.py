@@ -46,7 +46,8 @@ class Run:
     for the intermediate phase itself and for a warm-up phase. task: display name of the training data, which is the
     task or the mixture's name ('' = no training). start: the run whose encoder this run starts from, None = the
     pretrained encoder. arm, datasets: the training data; None and () without training. warms: the target whose head
-    this run trains in a warm-up phase. decides: the data of which `id` is the hash, to show how two runs differ.
+    this run trains in a warm-up phase. decides: the settings and data digests that determine `id`, to show how two runs
+    differ. Its field 'parent' has those of `start`; in the hash, it is the id of `start`.
     """
 
     id: str

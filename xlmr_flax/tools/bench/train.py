@@ -46,7 +46,7 @@ def _rate(config: Mapping[str, Any]) -> str:
 def inputs(options: Options, folder: Path) -> None:
     """Writes start/ and train.npz for torch, and about.json with the rows of the first steps and each row's FLOPs."""
     from xlmr_flax.config import to_dict
-    from xlmr_flax.data.batches import rows_at
+    from xlmr_flax.data.batches import units_at
     from xlmr_flax.experiment.plan.arms import heads_of
     from xlmr_flax.experiment.training import Training, initial_params
     from xlmr_flax.tools.bench.rows import write_rows
@@ -77,7 +77,7 @@ def inputs(options: Options, folder: Path) -> None:
         'recipe': to_dict(training.recipe),
         'steps': settings.FOREVER,
         'check': settings.CHECK,
-        'check_units': [rows_at(step, len(data), size, stream.seed).tolist() for step in range(CHECKED)],
+        'check_units': [units_at(step, len(data), size, stream.seed).tolist() for step in range(CHECKED)],
         'flops': unit_flops(setting.model.config, data.tokens.lengths, data.group, 3).tolist(),
         'block': len(data) // size,
     }

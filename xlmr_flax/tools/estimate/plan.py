@@ -156,7 +156,7 @@ class PlanWork(Estimator):
     def _dev_parts(self, run: Run, evaluations: int) -> Iterable[Part]:
         taken = (read for read in dev_reads(run.datasets) if not read.split.task.is_text and read.is_taken())
         for read in {read.split: read for read in reversed([*taken])}.values():
-            task, work = read.split.task, self._pass(self.rows(read), read.max_length).times(evaluations)
+            task, work = read.split.task, self._pass(self.sizes(read), read.max_length).times(evaluations)
             yield self._passes(*self._place(run), run, task, head_spec(task), work, read.max_length)
 
     def _place(self, run: Run) -> tuple[str, str]:

@@ -112,8 +112,8 @@ class Instrumentation:
 
     def _given(self, plan: BatchPlan) -> Any:
         """The part of the state that is an argument of the batch's program."""
-        shared, mine = split_state(self._state, plan.stream.head_name)
-        given = {'shared': shared, 'head': mine}
+        shared, head_state = split_state(self._state, plan.stream.head_name)
+        given = {'shared': shared, 'head': head_state}
         return {name: substate['params'] for name, substate in given.items()} if self._mixed else given
 
     def _explain(self, error: BaseException) -> str:
@@ -144,11 +144,11 @@ class Instrumentation:
         def shape(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
-        shared, mine = split_state(self._state, batch.plan.stream.head_name)
-        params = jax.tree.map(shape, {**shared['params'], **mine['params']})
+        shared, head_state = split_state(self._state, batch.plan.stream.head_name)
+        params = jax.tree.map(shape, {**shared['params'], **head_state['params']})
         whole, own = (
             sum(a.bytes for a in named_arrays(tree))
-            for tree in (self._full_state(), [shared['params'], shared['opt'], mine])
+            for tree in (self._full_state(), [shared['params'], shared['opt'], head_state])
         )
         return StepShapes(
             phase.model,
