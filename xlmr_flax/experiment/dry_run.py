@@ -133,7 +133,7 @@ def _plan_table(items: Sequence[Item], speed: Speed) -> list[list[str]]:
             [
                 str(i),
                 run.intermediate,
-                run.target or (f'(warm-up of {run.warms})' if run.warms else '-'),
+                run.target or (f'(before {run.warms})' if run.warms else '-'),
                 str(run.seed),
                 _trains(run),
                 f'{item.training.steps:,}' if recipe else '-',

@@ -21,21 +21,18 @@ from xlmr_flax.parallel.machine import TPU, Machine
 _WORDS = 32_768  # typical number of trained rows of the word table; a language model's head trains the whole table
 # Bytes of memory that are read and written for each parameter on a device:
 _UPDATE = 37.0  # once per step: the norm of the gradients, clipping and AdamW
-_PART = (
-    69.0  # once per micro-batch, for each weight of the device: conversion; writing, adding and clipping of gradients
-)
+# Once per micro-batch, for each weight of the device: conversion; writing, adding and clipping of gradients.
+_PART = 69.0
 _THROUGH = 6.0  # once per micro-batch, for each weight that other devices send
-_TOKEN = (
-    133.0  # once per layer, for each element of the hidden states: elementwise work, which axis model does not share
-)
+# Once per layer, for each element of the hidden states: elementwise work, which axis model does not share.
+_TOKEN = 133.0
 _SPEED = 0.7  # share of the peak that matrix products and attention reach
 _LAYER = 60e-6  # seconds per layer and micro-batch: operations that are too small to be limited by memory
 _HOP = 2e-6  # seconds until a collective has begun on all devices
 _STATE = 20.0  # bytes per parameter: parameter, two moments and gradients in float32, and a copy in bfloat16
 _ROOM = 0.85  # share of a device's memory that a step may need by this model
-_LANES = (
-    128  # of a TPU's vector registers: the heads of a device must be a multiple of this wide, for the attention kernel
-)
+# Lanes of a TPU's vector registers. For the attention kernel, the width of a device's heads is a multiple of it.
+_LANES = 128
 
 
 @dataclass(frozen=True)
