@@ -14,7 +14,7 @@ from xlmr_flax.analysis.language_effects import JOINT, PROPERTIES, effects
 from xlmr_flax.analysis.study_report import study_effects, write_results_report
 from xlmr_flax.experiment.studies.logic import contrasts
 from xlmr_flax.report import write_effects
-from xlmr_flax.report.effects import effect_sentences
+from xlmr_flax.report.effects import effect_sentences, effect_tables
 
 EFFECT, SLOPE = {'mnli': 4.0, 'logic': 2.0}, {'logic': -2.0}
 
@@ -175,9 +175,14 @@ def test_collapsed_runs_are_left_out_and_named(rows: list[dict[str, Any]], tmp_p
         key: value for key, value in without.items() if key != 'excluded'
     }
     assert _mean(found, 'mnli')['seeds'] == 2 and _mean(found, 'logic')['seeds'] == 3
-    power = {(r['target'], r['group']): r for r in found['power']}
-    assert power['xnli_plus', 'all']['seeds'] == 3
+    power = [r for r in found['power'] if (r['target'], r['group']) == ('xnli_plus', 'all')]
+    assert [(r['seeds'], 'mnli' in r['arms'].split('+')) for r in power] == [(3, False), (2, True)]
+    assert power[1]['arms'] == 'mnli'
+    [lines] = [table.lines for table in effect_tables(found) if table.name == 'effects-power']
+    assert [line.cells[2] for line in lines if line.cells[:2] == ('xnli_plus', 'all')][1] == 'mnli'
+    assert {line.cells[2] for line in lines if line.cells[0] != 'xnli_plus'} == {'all'}
     said = effect_sentences(found)
+    assert 'points with 3 seeds and ' in said[0] and 'points with 2 seeds (80 % power)' in said[0]
     assert said[-1].startswith('xnli_plus (small): 1 of 18 runs are collapsed') and 'mnli seed 2' in said[-1]
     write_effects(tmp_path, found)
     with open(tmp_path / 'effects-excluded.csv', encoding='utf-8') as file:

@@ -146,6 +146,23 @@ def test_what_cannot_be_tested_has_a_reason(workdir):
     assert any('results.jsonl' in reason for reason in reasons(significance(place, config(), other), 'world_pos'))
 
 
+def test_differences_are_over_the_seeds_that_both_have(workdir):
+    place, rows = workdir
+
+    def differences(chosen):
+        found = [
+            r for r in significance(place, config(), chosen) if (r['target'], r['languages']) == ('world_pos', 'all')
+        ]
+        return {r['intermediate']: (r.get('difference'), r.get('seeds'), r.get('reason')) for r in found}
+
+    only = [r for r in rows if r['seed'] == 1]
+    uneven = differences([r for r in rows if r['seed'] == 1 or r['intermediate'] != 'world_nli'])
+    assert uneven['world_nli'] == differences(only)['world_nli'] and uneven['world_nli'][1] == 1
+    assert uneven['world_choices'][1] == 2
+    apart = differences([r for r in rows if (r['seed'] == 1) == (r['intermediate'] == 'world_nli')])
+    assert apart['world_nli'] == (None, None, "no seed in common with 'none'")
+
+
 def test_a_missing_prediction_file_is_no_error(workdir, tmp_path):
     _, rows = workdir
     assert significance(Workdir(tmp_path / 'empty'), config(), rows) == []

@@ -105,5 +105,9 @@ def test_delta_pairs_seeds_and_languages():
     ours = {'de': {0: 52.0, 1: 63.0}, 'sw': {0: 43.0, 1: 54.0}}
     # by seed: (2 + 3) / 2 and (3 + 4) / 2; their spread is small although the seeds themselves lie ten points apart
     assert r.delta(ours, base, ['de', 'sw']) == r.Score(3.0, pytest.approx(0.5**0.5), 2)
-    assert r.delta(ours, {'de': {0: 50.0}}, ['de', 'sw']) == r.Score(7.5, None, 1, partial=True)
+    assert r.delta(ours, {'de': {0: 50.0}}, ['de', 'sw']) == r.Score(2.0, None, 1, partial=True)
+    assert r.delta(ours, {**base, 'sw': {0: 40.0, 2: 50.0}}, ['de', 'sw']) == r.Score(2.75, None, 2, partial=True)
+    longer = {code: {**column, 2: 0.0} for code, column in base.items()}
+    assert r.delta(ours, longer, ['de', 'sw']) == r.delta(ours, base, ['de', 'sw']), 'the third seed has no partner'
+    assert r.delta(ours, {'de': {2: 50.0}}, ['de']) is None
     assert r.delta(ours, {}, ['de']) is None

@@ -164,8 +164,8 @@ class _Target:
         example_share where the noise of test examples is known.
         lines: property, languages, slope, low, high, p, p_holm, family, at ([x, estimate, low, high] of the line),
         points ([code, x, difference]). joint: the same slopes with JOINT in one regression, without at and points.
-        power: group, shape, standard deviations, the smallest difference, and error_examples, the part of the standard
-        error that comes from shared test examples. languages: each with its facts and, by arm,
+        power: group, arms (joined by +), shape, standard deviations, the smallest difference, and error_examples, the
+        part of the standard error that comes from shared test examples. languages: each with its facts and, by arm,
         difference and standard deviation over seeds.
         """
         pairs, further = self.pairs(contrasts)
@@ -262,29 +262,30 @@ class _Target:
         return _corrected(records)
 
     def _power(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
-        """Computes the smallest mean difference that this design can detect, from the arms' average variances.
+        """Computes the smallest mean difference that the design can detect, from the average variances of arms.
 
-        Arms may differ in shape (languages, seeds), since a collapsed run removes its seed from its arm. Only arms of
-        the most frequent shape count; of several such shapes, the largest.
+        Arms may differ in shape (languages, seeds): a collapsed run removes its seed from its arm, and seeds may be
+        added to some arms. Each shape has a record, the one with most seeds and languages first.
         """
-        by_group: dict[str, list[tuple[Comparison, np.ndarray]]] = {}
+        by_shape: dict[str, dict[tuple[int, int], list[tuple[Comparison, np.ndarray]]]] = {}
         for each, d in self.compared(pairs):
-            by_group.setdefault(each.group, []).append((each, d))
+            by_shape.setdefault(each.group, {}).setdefault(d.shape, []).append((each, d))
         records: list[Record] = []
-        for group, members in by_group.items():
-            shapes = [d.shape for _, d in members]
-            languages_, seeds = shape = max(shapes, key=lambda each: (shapes.count(each), each))
-            kept = [(each, d) for each, d in members if d.shape == shape]
-            sds = deviations(np.stack([d for _, d in kept]))
-            noise = [self.noise[each.key] for each, _ in kept if each.key in self.noise]
-            examples, more = None, {}
-            if noise:
-                examples = replace(noise[0], variance=max(fmean(float(n.variance) for n in noise), 0.0))
-                more = {'error_examples': float(examples.variance) ** 0.5}
-            smallest = smallest_difference(*sds, shape, examples=examples)
-            names = dict(zip(('sd_language', 'sd_seed', 'sd_rest'), sds, strict=True)) | more
-            records.append({'group': group, 'languages': languages_, 'seeds': seeds, **names, 'smallest': smallest})
-        return [{**self.about, **record} for record in records]
+        for group, shapes in by_shape.items():
+            for shape in sorted(shapes, key=lambda each: each[::-1], reverse=True):
+                members, more = shapes[shape], {}
+                sds = deviations(np.stack([d for _, d in members]))
+                noise = [self.noise[each.key] for each, _ in members if each.key in self.noise]
+                examples = None
+                if noise:
+                    examples = replace(noise[0], variance=max(fmean(float(n.variance) for n in noise), 0.0))
+                    more = {'error_examples': float(examples.variance) ** 0.5}
+                smallest = smallest_difference(*sds, shape, examples=examples)
+                about = {'group': group, 'arms': '+'.join(each.arm for each, _ in members)}
+                about |= dict(zip(('languages', 'seeds'), shape, strict=True))
+                about |= dict(zip(('sd_language', 'sd_seed', 'sd_rest'), sds, strict=True)) | more
+                records.append({**self.about, **about, 'smallest': smallest})
+        return records
 
     def _languages(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
         records = []

@@ -1,10 +1,10 @@
 """Significance tests of a study's differences from arm 'none': paired bootstrap over test examples, Holm's correction.
 
 For each intermediate arm and target, the difference is the target's score (report/study.py), averaged over languages,
-with the arm minus that without it ('none'). With several seeds, each side is the mean over its seeds. Test examples are
-drawn with replacement. An example that several languages share (by its id, or by its row if the file has no ids) is
-drawn in all of them, so that translations of one example do not count as independent. Training runs are not resampled:
-the interval covers the variation of test examples, and the spread over seeds that of training.
+with the arm minus that without it ('none'). With several seeds, it is the mean over the seeds that both have. Test
+examples are drawn with replacement. An example that several languages share (by its id, or by its row if the file has
+no ids) is drawn in all of them, so that translations of one example do not count as independent. Training runs are not
+resampled: the interval covers the variation of test examples, and the spread over seeds that of training.
 
 The family of Holm's correction has all arms and targets of one encoder.
 """
@@ -119,10 +119,12 @@ class _Target:
         return prediction_path(self.workdir.predictions(run), task, language, self.split)
 
     def key(self) -> str:
-        """Returns the cache key: a digest of the scores, their runs, and the settings of the bootstrap."""
+        """Returns the cache key: a digest of the scores, their runs, the method and the settings of the bootstrap."""
         names = ('intermediate', 'language', 'metric', 'seed', 'value', 'n', 'run')
         decides = [[row.get(name) for name in names] for row in self.rows]
-        return digest([self.encoder, self.target, self.split, self.resamples, self.seed, ALPHA, decides])
+        return digest(
+            ['seeds in common', self.encoder, self.target, self.split, self.resamples, self.seed, ALPHA, decides]
+        )
 
     def tests(self) -> list[dict[str, Any]]:
         arms = [name for name in self.values if name != NONE]
@@ -130,6 +132,7 @@ class _Target:
         skipped = {name: 'not scored in every language and seed' for name in arms if not whole[name]}
         if not whole.get(NONE):
             return self._without(arms, 'without intermediate training it is not scored in every language and seed')
+        skipped |= {n: "no seed in common with 'none'" for n in arms if whole[n] and not {*whole[n]} & {*whole[NONE]}}
         compared = [name for name in arms if name not in skipped]
         runs = [(name, seed) for name in [NONE, *compared] for seed in whole[name]]
         out = [row for name, reason in skipped.items() for row in self._without([name], reason)]
@@ -186,15 +189,19 @@ class _Target:
         compared: Sequence[str],
     ) -> list[dict[str, Any]]:
         """Tests each arm against 'none'. observed: [R], resampled: [B, R], the means over languages of every run."""
-        mine = {name: [i for i, (n, _) in enumerate(runs) if n == name] for name in (NONE, *compared)}
-        base, drawn_base = observed[mine[NONE]].mean(), resampled[:, mine[NONE]].mean(1)
+        place = {run: i for i, run in enumerate(runs)}
         out = []
         for name in compared:
-            tested = interval(observed[mine[name]].mean() - base, resampled[:, mine[name]].mean(1) - drawn_base)
+            seeds = [seed for n, seed in runs if n == name and (NONE, seed) in place]
+            ours, base = ([place[n, seed] for seed in seeds] for n in (name, NONE))
+            tested = interval(
+                observed[ours].mean() - observed[base].mean(),
+                resampled[:, ours].mean(1) - resampled[:, base].mean(1),
+            )
             out.append(
                 self._row(name, which)
                 | {'difference': 100 * tested.difference, 'low': 100 * tested.low, 'high': 100 * tested.high}
-                | {'p': tested.p, 'seeds': len(mine[name]), 'resamples': self.resamples, 'alpha': ALPHA}
+                | {'p': tested.p, 'seeds': len(seeds), 'resamples': self.resamples, 'alpha': ALPHA}
             )
         return out
 

@@ -5,6 +5,7 @@ The records are those of `analysis.language_effects` (plain dicts); this module 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def _means(records: Sequence[Record], title: str, name: str, encoder: str, targe
     notes = [
         f'{scale}; languages other than the training language; n: languages.',
         WITH_EXAMPLES if known else INTERVALS,
-        f'{MARKED} p < {first["alpha"]:g} after Holm within the {"target, group and other arm" if targets else "group"}'
+        f'{MARKED} p < {first["alpha"]:g} after Holm within the {"target and group" if targets else "group"}'
         '; Seeds %: share of the variance of the mean that comes from seeds.',
     ]
     return Table(f'{title}{_of(encoder)}', tuple(columns), tuple(lines), tuple(notes), name=name)
@@ -112,7 +113,7 @@ def _lines(records: Sequence[Record], target: str, encoder: str, together: bool 
 
 def _power(records: Sequence[Record]) -> Table:
     columns = (
-        Column('Target'), Column('Languages'), Column('n', 'count'), Column('Seeds', 'count'),
+        Column('Target'), Column('Languages'), Column('Arms'), Column('n', 'count'), Column('Seeds', 'count'),
         Column('languages', 'score', 'sd', decimals=2), Column('seeds', 'score', 'sd', decimals=2),
         Column('rest', 'score', 'sd', decimals=2),
     )  # fmt: skip
@@ -120,14 +121,17 @@ def _power(records: Sequence[Record]) -> Table:
     columns += (Column('examples', 'score', 'error', decimals=2),) if known else ()
     columns += (Column('Smallest Δ', 'score', decimals=1),)
     lines = []
+    shapes = Counter((r['encoder'], r['target'], r['group']) for r in records)
     for r in records:
-        cells = (r['target'], r['group'], r['languages'], r['seeds'], r['sd_language'], r['sd_seed'], r['sd_rest'])
+        alone = shapes[r['encoder'], r['target'], r['group']] == 1
+        cells = (r['target'], r['group'], 'all' if alone else r['arms'].replace('+', ', '), r['languages'], r['seeds'])
+        cells += (r['sd_language'], r['sd_seed'], r['sd_rest'])
         cells += (r.get('error_examples'),) if known else ()
         lines.append(Line((*cells, r['smallest'])))
     notes = (
         'Smallest Δ: the smallest true difference to no intermediate training that this design detects with a power of '
         '80 % at p < 0.05, for one arm without correction; by simulation from the components of variance that the '
-        'arms have on average (standard deviations in points).'
+        'arms of the line have on average (standard deviations in points).'
         + (
             ' examples: what test examples that languages share add to the standard error of the mean.' if known else ''
         ),
@@ -153,15 +157,12 @@ def effect_sentences(effects: Effects) -> list[str]:
         listed = ', '.join(f'{r["intermediate"]} {signed(r["estimate"])} ({_interval(r)})' for r in sure)
         what = f'{len(sure)} of {len(mine)} arms differ from none' + (f': {listed}' if listed else '')
         reach = [
-            r['smallest']
+            r
             for r in effects['power']
-            if (r['encoder'], r['target'], r['group']) == (encoder, target, group)
+            if (r['encoder'], r['target'], r['group']) == (encoder, target, group) and r['smallest'] >= 0.05
         ]
-        least = (
-            f'; the smallest detectable difference is {reach[0]:.1f} points (80 % power)'
-            if reach and reach[0] >= 0.05
-            else ''
-        )
+        how = [f'{r["smallest"]:.1f} points' + f' with {r["seeds"]} seeds' * (len(reach) > 1) for r in reach]
+        least = f'; the smallest detectable difference is {" and ".join(how)} (80 % power)' if reach else ''
         which = 'languages' if group == 'all' else 'low-resource languages'
         sentences.append(f'{target}{_of(encoder)}, {mine[0]["languages"]} {which}: {what}{least}.')
     return sentences + excluded_sentences(effects)
@@ -194,7 +195,7 @@ def effect_figures(effects: Effects) -> dict[str, tuple[Any, str, str]]:
             caption = (
                 f'{encoder}. Difference to no intermediate training with its 95 % interval over languages and seeds. '
                 'Filled: all languages; open: low-resource ones alone. Grey band: differences below the smallest '
-                'detectable one in all languages.'
+                'detectable one in all languages (of the arms with the most seeds).'
             )
             power = [r for r in effects['power'] if r['encoder'] == encoder]
             figures[f'effects-forest{more}'] = (forest(mine, power), 'Effects of arms by target', caption)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -281,23 +281,17 @@ def language_mean(values: Values, codes: Sequence[str]) -> Score | None:
 
 
 def delta(values: Values, base: Values, codes: Sequence[str]) -> Score | None:
-    """Difference `values` - `base` in points: mean over the languages that both have, then over seeds.
+    """Difference `values` - `base` in points, in the seeds that both have: the `language_mean` of the differences.
 
-    The spread is the standard deviation of the differences of each seed; it is given if both have the same seeds in all
-    these languages. None if no language has both.
+    It is partial if a language has no seed in both, and then over the others. None if no language has one.
     """
-    both = [code for code in codes if values.get(code) and base.get(code)]
-    if not both:
-        return None
-    partial = len(both) < len(codes)
-    seeds = {frozenset(column[code]) for column in (values, base) for code in both}
-    if len(seeds) == 1:
-        ours, theirs = seed_means(values, both), seed_means(base, both)
-        score = over_seeds({seed: ours[seed] - theirs[seed] for seed in ours})
-        assert score is not None
-        return Score(score.mean, score.sd, score.seeds, partial)
-    mean = fmean(fmean(values[code].values()) - fmean(base[code].values()) for code in both)
-    return Score(mean, None, min(map(len, seeds)), partial)
+    differences: dict[str, dict[int, float]] = {}
+    for code in codes:
+        ours, theirs = values.get(code, {}), base.get(code, {})
+        if shared := [seed for seed in ours if seed in theirs]:
+            differences[code] = {seed: ours[seed] - theirs[seed] for seed in shared}
+    score = language_mean(differences, list(differences))
+    return score and replace(score, partial=score.partial or len(differences) < len(codes))
 
 
 def _complete(values: Values, codes: Sequence[str]) -> bool:
