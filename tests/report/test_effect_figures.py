@@ -43,3 +43,16 @@ def test_an_interval_may_leave_the_panel_and_no_difference_does() -> None:
     assert (low, high) == (-105, 105)
     low, high = forest([close]).axes[0].get_xlim()
     assert -5 < low < high < 10
+
+
+def test_the_band_behind_an_arm_is_that_of_its_design() -> None:
+    facts = {'target': 'xnli', 'metric': 'accuracy', 'group': 'all', 'estimate': -1.0, 'low': -2.0, 'high': 0.0}
+    records = [{**facts, 'intermediate': arm} for arm in ('logic', 'mnli', 'folio')]
+    power = [
+        {'target': 'xnli', 'group': 'all', 'arms': 'logic', 'smallest': 2.0},
+        {'target': 'xnli', 'group': 'all', 'arms': 'mnli+folio', 'smallest': 5.0},
+        {'target': 'xnli', 'group': 'low-resource', 'arms': 'logic+mnli+folio', 'smallest': 9.0},
+    ]
+    bands = {patch.get_y() + 0.5: patch.get_x() for patch in forest(records, power).axes[0].patches}
+    assert bands == {0: -2.0, 1: -5.0, 2: -5.0}
+    assert not forest(records).axes[0].patches

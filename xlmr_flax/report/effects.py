@@ -194,8 +194,8 @@ def effect_figures(effects: Effects) -> dict[str, tuple[Any, str, str]]:
         if mine:
             caption = (
                 f'{encoder}. Difference to no intermediate training with its 95 % interval over languages and seeds. '
-                'Filled: all languages; open: low-resource ones alone. Grey band: differences below the smallest '
-                'detectable one in all languages (of the arms with the most seeds).'
+                'Filled: all languages; open: low-resource ones alone. Grey: differences below the smallest '
+                'detectable one in all languages.'
             )
             power = [r for r in effects['power'] if r['encoder'] == encoder]
             figures[f'effects-forest{more}'] = (forest(mine, power), 'Effects of arms by target', caption)

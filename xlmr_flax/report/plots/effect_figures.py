@@ -31,7 +31,7 @@ def forest(records: Sequence[Record], power: Sequence[Record] = ()) -> Figure:
     """Forest plot: arms as rows, a panel for each target, the difference to no intermediate training with its interval.
 
     Differences are over all languages and over low-resource ones. power: records whose smallest detectable difference
-    is drawn as a band.
+    is drawn as a band behind their arms.
     """
     targets = list(dict.fromkeys(r['target'] for r in records))
     arms = list(dict.fromkeys(r['intermediate'] for r in records))
@@ -42,8 +42,13 @@ def forest(records: Sequence[Record], power: Sequence[Record] = ()) -> Figure:
         grid = figure.subplots(down, across, sharey=True, squeeze=False).flatten()
         for axes, target in zip(grid, targets, strict=False):
             mine = [r for r in records if r['target'] == target]
-            reach = [r['smallest'] for r in power if r['target'] == target and r['group'] == 'all']
-            _forest_panel(axes, mine, arms, reach[0] if reach and reach[0] >= _NOTHING else None)
+            reach = {
+                arm: r['smallest']
+                for r in power
+                if (r['target'], r['group']) == (target, 'all') and r['smallest'] >= _NOTHING
+                for arm in r['arms'].split('+')
+            }
+            _forest_panel(axes, mine, arms, reach)
             if max(abs(r[end]) for r in mine for end in ('low', 'high')) < _NOTHING:
                 axes.set_xlim(-1, 1)
             least, most = axes.get_xlim()
@@ -58,9 +63,9 @@ def forest(records: Sequence[Record], power: Sequence[Record] = ()) -> Figure:
     return figure
 
 
-def _forest_panel(axes: Axes, records: Sequence[Record], arms: Sequence[str], reach: float | None) -> None:
-    if reach is not None:
-        axes.axvspan(-reach, reach, color=GRID, alpha=0.45, lw=0, label='below 80 % power')
+def _forest_panel(axes: Axes, records: Sequence[Record], arms: Sequence[str], reach: Mapping[str, float]) -> None:
+    for arm, smallest in reach.items():
+        axes.barh(arms.index(arm), 2 * smallest, 1.0, -smallest, color=GRID, alpha=0.45, lw=0, label='below 80 % power')
     axes.axvline(0, color=INK, lw=1)
     for group, face, edge, shift in _FOREST:
         mine = [r for r in records if r['group'] == group]
