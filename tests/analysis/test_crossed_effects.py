@@ -33,6 +33,11 @@ SHAPES = [
     ((19, 3), (3.0, 2.0, 2.0)),
     ((36, 3), (2.0, 1.0, 2.0)),
     ((19, 5), (2.0, 1.0, 2.0)),
+    # The shapes and the rounded components of the third logic study (results/logic_low_resource/effects-power.csv).
+    ((18, 8), (1.3, 1.4, 2.7)),
+    ((18, 5), (0.8, 3.3, 2.6)),
+    ((25, 8), (0.9, 2.3, 2.5)),
+    ((25, 5), (0.6, 1.0, 2.2)),
 ]
 
 
