@@ -6,6 +6,9 @@ import itertools
 import math
 from typing import Any
 
+import pytest
+
+from xlmr_flax.report.plots.canvas import panels_across
 from xlmr_flax.report.plots.effect_figures import forest, line_panels
 
 
@@ -56,3 +59,8 @@ def test_the_band_behind_an_arm_is_that_of_its_design() -> None:
     bands = {patch.get_y() + 0.5: patch.get_x() for patch in forest(records, power).axes[0].patches}
     assert bands == {0: -2.0, 1: -5.0, 2: -5.0}
     assert not forest(records).axes[0].patches
+
+
+@pytest.mark.parametrize(('number', 'across'), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (7, 3), (9, 3)])
+def test_rows_of_panels_have_nearly_equal_length(number: int, across: int) -> None:
+    assert panels_across(number) == across

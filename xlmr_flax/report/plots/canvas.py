@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS = 3  # at most this many panels in a row of a figure
+_PANELS = 3  # at most this many panels in a row of a figure
 INK, GRID, SOFT, PAPER, ACCENT = '#1b1f24', '#d3d7dc', '#5b636d', '#fefefe', '#0072b2'
 VARIABLES = {
     INK: f'var(--ink, {INK})',
@@ -37,6 +38,11 @@ STYLES = [
     ('#56b4e9', 'P', (0, (3, 1, 1, 1))),
     ('#8a6d00', 'X', (0, (1, 1))),
 ]
+
+
+def panels_across(number: int) -> int:
+    """Returns how many panels a row of a figure has, for rows of nearly equal length."""
+    return math.ceil(number / math.ceil(number / _PANELS))
 
 
 @contextmanager

@@ -9,7 +9,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.plots.canvas import ACCENT, GRID, INK, PANELS, PAPER, SOFT, new_figure, style, unique_legend
+from xlmr_flax.report.plots.canvas import (
+    ACCENT,
+    GRID,
+    INK,
+    PAPER,
+    SOFT,
+    new_figure,
+    panels_across,
+    style,
+    unique_legend,
+)
 from xlmr_flax.report.study import metric_name
 from xlmr_flax.report.table import signed
 
@@ -35,7 +45,7 @@ def forest(records: Sequence[Record], power: Sequence[Record] = ()) -> Figure:
     """
     targets = list(dict.fromkeys(r['target'] for r in records))
     arms = list(dict.fromkeys(r['intermediate'] for r in records))
-    across = min(len(targets), PANELS)
+    across = panels_across(len(targets))
     down = math.ceil(len(targets) / across)
     with style():
         figure = new_figure(1.7 + 2.7 * across, down * (1.0 + 0.34 * len(arms)) + 0.5)
@@ -82,7 +92,7 @@ def _forest_panel(axes: Axes, records: Sequence[Record], arms: Sequence[str], re
 
 def line_panels(records: Sequence[Record]) -> Figure:
     """Differences by language against CC-100 size, with regression line and band; one target, a panel for each arm."""
-    across = min(len(records), PANELS)
+    across = panels_across(len(records))
     down = math.ceil(len(records) / across)
     with style():
         figure = new_figure(max(5.2, 0.9 + 2.9 * across), 0.7 + 2.5 * down)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.plots.canvas import ACCENT, INK, PANELS, PAPER, SOFT, new_figure, style, unique_legend
+from xlmr_flax.report.plots.canvas import ACCENT, INK, PAPER, SOFT, new_figure, panels_across, style, unique_legend
 from xlmr_flax.report.plots.strip_figure import strips
 from xlmr_flax.report.rows import (
     NONE,
@@ -55,7 +55,7 @@ def dumbbells(
         raise RowsError(f'no rows of target {target!r} with encoder {encoder!r}')
     codes = languages(chosen)
     names = [name for name in found if name != NONE] or [NONE]
-    across = min(len(names), PANELS)
+    across = panels_across(len(names))
     down = math.ceil(len(names) / across)
     with style():
         figure = new_figure(7.2 if across == 1 else 1.9 + 3.1 * across, down * (1.25 + 0.235 * len(codes)))
@@ -163,7 +163,7 @@ def gains_by_language(view: View) -> Figure | None:
     if not panels:
         return None
     panels.sort(key=lambda panel: -len(panel[2]))  # so that panels in a row have similar heights
-    across = min(len(panels), PANELS)
+    across = panels_across(len(panels))
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]
     heights = [0.75 + 0.19 * len(row[0][2]) for row in rows]
     with style():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from xlmr_flax.report.plots.canvas import INK, PANELS, PAPER, SOFT, new_figure, style, unique_legend
+from xlmr_flax.report.plots.canvas import INK, PAPER, SOFT, new_figure, panels_across, style, unique_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def strips(records: Sequence[Record], value: str, label: str, chance: float | No
     if len(names) < 2:
         return None
     groups, counts = _groups(points), Counter(strip_of.values())
-    across = min(len(arms), PANELS)
+    across = panels_across(len(arms))
     down = math.ceil(len(arms) / across)
     # A panel alone has the width of the page; several are smaller, so that a row of them fits.
     width, height = {1: (7.4, 4.2), 2: (4.2, 3.4)}.get(across, (2.9, 2.6))
