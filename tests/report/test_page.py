@@ -227,6 +227,13 @@ def test_findings_say_what_cannot_be_compared_and_what_is_chance(make_row):
     assert findings([make_row()]) == []
 
 
+def test_findings_compare_the_seeds_that_both_have(make_row):
+    rows = [make_row('de', value, seed=seed) for seed, value in enumerate((50, 60))]
+    assert findings([*rows, make_row('de', 52, intermediate='mnli')]) == [
+        'xnli (accuracy): mnli moves the zero-shot mean from 50.0 to 52.0 (+2.0 points); higher in 1 of 1 language.'
+    ]
+
+
 def test_findings_say_that_there_is_no_difference(make_row):
     rows = [make_row('de', 50), make_row('sw', 40), make_row('de', 50.02, intermediate='mnli')]
     same = [*rows, make_row('sw', 40, intermediate='mnli')]

@@ -16,6 +16,7 @@ from xlmr_flax.report.rows import (
     language_mean,
     languages,
     latest,
+    paired,
     scored,
 )
 from xlmr_flax.report.study import ALL_LANGUAGES, ZERO_SHOT, metric_name
@@ -53,15 +54,16 @@ def _sentence(rows: Sequence[Row], mine: dict[str, Values], codes: Sequence[str]
     best = max(changes, key=lambda name: (not changes[name].partial, changes[name].mean), default='')
     if not best:
         return ''
-    both = [code for code in codes if mine[best].get(code) and base.get(code)]
-    before, after = language_mean(base, both), language_mean(mine[best], both)
+    ours, theirs = paired(mine[best], base, codes)
+    both = list(ours)
+    before, after = language_mean(theirs, both), language_mean(ours, both)
     assert before is not None and after is not None
     change, higher = changes[best], sum(_gain(mine[best], base, code) > 0 for code in both)
     whole = [name for name in changes if not changes[name].partial]
     first = [name for name in whole if changes[name].mean == changes[best].mean]
     place = 'the best' if len(first) < 2 else f'one of the {len(first)} that share the first place'
     among = f', {place} of {len(whole)},' if len(whole) > 1 else ''
-    over = f' over the {len(both)} of {len(codes)} languages scored so far' if change.partial else ''
+    over = f' over the {len(both)} of {len(codes)} languages scored so far' if len(both) < len(codes) else ''
     of = f'of {len(both)} {"language" if len(both) == 1 else "languages"}'
     if signed(change.mean) == '0.0':
         text = f'{best}{among} makes no difference to the zero-shot mean{over} ({fixed(after.mean)})'

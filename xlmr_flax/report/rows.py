@@ -280,16 +280,24 @@ def language_mean(values: Values, codes: Sequence[str]) -> Score | None:
     return Score(fmean(fmean(values[code].values()) for code in there), None, len(seeds), partial=True)
 
 
-def delta(values: Values, base: Values, codes: Sequence[str]) -> Score | None:
-    """Difference `values` - `base` in points, in the seeds that both have: the `language_mean` of the differences.
+def paired(values: Values, base: Values, codes: Sequence[str]) -> tuple[Values, Values]:
+    """Returns both without the languages and seeds that one of them lacks. Differences are over what is left."""
+    seeds = {code: [seed for seed in values.get(code, {}) if seed in base.get(code, {})] for code in codes}
+    ours, theirs = (
+        {code: {seed: each[code][seed] for seed in shared} for code, shared in seeds.items() if shared}
+        for each in (values, base)
+    )
+    return ours, theirs
 
-    It is partial if a language has no seed in both, and then over the others. None if no language has one.
+
+def delta(values: Values, base: Values, codes: Sequence[str]) -> Score | None:
+    """Difference `values` - `base` in points, over the seeds that both have: `language_mean` of the differences.
+
+    The score is partial if a language has no seed in both (it is left out), or other ones than the other languages.
+    None if no language has one.
     """
-    differences: dict[str, dict[int, float]] = {}
-    for code in codes:
-        ours, theirs = values.get(code, {}), base.get(code, {})
-        if shared := [seed for seed in ours if seed in theirs]:
-            differences[code] = {seed: ours[seed] - theirs[seed] for seed in shared}
+    ours, theirs = paired(values, base, codes)
+    differences = {code: {seed: x - theirs[code][seed] for seed, x in column.items()} for code, column in ours.items()}
     score = language_mean(differences, list(differences))
     return score and replace(score, partial=score.partial or len(differences) < len(codes))
 

@@ -88,8 +88,8 @@ def _numbered(name: str, folders: tuple[str, ...], **more: Any) -> Task:
 
 
 _LINGALA = (
-    'in the files that were read, the Lingala test sentences are in another order than their labels, so that the score '
-    'of Lingala says nothing'
+    'in the files that were read, the Lingala test sentences are in another order than their labels, so its score is '
+    'meaningless'
 )
 
 AFRIXNLI = _numbered(

@@ -40,8 +40,8 @@ _TICKS = (0.05, 0.3, 1, 3, 10, 30, 100)
 def forest(records: Sequence[Record], power: Sequence[Record] = ()) -> Figure:
     """Forest plot: arms as rows, a panel for each target, the difference to no intermediate training with its interval.
 
-    Differences are over all languages and over low-resource ones. power: records whose smallest detectable difference
-    is drawn as a band behind their arms.
+    Differences are over all languages and over low-resource ones. power: records with the smallest detectable
+    difference of some arms; a grey area in the rows of these arms shows it.
     """
     targets = list(dict.fromkeys(r['target'] for r in records))
     arms = list(dict.fromkeys(r['intermediate'] for r in records))
