@@ -101,6 +101,17 @@ def test_the_ring_of_none_is_seen_behind_an_equal_dot(make_row):
     assert sizes[0] > sizes[1] + 2
 
 
+def test_the_ends_of_a_dumbbell_are_means_over_the_seeds_that_both_have(make_row):
+    rows = [make_row('de', 50, seed=1), make_row('de', 70, seed=2), make_row('sw', 40, seed=1)]
+    rows += [make_row('de', 53, seed=1, intermediate='mnli')]
+    axes = figures.dumbbells(rows, 'xnli').axes[0]
+    ends = {tuple(line.get_ydata()): list(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata()) == 2}
+    assert list(ends.values()) == [[50.0, 53.0]]  # and not 60, the mean over both seeds of 'none'
+    assert axes.get_title('left') == 'mnli: +3.0 zero-shot'
+    dots = [float(container.lines[0].get_xdata()[0]) for container in axes.containers]
+    assert sorted(dots) == [40.0, 50.0, 53.0]  # a language without the arm keeps its dot
+
+
 def test_curves_have_a_line_for_each_run(curves):
     figure = curve_figures.training_curves([c for c in curves if c['target']], 'xnli')
     assert figure is not None

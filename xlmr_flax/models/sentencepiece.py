@@ -40,7 +40,7 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
 @dataclass(frozen=True)
-class Layout:
+class TokenizerLayout:
     """How a kind of tokenizer uses a SentencePiece model.
 
     kind: for messages. own: the first pieces of the model file. first: the tokens that replace them; the fourth is the
@@ -57,11 +57,11 @@ class Layout:
 
 
 LAYOUTS = {
-    'sentencepiece.bpe.model': Layout(
+    'sentencepiece.bpe.model': TokenizerLayout(
         'XLM-R', ('<unk>', '<s>', '</s>'), ('<s>', '<pad>', '</s>', '<unk>'), '<mask>',
         '<s> $A </s>', '<s> $A </s> </s> $B </s>',
     ),
-    'spm.model': Layout(
+    'spm.model': TokenizerLayout(
         'DeBERTa', ('[PAD]', '[CLS]', '[SEP]', '[UNK]'), ('[PAD]', '[CLS]', '[SEP]', '[UNK]'), '[MASK]',
         '[CLS] $A [SEP]', '[CLS] $A [SEP] $B:1 [SEP]:1',
     ),
@@ -113,7 +113,7 @@ def tokenizer_json(path: Path) -> Path:
     return out
 
 
-def read_model(data: bytes, where: str, layout: Layout) -> SentencePiece:
+def read_model(data: bytes, where: str, layout: TokenizerLayout) -> SentencePiece:
     """Parses a model file. Raises ModelError for a truncated file and for a model that is not of the layout."""
     pieces, charsmap, kind, has_bytes, view = [], b'', _UNIGRAM, False, memoryview(data)
     try:
@@ -140,7 +140,7 @@ def read_model(data: bytes, where: str, layout: Layout) -> SentencePiece:
     return SentencePiece(pieces, charsmap, has_bytes)
 
 
-def build(model: SentencePiece, layout: Layout, added: list[tuple[int, AddedToken]], where: str) -> Tokenizer:
+def build(model: SentencePiece, layout: TokenizerLayout, added: list[tuple[int, AddedToken]], where: str) -> Tokenizer:
     """Builds a tokenizer from a SentencePiece model. added: (id, token) of added tokens, sorted by id.
 
     Raises ModelError for a model that the tokenizers library refuses, and for an added token whose id is not the next

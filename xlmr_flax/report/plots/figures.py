@@ -25,6 +25,7 @@ from xlmr_flax.report.rows import (
     language_labels,
     languages,
     over_seeds,
+    paired,
     scored,
     select,
 )
@@ -45,7 +46,8 @@ def dumbbells(
 ) -> Figure:
     """Dumbbell plot of scores by language: a panel for each intermediate task, a line from the score of 'none' to its.
 
-    encoder: the first in the rows if None. Raises RowsError if there is no such row.
+    Both are means over the seeds that both have in the language. encoder: the first in the rows if None. Raises
+    RowsError if there is no such row.
     """
     rows = list(rows)
     chosen = scored(rows, target, metric)
@@ -63,8 +65,10 @@ def dumbbells(
         chance = _chance(chosen)
         near = chance is not None and _is_near(chance, found)
         for axes, name in zip(grid, names, strict=False):
-            _dumbbell_panel(axes, codes, found.get(NONE, {}), found[name], name)
-            change = delta(found[name], found.get(NONE, {}), languages(chosen, zero_shot=True))
+            values, base = found[name], found.get(NONE, {})
+            ours, theirs = paired(values, base, codes)
+            _dumbbell_panel(axes, codes, {**base, **theirs}, {**values, **ours}, name)
+            change = delta(values, base, languages(chosen, zero_shot=True))
             gain = f': {signed(change.mean)} zero-shot' if change and name != NONE else ''
             axes.set_title(name + gain)
             if near:
