@@ -186,6 +186,29 @@ def test_the_lingala_rows_of_afrixnli_are_in_another_order_than_their_labels(dat
         assert any('Lingala' in line for line in known_warnings(get_task(name)))
 
 
+def test_the_word_not_tells_true_from_false_in_proofwriter(data_root: Path) -> None:
+    """A rule that reads this word in the statement and never answers 'unknown'. The note of the task says it."""
+    task = get_task('proofwriter')
+    right, told = {}, {}
+    for split in ('train', 'dev', 'test'):
+        rows = [row for row in read_split(task, 'en', split, data_root) if isinstance(row, PairExample)]
+        pairs = [
+            (task.labels[row.label], 'contradiction' if ' not ' in row.text_b else 'entailment')
+            for row in rows
+            if row.label is not None
+        ]
+        equal = sum(gold == said for gold, said in pairs)
+        right[split] = equal / len(pairs)
+        told[split] = equal / sum(gold != 'neutral' for gold, _ in pairs)
+    assert {split: round(100 * share, 1) for split, share in right.items()} == {
+        'train': 63.8,
+        'dev': 65.3,
+        'test': 62.7,
+    }
+    assert min(told.values()) >= 0.94
+    assert any("'not'" in line for line in known_warnings(task))
+
+
 def test_premises_of_the_new_logiqa_files_are_trained_or_scored(data_root: Path) -> None:
     """The file that is trained on has premises of the test file, which are left out."""
     task = get_task('logiqa2_nli_new')

@@ -108,7 +108,8 @@ TASKS = (
         licence='CC BY 4.0',
         source='https://github.com/teacherpeterpan/Logic-LLM',
         note="a balanced sample of ProofWriter's open-world rows of depth 5, as Logic-LM has it; true is entailment, "
-        'false contradiction, unknown neutral; the whole set (https://allenai.org/data/proofwriter) has another form',
+        'false contradiction, unknown neutral; the whole set (https://allenai.org/data/proofwriter) has another form. '
+        "The word 'not' tells false statements from true ones in 94 to 98 % of those",
     ),
     _task(
         'clutrr',
