@@ -109,7 +109,7 @@ TASKS = (
         source='https://github.com/teacherpeterpan/Logic-LLM',
         note="a balanced sample of ProofWriter's open-world rows of depth 5, as Logic-LM has it; true is entailment, "
         'false contradiction, unknown neutral; the whole set (https://allenai.org/data/proofwriter) has another form. '
-        "The word 'not' tells false statements from true ones in 94 to 98 % of those",
+        "The word 'not' tells false statements from true ones in 94 to 98 % of the rows that are one or the other",
     ),
     _task(
         'clutrr',
