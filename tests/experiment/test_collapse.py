@@ -14,8 +14,11 @@ from xlmr_flax.experiment import dev_selection
 from xlmr_flax.experiment.collapse import describe, one_class, over_phases
 from xlmr_flax.experiment.runner import Runner
 from xlmr_flax.experiment.training import trained_facts
+from xlmr_flax.kinds import kind_of
 from xlmr_flax.report import read_rows
 from xlmr_flax.scoring import files
+from xlmr_flax.tasks import get_task
+from xlmr_flax.tasks.base import TagExample
 
 Configs = Callable[..., Config]
 
@@ -77,12 +80,12 @@ def test_rows_say_which_training_collapsed(config: Config, tmp_path: Path, monke
     runner.run()
     rows = {(row['intermediate'], row['target']): row for row in read_rows(tmp_path / 'w' / 'results.jsonl')}
     arm = 'world_nli dev: neutral in 40 of 40 rows'
-    for target in ('world_retrieval', 'world_pos'):  # neither has dev rows that could tell
-        assert 'collapsed' not in rows['none', target]
-        assert rows['world_nli', target]['collapsed'] == arm
-    pairs = [rows[name, 'world_pairs']['collapsed'] for name in ('none', 'world_nli')]
-    assert pairs[1].removeprefix(arm).removeprefix('; ') == trained(runner, 'world_nli', 'world_pairs')['collapsed']
-    assert pairs[0] == trained(runner, 'none', 'world_pairs')['collapsed']
+    assert 'collapsed' not in rows['none', 'world_retrieval']  # nothing is trained
+    assert rows['world_nli', 'world_retrieval']['collapsed'] == arm
+    for target in ('world_pairs', 'world_pos'):
+        direct, after = [rows[name, target]['collapsed'] for name in ('none', 'world_nli')]
+        assert after.removeprefix(arm).removeprefix('; ') == trained(runner, 'world_nli', target)['collapsed']
+        assert direct == trained(runner, 'none', target)['collapsed']
 
 
 def trained(runner: Runner, arm: str, target: str) -> dict[str, Any]:
@@ -90,6 +93,34 @@ def trained(runner: Runner, arm: str, target: str) -> dict[str, Any]:
     facts = trained_facts(runner.setting, run)
     assert facts is not None
     return facts
+
+
+NOUNS = 'NOUN NOUN NOUN|NOUN NOUN|NOUN'
+VARIED = 'NOUN VERB NOUN|NOUN NOUN|PUNCT'
+
+
+@pytest.mark.parametrize(
+    ('predicted', 'gold', 'text'),
+    [
+        (NOUNS, VARIED, 'NOUN in 30 of 30 rows'),
+        ('NOUN PUNCT NOUN|NOUN PUNCT|PUNCT NOUN', VARIED, 'NOUN PUNCT in 30 of 30 rows'),
+        (VARIED, VARIED, ''),
+        (NOUNS, NOUNS, ''),
+    ],
+)
+def test_a_tagger_collapses_if_all_sentences_get_the_same_tags(
+    predicted: str, gold: str, text: str, tmp_path: Path
+) -> None:
+    task = get_task('udpos')
+    sentences, wanted = ([line.split() for line in side.split('|')] * 10 for side in (predicted, gold))
+    files.write_tags(tmp_path / 'dev.tsv', sentences)
+    examples = [
+        TagExample(str(i), tuple('w' * len(tags)), tuple(task.labels.index(tag) for tag in tags))
+        for i, tags in enumerate(wanted)
+    ]
+    classes = kind_of(task).classified(task, tmp_path / 'dev.tsv', examples)
+    assert classes is not None
+    assert one_class(*classes) == text
 
 
 @pytest.mark.parametrize(('changes', 'tested'), [({}, True), ({'recipe__eval_examples': 19}, False)])

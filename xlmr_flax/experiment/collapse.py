@@ -17,6 +17,8 @@ def one_class(gold: Sequence[str], predicted: Sequence[str]) -> str:
     """Describes the collapse of predictions, as 'neutral in 98 of 100 rows'; '' = none.
 
     They are collapsed if at least SHARE of them are one class, and less than SHARE of the gold labels are one class.
+    The class of a tagged sentence is its distinct tags (kinds/tag.py), so that a tagger collapses if it gives the words
+    of nearly all sentences the same tag, or the same few.
     """
     [(label, count)] = Counter(predicted).most_common(1)
     most = Counter(gold).most_common(1)[0][1]

@@ -121,8 +121,8 @@ class Selection:
         """How the trained model collapsed on its dev rows, by the prediction files of the last evaluation
         (experiment/collapse.py): '' = it did not, None = no dev set can tell.
 
-        Tested are sets of at least FEWEST_ROWS rows, of kinds that predict a class for a row. Shuffled labels have
-        nothing that could be learned except the most frequent class, and are not tested. Raises DataError.
+        Tested are sets of at least FEWEST_ROWS rows, of kinds that predict a class for a row or for each word. Shuffled
+        labels have nothing that could be learned except the most frequent class, and are not tested. Raises DataError.
         """
         outcomes: dict[str, str] = {}
         for dev in self.sets:

@@ -224,8 +224,8 @@ class Kind(ABC):
         raise TaskError(f'kind {self.name!r} has no prediction file')
 
     def classified(self, task: Task, path: Path, examples: Sequence[Any]) -> tuple[list[str], list[str]] | None:
-        """The gold and the predicted class of each example, None for a kind that does not predict one of the task's
-        classes for an example. Raises DataError."""
+        """The gold and the predicted class of each example, for tags the distinct tags of a sentence; None for a kind
+        that does not predict classes of the task. Raises DataError."""
         return None
 
     # Scores by example, for resampling

@@ -124,6 +124,13 @@ class Tag(TokenLoss):
         words = [classification.matches(*pair) for pair in zip(right, predicted, strict=True)]
         return np.asarray([each.sum() for each in words]), np.asarray([len(each) for each in words], float)
 
+    def classified(self, task: Task, path: Path, examples: Sequence[TagExample]) -> tuple[list[str], list[str]]:
+        gold, predicted = (
+            [' '.join(sorted(set(tags))) for tags in sentences]
+            for sentences in (_gold_tags(task, examples), self._read_known(task, path))
+        )
+        return gold, predicted
+
     def _read_known(self, task: Task, path: Path) -> list[list[str]]:
         """Reads predictions. Raises DataError for a tag that the task does not have."""
         sentences, line = self.read(path), 1
