@@ -193,7 +193,8 @@ def _target(study: Study, target: str, figures: _Figures, tokens_per_word: Mappi
             caption = f'A point for each language, by resource class and script. {CC100_NOTE}'
         elif few:
             caption = (
-                'Languages from high-resource to low-resource. Open: without intermediate training; filled: with it.'
+                'Languages from high-resource to low-resource. Open: without intermediate training; filled: with it. '
+                'Means over the seeds that both have, so the open points of two panels can differ.'
             )
             drawn = dumbbells(rows, target, majors[0], encoder=encoder)
         else:
