@@ -1,4 +1,4 @@
-"""The sweep that chose the preset `small`: recipes for the embedded encoder, compared by their English dev scores."""
+"""A sweep for the preset `small`: recipes for the embedded encoder, compared by their English dev scores."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ VARIANTS = {
     'batch8-rate4e-4': {'batch_size': 8, 'learning_rate': 4e-4},
     'batch8-rate1e-4-decay85': {'batch_size': 8, 'layer_decay': 0.85},
     'batch8-rate2e-4-decay85': {'batch_size': 8, 'learning_rate': 2e-4, 'layer_decay': 0.85},
+    'batch8-rate2e-4-decay85-warm30': {'batch_size': 8, 'learning_rate': 2e-4, 'layer_decay': 0.85, 'warmup': 0.3},
     'batch16-rate1e-4': {},
     'batch16-rate2e-4': {'learning_rate': 2e-4},
     'batch16-rate1e-4-warm30': {'warmup': 0.3},
     'batch8-rate2e-4-beta98': {'batch_size': 8, 'learning_rate': 2e-4} | _BETA98,
     'batch16-rate15e-5-beta98': {'learning_rate': 1.5e-4} | _BETA98,
     'batch16-rate3e-4-beta98': {'learning_rate': 3e-4} | _BETA98,
+    'batch32-rate2e-4-beta98': {'batch_size': 32, 'learning_rate': 2e-4} | _BETA98,
     'batch32-rate3e-4-beta98': {'batch_size': 32, 'learning_rate': 3e-4} | _BETA98,
+    'batch32-rate4e-4-beta98': {'batch_size': 32, 'learning_rate': 4e-4} | _BETA98,
 }
 
 
