@@ -67,6 +67,28 @@ def test_the_table_of_the_docs_is_that_of_the_results(made: Path, study: str) ->
     assert said == {key: means[key] for key in said}
 
 
+def test_the_page_has_the_numbers_that_its_code_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the third study that stand in no table of the results folder."""
+    text = (ROOT / 'docs' / 'logic_study.md').read_text(encoding='utf-8').split('\n## The third study\n')[1]
+    before, code = text.split('```python\n')[0], text.split('```python\n')[1].split('```')[0]
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, 'logic_study.md', 'exec'), {})
+    printed = [line.replace('-', '−').split(': ') for line in capsys.readouterr().out.splitlines()]
+    said = set(re.findall(NUMBER, before))
+    lines = {name: re.findall(NUMBER, result) for name, result in printed}
+    for target in ('xnli_plus', 'sib200'):
+        assert set(lines[f'{target}, low−resource'][-1:] + lines[f'{target}, seeds 11 to 15'][:1]) <= said
+        direct = lines[f'{target}, English']
+        assert {direct[0].lstrip('−'), direct[1], lines[f'{target}, German, Turkish, Hindi'][0]} <= said
+        without = sorted(lines[f'{target}, without seed {seed}'][0] for seed in range(11, 19))  # all are below 0
+        assert {without[0], without[-1]} <= said
+    for name in ('without Lingala', 'without the four'):
+        assert set(lines[f'xnli_plus, {name}'][:3]) <= said
+    assert {lines[f'xnli_plus, {code}'][-1] for code in ('ln', 'hch', 'nah', 'bzd')} <= said
+
+
 def test_no_path_of_a_machine_is_in_them() -> None:
     texts: dict[str, bytes] = {}
     for path in filter(Path.is_file, RESULTS.rglob('*')):
