@@ -4,9 +4,9 @@
     --config=configs/paper_small.py:table=subset,seeds=1+2+3      four arms x four targets x three seeds
 
 The tables have every row and column; intermediate=none+mnli and targets=xnli+tatoeba keep only these. Needs the files
-of the datasets (or stand-ins) in the folder XLMR_DATA_ROOT: which languages have files is looked up while the config
-loads, before --data_root is read. The numbers are not results: the encoder is small and was trained contrastively, and
-it is trained for a few dozen steps and evaluated on a few examples per language.
+of the datasets (or stand-ins): which languages have files is looked up while the config loads. The numbers are not
+results: the encoder is small and was trained contrastively, and it is trained for a few dozen steps and evaluated on
+a few examples per language.
 """
 
 from ml_collections import ConfigDict

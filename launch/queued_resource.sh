@@ -184,7 +184,7 @@ request() {
   note "$error"
   if grep --quiet -e ALREADY_EXISTS -e 'already exists' <<<"$error"; then return 0; fi
   if refused "$error"; then
-    note "error: $flag_name: the request is refused, and waiting does not mend that (see above)"
+    note "error: $flag_name: the request is refused, and waiting does not fix that (see above)"
     exit 1
   fi
   lose 'no capacity, or the service failed'

@@ -199,7 +199,7 @@ def test_a_bad_model_directory(break_it: Callable[[Path], Any], said: str, model
             ['--encoder=ckpt:/nowhere'],
             'ckpt:/nowhere: no model.json in /nowhere or /nowhere/model; name a run directory',
         ),
-        (['--encoder=random:tiny', '--layer=3'], 'retrieval_layer 3: the encoder has 2 layers'),
+        (['--encoder=random:tiny', '--layer=3'], 'retrieval layer 3: the encoder has 2 layers'),
         (['--encoder=random:tiny', '--max_length=129'], 'max_length 129: the encoder has positions for 128 tokens'),
         (['--encoder=random:tiny', '--languages=dee'], "has no language 'dee' (did you mean 'de'?)"),
         (['--encoder=random:tiny', '--split=tset'], "has no split 'tset' (did you mean 'test'?)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from xlmr_flax.cli.main import main
 from xlmr_flax.config import Config
+from xlmr_flax.config.flag import config_arguments
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.py'
 Fails = Callable[..., str]
@@ -176,6 +178,38 @@ def test_data_root_is_the_configs(parsed: Callable[..., Any], tmp_path: Path) ->
     config, _ = parsed('--data_root=/a/b', '--config.data_root=/c')
     assert config == dataclasses.replace(parsed()[0], data_root='/a/b')
     assert parsed('--config.data_root=/c')[0].data_root == '/c'
+
+
+@pytest.mark.parametrize('before', [None, '/before'])
+@pytest.mark.parametrize('arguments', [('--data_root=/a',), ('--config.data_root', '/a'), ('--data_root', '/a')])
+def test_a_config_file_finds_the_data_root_in_the_environment(
+    arguments: tuple[str, ...], before: str | None, parsed: Callable[..., Any], config_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """configs/paper_small.py and others look for files while they are loaded."""
+    if before is None:
+        monkeypatch.delenv('XLMR_DATA_ROOT', raising=False)
+    else:
+        monkeypatch.setenv('XLMR_DATA_ROOT', before)
+    path = config_file('import os', "config.title = os.environ.get('XLMR_DATA_ROOT', '')")
+    assert parsed(*arguments, config=path)[0].title == '/a'
+    assert os.environ.get('XLMR_DATA_ROOT') == before
+    assert parsed(config=path)[0].title == (before or '')
+
+
+def test_values_of_their_own_are_in_the_commands_that_are_suggested() -> None:
+    line = [
+        'run',
+        '--config',
+        'f.py',
+        '--config.recipe.max_length',
+        '64',
+        '-data_root',
+        'd',
+        '--workdir=w',
+        '--dry_run',
+    ]
+    assert config_arguments(line) == ['--config=f.py', '--config.recipe.max_length=64', '--data_root=d']
 
 
 def test_a_workdir_below_a_file(fails: Fails, tmp_path: Path) -> None:

@@ -124,12 +124,13 @@ def test_a_stop_keeps_the_languages_that_are_done(
     assert embedded == ['de', 'sw']
 
 
-def test_several_encoders_and_joined_results(done: Path, tmp_path: Path) -> None:
+def test_several_encoders_and_joined_results(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two = ['retrieval', '--encoder=random:tiny', '--encoder=random:bert-tiny', '--names=a,b', *ASKED[1:]]
     assert main([*two, '--languages=de', f'--out={tmp_path}/two']) == 0
     rows = rows_of(tmp_path / 'two')
     assert {(row['name'], row['encoder']) for row in rows} == {('a', 'random:tiny'), ('b', 'random:bert-tiny')}
-    assert main(['retrieval', f'--results={done},{tmp_path}/two', f'--out={tmp_path}/all']) == 0
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert main(['retrieval', f'--results={done},~/two', '--out=~/all']) == 0
     assert rows_of(tmp_path / 'all') == rows_of(done) + rows
     assert 'b (1 language)' in (tmp_path / 'all' / 'figures' / 'retrieval-layers.svg').read_text('utf-8')
 

@@ -173,7 +173,7 @@ def test_what_waiting_does_not_mend(gcloud: Fakes, answer: tuple[str, int], time
     assert result.returncode == 1
     assert acts(gcloud).count(CREATE) == times
     assert answer[0] in result.stderr
-    assert 'waiting does not mend that' in result.stderr
+    assert 'waiting does not fix that' in result.stderr
 
 
 def test_max_attempts(gcloud: Fakes):

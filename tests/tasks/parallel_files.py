@@ -49,7 +49,7 @@ FILES = {
         'category\theadline\ttext\nsports\tGoal\tA game.\nhealth\tH\tIn both.\n'
     ),
     'low_resource/uner/UNER_Tagalog-TRG/tl_trg-ud-test.iob2': (
-        '# sent_id = 1\n1\tSi\tO\t-\t-\n2\tAna\tB-PER\t-\tx\n\n# sent_id = 2\n1\t#\tB-OTH\t-\tx\n'
+        '#\n#sent_id=1\n# text = Si Ana\n1\tSi\tO\t-\t-\n2\tAna\tB-PER\t-\tx\n\n# sent_id = 2\n1\t#\tB-OTH\t-\tx\n'
     ),
     'low_resource/uner/UNER_Norwegian-NDT/nno_norne-ud-test.iob2': '1\tNorsk\t-\tB-DRV\t-\n',
     'logic/proofwriter/train.json': json.dumps([PROOF, PROOF | {'id': 'x', 'answer': 'A'}]),

@@ -94,7 +94,7 @@ def _options(values: flags.FlagValues, subject: str) -> dict[str, Any]:
     dtype = ('bfloat16' if device == 'gpu' else 'float32') if values.dtype == 'auto' else values.dtype
     task = values.task or ('mnli' if subject != 'eval' else 'tatoeba' if values.embed else 'xnli')
     _check_task(subject, get_task(task), embed=values.embed)
-    if values.config is not None and subject != 'eval':
+    if values.config is not None:
         config, task = (
             to_dict(load_config(values)),
             Path(getattr(values['config'], 'config_filename', 'config')).stem,
@@ -142,6 +142,8 @@ def run(values: flags.FlagValues, subject: str = '') -> int:
         raise UsageError(f'the subject is missing: xlmr-flax bench {"|".join(known)}')
     if subject not in known:
         raise UsageError(f'unknown bench subject {subject!r}{closest(subject, known)}')
+    if values.config is not None and subject != 'train':
+        raise UsageError(f'--config goes with bench train, not with bench {subject}')
     share_compiled_programs()
     try:
         text, numbers = _measure(values, subject)

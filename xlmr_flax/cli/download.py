@@ -135,6 +135,8 @@ def _asked(values: flags.FlagValues) -> tuple[Path, list[Split]]:
         raise UsageError("--source=hub needs pyarrow: pip install -e '.[hub]'")
     if (values.config is None) == (not values.tasks):
         raise UsageError('--tasks=a,b or --config=FILE: one of them')
+    if values.config is not None and (values.splits or values.languages):
+        raise UsageError('--splits and --languages do not go with --config, which says what is read')
     config = load_config(values) if values.config is not None else None
     given = (config.data_root if config else values.data_root) or os.environ.get(DATA_ROOT_VARIABLE, '')
     if not given:

@@ -122,11 +122,19 @@ def _check(values: flags.FlagValues) -> None:
 
 
 def run(values: flags.FlagValues) -> int:
-    from xlmr_flax.config import Evaluation
+    from xlmr_flax.config import Evaluation, check_evaluation
     from xlmr_flax.experiment.evaluate import Request, evaluate
     from xlmr_flax.experiment.predict_file import annotate
 
     _check(values)
+    evaluation = Evaluation(
+        max_examples=values.max_examples,
+        retrieval_layer=values.layer,
+        pooling=values.pooling,
+        repeated_sentences=values.repeated_sentences,
+        qa_decoding=values.qa_decoding,
+    )
+    check_evaluation(evaluation)
     request = Request(
         encoder=values.encoder,
         task=values.task or '',
@@ -136,13 +144,7 @@ def run(values: flags.FlagValues) -> int:
         out=Path(values.out),
         dtype=values.dtype,
         max_length=values.max_length,
-        evaluation=Evaluation(
-            max_examples=values.max_examples,
-            retrieval_layer=values.layer,
-            pooling=values.pooling,
-            repeated_sentences=values.repeated_sentences,
-            qa_decoding=values.qa_decoding,
-        ),
+        evaluation=evaluation,
         command=command_line('xlmr-flax', sys.argv[1:]),
         skip_bad_rows=values.skip_bad_rows,
         input=values.input,

@@ -61,6 +61,7 @@ PATH_FLAGS = (
     'json',
     'text',
 )
+PATH_LISTS = ('results',)  # of these, those that may be a list of paths
 
 
 class UsageError(UserError, ValueError):
@@ -125,8 +126,11 @@ def make_paths_absolute(values: flags.FlagValues) -> None:
     from xlmr_flax.util.files import absolute
 
     for name in PATH_FLAGS:
-        if name in values and isinstance(given := values[name].value, str):  # a list holds no paths
+        given = values[name].value if name in values else None
+        if isinstance(given, str):
             values[name].value = absolute(given)
+        elif given and name in PATH_LISTS:
+            values[name].value = [absolute(path) for path in given]
 
 
 def set_up_jax() -> None:
@@ -171,9 +175,34 @@ def _arguments(argv: Sequence[str] | None) -> Iterator[list[str]]:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == 'strict':
             stream.reconfigure(errors='replace')
     try:
-        yield list(sys.argv)
+        with _data_root(sys.argv):
+            yield list(sys.argv)
     finally:
         sys.argv = before
+
+
+@contextlib.contextmanager
+def _data_root(arguments: Sequence[str]) -> Iterator[None]:
+    """Sets the environment variable of the data root to the one that a command line gives, for config files that look
+    for data files while they are loaded."""
+    from xlmr_flax.config.flag import data_root_argument
+
+    given = data_root_argument(arguments)
+    if not given:
+        yield
+        return
+    from xlmr_flax.data.readers.paths import DATA_ROOT_VARIABLE
+    from xlmr_flax.util.files import absolute
+
+    before = os.environ.get(DATA_ROOT_VARIABLE)
+    os.environ[DATA_ROOT_VARIABLE] = absolute(given)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DATA_ROOT_VARIABLE]
+        else:
+            os.environ[DATA_ROOT_VARIABLE] = before
 
 
 def _with_home(word: str) -> str:

@@ -59,6 +59,8 @@ def run(values: flags.FlagValues) -> int:
 
     if values.config is not None and values.tasks:
         raise UsageError('--config and --tasks: one of them')
+    if values.config is not None and (values.splits or values.languages):
+        raise UsageError('--splits and --languages do not go with --config, which says what is read')
     if values.config is None and not values.tasks and not values.check:
         raise UsageError('--config=FILE or --tasks=a,b is missing (or --check, for all tasks)')
     if values.tfds_dir:

@@ -31,7 +31,7 @@ def run(values: flags.FlagValues) -> int:
     from xlmr_flax.cli.main import UsageError, versions
 
     if bool(values.workdir) == bool(values.results):
-        raise UsageError('--workdir=DIR is missing (or --results=DIR; not both)')
+        raise UsageError('exactly one of --workdir=DIR and --results=DIR is needed')
     if values.results:
         from xlmr_flax.analysis.study_report import write_results_report
 

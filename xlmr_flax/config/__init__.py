@@ -7,7 +7,17 @@ ConfigDict.
 
 from __future__ import annotations
 
-from xlmr_flax.config.checks import CLS, E5, HEAD_STYLES, LABSE, MEAN, POOLINGS, QA_DECODINGS, REPEATED
+from xlmr_flax.config.checks import (
+    CLS,
+    E5,
+    HEAD_STYLES,
+    LABSE,
+    MEAN,
+    POOLINGS,
+    QA_DECODINGS,
+    REPEATED,
+    check_evaluation,
+)
 from xlmr_flax.config.parsing import defaults, digest, named, parse, parse_saved, to_dict
 from xlmr_flax.config.spec import (
     NONE,
@@ -41,6 +51,7 @@ __all__ = [
     'MeshSpec',
     'OptimizerSpec',
     'Recipe',
+    'check_evaluation',
     'defaults',
     'digest',
     'named',

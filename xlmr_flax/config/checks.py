@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from xlmr_flax.config.spec import Arm, Config, ConfigError
+from xlmr_flax.config.spec import Arm, Config, ConfigError, Evaluation, OptimizerSpec
 
 _NAME = re.compile(r'[\w+.-]+')  # names become folders and parameter paths
 ATTENTIONS = ('auto', 'xla_cpu', 'xla', 'cudnn', 'triton', 'tpu', 'interpret', 'interpret_triton')
@@ -30,6 +30,10 @@ def check(config: Config) -> None:
     }
     if config.encoder.unroll < -1:
         raise ConfigError(f'encoder.unroll {config.encoder.unroll} is below -1')
+    for name in ('dropout', 'attention_dropout'):
+        if (rate := getattr(config.encoder, name)) != -1 and not 0 <= rate < 1:
+            raise ConfigError(f"encoder.{name} {rate} is not in [0, 1), or -1 for the encoder's own")
+    check_evaluation(config.evaluation)
     named = {'recipe': config.recipe} | {f'recipes.{k}': v for k, v in config.recipes.items()}
     for where, recipe in named.items():
         choices[f'{where}.dev_score'] = (recipe.dev_score, ('first', 'mean'))
@@ -44,10 +48,7 @@ def check(config: Config) -> None:
             value, least = getattr(recipe, name), int(name not in counts)
             if value < least:
                 raise ConfigError(f'{where}.{name} {value} is below {least}')
-        if not 0 < recipe.optimizer.layer_decay <= 1:
-            raise ConfigError(
-                f'{where}.optimizer.layer_decay {recipe.optimizer.layer_decay} is not above 0 and at most 1'
-            )
+        _check_optimizer(f'{where}.optimizer', recipe.optimizer)
         if not recipe.steps and recipe.epochs <= 0:
             raise ConfigError(f'{where}: epochs {recipe.epochs} and steps 0 train nothing')
         if recipe.max_length < 8 or any(n > recipe.max_length for n in recipe.lengths):
@@ -67,6 +68,33 @@ def check(config: Config) -> None:
             raise ConfigError(f'{where}: expected at least one entry and no entry twice, got {items!r}')
 
 
+def check_evaluation(evaluation: Evaluation) -> None:
+    """Raises ConfigError for a number out of its range."""
+    layers = {f'retrieval_layers.{task}': layer for task, layer in evaluation.retrieval_layers.items()}
+    least = {'max_examples': 0, 'batch_tokens': 0, 'max_length': 8, 'retrieval_layer': -1} | dict.fromkeys(layers, -1)
+    for name, lowest in least.items():
+        value = layers[name] if name in layers else getattr(evaluation, name)
+        if value < lowest:
+            raise ConfigError(f'evaluation.{name} {value} is below {lowest}')
+
+
+def _check_optimizer(where: str, spec: OptimizerSpec) -> None:
+    """Raises ConfigError for a number out of its range."""
+    for name, fits, expected in (
+        ('learning_rate', spec.learning_rate >= 0, '0 or above'),
+        ('beta1', 0 <= spec.beta1 < 1, 'in [0, 1)'),
+        ('beta2', 0 <= spec.beta2 < 1, 'in [0, 1)'),
+        ('epsilon', spec.epsilon >= 0, '0 or above'),
+        ('weight_decay', spec.weight_decay >= 0, '0 or above'),
+        ('warmup', 0 <= spec.warmup <= 1, 'a share of the steps, from 0 to 1'),
+        ('warmup_steps', spec.warmup_steps >= -1, '-1 or above'),
+        ('clip_norm', spec.clip_norm >= 0, '0 or above'),
+        ('layer_decay', 0 < spec.layer_decay <= 1, 'above 0 and at most 1'),
+    ):
+        if not fits:
+            raise ConfigError(f'{where}.{name} {getattr(spec, name)}: expected {expected}')
+
+
 def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Raises ConfigError for invalid numbers and names; returns {field: (value, its allowed values)} to check."""
     if not _NAME.fullmatch(where.split('.', 1)[1]):
@@ -76,6 +104,10 @@ def _check_arm(where: str, arm: Arm) -> dict[str, tuple[str, tuple[str, ...]]]:
     if arm.cap < 0 or arm.block < 0 or arm.temperature <= 0 or (arm.sampler == 'capped' and not arm.cap):
         reason = "expected cap and block >= 0, temperature > 0, and a cap for the sampler 'capped'"
         raise ConfigError(f'{where}: cap {arm.cap}, block {arm.block}, temperature {arm.temperature}: {reason}')
+    for field, samplers in (('cap', ('capped', 'temperature')), ('temperature', ('temperature',))):
+        if getattr(arm, field) != getattr(Arm, field) and arm.sampler not in samplers:
+            used = ' and '.join(map(repr, samplers))
+            raise ConfigError(f'{where}.{field} is used only by the sampler {used}; this one is {arm.sampler!r}')
     for name, member in arm.tasks.items():
         at = f'{where}.tasks.{name}'
         if not member.languages or len(set(member.languages)) != len(member.languages):

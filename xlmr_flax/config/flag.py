@@ -61,16 +61,32 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 def config_names(arguments: Sequence[str]) -> list[str]:
     """Returns the values of --config on a command line."""
-    joined = [a.split('=', 1)[1] for a in arguments if a.startswith(('--config=', '-config='))]
-    return joined + [b for a, b in itertools.pairwise(arguments) if a in ('--config', '-config')]
+    return [value for name, value in _given(arguments) if name == '--config']
 
 
 def config_arguments(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments of a command line that define its config and data root, to pass on to another command."""
-    one = ('--config=', '-config=', '--config.', '-config.', '--data_root=', '-data_root=')
-    two = ('--config', '-config', '--data_root', '-data_root')
-    joined = [a for a in arguments if a.startswith(one)]
-    return joined + [f'{a}={b}' for a, b in itertools.pairwise(arguments) if a in two]
+    return [
+        f'{name}={value}'
+        for name, value in _given(arguments)
+        if name in ('--config', '--data_root') or name.startswith('--config.')
+    ]
+
+
+def data_root_argument(arguments: Sequence[str]) -> str:
+    """Returns the data root that a command line gives: --data_root, else --config.data_root; '' = none."""
+    given = dict(_given(arguments))  # the last one counts
+    return given.get('--data_root') or given.get('--config.data_root', '')
+
+
+def _given(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the (--name, value) pairs of a command line, from --name=value and --name value (also with one -)."""
+    pairs = []
+    for word, after in itertools.zip_longest(arguments, arguments[1:], fillvalue=''):
+        name, equals, value = word.partition('=')
+        if word.startswith('-') and (equals or after):
+            pairs.append((f'--{name.lstrip("-")}', value if equals else after))
+    return pairs
 
 
 def _run_file(name: str) -> Mapping[str, Any] | ConfigDict:

@@ -191,7 +191,8 @@ class Evaluation:
     """Task -> evaluated split; absent = `test` if its files are there with gold labels in every language, else
     `dev` if its files are, else `test`."""
     max_examples: int = 0
-    """Number of rows per language, from the first row on; 0 = all."""
+    """Number of rows per language, from the first row on; 0 = all. Tasks with gold pairs by id (`bucc2018`, `lareqa`,
+    `mewslix`) are scored on all of their rows."""
     batch_tokens: int = 0
     """Number of tokens in a forward pass over all devices, padding included; 0 = by platform and number of devices
     (`data.batches.pass_tokens`)."""

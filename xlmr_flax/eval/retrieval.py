@@ -24,15 +24,15 @@ _LAST_LAYER_DEPTH = 12  # encoders with this number of layers (XLM-R Base): the 
 _E5_PREFIXES = ('query: ', 'passage: ')
 
 
-def retrieval_layer(config: EncoderConfig, layer: int, pooling: str) -> int:
+def retrieval_layer(config: EncoderConfig, layer: int, pooling: str, field: str = 'retrieval layer') -> int:
     """The hidden_states index for a configured layer; -1 = by depth and pooling, as config.Evaluation says.
 
-    Raises ModelError for a layer that the encoder does not have.
+    field: names the setting in the error. Raises ModelError for a layer that the encoder does not have.
     """
     depth = config.num_layers
     if layer >= 0:
         if layer > depth:
-            raise ModelError(f'evaluation.retrieval_layer {layer}: the encoder has {depth} layers')
+            raise ModelError(f'{field} {layer}: the encoder has {depth} layers')
         return layer
     if pooling in (E5, LABSE) or depth == _LAST_LAYER_DEPTH:
         return depth

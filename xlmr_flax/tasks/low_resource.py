@@ -72,7 +72,7 @@ KORNLI = _task(
 
 
 def _numbered(name: str, folders: tuple[str, ...], **more: Any) -> Task:
-    """A translation of the 200 premises of XNLI's test set that AfriXNLI has; labels are numbers."""
+    """A translation of rows of XNLI's test set; labels are numbers."""
     codes = {get_language(folder).code: folder for folder in folders}
     return _task(
         name,

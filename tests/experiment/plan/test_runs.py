@@ -12,6 +12,7 @@ import pytest
 from xlmr_flax.config import Config, ConfigError
 from xlmr_flax.data.readers.text import DataError
 from xlmr_flax.data.split import Split
+from xlmr_flax.encoders.config import ModelError
 from xlmr_flax.experiment.plan.arms import dev_metrics
 from xlmr_flax.experiment.plan.runs import make_plan, resolve
 from xlmr_flax.models.source import EncoderSource, open_source
@@ -157,6 +158,11 @@ NO_LANGUAGES = {'evaluation__languages': {}}
             {'evaluation__retrieval_layers': {'world_retrievl': 1}}, ConfigError,
             "evaluation.retrieval_layers.world_retrievl: no such target (did you mean 'world_retrieval'?)",
         ),
+        (
+            {'evaluation__retrieval_layers': {'world_retrieval': 3}}, ModelError,
+            'evaluation.retrieval_layers.world_retrieval 3: the encoder has 2 layers',
+        ),
+        ({'evaluation__retrieval_layer': 5}, ModelError, 'evaluation.retrieval_layer 5: the encoder has 2 layers'),
         (
             {'evaluation__split': {'world_pairs': 'tets'}}, ConfigError,
             "evaluation.split.world_pairs: task 'world_pairs' has no split 'tets' (did you mean 'test'?)",

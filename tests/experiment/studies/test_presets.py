@@ -138,7 +138,7 @@ def test_a_target_trained_on_the_same_data_takes_its_recipe() -> None:
 
 
 def test_what_is_not_said_and_what_was_changed_is_listed() -> None:
-    raw = preset('jiant', ('xnli', 'tatoeba'))
+    raw = preset('jiant', ('xnli', 'tatoeba'), encoder='hf:xlm-roberta-large')
     assert changes(parse(raw)) == []
     assert len(remarks(parse(raw))) == len(PRESETS['jiant'].not_said)
     raw['recipes']['xnli']['epochs'] = 1.0
@@ -159,7 +159,9 @@ def test_the_argument_of_the_config_file() -> None:
     config = parse(get_config(argument).to_dict())
     assert (config.preset, config.targets, config.intermediate) == ('xtune', ('xnli', 'pawsx'), ('none', 'mnli'))
     assert (config.encoder.source, config.seeds) == ('hf:xlm-roberta-large', (1, 2))
-    assert parse(get_config().to_dict()).preset == 'jiant'
+    assert parse(get_config().to_dict()).preset == 'small'
+    assert parse(get_config('targets=xnli,encoder=embedded').to_dict()).preset == 'small'
+    assert parse(get_config('targets=xnli,encoder=hf:xlm-roberta-large').to_dict()).preset == 'jiant'
     assert parse(from_argument('targets=pawsx')).encoder.source == 'embedded'
 
 

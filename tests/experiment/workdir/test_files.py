@@ -70,8 +70,11 @@ def test_what_a_kill_left_while_a_file_was_written_goes(tmp_path: Path) -> None:
     for path in (*left, *kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    vectors = [folder / 'pawsx' / f'test-de.embeddings{process}' for process in ('', '-1')]
+    for path in vectors:
+        path.mkdir()
     workdir.forget_partial(run, 'pawsx')
-    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True]
+    assert [path.exists() for path in (*left, *vectors, *kept)] == [False, False, False, False, True, True]
 
 
 def leave_temporary_files(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> set[Path]:

@@ -121,7 +121,7 @@ def read_iob2(path: Path, table: Table) -> Rows:
     """Reads Universal NER's .iob2 files: comment lines (#), then a line per word with at least three columns, separated
     by tabs: number, word, tag. Further columns are ignored."""
     for block in _blocks(path):
-        tokens = [(number, line.split('\t')) for number, line in block if not line.startswith('# ')]
+        tokens = [(number, line.split('\t')) for number, line in block if not line.startswith('#')]
         bad = next((number for number, cells in tokens if len(cells) < 3 or not all(cells[:3])), None)
         if bad is not None:
             yield bad, Problem('a number, a word and a tag are expected, separated by tabs')

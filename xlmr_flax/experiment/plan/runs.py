@@ -14,6 +14,7 @@ from typing import Any
 
 from xlmr_flax.config import NONE, Arm, Config, ConfigError, Member, OptimizerSpec, Recipe, digest, to_dict
 from xlmr_flax.data.split import Split
+from xlmr_flax.eval.retrieval import retrieval_layer
 from xlmr_flax.experiment.plan.arms import (
     Dataset,
     arm_of,
@@ -141,10 +142,15 @@ def resolve(plan: Plan, source: EncoderSource) -> Plan:
     """Makes a plan executable: calls `find_data`, reads labels from files, and sets the ids of the runs.
 
     Reads every training file completely, and the first rows of the files to be scored. Raises DataError for files that
-    are missing or cannot be read, and ConfigError for two arms with the same training and for rows that are longer than
-    the encoder's positions.
+    are missing or cannot be read, ConfigError for two arms with the same training and for rows that are longer than the
+    encoder's positions, and ModelError for a retrieval layer that the encoder does not have.
     """
     plan, limit = find_data(plan, must_be_there=True), source.config.max_length
+    wanted = plan.config.evaluation
+    for target in plan.config.targets:
+        if get_task(target).embeds:
+            field = f'retrieval_layers.{target}' if target in wanted.retrieval_layers else 'retrieval_layer'
+            retrieval_layer(source.config, wanted.layer_of(target), wanted.pooling, f'evaluation.{field}')
     by_key: dict[str, Run] = {}
     for run in plan:
         for dataset in run.datasets:

@@ -4,8 +4,8 @@ Arms: no intermediate training; MNLI; each data set of logical inference; all of
 and controls: the same rows with shuffled labels, and a task without inference. Every arm has the same number of
 training rows (if its files have that many), of optimizer steps and of rows per step, so that arms differ only in their
 data. `size` selects the encoder and its recipe, `where` the part of the grid. All sizes have the same arms with the
-same names. Which splits and languages have files is looked up while the config loads, before --data_root is read: only
-XLMR_DATA_ROOT counts.
+same names. Which splits and languages have files is looked up in XLMR_DATA_ROOT while the config loads; the command
+line sets this variable to its --data_root.
 
 docs/logic_study.md lists the differences from the paper (Phang et al. 2020 trained each task on all its rows).
 """
@@ -62,6 +62,7 @@ CORE_LANGUAGES = {
     'sib200_retrieval': (*_MORE_RESOURCES, *_SIXTH),
     'panx': ('en', 'de', 'fi', 'hi', 'tr', 'et', 'ka', 'kk', 'az', 'ml', 'mr', 'my', 'sw', 'ur', 'jv', 'qu', 'yo'),
 }  # fmt: skip
+COMPACT = ('small', 'tiny')  # sizes with the recipe of the preset small
 ROWS = {'small': 4000, 'base': 4500, 'large': 4500, 'tiny': 64}  # 4,500 is the size of SICK's train split
 EPOCHS = 3.0
 # Rows a step and peak learning rate of the arms of the small encoder (docs/presets.md#small).
@@ -86,7 +87,7 @@ def study(
     """
     presets.one_of('size', size, tuple(SIZES))
     presets.one_of('where', where, WHERE)
-    rows, compact = rows or ROWS[size], size in ('small', 'tiny')
+    rows, compact = rows or ROWS[size], size in COMPACT
     names = CORE_ARMS if where == 'core' else FULL_ARMS
     batch = SMALL_ARM_BATCH if compact else 32
     steps = math.ceil((1.0 if compact else EPOCHS) * rows / batch)
@@ -213,6 +214,12 @@ def from_argument(argument: str) -> dict[str, Any]:
         rows = int(values.get('rows', '0'))
     except ValueError:
         raise ConfigError(f'config argument rows={values["rows"]}: a number is expected') from None
+    if rows < 0:
+        raise ConfigError(f'config argument rows={rows}: a number above 0 is expected')
+    if 'preset' in values and values.get('size', 'small') in COMPACT:
+        raise ConfigError(
+            f'config argument preset={values["preset"]}: only the sizes base and large have a choice of recipes'
+        )
     raw = study(
         values.get('size', 'small'), values.get('where', 'core'), rows, presets.seeds_of(values),
         values.get('preset', presets.DEFAULT),

@@ -166,6 +166,9 @@ XTUNE = Preset(
     ),
 )  # fmt: skip
 
+_SMALL_MNLI: Fields = {
+    'epochs': 1.0, 'max_length': 96, 'max_train': 6000, 'batch_size': 32, 'optimizer': {'learning_rate': 3e-4},
+}  # fmt: skip
 # 12 layers of width 384, on few rows: docs/presets.md has the sweep.
 SMALL = Preset(
     source='this package: configs/small_sweep.py, English dev scores of the embedded encoder',
@@ -180,9 +183,8 @@ SMALL = Preset(
     },
     recipe={'epochs': 1.0, 'max_length': 96, 'max_train': 2400},
     recipes={
-        'xnli': {
-            'epochs': 1.0, 'max_length': 96, 'max_train': 6000, 'batch_size': 32, 'optimizer': {'learning_rate': 3e-4},
-        },
+        'xnli': _SMALL_MNLI,
+        'mnli': _SMALL_MNLI,
         'sib200': {'epochs': 2.0, 'max_length': 96, 'max_train': 0},
         'panx': {'epochs': 1.0, 'max_length': 64, 'max_train': 2400},
     },

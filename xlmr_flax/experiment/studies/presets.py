@@ -12,13 +12,14 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xlmr_flax.config import NONE, Config, ConfigError, Recipe, defaults, parse, to_dict
+from xlmr_flax.config import NONE, Config, ConfigError, EncoderSpec, Recipe, defaults, parse, to_dict
 from xlmr_flax.experiment.studies.preset_values import ALL_PRESETS, Fields, Preset
 from xlmr_flax.kinds import kind_of
 from xlmr_flax.tasks import get_task
 from xlmr_flax.util.errors import closest
 
 DEFAULT = 'jiant'
+EMBEDDED, SMALL_ENCODER = EncoderSpec().source, 'small'  # the embedded encoder, and the preset for it
 # Evaluation fields of plans that do not follow a published source.
 OWN_EVALUATION: Fields = {
     'retrieval_layer': -1, 'retrieval_layers': {}, 'repeated_sentences': 'kept', 'qa_decoding': 'offsets',
@@ -61,13 +62,15 @@ def from_argument(argument: str) -> dict[str, Any]:
     """Returns the config for the argument of configs/xtreme.py:
     'preset=jiant,targets=xnli+pawsx,encoder=hf:xlm-roberta-large'.
 
-    Lists are joined by '+'. Keys: preset (default: jiant), targets, intermediate, encoder, seeds. Raises ConfigError.
+    Lists are joined by '+'. Keys: preset (default: small for the embedded encoder, jiant for others), targets,
+    intermediate, encoder (default: embedded), seeds. Raises ConfigError.
     """
     values = arguments(argument, ('preset', 'targets', 'intermediate', 'encoder', 'seeds'))
     lists = {key: tuple(values[key].split('+')) for key in ('targets', 'intermediate') if key in values}
+    encoder = values.get('encoder', EMBEDDED)
     return preset(
-        values.get('preset', DEFAULT), lists.get('targets', ()), lists.get('intermediate', (NONE,)),
-        values.get('encoder', ''), seeds_of(values),
+        values.get('preset', SMALL_ENCODER if encoder == EMBEDDED else DEFAULT), lists.get('targets', ()),
+        lists.get('intermediate', (NONE,)), encoder, seeds_of(values),
     )  # fmt: skip
 
 
@@ -116,8 +119,12 @@ def remarks(config: Config) -> list[str]:
     config."""
     if config.preset not in ALL_PRESETS:
         return []
-    name = config.preset
+    name, is_embedded = config.preset, config.encoder.source == EMBEDDED
     lines = [f'preset {name}: {note}' for note in ALL_PRESETS[name].not_said]
+    if name == SMALL_ENCODER and not is_embedded:
+        lines.append(f'preset {name} is for the embedded encoder: larger encoders need lower learning rates')
+    elif name != SMALL_ENCODER and is_embedded:
+        lines.append(f'preset {name} is for XLM-R Large: the embedded encoder needs higher learning rates')
     for task in config.targets:
         if not get_task(task).embeds and (other := covered_by(name, task)) != task:
             lines.append(f'preset {name}: {task} is not in its source; ' + (f'as {other}' if other else 'its defaults'))

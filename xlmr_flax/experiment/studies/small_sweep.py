@@ -57,7 +57,7 @@ def sweep(task: str, variants: Sequence[str] = tuple(VARIANTS), seeds: Sequence[
     }
     # A plan needs a target. This one is not trained and is scored on eight sentences; the sweep does not use the score.
     raw['evaluation'] |= {'languages': {'tatoeba': ('de',)}, 'max_examples': 8}
-    raw['encoder'] |= {'source': 'embedded', 'head': SMALL.head}
+    raw['encoder'] |= {'source': presets.EMBEDDED, 'head': SMALL.head}
     raw |= {'seeds': tuple(seeds), 'arms': {}, 'recipes': {}, 'keep_models': 'intermediate'}
     for name in variants:
         own = _BASE | VARIANTS[name]

@@ -123,7 +123,7 @@ class Workdir:
         """Deletes temporary files and sentence vectors that a killed process has left in the evaluations and
         predictions of a claimed run. folder: the prediction folder of its task.
         """
-        for vectors in (self.predictions(run) / folder).glob('*.embeddings'):
+        for vectors in (self.predictions(run) / folder).glob('*.embeddings*'):
             shutil.rmtree(vectors, ignore_errors=True)
         for place in (self.run_dir(run) / 'evaluations', self.predictions(run) / folder):
             for path in place.glob('.*.tmp'):
