@@ -1,9 +1,8 @@
 """Prediction files in the layout of docs/layout.md: that of XTREME's and XTREME-R's evaluate.py, read and written.
 
-For every task of the benchmarks, an official-looking data root whose row order is easy to get wrong, and the file
-that a perfect system submits for it, written down by hand: for XTREME and XTREME-R from XTREME's preprocessing
-(utils_preprocess.py) and reader (evaluate.py). docs/layout.md holds the outcome: python
-tests/scoring/test_layout_table.py > docs/layout.md
+For every task of the benchmarks, an official-looking data root whose row order is easy to get wrong, and a perfect
+system's file, written by hand: for XTREME and XTREME-R from XTREME's preprocessing (utils_preprocess.py) and reader
+(evaluate.py). docs/layout.md holds the outcome: python tests/scoring/test_layout_table.py > docs/layout.md
 """
 
 from __future__ import annotations
@@ -48,11 +47,10 @@ names of this table (`neutral`), not the dataset's numbers. The queries of retri
 [Tasks](tasks.md) lists; no other gold files are needed. `--labels=DIR`: gold files with the names of this table and the
 same format; the gold file of a question answering task (`.json`, answers) is the dataset's own, in SQuAD's JSON format.
 
-For each task a test makes a small data root in official form whose row order is easy to get wrong, and the file of a
-perfect system as the benchmark's preprocessing and reader want it. **ours**: what an evaluation here writes equals
-that file. **theirs**: that file gets 100 from the scorer here, from its per-example sums and from `score`, with
-either place of gold labels. Made by `python tests/scoring/test_layout_table.py > docs/layout.md`; a test holds this
-page against what it finds.
+For each task a test makes a small data root in official form whose row order is easy to get wrong, and a perfect
+system's file, as the benchmark's preprocessing and reader want it. **ours**: what an evaluation here writes equals that
+file. **theirs**: that file gets 100 from the scorer here, from its per-example sums and from `score`, with either place
+of gold labels. Made by `python tests/scoring/test_layout_table.py > docs/layout.md`; a test compares the two.
 
 """
 FORMATS = dict.fromkeys(('labels', 'classes'), 'a label a line') | {
