@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from xlmr_flax.analysis.crossed_effects import Examples
-from xlmr_flax.analysis.example_noise import example_noise, read_noise, to_json
+from xlmr_flax.analysis.example_noise import _units, example_noise, read_noise, to_json
 from xlmr_flax.analysis.language_effects import comparisons, effects
 from xlmr_flax.analysis.study_report import write_report_again
 from xlmr_flax.config import parse, to_dict
 from xlmr_flax.data.sources import read_split
 from xlmr_flax.experiment.workdir.files import Workdir
-from xlmr_flax.kinds import kind_of, prediction_path, score_files
+from xlmr_flax.kinds import kind_of, prediction_path, read_gold_set, score_files
 from xlmr_flax.report import write_effects
 from xlmr_flax.tasks import get_task
 
@@ -120,6 +120,16 @@ def test_missing_predictions_and_other_scores_have_no_number(tmp_path: Path) -> 
     assert example_noise(place, CONFIG, [{**row, 'metric': 'macro_f1'} for row in rows]) == {}
     next(place.path.rglob('world_nli-seed2/**/*-ru.tsv')).unlink()
     assert example_noise(place, CONFIG, rows) == {}
+
+
+def test_languages_share_the_examples_of_a_retrieval_with_the_same_queries() -> None:
+    task = get_task('world_retrieval')
+    german, swahili = (read_gold_set(task, code, 'test', '', 20, False) for code in ('de', 'sw'))
+    assert len(german.queries) == len(german.ids) == 20
+    [first, second] = _units([german, swahili])
+    np.testing.assert_array_equal(first, second)
+    [first, other] = _units([german, replace(swahili, queries=swahili.queries[::-1])])
+    assert not set(first.tolist()) & set(other.tolist())
 
 
 @pytest.mark.parametrize('target', ['ccg', 'no_such_task'])

@@ -130,14 +130,14 @@ def _of_file(workdir: Workdir, gold: GoldSet, of: Comparison, arm: str, seed: in
 
 
 def _units(golds: Sequence[GoldSet]) -> list[np.ndarray]:
-    """Numbers the examples of each language. Two languages have the same examples if their gold labels agree in every
-    row. Ids alone would also join unrelated benchmarks that number their rows alike.
+    """Numbers the examples of each language. Two languages have the same examples if their gold labels, or the queries
+    of retrieval, agree in every row. Ids alone would also join unrelated benchmarks that number their rows alike.
     """
     numbers: dict[tuple[Any, ...], int] = {}
     result = []
     for gold in golds:
         labels = tuple(str(getattr(example, 'label', None)) for example in gold.examples)
-        own = labels if set(labels) - {'None'} else (gold.language, *gold.ids)
+        own = labels if set(labels) - {'None'} else gold.queries or (gold.language, *gold.ids)
         block = numbers.setdefault(own, len(numbers))
         result.append((block, len(gold.ids)))
     starts, size = {}, 0

@@ -33,7 +33,8 @@ class GoldSet:
 
     ids: ids of the resampling units. If a file has no ids, they are row numbers, so that row i is the same unit in all
     languages. For retrieval without gold pairs by id, they have the order of the prediction file (Task.query_order).
-    answers: for ranking, {query: correct items}. normalise: the scorer's normalisation of answers, cached.
+    answers: for ranking, {query: correct items}. normalise: the scorer's normalisation of answers, cached. queries: for
+    retrieval without gold pairs by id, the texts that are searched for, in the order of the rows.
     """
 
     task: Task
@@ -42,6 +43,7 @@ class GoldSet:
     examples: Sequence[Example] = ()
     answers: dict[str, list[str]] = field(default_factory=dict)
     normalise: Callable[[str], str] = str
+    queries: tuple[str, ...] = ()
 
     def only(self, keep: Sequence[bool]) -> GoldSet:
         """Returns a GoldSet of the examples for which `keep` is true. Only for files with ids."""

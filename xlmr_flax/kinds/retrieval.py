@@ -70,7 +70,8 @@ class Retrieval(Kind):
         queries = read_pairs(task, language, split, data_root, limit or None)[0]
         if not all(map(has_label, queries)):
             raise NoGold(f'{task.name} {split} {language}: the files do not say which lines are translations')
-        return GoldSet(task, language, [str(row) for row in task.query_order([query.text for query in queries])])
+        texts = tuple(query.text for query in queries)
+        return GoldSet(task, language, [str(row) for row in task.query_order(texts)], queries=texts)
 
     def example_sums(self, gold: GoldSet, path: Path, metric: str) -> Sums:
         if gold.task.mines:
