@@ -41,7 +41,7 @@ def test_the_layer_by_depth(layers: int, layer: int) -> None:
     assert [retrieval_layer(_depth(layers), n, pooling) for n in (0, layers) for pooling in POOLINGS] == [
         *[0] * 4, *[layers] * 4
     ]  # fmt: skip
-    with pytest.raises(ModelError, match=rf'evaluation\.retrieval_layer {layers + 1}: the encoder has {layers} layers'):
+    with pytest.raises(ModelError, match=f'retrieval layer {layers + 1}: the encoder has {layers} layers'):
         retrieval_layer(_depth(layers), layers + 1, MEAN)
 
 
