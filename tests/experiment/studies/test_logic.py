@@ -80,6 +80,16 @@ def test_the_core_is_the_preregistered_study() -> None:
     assert _config('intermediate=none+logic,targets=panx,rows=64').recipe_for('logic').steps == 4
 
 
+def test_masked_language_modelling_is_an_arm_only_where_it_is_named() -> None:
+    config = _config('intermediate=none+mlm+logic,targets=sib200_retrieval')
+    assert config.intermediate == ('none', 'mlm', 'logic')
+    assert config.recipe_for('mlm') == config.recipe_for('logic')
+    (text, *others) = datasets(config, arm_of(config, 'mlm'), config.recipe, 'x')
+    assert {d.task.kind for d in (text, *others)} == {'mlm'} and len(others) > 100
+    for where in logic_study.WHERE:
+        assert 'mlm' not in _config(f'where={where}').intermediate
+
+
 def test_the_small_study_has_the_recipe_of_the_preset() -> None:
     config, small = _config('size=small,where=core'), parse(preset('small', ('xnli', 'sib200')))
     assert config.recipe_for('xnli_plus').optimizer == small.recipe_for('xnli').optimizer
