@@ -6,7 +6,8 @@
 Keys of the argument: size (small: the embedded encoder; base; large; tiny), where (core or full), rows (training rows
 of every arm; default 4,000 for small, 4,500 for base and large), seeds (numbers joined by '+'), preset (the source of
 the recipes for the targets of base and large: jiant, xtreme or xtune), intermediate and targets (rows and columns to
-keep, joined by '+'). docs/logic_study.md describes the arms, controls, statistics and limits of the study.
+keep, joined by '+'; intermediate may also name mlm, which is in no plan by default). docs/logic_study.md describes the
+arms, controls, statistics and limits of the study.
 """
 
 from ml_collections import ConfigDict

@@ -84,6 +84,7 @@ def test_masked_language_modelling_is_an_arm_only_where_it_is_named() -> None:
     config = _config('intermediate=none+mlm+logic,targets=sib200_retrieval')
     assert config.intermediate == ('none', 'mlm', 'logic')
     assert config.recipe_for('mlm') == config.recipe_for('logic')
+    assert 'udhr all' in logic_study.notes(config)[0]
     (text, *others) = datasets(config, arm_of(config, 'mlm'), config.recipe, 'x')
     assert {d.task.kind for d in (text, *others)} == {'mlm'} and len(others) > 100
     for where in logic_study.WHERE:

@@ -3,9 +3,9 @@
 Arms: no intermediate training; MNLI; each data set of logical inference; all of these together, with and without MNLI;
 and controls: the same rows with shuffled labels, and a task without inference. Every arm has the same number of
 training rows (if its files have that many), of optimizer steps and of rows per step, so that arms differ only in their
-data. `size` selects the encoder and its recipe, `where` the part of the grid. All sizes have the same arms with the
-same names. Which splits and languages have files is looked up in XLMR_DATA_ROOT while the config loads; the command
-line sets this variable to its --data_root.
+data; `mlm` draws as many rows as the others, from all lines of its files. `size` selects the encoder and its recipe,
+`where` the part of the grid. All sizes have the same arms with the same names. Which splits and languages have files is
+looked up in XLMR_DATA_ROOT while the config loads; the command line sets this variable to its --data_root.
 
 docs/logic_study.md lists the differences from the paper (Phang et al. 2020 trained each task on all its rows).
 """
@@ -41,8 +41,8 @@ FULL_ARMS = (
     NONE, 'mnli', 'logiqa_nli', 'logiqa_mrc', 'control_nli', 'folio', 'proofwriter', 'help_med', 'conjnli', 'sick',
     'logic', 'logic_mnli', 'logic_shuffled', 'mnli_shuffled', 'pos_tags', 'csqa',
 )  # fmt: skip
-# In no plan unless the config's argument names it. Masked language modelling tells what an arm does to an encoder whose
-# last training was not contrastive (docs/logic_study.md, "After masked language modelling").
+# In no plan unless the config's argument names it. Arms that start from an encoder after masked language modelling
+# (encoder.source=ckpt:...) tell what they do if its last training was not contrastive (docs/logic_study.md).
 MORE_ARMS = ('mlm',)
 CORE_TARGETS = ('xnli_plus', 'sib200', 'sib200_retrieval', 'panx')
 FULL_TARGETS = (
@@ -187,7 +187,7 @@ def notes(config: Config) -> list[str]:
             continue
         recipe, spec = config.recipe_for(name), config.arms.get(name)
         parts = {name: recipe.max_train} if spec is None else {t: m.max_train for t, m in spec.tasks.items()}
-        rows = ', '.join(f'{task} {n:,}{_remarks(spec, task)}' for task, n in parts.items())
+        rows = ', '.join(f'{task} {f"{n:,}" if n else "all"}{_remarks(spec, task)}' for task, n in parts.items())
         steps = f'{recipe.steps} steps of {recipe.batch_size} rows'
         lines.append(f'arm {name}: {steps} ({recipe.steps * recipe.batch_size:,} draws); rows at most: {rows}')
     return lines
