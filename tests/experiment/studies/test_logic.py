@@ -88,7 +88,10 @@ def test_masked_language_modelling_is_an_arm_only_where_it_is_named() -> None:
     (text, *others) = datasets(config, arm_of(config, 'mlm'), config.recipe, 'x')
     assert {d.task.kind for d in (text, *others)} == {'mlm'} and len(others) > 100
     for where in logic_study.WHERE:
-        assert 'mlm' not in _config(f'where={where}').intermediate
+        config = _config(f'where={where}')
+        assert 'mlm' not in config.intermediate and 'mlm' not in config.arms
+    with pytest.raises(ConfigError, match="'mlm'"):
+        _config('intermediate=none+mlmm')
 
 
 def test_the_small_study_has_the_recipe_of_the_preset() -> None:

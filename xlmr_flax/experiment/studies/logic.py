@@ -41,8 +41,8 @@ FULL_ARMS = (
     NONE, 'mnli', 'logiqa_nli', 'logiqa_mrc', 'control_nli', 'folio', 'proofwriter', 'help_med', 'conjnli', 'sick',
     'logic', 'logic_mnli', 'logic_shuffled', 'mnli_shuffled', 'pos_tags', 'csqa',
 )  # fmt: skip
-# In no plan unless the config's argument names it. Arms that start from an encoder after masked language modelling
-# (encoder.source=ckpt:...) tell what they do if its last training was not contrastive (docs/logic_study.md).
+# In no plan unless `intermediate=` names it. Masked language modelling makes an encoder from which other arms can start
+# (encoder.source=ckpt:...), to see what they do if its last training was not contrastive (docs/logic_study.md).
 MORE_ARMS = ('mlm',)
 CORE_TARGETS = ('xnli_plus', 'sib200', 'sib200_retrieval', 'panx')
 FULL_TARGETS = (
@@ -79,30 +79,25 @@ CONTRASTS = (
 
 
 def study(
-    size: str = 'small',
-    where: str = 'core',
-    rows: int = 0,
-    seeds: Sequence[int] = (),
-    preset: str = presets.DEFAULT,
-    more_arms: Sequence[str] = (),
+    size: str = 'small', where: str = 'core', rows: int = 0, seeds: Sequence[int] = (), preset: str = presets.DEFAULT
 ) -> dict[str, Any]:
     """Returns the config of the study as nested dicts, for `config.parse` or ConfigDict.
 
     size: small (the embedded encoder), base, large or tiny. where: 'core' (seven arms, four targets) or 'full'. rows:
     training rows of every arm, 0 = ROWS. preset: name of the preset whose recipes the targets of base and large use;
-    small and tiny have the preset `small`. more_arms: names of MORE_ARMS to add.
+    small and tiny have the preset `small`. The arms of MORE_ARMS are defined, and not in `intermediate`.
     Raises ConfigError.
     """
     presets.one_of('size', size, tuple(SIZES))
     presets.one_of('where', where, WHERE)
     rows, compact = rows or ROWS[size], size in COMPACT
-    names = (*(CORE_ARMS if where == 'core' else FULL_ARMS), *more_arms)
+    names = CORE_ARMS if where == 'core' else FULL_ARMS
     batch = SMALL_ARM_BATCH if compact else 32
     steps = math.ceil((1.0 if compact else EPOCHS) * rows / batch)
     targets = CORE_TARGETS if where == 'core' else FULL_TARGETS
     seeds = tuple(seeds) or (CORE_SEEDS if where == 'core' else SEEDS)
     raw = presets.preset('small' if compact else preset, targets, names, SIZES[size], seeds)
-    arms = {name: spec for name, spec in all_arms(rows, steps, compact).items() if name in names}
+    arms = {name: spec for name, spec in all_arms(rows, steps, compact).items() if name in (*names, *MORE_ARMS)}
     raw |= {'name': NAME, 'keep_models': 'intermediate', 'arms': arms}
     raw['title'] = f'Logical inference before transfer to low-resource languages: {size}, {where}, {rows:,} rows an arm'
     if compact:
@@ -111,7 +106,8 @@ def study(
     length = {'max_length': SMALL.recipe['max_length'] if compact else 128}
     if compact:
         step['optimizer'] = {'learning_rate': SMALL_ARM_RATE}
-    own = {name: step | length | {'max_train': rows if name not in arms else 0} for name in names if name != NONE}
+    trained = [name for name in (*names, *MORE_ARMS) if name != NONE]
+    own = {name: step | length | {'max_train': rows if name not in arms else 0} for name in trained}
     if 'proofwriter' in own:
         own['proofwriter']['max_length'] = min(LONG['proofwriter'], SHORT) if compact else LONG['proofwriter']
     raw['recipes'] = {name: fields for name, fields in raw['recipes'].items() if name in targets} | own
@@ -231,6 +227,6 @@ def from_argument(argument: str) -> dict[str, Any]:
         )
     raw = study(
         values.get('size', 'small'), values.get('where', 'core'), rows, presets.seeds_of(values),
-        values.get('preset', presets.DEFAULT), [a for a in MORE_ARMS if a in values.get('intermediate', '').split('+')],
+        values.get('preset', presets.DEFAULT),
     )  # fmt: skip
     return only(raw, values)

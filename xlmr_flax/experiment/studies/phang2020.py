@@ -136,18 +136,22 @@ def text_languages(task: str) -> tuple[str, ...]:
 
 
 def only(raw: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """Keeps only the rows and columns of a study that the arguments intermediate=a+b and targets=a+b name."""
-    for key in ('intermediate', 'targets'):
+    """Keeps only the rows and columns of a study that the arguments intermediate=a+b and targets=a+b name.
+
+    `intermediate` may also name an arm that the study defines and does not run by default.
+    """
+    known = {'intermediate': {*raw['intermediate'], *raw['arms']}, 'targets': raw['targets']}
+    for key, names in known.items():
         wanted = tuple(values[key].split('+')) if key in values else raw[key]
         for name in wanted:
-            if name not in raw[key]:
+            if name not in names:
                 raise ConfigError(
-                    f'config argument {key}={values[key]}: {name!r} is not in the study{closest(name, raw[key])}'
+                    f'config argument {key}={values[key]}: {name!r} is not in the study{closest(name, names)}'
                 )
         raw[key] = wanted
     raw['arms'] = {k: v for k, v in raw['arms'].items() if k in raw['intermediate']}
-    known = {*raw['intermediate'], *raw['targets']}
-    raw['recipes'] = {k: v for k, v in raw['recipes'].items() if k in known}
+    there = {*raw['intermediate'], *raw['targets']}
+    raw['recipes'] = {k: v for k, v in raw['recipes'].items() if k in there}
     for field in ('languages', 'split'):
         by_target = raw['evaluation'][field]
         raw['evaluation'][field] = {k: v for k, v in by_target.items() if k in raw['targets']}
